@@ -1,0 +1,34 @@
+"""Sparse fooling images, searched for by a cluster.
+
+`launch` runs a job, `open_run` reads its results. Everything is imported when it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sfi_ray.cluster.console import ConsoleReporter
+    from sfi_ray.cluster.launch import launch
+    from sfi_ray.job import Job, load_job
+    from sfi_ray.models import Classifier
+    from sfi_ray.store.run import Run, open_run
+
+_HOMES = {
+    "Classifier": "sfi_ray.models",
+    "ConsoleReporter": "sfi_ray.cluster.console",
+    "Job": "sfi_ray.job",
+    "Run": "sfi_ray.store.run",
+    "launch": "sfi_ray.cluster.launch",
+    "load_job": "sfi_ray.job",
+    "open_run": "sfi_ray.store.run",
+}
+
+__all__ = ["Classifier", "ConsoleReporter", "Job", "Run", "launch", "load_job", "open_run"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'sfi_ray' has no attribute '{name}'")
