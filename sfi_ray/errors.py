@@ -1,0 +1,22 @@
+"""What can go wrong outside the project's own code, by whose turn it is to mend it.
+
+The command line prints the message of each of these as one line and ends with exit code 2. A message names the
+thing, its place and the mend.
+"""
+
+from __future__ import annotations
+
+
+class InputError(ValueError):
+    """Something the user gave is wrong: a job, a name, a file, an option."""
+
+
+class StorageError(OSError):
+    """A run's folder cannot be written or read: a full disk, a read-only path, a lost bucket."""
+
+
+class ResourceError(RuntimeError):
+    """The machine or the cluster lacks what the job asks for."""
+
+
+USER_FACING_ERRORS = (InputError, StorageError, ResourceError)

@@ -1,0 +1,174 @@
+"""Sparse fooling images: their colours, and painting batches of them.
+
+Shapes: M candidates, K altered pixels, C channels, G = 2 + C genes of a pixel, H rows, W columns.
+
+A gene vector is ``(row, col, value per channel)`` with row in [0, H), col in [0, W) and values in [0, 1]. What is
+painted is always an 8-bit image: `decode` alone turns genes into spots and levels, so a search scores exactly the
+image that will be stored.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from sfi_ray.errors import InputError
+from sfi_ray.types import Background, Pixel
+
+NAMED_COLOURS: dict[str, tuple[int, int, int]] = {
+    "black": (0, 0, 0),
+    "gray": (128, 128, 128),
+    "white": (255, 255, 255),
+    "red": (255, 0, 0),
+    "green": (0, 255, 0),
+    "blue": (0, 0, 255),
+}
+
+
+def parse_background(text: str, channels: int) -> Background:
+    """Reads a background colour.
+
+    Args:
+        text: A name in `NAMED_COLOURS` or ``#rrggbb``.
+        channels: Channels of the images, 1 (gray) or 3 (RGB).
+
+    Returns:
+        The colour with one 8-bit value for each channel.
+
+    Raises:
+        InputError: The colour is unknown, or it has no gray value and the images are gray.
+    """
+    name = text.strip().lower()
+    if name in NAMED_COLOURS:
+        rgb = NAMED_COLOURS[name]
+    elif re.fullmatch(r"#[0-9a-f]{6}", name):
+        rgb = (int(name[1:3], 16), int(name[3:5], 16), int(name[5:7], 16))
+    else:
+        near = difflib.get_close_matches(name, NAMED_COLOURS, n=1)
+        hint = f"; did you mean '{near[0]}'?" if near else ""
+        known = ", ".join(NAMED_COLOURS)
+        raise InputError(f"unknown background '{text}'{hint} Use one of {known}, or '#rrggbb'.")
+    if channels == 3:
+        return Background(name, rgb)
+    if len(set(rgb)) > 1:
+        raise InputError(
+            f"background '{text}' is a colour, but the images of this data set are gray. "
+            "Use black, gray, white, or '#rrggbb' with three equal parts."
+        )
+    return Background(name, rgb[:1])
+
+
+def decode(genes: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
+    """Turns genes into spots and 8-bit levels.
+
+    Positions are floored and clamped to the image, values are rounded to the nearest of 256 levels and clamped.
+
+    Args:
+        genes: ``(M, K, G)``.
+        height: Rows of the image.
+        width: Columns of the image.
+
+    Returns:
+        Spots ``row * width + col``, ``(M, K)`` int64, and levels in {0, ..., 255}, ``(M, K, C)`` float32.
+    """
+    row = genes[..., 0].floor().clamp_(0, height - 1)
+    col = genes[..., 1].floor().clamp_(0, width - 1)
+    spots = row.to(torch.int64).mul_(width).add_(col.to(torch.int64))
+    levels = genes[..., 2:].mul(255.0).round_().clamp_(0.0, 255.0)
+    return spots, levels
+
+
+def paint(spots: Tensor, levels: Tensor, backgrounds: Tensor, height: int, width: int) -> Tensor:
+    """Paints pixels on single-colour images; the later of two pixels on one spot wins.
+
+    Args:
+        spots: ``(M, K)`` int64, ``row * width + col``.
+        levels: ``(M, K, C)`` float32, in {0, ..., 255}.
+        backgrounds: ``(M, C)``, 8-bit values of any dtype.
+        height: Rows of the images.
+        width: Columns of the images.
+
+    Returns:
+        Images in [0, 1], ``(M, C, H, W)`` float32.
+    """
+    count, k = spots.shape
+    channels = levels.shape[-1]
+    if k > 1:
+        # The largest slot on each spot is the last pixel painted there; every pixel of the spot takes its levels,
+        # so the order in which a device writes them cannot matter.
+        slots = torch.arange(k, dtype=torch.int32, device=spots.device).expand(count, k)
+        last = torch.zeros(count, height * width, dtype=torch.int32, device=spots.device)
+        last.scatter_reduce_(1, spots, slots, "amax")
+        winners = last.gather(1, spots).to(torch.int64)
+        levels = levels.gather(1, winners.unsqueeze(-1).expand(-1, -1, channels))
+    images = (backgrounds.to(torch.float32) / 255.0).unsqueeze(-1).repeat(1, 1, height * width)
+    images.scatter_(2, spots.unsqueeze(1).expand(-1, channels, -1), (levels / 255.0).transpose(1, 2))
+    return images.view(count, channels, height, width)
+
+
+def render(genes: Tensor, backgrounds: Tensor, height: int, width: int) -> Tensor:
+    """Paints candidates as 8-bit images.
+
+    Args:
+        genes: ``(M, K, G)``.
+        backgrounds: ``(M, C)``, 8-bit values of any dtype.
+        height: Rows of the images.
+        width: Columns of the images.
+
+    Returns:
+        Images in [0, 1], ``(M, C, H, W)`` float32.
+    """
+    spots, levels = decode(genes, height, width)
+    return paint(spots, levels, backgrounds, height, width)
+
+
+def altered_pixels(genes: Tensor, background: Background, height: int, width: int) -> tuple[Pixel, ...]:
+    """Lists the pixels of one candidate that differ from its background, in row-major order (Definition 1).
+
+    Args:
+        genes: ``(K, G)``.
+        background: The single colour.
+        height: Rows of the image.
+        width: Columns of the image.
+
+    Returns:
+        At most K pixels, no spot twice.
+    """
+    spots, levels = decode(genes.detach().cpu().unsqueeze(0), height, width)
+    painted: dict[int, tuple[int, ...]] = {}
+    for spot, value in zip(spots[0].tolist(), levels[0].to(torch.int64).tolist(), strict=True):
+        painted[spot] = tuple(value)
+    return tuple(
+        Pixel(spot // width, spot % width, value)
+        for spot, value in sorted(painted.items())
+        if value != background.value
+    )
+
+
+def paint_pixels(
+    pixels: Sequence[Sequence[Pixel]],
+    backgrounds: Sequence[Background],
+    height: int,
+    width: int,
+) -> Tensor:
+    """Rebuilds stored images from nothing but their altered pixels.
+
+    Args:
+        pixels: The altered pixels of each image.
+        backgrounds: The single colour of each image.
+        height: Rows of the images.
+        width: Columns of the images.
+
+    Returns:
+        8-bit images, ``(N, C, H, W)`` uint8.
+    """
+    colours = torch.tensor([background.value for background in backgrounds], dtype=torch.uint8)
+    images = colours[:, :, None, None].repeat(1, 1, height, width)
+    for image, altered in zip(images, pixels, strict=True):
+        for pixel in altered:
+            image[:, pixel.row, pixel.col] = torch.tensor(pixel.value, dtype=torch.uint8)
+    return images

@@ -1,0 +1,115 @@
+"""The records that travel between the layers: a cell of the grid and what was found for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class StopReason(StrEnum):
+    """Why the search of a cell ended."""
+
+    FOOLED = "fooled"
+    BUDGET = "budget"
+    STALLED = "stalled"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Background:
+    """The single colour of a sparse fooling image.
+
+    Attributes:
+        name: A colour's name or ``#rrggbb``.
+        value: 8-bit value of each channel, ``(gray,)`` or ``(red, green, blue)``.
+    """
+
+    name: str
+    value: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One point of the grid: what to search, never where.
+
+    Attributes:
+        index: Ordinal of the cell in its grid, from 0.
+        cell_id: Stable hash of what is searched and how, 32 hexadecimal digits.
+        classifier: Name of the attacked classifier.
+        background: The single colour.
+        target_class: Index of the class to be predicted.
+        target_name: Name of that class.
+        k: Number of pixels that may be altered.
+        replicate: Ordinal of the repetition, from 0.
+        seed: Seed of every random draw made for this cell, in [0, 2**63).
+    """
+
+    index: int
+    cell_id: str
+    classifier: str
+    background: Background
+    target_class: int
+    target_name: str
+    k: int
+    replicate: int
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pixel:
+    """One altered pixel.
+
+    Attributes:
+        row: Row, from 0 at the top.
+        col: Column, from 0 at the left.
+        value: 8-bit value of each channel.
+    """
+
+    row: int
+    col: int
+    value: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TracePoint:
+    """The best confidence known after so many evaluations."""
+
+    evaluations: int
+    confidence: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """What was found for one cell, measured on the stored 8-bit image in float32.
+
+    Attributes:
+        cell: The cell it answers.
+        fooled: Whether `confidence` reached the job's threshold.
+        confidence: Softmax probability of the target class, in [0, 1]; None when the cell failed.
+        background_confidence: The same for the bare background; None when the cell failed.
+        predicted_class: The class with the highest probability; None when the cell failed.
+        predicted_confidence: Its probability; None when the cell failed.
+        pixels: The altered pixels, at most k, no spot twice, none equal to the background.
+        evaluations: Images put through the classifier for this cell.
+        backward_passes: Images that a gradient was taken of for this cell.
+        generations: Generations of the search.
+        stop_reason: Why the search ended.
+        trace: Best confidence against evaluations, thinned.
+        seconds: Time the cell was being searched, shared with the cells beside it.
+        error: Why the cell failed; None unless `stop_reason` is ``failed``.
+    """
+
+    cell: Cell
+    fooled: bool
+    confidence: float | None
+    background_confidence: float | None
+    predicted_class: int | None
+    predicted_confidence: float | None
+    pixels: tuple[Pixel, ...] = ()
+    evaluations: int = 0
+    backward_passes: int = 0
+    generations: int = 0
+    stop_reason: StopReason
+    trace: tuple[TracePoint, ...] = ()
+    seconds: float = 0.0
+    error: str | None = field(default=None)
