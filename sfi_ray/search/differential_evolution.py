@@ -1,0 +1,240 @@
+"""Differential evolution over many cells at once (Storn & Price 1997; Section 3.1 of the paper).
+
+DE/rand/1: a trial is a random member plus a weighted difference of two others. The paper mixes no genes of the
+parent into the trial; a crossover rate below 1 does (DE/rand/1/bin).
+
+Shapes: N cells, P population, K altered pixels, G genes of a pixel (2 + channels), C channels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from sfi_ray.search.base import Entrants, Proposal, Searcher, SearchSpace
+from sfi_ray.search.philox import below, random_words, standard_normal, unit
+
+# What the random words of one generation are for.
+_INITIAL, _DONORS, _CROSSOVER, _KEPT_GENE = range(4)
+
+
+class DifferentialEvolutionSettings(BaseModel):
+    """Everything that decides what differential evolution proposes. Defaults: the paper's, for CIFAR-10."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    population_size: int = Field(500, ge=4, le=1_000_000, description="Candidates of a generation (s).")
+    generations: int = Field(3000, ge=0, description="Generations after the initial population (T).")
+    differential_weight: float = Field(0.5, gt=0, le=2, description="Weight of the difference vector (F), in (0, 2].")
+    crossover_rate: float = Field(
+        1.0,
+        ge=0,
+        le=1,
+        description="Probability that a gene comes from the trial, in [0, 1]; 1 is no crossover.",
+    )
+
+    @property
+    def max_evaluations(self) -> int:
+        """Images classified for a cell that is never stopped early."""
+        return self.population_size * (self.generations + 1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Lanes:
+    """The state of the cells being searched; every tensor has N first."""
+
+    seeds: Tensor
+    target_classes: Tensor
+    generation: Tensor
+    population: Tensor
+    log_prob: Tensor
+
+    def select(self, keep: Tensor) -> _Lanes:
+        return _Lanes(*(getattr(self, entry.name)[keep] for entry in fields(self)))
+
+    def join(self, others: _Lanes) -> _Lanes:
+        pairs = ((getattr(self, entry.name), getattr(others, entry.name)) for entry in fields(self))
+        return _Lanes(*(torch.cat(pair) for pair in pairs))
+
+
+class DifferentialEvolution(Searcher):
+    """The paper's search: every cell evolves its own population.
+
+    A member is replaced by its trial when the trial has a strictly higher log-probability of the target class; all
+    trials of a generation are made from the population before it.
+    """
+
+    def __init__(
+        self, space: SearchSpace, settings: DifferentialEvolutionSettings, device: torch.device | str = "cpu"
+    ) -> None:
+        super().__init__(space, device)
+        self.settings = settings
+        self._lower, self._upper = space.bounds(self.device)
+        self._lanes = self._empty_lanes()
+        self._trials: Tensor | None = None
+        self._refresh()
+
+    def _empty_lanes(self) -> _Lanes:
+        integers = torch.zeros(0, dtype=torch.int64, device=self.device)
+        members = (0, self.settings.population_size)
+        genes = (self.space.k, self.space.genes_per_pixel)
+        return _Lanes(
+            seeds=integers,
+            target_classes=integers,
+            generation=integers,
+            population=torch.zeros(*members, *genes, device=self.device),
+            log_prob=torch.zeros(members, device=self.device),
+        )
+
+    def _admit(self, entrants: Entrants) -> None:
+        seeds = entrants.seeds.to(self.device)
+        population = initial_population(seeds, self.space, self.settings.population_size)
+        joining = _Lanes(
+            seeds=seeds,
+            target_classes=entrants.target_classes.to(self.device),
+            generation=torch.zeros_like(seeds),
+            population=population,
+            log_prob=torch.full(population.shape[:2], -torch.inf, device=self.device),
+        )
+        self._lanes = self._lanes.join(joining)
+        self._refresh()
+
+    def _retire(self, keep: Tensor) -> None:
+        self._lanes = self._lanes.select(keep)
+        self._refresh()
+
+    def _propose(self) -> Proposal:
+        lanes = self._lanes
+        trials = mutate(lanes.population, lanes.seeds, lanes.generation, self.settings.differential_weight)
+        trials = torch.clamp(trials, self._lower, self._upper)
+        if self.settings.crossover_rate < 1:
+            trials = crossover(trials, lanes.population, lanes.seeds, lanes.generation, self.settings.crossover_rate)
+        # A cell that was never told has its initial population classified as it is.
+        is_new = (lanes.generation == 0)[:, None, None, None]
+        self._trials = torch.where(is_new, lanes.population, trials)
+        owners = torch.arange(len(trials), device=self.device).repeat_interleave(self.settings.population_size)
+        return Proposal(self._trials.flatten(0, 1), owners)
+
+    def _learn(self, log_probs: Tensor) -> None:
+        assert self._trials is not None
+        lanes = self._lanes
+        targets = lanes.target_classes.repeat_interleave(self.settings.population_size)
+        told = log_probs.to(self.device, torch.float32).gather(1, targets.unsqueeze(1)).view_as(lanes.log_prob)
+        is_better = told > lanes.log_prob  # false for NaN
+        self._lanes = replace(
+            lanes,
+            generation=lanes.generation + 1,
+            population=torch.where(is_better[..., None, None], self._trials, lanes.population),
+            log_prob=torch.where(is_better, told, lanes.log_prob),
+        )
+        self._trials = None
+        self._refresh()
+
+    def _refresh(self) -> None:
+        lanes = self._lanes
+        self.generation = lanes.generation
+        self.evaluations = lanes.generation.to(torch.float64) * self.settings.population_size
+        self.is_exhausted = lanes.generation > self.settings.generations
+        self.best_log_prob = lanes.log_prob.amax(dim=1)
+
+    @property
+    def best(self) -> Tensor:
+        """``(N, K, G)``: the member of each population with the highest log-probability, the first of equals."""
+        lanes = self._lanes
+        members = torch.arange(self.settings.population_size, device=self.device)
+        is_best = lanes.log_prob == self.best_log_prob.unsqueeze(1)
+        index = torch.where(is_best, members, len(members)).amin(dim=1)
+        return lanes.population[torch.arange(len(index), device=self.device), index]
+
+
+def initial_population(seeds: Tensor, space: SearchSpace, population_size: int) -> Tensor:
+    """Draws the first population: uniform positions, normal intensities clipped to [0, 1] (Section 3.1, step 1).
+
+    With intensities in [m, n] = [0, 1] the paper's normal distribution has mean 1/2 and standard deviation 1/2.
+
+    Args:
+        seeds: ``(N,)`` int64.
+        space: Where candidates live.
+        population_size: P.
+
+    Returns:
+        ``(N, P, K, G)`` float32, inside the bounds of the space.
+    """
+    shape = (population_size, space.k, space.genes_per_pixel)
+    lower, upper = space.bounds(seeds.device)
+    scale = torch.tensor([space.height, space.width], dtype=torch.float64, device=seeds.device)
+    populations = torch.empty(len(seeds), *shape, device=seeds.device)
+    for cell, seed in enumerate(seeds):  # one at a time: a large population of words is held for one cell only
+        words = random_words(seed.view(1), torch.zeros_like(seed).view(1), _INITIAL, shape[0] * shape[1] * shape[2])
+        words = words.view(shape)
+        populations[cell, ..., :2] = unit(words[..., :2]).mul(scale)
+        populations[cell, ..., 2:] = standard_normal(words[..., 2:]).mul(0.5).add(0.5)
+    return populations.clamp_(lower, upper)
+
+
+def draw_donors(seeds: Tensor, generations: Tensor, population_size: int) -> Tensor:
+    """Draws three members for every member, all different from each other and from it.
+
+    Args:
+        seeds: ``(N,)`` int64.
+        generations: ``(N,)`` int64.
+        population_size: P, at least 4.
+
+    Returns:
+        Indices in [0, P), ``(N, P, 3)`` int64; each of the (P-1)(P-2)(P-3) ordered choices is equally likely.
+    """
+    words = random_words(seeds, generations, _DONORS, 4 * population_size).view(len(seeds), population_size, 4)
+    taken = torch.arange(population_size, device=seeds.device).expand(len(seeds), -1).unsqueeze(-1)
+    for step in range(3):
+        # Counts through the members that are not taken yet: the r-th of them lies behind every taken one it passes.
+        index = below(words[..., step], population_size - 1 - step)
+        for other in taken.sort(dim=-1).values.unbind(-1):
+            index = index + (index >= other)
+        taken = torch.cat([taken, index.unsqueeze(-1)], dim=-1)
+    return taken[..., 1:]
+
+
+def mutate(population: Tensor, seeds: Tensor, generations: Tensor, differential_weight: float) -> Tensor:
+    """Makes a trial for every member: ``x_r1 + F (x_r2 - x_r3)`` (Section 3.1, step 2a).
+
+    Args:
+        population: ``(N, P, K, G)``.
+        seeds: ``(N,)`` int64.
+        generations: ``(N,)`` int64.
+        differential_weight: F.
+
+    Returns:
+        Trials, not yet clamped, ``(N, P, K, G)``.
+    """
+    num_cells, population_size = population.shape[:2]
+    donors = draw_donors(seeds, generations, population_size)
+    first_member = torch.arange(num_cells, device=population.device).view(-1, 1) * population_size
+    members = population.flatten(0, 1)
+    base, plus, minus = (members[(first_member + donors[..., donor]).flatten()] for donor in range(3))
+    # Multiplied and added in two steps: a fused one rounds differently from device to device.
+    return plus.sub_(minus).mul_(differential_weight).add_(base).view_as(population)
+
+
+def crossover(trials: Tensor, parents: Tensor, seeds: Tensor, generations: Tensor, rate: float) -> Tensor:
+    """Mixes genes of the parents into the trials, keeping at least one trial gene of each (binomial crossover).
+
+    Args:
+        trials: Mutated candidates, ``(N, P, K, G)``.
+        parents: Current population, ``(N, P, K, G)``.
+        seeds: ``(N,)`` int64.
+        generations: ``(N,)`` int64.
+        rate: Probability that a gene comes from the trial, in [0, 1].
+
+    Returns:
+        ``(N, P, K, G)``.
+    """
+    num_cells, population_size = trials.shape[:2]
+    num_genes = trials[0, 0].numel()
+    words = random_words(seeds, generations, _CROSSOVER, population_size * num_genes)
+    from_trial = (unit(words) < rate).view(num_cells, population_size, num_genes)
+    kept = below(random_words(seeds, generations, _KEPT_GENE, population_size), num_genes)
+    from_trial = from_trial.scatter(2, kept.unsqueeze(-1), True)
+    return torch.where(from_trial.view_as(trials), trials, parents)

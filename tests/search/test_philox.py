@@ -1,0 +1,85 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from sfi_ray.search.philox import below, philox_4x32, random_words, standard_normal, unit
+
+WORD = st.integers(0, 2**32 - 1)
+
+
+def reference(counter, key):
+    """Philox 4x32-10 in Python integers."""
+    c0, c1, c2, c3 = counter
+    k0, k1 = key
+    for step in range(10):
+        if step:
+            k0, k1 = (k0 + 0x9E3779B9) % 2**32, (k1 + 0xBB67AE85) % 2**32
+        low, high = 0xD2511F53 * c0, 0xCD9E8D57 * c2
+        c0, c1, c2, c3 = (high >> 32) ^ c1 ^ k0, high % 2**32, (low >> 32) ^ c3 ^ k1, low % 2**32
+    return [c0, c1, c2, c3]
+
+
+def tensors(values):
+    return tuple(torch.tensor([value]) for value in values)
+
+
+@pytest.mark.parametrize(
+    ("counter", "key", "expected"),
+    [
+        ((0,) * 4, (0,) * 2, (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)),
+        ((2**32 - 1,) * 4, (2**32 - 1,) * 2, (0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD)),
+        (
+            (0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344),
+            (0xA4093822, 0x299F31D0),
+            (0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1),
+        ),
+    ],
+)
+def test_philox_gives_the_published_test_vectors(counter, key, expected):
+    assert [int(word) for word in philox_4x32(tensors(counter), tensors(key))] == list(expected)
+
+
+@given(st.tuples(WORD, WORD, WORD, WORD), st.tuples(WORD, WORD))
+def test_philox_equals_the_reference(counter, key):
+    assert [int(word) for word in philox_4x32(tensors(counter), tensors(key))] == reference(counter, key)
+
+
+def test_words_depend_on_cell_generation_and_stream_only():
+    seeds = torch.tensor([5, 2**63 - 1, 7])
+    generations = torch.tensor([0, 3, 2**40])
+    together = random_words(seeds, generations, 2, 11)
+    for i in range(3):
+        alone = random_words(seeds[i : i + 1], generations[i : i + 1], 2, 11)
+        assert torch.equal(alone[0], together[i])
+        assert torch.equal(random_words(seeds[i : i + 1], generations[i : i + 1], 2, 40)[0, :11], together[i])
+        for other in (
+            random_words(seeds[i : i + 1] - 1, generations[i : i + 1], 2, 11),
+            random_words(seeds[i : i + 1], generations[i : i + 1] + 1, 2, 11),
+            random_words(seeds[i : i + 1], generations[i : i + 1], 3, 11),
+        ):
+            assert not torch.equal(other[0], together[i])
+
+
+def test_words_below_a_bound_are_uniform_and_reach_both_ends():
+    draws = below(random_words(torch.tensor([1]), torch.tensor([0]), 0, 70_000), 7)[0].numpy()
+    assert stats.chisquare(np.bincount(draws, minlength=7)).pvalue > 1e-3
+    assert below(torch.tensor([0, 2**32 - 1]), 7).tolist() == [0, 6]
+
+
+def test_units_stay_inside_the_open_interval():
+    ends = unit(torch.tensor([0, 2**32 - 1]))
+    assert 0 < ends[0] < ends[1] < 1
+
+
+def test_normals_are_standard_normal():
+    draws = standard_normal(random_words(torch.tensor([9]), torch.tensor([0]), 0, 50_000))[0].numpy()
+    assert stats.kstest(draws, "norm").pvalue > 1e-3
+
+
+def test_normals_do_not_depend_on_where_they_stand():
+    words = random_words(torch.tensor([9]), torch.tensor([0]), 0, 1003)[0]
+    whole = standard_normal(words)
+    assert all(torch.equal(standard_normal(words[i : i + 3]), whole[i : i + 3]) for i in range(0, 1000, 7))
