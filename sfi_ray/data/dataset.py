@@ -1,0 +1,61 @@
+"""What a data set is once it is read.
+
+Shapes: N images, C channels (1 gray or 3 RGB), H height, W width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+Split = Literal["train", "test"]
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetInfo:
+    """What a grid needs to know of a data set, without its images.
+
+    Attributes:
+        name: What the job calls it.
+        channels: 1 (gray) or 3 (RGB).
+        height: Height of an image in pixels; of the first image, where a file holds several sizes.
+        width: Width of an image in pixels; of the first image, where a file holds several sizes.
+        class_names: Names in label order, at least 2, no name twice.
+    """
+
+    name: str
+    channels: int
+    height: int
+    width: int
+    class_names: tuple[str, ...]
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes, at least 2."""
+        return len(self.class_names)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """``(C, H, W)`` of one image."""
+        return self.channels, self.height, self.width
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ImageDataset:
+    """Both splits of a data set in memory.
+
+    Attributes:
+        info: Shape and classes.
+        train_images: uint8, ``(N, C, H, W)``, 0 to 255.
+        train_labels: int64, ``(N,)``, indices into the class names.
+        test_images: uint8, ``(N, C, H, W)``, 0 to 255; its N is its own.
+        test_labels: int64, ``(N,)``, indices into the class names.
+    """
+
+    info: DatasetInfo
+    train_images: Tensor
+    train_labels: Tensor
+    test_images: Tensor
+    test_labels: Tensor

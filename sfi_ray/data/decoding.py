@@ -1,0 +1,124 @@
+"""Decoding of image files in memory to 8-bit arrays of one shape.
+
+Shapes: N images, C channels (1 gray or 3 RGB), H height, W width.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+# Pillow knows formats that start other programs (EPS) or read other files; a data set has no need of them.
+_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
+_CHANNELS_OF_MODE = {"1": 1, "L": 1, "P": 3, "RGB": 3}
+_MODE_OF_CHANNELS = {1: "L", 3: "RGB"}
+# Pillow gives up the interpreter lock only inside its codecs. Below this many pixels the time goes to Python
+# and threads only queue for the lock: MNIST takes half as long again with a pool as without.
+_MIN_PIXELS_FOR_THREADS = 64 * 64
+_MAX_THREADS = 8
+_IMAGES_PER_TASK = 32
+
+
+class UnusableImageError(ValueError):
+    """An image that cannot be decoded to what is asked for; the message says why, not where it is.
+
+    Attributes:
+        index: Its index in what was given to `decode_images`.
+    """
+
+    def __init__(self, reason: str, index: int = 0) -> None:
+        super().__init__(reason)
+        self.index = index
+
+
+def image_shape(encoded: bytes | None) -> tuple[int, int, int]:
+    """Reads the shape of an encoded image and makes sure that the whole of it decodes.
+
+    Args:
+        encoded: A whole image file, or None where the row has none.
+
+    Returns:
+        ``(C, H, W)``; C is 1 for gray and 3 for RGB and palette images.
+
+    Raises:
+        UnusableImageError: It is missing, damaged, too large, or neither gray nor RGB.
+    """
+    return _decode(encoded, None).shape
+
+
+def decode_images(encoded: Sequence[bytes | None], out: NDArray[np.uint8]) -> None:
+    """Decodes image files into an array, in a thread pool where the images are large enough to gain from it.
+
+    Args:
+        encoded: N whole image files.
+        out: Written to, ``(N, C, H, W)``. Gray becomes RGB or RGB gray (ITU-R 601 luma) as C asks.
+
+    Raises:
+        UnusableImageError: For the first image that is missing, damaged, of another size, or neither gray nor
+            RGB.
+    """
+    shape: tuple[int, int, int] = out.shape[1:]
+
+    def decode_task(start: int) -> None:
+        for index in range(start, min(start + _IMAGES_PER_TASK, len(encoded))):
+            try:
+                out[index] = _decode(encoded[index], shape)
+            except UnusableImageError as error:
+                error.index = index
+                raise
+
+    starts = range(0, len(encoded), _IMAGES_PER_TASK)
+    if shape[1] * shape[2] < _MIN_PIXELS_FOR_THREADS:
+        for start in starts:
+            decode_task(start)
+        return
+    with ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1)) as pool:
+        for _ in pool.map(decode_task, starts):  # in order, so that the first bad image is the one reported
+            pass
+
+
+def _decode(encoded: bytes | None, shape: tuple[int, int, int] | None) -> NDArray[np.uint8]:
+    """Decodes one image to ``(C, H, W)``, in its own channels and size unless `shape` asks for some."""
+    if encoded is None:
+        raise UnusableImageError("the image is null")
+    try:
+        with Image.open(BytesIO(encoded), formats=_FORMATS) as image:
+            _check_header(image, shape)
+            channels = _CHANNELS_OF_MODE[image.mode] if shape is None else shape[0]
+            mode = _MODE_OF_CHANNELS[channels]
+            pixels = np.asarray(image if image.mode == mode else image.convert(mode))
+    except UnusableImageError:
+        raise
+    except UnidentifiedImageError as error:
+        raise UnusableImageError(f"the image cannot be read: it is none of {', '.join(_FORMATS)}") from error
+    except Exception as error:  # damaged bytes make Pillow's plugins raise nearly anything, SyntaxError included
+        raise UnusableImageError(f"the image cannot be read: {' '.join(str(error).split())}") from error
+    return pixels[np.newaxis] if channels == 1 else pixels.transpose(2, 0, 1)
+
+
+def _check_header(image: Image.Image, shape: tuple[int, int, int] | None) -> None:
+    """Refuses an image by its header, before memory is spent on its pixels."""
+    limit = Image.MAX_IMAGE_PIXELS
+    if limit is not None and image.width * image.height > limit:
+        raise UnusableImageError(
+            f"the image claims {image.height}x{image.width} pixels, more than Pillow's limit of {limit}, "
+            "which guards against decompression bombs"
+        )
+    if shape is not None and (image.height, image.width) != shape[1:]:
+        raise UnusableImageError(
+            f"the image is {image.height}x{image.width} pixels (height x width), but the data set's first "
+            f"image is {shape[1]}x{shape[2]}; resize all images to one size"
+        )
+    if image.mode not in _CHANNELS_OF_MODE:
+        raise UnusableImageError(
+            f"the image has Pillow mode {image.mode}, which is neither 8-bit gray (L) nor RGB; convert "
+            "it to one of them"
+        )
+    if image.mode == "P" and "transparency" in image.info:
+        raise UnusableImageError("the image has a palette with transparent colours; convert it to RGB")

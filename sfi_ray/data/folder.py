@@ -1,0 +1,130 @@
+"""A data set in parquet files: a folder with train.parquet and test.parquet, or one file.
+
+Shapes: N images, C channels (1 gray or 3 RGB), H height, W width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from sfi_ray.data.class_names import class_names_problem
+from sfi_ray.data.dataset import DatasetInfo, Split
+from sfi_ray.data.parquet import read_class_names, read_first_shape, read_images, read_max_label
+from sfi_ray.errors import InputError
+
+# A label beyond this is an identifier of something else.
+_MAX_UNNAMED_CLASSES = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class ParquetSource:
+    """A data set in parquet files.
+
+    Attributes:
+        name: What the job calls it.
+        place: The folder or the file, as messages name it.
+        files: The files that exist, by split.
+    """
+
+    name: str
+    place: Path
+    files: dict[Split, Path]
+
+    @classmethod
+    def from_path(cls, name: str, path: Path) -> ParquetSource:
+        """Finds the files of a path that the user gave.
+
+        Args:
+            name: What the job calls the data set.
+            path: A folder with train.parquet, test.parquet or both, or one parquet file: the test split.
+
+        Raises:
+            InputError: The path does not exist, or is a folder without either file.
+        """
+        if path.is_file():
+            return cls(name, path, {"test": path})
+        if not path.is_dir():
+            raise InputError(f"the path of data set {name!r} does not exist: {path}")
+        files = split_files(path)
+        if not files:
+            others = sorted(other.name for other in path.glob("*.parquet"))
+            found = (
+                f"only {', '.join(others)}; one file given as `path` becomes the test split" if others else "neither"
+            )
+            raise InputError(
+                f"data set {name!r}: looked for train.parquet and test.parquet in {path} and found {found}"
+            )
+        return cls(name, path, files)
+
+    def info(self) -> DatasetInfo:
+        """Reads metadata and the first image, of the training split where there is one.
+
+        Where no file has class names, the label columns are read too and the names are ``"0"`` to the largest
+        label.
+
+        Raises:
+            InputError: A file cannot be used.
+        """
+        first = self.files.get("train") or self.files["test"]
+        names = next((names for path in self.files.values() if (names := read_class_names(path))), None)
+        return DatasetInfo(self.name, *read_first_shape(first), names or self._numbered_class_names())
+
+    def load_split(self, split: Split, info: DatasetInfo) -> tuple[Tensor, Tensor]:
+        """Decodes one split.
+
+        Args:
+            split: Which split.
+            info: What `info` returned.
+
+        Returns:
+            Images, uint8 ``(N, C, H, W)``, and labels, int64 ``(N,)``.
+
+        Raises:
+            InputError: There is no such split, or its file or a row of it cannot be used.
+            ResourceError: The decoded images do not fit into memory.
+        """
+        path = self.files.get(split)
+        if path is None:
+            role = {"train": "training", "test": "test"}[split]
+            if self.place.is_file():
+                reason = f"{self.place} is a single file, which is the test split"
+            else:
+                reason = f"{self.place / split}.parquet does not exist"
+            raise InputError(
+                f"data set {self.name!r} has no {role} split: {reason}. Give as `path` a folder with "
+                "train.parquet and test.parquet"
+            )
+        names = read_class_names(path)
+        if names is not None and names != info.class_names:
+            raise InputError(f"{path}: its class names are not those of the other split; write the same list to both")
+        return read_images(path, info)
+
+    def _numbered_class_names(self) -> tuple[str, ...]:
+        largest = max(read_max_label(path) for path in self.files.values())
+        names = tuple(str(label) for label in range(min(largest, _MAX_UNNAMED_CLASSES) + 1))
+        problem = class_names_problem(names)
+        if largest >= _MAX_UNNAMED_CLASSES:
+            problem = f"would have {largest + 1} numbers, because a label is {largest}"
+        if problem is not None:
+            raise InputError(
+                f"{self.place} has no class names, and a list made from its labels {problem}. Write the "
+                "names as a JSON list to the schema metadata key 'class_names'"
+            )
+        return names
+
+
+def split_files(folder: Path) -> dict[Split, Path]:
+    """Finds ``train.parquet`` and ``test.parquet`` in a folder.
+
+    Args:
+        folder: Any path; one that is no folder has no files.
+
+    Returns:
+        Those of the two that exist, the training split first.
+    """
+    splits: tuple[Split, Split] = ("train", "test")
+    candidates = {split: folder / f"{split}.parquet" for split in splits}
+    return {split: path for split, path in candidates.items() if path.is_file()}

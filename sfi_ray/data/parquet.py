@@ -1,0 +1,155 @@
+"""Parquet files of images in the Hugging Face convention.
+
+The class names are in the schema's metadata. Rows are counted from 0.
+
+Shapes: N images, C channels (1 gray or 3 RGB), H height, W width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sfi_ray.data.class_names import class_names_of_metadata
+from sfi_ray.data.columns import check_columns, checked_labels, encoded_images
+from sfi_ray.data.dataset import DatasetInfo
+from sfi_ray.data.decoding import UnusableImageError, decode_images, image_shape
+from sfi_ray.errors import InputError, ResourceError
+
+_ROWS_PER_BATCH = 256  # encoded images held at a time
+_LABELS_PER_BATCH = 65_536
+
+
+def read_class_names(path: Path) -> tuple[str, ...] | None:
+    """Reads the class names from a file's metadata.
+
+    Args:
+        path: A parquet file.
+
+    Returns:
+        Names in label order, or None where the file has none.
+
+    Raises:
+        InputError: The file or its class names cannot be used.
+    """
+    with _opened(path) as file:
+        return class_names_of_metadata(file.schema_arrow.metadata or {}, path)
+
+
+def read_max_label(path: Path) -> int:
+    """Reads the largest label of a file from its label column; -1 when it has no rows.
+
+    Args:
+        path: A parquet file.
+
+    Raises:
+        InputError: The file cannot be used, or has a null or negative label.
+    """
+    largest = -1
+    with _opened(path) as file:
+        row = 0
+        for batch in _batches(file, path, _LABELS_PER_BATCH, ["label"]):
+            labels = checked_labels(batch, path, row, num_classes=None)
+            largest = max(largest, int(labels.max(initial=-1)))
+            row += len(batch)
+    return largest
+
+
+def read_first_shape(path: Path) -> tuple[int, int, int]:
+    """Decodes the first image of a file and no other.
+
+    Args:
+        path: A parquet file.
+
+    Returns:
+        ``(C, H, W)`` of the first image.
+
+    Raises:
+        InputError: The file cannot be used, has no rows, or its first image cannot be decoded.
+    """
+    with _opened(path) as file:
+        for batch in _batches(file, path, 1, ["image"]):
+            try:
+                return image_shape(encoded_images(batch)[0])
+            except UnusableImageError as error:
+                raise InputError(f"{path}: row 0: {error}") from error
+    raise InputError(f"{path} has no rows; a data set needs at least one image")
+
+
+def read_images(path: Path, info: DatasetInfo) -> tuple[Tensor, Tensor]:
+    """Decodes all images of a file.
+
+    Args:
+        path: A parquet file.
+        info: The shape that the images must have and the classes that the labels point to.
+
+    Returns:
+        Images, uint8 ``(N, C, H, W)``, and labels, int64 ``(N,)``.
+
+    Raises:
+        InputError: The file or one of its rows cannot be used; the message names both.
+        ResourceError: The decoded images do not fit into memory.
+    """
+    with _opened(path) as file:
+        num_rows = file.metadata.num_rows
+        if num_rows == 0:
+            raise InputError(f"{path} has no rows; a data set needs at least one image")
+        images = _allocate(num_rows, info, path)
+        labels = np.empty(num_rows, np.int64)
+        row = 0
+        for batch in _batches(file, path, _ROWS_PER_BATCH, ["image", "label"]):
+            rows = slice(row, row + len(batch))
+            labels[rows] = checked_labels(batch, path, row, info.num_classes)
+            try:
+                decode_images(encoded_images(batch), images[rows])
+            except UnusableImageError as error:
+                raise InputError(f"{path}: row {row + error.index}: {error}") from error
+            row = rows.stop
+    return torch.from_numpy(images), torch.from_numpy(labels)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """Opens a parquet file and checks its columns."""
+    try:
+        file = pq.ParquetFile(path)
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{path} cannot be read as a parquet file: {_one_line(error)}") from error
+    with file:
+        check_columns(file.schema_arrow, path)
+        yield file
+
+
+def _batches(file: Any, path: Path, batch_size: int, columns: list[str]) -> Iterator[Any]:
+    """Yields a file's batches; those of one row group never meet in memory."""
+    batches = file.iter_batches(batch_size=batch_size, columns=columns)
+    while True:
+        try:
+            batch = next(batches)
+        except StopIteration:
+            return
+        except (pa.ArrowException, OSError) as error:
+            raise InputError(f"{path} is damaged: {_one_line(error)}") from error
+        yield batch
+
+
+def _allocate(num_rows: int, info: DatasetInfo, path: Path) -> NDArray[np.uint8]:
+    shape = (num_rows, *info.shape)
+    try:
+        return np.empty(shape, np.uint8)
+    except MemoryError as error:
+        size = float(np.prod(shape, dtype=float)) / 2**30
+        raise ResourceError(f"{path}: its {num_rows} images need {size:.1f} GiB of memory") from error
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,152 @@
+"""Where a data set's images come from, and how they are read.
+
+The order is: shape and class names in the job, a path in the job, the embedded digits,
+``$SFI_RAY_DATA/<name>``, a download. What the job spells out goes before what its name stands for.
+
+Shapes: N images, C channels (1 gray or 3 RGB), H height, W width.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import platformdirs
+from torch import Tensor
+
+from sfi_ray.data.dataset import DatasetInfo, ImageDataset, Split
+from sfi_ray.data.digits import DigitsSource
+from sfi_ray.data.downloads import DOWNLOADABLE, DownloadSource
+from sfi_ray.data.folder import ParquetSource, split_files
+from sfi_ray.data.spec import DatasetSpec
+from sfi_ray.errors import InputError
+
+_DATA_VARIABLE = "SFI_RAY_DATA"
+
+
+def dataset_info(spec: DatasetSpec) -> DatasetInfo:
+    """Finds out a data set's shape and classes without decoding more than its first image.
+
+    A file whose images differ in size is described by its first image; `load_split` then refuses it.
+
+    Args:
+        spec: Which data set.
+
+    Returns:
+        Shape and class names. Nothing is read for a data set without images, for the digits, and for one that
+        would be downloaded.
+
+    Raises:
+        InputError: There is no such data set, or its files cannot be used.
+    """
+    return _find_source(spec).info()
+
+
+def load_split(spec: DatasetSpec, split: Split) -> tuple[Tensor, Tensor]:
+    """Reads one split into memory.
+
+    Args:
+        spec: Which data set.
+        split: ``train`` or ``test``. A single parquet file is the test split and has no other.
+
+    Returns:
+        Images, uint8 ``(N, C, H, W)`` in 0 to 255, and labels, int64 ``(N,)``.
+
+    Raises:
+        InputError: There is no such data set or split, or a file or row of it cannot be used: images must be
+            of one size, and gray or RGB. The message names the file, and the row counted from 0.
+        ResourceError: The decoded images do not fit into memory.
+    """
+    source = _find_source(spec)
+    return source.load_split(split, source.info())
+
+
+def load_dataset(spec: DatasetSpec) -> ImageDataset:
+    """Reads both splits of a data set into memory.
+
+    Args:
+        spec: Which data set.
+
+    Returns:
+        Images and labels of both splits, which share shape and classes.
+
+    Raises:
+        InputError: As `load_split`, for either split.
+        ResourceError: The decoded images do not fit into memory.
+    """
+    source = _find_source(spec)
+    info = source.info()
+    train_images, train_labels = source.load_split("train", info)
+    test_images, test_labels = source.load_split("test", info)
+    return ImageDataset(info, train_images, train_labels, test_images, test_labels)
+
+
+class _Source(Protocol):
+    def info(self) -> DatasetInfo: ...
+
+    def load_split(self, split: Split, info: DatasetInfo) -> tuple[Tensor, Tensor]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _InlineSource:
+    """A data set that is a shape and class names only."""
+
+    described: DatasetInfo
+
+    def info(self) -> DatasetInfo:
+        return self.described
+
+    def load_split(self, split: Split, info: DatasetInfo) -> tuple[Tensor, Tensor]:
+        raise InputError(
+            f"data set {info.name!r} has no images, so there is no {split} split to load: the job gives only "
+            "its `shape` and `class_names`. In their place give `path`, a folder with train.parquet and "
+            "test.parquet, or the name of a known data set"
+        )
+
+
+def _find_source(spec: DatasetSpec) -> _Source:
+    if spec.shape is not None and spec.class_names is not None:
+        return _InlineSource(DatasetInfo(spec.name, *spec.shape, spec.class_names))
+    if spec.path is not None:
+        return ParquetSource.from_path(spec.name, Path(spec.path).expanduser())
+    if spec.name == "digits":
+        return DigitsSource()
+    data_folder = _data_folder()
+    looked_for: tuple[str, ...] = ()
+    if data_folder is not None:
+        folder = data_folder / spec.name
+        if folder.parent == data_folder and folder.is_dir() and any(folder.glob("*.parquet")):
+            return ParquetSource.from_path(spec.name, folder)
+        looked_for = (str(folder / "train.parquet"), str(folder / "test.parquet"))
+    if spec.name in DOWNLOADABLE:
+        root = (data_folder or platformdirs.user_cache_path("sfi_ray")) / "torchvision"
+        return DownloadSource(spec.name, root, looked_for or (f"${_DATA_VARIABLE}, which is not set",))
+    raise InputError(_unknown_name(spec.name, data_folder))
+
+
+def _data_folder() -> Path | None:
+    value = os.environ.get(_DATA_VARIABLE)
+    if not value:
+        return None
+    folder = Path(value).expanduser()
+    if not folder.is_dir():
+        raise InputError(f"the environment variable {_DATA_VARIABLE} is set to {value}, which is not a folder")
+    return folder
+
+
+def _unknown_name(name: str, data_folder: Path | None) -> str:
+    known = ["digits", *DOWNLOADABLE]
+    if data_folder is not None:
+        known += sorted(folder.name for folder in data_folder.iterdir() if split_files(folder))
+    known = list(dict.fromkeys(known))
+    nearest = difflib.get_close_matches(name.lower(), known, n=1)
+    suggestion = f" Did you mean {nearest[0]!r}?" if nearest else ""
+    place = str(data_folder) if data_folder is not None else f"a folder of yours that ${_DATA_VARIABLE} names"
+    return (
+        f"there is no data set {name!r}.{suggestion} Known are {', '.join(known)}. For data of your own, "
+        f"give `path` (a folder with train.parquet and test.parquet), or put the two files into {name}/ in "
+        f"{place}"
+    )

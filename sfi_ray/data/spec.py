@@ -1,0 +1,76 @@
+"""How a job names a data set: by name, by path, or by shape and class names alone."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from sfi_ray.data.class_names import class_names_problem
+
+_Channels = Annotated[int, Field(json_schema_extra={"enum": [1, 3]})]
+_Size = Annotated[int, Field(ge=1)]
+
+
+def _allow_plain_name(schema: dict[str, Any]) -> None:
+    """Lets an editor that checks a job against its JSON schema accept ``digits`` for ``{name: digits}``."""
+    mapping = dict(schema)
+    schema.clear()
+    schema.update(
+        title=mapping["title"],
+        description="A data set's name, or a mapping.",
+        anyOf=[{"type": "string", "minLength": 1}, mapping],
+    )
+
+
+class DatasetSpec(BaseModel):
+    """Which images a classifier is trained and measured on, or only their shape and classes.
+
+    A plain string ``"digits"`` validates into ``{name: digits}``.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra=_allow_plain_name)
+
+    name: str = Field(
+        min_length=1,
+        description="digits, mnist, fashion-mnist, cifar10, the name of a folder in $SFI_RAY_DATA, or, with "
+        "`path` or `shape`, any name to call the data set by.",
+    )
+    path: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Folder with train.parquet and test.parquet, or one parquet file, which is then the test "
+        "split. Relative to the working directory.",
+    )
+    shape: tuple[_Channels, _Size, _Size] | None = Field(
+        default=None,
+        description="(channels, height, width) in pixels, channels 1 or 3, for a grid that needs no images. "
+        "Goes together with `class_names`, not with `path`.",
+    )
+    class_names: tuple[str, ...] | None = Field(
+        default=None,
+        description="Names of the classes in label order, at least 2, no name twice. Goes together with `shape`.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _accept_plain_name(cls, data: Any) -> Any:
+        return {"name": data} if isinstance(data, str) else data
+
+    @model_validator(mode="after")
+    def _check_inline(self) -> Self:
+        if (self.shape is None) != (self.class_names is None):
+            given, missing = ("shape", "class_names") if self.class_names is None else ("class_names", "shape")
+            raise ValueError(f"`{given}` needs `{missing}` beside it: together they describe a data set without images")
+        if self.shape is None or self.class_names is None:
+            return self
+        if self.path is not None:
+            raise ValueError(
+                "`path` goes without `shape` and `class_names`: the files say both. Remove one or the other"
+            )
+        if self.shape[0] not in (1, 3):
+            raise ValueError(f"`shape` is (channels, height, width) with 1 or 3 channels, not {self.shape[0]}")
+        problem = class_names_problem(self.class_names)
+        if problem is not None:
+            raise ValueError(f"`class_names` {problem}")
+        return self
