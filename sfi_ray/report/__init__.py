@@ -1,0 +1,19 @@
+"""Tables and pictures of a run. Reads data sets, never classifiers."""
+
+from sfi_ray.report.matrices import ConfidenceMatrix, confidence_matrices
+from sfi_ray.report.percent import as_percent
+from sfi_ray.report.sheet import contact_sheet_png, draw_contact_sheet
+from sfi_ray.report.tables import matrix_to_csv, matrix_to_markdown, render_table
+from sfi_ray.report.write import write_reports
+
+__all__ = [
+    "ConfidenceMatrix",
+    "as_percent",
+    "confidence_matrices",
+    "contact_sheet_png",
+    "draw_contact_sheet",
+    "matrix_to_csv",
+    "matrix_to_markdown",
+    "render_table",
+    "write_reports",
+]

@@ -1,0 +1,79 @@
+"""Lettering of figures: fitting names into the room they have, whatever characters they hold."""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from functools import cache
+from typing import Any
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont, get_font
+
+DPI = 200
+"""Resolution of figures: a sheet of ten columns is about as wide as a printed page."""
+
+_FAMILY = "DejaVu Sans"  # ships with matplotlib, so a figure looks the same everywhere
+_ELLIPSIS = "\N{HORIZONTAL ELLIPSIS}"
+
+
+@cache
+def font(points: float, *, is_bold: bool = False) -> FontProperties:
+    """Returns the font of figures in a size."""
+    return FontProperties(family=_FAMILY, size=points, weight="bold" if is_bold else "normal")
+
+
+def measure(text: str, face: FontProperties) -> float:
+    """Measures the width of one line of text in pixels."""
+    width, _, _ = _renderer().get_text_width_height_descent(text, face, ismath=False)
+    return float(width)
+
+
+def fit(text: str, width: float, face: FontProperties, *, max_lines: int = 1) -> list[str]:
+    """Breaks text into lines of at most `width` pixels, ending with an ellipsis what does not fit.
+
+    Args:
+        text: One line of text.
+        width: Room of a line in pixels.
+        face: The font.
+        max_lines: Room below.
+
+    Returns:
+        At least one line, at most `max_lines`.
+    """
+    lines = [""]
+    for word in re.findall(r"[^\s/_-]*[\s/_-]?", " ".join(text.split())):
+        if not lines[-1] or measure((lines[-1] + word).rstrip(), face) <= width:
+            lines[-1] += word
+        else:
+            lines.append(word)
+    kept = [line.rstrip() for line in lines[:max_lines]]
+    if len(lines) > max_lines:
+        kept[-1] += _ELLIPSIS
+    return [_shorten(line, width, face) for line in kept]
+
+
+def printable(name: str, otherwise: str) -> str:
+    """Returns a name on one line, or `otherwise` when the font lacks one of its characters."""
+    line = " ".join(name.split())
+    return line if line and all(ord(character) in _charmap() for character in line) else otherwise
+
+
+def _shorten(line: str, width: float, face: FontProperties) -> str:
+    if measure(line, face) <= width:
+        return line
+    kept = line.rstrip(_ELLIPSIS)
+    length = bisect_right(range(len(kept)), width, lo=1, key=lambda end: measure(kept[:end].rstrip() + _ELLIPSIS, face))
+    return kept[: length - 1].rstrip() + _ELLIPSIS
+
+
+@cache
+def _renderer() -> Any:
+    canvas: Any = FigureCanvasAgg(Figure(dpi=DPI))
+    return canvas.get_renderer()
+
+
+@cache
+def _charmap() -> dict[int, int]:
+    return dict(get_font(findfont(font(8))).get_charmap())

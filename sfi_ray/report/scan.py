@@ -1,0 +1,145 @@
+"""Reads a run's findings batch by batch, so that memory does not grow with their pixels.
+
+`tally_findings` looks at everything but the pixels; `fetch_images` then reads the pixels of a few rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from typing import TypeAlias
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as pads
+
+from sfi_ray.report.distinct import FirstTimes
+from sfi_ray.store.rebuild import IMAGE_COLUMNS
+
+Source: TypeAlias = pa.Table | pads.Dataset
+"""Findings, in memory or on disk."""
+
+SERIES = ("dataset", "classifier", "attack")
+"""Columns that tell apart what no table may mix."""
+
+PLACE = ("background", "target_class")
+"""Columns that give a finding its place in a table."""
+
+_KEYS = (*SERIES, "k", *PLACE)
+_COLUMNS = (*_KEYS, "target_name", "cell_id", "cell_index", "confidence", "background_confidence", "fooled")
+_BATCH_ROWS = 1 << 15
+_PARTIAL_ROWS = 1 << 16
+
+# How each column of a tally joins with its like; "first" takes the row with the highest confidence.
+_JOINS = {
+    "target_name": "first",
+    "best_confidence": "first",
+    "best_cell_id": "first",
+    "sum_confidence": "sum",
+    "sum_background": "sum",
+    "num_background": "sum",
+    "num_finished": "sum",
+    "num_fooled": "sum",
+    "num_failed": "sum",
+    "cell_index": "min",
+    "position": "min",
+}
+
+
+def tally_findings(source: Source) -> pa.Table:
+    """Counts and sums findings per series, k, background and target class, in one pass without the pixels.
+
+    A finding is finished when its confidence is a number, else it failed. A worker that was cut off and
+    replaced may leave several rows of one cell; the first counts.
+
+    Args:
+        source: Findings.
+
+    Returns:
+        One row a combination of dataset, classifier, attack, k, background and target_class, with the columns
+        ``target_name``, ``best_confidence``, ``best_cell_id``, ``sum_confidence``, ``sum_background``,
+        ``num_background``, ``num_finished``, ``num_fooled``, ``num_failed``, ``cell_index`` and ``position``
+        (the lowest of each).
+    """
+    partials = [_empty_tally()]
+    first_times = FirstTimes()
+    position = 0
+    for batch in _batches(_as_dataset(source)):
+        is_first = pa.array(first_times.among(batch["cell_id"].to_pylist()))
+        partials.append(join_tallies(_as_tally(batch, position).filter(is_first), by=_KEYS))
+        position += batch.num_rows
+        if sum(partial.num_rows for partial in partials[1:]) > max(_PARTIAL_ROWS, partials[0].num_rows):
+            partials = [join_tallies(pa.concat_tables(partials), by=_KEYS)]
+    return join_tallies(pa.concat_tables(partials), by=_KEYS)
+
+
+def join_tallies(tally: pa.Table, *, by: Collection[str]) -> pa.Table:
+    """Joins the rows of a tally that agree in the columns `by`; other key columns are dropped."""
+    ordered = tally.sort_by([("best_confidence", "descending"), ("best_cell_id", "ascending")])
+    # Threads would make "first", and the last bits of the sums, depend on chance.
+    joined = ordered.group_by(list(by), use_threads=False).aggregate(list(_JOINS.items()))
+    return joined.select([*by, *(f"{name}_{how}" for name, how in _JOINS.items())]).rename_columns([*by, *_JOINS])
+
+
+def fetch_images(source: Source, cell_ids: Collection[str]) -> pa.Table:
+    """Reads the rows of a few cells with what their images are rebuilt from.
+
+    Args:
+        source: Findings.
+        cell_ids: The wanted cells.
+
+    Returns:
+        The finished rows among them, in no particular order, with ``cell_id``, ``confidence``, ``fooled`` and
+        the image columns.
+    """
+    wanted = pc.field("cell_id").isin(pa.array(cell_ids, pa.string())) & pc.is_finite(pc.field("confidence"))
+    return _scanner(_as_dataset(source), ("cell_id", "confidence", "fooled", *IMAGE_COLUMNS), wanted).to_table()
+
+
+def _as_dataset(source: Source) -> pads.Dataset:
+    return pads.dataset(source) if isinstance(source, pa.Table) else source
+
+
+def _scanner(dataset: pads.Dataset, columns: Collection[str], wanted: pc.Expression | None = None) -> pads.Scanner:
+    # Arrow reads far ahead by default, which for rows with many pixels is gigabytes.
+    return dataset.scanner(
+        columns=list(columns), filter=wanted, batch_size=_BATCH_ROWS, batch_readahead=4, fragment_readahead=2
+    )
+
+
+def _batches(dataset: pads.Dataset) -> Iterator[pa.Table]:
+    if not dataset.schema.names:  # a folder without any part file yet
+        return
+    for batch in _scanner(dataset, _COLUMNS).to_batches():
+        if batch.num_rows:
+            yield pa.Table.from_batches([batch])
+
+
+def _as_tally(batch: pa.Table, position: int) -> pa.Table:
+    """Turns findings into one-row tallies; a failed one has no confidence and counts as failed."""
+    finished = pc.fill_null(pc.is_finite(batch["confidence"]), False)
+    none = pa.scalar(None, pa.float64())
+    confidence = pc.if_else(finished, batch["confidence"].cast(pa.float64()), none)
+    bare = batch["background_confidence"].cast(pa.float64())
+    bare = pc.if_else(pc.and_(finished, pc.fill_null(pc.is_finite(bare), False)), bare, none)
+    columns = {name: batch[name] for name in _KEYS} | {
+        "target_name": batch["target_name"],
+        "best_confidence": confidence,
+        "best_cell_id": pc.if_else(finished, batch["cell_id"], pa.scalar(None, pa.string())),
+        "sum_confidence": confidence,
+        "sum_background": bare,
+        "num_background": pc.is_valid(bare).cast(pa.int64()),
+        "num_finished": finished.cast(pa.int64()),
+        "num_fooled": pc.and_(finished, pc.fill_null(batch["fooled"], False)).cast(pa.int64()),
+        "num_failed": pc.invert(finished).cast(pa.int64()),
+        "cell_index": batch["cell_index"],
+        "position": pa.array(np.arange(position, position + batch.num_rows)),
+    }
+    return pa.table(columns).cast(_empty_tally().schema)
+
+
+def _empty_tally() -> pa.Table:
+    types = dict.fromkeys((*_KEYS, *_JOINS), pa.int64())
+    types |= dict.fromkeys((*SERIES, "background", "target_name", "best_cell_id"), pa.string())
+    types |= dict.fromkeys(("best_confidence", "sum_confidence", "sum_background"), pa.float64())
+    return pa.schema(list(types.items())).empty_table()

@@ -1,0 +1,201 @@
+"""Confidence matrices as text: the form of the paper's Tables 2-5 for the terminal and for markdown, and CSV.
+
+A cell reads ``99 (0)``: the mean confidence in percent and, in parentheses, that of the bare background,
+both rounded down (see `as_percent`). With too many classes for columns, backgrounds are summarised instead.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from sfi_ray.report.matrices import ConfidenceMatrix
+from sfi_ray.report.percent import BOLD_FROM, as_percent
+
+MAX_COLUMNS = 12
+"""More target classes than this are summarised."""
+
+_NOT_FINISHED = "-"
+_FAILED = "!"
+_NUM_TOP = 5
+_SUMMARY_HEADINGS = ("classes", "mean", "median", ">= 50", ">= 90", "top five")
+_CSV_COLUMNS = (
+    *("dataset", "classifier", "attack", "k", "background", "target_class", "target_name"),
+    *("mean_confidence", "best_confidence", "background_confidence", "fooled_ratio"),
+    *("num_finished", "num_failed", "best_cell_id"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """What stands in one place of a table."""
+
+    text: str
+    is_bold: bool = False
+
+
+def render_table(matrix: ConfidenceMatrix) -> Table:
+    """Renders a matrix for the terminal, one row a background.
+
+    Args:
+        matrix: What to show.
+
+    Returns:
+        One column a target class, bold from 90 %; a summary when there are more than `MAX_COLUMNS` classes.
+    """
+    table = Table(
+        title=Text(_title(matrix)),
+        caption=Text("\n".join(_caption(matrix))),
+        title_justify="left",
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+        min_width=60,
+    )
+    # Text, not str: a class called "[red]" is no markup.
+    for position, heading in enumerate(_headings(matrix)):
+        is_name = position == 0 or heading == _SUMMARY_HEADINGS[-1]
+        table.add_column(Text(heading), justify="left" if is_name else "right", overflow="fold")
+    for entries in _rows(matrix):
+        table.add_row(*(Text(entry.text, style="bold" if entry.is_bold else "") for entry in entries))
+    return table
+
+
+def matrix_to_markdown(matrix: ConfidenceMatrix) -> str:
+    """Writes the table of `render_table` as markdown, with its title and caption.
+
+    Args:
+        matrix: What to write.
+
+    Returns:
+        GitHub-flavoured markdown.
+    """
+    headings = _headings(matrix)
+    aligned = [
+        ":--" if position == 0 or heading == _SUMMARY_HEADINGS[-1] else "--:"
+        for position, heading in enumerate(headings)
+    ]
+    lines = [f"### {_escape(_title(matrix))}", "", _line(map(_escape, headings)), _line(aligned)]
+    for entries in _rows(matrix):
+        cells = (_escape(entry.text) for entry in entries)
+        lines.append(_line(f"**{cell}**" if e.is_bold else cell for cell, e in zip(cells, entries, strict=True)))
+    return "\n".join([*lines, "", _escape(" ".join(_caption(matrix))), ""])
+
+
+def matrix_to_csv(matrix: ConfidenceMatrix) -> str:
+    """Writes every place of a matrix as one line, with confidences in [0, 1] at float32 precision.
+
+    Args:
+        matrix: What to write.
+
+    Returns:
+        CSV with a heading line; what is unknown is left empty.
+    """
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(_CSV_COLUMNS)
+    series = (matrix.dataset, matrix.classifier, matrix.attack, matrix.k_label)
+    confidences = (
+        matrix.mean_confidence,
+        matrix.best_confidence,
+        matrix.background_confidence,
+        matrix.fooled_ratio,
+    )
+    counts = (matrix.num_finished, matrix.num_failed, matrix.best_cell_id)
+    for at in np.ndindex(matrix.num_finished.shape):
+        row, col = at
+        place = (matrix.backgrounds[row], matrix.target_classes[col], matrix.target_names[col])
+        numbers = ("" if np.isnan(values[at]) else f"{values[at]:.7g}" for values in confidences)
+        writer.writerow([*series, *place, *numbers, *(values[at] for values in counts)])
+    return out.getvalue()
+
+
+def _title(matrix: ConfidenceMatrix) -> str:
+    sfis = f"{matrix.k_label}-SFIs" if matrix.k_min == matrix.k_max else f"SFIs with k of {matrix.k_label}"
+    return f"Mean confidence (%) of {sfis} through {matrix.classifier} ({matrix.dataset}, {matrix.attack})"
+
+
+def _caption(matrix: ConfidenceMatrix) -> list[str]:
+    if _is_wide(matrix):
+        lines = ["Of the means of the classes: their mean, median, and how many reach a percent."]
+    else:
+        lines = [f"In parentheses: the bare background. Bold from {BOLD_FROM}."]
+    finished = matrix.num_finished[matrix.num_finished > 0]
+    if finished.size:
+        low, high = int(finished.min()), int(finished.max())
+        number = str(low) if low == high else f"{low} to {high}"
+        lines.append(f"Means over {number} SFI{'' if high == 1 else 's'}, rounded down.")
+    if finished.size < matrix.num_finished.size and not _is_wide(matrix):
+        lines.append(f"{_NOT_FINISHED} nothing finished yet.")
+    if num_failed := int(matrix.num_failed.sum()):
+        lines.append(f"{_FAILED} some cells failed and are left out, {num_failed} in all.")
+    return lines
+
+
+def _is_wide(matrix: ConfidenceMatrix) -> bool:
+    return len(matrix.target_classes) > MAX_COLUMNS
+
+
+def _headings(matrix: ConfidenceMatrix) -> list[str]:
+    return ["", *(_SUMMARY_HEADINGS if _is_wide(matrix) else map(_one_line, matrix.target_names))]
+
+
+def _rows(matrix: ConfidenceMatrix) -> Iterator[list[_Entry]]:
+    for row, background in enumerate(matrix.backgrounds):
+        name = _Entry(_one_line(background))
+        if _is_wide(matrix):
+            yield [name, *_summary(matrix, row)]
+        else:
+            yield [name, *(_entry(matrix, row, col) for col in range(len(matrix.target_classes)))]
+
+
+def _entry(matrix: ConfidenceMatrix, row: int, col: int) -> _Entry:
+    mark = _FAILED if matrix.num_failed[row, col] else ""
+    if not matrix.num_finished[row, col]:
+        return _Entry(_NOT_FINISHED + mark)
+    percent = as_percent(matrix.mean_confidence[row, col])
+    bare = matrix.background_confidence[row, col]
+    shown = _NOT_FINISHED if math.isnan(bare) else as_percent(bare)
+    return _Entry(f"{percent} ({shown}){mark}", is_bold=percent >= BOLD_FROM)
+
+
+def _summary(matrix: ConfidenceMatrix, row: int) -> list[_Entry]:
+    """Summarises the classes of one background: how many, how high, and the highest by name."""
+    confidences = matrix.mean_confidence[row]
+    finished = np.flatnonzero(matrix.num_finished[row])
+    mark = _FAILED if matrix.num_failed[row].any() else ""
+    if not finished.size:
+        return [_Entry(f"0{mark}"), *[_Entry(_NOT_FINISHED)] * (len(_SUMMARY_HEADINGS) - 1)]
+    percents = [as_percent(confidence) for confidence in confidences[finished]]
+    mean, median = (as_percent(float(average(confidences[finished]))) for average in (np.mean, np.median))
+    top = finished[np.argsort(-confidences[finished], kind="stable")[:_NUM_TOP]]
+    return [
+        _Entry(f"{finished.size}{mark}"),
+        _Entry(str(mean), is_bold=mean >= BOLD_FROM),
+        _Entry(str(median), is_bold=median >= BOLD_FROM),
+        _Entry(str(sum(percent >= 50 for percent in percents))),
+        _Entry(str(sum(percent >= BOLD_FROM for percent in percents))),
+        _Entry("; ".join(f"{_one_line(matrix.target_names[i])}: {as_percent(confidences[i])}" for i in top)),
+    ]
+
+
+def _one_line(name: str) -> str:
+    return " ".join(name.split())
+
+
+def _line(cells: Iterator[str] | map[str] | list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _escape(text: str) -> str:
+    return re.sub(r"([\\`*_\[\]<>|~])", r"\\\1", text)

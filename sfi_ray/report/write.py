@@ -1,0 +1,69 @@
+"""Writes all tables and figures of a run."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+from sfi_ray.report.matrices import ConfidenceMatrix, confidence_matrices
+from sfi_ray.report.scan import Source, fetch_images
+from sfi_ray.report.sheet import contact_sheet_png, sheet_cell_ids
+from sfi_ray.report.tables import matrix_to_csv, matrix_to_markdown
+
+_MAX_STEM = 120
+
+
+def write_reports(source: Source, *, write: Callable[[str, bytes], None]) -> list[str]:
+    """Writes the tables of every matrix and a contact sheet of each that has a finished cell.
+
+    Pixels are read only of the cells that a sheet shows.
+
+    Args:
+        source: Findings.
+        write: Stores bytes under a relative name, ``tables/<classifier>_k<k>.csv`` and the like. A name never
+            leads out of its folder; where two would be the same, data set and attack are put in.
+
+    Returns:
+        The names that were written.
+    """
+    matrices = confidence_matrices(source)
+    wanted = [cell_id for matrix in matrices for cell_id in sheet_cell_ids(matrix)]
+    images = fetch_images(source, wanted) if wanted else None
+    names = []
+    for matrix, stem in zip(matrices, _stems(matrices), strict=True):
+        files = {
+            f"tables/{stem}.csv": matrix_to_csv(matrix).encode(),
+            f"tables/{stem}.md": matrix_to_markdown(matrix).encode(),
+        }
+        if images is not None and matrix.num_finished.any():
+            files[f"figures/{stem}.png"] = contact_sheet_png(images, matrix)
+        for name, content in files.items():
+            write(name, content)
+            names.append(name)
+    return names
+
+
+def _stems(matrices: Sequence[ConfidenceMatrix]) -> list[str]:
+    """Names each matrix as briefly as tells it apart, also where file names ignore case."""
+    stems = [_safe(f"{matrix.classifier}_k{matrix.k_label}") for matrix in matrices]
+    fuller = [_safe(f"{matrix.dataset}_{matrix.classifier}_{matrix.attack}_k{matrix.k_label}") for matrix in matrices]
+    stems = _where_shared(stems, fuller)
+    return _where_shared(stems, [f"{stem}-{_digest(matrix)}" for stem, matrix in zip(fuller, matrices, strict=True)])
+
+
+def _where_shared(stems: list[str], instead: list[str]) -> list[str]:
+    """Replaces the stems that several share."""
+    counts = Counter(stem.casefold() for stem in stems)
+    return [other if counts[stem.casefold()] > 1 else stem for stem, other in zip(stems, instead, strict=True)]
+
+
+def _safe(name: str) -> str:
+    """Keeps letters, digits and ``._-`` of a name, no two dots in a row and none at its ends."""
+    return re.sub(r"(?:[^A-Za-z0-9._-]|\.\.+)+", "_", name)[-_MAX_STEM:].strip("._-")
+
+
+def _digest(matrix: ConfidenceMatrix) -> str:
+    key = repr((matrix.dataset, matrix.classifier, matrix.attack, matrix.k_label))
+    return hashlib.sha256(key.encode()).hexdigest()[:8]

@@ -1,0 +1,87 @@
+"""Images rebuilt from their rows: the background painted over with the altered pixels.
+
+Shapes: N rows, H height, W width, C channels, M altered pixels of all rows together.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+IMAGE_COLUMNS = ("background_value", "pixels", "height", "width", "channels")
+"""The columns that an image is rebuilt from."""
+
+
+def rebuild_images(table: pa.Table) -> NDArray[np.uint8]:
+    """Rebuilds the image of each row; all images are held at once, so give large runs batch by batch.
+
+    A row without pixels, as that of a failed cell, gives the bare background.
+
+    Args:
+        table: Findings with at least the columns of `IMAGE_COLUMNS`, all of one image size.
+
+    Returns:
+        8-bit images, ``(N, H, W, C)``; ``(0, 0, 0, 0)`` for a table without rows.
+
+    Raises:
+        ValueError: When the sizes differ, a pixel lies outside its image, or a value is missing.
+    """
+    if table.num_rows == 0:
+        return np.zeros((0, 0, 0, 0), dtype=np.uint8)
+    height, width, channels = (_one_size(table, name) for name in ("height", "width", "channels"))
+    backgrounds = _values(_array(table["background_value"]), channels, "background_value")
+    images = np.empty((table.num_rows, height, width, channels), dtype=np.uint8)
+    images[:] = backgrounds[:, None, None, :]
+
+    pixels = _array(table["pixels"])
+    # Like flattening, lengths leave out what null rows keep behind the scenes; parent indices do not.
+    lengths = _integers(pc.fill_null(pc.list_value_length(pixels), 0), "pixels")
+    owners = np.repeat(np.arange(table.num_rows), lengths)
+    flat = pc.list_flatten(pixels)
+    rows = _integers(pc.struct_field(flat, "row"), "a pixel's row")
+    cols = _integers(pc.struct_field(flat, "col"), "a pixel's col")
+    outside = (rows < 0) | (rows >= height) | (cols < 0) | (cols >= width)
+    if outside.any():
+        worst = int(np.flatnonzero(outside)[0])
+        raise ValueError(
+            f"table row {owners[worst]} has a pixel at row {rows[worst]}, col {cols[worst]}, "
+            f"outside its image of {height} x {width}"
+        )
+    images[owners, rows, cols] = _values(pc.struct_field(flat, "value"), channels, "a pixel's value")
+    return images
+
+
+def _array(column: Any) -> pa.Array:
+    """Returns a table's column as one array, whatever chunks it came in."""
+    merged = column.combine_chunks()
+    return pa.concat_arrays(merged.chunks) if isinstance(merged, pa.ChunkedArray) else merged
+
+
+def _one_size(table: pa.Table, name: str) -> int:
+    """Returns the one value of a size column."""
+    sizes = pc.unique(table[name]).to_pylist()
+    if len(sizes) != 1 or sizes[0] is None or sizes[0] < 1:
+        raise ValueError(f"images of one size are rebuilt together, but `{name}` holds {sizes[:5]}")
+    return int(sizes[0])
+
+
+def _integers(array: pa.Array, what: str) -> NDArray[np.int64]:
+    """Returns integers as numpy, refusing nulls."""
+    if array.null_count:
+        raise ValueError(f"{what} is missing in {array.null_count} place(s)")
+    integers: NDArray[np.int64] = np.asarray(array.cast(pa.int64()))
+    return integers
+
+
+def _values(lists: pa.Array, channels: int, what: str) -> NDArray[np.uint8]:
+    """Returns lists of one 8-bit value a channel as ``(M, C)``."""
+    wrong = pc.fill_null(pc.not_equal(pc.list_value_length(lists), channels), True)
+    flat = pc.list_flatten(lists)
+    if pc.any(wrong).as_py() or flat.null_count:
+        raise ValueError(f"{what} needs one number for each of {channels} channel(s)")
+    values: NDArray[np.uint8] = np.asarray(flat.cast(pa.uint8())).reshape(-1, channels)
+    return values
