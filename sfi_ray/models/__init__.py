@@ -1,0 +1,39 @@
+"""Image classifiers, from [0, 1] images to log-probabilities."""
+
+from __future__ import annotations
+
+from sfi_ray.models.card import ModelCard, training_key
+from sfi_ray.models.classifier import Classifier, default_micro_batch
+from sfi_ray.models.evaluation import Evaluation, evaluate
+from sfi_ray.models.fingerprint import fingerprint_module
+from sfi_ray.models.payload import ClassifierPayload
+from sfi_ray.models.precision import Precision
+from sfi_ray.models.settings import TrainingSettings
+from sfi_ray.models.training import DivergenceError, EpochRecord, TrainedModel, train, train_classifier
+from sfi_ray.models.weights import load_into, read_card, read_state_dict, save_weights, weights_bytes
+from sfi_ray.models.zoo import ARCHITECTURES, build
+
+__all__ = [
+    "ARCHITECTURES",
+    "Classifier",
+    "ClassifierPayload",
+    "DivergenceError",
+    "EpochRecord",
+    "Evaluation",
+    "ModelCard",
+    "Precision",
+    "TrainedModel",
+    "TrainingSettings",
+    "build",
+    "default_micro_batch",
+    "evaluate",
+    "fingerprint_module",
+    "load_into",
+    "read_card",
+    "read_state_dict",
+    "save_weights",
+    "train",
+    "train_classifier",
+    "training_key",
+    "weights_bytes",
+]

@@ -1,0 +1,68 @@
+"""What is known of a trained network: the card stored beside its weights, and the key it is found by."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from sfi_ray.models.settings import TrainingSettings
+
+TRAINING_VERSION = 1
+"""Part of every training key; raise it when the same settings come to train another network."""
+
+
+class ModelCard(BaseModel):
+    """What is known of a trained network, stored as ``card.json`` beside its weights."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    architecture: str = Field(description="Name of a zoo network.")
+    dataset: str = Field(description="Name of the data set it was trained on.")
+    input_shape: tuple[int, int, int] = Field(description="Channels, height and width of one image.")
+    class_names: tuple[str, ...] = Field(description="Names of the classes in the order of the logits.")
+    mean: tuple[float, ...] = Field(description="Mean per channel of the training images in [0, 1].")
+    std: tuple[float, ...] = Field(description="Standard deviation per channel of the training images in [0, 1].")
+    settings: TrainingSettings = Field(description="How it was trained.")
+    epochs: int = Field(description="Passes made over the training images.")
+    test_accuracy: float = Field(description="Share of the test images classified rightly, in [0, 1].")
+    test_confidence: float = Field(description="Mean confidence of the predicted class on the test images, in [0, 1].")
+    fingerprint: str = Field(description="What identifies the classifier, 32 hexadecimal digits.")
+    seconds: float = Field(description="Time that the training took, in seconds.")
+    versions: dict[str, str] = Field(description="Versions of the libraries it was trained with.")
+    threads: int = Field(description="CPU threads it was trained with.")
+    device: str = Field(description="Device it was trained on.")
+
+
+def training_key(
+    architecture: str,
+    dataset_name: str,
+    input_shape: tuple[int, int, int],
+    num_classes: int,
+    settings: TrainingSettings,
+) -> str:
+    """Names the network that a training would give, so that it is trained once and then found.
+
+    The number of threads does not enter: it says where, not what, though it changes the last bits.
+
+    Args:
+        architecture: Name of a zoo network.
+        dataset_name: Name of the data set.
+        input_shape: ``(C, H, W)`` of one image.
+        num_classes: Number of classes.
+        settings: How it is trained.
+
+    Returns:
+        16 hexadecimal digits.
+    """
+    what = {
+        "version": TRAINING_VERSION,
+        "architecture": architecture,
+        "dataset": dataset_name,
+        "input_shape": list(input_shape),
+        "num_classes": num_classes,
+        "settings": settings.model_dump(mode="json", exclude={"threads"}),
+    }
+    canonical = json.dumps(what, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]

@@ -1,0 +1,60 @@
+"""How a classifier does on natural images.
+
+Shapes: N images, B images of a batch, C channels, H height, W width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sfi_ray.errors import InputError
+
+_BATCH_SIZE = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What the paper prints beside each model of Tables 14 and 15.
+
+    Attributes:
+        accuracy: Share of the images classified rightly, in [0, 1].
+        confidence: Mean probability of the predicted class, right or wrong, in [0, 1].
+    """
+
+    accuracy: float
+    confidence: float
+
+
+def evaluate(
+    log_probs: Callable[[Tensor], Tensor],
+    images: Tensor,
+    labels: Tensor,
+    *,
+    device: torch.device | str = "cpu",
+) -> Evaluation:
+    """Measures accuracy and mean confidence on natural images.
+
+    Args:
+        log_probs: Maps float32 images in [0, 1], ``(B, C, H, W)``, to log-probabilities, as
+            `Classifier.log_probs` does.
+        images: uint8, ``(N, C, H, W)``.
+        labels: int64, ``(N,)``.
+        device: Where `log_probs` takes its images.
+
+    Raises:
+        InputError: If there are no images.
+    """
+    if len(images) == 0:
+        raise InputError("the data set has no test images; accuracy and confidence need at least one")
+    num_right = 0
+    sum_confidence = 0.0
+    for start in range(0, len(images), _BATCH_SIZE):
+        batch = slice(start, start + _BATCH_SIZE)
+        confidence, predicted = log_probs(images[batch].to(device).float() / 255).exp().max(dim=1)
+        num_right += int((predicted == labels[batch].to(device)).sum())
+        sum_confidence += float(confidence.double().sum())
+    return Evaluation(num_right / len(images), sum_confidence / len(images))

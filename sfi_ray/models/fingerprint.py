@@ -1,0 +1,44 @@
+"""What identifies a classifier: a hash of its weights, its layers and how it wants its images."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+def fingerprint_module(
+    module: nn.Module, *, mean: Sequence[float], std: Sequence[float], input_shape: tuple[int, int, int]
+) -> str:
+    """Hashes a network together with the normalisation of its input.
+
+    Device, memory layout and training mode do not enter, nor does anything that is neither in the state dict
+    nor in the module's printed form (a constant in the code of its ``forward``, a buffer that is not
+    persistent).
+
+    Args:
+        module: The network, in the precision it was given in.
+        mean: Mean per channel, ``(C,)``.
+        std: Standard deviation per channel, ``(C,)``.
+        input_shape: ``(C, H, W)`` of one image.
+
+    Returns:
+        The first 32 hexadecimal digits of a SHA-256.
+    """
+    header = {
+        "class": type(module).__qualname__,
+        "layers": repr(module),
+        "mean": [float(value) for value in mean],
+        "std": [float(value) for value in std],
+        "input_shape": [int(size) for size in input_shape],
+    }
+    digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
+    state: dict[str, Tensor] = module.state_dict()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:32]

@@ -1,0 +1,77 @@
+"""How a classifier travels to a worker: as plain arrays where it can, as a pickled module where it must."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import cloudpickle  # type: ignore[import-untyped]
+import numpy as np
+import torch
+from torch import nn
+
+from sfi_ray.models import zoo
+
+
+@dataclass(frozen=True, eq=False)
+class ClassifierPayload:
+    """A classifier without its device, precision and micro-batch, which belong to the place it arrives at.
+
+    Attributes:
+        name: The classifier's name.
+        input_shape: ``(C, H, W)`` of one image.
+        num_classes: Number of classes.
+        mean: Mean per channel, ``(C,)``.
+        std: Standard deviation per channel, ``(C,)``.
+        fingerprint: What identifies it, 32 hexadecimal digits.
+        architecture: Name of a zoo network; None for any other module.
+        arrays: State dict of a zoo network. An object store can share these between processes without a copy.
+        pickled: Any other module, in the bytes of cloudpickle, which holds classes of a script or a notebook
+            by value and classes of an importable file by reference: that file must be importable where the
+            payload arrives.
+    """
+
+    name: str
+    input_shape: tuple[int, int, int]
+    num_classes: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    fingerprint: str
+    architecture: str | None = None
+    arrays: Mapping[str, np.ndarray[Any, np.dtype[Any]]] = field(default_factory=dict, repr=False)
+    pickled: bytes | None = field(default=None, repr=False)
+
+
+def pack_module(
+    module: nn.Module, *, input_shape: tuple[int, int, int], num_classes: int
+) -> tuple[str | None, dict[str, np.ndarray[Any, np.dtype[Any]]], bytes | None]:
+    """Packs a network as the `architecture`, `arrays` and `pickled` of a payload.
+
+    On a CPU the arrays are views of the weights where these lie in order: treat them as read-only.
+    """
+    architecture = zoo.architecture_of(module, input_shape=input_shape, num_classes=num_classes)
+    if architecture is None:
+        return None, {}, cloudpickle.dumps(copy.deepcopy(module).cpu())
+    state = module.state_dict()
+    return architecture, {name: tensor.cpu().contiguous().numpy() for name, tensor in state.items()}, None
+
+
+def unpack_module(payload: ClassifierPayload) -> nn.Module:
+    """Rebuilds the network of a payload on the CPU.
+
+    It runs the code of a pickled module: payloads come from this run's own driver, never from a file.
+    """
+    if payload.architecture is None:
+        assert payload.pickled is not None
+        module: nn.Module = cloudpickle.loads(payload.pickled)
+        return module
+    module = zoo.build_empty(payload.architecture, input_shape=payload.input_shape, num_classes=payload.num_classes)
+    # torch must never hold a read-only array (an object store's): writing to it would be undefined behaviour.
+    state = {
+        name: torch.from_numpy(array if array.flags.writeable else array.copy())
+        for name, array in payload.arrays.items()
+    }
+    module.load_state_dict(state, assign=True)
+    return module

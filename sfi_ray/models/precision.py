@@ -1,0 +1,51 @@
+"""Number formats a classifier can run in, and how to forbid torch's short cuts in float32."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from types import MappingProxyType
+from typing import Any, Literal
+
+import torch
+
+Precision = Literal["float32", "bfloat16", "float16"]
+
+DTYPES: Mapping[str, torch.dtype] = MappingProxyType(
+    {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+)
+
+
+@contextmanager
+def full_float32() -> Iterator[None]:
+    """Keeps matrix products and convolutions of float32 tensors in IEEE float32, whatever torch is set to.
+
+    Without it cuDNN's convolutions use TF32, which keeps 10 bits of the fraction. torch has an old and a new
+    way to set this, and refuses to read the old one where a user has mixed them: then only the new one is
+    saved and restored.
+    """
+    backends: Any = torch.backends
+    switches = [
+        backends.cuda.matmul,
+        backends.cudnn.conv,
+        backends.cudnn.rnn,
+        backends.mkldnn.matmul,
+        backends.mkldnn.conv,
+        backends.mkldnn.rnn,
+    ]
+    saved = [switch.fp32_precision for switch in switches]
+    try:
+        old_style: str | None = torch.get_float32_matmul_precision()
+    except RuntimeError:
+        old_style = None
+    try:
+        if old_style is not None:
+            torch.set_float32_matmul_precision("highest")
+        for switch in switches:
+            switch.fp32_precision = "ieee"
+        yield
+    finally:
+        if old_style is not None:
+            torch.set_float32_matmul_precision(old_style)
+        for switch, value in zip(switches, saved, strict=True):
+            switch.fp32_precision = value

@@ -1,0 +1,314 @@
+import dataclasses
+import math
+import pickle
+
+import pytest
+import torch
+from torch import nn
+
+from sfi_ray.errors import InputError, ResourceError
+from sfi_ray.models import ARCHITECTURES, Classifier, build, default_micro_batch
+
+GRAY = (1, 8, 8)
+
+
+def zoo_classifier(architecture="cnn_mp", input_shape=GRAY, num_classes=10, seed=0, **options):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = build(architecture, input_shape=input_shape, num_classes=num_classes)
+    options = {"mean": (0.3,) * input_shape[0], "std": (0.4,) * input_shape[0]} | options
+    return Classifier(network, name=architecture, input_shape=input_shape, num_classes=num_classes, **options)
+
+
+def some_images(count, input_shape=GRAY, seed=1):
+    return torch.rand(count, *input_shape, generator=torch.Generator().manual_seed(seed))
+
+
+class ViewingNet(nn.Module):
+    """Views its activations, which no layout but the default allows."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(1, 4, 3)
+        self.fc = nn.Linear(144, 10)
+
+    def forward(self, images):
+        return self.fc(self.conv(images).view(len(images), -1))
+
+
+class HungryNet(nn.Module):
+    def forward(self, images):
+        if len(images) > 1:
+            raise torch.OutOfMemoryError("tried to allocate 7 TiB")
+        return images.flatten(1)
+
+
+class RecordingNet(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def forward(self, images):
+        self.seen.append(images.clone())
+        return images.flatten(1)
+
+
+@pytest.fixture
+def set_threads():
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("input_shape", [(1, 8, 8), (3, 9, 7)])
+@pytest.mark.parametrize(("micro_batch", "threads"), [(1, 1), (4, 1), (4, 2), (16, 2), (32, 1), (128, 1)])
+def test_log_probs_are_bit_equal_in_any_company(architecture, input_shape, micro_batch, threads, set_threads):
+    set_threads(threads)
+    classifier = zoo_classifier(architecture, input_shape, micro_batch=micro_batch)
+    images = some_images(60, input_shape)
+    together = classifier.log_probs(images)
+
+    order = torch.randperm(60, generator=torch.Generator().manual_seed(2))
+    assert torch.equal(classifier.log_probs(images[order]), together[order])
+    for index in (0, 1, 33, 59):
+        assert torch.equal(classifier.log_probs(images[index : index + 1]), together[index : index + 1])
+    for count in (3, 17, 40):
+        assert torch.equal(classifier.log_probs(images[-count:]), together[-count:])
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_log_probs_do_not_depend_on_the_layout_of_the_images(architecture):
+    classifier = zoo_classifier(architecture, (3, 8, 8))
+    images = some_images(20, (3, 8, 8))
+    expected = classifier.log_probs(images)
+    assert torch.equal(classifier.log_probs(images.to(memory_format=torch.channels_last)), expected)
+    assert torch.equal(classifier.log_probs(images.repeat_interleave(2, dim=3)[..., ::2]), expected)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_log_probs_are_the_networks_own(architecture):
+    classifier = zoo_classifier(architecture)
+    images = some_images(40)
+    network = build(architecture, input_shape=GRAY, num_classes=10).eval()
+    network.load_state_dict(classifier.module.state_dict())
+    with torch.no_grad():
+        expected = network((images - 0.3) / 0.4).log_softmax(dim=1)
+    torch.testing.assert_close(classifier.log_probs(images), expected)
+
+
+def test_probabilities_sum_to_one():
+    sums = zoo_classifier().log_probs(some_images(10)).exp().sum(dim=1)
+    torch.testing.assert_close(sums, torch.ones(10))
+
+
+def test_network_sees_only_whole_micro_batches_padded_with_zeros():
+    classifier = Classifier(
+        RecordingNet(), name="toy", input_shape=(1, 2, 2), num_classes=4, mean=[0.5], std=[0.25], micro_batch=4
+    )
+    classifier.module.seen.clear()
+    images = some_images(6, (1, 2, 2))
+    assert classifier.log_probs(images).shape == (6, 4)
+    first, last = classifier.module.seen
+    assert torch.equal(first, (images[:4] - 0.5) / 0.25)
+    assert torch.equal(last[:2], (images[4:] - 0.5) / 0.25)
+    assert torch.equal(last[2:], torch.full((2, 1, 2, 2), -2.0))
+
+
+def test_no_images_give_no_log_probs():
+    assert zoo_classifier().log_probs(torch.zeros(0, *GRAY)).shape == (0, 10)
+
+
+def test_log_probs_can_be_written_to():
+    log_probs = zoo_classifier().log_probs(some_images(2))
+    log_probs[0] = 0
+    assert not log_probs.is_inference()
+
+
+def test_reference_is_bit_equal_to_float32_and_ignores_the_fast_precision():
+    images = some_images(20)
+    expected = zoo_classifier().log_probs(images)
+    assert torch.equal(zoo_classifier().reference_log_probs(images), expected)
+    fast = zoo_classifier(precision="bfloat16")
+    assert torch.equal(fast.reference_log_probs(images), expected)
+    assert not torch.equal(fast.log_probs(images), expected)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize(("precision", "tolerance"), [("bfloat16", 0.02), ("float16", 0.002)])
+def test_fast_precisions_stay_close_to_float32(architecture, precision, tolerance):
+    classifier = zoo_classifier(architecture, precision=precision)
+    images = some_images(50)
+    fast = classifier.log_probs(images)
+    assert fast.dtype == torch.float32
+    torch.testing.assert_close(fast.exp(), classifier.reference_log_probs(images).exp(), rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_nan_passes_through_and_stays_in_its_row(architecture):
+    classifier = zoo_classifier(architecture)
+    images = some_images(5)
+    expected = classifier.log_probs(images)
+    images[2, 0, 3, 3] = math.nan
+    log_probs = classifier.log_probs(images)
+    assert log_probs[2].isnan().all()
+    others = [0, 1, 3, 4]
+    assert torch.equal(log_probs[others], expected[others])
+
+
+def test_given_module_is_left_as_it_was():
+    network = build("mlp", input_shape=GRAY, num_classes=10).double().train()
+    Classifier(network, name="toy", input_shape=GRAY, num_classes=10).log_probs(some_images(1))
+    assert network.training
+    assert all(parameter.requires_grad and parameter.dtype == torch.float64 for parameter in network.parameters())
+
+
+def test_module_and_normalize_give_gradients_of_pixels():
+    classifier = zoo_classifier()
+    images = some_images(3).requires_grad_()
+    logits = classifier.module(classifier.normalize(images))
+    logits[:, 4].sum().backward()
+    assert images.grad.abs().sum() > 0
+    torch.testing.assert_close(logits.detach().log_softmax(dim=1), classifier.log_probs(images.detach()))
+
+
+def test_network_that_views_its_activations_works():
+    classifier = Classifier(ViewingNet(), name="viewing", input_shape=GRAY, num_classes=10, precision="bfloat16")
+    images = some_images(9)
+    torch.testing.assert_close(classifier.log_probs(images), classifier.reference_log_probs(images), rtol=0, atol=0.05)
+
+
+@pytest.mark.parametrize(
+    ("input_shape", "device", "expected"),
+    [
+        ((1, 8, 8), "cpu", 128),
+        ((3, 32, 32), "cpu", 128),
+        ((3, 224, 224), "cpu", 8),  # 2**21 / 150,528 is 13.9
+        ((3, 2000, 2000), "cpu", 1),
+        ((1, 8, 8), "cuda", 4096),
+        ((3, 64, 64), "cuda", 1024),  # 2**24 / 12,288 is 1,365
+        ((3, 224, 224), "cuda", 64),
+        ((3, 2000, 2000), "cuda", 64),
+    ],
+)
+def test_default_micro_batch_bounds_input_elements(input_shape, device, expected):
+    assert default_micro_batch(input_shape, device) == expected
+
+
+def test_repr_is_short():
+    assert repr(zoo_classifier(micro_batch=8)) == "Classifier('cnn_mp', cpu, float32, micro_batch=8)"
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (1, 8, 8), (2, 3, 8, 8), (2, 1, 8, 9)])
+def test_images_of_another_shape_are_refused(shape):
+    with pytest.raises(ValueError, match=r"\(B, 1, 8, 8\), got \(" + ", ".join(map(str, shape))):
+        zoo_classifier().log_probs(torch.zeros(shape))
+
+
+def test_images_of_another_type_are_refused():
+    with pytest.raises(ValueError, match=r"torch.float32, got torch.uint8"):
+        zoo_classifier().log_probs(torch.zeros(2, *GRAY, dtype=torch.uint8))
+
+
+def test_images_on_another_device_are_refused():
+    with pytest.raises(ValueError, match=r"on cpu, got them on meta"):
+        zoo_classifier().reference_log_probs(torch.zeros(2, *GRAY, device="meta"))
+
+
+def test_wrong_number_of_classes_is_refused():
+    with pytest.raises(InputError, match=r"expected logits of shape \(1, 7\) .* the network gave \(1, 10\)"):
+        Classifier(build("mlp", input_shape=GRAY, num_classes=10), name="toy", input_shape=GRAY, num_classes=7)
+
+
+def test_network_for_another_image_shape_is_refused():
+    with pytest.raises(InputError, match=r"'toy': the network refuses an image of shape \(1, 9, 9\)"):
+        Classifier(build("mlp", input_shape=GRAY, num_classes=10), name="toy", input_shape=(1, 9, 9), num_classes=10)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mean": (0.1, 0.2)}, r"mean needs one finite number per channel \(1\), got \(0.1, 0.2\)"),
+        ({"std": (math.nan,)}, "std needs one finite number"),
+        ({"std": (0.0,)}, "std must be above 0"),
+        ({"micro_batch": 12}, "micro_batch is a power of two, got 12; use 8"),
+        ({"micro_batch": 0}, "micro_batch is a power of two, got 0; use 1"),
+        ({"precision": "int8"}, "precision is one of float32, bfloat16, float16, got 'int8'"),
+        ({"device": "gpu0"}, "no such device: 'gpu0'"),
+    ],
+)
+def test_wrong_options_are_refused(options, message):
+    with pytest.raises(InputError, match=message):
+        zoo_classifier(**options)
+
+
+def test_device_that_is_not_there_is_a_matter_of_resources():
+    with pytest.raises(ResourceError, match=r"'cuda:77' is not available here"):
+        zoo_classifier(device="cuda:77")
+
+
+def test_too_large_a_micro_batch_is_a_matter_of_resources():
+    classifier = Classifier(HungryNet(), name="toy", input_shape=(1, 2, 2), num_classes=4, micro_batch=64)
+    with pytest.raises(ResourceError, match=r"64 images at once do not fit .* lower micro_batch to 32"):
+        classifier.log_probs(torch.zeros(1, 1, 2, 2))
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("is_read_only", [False, True])
+def test_payload_round_trip_is_bit_equal(architecture, is_read_only):
+    original = zoo_classifier(architecture, (3, 9, 7), micro_batch=16)
+    payload = pickle.loads(pickle.dumps(original.to_payload()))
+    payload = dataclasses.replace(payload, arrays={name: array.copy() for name, array in payload.arrays.items()})
+    for array in payload.arrays.values():  # an object store's arrays are read-only
+        array.flags.writeable = not is_read_only
+    before = torch.get_rng_state()
+    restored = Classifier.from_payload(payload, micro_batch=16)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert payload.architecture == architecture
+    assert payload.pickled is None
+    assert restored.fingerprint == original.fingerprint
+    assert (restored.name, restored.mean, restored.std) == (architecture, original.mean, original.std)
+    images = some_images(20, (3, 9, 7))
+    assert torch.equal(restored.log_probs(images), original.log_probs(images))
+
+
+def test_payload_of_any_other_module_round_trips():
+    original = Classifier(ViewingNet(), name="viewing", input_shape=GRAY, num_classes=10, mean=[0.2])
+    payload = pickle.loads(pickle.dumps(original.to_payload()))
+    restored = Classifier.from_payload(payload, precision="bfloat16", micro_batch=32)
+    assert payload.architecture is None
+    assert (restored.precision, restored.micro_batch) == ("bfloat16", 32)
+    assert restored.fingerprint == original.fingerprint
+    images = some_images(20)
+    assert torch.equal(Classifier.from_payload(payload).log_probs(images), original.log_probs(images))
+
+
+def test_payload_carries_a_changed_zoo_network_whole():
+    network = build("mlp", input_shape=GRAY, num_classes=10)
+    network.relu1 = nn.Tanh()
+    original = Classifier(network, name="tanh", input_shape=GRAY, num_classes=10)
+    restored = Classifier.from_payload(original.to_payload())
+    assert isinstance(restored.module.relu1, nn.Tanh)
+
+
+def test_restored_classifier_does_not_write_to_its_payload():
+    payload = zoo_classifier().to_payload()
+    restored = Classifier.from_payload(payload)
+    before = {name: array.copy() for name, array in payload.arrays.items()}
+    with torch.no_grad():
+        for parameter in restored.module.parameters():
+            parameter.add_(1)
+    assert all((payload.arrays[name] == array).all() for name, array in before.items())
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-3), ("bfloat16", 0.02)])
+def test_gpu_agrees_with_cpu(architecture, precision, tolerance):
+    images = some_images(50)
+    expected = zoo_classifier(architecture).log_probs(images).exp()
+    classifier = zoo_classifier(architecture, device="cuda", precision=precision)
+    reference = classifier.reference_log_probs(images.cuda()).exp().cpu()
+    torch.testing.assert_close(reference, expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(classifier.log_probs(images.cuda()).exp().cpu(), expected, rtol=0, atol=tolerance)
