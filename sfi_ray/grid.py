@@ -1,0 +1,174 @@
+"""The grid of a job: every cell by its ordinal, made when it is needed.
+
+Cells are ordered by classifier, background, k, replicate and target class, the last one fastest, so that the cells
+which can share work stand side by side. Nothing here grows with the number of cells.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sfi_ray.types import Background, Cell
+
+
+@dataclass(frozen=True, slots=True)
+class GridClassifier:
+    """A classifier as the grid knows it.
+
+    Attributes:
+        name: Its name in results.
+        fingerprint: Hash of its weights.
+    """
+
+    name: str
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grid:
+    """The cells of a job.
+
+    Attributes:
+        classifiers: The attacked classifiers.
+        backgrounds: The single colours.
+        target_classes: Index and name of every class to be predicted.
+        ks: Numbers of altered pixels, or None when every replicate draws its own from `k_range`.
+        k_range: Lowest and highest k to draw, both included; used when `ks` is None.
+        replicates: Repetitions of every cell.
+        seed: The job's seed.
+        method: Everything else that decides an outcome: attack and its settings, precision, image size.
+    """
+
+    classifiers: tuple[GridClassifier, ...]
+    backgrounds: tuple[Background, ...]
+    target_classes: tuple[tuple[int, str], ...]
+    ks: tuple[int, ...] | None
+    k_range: tuple[int, int] = (1, 1)
+    replicates: int
+    seed: int
+    method: dict[str, Any]
+
+    def __len__(self) -> int:
+        return len(self.classifiers) * self.cells_per_classifier
+
+    @property
+    def num_ks(self) -> int:
+        """Values of the k axis; a drawn k is one value."""
+        return 1 if self.ks is None else len(self.ks)
+
+    @property
+    def num_groups(self) -> int:
+        """Groups: the cells of one classifier, background and k, which one forward pass can serve."""
+        return len(self.classifiers) * len(self.backgrounds) * self.num_ks
+
+    @property
+    def cells_per_classifier(self) -> int:
+        """Cells of each classifier; they are contiguous."""
+        return len(self.backgrounds) * self.num_ks * self.replicates * len(self.target_classes)
+
+    @property
+    def max_k(self) -> int:
+        """The largest k of any cell."""
+        return self.k_range[1] if self.ks is None else max(self.ks)
+
+    def cells(self, indices: Sequence[int] | range) -> Iterator[Cell]:
+        """Yields the cells with these ordinals, in this order."""
+        prefix: tuple[tuple[int, int, int], Any] | None = None
+        for index in indices:
+            rest, target = divmod(index, len(self.target_classes))
+            rest, replicate = divmod(rest, self.replicates)
+            group = rest
+            rest, k_index = divmod(rest, self.num_ks)
+            classifier_index, background_index = divmod(rest, len(self.backgrounds))
+            classifier = self.classifiers[classifier_index]
+            background = self.backgrounds[background_index]
+            target_class, target_name = self.target_classes[target]
+            k = self._draw_k(background, target_class, replicate) if self.ks is None else self.ks[k_index]
+            key = (group, k, replicate)
+            if prefix is None or prefix[0] != key:
+                prefix = key, self._hash_of(classifier, background, k, replicate)
+            digest = prefix[1].copy()
+            digest.update(target_class.to_bytes(4, "little"))
+            cell_id = digest.hexdigest()[:32]
+            yield Cell(
+                index=index,
+                cell_id=cell_id,
+                classifier=classifier.name,
+                background=background,
+                target_class=target_class,
+                target_name=target_name,
+                k=k,
+                replicate=replicate,
+                seed=derive_seed(self.seed, cell_id),
+            )
+
+    def classifier_index(self, index: int) -> int:
+        """Returns which classifier the cell with this ordinal attacks."""
+        return index // self.cells_per_classifier
+
+    def _hash_of(self, classifier: GridClassifier, background: Background, k: int, replicate: int) -> Any:
+        """Hashes everything but the target class, in a form that no two different cells share."""
+        described = {
+            "classifier": classifier.fingerprint,
+            "background": background.value,
+            "k": k,
+            "replicate": replicate,
+            "method": self.method,
+        }
+        return hashlib.sha256(json.dumps(described, sort_keys=True, separators=(",", ":")).encode())
+
+    def _draw_k(self, background: Background, target_class: int, replicate: int) -> int:
+        """Draws k uniformly; the same for every classifier, so that they can be compared pairwise."""
+        low, high = self.k_range
+        text = f"k|{background.value}|{target_class}|{replicate}"
+        return low + derive_seed(self.seed, text) % (high - low + 1)
+
+
+def derive_seed(seed: int, text: str) -> int:
+    """Derives an independent seed in [0, 2**63) from a seed and a text."""
+    digest = hashlib.sha256(f"{seed}|{text}".encode()).digest()
+    return int.from_bytes(digest[:8], "little") >> 1
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """A contiguous part of the grid, of one classifier: the unit of scheduling.
+
+    Attributes:
+        start: Ordinal of the first cell.
+        stop: Ordinal behind the last cell.
+        classifier: Name of the classifier.
+    """
+
+    start: int
+    stop: int
+    classifier: str
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+
+def shards_of(grid: Grid, classifier_index: int, cells_per_shard: int, unit: int = 1) -> Iterator[Shard]:
+    """Yields the shards of one classifier in order.
+
+    Args:
+        grid: The grid.
+        classifier_index: Which classifier.
+        cells_per_shard: Cells of a shard at most, but never less than `unit`.
+        unit: Cells that must not be parted; shards start at its multiples.
+    """
+    step = max(unit, cells_per_shard // unit * unit)
+    first = classifier_index * grid.cells_per_classifier
+    last = first + grid.cells_per_classifier
+    for start in range(first, last, step):
+        yield Shard(start, min(start + step, last), grid.classifiers[classifier_index].name)
+
+
+def num_shards(grid: Grid, cells_per_shard: int, unit: int = 1) -> int:
+    """Returns how many shards `shards_of` yields for all classifiers."""
+    step = max(unit, cells_per_shard // unit * unit)
+    return len(grid.classifiers) * -(-grid.cells_per_classifier // step)

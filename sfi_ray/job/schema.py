@@ -1,0 +1,211 @@
+"""A job: what to search (the grid), how (the attack), and where (the cluster).
+
+Only the first two decide a result; nothing of `ClusterSettings` enters a cell's identity.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+
+from sfi_ray.attacks import AttackSettings
+from sfi_ray.data import DatasetSpec
+from sfi_ray.models import Precision, TrainingSettings
+
+_NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+Name = Annotated[str, Field(min_length=1, max_length=100, pattern=_NAME_PATTERN)]
+
+
+class _Settings(BaseModel):
+    # Infinity and NaN do not survive the JSON that a run's record is written from.
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def _allow_plain_name(schema: dict[str, Any]) -> None:
+    """Lets an editor that checks a job against its JSON schema accept ``mlp`` for ``{name: mlp}``."""
+    mapping = dict(schema)
+    schema.clear()
+    schema.update(
+        title=mapping["title"],
+        description="A classifier's name, or a mapping.",
+        anyOf=[mapping["properties"]["name"], mapping],
+    )
+
+
+class ClassifierSpec(_Settings):
+    """A classifier to attack: trained by the job, read from a file, or given in code."""
+
+    model_config = ConfigDict(json_schema_extra=_allow_plain_name)
+
+    name: Name = Field(description="Its name in results; letters, digits, '.', '_' and '-'.")
+    architecture: str | None = Field(None, description="Network of the zoo; by default the one called like `name`.")
+    weights: str | None = Field(
+        None,
+        description="Weights to load instead of training: a .safetensors file or a plain state dict (.pt, .pth).",
+    )
+    mean: tuple[float, ...] | None = Field(
+        None, min_length=1, description="Mean of each channel that the weights were trained with, of values in [0, 1]."
+    )
+    std: tuple[Annotated[float, Field(gt=0)], ...] | None = Field(
+        None, min_length=1, description="Standard deviation of each channel, likewise, above 0."
+    )
+    training: TrainingSettings = Field(TrainingSettings(), description="How it is trained when `weights` is not given.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _check_normalisation(self) -> ClassifierSpec:
+        if (self.mean is None) != (self.std is None):
+            raise ValueError("mean and std are given together or not at all")
+        if self.mean is not None and self.weights is None:
+            raise ValueError("mean and std belong to `weights`; a classifier trained by the job measures its own")
+        return self
+
+    @property
+    def network(self) -> str:
+        """Name of the zoo's network."""
+        return self.architecture or self.name
+
+
+class KRange(_Settings):
+    """A range that every replicate draws its own k from, uniformly."""
+
+    low: int = Field(ge=1, description="Smallest k, included.")
+    high: int = Field(ge=1, description="Largest k, included.")
+
+    @model_validator(mode="after")
+    def _check_order(self) -> KRange:
+        if self.low > self.high:
+            raise ValueError(f"low ({self.low}) is above high ({self.high}); swap them")
+        return self
+
+
+def _listed(value: Any) -> Any:
+    return [value] if isinstance(value, int | str) and value != "all" else value
+
+
+_K = Annotated[int, Field(ge=1, lt=2**31)]
+_Ks = Annotated[tuple[_K, ...], Field(min_length=1)]
+_TargetClass = int | str
+_TargetClasses = Annotated[tuple[_TargetClass, ...], Field(min_length=1)]
+_Backgrounds = Annotated[tuple[str, ...], Field(min_length=1)]
+_Classifiers = Annotated[tuple[ClassifierSpec, ...], Field(min_length=1)]
+
+
+class Verification(_Settings):
+    """How stored images are judged."""
+
+    threshold: float = Field(0.9, gt=0, le=1, description="Confidence from which a cell counts as fooled, in (0, 1].")
+
+
+class Compute(_Settings):
+    """How classifiers compute. Recorded in the run, and kept when it is resumed, since it decides the last bits."""
+
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes a GPU where there is one.")
+    precision: Precision = Field("float32", description="Precision of the search; stored confidences are float32.")
+    micro_batch: int | None = Field(
+        None,
+        ge=1,
+        le=2**20,
+        description="Images of one forward pass, a power of two; null: by input size and device.",
+    )
+    threads: int = Field(1, ge=1, le=1024, description="CPU threads of one actor.")
+
+    @field_validator("micro_batch")
+    @classmethod
+    def _check_power_of_two(cls, value: int | None) -> int | None:
+        if value is not None and value & (value - 1):
+            below = 1 << (value.bit_length() - 1)
+            raise ValueError(f"{value} is not a power of two; use {below} or {2 * below}")
+        return value
+
+
+class ClusterSettings(_Settings):
+    """Where a job runs. Nothing here changes a result."""
+
+    actors: int | None = Field(None, ge=1, le=100_000, description="Actors; null takes as many as fit.")
+    cpus_per_actor: float | None = Field(None, gt=0, description="CPUs reserved for an actor; null: compute.threads.")
+    gpus_per_actor: float | None = Field(
+        None, ge=0, description="GPUs reserved for an actor, fractions share one; null: 1 on CUDA, else 0."
+    )
+    in_flight: int = Field(2, ge=1, le=64, description="Shards an actor holds at once, the running one included.")
+    retries: int = Field(3, ge=0, le=100, description="How often a shard is tried again before its cells are given up.")
+    cells_per_shard: int | None = Field(None, ge=1, description="Cells of a shard; null chooses by cost and actors.")
+    warm_classifiers: int = Field(4, ge=1, le=1000, description="Classifiers that an actor keeps loaded.")
+    flush_seconds: float = Field(10.0, ge=0, description="Finished cells are on disk after so many seconds at most.")
+    startup_seconds: float = Field(
+        120.0,
+        gt=0,
+        description="How long to wait for the first actor; clusters that scale up from zero need minutes.",
+    )
+
+
+class Job(_Settings):
+    """Everything `sfi-ray launch` needs to know."""
+
+    name: Name = Field(description="Name of the run and of its folder; letters, digits, '.', '_' and '-'.")
+    dataset: DatasetSpec = Field(
+        description="Data set that gives the image size, the class names, and training images."
+    )
+    classifiers: _Classifiers = Field(description="Classifiers to attack.")
+    backgrounds: _Backgrounds = Field(
+        ("black",), description="Colours: black, gray, white, red, green, blue or '#rrggbb'."
+    )
+    target_classes: (
+        Literal["all"]
+        | Annotated[_TargetClasses, BeforeValidator(_listed, json_schema_input_type=_TargetClass | _TargetClasses)]
+    ) = Field("all", description="Classes to be predicted: all, or a list of indices or names.")
+    k: KRange | Annotated[_Ks, BeforeValidator(_listed, json_schema_input_type=_K | _Ks)] = Field(
+        description="Pixels that may be altered: a number, a list, or a range {low, high} to draw from."
+    )
+    replicates: int = Field(1, ge=1, le=1_000_000, description="Repetitions of every cell with different seeds.")
+    seed: int = Field(0, ge=0, lt=2**63, description="Seed of all random draws.")
+    attack: AttackSettings = Field(AttackSettings(kind="de"), description="How cells are searched.")
+    verification: Verification = Field(Verification(), description="How stored images are judged.")
+    compute: Compute = Field(Compute(), description="How classifiers compute.")
+    cluster: ClusterSettings = Field(ClusterSettings(), description="Where the job runs.")
+    output: str = Field("runs", min_length=1, description="Folder or URI that the run's folder is made in.")
+
+    @field_validator("classifiers", mode="before", json_schema_input_type=ClassifierSpec | _Classifiers)
+    @classmethod
+    def _list_classifiers(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str | Mapping) else value
+
+    @field_validator("backgrounds", mode="before", json_schema_input_type=str | _Backgrounds)
+    @classmethod
+    def _list_backgrounds(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
+
+    @field_validator("backgrounds", "k", "target_classes", "classifiers")
+    @classmethod
+    def _check_unique(cls, values: Any) -> Any:
+        if isinstance(values, tuple):
+            seen: set[Any] = set()
+            for value in values:
+                key = value.name if isinstance(value, ClassifierSpec) else value
+                if key in seen:
+                    raise ValueError(f"{key!r} is listed twice; remove one")
+                seen.add(key)
+        return values
+
+    def identity(self) -> dict[str, Any]:
+        """Returns what decides the results, as plain data: everything but where it runs and what it is called."""
+        plain: dict[str, Any] = json.loads(self.model_dump_json(exclude={"name", "cluster", "output"}))
+        return plain
+
+
+def schema_json() -> str:
+    """Returns the JSON schema of a job, for editors that complete and check YAML."""
+    return json.dumps(Job.model_json_schema(), indent=2) + "\n"
+
+
+def is_name(text: str) -> bool:
+    """Whether a text can name a run or a classifier."""
+    return re.fullmatch(_NAME_PATTERN, text) is not None

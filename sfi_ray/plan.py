@@ -1,0 +1,170 @@
+"""What a job will take: cells, shards, evaluations, memory and time, without searching anything."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from dataclasses import dataclass
+
+import torch
+
+from sfi_ray.attacks import Attack, EvolutionAttack
+from sfi_ray.data import DatasetInfo
+from sfi_ray.grid import Grid, num_shards
+from sfi_ray.job import Job
+from sfi_ray.models import Classifier, build
+
+# A shard is worth its overhead from about this many evaluations on.
+_EVALUATIONS_A_SHARD = 1_000_000
+# Shards for each actor, so that one which is slow does not hold up the end.
+_SHARDS_AN_ACTOR = 4
+_MEASURE_SECONDS = 1.0
+_MAX_SHARD_CELLS = 100_000
+
+
+def unit_of(grid: Grid, attack: Attack) -> int:
+    """Returns how many neighbouring cells must not be parted."""
+    return len(grid.target_classes) if attack.shares_classes else 1
+
+
+def choose_cells_per_shard(
+    grid: Grid, attack: Attack, num_actors: int, micro_batch: int, wanted: int | None = None
+) -> int:
+    """Chooses the size of shards: enough to keep a device full, few enough for every actor to get some.
+
+    Args:
+        grid: The cells.
+        attack: How they are searched.
+        num_actors: Actors that search.
+        micro_batch: Images of one forward pass.
+        wanted: What the job says; None lets this function choose.
+    """
+    unit = unit_of(grid, attack)
+    if wanted is not None:
+        return max(wanted, unit)
+    lanes = attack.num_lanes(micro_batch) if isinstance(attack, EvolutionAttack) else 1
+    filling = max(2 * lanes, math.ceil(_EVALUATIONS_A_SHARD / attack.max_evaluations))
+    fair = math.ceil(len(grid) / (_SHARDS_AN_ACTOR * num_actors))
+    return max(unit, min(filling, fair, _MAX_SHARD_CELLS))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What a job will take.
+
+    Attributes:
+        num_cells: Cells.
+        num_groups: Groups: cells of one classifier, background and k.
+        num_shards: Shards on `num_actors` actors.
+        num_actors: Actors that the estimate assumes.
+        max_evaluations: Images classified if no cell stops early.
+        rates: Evaluations a second of one actor, by classifier, as measured here.
+        seconds: Time of the whole search if no cell stops early.
+        candidate_bytes: Memory of the candidates of one actor.
+        classifier_bytes: Memory of the largest classifier and of one forward pass of it.
+    """
+
+    num_cells: int
+    num_groups: int
+    num_shards: int
+    num_actors: int
+    max_evaluations: int
+    rates: dict[str, float]
+    seconds: float
+    candidate_bytes: int
+    classifier_bytes: int
+
+
+def make_plan(job: Job, info: DatasetInfo, grid: Grid) -> Plan:
+    """Plans a job, measuring each classifier's speed for a moment with untrained weights.
+
+    Args:
+        job: The job.
+        info: Its data set.
+        grid: Its cells.
+
+    Raises:
+        InputError: A classifier's network does not exist.
+    """
+    attack = job.attack.build()
+    num_actors = job.cluster.actors or max(1, (os.cpu_count() or 1) // job.compute.threads)
+    device = "cuda" if job.compute.device != "cpu" and torch.cuda.is_available() else "cpu"
+    rates, footprints = {}, []
+    micro_batch = 1
+    for spec in job.classifiers:
+        classifier = Classifier(
+            build(spec.network, input_shape=info.shape, num_classes=info.num_classes),
+            name=spec.name,
+            input_shape=info.shape,
+            num_classes=info.num_classes,
+            device=device,
+            precision=job.compute.precision,
+            micro_batch=job.compute.micro_batch,
+        )
+        micro_batch = classifier.micro_batch
+        rates[spec.name] = forward_rate(classifier, job.compute.threads)
+        footprints.append(_footprint(classifier))
+    per_classifier = grid.cells_per_classifier * attack.max_evaluations
+    lanes = attack.num_lanes(micro_batch) if isinstance(attack, EvolutionAttack) else 1
+    # Population, trials, donors' genes and what mutation makes of them.
+    candidate_bytes = 6 * 4 * lanes * job.attack.population_size * grid.max_k * (2 + info.channels)
+    per_shard = choose_cells_per_shard(grid, attack, num_actors, micro_batch, job.cluster.cells_per_shard)
+    return Plan(
+        num_cells=len(grid),
+        num_groups=grid.num_groups,
+        num_shards=num_shards(grid, per_shard, unit_of(grid, attack)),
+        num_actors=num_actors,
+        max_evaluations=len(grid) * attack.max_evaluations,
+        rates=rates,
+        seconds=sum(per_classifier / rate for rate in rates.values()) / num_actors,
+        candidate_bytes=candidate_bytes,
+        classifier_bytes=max(footprints),
+    )
+
+
+def forward_rate(classifier: Classifier, threads: int, seconds: float = _MEASURE_SECONDS) -> float:
+    """Measures how many images a second a classifier takes, after a warm-up.
+
+    Args:
+        classifier: The classifier.
+        threads: CPU threads.
+        seconds: How long to measure.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        images = torch.rand(classifier.micro_batch, *classifier.input_shape, device=classifier.device)
+        classifier.log_probs(images)
+        _wait_for(classifier)
+        count, started = 0, time.perf_counter()
+        while (spent := time.perf_counter() - started) < seconds:
+            classifier.log_probs(images)
+            _wait_for(classifier)
+            count += len(images)
+        return count / spent
+    finally:
+        torch.set_num_threads(before)
+
+
+def _wait_for(classifier: Classifier) -> None:
+    if classifier.device.type == "cuda":
+        torch.cuda.synchronize(classifier.device)
+
+
+def _footprint(classifier: Classifier) -> int:
+    """Returns the bytes of the weights and of the largest layer's input and output in one forward pass."""
+    largest = 0
+
+    def measure(module: torch.nn.Module, inputs: tuple[object, ...], output: object) -> None:
+        nonlocal largest
+        del module
+        tensors = [tensor for tensor in (*inputs, output) if isinstance(tensor, torch.Tensor)]
+        largest = max(largest, sum(tensor.nbytes for tensor in tensors))
+
+    module = classifier.module
+    hooks = [layer.register_forward_hook(measure) for layer in module.modules() if not list(layer.children())]
+    classifier.reference_log_probs(torch.zeros(1, *classifier.input_shape, device=classifier.device))
+    for hook in hooks:
+        hook.remove()
+    return largest + sum(parameter.nbytes for parameter in module.parameters())
