@@ -1,0 +1,194 @@
+"""A run's folder: every path in it, on a local disk or any file system that pyarrow or fsspec knows.
+
+A file appears under its name whole or not at all: locally it is written beside, synced and renamed; an object store
+shows an object only when it is complete.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+import fsspec
+import pyarrow as pa
+from pyarrow import fs
+
+from sfi_ray.errors import InputError, StorageError
+
+_OBJECT_STORES = ("s3", "gcs", "abfs")
+
+
+class RunFolder:
+    """Files of one run.
+
+    Args:
+        location: Path or URI of the run's folder.
+
+    Raises:
+        InputError: The URI's scheme is unknown.
+    """
+
+    def __init__(self, location: str | Path) -> None:
+        self.location = str(location)
+        self._fs, self._root = _open(self.location)
+
+    def __repr__(self) -> str:
+        return f"RunFolder({self.location!r})"
+
+    @property
+    def filesystem(self) -> fs.FileSystem:
+        """The file system that holds the folder."""
+        return self._fs
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the folder lies on this machine's file system."""
+        return isinstance(self._fs, fs.LocalFileSystem)
+
+    def path(self, name: str) -> str:
+        """Returns the path of a file in the folder, on `filesystem`.
+
+        Raises:
+            InputError: The name would leave the folder.
+        """
+        parts = PurePosixPath(name)
+        if parts.is_absolute() or ".." in parts.parts:
+            raise InputError(f"'{name}' lies outside the run's folder")
+        return f"{self._root}/{name}" if name else self._root
+
+    def exists(self, name: str) -> bool:
+        """Whether a file or folder of this name exists."""
+        with self._explained("read"):
+            return bool(self._fs.get_file_info(self.path(name)).type != fs.FileType.NotFound)
+
+    def read(self, name: str) -> bytes:
+        """Returns the content of a file.
+
+        Raises:
+            StorageError: It cannot be read.
+        """
+        with self._explained("read", name), self._fs.open_input_stream(self.path(name)) as stream:
+            return bytes(stream.read())
+
+    def list(self, folder: str, suffix: str = "") -> list[fs.FileInfo]:
+        """Lists the finished files directly in a folder, sorted by name; none when the folder does not exist."""
+        selector = fs.FileSelector(self.path(folder), allow_not_found=True)
+        with self._explained("read", folder):
+            infos = self._fs.get_file_info(selector)
+        files = (i for i in infos if i.type == fs.FileType.File and not i.base_name.startswith("."))
+        return sorted((i for i in files if i.base_name.endswith(suffix)), key=lambda info: info.base_name)
+
+    def write(self, name: str, content: bytes | pa.Buffer) -> None:
+        """Writes a file, whole or not at all.
+
+        Raises:
+            StorageError: It cannot be written; nothing is left behind.
+        """
+        path = self.path(name)
+        folder, _, base = path.rpartition("/")
+        with self._explained("write", name):
+            self._fs.create_dir(folder, recursive=True)
+            if self._fs.type_name in _OBJECT_STORES:
+                with self._fs.open_output_stream(path) as stream:
+                    stream.write(content)
+                return
+            temporary = f"{folder}/.{base}.{secrets.token_hex(4)}.tmp"
+            try:
+                self._write_through(temporary, content)
+                self._fs.move(temporary, path)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    self._fs.delete_file(temporary)
+                raise
+
+    def _write_through(self, path: str, content: bytes | pa.Buffer) -> None:
+        if self.is_local:
+            with open(path, "wb") as file:  # noqa: PTH123 - a path of the pyarrow file system
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        else:
+            with self._fs.open_output_stream(path) as stream:
+                stream.write(content)
+
+    def delete(self, name: str) -> None:
+        """Deletes a file or a folder with all it holds; nothing happens when there is none."""
+        with self._explained("write", name):
+            info = self._fs.get_file_info(self.path(name))
+            if info.type == fs.FileType.Directory:
+                self._fs.delete_dir(info.path)
+            elif info.type == fs.FileType.File:
+                self._fs.delete_file(info.path)
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Holds the folder for one driver; the lock goes with the process, however it ends.
+
+        Only local folders can be locked.
+
+        Raises:
+            InputError: Another driver holds it.
+            StorageError: The folder cannot be written.
+        """
+        if not self.is_local or os.name != "posix":
+            yield
+            return
+        import fcntl  # absent on Windows
+
+        with self._explained("write"):
+            self._fs.create_dir(self._root, recursive=True)
+            handle = open(self.path(".lock"), "a+b")  # noqa: PTH123, SIM115
+        with handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                # A network share may know no locks: it is held as little as an object store.
+                if isinstance(error, BlockingIOError):
+                    raise InputError(
+                        f"another launch is writing to '{self.location}'; wait for it, or stop it and launch again"
+                    ) from error
+            yield
+
+    @contextlib.contextmanager
+    def _explained(self, action: str, name: str = "") -> Iterator[None]:
+        """Turns what a file system says into one line that names the folder and the mend."""
+        try:
+            yield
+        except (OSError, pa.ArrowInvalid, pa.ArrowIOError) as error:
+            if isinstance(error, StorageError):
+                raise
+            number = getattr(error, "errno", None)
+            mend = {
+                errno.ENOSPC: "free some space and launch again: finished cells are kept",
+                errno.EDQUOT: "free some of your quota and launch again: finished cells are kept",
+                errno.EROFS: "choose another folder with --output",
+                errno.EACCES: "choose another folder with --output, or mend its permissions",
+                errno.ENOTDIR: "a part of the path is a file; choose another folder with --output",
+                errno.EEXIST: "a part of the path is a file; choose another folder with --output",
+            }.get(number or 0, "check that the path exists and can be reached")
+            what = os.strerror(number) if number else str(error)
+            where = f"{self.location}/{name}".rstrip("/")
+            raise StorageError(f"cannot {action} '{where}': {what}; {mend}") from error
+
+
+def _open(location: str) -> tuple[fs.FileSystem, str]:
+    scheme, separator, _ = location.partition("://")
+    if not separator:
+        return fs.LocalFileSystem(), Path(location).expanduser().absolute().as_posix().rstrip("/")
+    try:
+        filesystem, path = fs.FileSystem.from_uri(location)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        try:
+            wrapped, path = fsspec.core.url_to_fs(location)
+        except (ValueError, ImportError) as error:
+            raise InputError(f"cannot open '{location}': {error}") from error
+        filesystem = fs.PyFileSystem(fs.FSSpecHandler(wrapped))
+    except OSError as error:
+        raise StorageError(f"cannot open '{location}': {error}") from error
+    if scheme == "file":
+        filesystem = fs.LocalFileSystem()
+    return filesystem, path.rstrip("/")

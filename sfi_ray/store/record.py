@@ -1,0 +1,186 @@
+"""The record of a run: its job with all defaults filled in, and what was settled when it was first launched."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from sfi_ray.data import DatasetInfo
+from sfi_ray.errors import InputError
+from sfi_ray.grid import Grid, GridClassifier
+from sfi_ray.images import parse_background
+from sfi_ray.job import Job, KRange
+from sfi_ray.store.folder import RunFolder
+
+RECORD = "job.yaml"
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ClassifierRecord(_Record):
+    """A classifier of a run."""
+
+    name: str
+    fingerprint: str = Field(description="Hash of the weights.")
+    architecture: str | None = Field(description="Network of the zoo, or null for a module given in code.")
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    micro_batch: int = Field(description="Images of one forward pass.")
+    test_accuracy: float | None = Field(None, description="Top-1 accuracy on held-out images, in [0, 1].")
+    test_confidence: float | None = Field(None, description="Mean confidence on held-out images, in [0, 1].")
+
+
+class RunRecord(_Record):
+    """Everything that a resumed run takes over from its first launch."""
+
+    job: Job
+    dataset: str
+    input_shape: tuple[int, int, int] = Field(description="Channels, rows and columns of the images.")
+    class_names: tuple[str, ...]
+    classifiers: tuple[ClassifierRecord, ...]
+    device: str = Field(description="Kind of device: cpu or cuda.")
+    num_cells: int
+    versions: dict[str, str]
+
+    def grid(self) -> Grid:
+        """Returns the cells of the run.
+
+        Raises:
+            InputError: A background or a target class does not exist, or k is larger than the images.
+        """
+        return make_grid(
+            self.job,
+            self.dataset_info,
+            tuple(GridClassifier(record.name, record.fingerprint) for record in self.classifiers),
+        )
+
+    @property
+    def dataset_info(self) -> DatasetInfo:
+        """What the run knows of its data set."""
+        channels, height, width = self.input_shape
+        return DatasetInfo(self.dataset, channels, height, width, self.class_names)
+
+
+def make_grid(job: Job, info: DatasetInfo, classifiers: tuple[GridClassifier, ...]) -> Grid:
+    """Lays out the cells of a job.
+
+    Raises:
+        InputError: A background or a target class does not exist, or k is larger than the images.
+    """
+    num_pixels = info.height * info.width
+    grid = Grid(
+        classifiers=classifiers,
+        backgrounds=tuple(parse_background(text, info.channels) for text in job.backgrounds),
+        target_classes=tuple((i, info.class_names[i]) for i in _target_indices(job, info)),
+        ks=None if isinstance(job.k, KRange) else job.k,
+        k_range=(job.k.low, job.k.high) if isinstance(job.k, KRange) else (1, 1),
+        replicates=job.replicates,
+        seed=job.seed,
+        method={
+            "attack": json.loads(job.attack.model_dump_json()),
+            "precision": job.compute.precision,
+            "input_shape": [info.channels, info.height, info.width],
+        },
+    )
+    if grid.max_k > num_pixels:
+        raise InputError(
+            f"k = {grid.max_k} is more than the {num_pixels} pixels of an image of '{info.name}' "
+            f"({info.height} x {info.width}); lower k"
+        )
+    values = [background.value for background in grid.backgrounds]
+    twice = next((i for i, value in enumerate(values) if value in values[:i]), None)
+    if twice is not None:
+        raise InputError(f"background '{job.backgrounds[twice]}' is listed twice under another name; remove one")
+    return grid
+
+
+def _target_indices(job: Job, info: DatasetInfo) -> list[int]:
+    if job.target_classes == "all":
+        return list(range(info.num_classes))
+    indices: list[int] = []
+    for target in job.target_classes:
+        if isinstance(target, int) and not 0 <= target < info.num_classes:
+            raise InputError(
+                f"target class {target} does not exist: '{info.name}' has classes 0 to {info.num_classes - 1}"
+            )
+        if isinstance(target, str) and target not in info.class_names:
+            raise InputError(f"target class '{target}' does not exist in '{info.name}'{_nearest(target, info)}")
+        index = target if isinstance(target, int) else info.class_names.index(target)
+        if index in indices:
+            raise InputError(f"target class {target!r} is listed twice, once by name and once by index; remove one")
+        indices.append(index)
+    return indices
+
+
+def _nearest(name: str, info: DatasetInfo) -> str:
+    import difflib
+
+    near = difflib.get_close_matches(name, info.class_names, n=1)
+    if near:
+        return f"; did you mean '{near[0]}'?"
+    shown = ", ".join(info.class_names[:10]) + (", ..." if info.num_classes > 10 else "")
+    return f"; its classes are {shown}"
+
+
+def write_record(folder: RunFolder, record: RunRecord) -> None:
+    """Writes the record into the run's folder."""
+    text = yaml.safe_dump(json.loads(record.model_dump_json()), sort_keys=False, allow_unicode=True, width=110)
+    header = "# The job of this run with all defaults, and what was settled at its first launch. Written by sfi-ray.\n"
+    folder.write(RECORD, (header + text).encode())
+
+
+def read_record(folder: RunFolder) -> RunRecord | None:
+    """Reads the record of a run; None when the folder holds no run.
+
+    Raises:
+        InputError: The record is broken.
+    """
+    if not folder.exists(RECORD):
+        return None
+    try:
+        return RunRecord.model_validate(yaml.safe_load(folder.read(RECORD)))
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+        raise InputError(
+            f"'{folder.location}/{RECORD}' is not the record of a run ({_reason(error)}); "
+            "choose another folder, or start over with --fresh"
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    """Says in one line why a record cannot be read."""
+    if not isinstance(error, ValidationError):
+        return " ".join(str(error).split())
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"][:2])
+    return f"{key}: {first['msg']}" if key else "it is no mapping"
+
+
+def differences(old: Any, new: Any, path: str = "") -> list[str]:
+    """Lists where two plain data structures differ, one line each: ``path: old -> new``."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        lines = []
+        for key in dict.fromkeys([*old, *new]):
+            lines += differences(old.get(key), new.get(key), f"{path}.{key}" if path else str(key))
+        return lines
+    return [] if old == new else [f"{path}: {_short(old)} -> {_short(new)}"]
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def versions() -> dict[str, str]:
+    """Returns the versions that a result may depend on."""
+    packages = ("sfi-ray", "torch", "numpy", "ray")
+    return {
+        "python": platform.python_version(),
+        **{name: importlib.metadata.version(name) for name in packages},
+    }

@@ -1,0 +1,148 @@
+"""Reading a run: its job, its rows, its images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+
+from sfi_ray.errors import InputError
+from sfi_ray.job import Job
+from sfi_ray.store.folder import RunFolder
+from sfi_ray.store.parts import explaining_broken_parts, open_dataset
+from sfi_ray.store.progress import Progress, RunState, read_progress
+from sfi_ray.store.rebuild import rebuild_images
+from sfi_ray.store.record import RECORD, RunRecord, read_record
+from sfi_ray.types import StopReason
+
+
+class Run:
+    """The results of a job, read from its folder without Ray.
+
+    Args:
+        location: Path or URI of the run's folder.
+
+    Raises:
+        InputError: The folder holds no run.
+    """
+
+    def __init__(self, location: str | Path) -> None:
+        self.folder = RunFolder(location)
+        record = read_record(self.folder)
+        if record is None:
+            raise InputError(
+                f"'{location}' holds no run: it has no {RECORD}; a run's folder is <output>/<name> of its job"
+            )
+        self.record: RunRecord = record
+
+    def __repr__(self) -> str:
+        return f"Run({self.folder.location!r})"
+
+    @property
+    def job(self) -> Job:
+        """The job with all its defaults."""
+        return self.record.job
+
+    @property
+    def dataset(self) -> ds.Dataset:
+        """All rows written so far, as a `pyarrow.dataset.Dataset`."""
+        return open_dataset(self.folder)
+
+    def table(self, columns: list[str] | None = None, filter: ds.Expression | None = None) -> pa.Table:  # noqa: A002
+        """Loads rows in the order of the grid, each cell once.
+
+        Args:
+            columns: Names of the columns; all by default.
+            filter: A pyarrow expression such as ``pyarrow.dataset.field("fooled")``.
+
+        Raises:
+            StorageError: A part file cannot be read.
+        """
+        wanted = columns if columns is not None else self.dataset.schema.names
+        read = list(dict.fromkeys([*wanted, "cell_index", "stop_reason"]))
+        with explaining_broken_parts(self.folder):
+            table = self.dataset.to_table(columns=read, filter=filter)
+        # A worker cut off from its cluster may write a cell that another has searched again: the rows are equal, or
+        # one says that the cell was given up.
+        is_failed = pc.equal(table["stop_reason"], StopReason.FAILED.value)
+        keys = pa.table({"cell_index": table["cell_index"], "is_failed": is_failed})
+        order = pc.sort_indices(keys, sort_keys=[("cell_index", "ascending"), ("is_failed", "ascending")])
+        table = table.take(order)
+        index = table["cell_index"].to_numpy()
+        if len(index):
+            table = table.filter(pa.array(np.concatenate([[True], index[1:] != index[:-1]])))
+        return table.select(wanted)
+
+    def to_pandas(self, columns: list[str] | None = None) -> Any:
+        """Loads rows as a pandas DataFrame; needs pandas."""
+        return self.table(columns).to_pandas()
+
+    def images(self, table: pa.Table | None = None) -> np.ndarray:
+        """Rebuilds the images of rows.
+
+        Args:
+            table: Rows with all columns; all rows of the run by default.
+
+        Returns:
+            ``(N, height, width, channels)`` uint8.
+        """
+        return rebuild_images(self.table() if table is None else table)
+
+    def status(self) -> RunStatus:
+        """Counts what is finished, from the rows and the driver's last sign of life."""
+        return RunStatus(self)
+
+
+class RunStatus:
+    """How a run stands.
+
+    Attributes:
+        num_cells: Cells of the grid.
+        finished: Cells that have a row.
+        fooled: Cells that were fooled.
+        failed: Cells that failed.
+        evaluations: Images classified for the finished cells.
+        progress: The driver's last sign of life, if there is one.
+        state: ``running``, ``finished``, ``interrupted`` (asked to stop), ``stopped`` (by an error), or ``lost``: a
+            driver that ended without a word.
+    """
+
+    def __init__(self, run: Run) -> None:
+        table = run.table(["fooled", "stop_reason", "evaluations"])
+        self.num_cells = run.record.num_cells
+        self.finished = table.num_rows
+        self.fooled = pc.sum(table["fooled"]).as_py() or 0
+        self.failed = pc.sum(pc.equal(table["stop_reason"], "failed")).as_py() or 0
+        self.evaluations = pc.sum(table["evaluations"]).as_py() or 0
+        self.progress: Progress | None = read_progress(run.folder)
+        self.state = self._state()
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every cell has a row."""
+        return bool(self.finished >= self.num_cells)
+
+    def _state(self) -> str:
+        if self.is_complete:
+            return RunState.FINISHED.value
+        if self.progress is None:
+            return "lost"
+        if self.progress.state is RunState.RUNNING and not self.progress.is_alive:
+            return "lost"
+        return self.progress.state.value
+
+
+def open_run(location: str | Path) -> Run:
+    """Opens the results of a job.
+
+    Args:
+        location: Path or URI of the run's folder.
+
+    Raises:
+        InputError: The folder holds no run.
+    """
+    return Run(location)

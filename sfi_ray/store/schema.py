@@ -1,0 +1,134 @@
+"""The columns of a run's data set: one row a cell, from which its image can be rebuilt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from sfi_ray.types import Finding
+
+PIXEL = pa.struct([("row", pa.int32()), ("col", pa.int32()), ("value", pa.list_(pa.uint8()))])
+TRACE_POINT = pa.struct([("evaluations", pa.int64()), ("confidence", pa.float32())])
+
+FINDINGS = pa.schema(
+    [
+        ("run", pa.string()),
+        ("cell_id", pa.string()),
+        ("cell_index", pa.int64()),
+        ("dataset", pa.string()),
+        ("classifier", pa.string()),
+        ("classifier_fingerprint", pa.string()),
+        ("background", pa.string()),
+        ("background_value", pa.list_(pa.uint8())),
+        ("target_class", pa.int32()),
+        ("target_name", pa.string()),
+        ("k", pa.int32()),
+        ("replicate", pa.int32()),
+        ("seed", pa.int64()),
+        ("attack", pa.string()),
+        ("attack_settings", pa.string()),
+        ("fooled", pa.bool_()),
+        ("confidence", pa.float32()),
+        ("background_confidence", pa.float32()),
+        ("predicted_class", pa.int32()),
+        ("predicted_confidence", pa.float32()),
+        ("pixels", pa.list_(PIXEL)),
+        ("height", pa.int32()),
+        ("width", pa.int32()),
+        ("channels", pa.int32()),
+        ("evaluations", pa.int64()),
+        ("backward_passes", pa.int64()),
+        ("generations", pa.int64()),
+        ("stop_reason", pa.string()),
+        ("trace", pa.list_(TRACE_POINT)),
+        ("seconds", pa.float64()),
+        ("device", pa.string()),
+        ("versions", pa.string()),
+        ("error", pa.string()),
+    ]
+)
+
+#: Columns that say how a row came about; all others are the same whenever the same job is run.
+CIRCUMSTANCES = ("seconds", "device", "versions")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provenance:
+    """What all rows that one worker writes for one classifier have in common.
+
+    Attributes:
+        run: Name of the run.
+        dataset: Name of the data set.
+        classifier_fingerprint: Hash of the weights.
+        attack: Kind of the attack.
+        attack_settings: Its settings as JSON.
+        height: Rows of the images.
+        width: Columns of the images.
+        channels: Channels of the images.
+        device: What computed.
+        versions: Versions of what computed, as JSON.
+    """
+
+    run: str
+    dataset: str
+    classifier_fingerprint: str
+    attack: str
+    attack_settings: str
+    height: int
+    width: int
+    channels: int
+    device: str
+    versions: str
+
+
+def findings_table(findings: Sequence[Finding], provenance: Provenance) -> pa.Table:
+    """Lays out findings as rows.
+
+    Args:
+        findings: What was found.
+        provenance: What the rows have in common.
+
+    Returns:
+        A table of schema `FINDINGS`, one row a finding.
+    """
+    rows = [
+        {
+            "run": provenance.run,
+            "cell_id": finding.cell.cell_id,
+            "cell_index": finding.cell.index,
+            "dataset": provenance.dataset,
+            "classifier": finding.cell.classifier,
+            "classifier_fingerprint": provenance.classifier_fingerprint,
+            "background": finding.cell.background.name,
+            "background_value": finding.cell.background.value,
+            "target_class": finding.cell.target_class,
+            "target_name": finding.cell.target_name,
+            "k": finding.cell.k,
+            "replicate": finding.cell.replicate,
+            "seed": finding.cell.seed,
+            "attack": provenance.attack,
+            "attack_settings": provenance.attack_settings,
+            "fooled": finding.fooled,
+            "confidence": finding.confidence,
+            "background_confidence": finding.background_confidence,
+            "predicted_class": finding.predicted_class,
+            "predicted_confidence": finding.predicted_confidence,
+            "pixels": [{"row": pixel.row, "col": pixel.col, "value": pixel.value} for pixel in finding.pixels],
+            "height": provenance.height,
+            "width": provenance.width,
+            "channels": provenance.channels,
+            "evaluations": finding.evaluations,
+            "backward_passes": finding.backward_passes,
+            "generations": finding.generations,
+            "stop_reason": finding.stop_reason.value,
+            "trace": [{"evaluations": point.evaluations, "confidence": point.confidence} for point in finding.trace],
+            "seconds": finding.seconds,
+            "device": provenance.device,
+            "versions": provenance.versions,
+            "error": finding.error,
+        }
+        for finding in findings
+    ]
+    return pa.Table.from_pylist(rows, schema=FINDINGS)
