@@ -1,0 +1,5 @@
+"""The command line: parsing and printing only."""
+
+from sfi_ray.cli.app import app
+
+__all__ = ["app"]

@@ -1,0 +1,270 @@
+"""The commands of `sfi-ray`."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from sfi_ray.errors import USER_FACING_ERRORS
+
+app = typer.Typer(
+    name="sfi-ray",
+    help="Search for sparse fooling images: one colour, a few altered pixels, and a classifier that is sure.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+_EXIT_BAD_INPUT = 2
+_EXIT_FAILED_CELLS = 3
+_EXIT_INTERRUPTED = 130
+
+JobFile = Annotated[Path, typer.Argument(help="Job file, in YAML.", show_default=False)]
+RunLocation = Annotated[
+    str,
+    typer.Argument(metavar="RUN", help="Folder or URI of the run: <output>/<name> of its job.", show_default=False),
+]
+
+
+@contextlib.contextmanager
+def _explaining() -> Iterator[None]:
+    """Prints what the user can mend as one line and ends with exit code 2."""
+    try:
+        yield
+    except USER_FACING_ERRORS as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(_EXIT_BAD_INPUT) from error
+
+
+@app.callback()
+def _configure(
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what the driver does.")] = False,
+) -> None:
+    logging.basicConfig(level=logging.INFO if verbose else logging.ERROR, format="%(asctime)s %(name)s: %(message)s")
+
+
+@app.command()
+def launch(
+    job: JobFile,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            help="Address of a running Ray cluster, such as 'auto' or 'host:6379'. By default RAY_ADDRESS is used "
+            "where it is set; otherwise Ray is started on this machine.",
+            show_default=False,
+        ),
+    ] = None,
+    in_process: Annotated[
+        bool, typer.Option("--in-process", help="Run in this process, without Ray. The rows are the same.")
+    ] = False,
+    output: Annotated[
+        str | None,
+        typer.Option(
+            help="Folder or URI to make the run's folder in. By default what the job says.",
+            show_default=False,
+        ),
+    ] = None,
+    actors: Annotated[
+        int | None,
+        typer.Option(help="Number of actors. By default what the job says, or as many as fit.", show_default=False),
+    ] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Throw away an earlier run of this name first.")] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Search the cells again that failed in an earlier launch.")
+    ] = False,
+    dashboard: Annotated[
+        bool, typer.Option(help="Run Ray's dashboard, on the loopback interface, when Ray is started here.")
+    ] = True,
+) -> None:
+    """Search the cells of a job, or go on with it where it stopped.
+
+    Rows are written while the search goes on. Ctrl-C stops cleanly; launch again to go on. The exit code is 0 when
+    every cell was searched, 2 when something has to be mended first, 3 when cells failed, 130 after Ctrl-C.
+    """
+    from sfi_ray.cluster.console import ConsoleReporter
+    from sfi_ray.cluster.launch import launch as start
+    from sfi_ray.job import load_job
+
+    with _explaining():
+        loaded = load_job(job)
+        if output is not None:
+            loaded = loaded.model_copy(update={"output": output})
+        if actors is not None:
+            if actors < 1:
+                raise typer.BadParameter("at least one actor is needed", param_hint="--actors")
+            loaded = loaded.model_copy(update={"cluster": loaded.cluster.model_copy(update={"actors": actors})})
+        run = start(
+            loaded,
+            reporter=ConsoleReporter(),
+            address=address,
+            in_process=in_process,
+            fresh=fresh,
+            retry_failed=retry_failed,
+            dashboard=dashboard,
+        )
+        status = run.status()
+        _print_results(run.folder.location)
+    resume = f"sfi-ray launch {job}" + (f" --output {output}" if output else "")
+    if not status.is_complete:
+        typer.echo(
+            f"stopped with {status.finished:,} of {status.num_cells:,} cells finished; go on with: {resume}",
+            err=True,
+        )
+        raise typer.Exit(_EXIT_INTERRUPTED)
+    if status.failed:
+        typer.echo(
+            f"{status.failed:,} of {status.num_cells:,} cells failed: {_first_error(run.folder.location)}; "
+            f"try them again with: {resume} --retry-failed",
+            err=True,
+        )
+        raise typer.Exit(_EXIT_FAILED_CELLS)
+
+
+def _print_results(location: str) -> None:
+    from sfi_ray.report import confidence_matrices, render_table
+    from sfi_ray.store.run import open_run
+
+    run = open_run(location)
+    status = run.status()
+    console = Console()
+    if not console.is_terminal:
+        console.width = 120  # nobody's window is too small
+    for matrix in confidence_matrices(run.dataset):
+        console.print(render_table(matrix))
+    print_line = console.out
+    print_line(
+        f"{status.fooled:,} of {status.finished:,} cells fooled, {status.evaluations:,} evaluations",
+        highlight=False,
+    )
+    for title, name in (("data set", "results"), ("tables", "report/tables"), ("pictures", "report/figures")):
+        print_line(f"{title + ':':<10}{location}/{name}", highlight=False)
+
+
+def _first_error(location: str) -> str:
+    import pyarrow.dataset as ds
+
+    from sfi_ray.store.run import open_run
+
+    errors = open_run(location).table(["error"], ds.field("error").is_valid())["error"]
+    return str(errors[0].as_py()) if len(errors) else "without a reason"
+
+
+@app.command()
+def plan(job: JobFile) -> None:
+    """Say what a job would take, without searching: cells, shards, evaluations, memory and time.
+
+    The time is measured on this machine for a moment, and is that of a search in which no cell stops early.
+    """
+    from sfi_ray.data import dataset_info
+    from sfi_ray.grid import GridClassifier
+    from sfi_ray.job import load_job
+    from sfi_ray.plan import make_plan
+    from sfi_ray.store.record import make_grid
+
+    with _explaining():
+        loaded = load_job(job)
+        info = dataset_info(loaded.dataset)
+        grid = make_grid(loaded, info, tuple(GridClassifier(spec.name, "") for spec in loaded.classifiers))
+        made = make_plan(loaded, info, grid)
+    rows = {
+        "cells": f"{made.num_cells:,}",
+        "groups": f"{made.num_groups:,}",
+        "shards": f"{made.num_shards:,} on {made.num_actors} actors",
+        "evaluations": f"{made.max_evaluations:,} at most",
+        "memory": f"{(made.candidate_bytes + made.classifier_bytes) / 2**20:,.0f} MiB an actor, besides torch",
+        "speed": ", ".join(f"{name} {rate:,.0f}/s" for name, rate in made.rates.items()) + " an actor, measured here",
+        "time": f"{_spell(made.seconds)} at most, on {made.num_actors} such actors, training not counted",
+    }
+    for title, text in rows.items():
+        typer.echo(f"{title + ':':<13}{text}")
+
+
+def _spell(seconds: float) -> str:
+    for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 1.5 * size:
+            return f"{seconds / size:,.1f} {unit}"
+    return f"{seconds:,.0f} seconds"
+
+
+@app.command()
+def status(run: RunLocation) -> None:
+    """Say how a run stands, from its folder alone: no Ray is started or asked."""
+    from sfi_ray.store.run import open_run
+
+    with _explaining():
+        opened = open_run(run)
+        state = opened.status()
+    progress = state.progress
+    typer.echo(f"{opened.record.job.name}: {state.state}")
+    typer.echo(
+        f"{state.finished:,} of {state.num_cells:,} cells, {state.fooled:,} fooled, {state.failed:,} failed, "
+        f"{state.evaluations:,} evaluations"
+    )
+    if progress and progress.is_alive and not state.is_complete:
+        left = "" if progress.seconds_left is None else f", {_spell(progress.seconds_left)} left"
+        typer.echo(
+            f"driver {progress.pid} on {progress.host}: {progress.actors} actors, "
+            f"{progress.evaluations_per_second:,.0f} evaluations/s{left}"
+        )
+    elif not state.is_complete:
+        typer.echo("no driver is running; launch the job again to go on")
+
+
+@app.command()
+def train(
+    architecture: Annotated[
+        str, typer.Argument(help="Network of the zoo: mlp, cnn_mp or cnn_none.", show_default=False)
+    ],
+    dataset: Annotated[str, typer.Argument(help="Name of the data set, such as digits or mnist.", show_default=False)],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for weights.safetensors and card.json.")],
+    path: Annotated[
+        str | None,
+        typer.Option(
+            help="Folder of the data set's parquet files. By default it is looked for by name.",
+            show_default=False,
+        ),
+    ] = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option(help="Passes over the training images. By default enough for the data set.", show_default=False),
+    ] = None,
+    learning_rate: Annotated[float, typer.Option(help="Learning rate of Adam.")] = 1e-3,
+    batch_size: Annotated[int, typer.Option(help="Images of one optimiser step.")] = 128,
+    seed: Annotated[int, typer.Option(help="Seed of the weights, the order of images, and dropout.")] = 0,
+) -> None:
+    """Train a classifier and store its weights with a card: data set, accuracy, settings and fingerprint."""
+    from pydantic import ValidationError
+
+    from sfi_ray.cluster.console import ConsoleReporter
+    from sfi_ray.cluster.provision import train_and_save
+    from sfi_ray.data import DatasetSpec
+    from sfi_ray.models import TrainingSettings
+
+    with _explaining():
+        try:
+            settings = TrainingSettings(epochs=epochs, learning_rate=learning_rate, batch_size=batch_size, seed=seed)
+            spec = DatasetSpec(name=dataset, path=path)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise typer.BadParameter(first["msg"], param_hint=str(first["loc"][0])) from error
+        reporter = ConsoleReporter()
+        with contextlib.closing(reporter):
+            card = train_and_save(architecture, spec, settings, output, reporter)
+    typer.echo(f"{architecture} on {card.dataset}: held-out accuracy {card.test_accuracy:.1%}")
+    typer.echo(f"weights: {output / 'weights.safetensors'}")
+    typer.echo(f"card:    {output / 'card.json'}")
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of job files, for editors that complete and check YAML."""
+    from sfi_ray.job import schema_json
+
+    typer.echo(schema_json(), nl=False)

@@ -1,0 +1,1 @@
+"""Running a grid: in this process or over Ray. The only place that imports ray."""

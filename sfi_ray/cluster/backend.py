@@ -1,0 +1,82 @@
+"""What a launch needs of the place it runs in: a device, a trainer, and an executor."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Protocol
+
+import torch
+
+from sfi_ray.cluster.executor import Executor
+from sfi_ray.cluster.local import LocalExecutor
+from sfi_ray.cluster.provision import Trainer, train_here
+from sfi_ray.cluster.worker import RunSpec
+from sfi_ray.errors import ResourceError
+from sfi_ray.job import Job
+from sfi_ray.models import ClassifierPayload
+
+
+class Backend(Protocol):
+    """Where a job runs."""
+
+    #: Trains a classifier there.
+    trainer: Trainer
+
+    def device(self, wanted: str) -> str:
+        """Settles the kind of device.
+
+        Args:
+            wanted: ``auto``, ``cpu`` or ``cuda``.
+
+        Returns:
+            ``cpu`` or ``cuda``.
+
+        Raises:
+            ResourceError: There is no such device.
+        """
+        ...
+
+    def num_actors(self, job: Job, device: str) -> int:
+        """Returns how many actors will search.
+
+        Raises:
+            ResourceError: Not even one fits.
+        """
+        ...
+
+    def executor(
+        self, spec: RunSpec, payloads: Mapping[str, ClassifierPayload], job: Job, num_actors: int
+    ) -> contextlib.AbstractContextManager[Executor]:
+        """Runs an executor for the duration of a block."""
+        ...
+
+
+class InProcessBackend:
+    """This process: one worker, no Ray."""
+
+    trainer: Trainer = staticmethod(train_here)
+
+    def device(self, wanted: str) -> str:
+        """Settles the kind of device; see `Backend.device`."""
+        has_gpu = torch.cuda.is_available()
+        if wanted == "cuda" and not has_gpu:
+            raise ResourceError("the job asks for compute.device: cuda, but torch finds no GPU here; use cpu or auto")
+        return "cuda" if wanted != "cpu" and has_gpu else "cpu"
+
+    def num_actors(self, job: Job, device: str) -> int:
+        """Returns one."""
+        del job, device
+        return 1
+
+    @contextlib.contextmanager
+    def executor(
+        self, spec: RunSpec, payloads: Mapping[str, ClassifierPayload], job: Job, num_actors: int
+    ) -> Iterator[Executor]:
+        """Runs the worker in this process."""
+        del job, num_actors
+        threads = torch.get_num_threads()
+        try:
+            yield LocalExecutor(spec, payloads)
+        finally:
+            torch.set_num_threads(threads)

@@ -1,0 +1,90 @@
+"""A launch on a terminal: one bar while there is somebody to see it, a line now and then where there is not."""
+
+from __future__ import annotations
+
+import time
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from sfi_ray.cluster.driver import Tally
+from sfi_ray.cluster.reporter import Reporter
+
+_SECONDS_BETWEEN_LINES = 15.0
+
+
+class ConsoleReporter(Reporter):
+    """Shows a launch on a terminal or in a notebook.
+
+    Args:
+        console: Where to show it.
+    """
+
+    def __init__(self, console: Console | None = None) -> None:
+        self._console = console or Console(stderr=True)
+        self._progress: Progress | None = None
+        self._tasks: dict[str, TaskID] = {}
+        self._last_line = time.monotonic()
+
+    @property
+    def _is_live(self) -> bool:
+        return self._console.is_terminal or self._console.is_jupyter
+
+    def say(self, text: str) -> None:
+        """Prints one line."""
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def trained(self, classifier: str, epoch: int, num_epochs: int, accuracy: float) -> None:
+        """Shows an epoch of training."""
+        note = f"held-out accuracy {accuracy:.1%}"
+        if self._is_live:
+            self._update(f"training {classifier}", epoch, num_epochs, note)
+        elif epoch == num_epochs:
+            self.say(f"trained {classifier} in {num_epochs} epochs: {note}")
+
+    def progressed(self, tally: Tally, seconds_left: float | None) -> None:
+        """Shows the search."""
+        left = "" if seconds_left is None else f", {_duration(seconds_left)} left"
+        failed = f", {tally.failed:,} failed" if tally.failed else ""
+        retries = f", {tally.retries:,} retried" if tally.retries else ""
+        note = (
+            f"{tally.fooled:,} fooled{failed}{retries}, {tally.evaluations_per_second:,.0f} evaluations/s, "
+            f"{tally.workers} actors{left}"
+        )
+        if self._is_live:
+            self._update("searching", tally.finished, tally.num_cells, note)
+        elif time.monotonic() - self._last_line >= _SECONDS_BETWEEN_LINES:
+            self._last_line = time.monotonic()
+            self.say(f"{tally.finished:,} of {tally.num_cells:,} cells, {note}")
+
+    def close(self) -> None:
+        """Takes the bars away."""
+        if self._progress:
+            self._progress.stop()
+            self._progress = None
+
+    def _update(self, name: str, completed: int, total: int, note: str) -> None:
+        if self._progress is None:
+            self._progress = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=24),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[note]}"),
+                TimeElapsedColumn(),
+                console=self._console,
+            )
+            self._progress.start()
+        if name not in self._tasks:
+            self._tasks[name] = self._progress.add_task(name, total=total, note=note)
+        self._progress.update(self._tasks[name], completed=completed, total=total, note=note)
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days} d {hours} h"
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

@@ -1,0 +1,227 @@
+"""The driver: gives shards to workers, takes back what a lost worker held, and gives up what keeps failing.
+
+It holds no results. A lease is counted cell by cell as its rows are committed, so what is left of it is known
+whenever its worker is lost.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from sfi_ray.attacks import failed
+from sfi_ray.cluster.backlog import Backlog
+from sfi_ray.cluster.executor import (
+    Event,
+    Executor,
+    LeaseEnded,
+    LeaseFailed,
+    LeaseProgressed,
+    WorkerJoined,
+    WorkerLost,
+)
+from sfi_ray.cluster.worker import Lease
+from sfi_ray.errors import USER_FACING_ERRORS
+from sfi_ray.grid import Grid, Shard
+from sfi_ray.types import Finding
+
+logger = logging.getLogger(__name__)
+
+_POLL_SECONDS = 0.5
+# How long workers may take to commit what is finished after they were asked to stop.
+_STOP_SECONDS = 60.0
+# Evaluations a second are averaged over about this long.
+_RATE_SECONDS = 15.0
+
+
+@dataclass(slots=True)
+class Tally:
+    """How a run is doing.
+
+    Attributes:
+        num_cells: Cells of the grid.
+        finished: Cells that have a row, failed ones included.
+        fooled: Cells that were fooled.
+        failed: Cells that failed.
+        evaluations: Images classified since the driver started.
+        evaluations_per_second: Lately.
+        workers: Workers alive.
+        retries: Leases that were given out again.
+        errors: The last few things that went wrong.
+    """
+
+    num_cells: int
+    finished: int = 0
+    fooled: int = 0
+    failed: int = 0
+    evaluations: int = 0
+    evaluations_per_second: float = 0.0
+    workers: int = 0
+    retries: int = 0
+    errors: deque[str] = field(default_factory=lambda: deque(maxlen=20))
+
+
+@dataclass(slots=True)
+class _Open:
+    """A lease that was given out, and the ordinals of its cells that have no row yet."""
+
+    lease: Lease
+    left: set[int]
+
+
+@dataclass(slots=True)
+class _Held:
+    """What a worker holds: its leases by shard, oldest first, and the classifier it searches last."""
+
+    leases: dict[Shard, _Open] = field(default_factory=dict)
+    warm: str | None = None
+
+
+class Driver:
+    """Runs a grid on an executor.
+
+    Args:
+        grid: The cells.
+        backlog: What is to be searched.
+        executor: Runs the workers.
+        tally: Counts, kept up to date.
+        in_flight: Leases that a worker holds at most.
+        retries: How often a lease is given out again.
+        record_failures: Writes the rows of cells that are given up.
+    """
+
+    def __init__(
+        self,
+        grid: Grid,
+        backlog: Backlog,
+        executor: Executor,
+        tally: Tally,
+        *,
+        in_flight: int,
+        retries: int,
+        record_failures: Callable[[Lease, list[Finding]], None],
+    ) -> None:
+        self._grid = grid
+        self._backlog = backlog
+        self._executor = executor
+        self.tally = tally
+        self._in_flight = in_flight
+        self._retries = retries
+        self._record_failures = record_failures
+        #: Called after every round of events.
+        self.on_round: Callable[[], None] = lambda: None
+        self._held: dict[str, _Held] = {}
+        self._rate = _Rate()
+        self._stopping = threading.Event()
+
+    def stop(self) -> None:
+        """Ends the run as soon as the workers have committed what is finished; safe in a signal handler."""
+        self._stopping.set()
+
+    def run(self) -> bool:
+        """Runs until every cell has a row, or until `stop`.
+
+        Returns:
+            Whether every cell has a row.
+
+        Raises:
+            StorageError: Rows cannot be written.
+            ResourceError: No worker can be had.
+        """
+        deadline: float | None = None
+        while self.tally.finished < self.tally.num_cells:
+            if self._stopping.is_set():
+                if deadline is None:
+                    deadline = time.monotonic() + _STOP_SECONDS
+                    self._executor.stop()
+                is_idle = not any(held.leases for held in self._held.values())
+                if is_idle or time.monotonic() > deadline:
+                    break
+            for event in self._executor.poll(_POLL_SECONDS):
+                self._handle(event)
+            if not self._stopping.is_set():
+                self._top_up()
+            self.on_round()
+        return self.tally.finished >= self.tally.num_cells
+
+    def _top_up(self) -> None:
+        """Gives every worker as many leases as it may hold, one round at a time so that all get some."""
+        for depth in range(self._in_flight):
+            for worker, held in self._held.items():
+                if len(held.leases) > depth:
+                    continue
+                lease = self._backlog.take(held.warm)
+                if lease is None:
+                    return
+                held.leases[lease.shard] = _Open(lease, set(lease.indices))
+                held.warm = lease.shard.classifier
+                self._executor.submit(worker, lease)
+
+    def _handle(self, event: Event) -> None:
+        match event:
+            case WorkerJoined(worker):
+                self._held[worker] = _Held()
+            case WorkerLost(worker, error):
+                held = self._held.pop(worker, _Held())
+                self.tally.errors.append(f"{worker}: {error}")
+                logger.warning("lost %s: %s", worker, error)
+                for position, opened in enumerate(held.leases.values()):
+                    # Only the lease that was being searched can have brought its worker down.
+                    self._return(opened, error, is_suspect=position == 0)
+            case LeaseProgressed(worker, lease, report):
+                self._held[worker].leases[lease.shard].left.difference_update(report.committed)
+                self.tally.finished += len(report.committed)
+                self.tally.fooled += report.fooled
+                self.tally.failed += report.failed
+                self.tally.evaluations += report.evaluations
+            case LeaseEnded(worker, lease):
+                self._release(worker, lease, "the search ended without a row for the cell")
+            case LeaseFailed(worker, lease, error):
+                if isinstance(error, USER_FACING_ERRORS):
+                    raise error
+                reason = f"{type(error).__name__}: {error}"
+                self.tally.errors.append(f"cells {lease.shard.start} to {lease.shard.stop - 1}: {reason}")
+                logger.warning("cells %d to %d failed: %s", lease.shard.start, lease.shard.stop - 1, reason)
+                self._release(worker, lease, reason)
+        self.tally.workers = len(self._held)
+        self.tally.evaluations_per_second = self._rate.update(self.tally.evaluations)
+
+    def _release(self, worker: str, lease: Lease, error: str) -> None:
+        opened = self._held[worker].leases.pop(lease.shard)
+        if not self._stopping.is_set():
+            self._return(opened, error, is_suspect=True)
+
+    def _return(self, opened: _Open, error: str, *, is_suspect: bool) -> None:
+        """Puts back what is left of a lease, or gives it up."""
+        if not opened.left:
+            return
+        lease = opened.lease
+        rest = Lease(lease.shard, tuple(sorted(opened.left)), lease.attempt + is_suspect, is_returned=True)
+        if rest.attempt <= self._retries:
+            self.tally.retries += 1
+            self._backlog.put_back(rest)
+            return
+        reason = f"given up after {rest.attempt} attempts: {error}"
+        self._record_failures(rest, [failed(cell, reason) for cell in self._grid.cells(rest.indices)])
+        self.tally.finished += len(opened.left)
+        self.tally.failed += len(opened.left)
+
+
+class _Rate:
+    """Evaluations a second over the recent past."""
+
+    def __init__(self) -> None:
+        self._points: deque[tuple[float, int]] = deque([(time.monotonic(), 0)])
+
+    def update(self, evaluations: int) -> float:
+        now = time.monotonic()
+        if now - self._points[-1][0] >= 0.25:
+            self._points.append((now, evaluations))
+        while len(self._points) > 2 and now - self._points[0][0] > _RATE_SECONDS:
+            self._points.popleft()
+        since, before = self._points[0]
+        return (evaluations - before) / max(now - since, 1e-9)

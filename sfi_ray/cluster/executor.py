@@ -1,0 +1,72 @@
+"""What a driver needs of whatever runs its workers: give out leases, and hear what became of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from sfi_ray.cluster.worker import Lease, WorkReport
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerJoined:
+    """A worker is ready for leases."""
+
+    worker: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerLost:
+    """A worker is gone, with every lease it held."""
+
+    worker: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseProgressed:
+    """A worker has done a part of a lease."""
+
+    worker: str
+    lease: Lease
+    report: WorkReport
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseEnded:
+    """A worker is through with a lease; its last report came before."""
+
+    worker: str
+    lease: Lease
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseFailed:
+    """A lease ended in an error; the worker lives on."""
+
+    worker: str
+    lease: Lease
+    error: Exception
+
+
+Event = WorkerJoined | WorkerLost | LeaseProgressed | LeaseEnded | LeaseFailed
+
+
+class Executor(Protocol):
+    """Runs workers and their leases."""
+
+    def submit(self, worker: str, lease: Lease) -> None:
+        """Gives a lease to a worker; it queues behind those the worker holds."""
+        ...
+
+    def poll(self, seconds: float) -> list[Event]:
+        """Waits up to so many seconds for something to happen and returns it, oldest first.
+
+        Raises:
+            ResourceError: No worker can be had.
+        """
+        ...
+
+    def stop(self) -> None:
+        """Asks all workers to commit what is finished and end their leases."""
+        ...

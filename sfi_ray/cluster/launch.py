@@ -1,0 +1,248 @@
+"""A launch from the first check to the last row."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from sfi_ray.cluster.backend import Backend, InProcessBackend
+from sfi_ray.cluster.backlog import Backlog
+from sfi_ray.cluster.driver import Driver, Tally
+from sfi_ray.cluster.heartbeat import Heartbeat
+from sfi_ray.cluster.provision import Provisioner
+from sfi_ray.cluster.reporter import Reporter
+from sfi_ray.cluster.signals import calling_on_signals
+from sfi_ray.cluster.worker import Lease, RunSpec, provenance_of
+from sfi_ray.data import dataset_info
+from sfi_ray.errors import InputError
+from sfi_ray.grid import Grid, GridClassifier
+from sfi_ray.job import Job, load_job
+from sfi_ray.models import Classifier, ClassifierPayload
+from sfi_ray.plan import choose_cells_per_shard, unit_of
+from sfi_ray.report import write_reports
+from sfi_ray.store.folder import RunFolder
+from sfi_ray.store.parts import FinishedCells, PartWriter, drop_failed
+from sfi_ray.store.progress import RunState
+from sfi_ray.store.record import RunRecord, differences, make_grid, read_record, versions, write_record
+from sfi_ray.store.run import Run
+from sfi_ray.types import Finding
+
+#: What `fresh` removes; files of the user's own stay.
+_OWN_FILES = ("results", "checkpoints", "models", "report", "job.yaml", "progress.json")
+
+
+def launch(
+    job: Job | str | Path,
+    *,
+    classifiers: Mapping[str, Classifier] | None = None,
+    reporter: Reporter | None = None,
+    address: str | None = None,
+    in_process: bool = False,
+    fresh: bool = False,
+    retry_failed: bool = False,
+    dashboard: bool = False,
+) -> Run:
+    """Runs a job, or goes on with it, until every cell has a row.
+
+    Rows are on disk as they are found; whatever ends the process, launching again takes up where it stopped. Ctrl-C
+    stops cleanly: `Run.status` then says ``interrupted``.
+
+    Args:
+        job: A job or the path of a job file.
+        classifiers: Classifiers given in code, by the names that the job uses.
+        reporter: Hears how it goes; nobody by default.
+        address: Address of a Ray cluster; None takes ``RAY_ADDRESS`` or starts Ray on this machine.
+        in_process: Run without Ray, in this process.
+        fresh: Throw away an earlier run of this name.
+        retry_failed: Search cells again that failed before.
+        dashboard: Run Ray's dashboard when Ray is started on this machine.
+
+    Returns:
+        The run, finished or interrupted.
+
+    Raises:
+        InputError: The job, or something it names, is wrong. Nothing was written.
+        StorageError: The run's folder cannot be read or written.
+        ResourceError: The machine or the cluster lacks what the job asks for.
+    """
+    if not isinstance(job, Job):
+        job = load_job(job)
+    options = _Options(address, in_process, fresh, retry_failed, dashboard)
+    return _Launch(job, classifiers or {}, reporter or Reporter(), options).run()
+
+
+@dataclass(frozen=True, slots=True)
+class _Options:
+    """Where and how to run, see `launch`."""
+
+    address: str | None
+    in_process: bool
+    fresh: bool
+    retry_failed: bool
+    dashboard: bool
+
+
+class _Launch:
+    def __init__(self, job: Job, classifiers: Mapping[str, Classifier], reporter: Reporter, options: _Options) -> None:
+        self._job = job
+        self._classifiers = classifiers
+        self._reporter = reporter
+        self._options = options
+        self._folder = RunFolder(f"{job.output.rstrip('/')}/{job.name}")
+
+    def run(self) -> Run:
+        unknown = set(self._classifiers) - {spec.name for spec in self._job.classifiers}
+        if unknown:
+            raise InputError(f"classifier '{min(unknown)}' was given in code, but the job does not name it")
+        known = None if self._options.fresh else read_record(self._folder)
+        if known:
+            self._require_same(known)
+            info = known.dataset_info
+        else:
+            info = dataset_info(self._job.dataset)
+        # Everything that can be wrong with the grid is found before anything is trained or written.
+        make_grid(self._job, info, tuple(GridClassifier(spec.name, "") for spec in self._job.classifiers))
+        provisioner = Provisioner(self._job, info, self._folder, self._classifiers, self._reporter, known)
+        provisioner.check()
+        with contextlib.closing(self._reporter), self._backend() as backend, self._folder.lock():
+            if self._options.fresh:
+                for name in _OWN_FILES:
+                    self._folder.delete(name)
+            device = backend.device(known.device if known else self._job.compute.device)
+            provided = provisioner.provide(device, backend.trainer)
+            payloads = {p.record.name: p.payload for p in provided}
+            if known is None:
+                known = RunRecord(
+                    job=self._job,
+                    dataset=info.name,
+                    input_shape=(info.channels, info.height, info.width),
+                    class_names=info.class_names,
+                    classifiers=tuple(p.record for p in provided),
+                    device=device,
+                    num_cells=0,
+                    versions=versions(),
+                )
+                known = known.model_copy(update={"num_cells": len(known.grid())})
+                write_record(self._folder, known)
+            if self._options.retry_failed:
+                dropped = drop_failed(self._folder)
+                self._reporter.say(f"{dropped:,} failed cells will be searched again")
+            return self._search(known, payloads, backend)
+
+    def _require_same(self, known: RunRecord) -> None:
+        changed = differences(known.job.identity(), self._job.identity())
+        if changed:
+            lines = "\n  ".join(changed)
+            raise InputError(
+                f"'{self._folder.location}' holds a run of another job:\n  {lines}\n"
+                "give the job another name, or throw that run away with --fresh"
+            )
+
+    @contextlib.contextmanager
+    def _backend(self) -> Iterator[Backend]:
+        if self._options.in_process:
+            yield InProcessBackend()
+            return
+        from sfi_ray.cluster.ray_backend import ray_backend  # imports Ray, which takes seconds
+
+        with ray_backend(self._options.address, dashboard=self._options.dashboard, say=self._reporter.say) as backend:
+            yield backend
+
+    def _search(self, record: RunRecord, payloads: Mapping[str, ClassifierPayload], backend: Backend) -> Run:
+        job, grid = record.job.model_copy(update={"cluster": self._job.cluster}), record.grid()
+        attack = job.attack.build()
+        finished = FinishedCells(self._folder)
+        tally = Tally(
+            num_cells=len(grid),
+            finished=len(finished),
+            fooled=finished.num_fooled,
+            failed=finished.num_failed,
+        )
+        if len(finished):
+            self._reporter.say(f"{len(finished):,} of {len(grid):,} cells are finished already")
+        if tally.finished < tally.num_cells:
+            spec = _spec(job, record, grid, self._folder)
+            num_actors = backend.num_actors(job, record.device)
+            unit = unit_of(grid, attack)
+            micro_batch = min(spec.micro_batches.values())
+            per_shard = choose_cells_per_shard(grid, attack, num_actors, micro_batch, job.cluster.cells_per_shard)
+            with backend.executor(spec, payloads, job, num_actors) as executor:
+                driver = Driver(
+                    grid,
+                    Backlog(grid, finished, per_shard, unit),
+                    executor,
+                    tally,
+                    in_flight=job.cluster.in_flight,
+                    retries=job.cluster.retries,
+                    record_failures=_FailureWriter(spec, self._folder),
+                )
+                self._drive(driver)
+        self._finish(tally)
+        return Run(self._folder.location)
+
+    def _drive(self, driver: Driver) -> None:
+        heartbeat = Heartbeat(self._folder, driver.tally, self._reporter)
+        driver.on_round = heartbeat.beat
+        state = RunState.STOPPED
+
+        def stop() -> None:
+            self._reporter.say("stopping: finished cells are being written; press Ctrl-C again to stop at once")
+            driver.stop()
+
+        try:
+            heartbeat.write(RunState.RUNNING)
+            with calling_on_signals(stop):
+                state = RunState.FINISHED if driver.run() else RunState.INTERRUPTED
+        finally:
+            # A full disk that stopped the run must not hide behind the failure to say so.
+            with contextlib.suppress(OSError):
+                heartbeat.write(state)
+
+    def _finish(self, tally: Tally) -> None:
+        self._reporter.close()
+        if tally.finished:
+            run = Run(self._folder.location)
+            write_reports(run.dataset, write=lambda name, content: self._folder.write(f"report/{name}", content))
+
+
+def _spec(job: Job, record: RunRecord, grid: Grid, folder: RunFolder) -> RunSpec:
+    return RunSpec(
+        run=job.name,
+        location=folder.location,
+        dataset=record.dataset,
+        input_shape=record.input_shape,
+        grid=grid,
+        attack=job.attack,
+        threshold=job.verification.threshold,
+        device=record.device,
+        precision=job.compute.precision,
+        threads=job.compute.threads,
+        micro_batches={classifier.name: classifier.micro_batch for classifier in record.classifiers},
+        warm_classifiers=job.cluster.warm_classifiers,
+        flush_seconds=job.cluster.flush_seconds,
+        versions=versions(),
+    )
+
+
+class _FailureWriter:
+    """Writes the rows of cells that the driver gives up.
+
+    Args:
+        spec: The run.
+        folder: Its folder.
+    """
+
+    def __init__(self, spec: RunSpec, folder: RunFolder) -> None:
+        self._spec = spec
+        self._folder = folder
+
+    def __call__(self, lease: Lease, findings: list[Finding]) -> None:
+        """Writes one row for each cell.
+
+        Raises:
+            StorageError: The rows cannot be written.
+        """
+        writer = PartWriter(self._folder, lease.shard.start, lease.shard.stop)
+        writer.commit(findings, provenance_of(self._spec, lease.shard.classifier))

@@ -1,0 +1,272 @@
+"""From what a job says of its classifiers to the classifiers themselves: given, loaded, reused, or trained once.
+
+A trained network is kept in the user's cache (``SFI_RAY_CACHE``) under a key of all that decides it, so that no job
+trains it again, and copied into the run's folder, so that the run can be resumed and checked from itself alone.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import platformdirs
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+
+from sfi_ray.cluster.reporter import Reporter
+from sfi_ray.data import DatasetInfo, DatasetSpec, load_dataset
+from sfi_ray.errors import InputError
+from sfi_ray.job import ClassifierSpec, Job
+from sfi_ray.models import (
+    Classifier,
+    ClassifierPayload,
+    EpochRecord,
+    ModelCard,
+    TrainedModel,
+    TrainingSettings,
+    build,
+    default_micro_batch,
+    load_into,
+    read_card,
+    read_state_dict,
+    save_weights,
+    train_classifier,
+    training_key,
+)
+from sfi_ray.store.folder import RunFolder
+from sfi_ray.store.record import ClassifierRecord, RunRecord
+
+OnEpoch = Callable[[EpochRecord], None]
+
+
+class Trainer(Protocol):
+    """Trains a network of the zoo somewhere."""
+
+    def __call__(
+        self,
+        architecture: str,
+        dataset: DatasetSpec,
+        settings: TrainingSettings,
+        device: str,
+        on_epoch: OnEpoch,
+    ) -> TrainedModel:
+        """Trains, calling back after every epoch."""
+        ...
+
+
+def train_here(
+    architecture: str, dataset: DatasetSpec, settings: TrainingSettings, device: str, on_epoch: OnEpoch
+) -> TrainedModel:
+    """Trains in this process, on all its cores unless the settings say otherwise."""
+    settings = settings.model_copy(update={"threads": settings.threads or os.cpu_count() or 1})
+    return train_classifier(architecture, load_dataset(dataset), settings, device, on_epoch)
+
+
+def train_and_save(
+    architecture: str, dataset: DatasetSpec, settings: TrainingSettings, folder: Path, reporter: Reporter
+) -> ModelCard:
+    """Trains in this process and stores weights and card.
+
+    Args:
+        architecture: Network of the zoo.
+        dataset: What to train on.
+        settings: How to train.
+        folder: Where ``weights.safetensors`` and ``card.json`` go.
+        reporter: Hears of every epoch.
+
+    Raises:
+        InputError: The network or the data set does not exist.
+        StorageError: The folder cannot be written.
+    """
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    trained = train_here(architecture, dataset, settings, device, _telling(reporter, architecture))
+    save_weights(trained.module, folder, trained.card)
+    return trained.card
+
+
+@dataclass(frozen=True, slots=True)
+class Provided:
+    """A classifier that is ready to travel.
+
+    Attributes:
+        payload: The classifier.
+        record: What the run remembers of it.
+    """
+
+    payload: ClassifierPayload
+    record: ClassifierRecord
+
+
+class Provisioner:
+    """Gets the classifiers of a job.
+
+    Args:
+        job: The job.
+        info: Its data set.
+        folder: The run's folder.
+        given: Classifiers given in code, by name.
+        reporter: Hears of training.
+        known: The record of the run when it is resumed.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        info: DatasetInfo,
+        folder: RunFolder,
+        given: Mapping[str, Classifier],
+        reporter: Reporter,
+        known: RunRecord | None,
+    ) -> None:
+        self._job = job
+        self._info = info
+        self._folder = folder
+        self._given = given
+        self._reporter = reporter
+        self._known = {record.name: record for record in known.classifiers} if known else {}
+
+    def check(self) -> None:
+        """Finds what is wrong with the classifiers before anything is trained or written.
+
+        Raises:
+            InputError: A network does not exist, weights do not fit, or a given classifier takes other images.
+        """
+        for spec in self._job.classifiers:
+            if spec.name in self._given:
+                self._check_given(self._given[spec.name])
+            elif spec.weights is not None and spec.name not in self._known:
+                self._from_weights(spec)
+            elif self._was_given(spec):
+                raise InputError(
+                    f"classifier '{spec.name}' was given in code when '{self._folder.location}' was first launched; "
+                    "give it again"
+                )
+            else:
+                build(spec.network, input_shape=self._info.shape, num_classes=self._info.num_classes)
+
+    def provide(self, device: str, trainer: Trainer) -> list[Provided]:
+        """Gets every classifier, training those that are not trained yet.
+
+        Args:
+            device: Kind of device that will search, and train.
+            trainer: Trains a network.
+
+        Raises:
+            InputError: A classifier is not the one that the run was launched with.
+        """
+        return [self._provide(spec, device, trainer) for spec in self._job.classifiers]
+
+    def _provide(self, spec: ClassifierSpec, device: str, trainer: Trainer) -> Provided:
+        known = self._known.get(spec.name)
+        card: ModelCard | None = None
+        if spec.name in self._given:
+            classifier = self._given[spec.name]
+        elif known:
+            classifier = self._from_run(spec, known)
+        elif spec.weights is not None:
+            classifier = self._from_weights(spec)
+        else:
+            classifier, card = self._trained(spec, device, trainer)
+        if known:
+            if classifier.fingerprint != known.fingerprint:
+                raise InputError(
+                    f"classifier '{spec.name}' is not the one that '{self._folder.location}' was launched with "
+                    f"(fingerprint {classifier.fingerprint}, then {known.fingerprint}); "
+                    "give the job another name, or throw that run away with --fresh"
+                )
+            return Provided(classifier.to_payload(), known)
+        if spec.name not in self._given:
+            self._copy_into_run(spec, classifier, card)
+        record = ClassifierRecord(
+            name=spec.name,
+            fingerprint=classifier.fingerprint,
+            architecture=None if spec.name in self._given else spec.network,
+            mean=classifier.mean,
+            std=classifier.std,
+            micro_batch=self._job.compute.micro_batch or default_micro_batch(classifier.input_shape, device),
+            test_accuracy=card.test_accuracy if card else None,
+            test_confidence=card.test_confidence if card else None,
+        )
+        return Provided(classifier.to_payload(), record)
+
+    def _was_given(self, spec: ClassifierSpec) -> bool:
+        known = self._known.get(spec.name)
+        return known is not None and known.architecture is None
+
+    def _check_given(self, classifier: Classifier) -> None:
+        info = self._info
+        if classifier.input_shape != info.shape or classifier.num_classes != info.num_classes:
+            raise InputError(
+                f"classifier '{classifier.name}' takes images of shape {classifier.input_shape} and has "
+                f"{classifier.num_classes} classes; '{info.name}' has {info.shape} and {info.num_classes}"
+            )
+
+    def _classifier(
+        self, spec: ClassifierSpec, state: Mapping[str, torch.Tensor], source: str, mean: object, std: object
+    ) -> Classifier:
+        module = build(spec.network, input_shape=self._info.shape, num_classes=self._info.num_classes)
+        load_into(module, state, source)
+        return Classifier(
+            module,
+            name=spec.name,
+            input_shape=self._info.shape,
+            num_classes=self._info.num_classes,
+            mean=mean,  # type: ignore[arg-type]
+            std=std,  # type: ignore[arg-type]
+        )
+
+    def _from_weights(self, spec: ClassifierSpec) -> Classifier:
+        assert spec.weights is not None
+        path = Path(spec.weights).expanduser()
+        return self._classifier(spec, read_state_dict(path), str(path), spec.mean, spec.std)
+
+    def _from_run(self, spec: ClassifierSpec, known: ClassifierRecord) -> Classifier:
+        name = _weights_name(spec.name)
+        try:
+            state = safetensors.torch.load(self._folder.read(name))
+        except SafetensorError as error:
+            raise InputError(
+                f"'{self._folder.location}/{name}' is broken ({error}); start over with --fresh"
+            ) from error
+        return self._classifier(spec, state, f"{self._folder.location}/{name}", known.mean, known.std)
+
+    def _trained(self, spec: ClassifierSpec, device: str, trainer: Trainer) -> tuple[Classifier, ModelCard]:
+        key = training_key(spec.network, self._info.name, self._info.shape, self._info.num_classes, spec.training)
+        folder = cache_folder() / "models" / f"{self._info.name}-{spec.network}-{key}".replace("/", "_")
+        if (folder / "card.json").exists():
+            card = read_card(folder)
+            state = read_state_dict(folder / "weights.safetensors")
+            accuracy = f"{card.test_accuracy:.1%}"
+            self._reporter.say(f"{spec.name}: trained before, held-out accuracy {accuracy}")
+        else:
+            trained = trainer(
+                spec.network, self._job.dataset, spec.training, device, _telling(self._reporter, spec.name)
+            )
+            card, state = trained.card, trained.module.state_dict()
+            save_weights(trained.module, folder, card)
+        classifier = self._classifier(spec, state, str(folder), card.mean, card.std)
+        return classifier, card
+
+    def _copy_into_run(self, spec: ClassifierSpec, classifier: Classifier, card: ModelCard | None) -> None:
+        state = {key: tensor.cpu().contiguous().clone() for key, tensor in classifier.module.state_dict().items()}
+        self._folder.write(_weights_name(spec.name), safetensors.torch.save(state))
+        if card:
+            self._folder.write(f"models/{spec.name}.json", card.model_dump_json(indent=2).encode())
+
+
+def cache_folder() -> Path:
+    """Returns where trained networks are kept between jobs: ``SFI_RAY_CACHE``, or the user's cache folder."""
+    chosen = os.environ.get("SFI_RAY_CACHE")
+    return Path(chosen).expanduser() if chosen else Path(platformdirs.user_cache_dir("sfi_ray"))
+
+
+def _weights_name(classifier: str) -> str:
+    return f"models/{classifier}.safetensors"
+
+
+def _telling(reporter: Reporter, name: str) -> OnEpoch:
+    return lambda record: reporter.trained(name, record.epoch, record.epochs, record.test_accuracy)

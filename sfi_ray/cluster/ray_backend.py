@@ -1,0 +1,80 @@
+"""Ray as the place a job runs in."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+
+from sfi_ray.cluster.executor import Executor
+from sfi_ray.cluster.ray_session import RaySession, ray_session
+from sfi_ray.cluster.worker import RunSpec
+from sfi_ray.errors import ResourceError
+from sfi_ray.job import ClusterSettings, Job
+from sfi_ray.models import ClassifierPayload
+
+
+@contextlib.contextmanager
+def ray_backend(address: str | None, *, dashboard: bool, say: Callable[[str], None]) -> Iterator[RayBackend]:
+    """Connects to Ray for the duration of a block; see `ray_session`."""
+    with ray_session(address, dashboard=dashboard) as session:
+        if session.dashboard_url:
+            token = f" (token {session.token})" if session.token else ""
+            say(f"Ray dashboard: {session.dashboard_url}{token}")
+        yield RayBackend(session)
+
+
+class RayBackend:
+    """A Ray cluster, private or shared.
+
+    Args:
+        session: The connection.
+    """
+
+    def __init__(self, session: RaySession) -> None:
+        import ray
+
+        from sfi_ray.cluster.ray_trainer import train_on_ray
+
+        self._ray = ray
+        self._session = session
+        self.trainer = train_on_ray
+
+    def device(self, wanted: str) -> str:
+        """Settles the kind of device; see `Backend.device`."""
+        num_gpus = self._ray.cluster_resources().get("GPU", 0)
+        if wanted == "cuda" and not num_gpus and self._session.is_local:
+            raise ResourceError("the job asks for compute.device: cuda, but Ray finds no GPU here; use cpu or auto")
+        return "cuda" if wanted == "cuda" or (wanted == "auto" and num_gpus) else "cpu"
+
+    def num_actors(self, job: Job, device: str) -> int:
+        """Returns the actors that the job asks for, or as many as fit; see `Backend.num_actors`."""
+        from sfi_ray.cluster.ray_executor import ActorOptions, describe_shortage, fitting_actors
+
+        num_cpus, num_gpus = _reserved(job, device)
+        fitting = fitting_actors(num_cpus, num_gpus)
+        if not fitting and self._session.is_local:
+            raise ResourceError(describe_shortage(ActorOptions(1, num_cpus, num_gpus, 0.0)))
+        if job.cluster.actors:
+            # More than fit on this machine would wait for ever; a shared cluster may grow.
+            return min(job.cluster.actors, fitting) if self._session.is_local else job.cluster.actors
+        return max(fitting, 1)
+
+    @contextlib.contextmanager
+    def executor(
+        self, spec: RunSpec, payloads: Mapping[str, ClassifierPayload], job: Job, num_actors: int
+    ) -> Iterator[Executor]:
+        """Runs actors for the duration of a block."""
+        from sfi_ray.cluster.ray_executor import ActorOptions, RayExecutor
+
+        num_cpus, num_gpus = _reserved(job, spec.device)
+        options = ActorOptions(num_actors, num_cpus, num_gpus, job.cluster.startup_seconds)
+        with contextlib.closing(RayExecutor(spec, payloads, options)) as executor:
+            yield executor
+
+
+def _reserved(job: Job, device: str) -> tuple[float, float]:
+    """Returns the CPUs and GPUs that an actor reserves."""
+    cluster: ClusterSettings = job.cluster
+    num_cpus = cluster.cpus_per_actor if cluster.cpus_per_actor is not None else float(job.compute.threads)
+    default_gpus = 1.0 if device == "cuda" else 0.0
+    return num_cpus, cluster.gpus_per_actor if cluster.gpus_per_actor is not None else default_gpus

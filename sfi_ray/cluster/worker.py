@@ -1,0 +1,245 @@
+"""One worker: warm classifiers, an attack, and a hand that writes rows. A plain class; Ray wraps it as an actor."""
+
+from __future__ import annotations
+
+import gc
+import json
+import platform
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from sfi_ray.attacks import AttackSettings, Tick
+from sfi_ray.grid import Grid, Shard
+from sfi_ray.models import Classifier, ClassifierPayload, Precision
+from sfi_ray.store.folder import RunFolder
+from sfi_ray.store.parts import PartWriter, committed_outcomes
+from sfi_ray.store.schema import Provenance
+from sfi_ray.types import Finding, StopReason
+
+# A worker says how it is doing at most this often.
+_REPORT_SECONDS = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSpec:
+    """All that a worker needs to know of a run, but the weights.
+
+    Attributes:
+        run: Name of the run.
+        location: Path or URI of the run's folder.
+        dataset: Name of the data set.
+        input_shape: Channels, rows and columns of the images.
+        grid: The cells.
+        attack: How they are searched.
+        threshold: Confidence from which a cell counts as fooled.
+        device: ``cpu`` or ``cuda``.
+        precision: Precision of the search.
+        threads: CPU threads.
+        micro_batches: Images of one forward pass, by classifier.
+        warm_classifiers: Classifiers to keep loaded.
+        flush_seconds: Findings are on disk after so long.
+        versions: What computes, by package.
+    """
+
+    run: str
+    location: str
+    dataset: str
+    input_shape: tuple[int, int, int]
+    grid: Grid
+    attack: AttackSettings
+    threshold: float
+    device: str
+    precision: Precision
+    threads: int
+    micro_batches: dict[str, int]
+    warm_classifiers: int
+    flush_seconds: float
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A shard given to a worker, less the cells that are finished.
+
+    Attributes:
+        shard: The shard.
+        indices: Ordinals of the cells to search.
+        attempt: How often the shard was being searched when its worker was lost or its search failed.
+        is_returned: Whether the shard was leased before, so that some of its rows may be written already.
+    """
+
+    shard: Shard
+    indices: Sequence[int]
+    attempt: int = 0
+    is_returned: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class WorkReport:
+    """What a worker has done since its last report.
+
+    Attributes:
+        evaluations: Images put through the classifier.
+        committed: Ordinals of the cells whose rows are now in the data set.
+        fooled: How many of them were fooled.
+        failed: How many of them failed.
+    """
+
+    evaluations: int = 0
+    committed: tuple[int, ...] = ()
+    fooled: int = 0
+    failed: int = 0
+
+
+class Worker:
+    """Searches shards of one run.
+
+    Args:
+        spec: The run.
+    """
+
+    def __init__(self, spec: RunSpec) -> None:
+        self._spec = spec
+        self._folder = RunFolder(spec.location)
+        self._attack = spec.attack.build()
+        self._warm: OrderedDict[str, Classifier] = OrderedDict()
+        self._stopping = threading.Event()
+
+    def stop(self) -> None:
+        """Asks the running search to commit what is finished and return."""
+        self._stopping.set()
+
+    def search(self, lease: Lease, payload: ClassifierPayload) -> Iterator[WorkReport]:
+        """Searches the cells of a lease, writing their rows; reports follow the rows, never precede them.
+
+        Args:
+            lease: What to search.
+            payload: The classifier of the shard, used when it is not warm.
+
+        Raises:
+            StorageError: Rows cannot be written.
+        """
+        torch.set_num_threads(self._spec.threads)
+        shard = lease.shard
+        indices: Sequence[int] = lease.indices
+        if lease.is_returned:
+            # A worker that died may have written rows that it had no time to report.
+            found = committed_outcomes(self._folder, shard.start, shard.stop)
+            known = {index: found[index] for index in indices if index in found}
+            indices = [index for index in indices if index not in known]
+            yield WorkReport(
+                committed=tuple(known),
+                fooled=sum(outcome.fooled for outcome in known.values()),
+                failed=sum(outcome.failed for outcome in known.values()),
+            )
+        classifier = self._classifier(shard.classifier, payload)
+        cells = list(self._spec.grid.cells(indices))
+        journal = _Journal(
+            PartWriter(self._folder, shard.start, shard.stop),
+            provenance_of(self._spec, shard.classifier),
+            self._spec.flush_seconds,
+        )
+        search = self._attack.search(classifier, cells, self._spec.threshold)
+        for event in search:
+            if isinstance(event, Tick):
+                journal.evaluations += event.evaluations
+            else:
+                journal.findings.append(event)
+            if self._stopping.is_set():
+                break
+            if journal.is_due():
+                yield journal.report()
+        yield journal.report(is_last=True)
+
+    def _classifier(self, name: str, payload: ClassifierPayload) -> Classifier:
+        """Returns a classifier ready on the device, letting the one unused for longest go when they do not all fit."""
+        if name in self._warm:
+            self._warm.move_to_end(name)
+            return self._warm[name]
+        while len(self._warm) >= self._spec.warm_classifiers:
+            self._forget_oldest()
+        while True:
+            try:
+                classifier = Classifier.from_payload(
+                    payload,
+                    device=self._spec.device,
+                    precision=self._spec.precision,
+                    micro_batch=self._spec.micro_batches[name],
+                )
+            except torch.OutOfMemoryError:
+                if not self._warm:
+                    raise
+                self._forget_oldest()
+            else:
+                self._warm[name] = classifier
+                return classifier
+
+    def _forget_oldest(self) -> None:
+        self._warm.popitem(last=False)
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+class _Journal:
+    """Findings that wait to be committed, and what happened since the last report."""
+
+    def __init__(self, writer: PartWriter, provenance: Provenance, flush_seconds: float) -> None:
+        self.findings: list[Finding] = []
+        self.evaluations = 0
+        self._writer = writer
+        self._provenance = provenance
+        self._flush_seconds = flush_seconds
+        self._flushed_at = self._reported_at = time.monotonic()
+
+    def is_due(self) -> bool:
+        return time.monotonic() - self._reported_at >= _REPORT_SECONDS
+
+    def report(self, *, is_last: bool = False) -> WorkReport:
+        """Commits what is old enough and says what was done."""
+        now = time.monotonic()
+        committed: list[Finding] = []
+        if self.findings and (is_last or now - self._flushed_at >= self._flush_seconds):
+            committed, self.findings = self.findings, []
+            self._writer.commit(committed, self._provenance)
+            self._flushed_at = now
+        evaluations, self.evaluations = self.evaluations, 0
+        self._reported_at = now
+        return WorkReport(
+            evaluations=evaluations,
+            committed=tuple(finding.cell.index for finding in committed),
+            fooled=sum(finding.fooled for finding in committed),
+            failed=sum(finding.stop_reason is StopReason.FAILED for finding in committed),
+        )
+
+
+def provenance_of(spec: RunSpec, classifier: str) -> Provenance:
+    """Returns what all rows of one classifier have in common when they are written here."""
+    fingerprint = next(known.fingerprint for known in spec.grid.classifiers if known.name == classifier)
+    channels, height, width = spec.input_shape
+    return Provenance(
+        run=spec.run,
+        dataset=spec.dataset,
+        classifier_fingerprint=fingerprint,
+        attack=spec.attack.kind,
+        attack_settings=json.dumps(json.loads(spec.attack.model_dump_json(exclude={"kind"})), sort_keys=True),
+        height=height,
+        width=width,
+        channels=channels,
+        device=device_name(spec.device),
+        versions=json.dumps(spec.versions, sort_keys=True),
+    )
+
+
+def device_name(device: str) -> str:
+    """Returns what computes, for people: a GPU's name, or the processor's architecture."""
+    return (
+        str(torch.cuda.get_device_name())
+        if device == "cuda" and torch.cuda.is_available()
+        else f"cpu ({platform.machine()})"
+    )

@@ -1,0 +1,76 @@
+import os
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+import torch
+from torch import nn
+
+from sfi_ray import Classifier, Job
+from sfi_ray.store.run import Run
+from sfi_ray.store.schema import CIRCUMSTANCES
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory, monkeypatch):
+    """Keeps trained networks of the tests out of the user's cache, but not from each other."""
+    root = tmp_path_factory.getbasetemp() / "cache"
+    monkeypatch.setenv("SFI_RAY_CACHE", str(root))
+
+
+def make_module(seed=0):
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
+
+
+def make_classifier(seed=0, name="toy", module=None):
+    return Classifier(
+        module or make_module(seed), name=name, input_shape=(1, 8, 8), num_classes=10, mean=[0.3], std=[0.4]
+    )
+
+
+def make_job(output, **changes):
+    values = {
+        "name": "test",
+        "dataset": "digits",
+        "classifiers": ["toy"],
+        "backgrounds": ["black", "gray"],
+        "k": [1, 3],
+        "attack": {"kind": "de", "population_size": 10, "generations": 8},
+        "cluster": {"flush_seconds": 0, "cells_per_shard": 7},
+        "output": str(output),
+        **changes,
+    }
+    return Job.model_validate(values)
+
+
+def outcome(run: Run | str | Path) -> pa.Table:
+    """All rows in grid order, without what says only how they came about."""
+    run = run if isinstance(run, Run) else Run(run)
+    table = run.table()
+    return table.drop_columns([*CIRCUMSTANCES, "run"])
+
+
+def assert_complete(run: Run) -> None:
+    """Every cell has one row in the files themselves, not only after reading drops doubles."""
+    indices = run.dataset.to_table(columns=["cell_index"])["cell_index"].to_pylist()
+    assert sorted(indices) == list(range(run.record.num_cells))
+
+
+def temporary_files(folder: Path) -> list[Path]:
+    return [path for path in Path(folder).rglob("*") if path.name.endswith(".tmp")]
+
+
+def pids_of(prefix: str, containing: str = "") -> list[int]:
+    """Processes of this machine whose title begins like this and has this in it."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            try:
+                command = (entry / "cmdline").read_bytes()
+            except OSError:
+                continue
+            if command.startswith(prefix.encode()) and containing.encode() in command:
+                found.append(int(entry.name))
+    return found

@@ -1,0 +1,269 @@
+"""The driver against a simulated executor: what is lost, retried and given up, without a single forward pass."""
+
+import random
+from collections import deque
+
+import pytest
+
+from sfi_ray.cluster.backlog import Backlog
+from sfi_ray.cluster.driver import Driver, Tally
+from sfi_ray.cluster.executor import LeaseEnded, LeaseFailed, LeaseProgressed, WorkerJoined, WorkerLost
+from sfi_ray.cluster.worker import WorkReport
+from sfi_ray.errors import StorageError
+from sfi_ray.grid import Grid, GridClassifier
+from sfi_ray.store.folder import RunFolder
+from sfi_ray.store.parts import FinishedCells
+from sfi_ray.types import Background, StopReason
+
+
+def make_grid(num_classes=10, classifiers=("a", "b")):
+    return Grid(
+        classifiers=tuple(GridClassifier(name, name) for name in classifiers),
+        backgrounds=(Background("black", (0,)), Background("white", (255,))),
+        target_classes=tuple((i, str(i)) for i in range(num_classes)),
+        ks=(1, 2),
+        replicates=1,
+        seed=0,
+        method={},
+    )
+
+
+class SimulatedExecutor:
+    """Runs leases in steps of a few cells; `mishap` may make something else of the next step.
+
+    Rows are recorded here as a worker would write them: a worker that is lost may have written rows that it never
+    reported, and finds them when the shard comes back.
+    """
+
+    def __init__(self, num_workers, mishap=lambda executor, worker, lease: None, step=3):
+        self.rows = []
+        self.queues = {}
+        self.left = {}
+        self.max_held = 0
+        self.history = []
+        self.is_stopping = False
+        self._mishap = mishap
+        self._step = step
+        self._names = iter(f"w{i}" for i in range(10**6))
+        self._events = deque()
+        for _ in range(num_workers):
+            self.join()
+
+    def join(self):
+        name = next(self._names)
+        self._events.append(WorkerJoined(name))
+
+    def submit(self, worker, lease):
+        self.queues.setdefault(worker, deque()).append(lease)
+        self.max_held = max(self.max_held, len(self.queues[worker]))
+        self.history.append((worker, lease))
+
+    def stop(self):
+        self.is_stopping = True
+
+    def lose(self, worker, error="gone"):
+        self.queues.pop(worker, None)
+        self.left.pop(worker, None)
+        self._events.append(WorkerLost(worker, error))
+
+    def write(self, lease, indices):
+        self.rows.extend(indices)
+
+    def poll(self, seconds):
+        if not self._events:
+            for worker in list(self.queues):
+                if self.queues.get(worker):
+                    self._advance(worker)
+        events = list(self._events)
+        self._events.clear()
+        return events
+
+    def _advance(self, worker):
+        lease = self.queues[worker][0]
+        if worker not in self.left:
+            known = [i for i in lease.indices if i in self.rows] if lease.is_returned else []
+            self.left[worker] = [i for i in lease.indices if i not in known]
+            self._events.append(LeaseProgressed(worker, lease, WorkReport(committed=tuple(known))))
+        if self._mishap(self, worker, lease):
+            return
+        done, self.left[worker] = self.left[worker][: self._step], self.left[worker][self._step :]
+        self.write(lease, done)
+        self._events.append(LeaseProgressed(worker, lease, WorkReport(7, tuple(done), fooled=len(done))))
+        if not self.left[worker] or self.is_stopping:
+            self.end(worker, LeaseEnded(worker, lease))
+
+    def end(self, worker, event):
+        self.queues[worker].popleft()
+        del self.left[worker]
+        self._events.append(event)
+
+
+def make_driver(tmp_path, executor, grid, retries=3, in_flight=2, cells_per_shard=7, unit=1):
+    finished = FinishedCells(RunFolder(tmp_path))
+    failures = []
+    driver = Driver(
+        grid,
+        Backlog(grid, finished, cells_per_shard, unit),
+        executor,
+        Tally(num_cells=len(grid)),
+        in_flight=in_flight,
+        retries=retries,
+        record_failures=lambda lease, findings: failures.extend(findings),
+    )
+    return driver, failures
+
+
+def assert_every_cell_once(executor, failures, grid):
+    indices = executor.rows + [finding.cell.index for finding in failures]
+    assert sorted(indices) == list(range(len(grid)))
+
+
+@pytest.mark.parametrize("num_workers", [1, 3, 50])
+def test_every_cell_is_searched_once(tmp_path, num_workers):
+    grid, executor = make_grid(), SimulatedExecutor(num_workers)
+    driver, failures = make_driver(tmp_path, executor, grid)
+    assert driver.run()
+    assert_every_cell_once(executor, failures, grid)
+    assert driver.tally.finished == driver.tally.fooled == len(grid)
+    assert executor.max_held <= 2
+
+
+def test_a_worker_stays_with_its_classifier_while_it_has_shards(tmp_path):
+    executor = SimulatedExecutor(2)
+    driver, _ = make_driver(tmp_path, executor, make_grid())
+    driver.run()
+    for worker in ("w0", "w1"):
+        names = [lease.shard.classifier for owner, lease in executor.history if owner == worker]
+        changes = sum(one != other for one, other in zip(names, names[1:], strict=False))
+        assert changes <= 1, names
+    assert {lease.shard.classifier for owner, lease in executor.history[:2]} == {"a", "b"}
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_no_cell_is_lost_or_doubled_when_workers_die_at_random(tmp_path, seed):
+    chance = random.Random(seed)
+
+    def mishap(executor, worker, lease):
+        if chance.random() < 0.15:
+            if chance.random() < 0.5:  # written, never reported
+                executor.write(lease, executor.left[worker][:2])
+            executor.lose(worker)
+            executor.join()
+            return True
+        return False
+
+    grid, executor = make_grid(num_classes=20), SimulatedExecutor(4, mishap)
+    driver, failures = make_driver(tmp_path, executor, grid, retries=10**6)
+    assert driver.run()
+    assert_every_cell_once(executor, failures, grid)
+    assert driver.tally.retries > 0
+
+
+def test_only_the_running_lease_is_suspected_when_a_worker_dies(tmp_path):
+    lost = []
+
+    def mishap(executor, worker, lease):
+        if not lost and len(executor.queues[worker]) == 2:
+            lost.extend(executor.queues[worker])
+            executor.lose(worker)
+            executor.join()
+            return True
+        return False
+
+    executor = SimulatedExecutor(1, mishap)
+    driver, _ = make_driver(tmp_path, executor, make_grid())
+    driver.run()
+    again = {lease.shard: lease for _, lease in executor.history if lease.is_returned}
+    assert [again[lease.shard].attempt for lease in lost] == [1, 0]
+
+
+@pytest.mark.parametrize("kind", ["error", "death"])
+def test_a_shard_that_keeps_failing_is_given_up_and_the_run_goes_on(tmp_path, kind):
+    def mishap(executor, worker, lease):
+        if lease.shard.start == 14 and len(executor.left[worker]) <= 4:
+            if kind == "error":
+                executor.end(worker, LeaseFailed(worker, lease, RuntimeError("the classifier broke")))
+            else:
+                executor.lose(worker, "the classifier broke")
+                executor.join()
+            return True
+        return False
+
+    grid, executor = make_grid(), SimulatedExecutor(2, mishap)
+    driver, failures = make_driver(tmp_path, executor, grid, retries=2)
+    assert driver.run()
+    assert_every_cell_once(executor, failures, grid)
+    assert [finding.cell.index for finding in failures] == [17, 18, 19, 20]
+    assert {finding.stop_reason for finding in failures} == {StopReason.FAILED}
+    assert all("given up after 3 attempts" in f.error and "the classifier broke" in f.error for f in failures)
+    assert driver.tally.failed == 4
+    assert sum(lease.shard.start == 14 for _, lease in executor.history) == 3
+
+
+def test_a_search_that_forgets_cells_is_tried_again_and_then_recorded(tmp_path):
+    def mishap(executor, worker, lease):
+        if lease.shard.start == 7 and executor.left[worker] == [13]:
+            executor.end(worker, LeaseEnded(worker, lease))
+            return True
+        return False
+
+    grid, executor = make_grid(), SimulatedExecutor(1, mishap)
+    driver, failures = make_driver(tmp_path, executor, grid, retries=1)
+    assert driver.run()
+    assert [finding.cell.index for finding in failures] == [13]
+
+
+def test_a_full_disk_ends_the_run_at_once(tmp_path):
+    def mishap(executor, worker, lease):
+        executor.end(worker, LeaseFailed(worker, lease, StorageError("no space left")))
+        return True
+
+    driver, failures = make_driver(tmp_path, SimulatedExecutor(2, mishap), make_grid())
+    with pytest.raises(StorageError, match="no space left"):
+        driver.run()
+    assert not failures
+
+
+def test_stopping_keeps_what_is_finished_and_gives_out_nothing_more(tmp_path):
+    grid, executor = make_grid(num_classes=50), SimulatedExecutor(2)
+    driver, failures = make_driver(tmp_path, executor, grid)
+    given = []
+
+    def stop_soon():
+        if driver.tally.finished > 20 and not given:
+            given.append(len(executor.history))
+            driver.stop()
+
+    driver.on_round = stop_soon
+    assert not driver.run()
+    assert len(executor.history) == given[0]
+    assert driver.tally.finished == len(executor.rows) < len(grid)
+    assert not failures
+
+
+def test_finished_cells_are_not_leased(tmp_path):
+    grid = make_grid()
+    cells = list(grid.cells(range(len(grid))))
+
+    class Finished:
+        def __len__(self):
+            return 30
+
+        def contains(self, cell_ids):
+            import numpy as np
+
+            done = {cell.cell_id for cell in cells[:20]} | {cell.cell_id for cell in cells[50:60]}
+            return np.array([cell_id in done for cell_id in cell_ids])
+
+    executor = SimulatedExecutor(2)
+    driver = Driver(
+        grid,
+        Backlog(grid, Finished(), 7, 1),
+        executor,
+        Tally(num_cells=len(grid), finished=30),
+        in_flight=2,
+        retries=0,
+        record_failures=lambda lease, findings: None,
+    )
+    assert driver.run()
+    assert sorted(executor.rows) == [*range(20, 50), *range(60, len(grid))]

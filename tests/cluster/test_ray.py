@@ -1,0 +1,330 @@
+"""Launching over a real Ray on this machine, with processes killed for real."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from sfi_ray import launch, open_run
+from sfi_ray.cluster.ray_session import ray_session
+from sfi_ray.errors import InputError, ResourceError, StorageError
+from tests.cluster.conftest import (
+    assert_complete,
+    make_classifier,
+    make_job,
+    make_module,
+    outcome,
+    pids_of,
+    temporary_files,
+)
+
+pytestmark = [pytest.mark.ray, pytest.mark.skipif(sys.platform != "linux", reason="finds processes through /proc")]
+
+
+@pytest.fixture(scope="module")
+def ray():
+    """A private Ray of this module; a launch in this process finds it."""
+    with ray_session(None, dashboard=False):
+        import ray
+
+        yield ray
+
+
+def go(job, **options):
+    options.setdefault("classifiers", {"toy": make_classifier()})
+    return launch(job, **options)
+
+
+def wait_for(condition, seconds=60.0):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "nothing happened"
+        time.sleep(0.02)
+
+
+def slow(module, seconds):
+    """Wraps a module so that every forward pass takes a while; pickled by value."""
+
+    class Slow(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = module
+
+        def forward(self, images):
+            time.sleep(seconds)
+            return self.inner(images)
+
+    return Slow()
+
+
+def deadly(module, flag, pixel=27):
+    """Wraps a module that kills its process, once, when it sees a bright pixel at one spot; pickled by value."""
+
+    class Deadly(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = module
+
+        def forward(self, images):
+            if len(images) > 1 and (images.flatten(1)[:, pixel] > 0.5).any():
+                try:
+                    os.close(os.open(flag, os.O_CREAT | os.O_EXCL))
+                except FileExistsError:
+                    pass
+                else:
+                    os.kill(os.getpid(), signal.SIGKILL)
+            return self.inner(images)
+
+    return Deadly()
+
+
+@pytest.mark.parametrize("actors", [1, 2])
+def test_rows_over_ray_are_those_of_this_process(ray, tmp_path, actors):
+    expected = outcome(go(make_job(tmp_path / "a"), in_process=True))
+    run = go(make_job(tmp_path / "b", cluster={"actors": actors, "cells_per_shard": 7}))
+    assert_complete(run)
+    assert outcome(run).equals(expected)
+    wait_for(lambda: not pids_of("ray::SearchActor"))
+
+
+def test_a_network_is_trained_over_ray_to_the_same_bits(ray, tmp_path, monkeypatch):
+    changes = {"classifiers": [{"name": "cnn_mp", "training": {"epochs": 1, "seed": 3}}], "k": 2}
+    expected = outcome(go(make_job(tmp_path / "a", **changes), classifiers={}, in_process=True))
+    monkeypatch.setenv("SFI_RAY_CACHE", str(tmp_path / "cache"))
+    run = go(make_job(tmp_path / "b", **changes), classifiers={})
+    assert outcome(run).equals(expected)
+
+
+def test_a_killed_actor_costs_no_row(ray, tmp_path):
+    flag = tmp_path / "died"
+    mortal = make_classifier(module=deadly(make_module(), str(flag)))
+    run = go(make_job(tmp_path / "b", cluster={"cells_per_shard": 10, "flush_seconds": 0}), classifiers={"toy": mortal})
+    assert flag.exists()
+    assert_complete(run)
+    # By now the flag is there, so that the same classifier is immortal.
+    expected = outcome(go(make_job(tmp_path / "a"), classifiers={"toy": mortal}, in_process=True))
+    assert outcome(run).equals(expected)
+    assert not temporary_files(tmp_path)
+
+
+def test_actors_killed_at_random_cost_no_row(ray, tmp_path):
+    slowly = make_classifier(module=slow(make_module(), 0.01))
+    job = make_job(tmp_path / "b", cluster={"cells_per_shard": 4, "flush_seconds": 0, "retries": 50})
+    chance, killed, done = random.Random(0), [], threading.Event()
+
+    def kill_now_and_then():
+        while not done.is_set() and len(killed) < 6:
+            time.sleep(chance.uniform(0.3, 0.9))
+            for pid in pids_of("ray::SearchActor.search")[:1]:
+                os.kill(pid, signal.SIGKILL)
+                killed.append(pid)
+
+    killer = threading.Thread(target=kill_now_and_then)
+    killer.start()
+    try:
+        run = go(job, classifiers={"toy": slowly})
+    finally:
+        done.set()
+        killer.join()
+    assert len(killed) >= 2
+    assert_complete(run)
+    assert run.status().failed == 0
+    expected = outcome(go(make_job(tmp_path / "a"), classifiers={"toy": slowly}, in_process=True))
+    assert outcome(run).equals(expected)
+    assert not temporary_files(tmp_path)
+
+
+def test_a_shard_that_always_kills_its_actor_is_given_up(ray, tmp_path):
+    def always(module):
+        class Always(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.inner = module
+
+            def forward(self, images):
+                if len(images) > 1 and (images[0, 0, 0, 0] > 0.45) and torch.get_num_threads() == 1:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return self.inner(images)
+
+        return Always()
+
+    job = make_job(
+        tmp_path, compute={"threads": 1}, k=1, cluster={"cells_per_shard": 10, "retries": 1, "actors": 1}
+    )
+    run = go(job, classifiers={"toy": make_classifier(module=always(make_module()))})
+    assert_complete(run)
+    rows = {row["background"]: row for row in run.table().to_pylist()}
+    assert rows["gray"]["stop_reason"] == "failed"
+    assert "given up after 2 attempts" in rows["gray"]["error"]
+    assert rows["black"]["stop_reason"] == "budget"
+
+
+def test_a_classifier_that_raises_is_given_up_without_ending_the_run(ray, tmp_path):
+    def raising(module):
+        class Raising(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.inner = module
+
+            def forward(self, images):
+                if len(images) > 1:
+                    raise RuntimeError("cuda error: an illegal memory access")
+                return self.inner(images)
+
+        return Raising()
+
+    classifiers = {"toy": make_classifier(), "bad": make_classifier(module=raising(make_module()))}
+    run = go(make_job(tmp_path, classifiers=["bad", "toy"], cluster={"retries": 0}), classifiers=classifiers)
+    assert_complete(run)
+    assert run.status().failed == 40
+    errors = {row["error"] for row in run.table().to_pylist() if row["classifier"] == "bad"}
+    assert len(errors) == 1
+    assert "RuntimeError: cuda error: an illegal memory access" in errors.pop()
+
+
+def test_results_that_cannot_be_written_end_the_run_with_the_mend(ray, tmp_path):
+    class Blocker:
+        """Puts a file where the results should go, once the run's record is written."""
+
+        def say(self, text): ...
+        def trained(self, *_): ...
+        def close(self): ...
+        def progressed(self, tally, seconds_left):
+            results = tmp_path / "test/results"
+            if not results.exists():
+                results.write_text("")
+
+    slowly = make_classifier(module=slow(make_module(), 0.05))
+    with pytest.raises(StorageError, match="choose another folder"):
+        go(make_job(tmp_path), classifiers={"toy": slowly}, reporter=Blocker())
+
+
+def test_an_actor_that_fits_nowhere_is_named_after_a_bounded_wait(ray, tmp_path):
+    job = make_job(tmp_path, cluster={"cpus_per_actor": 64, "startup_seconds": 2})
+    began = time.monotonic()
+    with pytest.raises(ResourceError, match=r"asks for 64 CPU.*the cluster has .* CPU"):
+        go(job)
+    assert time.monotonic() - began < 30
+
+
+def test_an_address_where_nobody_listens_is_named_at_once(tmp_path, monkeypatch):
+    code = (
+        "import sys\nfrom sfi_ray.cli import app\n"
+        f"app(['launch', {str(write_job(tmp_path))!r}, '--address', '127.0.0.1:1'])"
+    )
+    began = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert "cannot reach the Ray cluster at '127.0.0.1:1'" in done.stderr
+    assert time.monotonic() - began < 30
+    assert not (tmp_path / "runs").exists()
+
+
+def write_job(tmp_path, generations=8, replicates=1):
+    path = tmp_path / "job.yaml"
+    path.write_text(
+        f"""
+name: killed
+dataset: digits
+classifiers: [{{name: mlp, training: {{epochs: 1}}}}]
+backgrounds: [black, gray]
+k: [1, 3]
+replicates: {replicates}
+attack: {{kind: de, population_size: 10, generations: {generations}}}
+cluster: {{flush_seconds: 0, cells_per_shard: 5}}
+output: {tmp_path / "runs"}
+"""
+    )
+    return path
+
+
+def start(job, *options):
+    return subprocess.Popen(
+        [sys.executable, "-m", "sfi_ray", "launch", str(job), "--no-dashboard", *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def parts_in(tmp_path):
+    return list(Path(tmp_path / "runs/killed/results").glob("*.parquet"))
+
+
+def ray_processes():
+    """Actors, raylets and control stores; two agents of a raylet follow it within two minutes on their own."""
+    servers = pids_of("/", containing="/raylet/raylet") + pids_of("/", containing="/gcs_server")
+    return set(pids_of("ray::SearchActor") + servers)
+
+
+def test_a_killed_driver_leaves_nothing_running_and_the_next_launch_goes_on(tmp_path):
+    before = ray_processes()
+    job = write_job(tmp_path, generations=300, replicates=4)
+    driver = start(job)
+    try:
+        wait_for(lambda: len(parts_in(tmp_path)) >= 3)
+    finally:
+        os.kill(driver.pid, signal.SIGKILL)
+        driver.communicate()
+    wait_for(lambda: not ray_processes() - before)
+    run = open_run(tmp_path / "runs/killed")
+    num_finished = run.status().finished
+    assert 0 < num_finished < 160
+    done = subprocess.run(
+        [sys.executable, "-m", "sfi_ray", "launch", str(job), "--no-dashboard"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "of 160 cells are finished already" in done.stderr
+    assert_complete(run)
+    assert not temporary_files(tmp_path)
+    undisturbed = launch(
+        run.job.model_copy(update={"output": str(tmp_path / "undisturbed")}), in_process=True
+    )
+    assert outcome(run).equals(outcome(undisturbed))
+
+
+def test_ctrl_c_keeps_finished_cells_and_says_how_to_go_on(tmp_path):
+    before = ray_processes()
+    job = write_job(tmp_path, generations=300, replicates=4)
+    driver = start(job)
+    wait_for(lambda: len(parts_in(tmp_path)) >= 3)
+    os.killpg(driver.pid, signal.SIGINT)  # as a terminal does, to the whole group
+    out, err = driver.communicate(timeout=60)
+    assert driver.returncode == 130, err
+    assert f"go on with: sfi-ray launch {job}" in err
+    status = open_run(tmp_path / "runs/killed").status()
+    assert status.state == "interrupted"
+    assert 0 < status.finished < status.num_cells
+    wait_for(lambda: not ray_processes() - before)
+    assert not temporary_files(tmp_path)
+
+
+def test_two_launches_of_one_run_do_not_meet(ray, tmp_path):
+    seen = []
+
+    class Second:
+        def say(self, text): ...
+        def trained(self, *_): ...
+        def close(self): ...
+        def progressed(self, tally, seconds_left):
+            if not seen:
+                with pytest.raises(InputError, match="another launch is writing") as caught:
+                    go(make_job(tmp_path), in_process=True)
+                seen.append(caught)
+
+    run = go(make_job(tmp_path), reporter=Second())
+    assert seen
+    assert_complete(run)

@@ -1,0 +1,93 @@
+"""Toy classifiers whose best sparse fooling images are known in closed form."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from sfi_ray.models import Classifier
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+class SpotNetwork(nn.Module):
+    """A linear network in which every spot speaks for one class only, the more the brighter it is."""
+
+    def __init__(self, weights: torch.Tensor) -> None:
+        super().__init__()
+        self.weights = nn.Parameter(weights)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images.flatten(1) @ self.weights.T
+
+
+@dataclass(frozen=True)
+class Toy:
+    """A toy classifier and what is known of it.
+
+    On black, raising a spot of another class only harms, so the best k pixels are the k heaviest spots of the target
+    class, all channels at 255.
+
+    Attributes:
+        classifier: The classifier.
+        weights: Of each class for each channel of each spot, ``(classes, channels, height, width)`` float64.
+    """
+
+    classifier: Classifier
+    weights: np.ndarray
+
+    def best_confidence(self, target_class: int, k: int) -> float:
+        """The highest confidence of a class that k pixels on black can reach."""
+        gains = np.sort(self.weights[target_class].sum(axis=0).ravel())[::-1][:k]
+        return 1 / (1 + (len(self.weights) - 1) * math.exp(-gains.sum()))
+
+    def best_spots(self, target_class: int, k: int) -> set[tuple[int, int]]:
+        """Row and column of the k pixels that reach it."""
+        gains = self.weights[target_class].sum(axis=0)
+        order = np.argsort(gains, axis=None)[::-1][:k]
+        return {(int(spot) // gains.shape[1], int(spot) % gains.shape[1]) for spot in order}
+
+    def probabilities(self, image: np.ndarray) -> np.ndarray:
+        """Scores one 8-bit image ``(channels, height, width)`` in float64, without torch."""
+        logits = (self.weights * (image / 255.0)).sum(axis=(1, 2, 3))
+        odds = np.exp(logits - logits.max())
+        return odds / odds.sum()
+
+
+def make_toy(channels: int, height: int, width: int, num_classes: int, name: str) -> Toy:
+    spots = np.arange(height * width)
+    # No two spots of a class weigh the same; heavy and light ones lie all over the image.
+    heaviness = 0.3 + 1.5 * ((spots * 7919) % len(spots)) / len(spots)
+    parts = np.array([1.0]) if channels == 1 else np.array([0.5, 0.3, 0.2])
+    weights = np.zeros((num_classes, channels, height * width))
+    weights[spots % num_classes, :, spots] = heaviness[:, None] * parts
+    flat = torch.tensor(weights.reshape(num_classes, -1), dtype=torch.float32)
+    classifier = Classifier(
+        SpotNetwork(flat), name=name, input_shape=(channels, height, width), num_classes=num_classes, micro_batch=32
+    )
+    stored = flat.double().numpy().reshape(num_classes, channels, height, width)
+    return Toy(classifier, stored)
+
+
+@pytest.fixture(scope="session")
+def toy_gray() -> Toy:
+    """8x8 gray images of four classes."""
+    return make_toy(1, 8, 8, 4, "toy_gray")
+
+
+@pytest.fixture(scope="session")
+def toy_rgb() -> Toy:
+    """4x5 RGB images of three classes."""
+    return make_toy(3, 4, 5, 3, "toy_rgb")
