@@ -126,27 +126,33 @@ def render(genes: Tensor, backgrounds: Tensor, height: int, width: int) -> Tenso
     return paint(spots, levels, backgrounds, height, width)
 
 
-def altered_pixels(genes: Tensor, background: Background, height: int, width: int) -> tuple[Pixel, ...]:
-    """Lists the pixels of one candidate that differ from its background, in row-major order (Definition 1).
+def altered_pixels(
+    genes: Tensor, backgrounds: Sequence[Background], height: int, width: int
+) -> list[tuple[Pixel, ...]]:
+    """Lists the pixels of candidates that differ from their backgrounds, in row-major order (Definition 1).
 
     Args:
-        genes: ``(K, G)``.
-        background: The single colour.
-        height: Rows of the image.
-        width: Columns of the image.
+        genes: ``(M, K, G)``.
+        backgrounds: The single colour of each candidate.
+        height: Rows of the images.
+        width: Columns of the images.
 
     Returns:
-        At most K pixels, no spot twice.
+        At most K pixels for each candidate, no spot twice.
     """
-    spots, levels = decode(genes.detach().cpu().unsqueeze(0), height, width)
-    painted: dict[int, tuple[int, ...]] = {}
-    for spot, value in zip(spots[0].tolist(), levels[0].to(torch.int64).tolist(), strict=True):
-        painted[spot] = tuple(value)
-    return tuple(
-        Pixel(spot // width, spot % width, value)
-        for spot, value in sorted(painted.items())
-        if value != background.value
-    )
+    spots, levels = decode(genes.detach().cpu(), height, width)
+    values = levels.to(torch.int64)
+    altered = []
+    for row, colours, background in zip(spots.tolist(), values.tolist(), backgrounds, strict=True):
+        painted = {spot: tuple(value) for spot, value in zip(row, colours, strict=True)}  # the later pixel wins
+        altered.append(
+            tuple(
+                Pixel(spot // width, spot % width, value)
+                for spot, value in sorted(painted.items())
+                if value != background.value
+            )
+        )
+    return altered
 
 
 def paint_pixels(

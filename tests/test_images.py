@@ -46,7 +46,7 @@ def test_rendering_equals_painting_pixel_after_pixel(batch):
 def test_the_stored_pixels_rebuild_the_rendered_image(batch):
     genes, backgrounds, height, width = batch
     colours = [Background("x", tuple(value)) for value in backgrounds.tolist()]
-    stored = [altered_pixels(*pair, height, width) for pair in zip(genes, colours, strict=True)]
+    stored = altered_pixels(genes, colours, height, width)
     assert torch.equal(paint_pixels(stored, colours, height, width).float() / 255.0, render(*batch))
     for pixels, colour in zip(stored, colours, strict=True):
         spots = [(pixel.row, pixel.col) for pixel in pixels]
@@ -63,8 +63,8 @@ def test_positions_at_the_ends_decode_to_the_first_and_last_spot():
 
 
 def test_a_pixel_of_the_backgrounds_value_is_not_altered():
-    genes = torch.tensor([[0.0, 0.0, 0.5], [1.0, 1.0, 0.25]])
-    assert altered_pixels(genes, Background("gray", (128,)), 2, 2) == (Pixel(1, 1, (64,)),)
+    genes = torch.tensor([[[0.0, 0.0, 0.5], [1.0, 1.0, 0.25]]])
+    assert altered_pixels(genes, [Background("gray", (128,))], 2, 2) == [(Pixel(1, 1, (64,)),)]
 
 
 def test_one_thousand_pixels_can_be_altered():

@@ -8,6 +8,7 @@ Shapes: N cells, P population, K altered pixels, G genes of a pixel (2 + channel
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields, replace
 
 import torch
@@ -19,6 +20,7 @@ from sfi_ray.search.philox import below, random_words, standard_normal, unit
 
 # What the random words of one generation are for.
 _INITIAL, _DONORS, _CROSSOVER, _KEPT_GENE = range(4)
+_WORDS_AT_ONCE = 1 << 20
 
 
 class DifferentialEvolutionSettings(BaseModel):
@@ -163,15 +165,17 @@ def initial_population(seeds: Tensor, space: SearchSpace, population_size: int) 
     Returns:
         ``(N, P, K, G)`` float32, inside the bounds of the space.
     """
-    shape = (population_size, space.k, space.genes_per_pixel)
     lower, upper = space.bounds(seeds.device)
     scale = torch.tensor([space.height, space.width], dtype=torch.float64, device=seeds.device)
+    shape = (population_size, space.k, space.genes_per_pixel)
+    num_words = math.prod(shape)
     populations = torch.empty(len(seeds), *shape, device=seeds.device)
-    for cell, seed in enumerate(seeds):  # one at a time: a large population of words is held for one cell only
-        words = random_words(seed.view(1), torch.zeros_like(seed).view(1), _INITIAL, shape[0] * shape[1] * shape[2])
-        words = words.view(shape)
-        populations[cell, ..., :2] = unit(words[..., :2]).mul(scale)
-        populations[cell, ..., 2:] = standard_normal(words[..., 2:]).mul(0.5).add(0.5)
+    # A few cells at a time: the words of a large population take ten times the memory of the population itself.
+    for start in range(0, len(seeds), max(1, _WORDS_AT_ONCE // num_words)):
+        part = slice(start, start + max(1, _WORDS_AT_ONCE // num_words))
+        words = random_words(seeds[part], torch.zeros_like(seeds[part]), _INITIAL, num_words).view(-1, *shape)
+        populations[part, ..., :2] = unit(words[..., :2]).mul(scale)
+        populations[part, ..., 2:] = standard_normal(words[..., 2:]).mul(0.5).add(0.5)
     return populations.clamp_(lower, upper)
 
 

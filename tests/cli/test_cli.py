@@ -1,0 +1,172 @@
+"""The command line: what it prints and how it ends. Searches run in this process; tests/cluster has Ray."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from typer.main import get_command
+from typer.testing import CliRunner
+
+from sfi_ray.cli import app
+from sfi_ray.data import DatasetSpec, dataset_info
+from sfi_ray.models import Classifier, build, read_card
+
+JOB = """
+name: small
+dataset: digits
+classifiers: [{name: mlp, training: {epochs: 1}}]
+backgrounds: [black]
+k: 2
+attack: {kind: de, population_size: 10, generations: 3}
+"""
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path, tmp_path_factory, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SFI_RAY_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+def call(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def write(text=JOB, name="job.yaml"):
+    Path(name).write_text(text)
+    return name
+
+
+def test_launch_prints_the_table_and_where_everything_is():
+    done = call("launch", write(), "--in-process")
+    assert done.exit_code == 0, done.output
+    assert "Mean confidence (%) of 2-SFIs through mlp" in done.stdout
+    assert "10 cells fooled" in done.stdout
+    for line in done.stdout.splitlines()[-3:]:
+        assert Path(line.split(":", 1)[1].strip()).is_dir()
+    assert "trained" in done.stderr
+    again = call("launch", "job.yaml", "--in-process")
+    assert again.exit_code == 0
+    assert "10 of 10 cells are finished already" in again.stderr
+
+
+def test_status_reads_the_folder():
+    call("launch", write(), "--in-process")
+    done = call("status", "runs/small")
+    assert done.exit_code == 0
+    assert "small: finished" in done.stdout
+    assert "10 of 10 cells" in done.stdout
+    for part in Path("runs/small/results").iterdir():
+        part.unlink()
+    lost = call("status", "runs/small")
+    assert "0 of 10 cells" in lost.stdout
+    assert "launch the job again" in lost.stdout
+
+
+def test_plan_searches_and_writes_nothing():
+    before = set(Path().iterdir()) | {Path(write())}
+    done = call("plan", "job.yaml")
+    assert done.exit_code == 0, done.output
+    assert "400 at most" in done.stdout  # 10 cells, 10 candidates, 3 + 1 generations
+    assert set(Path().iterdir()) == before
+
+
+def test_train_stores_weights_that_a_job_can_use():
+    done = call("train", "mlp", "digits", "--output", "mine", "--epochs", "2", "--seed", "3")
+    assert done.exit_code == 0, done.output
+    card = read_card("mine")
+    assert card.settings.seed == 3
+    assert card.dataset == "digits"
+    normalisation = f"mean: {list(card.mean)}, std: {list(card.std)}"
+    weights = f"{{name: m, architecture: mlp, weights: mine/weights.safetensors, {normalisation}}}"
+    job = JOB.replace("{name: mlp, training: {epochs: 1}}", weights)
+    assert call("launch", write(job), "--in-process").exit_code == 0
+    assert json.loads(Path("mine/card.json").read_text())["test_accuracy"] > 0.5
+
+
+def test_schema_is_json():
+    done = call("schema")
+    assert done.exit_code == 0
+    assert "attack" in json.loads(done.stdout)["properties"]
+
+
+def wrong_weights(path, change):
+    info = dataset_info(DatasetSpec(name="digits"))
+    state = change(build("mlp", input_shape=info.shape, num_classes=info.num_classes).state_dict())
+    safetensors.torch.save_file(state, path)
+
+
+def without_last(state):
+    del state[list(state)[-1]]
+    return state
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (("name: small", "nam: small"), "job.yaml:2: unknown key 'nam'; did you mean 'name'?"),
+        (("k: 2", "k: 0"), "greater than or equal to 1"),
+        (("k: 2", "k: 99"), "more than the 64 pixels"),
+        (("dataset: digits", "dataset: digit"), "Did you mean 'digits'"),
+        (("backgrounds: [black]", "backgrounds: [blac]"), "did you mean 'black'"),
+        (("{name: mlp, training: {epochs: 1}}", "cnn_nome"), "cnn_none"),
+        (("{name: mlp, training: {epochs: 1}}", "{name: mlp, weights: gone.safetensors}"), "gone.safetensors"),
+        (("{name: mlp, training: {epochs: 1}}", "{name: mlp, weights: job.yaml}"), "job.yaml"),
+        (("{name: mlp, training: {epochs: 1}}", "{name: mlp, weights: short.safetensors}"), "is missing"),
+        (("dataset: digits", "dataset: {name: x, path: nowhere}"), "nowhere"),
+        (("name: small", "name: small\noutput: job.yaml"), "job.yaml/small"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(changed, message):
+    wrong_weights("short.safetensors", without_last)
+    before = set(Path().iterdir())
+    done = call("launch", write(JOB.replace(*changed)), "--in-process")
+    assert done.exit_code == 2
+    assert message in done.stderr
+    assert done.stderr.startswith("error: ")
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert done.stdout == ""
+    assert set(Path().iterdir()) == before | {Path("job.yaml")}
+
+
+@pytest.mark.parametrize("command", [["launch", "none.yaml"], ["plan", "none.yaml"], ["status", "runs/none"]])
+def test_missing_files_are_named(command):
+    done = call(*command)
+    assert done.exit_code == 2
+    assert "none" in done.stderr
+
+
+def test_actors_below_one_are_refused():
+    assert call("launch", write(), "--actors", "0").exit_code == 2
+
+
+def test_failed_cells_give_exit_code_3():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Classifier, "log_probs", lambda _, images: torch.full((len(images), 10), torch.nan))
+        done = call("launch", write(), "--in-process")
+    assert done.exit_code == 3
+    assert "10 of 10 cells failed: the classifier returned NaN" in done.stderr
+    assert "--retry-failed" in done.stderr
+    assert call("launch", "job.yaml", "--in-process", "--retry-failed").exit_code == 0
+
+
+def test_every_help_text_is_a_sentence():
+    root = get_command(app)
+    for command in [root, *root.commands.values()]:
+        assert command.help.strip().endswith("."), command.name
+        for parameter in command.params:
+            help_text = getattr(parameter, "help", None)
+            if parameter.name not in ("help", "install_completion", "show_completion"):
+                assert help_text, (command.name, parameter.name)
+                assert help_text.endswith("."), (command.name, parameter.name, help_text)
+
+
+def test_help_is_quick_to_import():
+    code = (
+        "import sys; from sfi_ray.cli import app; print([m for m in ('torch', 'ray', 'pyarrow') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,104 @@
+"""What the documents show works: their code runs, their jobs load, their links lead somewhere."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+from sfi_ray import launch
+from sfi_ray.attacks import DIFFERENTIAL_EVOLUTION_PRESETS
+from sfi_ray.cli import app
+from sfi_ray.job import Job, load_job, parse_job
+from sfi_ray.store.schema import FINDINGS
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "benchmarks").glob("*.md")])
+JOBS = sorted((ROOT / "jobs").glob("*.yaml"))
+
+
+def blocks(path, language):
+    return re.findall(rf"^```{language}\n(.*?)^```$", path.read_text(), flags=re.DOTALL | re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory):
+    """A folder with the run that the documents speak of, in small."""
+    folder = tmp_path_factory.mktemp("docs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SFI_RAY_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+        values = load_job(ROOT / "jobs/digits_5sfi.yaml").model_dump(mode="json")
+        values["classifiers"] = [{"name": "mlp", "training": {"epochs": 1}}]
+        values["attack"] = {"kind": "de", "population_size": 10, "generations": 2}
+        values["output"] = str(folder / "runs")
+        launch(Job.model_validate(values), in_process=True)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("document", "number"),
+    [(path, i) for path in DOCUMENTS for i in range(len(blocks(path, "python")))],
+    ids=lambda value: value.name if isinstance(value, Path) else str(value),
+)
+def test_python_in_documents_runs(document, number, workplace, monkeypatch):
+    import sfi_ray
+
+    monkeypatch.chdir(workplace)
+    monkeypatch.setattr(
+        sfi_ray, "launch", lambda job, **options: launch(job, in_process=True, **options), raising=False
+    )
+    exec(compile(blocks(document, "python")[number], f"{document.name}[{number}]", "exec"), {})
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_lead_to_files(document):
+    for target in re.findall(r"\]\(([^)#]+)", document.read_text()):
+        if "://" not in target:
+            assert (document.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_commands_in_documents_exist(document):
+    commands = get_command(app).commands
+    for block in blocks(document, "bash"):
+        for line in re.findall(r"sfi-ray [^\n#']+", block):
+            name, *rest = shlex.split(line)[1:]
+            assert name in commands, line
+            known = {
+                option for parameter in commands[name].params for option in parameter.opts + parameter.secondary_opts
+            }
+            assert {word for word in rest if word.startswith("--")} <= known, line
+            for word in rest:
+                if word.startswith("jobs/"):
+                    assert (ROOT / word).exists(), line
+
+
+@pytest.mark.parametrize("path", JOBS, ids=lambda path: path.name)
+def test_job_files_load_and_say_what_they_are_for(path):
+    job = load_job(path)
+    assert job.name == path.stem
+    assert path.read_text().startswith("# ")
+
+
+def test_the_job_in_the_documents_loads():
+    for block in blocks(ROOT / "docs/jobs.md", "yaml"):
+        parse_job(block)
+
+
+def test_every_key_of_a_job_is_documented():
+    text = (ROOT / "docs/jobs.md").read_text()
+    for model in (
+        Job,
+        *(Job.model_fields[name].annotation for name in ("attack", "verification", "compute", "cluster")),
+    ):
+        for key in model.model_fields:
+            assert re.search(rf"`{key}`|^\s*{key}:|^## {key}$", text, flags=re.MULTILINE), key
+    for preset in DIFFERENTIAL_EVOLUTION_PRESETS:
+        assert f"`{preset}`" in text
+
+
+def test_every_column_is_documented():
+    text = (ROOT / "docs/results.md").read_text()
+    for name in FINDINGS.names:
+        assert re.search(rf"^\| ([a-z_]+, )*{name}[ ,]", text, flags=re.MULTILINE), name
