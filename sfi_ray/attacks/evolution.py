@@ -183,10 +183,7 @@ class EvolutionAttack:
         best = searcher.best[torch.tensor(ending, device=searcher.device)].cpu()
         cells = [lanes[i].cell for i in ending]
         space = searcher.space
-        pixels = [
-            altered_pixels(genes, cell.background, space.height, space.width)
-            for cell, genes in zip(cells, best, strict=True)
-        ]
+        pixels = altered_pixels(best, [cell.background for cell in cells], space.height, space.width)
         findings = {}
         for i, altered, verdict in zip(ending, pixels, verifier(cells, pixels), strict=True):
             lane, reason = lanes[i], reasons[i]

@@ -57,7 +57,7 @@ class DifferentialEvolutionAttackSettings(DifferentialEvolutionSettings, Stoppin
             near = difflib.get_close_matches(name[:100], DIFFERENTIAL_EVOLUTION_PRESETS, n=1)
             hint = f"did you mean '{near[0]}'? " if near else ""
             known = ", ".join(DIFFERENTIAL_EVOLUTION_PRESETS)
-            raise ValueError(f"unknown preset '{name[:100]}'; {hint}The presets are {known}.")
+            raise ValueError(f"unknown preset {name[:100]!r}; {hint}The presets are {known}.")
 
     def build(self) -> Attack:
         """Makes the attack."""

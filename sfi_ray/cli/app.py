@@ -41,6 +41,9 @@ def _explaining() -> Iterator[None]:
     except USER_FACING_ERRORS as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(_EXIT_BAD_INPUT) from error
+    except KeyboardInterrupt as error:
+        typer.echo("stopped at once; what is on disk is kept", err=True)
+        raise typer.Exit(_EXIT_INTERRUPTED) from error
 
 
 @app.callback()

@@ -18,7 +18,7 @@ import torch
 from safetensors import SafetensorError
 
 from sfi_ray.cluster.reporter import Reporter
-from sfi_ray.data import DatasetInfo, DatasetSpec, load_dataset
+from sfi_ray.data import DatasetInfo, DatasetSpec, dataset_fingerprint, load_dataset
 from sfi_ray.errors import InputError
 from sfi_ray.job import ClassifierSpec, Job
 from sfi_ray.models import (
@@ -235,7 +235,9 @@ class Provisioner:
         return self._classifier(spec, state, f"{self._folder.location}/{name}", known.mean, known.std)
 
     def _trained(self, spec: ClassifierSpec, device: str, trainer: Trainer) -> tuple[Classifier, ModelCard]:
-        key = training_key(spec.network, self._info.name, self._info.shape, self._info.num_classes, spec.training)
+        info = self._info
+        content = f"{info.name} {dataset_fingerprint(self._job.dataset)}"
+        key = training_key(spec.network, content, info.shape, info.num_classes, spec.training)
         folder = cache_folder() / "models" / f"{self._info.name}-{spec.network}-{key}".replace("/", "_")
         if (folder / "card.json").exists():
             card = read_card(folder)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sfi_ray.data.dataset import DatasetInfo, ImageDataset, Split
-from sfi_ray.data.sources import dataset_info, load_dataset, load_split
+from sfi_ray.data.sources import dataset_fingerprint, dataset_info, load_dataset, load_split
 from sfi_ray.data.spec import DatasetSpec
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "DatasetSpec",
     "ImageDataset",
     "Split",
+    "dataset_fingerprint",
     "dataset_info",
     "load_dataset",
     "load_split",

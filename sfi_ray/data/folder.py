@@ -5,6 +5,7 @@ Shapes: N images, C channels (1 gray or 3 RGB), H height, W width.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,6 +72,21 @@ class ParquetSource:
         first = self.files.get("train") or self.files["test"]
         names = next((names for path in self.files.values() if (names := read_class_names(path))), None)
         return DatasetInfo(self.name, *read_first_shape(first), names or self._numbered_class_names())
+
+    def fingerprint(self) -> str:
+        """Hashes the bytes of the files.
+
+        Raises:
+            InputError: A file cannot be read.
+        """
+        digest = hashlib.sha256()
+        for split, path in sorted(self.files.items()):
+            try:
+                with path.open("rb") as file:
+                    digest.update(split.encode() + hashlib.file_digest(file, "sha256").digest())
+            except OSError as error:
+                raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+        return digest.hexdigest()[:16]
 
     def load_split(self, split: Split, info: DatasetInfo) -> tuple[Tensor, Tensor]:
         """Decodes one split.

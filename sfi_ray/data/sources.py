@@ -84,8 +84,25 @@ def load_dataset(spec: DatasetSpec) -> ImageDataset:
     return ImageDataset(info, train_images, train_labels, test_images, test_labels)
 
 
+def dataset_fingerprint(spec: DatasetSpec) -> str:
+    """Names the content of a data set, so that what was trained on it is not taken for what was trained on another.
+
+    Args:
+        spec: Which data set.
+
+    Returns:
+        A short text that changes with the content.
+
+    Raises:
+        InputError: There is no such data set, or it has no images.
+    """
+    return _find_source(spec).fingerprint()
+
+
 class _Source(Protocol):
     def info(self) -> DatasetInfo: ...
+
+    def fingerprint(self) -> str: ...
 
     def load_split(self, split: Split, info: DatasetInfo) -> tuple[Tensor, Tensor]: ...
 
@@ -99,9 +116,16 @@ class _InlineSource:
     def info(self) -> DatasetInfo:
         return self.described
 
+    def fingerprint(self) -> str:
+        raise self._no_images("nothing to train on")
+
     def load_split(self, split: Split, info: DatasetInfo) -> tuple[Tensor, Tensor]:
-        raise InputError(
-            f"data set {info.name!r} has no images, so there is no {split} split to load: the job gives only "
+        del info
+        raise self._no_images(f"no {split} split to load")
+
+    def _no_images(self, consequence: str) -> InputError:
+        return InputError(
+            f"data set {self.described.name!r} has no images, so there is {consequence}: the job gives only "
             "its `shape` and `class_names`. In their place give `path`, a folder with train.parquet and "
             "test.parquet, or the name of a known data set"
         )

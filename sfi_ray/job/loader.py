@@ -91,7 +91,7 @@ class _Loader(yaml.SafeLoader):
         if isinstance(event, yaml.AliasEvent) or event.anchor is not None:
             raise _Refused("anchors and aliases are not read; write the value out", event.start_mark)
         if event.tag is not None:
-            shown = event.tag.replace(_TAG, "!!")
+            shown = _printable(event.tag.replace(_TAG, "!!"))
             raise _Refused(f"tags such as '{shown}' are not read; write the value alone", event.start_mark)
         if self._depth == _MAX_DEPTH:
             raise _Refused(f"more than {_MAX_DEPTH} levels deep; a job is flatter", event.start_mark)
@@ -104,11 +104,11 @@ class _Loader(yaml.SafeLoader):
         node: yaml.MappingNode = super().compose_mapping_node(anchor)
         seen: set[str] = set()
         for key, _ in node.value:
+            what = f"'{_printable(key.value)}' " if isinstance(key, yaml.ScalarNode) else ""
             if key.tag != f"{_TAG}str":
-                what = f"'{key.value}' " if isinstance(key, yaml.ScalarNode) else ""
                 raise _Refused(f"key {what}is not text; the keys of a job are names", key.start_mark)
             if key.value in seen:
-                raise _Refused(f"key '{key.value}' stands twice; remove one", key.start_mark)
+                raise _Refused(f"key {what}stands twice; remove one", key.start_mark)
             seen.add(key.value)
         return node
 
@@ -259,13 +259,13 @@ def _nearest_key(path: Path_) -> str:
     """Says which key may have been meant."""
     model, name = _model_at(path[:-1]), str(path[-1])[:100]
     names = list(model.model_fields) if model else []
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    if near:
-        return f"did you mean '{near[0]}'?"
     for section in Job.model_fields:
         inner = _model_at((section,))
         if inner and name in inner.model_fields:
             return f"did you mean '{section}.{name}'?"
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    if near:
+        return f"did you mean '{near[0]}'?"
     return f"the keys here are {', '.join(names)}"
 
 
@@ -302,8 +302,14 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
+def _printable(text: str) -> str:
+    """Returns a short text that leaves a terminal as it was."""
+    text = text if text.isprintable() else repr(text)[1:-1]
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
 def _dotted(path: Path_) -> str:
     text = ""
     for part in path:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+        text += f"[{part}]" if isinstance(part, int) else f".{_printable(part)}" if text else _printable(part)
     return text

@@ -37,7 +37,7 @@ class ModelCard(BaseModel):
 
 def training_key(
     architecture: str,
-    dataset_name: str,
+    dataset: str,
     input_shape: tuple[int, int, int],
     num_classes: int,
     settings: TrainingSettings,
@@ -48,7 +48,7 @@ def training_key(
 
     Args:
         architecture: Name of a zoo network.
-        dataset_name: Name of the data set.
+        dataset: Name and content of the data set, as one text.
         input_shape: ``(C, H, W)`` of one image.
         num_classes: Number of classes.
         settings: How it is trained.
@@ -59,7 +59,7 @@ def training_key(
     what = {
         "version": TRAINING_VERSION,
         "architecture": architecture,
-        "dataset": dataset_name,
+        "dataset": dataset,
         "input_shape": list(input_shape),
         "num_classes": num_classes,
         "settings": settings.model_dump(mode="json", exclude={"threads"}),

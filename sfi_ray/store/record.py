@@ -169,6 +169,9 @@ def differences(old: Any, new: Any, path: str = "") -> list[str]:
         for key in dict.fromkeys([*old, *new]):
             lines += differences(old.get(key), new.get(key), f"{path}.{key}" if path else str(key))
         return lines
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        pairs = enumerate(zip(old, new, strict=True))
+        return [line for i, pair in pairs for line in differences(*pair, f"{path}[{i}]")]
     return [] if old == new else [f"{path}: {_short(old)} -> {_short(new)}"]
 
 

@@ -1,5 +1,6 @@
 """The driver against a simulated executor: what is lost, retried and given up, without a single forward pass."""
 
+import itertools
 import random
 from collections import deque
 
@@ -134,7 +135,7 @@ def test_a_worker_stays_with_its_classifier_while_it_has_shards(tmp_path):
     driver.run()
     for worker in ("w0", "w1"):
         names = [lease.shard.classifier for owner, lease in executor.history if owner == worker]
-        changes = sum(one != other for one, other in zip(names, names[1:], strict=False))
+        changes = sum(one != other for one, other in itertools.pairwise(names))
         assert changes <= 1, names
     assert {lease.shard.classifier for owner, lease in executor.history[:2]} == {"a", "b"}
 

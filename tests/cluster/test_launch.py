@@ -119,7 +119,7 @@ def test_other_weights_are_refused(tmp_path):
 
 def test_a_classifier_given_in_code_must_be_given_again(tmp_path):
     go(make_job(tmp_path))
-    with pytest.raises(InputError, match="was given in code.*give it again"):
+    with pytest.raises(InputError, match=r"was given in code.*give it again"):
         go(make_job(tmp_path), classifiers={})
 
 
@@ -206,7 +206,13 @@ def test_failed_cells_are_kept_until_they_are_to_be_tried_again(tmp_path):
     job = make_job(tmp_path)
     bad = make_classifier(module=Broken("nan"))
     good = Classifier(
-        make_module(), name="toy", input_shape=(1, 8, 8), num_classes=10, mean=[0.3], std=[0.4], fingerprint=bad.fingerprint
+        make_module(),
+        name="toy",
+        input_shape=(1, 8, 8),
+        num_classes=10,
+        mean=[0.3],
+        std=[0.4],
+        fingerprint=bad.fingerprint,
     )
     assert go(job, classifiers={"toy": bad}).status().failed == 40
     assert go(job, classifiers={"toy": good}).status().failed == 40
@@ -290,8 +296,11 @@ def test_runs_can_lie_on_any_file_system(tmp_path):
 def test_reports_are_written_with_the_run(tmp_path):
     go(make_job(tmp_path))
     names = {str(path.relative_to(tmp_path / "test/report")) for path in (tmp_path / "test/report").rglob("*.*")}
-    assert names == {f"{kind}/toy_k{k}.{end}" for k in (1, 3) for kind, end in
-                     (("tables", "csv"), ("tables", "md"), ("figures", "png"))}
+    assert names == {
+        f"{kind}/toy_k{k}.{end}"
+        for k in (1, 3)
+        for kind, end in (("tables", "csv"), ("tables", "md"), ("figures", "png"))
+    }
 
 
 def test_k_can_be_drawn_for_every_replicate(tmp_path):

@@ -156,9 +156,7 @@ def test_a_shard_that_always_kills_its_actor_is_given_up(ray, tmp_path):
 
         return Always()
 
-    job = make_job(
-        tmp_path, compute={"threads": 1}, k=1, cluster={"cells_per_shard": 10, "retries": 1, "actors": 1}
-    )
+    job = make_job(tmp_path, compute={"threads": 1}, k=1, cluster={"cells_per_shard": 10, "retries": 1, "actors": 1})
     run = go(job, classifiers={"toy": make_classifier(module=always(make_module()))})
     assert_complete(run)
     rows = {row["background"]: row for row in run.table().to_pylist()}
@@ -290,9 +288,7 @@ def test_a_killed_driver_leaves_nothing_running_and_the_next_launch_goes_on(tmp_
     assert "of 160 cells are finished already" in done.stderr
     assert_complete(run)
     assert not temporary_files(tmp_path)
-    undisturbed = launch(
-        run.job.model_copy(update={"output": str(tmp_path / "undisturbed")}), in_process=True
-    )
+    undisturbed = launch(run.job.model_copy(update={"output": str(tmp_path / "undisturbed")}), in_process=True)
     assert outcome(run).equals(outcome(undisturbed))
 
 
@@ -302,7 +298,7 @@ def test_ctrl_c_keeps_finished_cells_and_says_how_to_go_on(tmp_path):
     driver = start(job)
     wait_for(lambda: len(parts_in(tmp_path)) >= 3)
     os.killpg(driver.pid, signal.SIGINT)  # as a terminal does, to the whole group
-    out, err = driver.communicate(timeout=60)
+    _out, err = driver.communicate(timeout=60)
     assert driver.returncode == 130, err
     assert f"go on with: sfi-ray launch {job}" in err
     status = open_run(tmp_path / "runs/killed").status()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sfi_ray.data import DatasetSpec, dataset_info, load_dataset, load_split
+from sfi_ray.data import DatasetSpec, dataset_fingerprint, dataset_info, load_dataset, load_split
 from sfi_ray.data.dataset import DatasetInfo
 from sfi_ray.errors import InputError
 
@@ -198,3 +198,21 @@ def test_info_of_named_data_sets_imports_neither_scikit_learn_nor_torchvision(
         assert dataset_info(DatasetSpec(name=name)).num_classes == 10
     with pytest.raises(ImportError):
         load_split(DatasetSpec(name="digits"), "test")
+
+
+def test_a_fingerprint_changes_with_the_content_and_nothing_else(tmp_path):
+    first, second = tmp_path / "a", tmp_path / "b"
+    for folder, seed in ((first, 0), (second, 1)):
+        folder.mkdir()
+        for split in ("train", "test"):
+            (folder / f"{split}.parquet").write_bytes(bytes([seed]) * 100)
+    one = dataset_fingerprint(DatasetSpec(name="x", path=str(first)))
+    assert one == dataset_fingerprint(DatasetSpec(name="y", path=str(first)))
+    assert one != dataset_fingerprint(DatasetSpec(name="x", path=str(second)))
+    (second / "train.parquet").write_bytes(bytes(100))
+    assert one != dataset_fingerprint(DatasetSpec(name="x", path=str(second)))
+
+
+def test_a_data_set_without_images_has_no_fingerprint():
+    with pytest.raises(InputError, match="has no images"):
+        dataset_fingerprint(DatasetSpec(name="x", shape=(1, 2, 2), class_names=("a", "b")))

@@ -1,0 +1,59 @@
+"""Cells of the toy classifiers, and searching them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from sfi_ray.attacks import AttackSettings, Tick
+from sfi_ray.attacks.base import Attack
+from sfi_ray.grid import Grid, GridClassifier
+from sfi_ray.models import Classifier
+from sfi_ray.types import Background, Cell, Finding
+
+COLOURS = {
+    1: {"black": (0,), "gray": (128,), "white": (255,)},
+    3: {"black": (0, 0, 0), "gray": (128, 128, 128), "white": (255, 255, 255), "blue": (0, 0, 255)},
+}
+
+
+def make_cells(
+    classifier: Classifier,
+    *,
+    ks: Sequence[int] = (2,),
+    backgrounds: Sequence[str] = ("black",),
+    target_classes: Sequence[int] | None = None,
+    replicates: int = 1,
+    seed: int = 0,
+) -> list[Cell]:
+    channels = classifier.input_shape[0]
+    targets = range(classifier.num_classes) if target_classes is None else target_classes
+    grid = Grid(
+        classifiers=(GridClassifier(classifier.name, classifier.fingerprint),),
+        backgrounds=tuple(Background(name, COLOURS[channels][name]) for name in backgrounds),
+        target_classes=tuple((target, f"class {target}") for target in targets),
+        ks=tuple(ks),
+        replicates=replicates,
+        seed=seed,
+        method={},
+    )
+    return list(grid.cells(range(len(grid))))
+
+
+def search(attack: Attack, classifier: Classifier, cells: Sequence[Cell], threshold: float = 0.9) -> list[Finding]:
+    """Findings in the order they came."""
+    return [event for event in attack.search(classifier, cells, threshold) if isinstance(event, Finding)]
+
+
+def outcomes(findings: Sequence[Finding]) -> dict[str, Finding]:
+    """Findings by cell, without the one value that no two searches share."""
+    return {finding.cell.cell_id: replace(finding, seconds=0.0) for finding in findings}
+
+
+def evaluations(attack: Attack, classifier: Classifier, cells: Sequence[Cell]) -> int:
+    """Evaluations that the ticks of a search add up to."""
+    return sum(event.evaluations for event in attack.search(classifier, cells, 0.9) if isinstance(event, Tick))
+
+
+def differential_evolution(**settings: object) -> Attack:
+    return AttackSettings.model_validate({"population_size": 10, "generations": 8, **settings}).build()

@@ -1,0 +1,173 @@
+import math
+import os
+import time
+from types import SimpleNamespace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import sfi_ray.plan
+from sfi_ray.attacks import AttackSettings
+from sfi_ray.data import DatasetInfo
+from sfi_ray.errors import InputError
+from sfi_ray.grid import Grid, GridClassifier, num_shards
+from sfi_ray.job import Job
+from sfi_ray.models import Classifier, build
+from sfi_ray.plan import choose_cells_per_shard, forward_rate, make_plan, unit_of
+from sfi_ray.store.record import make_grid
+from sfi_ray.types import Background
+
+DIGITS = DatasetInfo("digits", 1, 8, 8, tuple("0123456789"))
+
+
+def make_grid_of(num_cells, num_classifiers=1):
+    return Grid(
+        classifiers=tuple(GridClassifier(f"c{i}", "f") for i in range(num_classifiers)),
+        backgrounds=(Background("black", (0,)),),
+        target_classes=tuple((i, str(i)) for i in range(10)),
+        ks=(1,),
+        replicates=num_cells,
+        seed=0,
+        method={},
+    )
+
+
+def sharing(shares_classes):
+    return SimpleNamespace(shares_classes=shares_classes, max_evaluations=1000)
+
+
+@settings(deadline=None)
+@given(
+    st.integers(1, 3000),
+    st.integers(1, 500),
+    st.sampled_from([1, 64, 128, 4096]),
+    st.integers(0, 30_000),
+    st.booleans(),
+)
+def test_shards_are_enough_for_the_actors_and_fill_a_device(replicates, num_actors, micro_batch, generations, shares):
+    grid = make_grid_of(replicates)
+    attack = AttackSettings(population_size=100, generations=generations).build()
+    attack.shares_classes = shares
+    size = choose_cells_per_shard(grid, attack, num_actors, micro_batch)
+    unit = unit_of(grid, attack)
+    assert size >= unit
+    assert size <= 100_000
+    # Either there is a shard for everybody several times over, or shards cannot be smaller.
+    assert size <= unit or size <= math.ceil(len(grid) / (4 * num_actors))
+    is_busy = size * attack.max_evaluations >= 1_000_000 and size >= 2 * attack.num_lanes(micro_batch)
+    is_fair = num_shards(grid, size) <= 4 * num_actors
+    assert is_busy or is_fair or size == unit or size == 100_000
+
+
+def test_what_the_job_says_goes_unless_it_would_part_a_unit():
+    grid = make_grid_of(100)
+    attack = AttackSettings().build()
+    assert choose_cells_per_shard(grid, attack, 4, 128, wanted=3) == 3
+    assert choose_cells_per_shard(grid, sharing(True), 4, 128, wanted=3) == 10
+    assert choose_cells_per_shard(grid, sharing(True), 4, 128, wanted=25) == 25
+    assert (unit_of(grid, sharing(True)), unit_of(grid, sharing(False))) == (10, 1)
+
+
+@pytest.fixture
+def rates(monkeypatch):
+    """Speeds that need no measuring."""
+    known = {"mlp": 1000.0, "second": 250.0}
+    monkeypatch.setattr(sfi_ray.plan, "forward_rate", lambda classifier, _threads: known[classifier.name])
+    return known
+
+
+def make_job(**changes):
+    return Job.model_validate(
+        {
+            "name": "a",
+            "dataset": "digits",
+            "classifiers": ["mlp", {"name": "second", "architecture": "mlp"}],
+            "backgrounds": ["black", "white"],
+            "k": [1, 5],
+            "replicates": 3,
+            "attack": {"population_size": 50, "generations": 9},
+            "cluster": {"actors": 4, "cells_per_shard": 7},
+            **changes,
+        }
+    )
+
+
+def plan_of(job):
+    grid = make_grid(job, DIGITS, tuple(GridClassifier(spec.name, "") for spec in job.classifiers))
+    return make_plan(job, DIGITS, grid)
+
+
+def test_a_plan_adds_up(rates):
+    plan = plan_of(make_job())
+    assert plan.num_cells == 2 * 2 * 2 * 3 * 10
+    assert plan.num_groups == 2 * 2 * 2
+    assert plan.num_shards == 2 * math.ceil(120 / 7)
+    assert plan.num_actors == 4
+    assert plan.max_evaluations == 240 * 500
+    assert plan.rates == rates
+    assert plan.seconds == pytest.approx((120 * 500 / 1000 + 120 * 500 / 250) / 4)
+
+
+@pytest.mark.usefixtures("rates")
+def test_memory_grows_with_k_and_covers_the_weights():
+    small, large = plan_of(make_job(k=1)), plan_of(make_job(k=50))
+    assert large.candidate_bytes == 50 * small.candidate_bytes > 0
+    weights = sum(parameter.nbytes for parameter in build("mlp", input_shape=(1, 8, 8), num_classes=10).parameters())
+    assert small.classifier_bytes > weights
+    wide = plan_of(make_job(k=1, compute={"micro_batch": 512}))
+    narrow = plan_of(make_job(k=1, compute={"micro_batch": 2}))
+    assert wide.candidate_bytes > narrow.candidate_bytes
+    assert wide.classifier_bytes > narrow.classifier_bytes
+
+
+@pytest.mark.usefixtures("rates")
+def test_without_a_number_of_actors_this_machines_cores_are_counted():
+    plan = plan_of(make_job(cluster={}))
+    assert plan.num_actors == os.cpu_count()
+    assert plan_of(make_job(cluster={}, compute={"threads": 1024})).num_actors == 1
+
+
+def test_a_plan_trains_nothing_and_needs_no_images(rates, monkeypatch):
+    def forbidden(*_args, **_kwargs):
+        raise AssertionError("a plan reads no images")
+
+    monkeypatch.setattr("sfi_ray.data.load_dataset", forbidden)
+    monkeypatch.setattr("sfi_ray.models.train", forbidden)
+    assert plan_of(make_job()).rates == rates
+
+
+@pytest.mark.usefixtures("rates")
+def test_a_network_that_does_not_exist_is_named():
+    with pytest.raises(InputError, match="nothing_like_it"):
+        plan_of(make_job(classifiers=[{"name": "mlp", "architecture": "nothing_like_it"}]))
+
+
+def test_measuring_leaves_the_number_of_threads_as_it_was(toy_gray):
+    before = torch.get_num_threads()
+    forward_rate(toy_gray.classifier, threads=before + 1, seconds=0.01)
+    assert torch.get_num_threads() == before
+
+
+def test_a_rate_is_images_over_time(toy_gray, monkeypatch):
+    def slow(images):
+        time.sleep(0.002)
+        return images.new_zeros(len(images), 4)
+
+    monkeypatch.setattr(toy_gray.classifier, "log_probs", slow)
+    rate = forward_rate(toy_gray.classifier, threads=1, seconds=0.05)
+    assert 0.2 * 32 / 0.002 < rate <= 32 / 0.002
+
+
+def test_threads_are_restored_when_the_classifier_fails(monkeypatch):
+    classifier = Classifier(torch.nn.Flatten(), name="flat", input_shape=(1, 2, 2), num_classes=4)
+
+    def broken(_images):
+        raise RuntimeError("out of order")
+
+    monkeypatch.setattr(classifier, "log_probs", broken)
+    before = torch.get_num_threads()
+    with pytest.raises(RuntimeError, match="out of order"):
+        forward_rate(classifier, threads=2)
+    assert torch.get_num_threads() == before
