@@ -17,8 +17,10 @@ from sfi_ray.models import Classifier, build
 
 # A shard is worth its overhead from about this many evaluations on.
 _EVALUATIONS_A_SHARD = 1_000_000
-# Shards for each actor, so that one which is slow does not hold up the end.
-_SHARDS_AN_ACTOR = 4
+# Shards for each actor, so that one which is slow does not hold up the end; unless they would get so small that a
+# generation fills less than this part of the micro-batches it should.
+_SHARDS_AN_ACTOR = 16
+_LEAST_FILLING = 1 / 8
 _MEASURE_SECONDS = 1.0
 _MAX_SHARD_CELLS = 100_000
 
@@ -45,7 +47,8 @@ def choose_cells_per_shard(
         return max(wanted, unit)
     lanes = attack.num_lanes(micro_batch) if isinstance(attack, EvolutionAttack) else 1
     filling = max(2 * lanes, math.ceil(_EVALUATIONS_A_SHARD / attack.max_evaluations))
-    fair = math.ceil(len(grid) / (_SHARDS_AN_ACTOR * num_actors))
+    small = max(1, math.ceil(len(grid) / (_SHARDS_AN_ACTOR * num_actors)), math.ceil(lanes * _LEAST_FILLING))
+    fair = min(small, math.ceil(len(grid) / num_actors))
     return max(unit, min(filling, fair, _MAX_SHARD_CELLS))
 
 

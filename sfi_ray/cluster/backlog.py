@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterator
 
 from sfi_ray.cluster.worker import Lease
-from sfi_ray.grid import Grid, Shard, shards_of
+from sfi_ray.grid import Grid, Shard, num_shards, shards_of
 from sfi_ray.store.parts import FinishedCells
 
 
@@ -28,7 +28,13 @@ class Backlog:
             classifier.name: shards_of(grid, index, cells_per_shard, unit)
             for index, classifier in enumerate(grid.classifiers)
         }
+        self._num_fresh = num_shards(grid, cells_per_shard, unit)
         self._num_workers: dict[str, int] = dict.fromkeys(self._fresh, 0)
+
+    @property
+    def num_left(self) -> int:
+        """Shards that wait, counting those that may turn out to be finished."""
+        return len(self._returned) + self._num_fresh
 
     def put_back(self, lease: Lease) -> None:
         """Takes back a lease that was not finished."""
@@ -48,6 +54,7 @@ class Backlog:
         names = sorted(self._fresh, key=lambda name: (name != warm, self._num_workers[name]))
         for name in names:
             for shard in self._fresh[name]:
+                self._num_fresh -= 1
                 lease = self._lease(shard)
                 if lease.indices:
                     self._num_workers[name] += name != warm

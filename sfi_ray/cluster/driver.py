@@ -149,8 +149,13 @@ class Driver:
         return self.tally.finished >= self.tally.num_cells
 
     def _top_up(self) -> None:
-        """Gives every worker as many leases as it may hold, one round at a time so that all get some."""
+        """Gives every worker as many leases as it may hold, one round at a time so that all get some.
+
+        Towards the end a worker gets no second one, which might wait there while another worker has nothing to do.
+        """
         for depth in range(self._in_flight):
+            if depth and self._backlog.num_left < len(self._held):
+                return
             for worker, held in self._held.items():
                 if len(held.leases) > depth:
                     continue

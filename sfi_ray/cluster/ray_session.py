@@ -69,7 +69,7 @@ def ray_session(address: str | None, *, dashboard: bool) -> Iterator[RaySession]
         _restore(before)
         yield RaySession(is_local=False, dashboard_url=None, token=None)
         return
-    folder = tempfile.mkdtemp(prefix="sfi-ray-") if is_local else None
+    folder = _short_folder() if is_local else None
     try:
         try:
             if is_local:
@@ -101,6 +101,12 @@ def ray_session(address: str | None, *, dashboard: bool) -> Iterator[RaySession]
         _restore(before)
         if folder:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _short_folder() -> str:
+    """Makes a folder for Ray's sockets, whose paths have 107 bytes at most."""
+    is_usable = os.access("/tmp", os.W_OK)  # noqa: S108 - mkdtemp makes a folder that is this user's alone
+    return tempfile.mkdtemp(prefix="sfi-ray-", dir="/tmp" if is_usable else None)  # noqa: S108
 
 
 def _restore(environment: dict[str, str]) -> None:

@@ -268,3 +268,16 @@ def test_finished_cells_are_not_leased(tmp_path):
     )
     assert driver.run()
     assert sorted(executor.rows) == [*range(20, 50), *range(60, len(grid))]
+
+
+def test_no_worker_is_idle_while_another_holds_two_shards(tmp_path):
+    executor = SimulatedExecutor(4)
+    driver, _ = make_driver(tmp_path, executor, make_grid(num_classes=12), cells_per_shard=3)
+
+    def check():
+        held = [len(queue) for queue in executor.queues.values()]
+        assert not (0 in held and 2 in held), held
+
+    driver.on_round = check
+    assert driver.run()
+    assert executor.max_held == 2

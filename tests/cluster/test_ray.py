@@ -266,7 +266,7 @@ def ray_processes():
 
 def test_a_killed_driver_leaves_nothing_running_and_the_next_launch_goes_on(tmp_path):
     before = ray_processes()
-    job = write_job(tmp_path, generations=300, replicates=4)
+    job = write_job(tmp_path, generations=100, replicates=4)
     driver = start(job)
     try:
         wait_for(lambda: len(parts_in(tmp_path)) >= 3)
@@ -294,7 +294,7 @@ def test_a_killed_driver_leaves_nothing_running_and_the_next_launch_goes_on(tmp_
 
 def test_ctrl_c_keeps_finished_cells_and_says_how_to_go_on(tmp_path):
     before = ray_processes()
-    job = write_job(tmp_path, generations=300, replicates=4)
+    job = write_job(tmp_path, generations=100, replicates=4)
     driver = start(job)
     wait_for(lambda: len(parts_in(tmp_path)) >= 3)
     os.killpg(driver.pid, signal.SIGINT)  # as a terminal does, to the whole group

@@ -1,0 +1,199 @@
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from sfi_ray.attacks import AttackSettings
+from sfi_ray.job import ClassifierSpec, Job, KRange, load_job, parse_job, schema_json
+
+JOBS = sorted((Path(__file__).parents[2] / "jobs").glob("*.yaml"))
+SHORT = {"name": "a", "dataset": "digits", "classifiers": "mlp", "k": 5}
+
+# What a job may say, and what it is read as.
+FORMS = [
+    ({"classifiers": "mlp"}, "classifiers", (ClassifierSpec(name="mlp"),)),
+    ({"classifiers": ["mlp", "cnn_mp"]}, "classifiers", (ClassifierSpec(name="mlp"), ClassifierSpec(name="cnn_mp"))),
+    (
+        {"classifiers": {"name": "m", "architecture": "mlp"}},
+        "classifiers",
+        (ClassifierSpec(name="m", architecture="mlp"),),
+    ),
+    ({"classifiers": ["mlp", {"name": "b"}]}, "classifiers", (ClassifierSpec(name="mlp"), ClassifierSpec(name="b"))),
+    ({"backgrounds": "red"}, "backgrounds", ("red",)),
+    ({"backgrounds": ["red", "#00ff7f"]}, "backgrounds", ("red", "#00ff7f")),
+    ({}, "backgrounds", ("black",)),
+    ({"k": 5}, "k", (5,)),
+    ({"k": [1, 5, 10]}, "k", (1, 5, 10)),
+    ({"k": {"low": 2, "high": 9}}, "k", KRange(low=2, high=9)),
+    ({"k": {"low": 4, "high": 4}}, "k", KRange(low=4, high=4)),
+    ({}, "target_classes", "all"),
+    ({"target_classes": "all"}, "target_classes", "all"),
+    ({"target_classes": ["all"]}, "target_classes", ("all",)),
+    ({"target_classes": 3}, "target_classes", (3,)),
+    ({"target_classes": "cat"}, "target_classes", ("cat",)),
+    ({"target_classes": [0, "1"]}, "target_classes", (0, "1")),
+    ({"target_classes": [1, "1"]}, "target_classes", (1, "1")),
+    ({"attack": {}}, "attack", AttackSettings()),
+    ({"attack": {"preset": "small", "generations": 7}}, "attack", AttackSettings(population_size=100, generations=7)),
+    ({"attack": {"preset": None}}, "attack", AttackSettings()),
+]
+
+
+@pytest.fixture(scope="module")
+def validator():
+    schema = json.loads(schema_json())
+    kind = jsonschema.validators.validator_for(schema)
+    kind.check_schema(schema)
+    return kind(schema)
+
+
+@pytest.mark.parametrize(("values", "key", "expected"), FORMS)
+def test_short_forms_are_read_as_long_ones(values, key, expected):
+    job = Job.model_validate({**SHORT, **values})
+    assert getattr(job, key) == expected
+    assert parse_job(yaml.safe_dump({**SHORT, **values})) == job
+
+
+def test_a_data_set_is_named_by_its_name():
+    assert Job.model_validate(SHORT) == Job.model_validate({**SHORT, "dataset": {"name": "digits"}})
+
+
+@pytest.mark.parametrize(("values", "key", "expected"), FORMS)
+def test_the_json_schema_accepts_what_is_read(validator, values, key, expected):
+    del key, expected
+    assert list(validator.iter_errors({**SHORT, **values})) == []
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"unknown": 1},
+        {"name": "../x"},
+        {"name": ""},
+        {"name": 5},
+        {"k": 0},
+        {"k": []},
+        {"k": [0]},
+        {"k": {"low": 1}},
+        {"k": {"low": 0, "high": 2}},
+        {"classifiers": []},
+        {"classifiers": "../x"},
+        {"classifiers": [{"weights": "x"}]},
+        {"classifiers": [{"name": "a", "weigths": "x"}]},
+        {"backgrounds": []},
+        {"backgrounds": 5},
+        {"target_classes": []},
+        {"target_classes": 1.5},
+        {"replicates": 0},
+        {"attack": "de"},
+        {"attack": {"kind": "other"}},
+        {"attack": {"preset": "smal"}},
+        {"attack": {"population_size": 3}},
+        {"verification": {"threshold": 0}},
+        {"compute": {"device": "gpu"}},
+        {"cluster": {"actors": 0}},
+        {"output": ""},
+    ],
+    ids=str,
+)
+def test_the_json_schema_refuses_what_is_refused(validator, values):
+    with pytest.raises(ValidationError):
+        Job.model_validate({**SHORT, **values})
+    assert list(validator.iter_errors({**SHORT, **values}))
+
+
+def test_the_shipped_jobs_are_found():
+    assert len(JOBS) >= 5
+
+
+@pytest.mark.parametrize("path", JOBS, ids=lambda path: path.stem)
+def test_shipped_jobs_load_and_fit_the_json_schema(validator, path):
+    job = load_job(path)
+    assert job.name == path.stem
+    assert path.read_text("utf-8").startswith("# "), "a comment says what it is for"
+    assert list(validator.iter_errors(yaml.safe_load(path.read_text("utf-8")))) == []
+
+
+def test_the_json_schema_ends_with_a_newline_and_is_the_same_every_time():
+    assert schema_json() == schema_json()
+    assert schema_json().endswith("}\n")
+
+
+def models_in(model, seen=None):
+    seen = {} if seen is None else seen
+    if model.__name__ not in seen:
+        seen[model.__name__] = model
+        for field in model.model_fields.values():
+            queue = [field.annotation]
+            while queue:
+                part = queue.pop()
+                queue += getattr(part, "__args__", ())
+                if isinstance(part, type) and issubclass(part, BaseModel):
+                    models_in(part, seen)
+    return seen
+
+
+def test_every_key_is_described():
+    models = models_in(Job)
+    assert {"Job", "ClassifierSpec", "TrainingSettings", "KRange", "Compute", "DatasetSpec"} <= set(models)
+    bare = [
+        f"{name}.{key}" for name, model in models.items() for key, f in model.model_fields.items() if not f.description
+    ]
+    assert not bare
+
+
+def test_settings_cannot_be_changed_afterwards():
+    job = Job.model_validate(SHORT)
+    with pytest.raises(ValidationError, match="frozen"):
+        job.seed = 3
+    with pytest.raises(ValidationError, match="frozen"):
+        job.compute.threads = 3
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"seed": 1},
+        {"k": [5, 6]},
+        {"replicates": 2},
+        {"backgrounds": "white"},
+        {"target_classes": [0]},
+        {"attack": {"preset": "small"}},
+        {"verification": {"threshold": 0.5}},
+        {"compute": {"precision": "bfloat16"}},
+        {"classifiers": {"name": "mlp", "training": {"epochs": 1}}},
+        {"dataset": "mnist"},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_what_decides_results_is_part_of_the_identity(changes):
+    assert Job.model_validate({**SHORT, **changes}).identity() != Job.model_validate(SHORT).identity()
+
+
+def test_where_it_runs_is_no_part_of_the_identity():
+    moved = Job.model_validate({**SHORT, "name": "b", "output": "s3://bucket", "cluster": {"actors": 3}})
+    assert moved.identity() == Job.model_validate(SHORT).identity()
+
+
+def test_the_identity_is_plain_data():
+    identity = Job.model_validate(SHORT).identity()
+    assert json.loads(json.dumps(identity)) == identity
+
+
+def test_numbers_written_as_people_write_them_are_read():
+    job = parse_job(
+        "name: a\ndataset: digits\nk: 5\nclassifiers: {name: m, training: {learning_rate: 1e-3}}\nseed: '7'\n"
+    )
+    assert job.classifiers[0].training.learning_rate == 0.001
+    assert job.seed == 7
+
+
+def test_infinity_and_nan_are_refused_in_code_too():
+    for value in (float("inf"), float("nan")):
+        with pytest.raises(ValidationError):
+            Job.model_validate({**SHORT, "cluster": {"flush_seconds": value}})
+        with pytest.raises(ValidationError):
+            Job.model_validate({**SHORT, "classifiers": {"name": "a", "weights": "w", "mean": [value], "std": [1]}})
