@@ -12,7 +12,7 @@ from sfi_ray.attacks.base import Attack
 from sfi_ray.attacks.evolution import EvolutionAttack, StoppingSettings
 from sfi_ray.search import DifferentialEvolution, DifferentialEvolutionSettings
 
-#: Settings of differential evolution by name; the experiments of the paper and one for small machines.
+#: Settings of differential evolution by name; the experiments of the paper and two for small machines.
 DIFFERENTIAL_EVOLUTION_PRESETS: Mapping[str, Mapping[str, Any]] = {
     "paper": {"population_size": 500, "generations": 3000},  # Section 5.2, CIFAR-10
     "paper_architectures": {
@@ -23,6 +23,7 @@ DIFFERENTIAL_EVOLUTION_PRESETS: Mapping[str, Mapping[str, Any]] = {
     "paper_centipede": {"population_size": 1000, "generations": 30_000},  # Section 5.2, Figure 1
     "paper_defence": {"population_size": 500, "generations": 3000, "stop_confidence": 0.9},  # Section 5.7
     "small": {"population_size": 100, "generations": 100},
+    "medium": {"population_size": 100, "generations": 400},
 }
 
 

@@ -64,8 +64,8 @@ def parse_job(text: str, source: str = "job") -> Job:
     try:
         return Job.model_validate(values)
     except ValidationError as error:
-        problems = _relevant(error)
-        described = [_describe(problem, lines, source) for problem in problems[:_MAX_PROBLEMS]]
+        problems = sorted(_describe(problem, lines) for problem in _relevant(error))
+        described = [f"{source}:{line}: {message}" for line, message in problems[:_MAX_PROBLEMS]]
         if len(problems) > _MAX_PROBLEMS:
             described.append(f"{source}: and {len(problems) - _MAX_PROBLEMS:,} more like these")
         raise InputError("\n".join(described)) from error
@@ -155,7 +155,7 @@ def _lines(root: yaml.Node | None, source: str) -> dict[Path_, int]:
             inner = [(key.value, key, value) for key, value in node.value]
         elif isinstance(node, yaml.SequenceNode):
             inner = [(index, value, value) for index, value in enumerate(node.value)]
-        elif node is not None and node.tag == f"{_TAG}bool":
+        elif path and node is not None and node.tag == f"{_TAG}bool":
             # pydantic would take them for the numbers 1 and 0.
             line = node.start_mark.line + 1
             raise InputError(
@@ -176,9 +176,12 @@ def _relevant(error: ValidationError) -> list[Any]:
         known = by_place.get(place)
         if known is None or _rank(problem) > _rank(known):
             by_place[place] = problem
-    # A list counts as too short when its items were refused.
+    # A list counts as too short when its items were refused, and a misspelt key as missing.
     holders = {place[:n] for place in by_place for n in range(len(place))}
-    return [p for place, p in by_place.items() if not (p["type"] == "too_short" and place in holders)]
+    unknown = [place for place, problem in by_place.items() if problem["type"] == "extra_forbidden"]
+    misspelt = {(*place[:-1], *_near_keys(place)) for place in unknown}
+    consequences = {"too_short": holders, "missing": misspelt}
+    return [problem for place, problem in by_place.items() if place not in consequences.get(problem["type"], ())]
 
 
 def _is_union(location: Sequence[int | str]) -> bool:
@@ -187,27 +190,27 @@ def _is_union(location: Sequence[int | str]) -> bool:
 
 def _rank(problem: Any) -> tuple[bool, int, bool]:
     """Ranks a problem of a union's branch: a wrong type says least, a deep place says most."""
-    is_type = problem["type"].endswith(("_type", "literal_error"))
-    is_too_short = problem["type"] == "too_short"
-    return not is_type and not is_too_short, len(problem["loc"]), is_too_short
+    kind = problem["type"]
+    says_little = kind == "too_short" or kind.endswith(("_type", "literal_error"))
+    return not says_little, len(problem["loc"]), kind in ("too_short", "extra_forbidden")
 
 
-def _describe(problem: Any, lines: dict[Path_, int], source: str) -> str:
-    """Says in one line where a problem is, what it is, and how to mend it."""
+def _describe(problem: Any, lines: dict[Path_, int]) -> tuple[int, str]:
+    """Says on which line a problem is, and in one sentence or two what it is and how to mend it."""
     path, kind = _path_in_job(problem["loc"], lines), problem["type"]
     # What a short form leaves out has no line of its own.
     known = next((path[:n] for n in range(len(path), 0, -1) if path[:n] in lines), ())
     line = lines.get(known, 1)
     if kind == "extra_forbidden":
-        return f"{source}:{line}: unknown key '{_dotted(path)}'; {_nearest_key(path)}"
+        return line, f"unknown key '{_dotted(path)}'; {_nearest_key(path)}"
     if kind == "missing":
-        return f"{source}:{line}: key '{_dotted(path)}' is missing; add it{_meaning(path)}"
+        return line, f"key '{_dotted(path)}' is missing; add it{_meaning(path)}"
     if kind == "value_error":
         message = problem["msg"].removeprefix("Value error, ")
         message = message[:1].lower() + message[1:]
     else:
         message = f"{_what(problem, path)} (found {_shown(problem['input'])}){_meaning(path)}"
-    return f"{source}:{line}: {_dotted(known)}: {message}" if known else f"{source}:{line}: {message}"
+    return line, f"{_dotted(known)}: {message}" if known else message
 
 
 def _path_in_job(location: Sequence[int | str], lines: dict[Path_, int]) -> Path_:
@@ -257,16 +260,20 @@ def _what(problem: Any, path: Path_) -> str:
 
 def _nearest_key(path: Path_) -> str:
     """Says which key may have been meant."""
-    model, name = _model_at(path[:-1]), str(path[-1])[:100]
-    names = list(model.model_fields) if model else []
     for section in Job.model_fields:
         inner = _model_at((section,))
-        if inner and name in inner.model_fields:
-            return f"did you mean '{section}.{name}'?"
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+        if inner and path[-1] in inner.model_fields:
+            return f"did you mean '{section}.{path[-1]}'?"
+    near, model = _near_keys(path), _model_at(path[:-1])
     if near:
         return f"did you mean '{near[0]}'?"
-    return f"the keys here are {', '.join(names)}"
+    return f"the keys here are {', '.join(model.model_fields)}" if model else "remove it"
+
+
+def _near_keys(path: Path_) -> list[str]:
+    """Returns the key that is spelt most like the last of a path, if any is."""
+    model = _model_at(path[:-1])
+    return difflib.get_close_matches(str(path[-1])[:100], model.model_fields if model else (), n=1, cutoff=0.5)
 
 
 def _meaning(path: Path_) -> str:

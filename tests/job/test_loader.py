@@ -211,7 +211,7 @@ def test_a_missing_key_is_named(key):
     assert f"key '{key}' is missing; add it" in refusal(text)
 
 
-@pytest.mark.parametrize("text", ["", "~", "5", "job", "[a, b]", "- a\n- b", "# nothing", "---", "2020-01-01"])
+@pytest.mark.parametrize("text", ["", "~", "5", "job", "[a, b]", "- a\n- b", "# nothing", "---", "2020-01-01", "yes"])
 def test_what_is_no_mapping_is_refused(text):
     assert refusal(text) == "job.yaml:1: a job is a mapping of keys to values, such as 'name: my_run'"
 
@@ -220,6 +220,16 @@ def test_what_is_no_mapping_is_refused(text):
 def test_a_key_that_stands_twice_is_refused_where_it_stands_again(key):
     text = job_with("seed: 1") + f"'{key}': again\n"
     assert refusal(text) == f"job.yaml:6: key '{key}' stands twice; remove one"
+
+
+def test_a_misspelt_key_is_not_missing_too():
+    text = "nam: a\ndataset: {nam: digits}\nclassifiers: [{nme: a}]\nk: {lo: 1, high: 2}\n"
+    assert refusal(text).splitlines() == [
+        "job.yaml:1: unknown key 'nam'; did you mean 'name'?",
+        "job.yaml:2: unknown key 'dataset.nam'; did you mean 'name'?",
+        "job.yaml:3: unknown key 'classifiers[0].nme'; did you mean 'name'?",
+        "job.yaml:4: unknown key 'k.lo'; did you mean 'low'?",
+    ]
 
 
 def test_every_problem_is_told_once():
