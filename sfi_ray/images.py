@@ -65,7 +65,8 @@ def parse_background(text: str, channels: int) -> Background:
 def decode(genes: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
     """Turns genes into spots and 8-bit levels.
 
-    Positions are floored and clamped to the image, values are rounded to the nearest of 256 levels and clamped.
+    Positions are floored and clamped to the image, values are rounded to the nearest of 256 levels and clamped. Of
+    pixels on one spot the last one wins: all of them get its levels, so that they can be painted in any order.
 
     Args:
         genes: ``(M, K, G)``.
@@ -79,35 +80,47 @@ def decode(genes: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
     col = genes[..., 1].floor().clamp_(0, width - 1)
     spots = row.to(torch.int64).mul_(width).add_(col.to(torch.int64))
     levels = genes[..., 2:].mul(255.0).round_().clamp_(0.0, 255.0)
+    if spots.shape[1] > 1:
+        levels = levels.gather(1, _last_on_spot(spots).unsqueeze(-1).expand(-1, -1, levels.shape[-1]))
     return spots, levels
 
 
-def paint(spots: Tensor, levels: Tensor, backgrounds: Tensor, height: int, width: int) -> Tensor:
-    """Paints pixels on single-colour images; the later of two pixels on one spot wins.
+def _last_on_spot(spots: Tensor) -> Tensor:
+    """Returns for each pixel which pixel is the last one on its spot, ``(M, K)`` int64 both."""
+    k = spots.shape[1]
+    slots = torch.arange(k, device=spots.device)
+    # Sorted by spot and then by slot, the last pixel of a spot stands at the end of a run.
+    ordered = (spots * k + slots).sort(dim=1).values
+    order = ordered % k
+    ordered = ordered.div_(k, rounding_mode="floor")
+    is_end = torch.ones_like(ordered, dtype=torch.bool)
+    is_end[:, :-1] = ordered[:, 1:] != ordered[:, :-1]
+    ends = torch.where(is_end, slots, k).flip(1).cummin(dim=1).values.flip(1)
+    return torch.empty_like(spots).scatter_(1, order, order.gather(1, ends))
+
+
+def paint(
+    spots: Tensor, levels: Tensor, backgrounds: Tensor, height: int, width: int, out: Tensor | None = None
+) -> Tensor:
+    """Paints pixels on single-colour images.
 
     Args:
         spots: ``(M, K)`` int64, ``row * width + col``.
-        levels: ``(M, K, C)`` float32, in {0, ..., 255}.
+        levels: ``(M, K, C)`` float32, in {0, ..., 255}, the same for all pixels on one spot.
         backgrounds: ``(M, C)``, 8-bit values of any dtype.
         height: Rows of the images.
         width: Columns of the images.
+        out: Contiguous float32 memory for at least M images, ``(>= M, C, H, W)``; painted over.
 
     Returns:
-        Images in [0, 1], ``(M, C, H, W)`` float32.
+        Images in [0, 1], ``(M, C, H, W)`` float32; a view of `out` where that is given.
     """
-    count, k = spots.shape
-    channels = levels.shape[-1]
-    if k > 1:
-        # The largest slot on each spot is the last pixel painted there; every pixel of the spot takes its levels,
-        # so the order in which a device writes them cannot matter.
-        slots = torch.arange(k, dtype=torch.int32, device=spots.device).expand(count, k)
-        last = torch.zeros(count, height * width, dtype=torch.int32, device=spots.device)
-        last.scatter_reduce_(1, spots, slots, "amax")
-        winners = last.gather(1, spots).to(torch.int64)
-        levels = levels.gather(1, winners.unsqueeze(-1).expand(-1, -1, channels))
-    images = (backgrounds.to(torch.float32) / 255.0).unsqueeze(-1).repeat(1, 1, height * width)
-    images.scatter_(2, spots.unsqueeze(1).expand(-1, channels, -1), (levels / 255.0).transpose(1, 2))
-    return images.view(count, channels, height, width)
+    count, channels = backgrounds.shape
+    images = spots.new_empty((count, channels, height, width), dtype=torch.float32) if out is None else out[:count]
+    canvas = images.view(count, channels, height * width)
+    canvas.copy_((backgrounds.to(torch.float32) / 255.0).unsqueeze(-1))
+    canvas.scatter_(2, spots.unsqueeze(1).expand(-1, channels, -1), (levels / 255.0).transpose(1, 2))
+    return images
 
 
 def render(genes: Tensor, backgrounds: Tensor, height: int, width: int) -> Tensor:
@@ -144,7 +157,7 @@ def altered_pixels(
     values = levels.to(torch.int64)
     altered = []
     for row, colours, background in zip(spots.tolist(), values.tolist(), backgrounds, strict=True):
-        painted = {spot: tuple(value) for spot, value in zip(row, colours, strict=True)}  # the later pixel wins
+        painted = {spot: tuple(value) for spot, value in zip(row, colours, strict=True)}
         altered.append(
             tuple(
                 Pixel(spot // width, spot % width, value)

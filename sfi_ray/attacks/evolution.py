@@ -11,12 +11,13 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from sfi_ray.attacks.base import Tick, failed
 from sfi_ray.attacks.verify import Verdict, Verifier
-from sfi_ray.images import altered_pixels, render
+from sfi_ray.images import altered_pixels, decode, paint
 from sfi_ray.models import Classifier
 from sfi_ray.search import Entrants, Proposal, Searcher, SearchSpace
 from sfi_ray.types import Cell, Finding, Pixel, StopReason, TracePoint
@@ -200,7 +201,7 @@ class EvolutionAttack:
         if lane.best == -math.inf:
             return StopReason.FAILED
         goal = stopping.stop_confidence
-        if goal is not None and lane.best > lane.refused and math.exp(lane.best) >= _float32(goal):
+        if goal is not None and lane.best > lane.refused and _float32(math.exp(lane.best)) >= _float32(goal):
             return StopReason.FOOLED
         if lane.is_exhausted:
             return StopReason.BUDGET
@@ -211,7 +212,7 @@ class EvolutionAttack:
 
 def _float32(value: float | None) -> float:
     """Rounds a confidence to the precision that confidences are measured in."""
-    return float(torch.tensor(value, dtype=torch.float32))
+    return float(np.float32(value))
 
 
 def _follow(searcher: Searcher, lanes: Sequence[_Lane]) -> None:
@@ -245,10 +246,14 @@ def _classify(
         Log-probabilities, ``(M, num_classes)``.
     """
     _, height, width = classifier.input_shape
+    spots, levels = decode(proposal.genes, height, width)
+    backgrounds = backgrounds[proposal.owners]
+    # One piece of memory for all micro-batches: fresh pages cost more than painting them.
+    canvas = torch.empty(classifier.micro_batch, *classifier.input_shape, device=classifier.device)
     parts = []
-    for start in range(0, len(proposal.genes), classifier.micro_batch):
+    for start in range(0, len(spots), classifier.micro_batch):
         part = slice(start, start + classifier.micro_batch)
-        images = render(proposal.genes[part], backgrounds[proposal.owners[part]], height, width)
+        images = paint(spots[part], levels[part], backgrounds[part], height, width, out=canvas)
         parts.append(classifier.log_probs(images))
         yield Tick(len(images))
     return torch.cat(parts)

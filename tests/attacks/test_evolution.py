@@ -115,14 +115,28 @@ def test_a_goal_that_float32_rounds_up_is_met_by_what_rounds_to_it(toy_gray):
     assert (finding.stop_reason, finding.fooled) == (StopReason.FOOLED, True)
 
 
-def test_a_cell_without_progress_stalls():
+@pytest.fixture(scope="module")
+def blind():
+    """Every image belongs to both classes alike."""
+
     class Blind(torch.nn.Module):
         def forward(self, images):
             return images.new_zeros(len(images), 2)
 
-    classifier = Classifier(Blind(), name="blind", input_shape=(1, 4, 4), num_classes=2, micro_batch=16)
+    return Classifier(Blind(), name="blind", input_shape=(1, 4, 4), num_classes=2, micro_batch=16)
+
+
+def test_a_goal_is_met_by_what_the_stored_confidence_rounds_to(blind):
+    log_prob = torch.tensor(0.5).log().item()
+    assert math.exp(log_prob) < 0.5 == torch.tensor(log_prob).exp().item()
+    for goal in (0.5, math.nextafter(0.5, 1)):
+        for finding in search(differential_evolution(stop_confidence=goal), blind, make_cells(blind)):
+            assert (finding.confidence, finding.stop_reason) == (0.5, StopReason.FOOLED)
+
+
+def test_a_cell_without_progress_stalls(blind):
     attack = differential_evolution(generations=50, stall_generations=3)
-    for finding in search(attack, classifier, make_cells(classifier)):
+    for finding in search(attack, blind, make_cells(blind)):
         assert (finding.stop_reason, finding.generations) == (StopReason.STALLED, 4)
         assert finding.confidence == 0.5
 

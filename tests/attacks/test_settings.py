@@ -13,6 +13,7 @@ from sfi_ray.attacks import DIFFERENTIAL_EVOLUTION_PRESETS, AttackSettings
         ("paper_centipede", 1000, 30_000, None),  # Section 5.2, Figure 1
         ("paper_defence", 500, 3000, 0.9),  # Section 5.7
         ("small", 100, 100, None),
+        ("medium", 100, 400, None),
     ],
 )
 def test_presets_hold_the_papers_numbers(preset, population_size, generations, stop_confidence):

@@ -22,7 +22,6 @@ from sfi_ray.store.folder import RunFolder
         "k=5",
         ".hidden/_x",
         "relative",
-        "~",
         "file",
         "file%20",
         "memory",
@@ -34,9 +33,6 @@ def anywhere(request, tmp_path, monkeypatch):
         case "relative":
             monkeypatch.chdir(tmp_path)
             return RunFolder("runs/a b")
-        case "~":
-            monkeypatch.setenv("HOME", str(tmp_path))
-            return RunFolder("~/runs")
         case "file":
             return RunFolder(f"file://{tmp_path}/a b/")
         case "file%20":
@@ -93,9 +89,20 @@ def test_a_relative_folder_stays_where_it_was(tmp_path, monkeypatch):
 
 
 def test_local_places_are_local(tmp_path):
-    assert RunFolder(tmp_path).is_local
-    assert RunFolder(f"file://{tmp_path}").is_local
+    for location in (tmp_path, f"file://{tmp_path}", f"file://{tmp_path}/a b", f"file://{tmp_path}/a%20b"):
+        assert RunFolder(location).is_local
     assert not RunFolder("memory://x").is_local
+
+
+def test_a_tilde_is_the_users_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    RunFolder("~/runs").write("a", b"")
+    assert (tmp_path / "runs" / "a").exists()
+
+
+def test_a_uris_escapes_are_read(tmp_path):
+    RunFolder(f"file://{tmp_path}/a%20b").write("a", b"")
+    assert (tmp_path / "a b" / "a").exists()
 
 
 @pytest.mark.parametrize("name", ["../x", "/etc/passwd", "a/../../b", "a/..", "..", "results/../../x"])
