@@ -49,9 +49,8 @@ def parse_background(text: str, channels: int) -> Background:
         rgb = (int(name[1:3], 16), int(name[3:5], 16), int(name[5:7], 16))
     else:
         near = difflib.get_close_matches(name, NAMED_COLOURS, n=1)
-        hint = f"; did you mean '{near[0]}'?" if near else ""
-        known = ", ".join(NAMED_COLOURS)
-        raise InputError(f"unknown background '{text}'{hint} Use one of {known}, or '#rrggbb'.")
+        hint = f"did you mean '{near[0]}'? " if near else ""
+        raise InputError(f"unknown background '{text}'; {hint}Use one of {', '.join(NAMED_COLOURS)}, or '#rrggbb'")
     if channels == 3:
         return Background(name, rgb)
     if len(set(rgb)) > 1:

@@ -91,7 +91,8 @@ class Driver:
         tally: Counts, kept up to date.
         in_flight: Leases that a worker holds at most.
         retries: How often a lease is given out again.
-        record_failures: Writes the rows of cells that are given up.
+        record_failures: Writes rows for the cells of a lease that are given up, but for those that have one, and
+            returns how many it wrote.
     """
 
     def __init__(
@@ -103,7 +104,7 @@ class Driver:
         *,
         in_flight: int,
         retries: int,
-        record_failures: Callable[[Lease, list[Finding]], None],
+        record_failures: Callable[[Lease, list[Finding]], int],
     ) -> None:
         self._grid = grid
         self._backlog = backlog
@@ -211,9 +212,9 @@ class Driver:
             self._backlog.put_back(rest)
             return
         reason = f"given up after {rest.attempt} attempts: {error}"
-        self._record_failures(rest, [failed(cell, reason) for cell in self._grid.cells(rest.indices)])
+        findings = [failed(cell, reason) for cell in self._grid.cells(rest.indices)]
+        self.tally.failed += self._record_failures(rest, findings)
         self.tally.finished += len(opened.left)
-        self.tally.failed += len(opened.left)
 
 
 class _Rate:

@@ -23,7 +23,7 @@ from sfi_ray.models import Classifier, ClassifierPayload
 from sfi_ray.plan import choose_cells_per_shard, unit_of
 from sfi_ray.report import write_reports
 from sfi_ray.store.folder import RunFolder
-from sfi_ray.store.parts import FinishedCells, PartWriter, drop_failed
+from sfi_ray.store.parts import FinishedCells, PartWriter, committed_outcomes, drop_failed
 from sfi_ray.store.progress import RunState
 from sfi_ray.store.record import RunRecord, differences, make_grid, read_record, versions, write_record
 from sfi_ray.store.run import Run
@@ -238,11 +238,19 @@ class _FailureWriter:
         self._spec = spec
         self._folder = folder
 
-    def __call__(self, lease: Lease, findings: list[Finding]) -> None:
-        """Writes one row for each cell.
+    def __call__(self, lease: Lease, findings: list[Finding]) -> int:
+        """Writes one row for each cell that has none: its worker may have written some before it was lost.
+
+        Returns:
+            How many rows were written.
 
         Raises:
             StorageError: The rows cannot be written.
         """
-        writer = PartWriter(self._folder, lease.shard.start, lease.shard.stop)
-        writer.commit(findings, provenance_of(self._spec, lease.shard.classifier))
+        shard = lease.shard
+        known = committed_outcomes(self._folder, shard.start, shard.stop)
+        missing = [finding for finding in findings if finding.cell.index not in known]
+        if missing:
+            writer = PartWriter(self._folder, shard.start, shard.stop)
+            writer.commit(missing, provenance_of(self._spec, shard.classifier))
+        return len(missing)

@@ -204,8 +204,3 @@ class Job(_Settings):
 def schema_json() -> str:
     """Returns the JSON schema of a job, for editors that complete and check YAML."""
     return json.dumps(Job.model_json_schema(), indent=2) + "\n"
-
-
-def is_name(text: str) -> bool:
-    """Whether a text can name a run or a classifier."""
-    return re.fullmatch(_NAME_PATTERN, text) is not None

@@ -108,7 +108,7 @@ class RunStatus:
         evaluations: Images classified for the finished cells.
         progress: The driver's last sign of life, if there is one.
         state: ``running``, ``finished``, ``interrupted`` (asked to stop), ``stopped`` (by an error), or ``lost``: a
-            driver that ended without a word.
+            driver that ended without a word, or rows that were there once.
     """
 
     def __init__(self, run: Run) -> None:
@@ -129,11 +129,12 @@ class RunStatus:
     def _state(self) -> str:
         if self.is_complete:
             return RunState.FINISHED.value
-        if self.progress is None:
+        progress = self.progress
+        if progress is None or progress.state is RunState.FINISHED:
             return "lost"
-        if self.progress.state is RunState.RUNNING and not self.progress.is_alive:
+        if progress.state is RunState.RUNNING and not progress.is_alive:
             return "lost"
-        return self.progress.state.value
+        return progress.state.value
 
 
 def open_run(location: str | Path) -> Run:

@@ -102,6 +102,12 @@ class SimulatedExecutor:
 def make_driver(tmp_path, executor, grid, retries=3, in_flight=2, cells_per_shard=7, unit=1):
     finished = FinishedCells(RunFolder(tmp_path))
     failures = []
+
+    def record(lease, findings):
+        missing = [finding for finding in findings if finding.cell.index not in executor.rows]
+        failures.extend(missing)
+        return len(missing)
+
     driver = Driver(
         grid,
         Backlog(grid, finished, cells_per_shard, unit),
@@ -109,7 +115,7 @@ def make_driver(tmp_path, executor, grid, retries=3, in_flight=2, cells_per_shar
         Tally(num_cells=len(grid)),
         in_flight=in_flight,
         retries=retries,
-        record_failures=lambda lease, findings: failures.extend(findings),
+        record_failures=record,
     )
     return driver, failures
 
@@ -201,6 +207,24 @@ def test_a_shard_that_keeps_failing_is_given_up_and_the_run_goes_on(tmp_path, ki
     assert sum(lease.shard.start == 14 for _, lease in executor.history) == 3
 
 
+def test_cells_that_have_a_row_are_not_given_up(tmp_path):
+    def mishap(executor, worker, lease):
+        if lease.shard.start == 14:
+            if not lease.is_returned:  # written, never reported
+                executor.write(lease, [14, 15])
+            executor.lose(worker, "killed")
+            executor.join()
+            return True
+        return False
+
+    grid, executor = make_grid(), SimulatedExecutor(1, mishap)
+    driver, failures = make_driver(tmp_path, executor, grid, retries=0)
+    assert driver.run()
+    assert_every_cell_once(executor, failures, grid)
+    assert [finding.cell.index for finding in failures] == [16, 17, 18, 19, 20]
+    assert driver.tally.failed == 5
+
+
 def test_a_search_that_forgets_cells_is_tried_again_and_then_recorded(tmp_path):
     def mishap(executor, worker, lease):
         if lease.shard.start == 7 and executor.left[worker] == [13]:
@@ -264,7 +288,7 @@ def test_finished_cells_are_not_leased(tmp_path):
         Tally(num_cells=len(grid), finished=30),
         in_flight=2,
         retries=0,
-        record_failures=lambda lease, findings: None,
+        record_failures=lambda lease, findings: 0,
     )
     assert driver.run()
     assert sorted(executor.rows) == [*range(20, 50), *range(60, len(grid))]
