@@ -6,7 +6,6 @@ Only the first two decide a result; nothing of `ClusterSettings` enters a cell's
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
