@@ -20,7 +20,7 @@ _EVALUATIONS_A_SHARD = 1_000_000
 # Shards for each actor, so that one which is slow does not hold up the end; unless they would get so small that a
 # generation fills less than this part of the micro-batches it should.
 _SHARDS_AN_ACTOR = 16
-_LEAST_FILLING = 1 / 8
+_LEAST_FILLING = 1 / 16
 _MEASURE_SECONDS = 1.0
 _MAX_SHARD_CELLS = 100_000
 

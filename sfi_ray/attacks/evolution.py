@@ -23,7 +23,9 @@ from sfi_ray.search import Entrants, Proposal, Searcher, SearchSpace
 from sfi_ray.types import Cell, Finding, Pixel, StopReason, TracePoint
 
 # Micro-batches that one generation should fill, so that the last, partly filled one costs little.
-_MICRO_BATCHES_A_GENERATION = 32
+_MICRO_BATCHES_A_GENERATION = 64
+# Micro-batches that are painted in one go.
+_MICRO_BATCHES_A_CANVAS = 4
 # A trace keeps a point when the evaluations have grown by this factor since the point before.
 _TRACE_FACTOR = 2.0**0.25
 
@@ -240,7 +242,7 @@ def _entrants(cells: Sequence[Cell], device: torch.device) -> Entrants:
 def _classify(
     classifier: Classifier, proposal: Proposal, backgrounds: torch.Tensor
 ) -> Generator[Tick, None, torch.Tensor]:
-    """Paints and classifies candidates one micro-batch at a time, so that memory does not grow with them.
+    """Paints and classifies candidates a few micro-batches at a time, so that memory does not grow with them.
 
     Returns:
         Log-probabilities, ``(M, num_classes)``.
@@ -248,11 +250,12 @@ def _classify(
     _, height, width = classifier.input_shape
     spots, levels = decode(proposal.genes, height, width)
     backgrounds = backgrounds[proposal.owners]
-    # One piece of memory for all micro-batches: fresh pages cost more than painting them.
-    canvas = torch.empty(classifier.micro_batch, *classifier.input_shape, device=classifier.device)
+    # One piece of memory all the way: fresh pages cost more than painting them.
+    step = min(_MICRO_BATCHES_A_CANVAS * classifier.micro_batch, len(spots))
+    canvas = torch.empty(step, *classifier.input_shape, device=classifier.device)
     parts = []
-    for start in range(0, len(spots), classifier.micro_batch):
-        part = slice(start, start + classifier.micro_batch)
+    for start in range(0, len(spots), step):
+        part = slice(start, start + step)
         images = paint(spots[part], levels[part], backgrounds[part], height, width, out=canvas)
         parts.append(classifier.log_probs(images))
         yield Tick(len(images))
