@@ -135,13 +135,15 @@ class Driver:
         """
         deadline: float | None = None
         while self.tally.finished < self.tally.num_cells:
+            is_idle = not any(held.leases for held in self._held.values())
             if self._stopping.is_set():
                 if deadline is None:
                     deadline = time.monotonic() + _STOP_SECONDS
                     self._executor.stop()
-                is_idle = not any(held.leases for held in self._held.values())
                 if is_idle or time.monotonic() > deadline:
                     break
+            elif is_idle and self._held and not self._backlog.num_left:
+                break  # every shard came back, yet the counts do not add up: the data set is what counts
             for event in self._executor.poll(_POLL_SECONDS):
                 self._handle(event)
             if not self._stopping.is_set():
@@ -179,8 +181,10 @@ class Driver:
                     # Only the lease that was being searched can have brought its worker down.
                     self._return(opened, error, is_suspect=position == 0)
             case LeaseProgressed(worker, lease, report):
-                self._held[worker].leases[lease.shard].left.difference_update(report.committed)
-                self.tally.finished += len(report.committed)
+                left = self._held[worker].leases[lease.shard].left
+                newly = left.intersection(report.committed)
+                left -= newly
+                self.tally.finished += len(newly)
                 self.tally.fooled += report.fooled
                 self.tally.failed += report.failed
                 self.tally.evaluations += report.evaluations

@@ -106,10 +106,15 @@ class _Launch:
         make_grid(self._job, info, tuple(GridClassifier(spec.name, "") for spec in self._job.classifiers))
         provisioner = Provisioner(self._job, info, self._folder, self._classifiers, self._reporter, known)
         provisioner.check()
+        if known and not self._options.retry_failed and len(FinishedCells(self._folder)) == known.num_cells:
+            self._reporter.say(f"{known.num_cells:,} of {known.num_cells:,} cells are finished already")
+            return self._finish()
         with contextlib.closing(self._reporter), self._backend() as backend, self._folder.lock():
             if self._options.fresh:
                 for name in _OWN_FILES:
                     self._folder.delete(name)
+            elif read_record(self._folder) != known:
+                raise InputError(f"another launch has written to '{self._folder.location}' a moment ago; launch again")
             device = backend.device(known.device if known else self._job.compute.device)
             provided = provisioner.provide(device, backend.trainer)
             payloads = {p.record.name: p.payload for p in provided}
@@ -179,8 +184,7 @@ class _Launch:
                     record_failures=_FailureWriter(spec, self._folder),
                 )
                 self._drive(driver)
-        self._finish(tally)
-        return Run(self._folder.location)
+        return self._finish()
 
     def _drive(self, driver: Driver) -> None:
         heartbeat = Heartbeat(self._folder, driver.tally, self._reporter)
@@ -200,11 +204,12 @@ class _Launch:
             with contextlib.suppress(OSError):
                 heartbeat.write(state)
 
-    def _finish(self, tally: Tally) -> None:
+    def _finish(self) -> Run:
+        """Draws tables and pictures of what there is."""
         self._reporter.close()
-        if tally.finished:
-            run = Run(self._folder.location)
-            write_reports(run.dataset, write=lambda name, content: self._folder.write(f"report/{name}", content))
+        run = Run(self._folder.location)
+        write_reports(run.dataset, write=lambda name, content: self._folder.write(f"report/{name}", content))
+        return run
 
 
 def _spec(job: Job, record: RunRecord, grid: Grid, folder: RunFolder) -> RunSpec:

@@ -138,6 +138,7 @@ class Provisioner:
         for spec in self._job.classifiers:
             if spec.name in self._given:
                 self._check_given(self._given[spec.name])
+                self._require_same(spec, self._given[spec.name])
             elif spec.weights is not None and spec.name not in self._known:
                 self._from_weights(spec)
             elif self._was_given(spec):
@@ -172,12 +173,7 @@ class Provisioner:
         else:
             classifier, card = self._trained(spec, device, trainer)
         if known:
-            if classifier.fingerprint != known.fingerprint:
-                raise InputError(
-                    f"classifier '{spec.name}' is not the one that '{self._folder.location}' was launched with "
-                    f"(fingerprint {classifier.fingerprint}, then {known.fingerprint}); "
-                    "give the job another name, or throw that run away with --fresh"
-                )
+            self._require_same(spec, classifier)
             return Provided(classifier.to_payload(), known)
         if spec.name not in self._given:
             self._copy_into_run(spec, classifier, card)
@@ -192,6 +188,15 @@ class Provisioner:
             test_confidence=card.test_confidence if card else None,
         )
         return Provided(classifier.to_payload(), record)
+
+    def _require_same(self, spec: ClassifierSpec, classifier: Classifier) -> None:
+        known = self._known.get(spec.name)
+        if known and classifier.fingerprint != known.fingerprint:
+            raise InputError(
+                f"classifier '{spec.name}' is not the one that '{self._folder.location}' was launched with "
+                f"(fingerprint {classifier.fingerprint}, then {known.fingerprint}); "
+                "give the job another name, or throw that run away with --fresh"
+            )
 
     def _was_given(self, spec: ClassifierSpec) -> bool:
         known = self._known.get(spec.name)

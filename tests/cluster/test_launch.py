@@ -100,6 +100,12 @@ def test_launching_a_finished_run_again_changes_nothing(tmp_path):
     assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "test/results").iterdir()} == before
 
 
+def test_a_finished_run_needs_no_cluster(tmp_path):
+    expected = outcome(go(make_job(tmp_path)))
+    run = launch(make_job(tmp_path), classifiers={"toy": make_classifier()}, address="127.0.0.1:1")
+    assert outcome(run).equals(expected)
+
+
 def test_a_changed_job_is_refused_with_the_difference(tmp_path):
     go(make_job(tmp_path))
     with pytest.raises(InputError, match=r"(?s)attack\.generations: 8 -> 9.*--fresh"):
