@@ -222,43 +222,82 @@ def status(run: RunLocation) -> None:
 
 @app.command()
 def train(
-    architecture: Annotated[
-        str, typer.Argument(help="Network of the zoo: mlp, cnn_mp or cnn_none.", show_default=False)
+    network: Annotated[
+        str,
+        typer.Argument(
+            help="Network of the zoo: mlp, cnn_mp or cnn_none; with --job, name of one of its classifiers.",
+            show_default=False,
+        ),
     ],
-    dataset: Annotated[str, typer.Argument(help="Name of the data set, such as digits or mnist.", show_default=False)],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for weights.safetensors and card.json.")],
+    dataset: Annotated[
+        str | None,
+        typer.Argument(help="Name of the data set, such as digits or mnist; not with --job.", show_default=False),
+    ] = None,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for weights.safetensors and card.json.", show_default=False)
+    ] = ...,  # type: ignore[assignment]
+    job: Annotated[
+        Path | None,
+        typer.Option(help="Job file that gives the data set and the settings. By default none.", show_default=False),
+    ] = None,
     path: Annotated[
         str | None,
         typer.Option(
-            help="Folder of the data set's parquet files. By default it is looked for by name.",
-            show_default=False,
+            help="Folder of the data set's parquet files. By default it is looked for by name.", show_default=False
         ),
     ] = None,
     epochs: Annotated[
         int | None,
         typer.Option(help="Passes over the training images. By default enough for the data set.", show_default=False),
     ] = None,
-    learning_rate: Annotated[float, typer.Option(help="Learning rate of Adam.")] = 1e-3,
-    batch_size: Annotated[int, typer.Option(help="Images of one optimiser step.")] = 128,
-    seed: Annotated[int, typer.Option(help="Seed of the weights, the order of images, and dropout.")] = 0,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="Learning rate of Adam. By default 0.001.", show_default=False)
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Images of one optimiser step. By default 128.", show_default=False)
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(help="Seed of weights, order of images, and dropout. By default 0.", show_default=False),
+    ] = None,
 ) -> None:
-    """Train a classifier and store its weights with a card: data set, accuracy, settings and fingerprint."""
+    """Train a classifier and store its weights with a card: data set, accuracy, settings and fingerprint.
+
+    With --job, the options given here go before what the job says. A network that was trained before, from the same
+    settings and data, is taken from the cache.
+    """
     from pydantic import ValidationError
 
     from sfi_ray.cluster.console import ConsoleReporter
     from sfi_ray.cluster.provision import train_and_save
     from sfi_ray.data import DatasetSpec
+    from sfi_ray.job import load_job
     from sfi_ray.models import TrainingSettings
 
+    if (job is None) == (dataset is None) or (job and path):
+        raise typer.BadParameter("give a data set (with or without --path), or --job, and not both")
+    given = {"epochs": epochs, "learning_rate": learning_rate, "batch_size": batch_size, "seed": seed}
     with _explaining():
+        said: dict[str, object] = {}
+        architecture = network
         try:
-            settings = TrainingSettings(epochs=epochs, learning_rate=learning_rate, batch_size=batch_size, seed=seed)
-            spec = DatasetSpec(name=dataset, path=path)
+            if job:
+                loaded = load_job(job)
+                by_name = {spec.name: spec for spec in loaded.classifiers}
+                if network not in by_name:
+                    names = ", ".join(by_name)
+                    raise typer.BadParameter(f"the job has no classifier '{network}', only {names}")
+                spec, said = loaded.dataset, by_name[network].training.model_dump()
+                architecture = by_name[network].network
+            else:
+                spec = DatasetSpec(name=str(dataset), path=path)
+            settings = TrainingSettings.model_validate(
+                said | {key: value for key, value in given.items() if value is not None}
+            )
         except ValidationError as error:
             first = error.errors()[0]
             raise typer.BadParameter(first["msg"], param_hint=str(first["loc"][0])) from error
-        reporter = ConsoleReporter()
-        with contextlib.closing(reporter):
+        with contextlib.closing(ConsoleReporter()) as reporter:
             card = train_and_save(architecture, spec, settings, output, reporter)
     typer.echo(f"{architecture} on {card.dataset}: held-out accuracy {card.test_accuracy:.1%}")
     typer.echo(f"weights: {output / 'weights.safetensors'}")

@@ -18,7 +18,7 @@ import torch
 from safetensors import SafetensorError
 
 from sfi_ray.cluster.reporter import Reporter
-from sfi_ray.data import DatasetInfo, DatasetSpec, dataset_fingerprint, load_dataset
+from sfi_ray.data import DatasetInfo, DatasetSpec, dataset_fingerprint, dataset_info, load_dataset
 from sfi_ray.errors import InputError
 from sfi_ray.job import ClassifierSpec, Job
 from sfi_ray.models import (
@@ -66,10 +66,57 @@ def train_here(
     return train_classifier(architecture, load_dataset(dataset), settings, device, on_epoch)
 
 
+def train_once(
+    architecture: str,
+    dataset: DatasetSpec,
+    settings: TrainingSettings,
+    *,
+    name: str,
+    device: str,
+    trainer: Trainer,
+    reporter: Reporter,
+) -> tuple[ModelCard, Path]:
+    """Trains a network, unless the cache has it from the same settings and data.
+
+    Args:
+        architecture: Network of the zoo.
+        dataset: What to train on.
+        settings: How to train.
+        name: What the reporter calls it.
+        device: Kind of device.
+        trainer: Trains it where it is not in the cache.
+        reporter: Hears of every epoch.
+
+    Returns:
+        The card, and the folder of the cache that holds weights and card.
+
+    Raises:
+        InputError: The network or the data set does not exist, or the data set has no images.
+        StorageError: The cache cannot be written.
+    """
+    info = dataset_info(dataset)
+    content = f"{info.name} {dataset_fingerprint(dataset)}"
+    key = training_key(architecture, content, info.shape, info.num_classes, settings)
+    folder = cache_folder() / "models" / f"{info.name}-{architecture}-{key}".replace("/", "_")
+    if (folder / "card.json").exists():
+        card = read_card(folder)
+        reporter.say(f"{name}: trained before, held-out accuracy {card.test_accuracy:.1%}")
+        return card, folder
+    trained = trainer(
+        architecture,
+        dataset,
+        settings,
+        device,
+        lambda record: reporter.trained(name, record.epoch, record.epochs, record.test_accuracy),
+    )
+    save_weights(trained.module, folder, trained.card)
+    return trained.card, folder
+
+
 def train_and_save(
     architecture: str, dataset: DatasetSpec, settings: TrainingSettings, folder: Path, reporter: Reporter
 ) -> ModelCard:
-    """Trains in this process and stores weights and card.
+    """Trains in this process, unless the cache has the network, and stores weights and card.
 
     Args:
         architecture: Network of the zoo.
@@ -82,10 +129,15 @@ def train_and_save(
         InputError: The network or the data set does not exist.
         StorageError: The folder cannot be written.
     """
+    info = dataset_info(dataset)
+    module = build(architecture, input_shape=info.shape, num_classes=info.num_classes)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    trained = train_here(architecture, dataset, settings, device, _telling(reporter, architecture))
-    save_weights(trained.module, folder, trained.card)
-    return trained.card
+    card, cached = train_once(
+        architecture, dataset, settings, name=architecture, device=device, trainer=train_here, reporter=reporter
+    )
+    load_into(module, read_state_dict(cached / "weights.safetensors"), str(cached))
+    save_weights(module, folder, card)
+    return card
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,23 +292,17 @@ class Provisioner:
         return self._classifier(spec, state, f"{self._folder.location}/{name}", known.mean, known.std)
 
     def _trained(self, spec: ClassifierSpec, device: str, trainer: Trainer) -> tuple[Classifier, ModelCard]:
-        info = self._info
-        content = f"{info.name} {dataset_fingerprint(self._job.dataset)}"
-        key = training_key(spec.network, content, info.shape, info.num_classes, spec.training)
-        folder = cache_folder() / "models" / f"{self._info.name}-{spec.network}-{key}".replace("/", "_")
-        if (folder / "card.json").exists():
-            card = read_card(folder)
-            state = read_state_dict(folder / "weights.safetensors")
-            accuracy = f"{card.test_accuracy:.1%}"
-            self._reporter.say(f"{spec.name}: trained before, held-out accuracy {accuracy}")
-        else:
-            trained = trainer(
-                spec.network, self._job.dataset, spec.training, device, _telling(self._reporter, spec.name)
-            )
-            card, state = trained.card, trained.module.state_dict()
-            save_weights(trained.module, folder, card)
-        classifier = self._classifier(spec, state, str(folder), card.mean, card.std)
-        return classifier, card
+        card, folder = train_once(
+            spec.network,
+            self._job.dataset,
+            spec.training,
+            name=spec.name,
+            device=device,
+            trainer=trainer,
+            reporter=self._reporter,
+        )
+        state = read_state_dict(folder / "weights.safetensors")
+        return self._classifier(spec, state, str(folder), card.mean, card.std), card
 
     def _copy_into_run(self, spec: ClassifierSpec, classifier: Classifier, card: ModelCard | None) -> None:
         state = {key: tensor.cpu().contiguous().clone() for key, tensor in classifier.module.state_dict().items()}
@@ -273,7 +319,3 @@ def cache_folder() -> Path:
 
 def _weights_name(classifier: str) -> str:
     return f"models/{classifier}.safetensors"
-
-
-def _telling(reporter: Reporter, name: str) -> OnEpoch:
-    return lambda record: reporter.trained(name, record.epoch, record.epochs, record.test_accuracy)

@@ -87,6 +87,36 @@ def test_train_stores_weights_that_a_job_can_use():
     assert json.loads(Path("mine/card.json").read_text())["test_accuracy"] > 0.5
 
 
+def test_train_takes_its_settings_from_a_job_and_the_job_reuses_the_network():
+    done = call("train", "mlp", "--job", write(), "--output", "mine")
+    assert done.exit_code == 0, done.output
+    assert read_card("mine").settings.epochs == 1
+    again = call("train", "mlp", "--job", "job.yaml", "--output", "other", "--epochs", "2")
+    assert read_card("other").settings.epochs == 2, again.output
+    launched = call("launch", "job.yaml", "--in-process")
+    assert "mlp: trained before" in launched.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["mlp"],
+        ["mlp", "digits", "--job", "job.yaml"],
+        ["cnn_mp", "--job", "job.yaml"],
+        ["mlp", "digits", "--epochs", "0"],
+        ["mlp", "digitz"],
+        ["mpl", "digits"],
+        ["mlp", "--job", "none.yaml"],
+    ],
+)
+def test_train_refuses_what_it_cannot_do(arguments):
+    write()
+    done = call("train", *arguments, "--output", "mine")
+    assert done.exit_code == 2
+    assert done.stderr
+    assert not Path("mine").exists()
+
+
 def test_schema_is_json():
     done = call("schema")
     assert done.exit_code == 0
