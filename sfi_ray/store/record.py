@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib.metadata
 import json
 import platform
@@ -120,8 +121,6 @@ def _target_indices(job: Job, info: DatasetInfo) -> list[int]:
 
 
 def _nearest(name: str, info: DatasetInfo) -> str:
-    import difflib
-
     near = difflib.get_close_matches(name, info.class_names, n=1)
     if near:
         return f"; did you mean '{near[0]}'?"
