@@ -106,10 +106,6 @@ class Grid:
                 seed=derive_seed(self.seed, cell_id),
             )
 
-    def classifier_index(self, index: int) -> int:
-        """Returns which classifier the cell with this ordinal attacks."""
-        return index // self.cells_per_classifier
-
     def _hash_of(self, classifier: GridClassifier, background: Background, k: int, replicate: int) -> Any:
         """Hashes everything but the target class, in a form that no two different cells share."""
         described = {

@@ -73,7 +73,7 @@ def test_cells_are_those_of_nested_loops(grid):
     assert max(cell.k for cell in cells) <= grid.max_k
     assert len({(c.classifier, c.background, None if k_is_drawn else c.k) for c in cells}) == grid.num_groups
     names = [classifier.name for classifier in grid.classifiers]
-    assert [names[grid.classifier_index(cell.index)] for cell in cells] == [cell.classifier for cell in cells]
+    assert [names[cell.index // grid.cells_per_classifier] for cell in cells] == [cell.classifier for cell in cells]
 
 
 @settings(deadline=None)

@@ -51,7 +51,6 @@ class Tally:
         evaluations_per_second: Lately.
         workers: Workers alive.
         retries: Leases that were given out again.
-        errors: The last few things that went wrong.
     """
 
     num_cells: int
@@ -62,7 +61,6 @@ class Tally:
     evaluations_per_second: float = 0.0
     workers: int = 0
     retries: int = 0
-    errors: deque[str] = field(default_factory=lambda: deque(maxlen=20))
 
 
 @dataclass(slots=True)
@@ -175,7 +173,6 @@ class Driver:
                 self._held[worker] = _Held()
             case WorkerLost(worker, error):
                 held = self._held.pop(worker, _Held())
-                self.tally.errors.append(f"{worker}: {error}")
                 logger.warning("lost %s: %s", worker, error)
                 for position, opened in enumerate(held.leases.values()):
                     # Only the lease that was being searched can have brought its worker down.
@@ -194,7 +191,6 @@ class Driver:
                 if isinstance(error, USER_FACING_ERRORS):
                     raise error
                 reason = f"{type(error).__name__}: {error}"
-                self.tally.errors.append(f"cells {lease.shard.start} to {lease.shard.stop - 1}: {reason}")
                 logger.warning("cells %d to %d failed: %s", lease.shard.start, lease.shard.stop - 1, reason)
                 self._release(worker, lease, reason)
         self.tally.workers = len(self._held)

@@ -36,6 +36,7 @@ from sfi_ray.models import (
     save_weights,
     train_classifier,
     training_key,
+    weights_bytes,
 )
 from sfi_ray.store.folder import RunFolder
 from sfi_ray.store.record import ClassifierRecord, RunRecord
@@ -305,8 +306,7 @@ class Provisioner:
         return self._classifier(spec, state, str(folder), card.mean, card.std), card
 
     def _copy_into_run(self, spec: ClassifierSpec, classifier: Classifier, card: ModelCard | None) -> None:
-        state = {key: tensor.cpu().contiguous().clone() for key, tensor in classifier.module.state_dict().items()}
-        self._folder.write(_weights_name(spec.name), safetensors.torch.save(state))
+        self._folder.write(_weights_name(spec.name), weights_bytes(classifier.module))
         if card:
             self._folder.write(f"models/{spec.name}.json", card.model_dump_json(indent=2).encode())
 
