@@ -28,6 +28,19 @@ class GridClassifier:
     fingerprint: str
 
 
+@dataclass(frozen=True, slots=True)
+class GridImage:
+    """A natural image as the grid knows it.
+
+    Attributes:
+        target_class: Index of its class.
+        digest: Hash of its pixels.
+    """
+
+    target_class: int
+    digest: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grid:
     """The cells of a job.
@@ -41,6 +54,8 @@ class Grid:
         replicates: Repetitions of every cell.
         seed: The job's seed.
         method: Everything else that decides an outcome: attack and its settings, precision, image size.
+        images: Natural images to imitate. Where there are some, they take the place of the target classes on the
+            grid's last axis; the class of each is one of `target_classes`.
     """
 
     classifiers: tuple[GridClassifier, ...]
@@ -51,6 +66,7 @@ class Grid:
     replicates: int
     seed: int
     method: dict[str, Any]
+    images: tuple[GridImage, ...] = ()
 
     def __len__(self) -> int:
         return len(self.classifiers) * self.cells_per_classifier
@@ -66,9 +82,14 @@ class Grid:
         return len(self.classifiers) * len(self.backgrounds) * self.num_ks
 
     @property
+    def num_targets(self) -> int:
+        """Points of the last axis: natural images where there are some, else target classes."""
+        return len(self.images) or len(self.target_classes)
+
+    @property
     def cells_per_classifier(self) -> int:
         """Cells of each classifier; they are contiguous."""
-        return len(self.backgrounds) * self.num_ks * self.replicates * len(self.target_classes)
+        return len(self.backgrounds) * self.num_ks * self.replicates * self.num_targets
 
     @property
     def max_k(self) -> int:
@@ -78,21 +99,25 @@ class Grid:
     def cells(self, indices: Sequence[int] | range) -> Iterator[Cell]:
         """Yields the cells with these ordinals, in this order."""
         prefix: tuple[tuple[int, int, int], Any] | None = None
+        names = dict(self.target_classes)
         for index in indices:
-            rest, target = divmod(index, len(self.target_classes))
+            rest, target = divmod(index, self.num_targets)
             rest, replicate = divmod(rest, self.replicates)
             group = rest
             rest, k_index = divmod(rest, self.num_ks)
             classifier_index, background_index = divmod(rest, len(self.backgrounds))
             classifier = self.classifiers[classifier_index]
             background = self.backgrounds[background_index]
-            target_class, target_name = self.target_classes[target]
+            image = self.images[target] if self.images else None
+            target_class = image.target_class if image else self.target_classes[target][0]
             k = self._draw_k(background, target_class, replicate) if self.ks is None else self.ks[k_index]
             key = (group, k, replicate)
             if prefix is None or prefix[0] != key:
                 prefix = key, self._hash_of(classifier, background, k, replicate)
             digest = prefix[1].copy()
             digest.update(target_class.to_bytes(4, "little"))
+            if image:
+                digest.update(image.digest.encode())
             cell_id = digest.hexdigest()[:32]
             yield Cell(
                 index=index,
@@ -100,10 +125,11 @@ class Grid:
                 classifier=classifier.name,
                 background=background,
                 target_class=target_class,
-                target_name=target_name,
+                target_name=names[target_class],
                 k=k,
                 replicate=replicate,
                 seed=derive_seed(self.seed, cell_id),
+                image=target if image else None,
             )
 
     def _hash_of(self, classifier: GridClassifier, background: Background, k: int, replicate: int) -> Any:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from sfi_ray.attacks import Attack, EvolutionAttack
+from sfi_ray.attacks import Attack
 from sfi_ray.data import DatasetInfo
 from sfi_ray.grid import Grid, num_shards
 from sfi_ray.job import Job
@@ -27,7 +27,7 @@ _MAX_SHARD_CELLS = 100_000
 
 def unit_of(grid: Grid, attack: Attack) -> int:
     """Returns how many neighbouring cells must not be parted."""
-    return len(grid.target_classes) if attack.shares_classes else 1
+    return grid.num_targets if attack.shares_classes else 1
 
 
 def choose_cells_per_shard(
@@ -45,7 +45,7 @@ def choose_cells_per_shard(
     unit = unit_of(grid, attack)
     if wanted is not None:
         return max(wanted, unit)
-    lanes = attack.num_lanes(micro_batch) if isinstance(attack, EvolutionAttack) else 1
+    lanes = attack.num_lanes(micro_batch)
     filling = max(2 * lanes, math.ceil(_EVALUATIONS_A_SHARD / attack.max_evaluations))
     small = max(1, math.ceil(len(grid) / (_SHARDS_AN_ACTOR * num_actors)), math.ceil(lanes * _LEAST_FILLING))
     fair = min(small, math.ceil(len(grid) / num_actors))
@@ -109,9 +109,8 @@ def make_plan(job: Job, info: DatasetInfo, grid: Grid) -> Plan:
         rates[spec.name] = forward_rate(classifier, job.compute.threads)
         footprints.append(_footprint(classifier))
     per_classifier = grid.cells_per_classifier * attack.max_evaluations
-    lanes = attack.num_lanes(micro_batch) if isinstance(attack, EvolutionAttack) else 1
-    # Population, trials, donors' genes and what mutation makes of them.
-    candidate_bytes = 6 * 4 * lanes * job.attack.population_size * grid.max_k * (2 + info.channels)
+    lanes = attack.num_lanes(micro_batch)
+    candidate_bytes = lanes * attack.lane_bytes(info.shape, grid.max_k)
     per_shard = choose_cells_per_shard(grid, attack, num_actors, micro_batch, job.cluster.cells_per_shard)
     return Plan(
         num_cells=len(grid),

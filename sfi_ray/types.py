@@ -42,6 +42,7 @@ class Cell:
         k: Number of pixels that may be altered.
         replicate: Ordinal of the repetition, from 0.
         seed: Seed of every random draw made for this cell, in [0, 2**63).
+        image: Ordinal of the natural image to imitate among those of the run; None when a class is the target.
     """
 
     index: int
@@ -53,6 +54,7 @@ class Cell:
     k: int
     replicate: int
     seed: int
+    image: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

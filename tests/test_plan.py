@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sfi_ray.plan
-from sfi_ray.attacks import AttackSettings
+from sfi_ray.attacks import DifferentialEvolutionAttackSettings
 from sfi_ray.data import DatasetInfo
 from sfi_ray.errors import InputError
 from sfi_ray.grid import Grid, GridClassifier, num_shards
@@ -48,7 +48,7 @@ def sharing(shares_classes):
 )
 def test_shards_are_enough_for_the_actors_and_fill_a_device(replicates, num_actors, micro_batch, generations, shares):
     grid = make_grid_of(replicates)
-    attack = AttackSettings(population_size=100, generations=generations).build()
+    attack = DifferentialEvolutionAttackSettings(population_size=100, generations=generations).build()
     attack.shares_classes = shares
     size = choose_cells_per_shard(grid, attack, num_actors, micro_batch)
     unit = unit_of(grid, attack)
@@ -63,7 +63,7 @@ def test_shards_are_enough_for_the_actors_and_fill_a_device(replicates, num_acto
 
 def test_what_the_job_says_goes_unless_it_would_part_a_unit():
     grid = make_grid_of(100)
-    attack = AttackSettings().build()
+    attack = DifferentialEvolutionAttackSettings().build()
     assert choose_cells_per_shard(grid, attack, 4, 128, wanted=3) == 3
     assert choose_cells_per_shard(grid, sharing(True), 4, 128, wanted=3) == 10
     assert choose_cells_per_shard(grid, sharing(True), 4, 128, wanted=25) == 25

@@ -1,12 +1,15 @@
 """Attacks turn cells into findings with a classifier."""
 
-from sfi_ray.attacks.base import Attack, Tick, failed
+from sfi_ray.attacks.base import Attack, Surroundings, Tick, failed
 from sfi_ray.attacks.evolution import EvolutionAttack, StoppingSettings
 from sfi_ray.attacks.settings import (
     DIFFERENTIAL_EVOLUTION_PRESETS,
     AttackSettings,
     DifferentialEvolutionAttackSettings,
+    NevergradAttackSettings,
+    read_attack_settings,
 )
+from sfi_ray.attacks.snapshot import Keeper, Snapshot
 from sfi_ray.attacks.verify import Verdict, Verifier, check_pixels
 
 __all__ = [
@@ -15,10 +18,15 @@ __all__ = [
     "AttackSettings",
     "DifferentialEvolutionAttackSettings",
     "EvolutionAttack",
+    "Keeper",
+    "NevergradAttackSettings",
+    "Snapshot",
     "StoppingSettings",
+    "Surroundings",
     "Tick",
     "Verdict",
     "Verifier",
     "check_pixels",
     "failed",
+    "read_attack_settings",
 ]

@@ -6,6 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from torch import Tensor
+
+from sfi_ray.attacks.snapshot import Keeper
 from sfi_ray.models import Classifier
 from sfi_ray.types import Cell, Finding, StopReason
 
@@ -21,6 +24,20 @@ class Tick:
     evaluations: int
 
 
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What an attack finds where it runs, besides the classifier.
+
+    Attributes:
+        images: Natural images to imitate, 8 bit, ``(N, C, H, W)`` uint8; `Cell.image` is an ordinal among them. None
+            where the cells have none.
+        keeper: Keeps what a long search has reached; None where nobody does.
+    """
+
+    images: Tensor | None = None
+    keeper: Keeper | None = None
+
+
 class Attack(Protocol):
     """A way to search cells of one classifier."""
 
@@ -29,7 +46,26 @@ class Attack(Protocol):
     #: Whether the classes of one background, k and replicate are searched together and must not be parted.
     shares_classes: bool
 
-    def search(self, classifier: Classifier, cells: Sequence[Cell], threshold: float) -> Iterator[Tick | Finding]:
+    def num_lanes(self, micro_batch: int) -> int:
+        """Returns how many cells are searched at once for a classifier's micro-batch."""
+        ...
+
+    def lane_bytes(self, input_shape: tuple[int, int, int], k: int) -> int:
+        """Returns about how much memory a cell takes while it is searched, in bytes, forward passes not counted.
+
+        Args:
+            input_shape: ``(C, H, W)`` of an image.
+            k: Pixels that may be altered.
+        """
+        ...
+
+    def search(
+        self,
+        classifier: Classifier,
+        cells: Sequence[Cell],
+        threshold: float,
+        surroundings: Surroundings = Surroundings(),
+    ) -> Iterator[Tick | Finding]:
         """Searches cells, yielding each finding as soon as it is certain and ticks in between.
 
         The generator may be closed at any point; what was yielded is final.
@@ -38,6 +74,7 @@ class Attack(Protocol):
             classifier: The attacked classifier.
             cells: Cells of this classifier, in any order.
             threshold: Confidence from which a cell counts as fooled, in (0, 1].
+            surroundings: What the attack finds where it runs.
         """
         ...
 

@@ -8,14 +8,16 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
 import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
-from sfi_ray.attacks.base import Tick, failed
+from sfi_ray.attacks.base import Surroundings, Tick, failed
+from sfi_ray.attacks.snapshot import Keeper, Snapshot
 from sfi_ray.attacks.verify import Verdict, Verifier
 from sfi_ray.images import altered_pixels, decode, paint
 from sfi_ray.models import Classifier
@@ -68,6 +70,22 @@ class _Lane:
             self.improved_at = generation
         if not self.trace or evaluations >= self.trace[-1].evaluations * _TRACE_FACTOR:
             self._note()
+
+    def notes(self) -> dict[str, Any]:
+        """Returns what a snapshot has to hold besides the searcher's state."""
+        return {
+            "best": self.best,
+            "improved_at": self.improved_at,
+            "refused": self.refused,
+            "seconds": self.seconds,
+            "trace": [[point.evaluations, point.confidence] for point in self.trace],
+        }
+
+    @classmethod
+    def from_notes(cls, cell: Cell, notes: Mapping[str, Any]) -> Self:
+        """Restores a lane from a snapshot."""
+        trace = [TracePoint(evaluations, confidence) for evaluations, confidence in notes["trace"]]
+        return cls(cell, notes["best"], notes["improved_at"], notes["refused"], notes["seconds"], trace)
 
     def _note(self) -> None:
         if self.best > -math.inf:
@@ -130,21 +148,33 @@ class EvolutionAttack:
         """Cells searched at once for a classifier's micro-batch."""
         return max(1, math.ceil(_MICRO_BATCHES_A_GENERATION * micro_batch / self._population_size))
 
-    def search(self, classifier: Classifier, cells: Sequence[Cell], threshold: float) -> Iterator[Tick | Finding]:
+    def lane_bytes(self, input_shape: tuple[int, int, int], k: int) -> int:
+        """Returns about how much memory a cell takes; see `Attack.lane_bytes`."""
+        # Population, trials, donors' genes and what mutation makes of them.
+        return 6 * 4 * self._population_size * k * (2 + input_shape[0])
+
+    def search(
+        self,
+        classifier: Classifier,
+        cells: Sequence[Cell],
+        threshold: float,
+        surroundings: Surroundings = Surroundings(),  # noqa: B008 - frozen
+    ) -> Iterator[Tick | Finding]:
         """Searches cells; see `Attack.search`. Cells of one k are searched together."""
         verifier = Verifier(classifier, threshold)
         by_k: dict[int, list[Cell]] = {}
         for cell in cells:
             by_k.setdefault(cell.k, []).append(cell)
         for k, same_k in by_k.items():
-            yield from self._search_one_k(classifier, verifier, k, same_k)
+            yield from self._search_one_k(classifier, verifier, k, same_k, surroundings.keeper)
 
     def _search_one_k(
-        self, classifier: Classifier, verifier: Verifier, k: int, cells: Sequence[Cell]
+        self, classifier: Classifier, verifier: Verifier, k: int, cells: Sequence[Cell], keeper: Keeper | None
     ) -> Iterator[Tick | Finding]:
         channels, height, width = classifier.input_shape
         space = SearchSpace(height, width, channels, k, classifier.num_classes)
         searcher = self._make_searcher(space, classifier.device)
+        snapshots = keeper.recall(cells) if keeper else []
         waiting = deque(cells)
         lanes: list[_Lane] = []
         backgrounds = torch.zeros(0, channels, device=classifier.device)
@@ -152,11 +182,14 @@ class EvolutionAttack:
             started = time.perf_counter()
             num_free = self.num_lanes(classifier.micro_batch) - len(lanes)
             joining = [waiting.popleft() for _ in range(min(num_free, len(waiting)))]
-            if joining:
-                entrants = _entrants(joining, classifier.device)
-                searcher.admit(entrants)
+            for entering, snapshot in _by_snapshot(joining, snapshots):
+                entrants = _entrants(entering, classifier.device)
+                searcher.admit(entrants, snapshot.tensors if snapshot else None)
                 backgrounds = torch.cat([backgrounds, entrants.backgrounds])
-                lanes += [_Lane(cell) for cell in joining]
+                if snapshot:
+                    lanes += map(_Lane.from_notes, entering, snapshot.notes)
+                else:
+                    lanes += map(_Lane, entering)
 
             log_probs = yield from _classify(classifier, searcher.ask(), backgrounds)
             searcher.tell(log_probs)
@@ -172,6 +205,8 @@ class EvolutionAttack:
                 searcher.retire(keep)
                 backgrounds = backgrounds[keep.to(backgrounds.device)]
                 lanes = [lane for lane in lanes if lane.cell.index not in findings]
+            if keeper and lanes and keeper.is_due():
+                keeper.keep(_snapshot(searcher, lanes))
 
     def _conclude(self, searcher: Searcher, verifier: Verifier, lanes: Sequence[_Lane]) -> dict[int, Finding]:
         """Verifies the cells that should end and returns the findings of those that do, by cell index.
@@ -229,6 +264,31 @@ def _follow(searcher: Searcher, lanes: Sequence[_Lane]) -> None:
     ).tolist()
     for lane, best, generation, evaluations, is_exhausted in zip(lanes, *state, strict=True):
         lane.follow(best, int(generation), round(evaluations), is_exhausted=bool(is_exhausted))
+
+
+def _snapshot(searcher: Searcher, lanes: Sequence[_Lane]) -> Snapshot:
+    return Snapshot(
+        cell_ids=tuple(lane.cell.cell_id for lane in lanes),
+        progress=tuple(lane.generation for lane in lanes),
+        notes=tuple(lane.notes() for lane in lanes),
+        tensors={name: tensor.cpu() for name, tensor in searcher.state().items()},
+    )
+
+
+def _by_snapshot(
+    cells: Sequence[Cell], snapshots: Sequence[Snapshot]
+) -> Iterator[tuple[Sequence[Cell], Snapshot | None]]:
+    """Parts cells into those that begin and, for each snapshot, those that go on from it, with that part of it."""
+    known: set[str] = set()
+    for snapshot in snapshots:
+        places = {cell_id: place for place, cell_id in enumerate(snapshot.cell_ids)}
+        going_on = [cell for cell in cells if cell.cell_id in places]
+        known |= places.keys()
+        if going_on:
+            yield going_on, snapshot.select([places[cell.cell_id] for cell in going_on])
+    beginning = [cell for cell in cells if cell.cell_id not in known]
+    if beginning:
+        yield beginning, None
 
 
 def _entrants(cells: Sequence[Cell], device: torch.device) -> Entrants:

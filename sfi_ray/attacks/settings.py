@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, TypeAdapter
 
 from sfi_ray.attacks.base import Attack
 from sfi_ray.attacks.evolution import EvolutionAttack, StoppingSettings
-from sfi_ray.search import DifferentialEvolution, DifferentialEvolutionSettings
+from sfi_ray.attacks.presets import Presets, PresetSettings, preset_field
+from sfi_ray.search import DifferentialEvolution, DifferentialEvolutionSettings, NevergradSettings
 
 #: Settings of differential evolution by name; the experiments of the paper and two for small machines.
-DIFFERENTIAL_EVOLUTION_PRESETS: Mapping[str, Mapping[str, Any]] = {
+DIFFERENTIAL_EVOLUTION_PRESETS: Presets = {
     "paper": {"population_size": 500, "generations": 3000},  # Section 5.2, CIFAR-10
     "paper_architectures": {
         "population_size": 500,
@@ -27,38 +27,13 @@ DIFFERENTIAL_EVOLUTION_PRESETS: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-class DifferentialEvolutionAttackSettings(DifferentialEvolutionSettings, StoppingSettings):
-    """The paper's class-targeted attack (Section 3.1).
+class DifferentialEvolutionAttackSettings(DifferentialEvolutionSettings, StoppingSettings, PresetSettings):
+    """The paper's class-targeted attack (Section 3.1)."""
 
-    A `preset` fills in values that are not given; the settings that result are stored, not the preset's name.
-    """
+    PRESETS: ClassVar[Presets] = DIFFERENTIAL_EVOLUTION_PRESETS
 
     kind: Literal["de"] = Field("de", description="Differential evolution, DE/rand/1, as in Section 3.1.")
-    preset: str | None = Field(
-        None,
-        exclude=True,
-        repr=False,
-        description=f"Values to start from: {', '.join(DIFFERENTIAL_EVOLUTION_PRESETS)}.",
-        json_schema_extra={"enum": [None, *DIFFERENTIAL_EVOLUTION_PRESETS]},
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _apply_preset(cls, values: Any) -> Any:
-        name = values.get("preset") if isinstance(values, Mapping) else None
-        if not isinstance(name, str) or name not in DIFFERENTIAL_EVOLUTION_PRESETS:
-            return values
-        given = {key: value for key, value in values.items() if key != "preset"}
-        return {**DIFFERENTIAL_EVOLUTION_PRESETS[name], **given}
-
-    @field_validator("preset")
-    @classmethod
-    def _refuse_unknown_preset(cls, name: str | None) -> None:
-        if name is not None:  # those that exist were replaced by their values
-            near = difflib.get_close_matches(name[:100], DIFFERENTIAL_EVOLUTION_PRESETS, n=1)
-            hint = f"did you mean '{near[0]}'? " if near else ""
-            known = ", ".join(DIFFERENTIAL_EVOLUTION_PRESETS)
-            raise ValueError(f"unknown preset {name[:100]!r}; {hint}The presets are {known}.")
+    preset: str | None = preset_field(DIFFERENTIAL_EVOLUTION_PRESETS)
 
     def build(self) -> Attack:
         """Makes the attack."""
@@ -70,5 +45,43 @@ class DifferentialEvolutionAttackSettings(DifferentialEvolutionSettings, Stoppin
         )
 
 
-#: Settings of any attack. Further kinds join here as a union told apart by `kind`.
-AttackSettings = DifferentialEvolutionAttackSettings
+class NevergradAttackSettings(NevergradSettings, StoppingSettings):
+    """Any optimiser of nevergrad in the place of differential evolution."""
+
+    kind: Literal["nevergrad"] = Field(description="An optimiser of nevergrad's registry.")
+
+    def build(self) -> Attack:
+        """Makes the attack."""
+        from sfi_ray.search.nevergrad import NevergradSearcher  # imports nevergrad, which takes seconds
+
+        return EvolutionAttack(
+            lambda space, device: NevergradSearcher(space, self, device),
+            population_size=self.num_workers,
+            max_evaluations=self.max_evaluations,
+            stopping=self,
+        )
+
+
+def _default_kind(value: Any) -> Any:
+    return {"kind": "de", **value} if isinstance(value, Mapping) and "kind" not in value else value
+
+
+#: Settings of any attack, told apart by `kind`; without one they are those of differential evolution.
+AttackSettings = Annotated[
+    Annotated[DifferentialEvolutionAttackSettings | NevergradAttackSettings, Field(discriminator="kind")],
+    BeforeValidator(_default_kind),
+]
+
+_ADAPTER: TypeAdapter[AttackSettings] = TypeAdapter(AttackSettings)
+
+
+def read_attack_settings(values: object) -> AttackSettings:
+    """Reads the settings of an attack.
+
+    Args:
+        values: A mapping as in a job; without `kind` it is differential evolution's.
+
+    Raises:
+        pydantic.ValidationError: They are not the settings of an attack.
+    """
+    return _ADAPTER.validate_python(values)

@@ -22,6 +22,7 @@ from sfi_ray.job import Job, load_job
 from sfi_ray.models import Classifier, ClassifierPayload
 from sfi_ray.plan import choose_cells_per_shard, unit_of
 from sfi_ray.report import write_reports
+from sfi_ray.store.checkpoints import drop_checkpoints
 from sfi_ray.store.folder import RunFolder
 from sfi_ray.store.parts import FinishedCells, PartWriter, committed_outcomes, drop_failed
 from sfi_ray.store.progress import RunState
@@ -184,6 +185,8 @@ class _Launch:
                     record_failures=_FailureWriter(spec, self._folder),
                 )
                 self._drive(driver)
+        if tally.finished >= tally.num_cells:
+            drop_checkpoints(self._folder)
         return self._finish()
 
     def _drive(self, driver: Driver) -> None:
@@ -227,6 +230,7 @@ def _spec(job: Job, record: RunRecord, grid: Grid, folder: RunFolder) -> RunSpec
         micro_batches={classifier.name: classifier.micro_batch for classifier in record.classifiers},
         warm_classifiers=job.cluster.warm_classifiers,
         flush_seconds=job.cluster.flush_seconds,
+        checkpoint_seconds=job.cluster.checkpoint_seconds,
         versions=versions(),
     )
 

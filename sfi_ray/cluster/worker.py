@@ -13,9 +13,10 @@ from dataclasses import dataclass
 
 import torch
 
-from sfi_ray.attacks import AttackSettings, Tick
+from sfi_ray.attacks import AttackSettings, Surroundings, Tick
 from sfi_ray.grid import Grid, Shard
 from sfi_ray.models import Classifier, ClassifierPayload, Precision
+from sfi_ray.store.checkpoints import CheckpointKeeper
 from sfi_ray.store.folder import RunFolder
 from sfi_ray.store.parts import PartWriter, committed_outcomes
 from sfi_ray.store.schema import Provenance
@@ -43,6 +44,7 @@ class RunSpec:
         micro_batches: Images of one forward pass, by classifier.
         warm_classifiers: Classifiers to keep loaded.
         flush_seconds: Findings are on disk after so long.
+        checkpoint_seconds: A search that goes on for so long is checkpointed, again and again.
         versions: What computes, by package.
     """
 
@@ -59,6 +61,7 @@ class RunSpec:
     micro_batches: dict[str, int]
     warm_classifiers: int
     flush_seconds: float
+    checkpoint_seconds: float
     versions: dict[str, str]
 
 
@@ -144,8 +147,9 @@ class Worker:
             provenance_of(self._spec, shard.classifier),
             self._spec.flush_seconds,
         )
-        search = self._attack.search(classifier, cells, self._spec.threshold)
-        for event in search:
+        keeper = CheckpointKeeper(self._folder, shard.start, shard.stop, self._spec.checkpoint_seconds)
+        surroundings = Surroundings(keeper=keeper)
+        for event in self._attack.search(classifier, cells, self._spec.threshold, surroundings):
             if isinstance(event, Tick):
                 journal.evaluations += event.evaluations
             else:
@@ -155,6 +159,8 @@ class Worker:
             if journal.is_due():
                 yield journal.report()
         yield journal.report(is_last=True)
+        if not self._stopping.is_set():
+            keeper.forget()
 
     def _classifier(self, name: str, payload: ClassifierPayload) -> Classifier:
         """Returns a classifier ready on the device, letting the one unused for longest go when they do not all fit."""

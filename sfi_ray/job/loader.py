@@ -198,19 +198,37 @@ def _rank(problem: Any) -> tuple[bool, int, bool]:
 def _describe(problem: Any, lines: dict[Path_, int]) -> tuple[int, str]:
     """Says on which line a problem is, and in one sentence or two what it is and how to mend it."""
     path, kind = _path_in_job(problem["loc"], lines), problem["type"]
+    shown = _untagged(path)
     # What a short form leaves out has no line of its own.
-    known = next((path[:n] for n in range(len(path), 0, -1) if path[:n] in lines), ())
+    known = next((shown[:n] for n in range(len(shown), 0, -1) if shown[:n] in lines), ())
     line = lines.get(known, 1)
     if kind == "extra_forbidden":
-        return line, f"unknown key '{_dotted(path)}'; {_nearest_key(path)}"
+        return line, f"unknown key '{_dotted(shown)}'; {_nearest_key(path)}"
     if kind == "missing":
-        return line, f"key '{_dotted(path)}' is missing; add it{_meaning(path)}"
+        return line, f"key '{_dotted(shown)}' is missing; add it{_meaning(path)}"
+    if kind == "union_tag_invalid":
+        return _describe_unknown_kind(problem, (*shown, "kind"), lines)
     if kind == "value_error":
         message = problem["msg"].removeprefix("Value error, ")
         message = message[:1].lower() + message[1:]
     else:
         message = f"{_what(problem, path)} (found {_shown(problem['input'])}){_meaning(path)}"
     return line, f"{_dotted(known)}: {message}" if known else message
+
+
+def _describe_unknown_kind(problem: Any, path: Path_, lines: dict[Path_, int]) -> tuple[int, str]:
+    """Says which kinds a tagged union has."""
+    kinds = re.findall(r"'([^']*)'", problem["ctx"]["expected_tags"])
+    found = problem["input"]["kind"]
+    near = difflib.get_close_matches(str(found)[:100], kinds, n=1)
+    hint = f"; did you mean '{near[0]}'?" if near else ""
+    line = lines.get(path, lines.get(path[:-1], 1))
+    return line, f"{_dotted(path)}: should be one of {', '.join(kinds)} (found {_shown(found)}){hint}"
+
+
+def _untagged(path: Path_) -> Path_:
+    """Removes the kind that pydantic names after a tagged union: it is no key of the job."""
+    return path[:1] + path[2:] if _kind_at(path[:1], path[1:2]) else path
 
 
 def _path_in_job(location: Sequence[int | str], lines: dict[Path_, int]) -> Path_:
@@ -242,7 +260,7 @@ def _what(problem: Any, path: Path_) -> str:
             return "should be text"
         case "tuple_type":
             return "should be a list"
-        case "model_type":
+        case "model_type" | "model_attributes_type":
             model = _model_at(path)
             return f"should be a mapping with keys among {', '.join(model.model_fields)}" if model else wording
         case "too_short":
@@ -286,12 +304,24 @@ def _meaning(path: Path_) -> str:
 
 def _model_at(path: Sequence[int | str]) -> type[BaseModel] | None:
     """Returns the model that a key's value is read into, if it is one."""
-    model: type[BaseModel] | None = Job
-    for part in path:
-        if isinstance(part, str) and model is not None:
-            field = model.model_fields.get(part)
-            model = _model_in(field.annotation) if field else None
-    return model
+    annotation: Any = Job
+    for depth, part in enumerate(path):
+        if isinstance(part, str):
+            annotation = _kind_at(path[:depth], (part,)) or _annotation_of(_model_in(annotation), part)
+    return _model_in(annotation)
+
+
+def _annotation_of(model: type[BaseModel] | None, key: str) -> Any:
+    field = model.model_fields.get(key) if model else None
+    return field.annotation if field else None
+
+
+def _kind_at(path: Sequence[int | str], tag: Sequence[int | str]) -> type[BaseModel] | None:
+    """Returns the model of a kind in the tagged union at a path, if there is such a union and kind."""
+    if list(path) != ["attack"] or not tag:
+        return None
+    kinds: tuple[type[BaseModel], ...] = get_args(Job.model_fields["attack"].annotation)
+    return next((kind for kind in kinds if tag[0] in get_args(kind.model_fields["kind"].annotation)), None)
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:

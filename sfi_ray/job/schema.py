@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from sfi_ray.attacks import AttackSettings
+from sfi_ray.attacks import AttackSettings, DifferentialEvolutionAttackSettings
 from sfi_ray.data import DatasetSpec
 from sfi_ray.models import Precision, TrainingSettings
 
@@ -139,6 +139,9 @@ class ClusterSettings(_Settings):
     cells_per_shard: int | None = Field(None, ge=1, description="Cells of a shard; null chooses by cost and actors.")
     warm_classifiers: int = Field(4, ge=1, le=1000, description="Classifiers that an actor keeps loaded.")
     flush_seconds: float = Field(10.0, ge=0, description="Finished cells are on disk after so many seconds at most.")
+    checkpoint_seconds: float = Field(
+        60.0, ge=0, description="A search that takes longer is checkpointed so often; what is lost goes on from there."
+    )
     startup_seconds: float = Field(
         120.0,
         gt=0,
@@ -166,7 +169,9 @@ class Job(_Settings):
     )
     replicates: int = Field(1, ge=1, le=1_000_000, description="Repetitions of every cell with different seeds.")
     seed: int = Field(0, ge=0, lt=2**63, description="Seed of all random draws.")
-    attack: AttackSettings = Field(AttackSettings(kind="de"), description="How cells are searched.")
+    attack: AttackSettings = Field(
+        DifferentialEvolutionAttackSettings(), description="How cells are searched, told apart by `kind`."
+    )
     verification: Verification = Field(Verification(), description="How stored images are judged.")
     compute: Compute = Field(Compute(), description="How classifiers compute.")
     cluster: ClusterSettings = Field(ClusterSettings(), description="Where the job runs.")

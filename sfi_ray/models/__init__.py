@@ -5,6 +5,7 @@ from __future__ import annotations
 from sfi_ray.models.card import ModelCard, training_key
 from sfi_ray.models.classifier import Classifier, default_micro_batch
 from sfi_ray.models.evaluation import Evaluation, evaluate
+from sfi_ray.models.features import SECOND_TO_LAST
 from sfi_ray.models.fingerprint import fingerprint_module
 from sfi_ray.models.payload import ClassifierPayload
 from sfi_ray.models.precision import Precision
@@ -15,6 +16,7 @@ from sfi_ray.models.zoo import ARCHITECTURES, build
 
 __all__ = [
     "ARCHITECTURES",
+    "SECOND_TO_LAST",
     "Classifier",
     "ClassifierPayload",
     "DivergenceError",

@@ -1,13 +1,14 @@
 """The classifier under attack: [0, 1] images in, log-probabilities of all classes out.
 
-Shapes: B images, C channels, H height, W width, M micro-batch.
+Shapes: B images, C channels, H height, W width, M micro-batch, D features of an image at a layer.
 """
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Self
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from sfi_ray.errors import InputError, ResourceError
 from sfi_ray.models.device import existing_device, in_layout
+from sfi_ray.models.features import Tap, find_tap, layer_names, tapped
 from sfi_ray.models.fingerprint import fingerprint_module
 from sfi_ray.models.payload import ClassifierPayload, pack_module, unpack_module
 from sfi_ray.models.precision import DTYPES, Precision, full_float32
@@ -104,6 +106,7 @@ class Classifier:
         self.module = self._checked(copy.deepcopy(module).float().to(self.device).eval().requires_grad_(False))
         dtype = DTYPES[precision]
         self._fast = self.module if dtype == torch.float32 else copy.deepcopy(self.module).to(dtype)
+        self._taps: dict[str, Tap] = {}
 
     def __repr__(self) -> str:
         return f"Classifier({self.name!r}, {self.device}, {self.precision}, micro_batch={self.micro_batch})"
@@ -175,29 +178,128 @@ class Classifier:
             fingerprint=payload.fingerprint,
         )
 
+    @property
+    def layer_names(self) -> tuple[str, ...]:
+        """Names of the layers that `features` and `gradients` know, in their order."""
+        return layer_names(self.module)
+
+    def features(self, images: Tensor, layer: str) -> Tensor:
+        """Computes what a layer makes of images, in full float32 and in the same micro-batches as `log_probs`.
+
+        Args:
+            images: float32 on the classifier's device, in [0, 1], ``(B, C, H, W)``.
+            layer: A name of `layer_names`.
+
+        Returns:
+            float32 on the same device, ``(B, D)``: all numbers of an image in one row.
+
+        Raises:
+            InputError: There is no such layer.
+        """
+        self._check_images(images)
+        tap = self._tap(layer, self.module)
+        parts = []
+        with full_float32(), torch.inference_mode():
+            for _, count, chunk in self._micro_batches(images):
+                with tapped(tap) as passed:
+                    self._forward(self.module, chunk)
+                parts.append(passed[-1][:count])
+        if not parts:
+            return self.features(images.new_zeros(1, *self.input_shape), layer)[:0]
+        # Out of inference mode: callers may take gradients of what they compute from it.
+        return torch.cat(parts).clone()
+
+    def gradients(
+        self,
+        images: Tensor,
+        objective: Callable[[Tensor, slice], Tensor],
+        layer: str | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Differentiates an objective of each image with respect to its pixels, in the classifier's precision.
+
+        The network runs in the micro-batches of `log_probs`, so on a CPU in float32 an image's gradient is the same
+        bit for bit in any company.
+
+        Args:
+            images: float32 on the classifier's device, in [0, 1], ``(B, C, H, W)``.
+            objective: Maps what some images gave, and the slice of `images` they are, to one number for each image.
+                What they gave are log-probabilities, ``(b, num_classes)``, or the features of `layer`, ``(b, D)``,
+                float32. An image's number must depend on its own row only.
+            layer: A name of `layer_names`, or None for the log-probabilities.
+
+        Returns:
+            The objective, ``(B,)``, and its gradient, ``(B, C, H, W)``, both float32 on the classifier's device.
+
+        Raises:
+            InputError: There is no such layer.
+        """
+        self._check_images(images)
+        network = self._fast
+        tap = None if layer is None else self._tap(layer, network)
+        values = torch.empty(len(images), device=self.device)
+        gradients = torch.empty_like(images, memory_format=torch.contiguous_format)
+        for start, count, chunk in self._micro_batches(images):
+            part = slice(start, start + count)
+            with torch.enable_grad():
+                pixels = chunk.detach().clone().requires_grad_()
+                if tap is None:
+                    outputs = torch.log_softmax(self._forward(network, pixels).float(), dim=1)
+                else:
+                    with tapped(tap) as passed:
+                        self._forward(network, pixels)
+                    outputs = passed[-1].float()
+                objectives = objective(outputs[:count], part)
+                with self._explaining_memory():
+                    (gradient,) = torch.autograd.grad(objectives.sum(), pixels)
+            values[part] = objectives.detach()
+            gradients[part] = gradient[:count]
+        return values, gradients
+
     def _run(self, network: nn.Module, images: Tensor) -> Tensor:
         self._check_images(images)
-        dtype = torch.float32 if network is self.module else DTYPES[self.precision]
         # Made outside inference mode: callers may write to it.
         result = torch.empty((len(images), self.num_classes), dtype=torch.float32, device=self.device)
         with torch.inference_mode():
-            for start in range(0, len(images), self.micro_batch):
-                chunk = images[start : start + self.micro_batch]
-                count = len(chunk)
-                if count < self.micro_batch:
-                    padded = chunk.new_zeros((self.micro_batch, *self.input_shape))
-                    padded[:count] = chunk
-                    chunk = padded
-                try:
-                    # Contiguous, so that the layout of the caller's images cannot choose other kernels.
-                    logits = network(self.normalize(chunk.contiguous()).to(dtype))
-                except torch.OutOfMemoryError as error:
-                    raise ResourceError(
-                        f"classifier {self.name!r}: {self.micro_batch} images at once do not fit into "
-                        f"the memory of {self.device}; lower micro_batch to {max(1, self.micro_batch // 2)}"
-                    ) from error
+            for start, count, chunk in self._micro_batches(images):
+                logits = self._forward(network, chunk)
                 result[start : start + count] = torch.log_softmax(logits.float(), dim=1)[:count]
         return result
+
+    def _micro_batches(self, images: Tensor) -> Iterator[tuple[int, int, Tensor]]:
+        """Yields where each micro-batch starts, how many of its images count, and the images, padded with zeros."""
+        for start in range(0, len(images), self.micro_batch):
+            chunk = images[start : start + self.micro_batch]
+            count = len(chunk)
+            if count < self.micro_batch:
+                padded = chunk.new_zeros((self.micro_batch, *self.input_shape))
+                padded[:count] = chunk
+                chunk = padded
+            # Contiguous, so that the layout of the caller's images cannot choose other kernels.
+            yield start, count, chunk.contiguous()
+
+    def _forward(self, network: nn.Module, chunk: Tensor) -> Tensor:
+        """Runs a network on one micro-batch of [0, 1] images and returns its logits."""
+        dtype = torch.float32 if network is self.module else DTYPES[self.precision]
+        with self._explaining_memory():
+            logits: Tensor = network(self.normalize(chunk).to(dtype))
+        return logits
+
+    @contextmanager
+    def _explaining_memory(self) -> Iterator[None]:
+        try:
+            yield
+        except torch.OutOfMemoryError as error:
+            raise ResourceError(
+                f"classifier {self.name!r}: {self.micro_batch} images at once do not fit into "
+                f"the memory of {self.device}; lower micro_batch to {max(1, self.micro_batch // 2)}"
+            ) from error
+
+    def _tap(self, layer: str, network: nn.Module) -> Tap:
+        key = f"{'reference' if network is self.module else 'fast'} {layer}"
+        if key not in self._taps:
+            blank = torch.zeros((self.micro_batch, *self.input_shape), device=self.device)
+            self._taps[key] = find_tap(network, layer, lambda: self._run(network, blank))
+        return self._taps[key]
 
     def _check_images(self, images: Tensor) -> None:
         if images.ndim != 4 or images.shape[1:] != self.input_shape:

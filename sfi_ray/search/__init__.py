@@ -2,11 +2,13 @@
 
 from sfi_ray.search.base import Entrants, Proposal, Searcher, SearchSpace
 from sfi_ray.search.differential_evolution import DifferentialEvolution, DifferentialEvolutionSettings
+from sfi_ray.search.nevergrad_settings import NevergradSettings
 
 __all__ = [
     "DifferentialEvolution",
     "DifferentialEvolutionSettings",
     "Entrants",
+    "NevergradSettings",
     "Proposal",
     "SearchSpace",
     "Searcher",

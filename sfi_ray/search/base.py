@@ -6,6 +6,7 @@ Shapes: N cells, M candidates, K altered pixels, G genes of a pixel (2 + channel
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -81,7 +82,8 @@ class Searcher(ABC):
     `ask`. Every random draw depends on the seed of a cell and its generation alone, so what is proposed for a cell
     does not depend on the cells beside it. The whole state is picklable.
 
-    Subclasses implement `_admit`, `_retire`, `_propose` and `_learn`, and keep the read-only tensors below up to date.
+    Subclasses implement `state`, `_admit`, `_retire`, `_propose` and `_learn`, and keep the read-only tensors below
+    up to date.
     """
 
     #: ``(N,)`` float32: log-probability of the target class for the best candidate; -inf before the first `tell`.
@@ -113,14 +115,28 @@ class Searcher(ABC):
         """``(N,)`` float32: probability of the target class for the best candidate, in [0, 1]."""
         return self.best_log_prob.exp()
 
-    def admit(self, entrants: Entrants) -> None:
+    @abstractmethod
+    def state(self) -> dict[str, Tensor]:
+        """Returns all that decides how the cells go on, between `tell` and `ask`, by name, each ``(N, ...)``.
+
+        Cells that are admitted with their state go on as if they had never left. A generation is the only counter
+        there is, since every random draw depends on it and on the cell's seed.
+        """
+
+    def admit(self, entrants: Entrants, state: Mapping[str, Tensor] | None = None) -> None:
         """Lets cells join behind those being searched.
+
+        Args:
+            entrants: The cells, N of them.
+            state: What `state` returned for them, each ``(N, ...)``; None for cells that begin.
 
         Raises:
             RuntimeError: Candidates are waiting to be told.
         """
         self._require_idle("admit")
-        self._admit(entrants)
+        self._admit(
+            entrants, None if state is None else {name: tensor.to(self.device) for name, tensor in state.items()}
+        )
 
     def retire(self, keep: Tensor) -> None:
         """Lets cells leave.
@@ -173,7 +189,7 @@ class Searcher(ABC):
             raise RuntimeError(f"{call} was called while {self._num_asked} candidates wait to be told")
 
     @abstractmethod
-    def _admit(self, entrants: Entrants) -> None: ...
+    def _admit(self, entrants: Entrants, state: Mapping[str, Tensor] | None) -> None: ...
 
     @abstractmethod
     def _retire(self, keep: Tensor) -> None: ...

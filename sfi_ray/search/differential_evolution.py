@@ -9,6 +9,7 @@ Shapes: N cells, P population, K altered pixels, G genes of a pixel (2 + channel
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 
 import torch
@@ -91,17 +92,23 @@ class DifferentialEvolution(Searcher):
             log_prob=torch.zeros(members, device=self.device),
         )
 
-    def _admit(self, entrants: Entrants) -> None:
+    def state(self) -> dict[str, Tensor]:
+        """Returns generation, population and log-probabilities of each cell; see `Searcher.state`."""
+        lanes = self._lanes
+        return {"generation": lanes.generation, "population": lanes.population, "log_prob": lanes.log_prob}
+
+    def _admit(self, entrants: Entrants, state: Mapping[str, Tensor] | None) -> None:
         seeds = entrants.seeds.to(self.device)
-        population = initial_population(seeds, self.space, self.settings.population_size)
-        joining = _Lanes(
-            seeds=seeds,
-            target_classes=entrants.target_classes.to(self.device),
-            generation=torch.zeros_like(seeds),
-            population=population,
-            log_prob=torch.full(population.shape[:2], -torch.inf, device=self.device),
+        if state is None:
+            population = initial_population(seeds, self.space, self.settings.population_size)
+            state = {
+                "generation": torch.zeros_like(seeds),
+                "population": population,
+                "log_prob": torch.full(population.shape[:2], -torch.inf, device=self.device),
+            }
+        self._lanes = self._lanes.join(
+            _Lanes(seeds=seeds, target_classes=entrants.target_classes.to(self.device), **state)
         )
-        self._lanes = self._lanes.join(joining)
         self._refresh()
 
     def _retire(self, keep: Tensor) -> None:

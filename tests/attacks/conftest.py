@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from sfi_ray.attacks import AttackSettings, Tick
+from sfi_ray.attacks import Tick, read_attack_settings
 from sfi_ray.attacks.base import Attack
 from sfi_ray.grid import Grid, GridClassifier
 from sfi_ray.models import Classifier
@@ -56,4 +56,4 @@ def evaluations(attack: Attack, classifier: Classifier, cells: Sequence[Cell]) -
 
 
 def differential_evolution(**settings: object) -> Attack:
-    return AttackSettings.model_validate({"population_size": 10, "generations": 8, **settings}).build()
+    return read_attack_settings({"population_size": 10, "generations": 8, **settings}).build()

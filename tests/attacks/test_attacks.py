@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from sfi_ray.attacks import AttackSettings, Tick
+from sfi_ray.attacks import Tick, read_attack_settings
 from sfi_ray.images import paint_pixels
 from sfi_ray.models import Classifier
 from sfi_ray.types import Finding, StopReason
@@ -25,7 +25,7 @@ def settings(request):
 
 @pytest.fixture
 def attack(settings):
-    return AttackSettings.model_validate(settings).build()
+    return read_attack_settings(settings).build()
 
 
 @pytest.fixture(params=["gray", "rgb"])
@@ -88,7 +88,7 @@ def test_the_classifier_sees_as_many_images_as_the_ticks_say(attack, settings, t
     seen = []
     original = toy.classifier.log_probs
     monkeypatch.setattr(toy.classifier, "log_probs", lambda images: seen.append(len(images)) or original(images))
-    goal = AttackSettings.model_validate({**settings, "stop_confidence": 0.5}).build()
+    goal = read_attack_settings({**settings, "stop_confidence": 0.5}).build()
     cells = some_cells(toy.classifier)
     total = 0
     spent = 0
@@ -124,7 +124,7 @@ def test_findings_do_not_depend_on_how_many_cells_are_searched_at_once(attack, t
 
 
 def test_lanes_that_fall_free_early_change_no_finding(settings, toy, monkeypatch):
-    attack = AttackSettings.model_validate({**settings, "stop_confidence": 0.55, "stall_generations": 4}).build()
+    attack = read_attack_settings({**settings, "stop_confidence": 0.55, "stall_generations": 4}).build()
     cells = some_cells(toy.classifier)
     expected = outcomes(search(attack, toy.classifier, cells))
     assert len({finding.generations for finding in expected.values()}) > 2
@@ -143,7 +143,7 @@ def test_findings_do_not_depend_on_the_order_or_the_company_of_cells(attack, toy
 
 
 def test_closing_a_search_midway_takes_back_nothing(settings, toy):
-    attack = AttackSettings.model_validate({**settings, "stop_confidence": 0.5}).build()
+    attack = read_attack_settings({**settings, "stop_confidence": 0.5}).build()
     cells = some_cells(toy.classifier)
     expected = outcomes(search(attack, toy.classifier, cells))
     running = attack.search(toy.classifier, cells, 0.9)
@@ -161,7 +161,7 @@ def test_another_seed_gives_another_search(attack, toy):
 
 
 def test_findings_come_as_soon_as_they_are_certain(settings, toy):
-    attack = AttackSettings.model_validate({**settings, "stop_confidence": 0.5}).build()
+    attack = read_attack_settings({**settings, "stop_confidence": 0.5}).build()
     kinds = [type(event) for event in attack.search(toy.classifier, some_cells(toy.classifier), 0.9)]
     assert kinds.index(Finding) < len(kinds) - kinds[::-1].index(Tick) - 1, "a finding before the last tick"
 

@@ -1,7 +1,9 @@
+import json
+
 import pytest
 from pydantic import ValidationError
 
-from sfi_ray.attacks import DIFFERENTIAL_EVOLUTION_PRESETS, AttackSettings
+from sfi_ray.attacks import DIFFERENTIAL_EVOLUTION_PRESETS, DifferentialEvolutionAttackSettings, read_attack_settings
 
 
 @pytest.mark.parametrize(
@@ -17,7 +19,7 @@ from sfi_ray.attacks import DIFFERENTIAL_EVOLUTION_PRESETS, AttackSettings
     ],
 )
 def test_presets_hold_the_papers_numbers(preset, population_size, generations, stop_confidence):
-    settings = AttackSettings.model_validate({"preset": preset})
+    settings = read_attack_settings({"preset": preset})
     assert settings.population_size == population_size
     assert settings.generations == generations
     assert settings.stop_confidence == stop_confidence
@@ -33,33 +35,33 @@ def test_every_preset_is_held_to_the_papers_numbers():
 
 
 def test_the_defaults_are_the_papers():
-    assert AttackSettings() == AttackSettings.model_validate({"preset": "paper"})
+    assert DifferentialEvolutionAttackSettings() == read_attack_settings({"preset": "paper"})
 
 
 def test_explicit_values_win_over_a_preset():
-    settings = AttackSettings.model_validate({"generations": 7, "preset": "small", "stop_confidence": 0.5})
+    settings = read_attack_settings({"generations": 7, "preset": "small", "stop_confidence": 0.5})
     assert (settings.population_size, settings.generations, settings.stop_confidence) == (100, 7, 0.5)
 
 
 def test_what_results_is_stored_and_not_the_presets_name():
-    settings = AttackSettings.model_validate({"preset": "small"})
-    assert settings == AttackSettings(population_size=100, generations=100)
+    settings = read_attack_settings({"preset": "small"})
+    assert settings == DifferentialEvolutionAttackSettings(population_size=100, generations=100)
     assert "preset" not in settings.model_dump()
     assert "preset" not in settings.model_dump_json()
-    assert AttackSettings.model_validate_json(settings.model_dump_json()) == settings
+    assert read_attack_settings(json.loads(settings.model_dump_json())) == settings
 
 
 def test_no_preset_is_no_preset():
-    assert AttackSettings.model_validate({"preset": None}) == AttackSettings()
+    assert read_attack_settings({"preset": None}) == DifferentialEvolutionAttackSettings()
 
 
 @pytest.mark.parametrize("preset", ["smal", "", "Paper", 5, ["small"], {"small": 1}])
 def test_unknown_presets_are_refused(preset):
     with pytest.raises(ValidationError, match="preset"):
-        AttackSettings.model_validate({"preset": preset})
+        read_attack_settings({"preset": preset})
 
 
 def test_validating_leaves_what_it_was_given_as_it_was():
     given = {"preset": "small", "generations": 3}
-    AttackSettings.model_validate(given)
+    read_attack_settings(given)
     assert given == {"preset": "small", "generations": 3}

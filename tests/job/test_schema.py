@@ -6,7 +6,7 @@ import pytest
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from sfi_ray.attacks import AttackSettings
+from sfi_ray.attacks import DifferentialEvolutionAttackSettings as De
 from sfi_ray.job import ClassifierSpec, Job, KRange, load_job, parse_job, schema_json
 
 JOBS = sorted((Path(__file__).parents[2] / "jobs").glob("*.yaml"))
@@ -36,9 +36,13 @@ FORMS = [
     ({"target_classes": "cat"}, "target_classes", ("cat",)),
     ({"target_classes": [0, "1"]}, "target_classes", (0, "1")),
     ({"target_classes": [1, "1"]}, "target_classes", (1, "1")),
-    ({"attack": {}}, "attack", AttackSettings()),
-    ({"attack": {"preset": "small", "generations": 7}}, "attack", AttackSettings(population_size=100, generations=7)),
-    ({"attack": {"preset": None}}, "attack", AttackSettings()),
+    ({"attack": {}}, "attack", De()),
+    (
+        {"attack": {"preset": "small", "generations": 7}},
+        "attack",
+        De(population_size=100, generations=7),
+    ),
+    ({"attack": {"preset": None}}, "attack", De()),
 ]
 
 

@@ -1,0 +1,120 @@
+"""What long searches have reached, in the run's folder, so that whoever goes on with them begins there.
+
+A checkpoint is a safetensors file: data only, never code. Its name says which part of the grid it is of; what it holds
+is told apart by `cell_id`, so it serves leases that are cut in another way, too.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+import time
+from collections.abc import Sequence
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+
+from sfi_ray.attacks import Snapshot
+from sfi_ray.errors import StorageError
+from sfi_ray.store.folder import RunFolder
+from sfi_ray.types import Cell
+
+CHECKPOINTS = "checkpoints"
+_NOTES = "notes"
+_NAME = re.compile(r"(\d{12})-(\d{12})-[0-9a-f]+\.safetensors")
+
+
+class CheckpointKeeper:
+    """Keeps the state of a lease's search; see `sfi_ray.attacks.Keeper`.
+
+    Args:
+        folder: The run's folder.
+        start: Ordinal of the shard's first cell.
+        stop: Ordinal behind its last cell.
+        seconds: Time between two checkpoints.
+    """
+
+    def __init__(self, folder: RunFolder, start: int, stop: int, seconds: float) -> None:
+        self._folder = folder
+        self._start, self._stop = start, stop
+        self._seconds = seconds
+        self._name = f"{CHECKPOINTS}/{start:012d}-{stop:012d}-{secrets.token_hex(4)}.safetensors"
+        self._found: list[Snapshot] | None = None
+        self._kept_at = time.monotonic()
+
+    def is_due(self) -> bool:
+        """Whether the last checkpoint, or the beginning, is long enough ago."""
+        return time.monotonic() - self._kept_at >= self._seconds
+
+    def keep(self, snapshot: Snapshot) -> None:
+        """Writes a checkpoint in the place of this lease's last one.
+
+        Raises:
+            StorageError: It cannot be written; the last one is still there.
+        """
+        self._folder.write(self._name, _to_bytes(snapshot))
+        self._kept_at = time.monotonic()
+
+    def recall(self, cells: Sequence[Cell]) -> list[Snapshot]:
+        """Returns the furthest state of each cell that any checkpoint of this part of the grid holds.
+
+        A checkpoint that cannot be read is passed over: its cells begin again.
+        """
+        wanted = {cell.cell_id for cell in cells}
+        if self._found is None:
+            self._found = [snapshot for name in self._overlapping() if (snapshot := self._read(name))]
+        found = self._found
+        furthest: dict[str, tuple[int, int, int]] = {}
+        for number, snapshot in enumerate(found):
+            for place, (cell_id, progress) in enumerate(zip(snapshot.cell_ids, snapshot.progress, strict=True)):
+                if cell_id in wanted and (cell_id not in furthest or progress > furthest[cell_id][0]):
+                    furthest[cell_id] = progress, number, place
+        chosen: dict[int, list[int]] = {}
+        for _, number, place in furthest.values():
+            chosen.setdefault(number, []).append(place)
+        return [found[number].select(places) for number, places in chosen.items()]
+
+    def forget(self) -> None:
+        """Removes the checkpoints that lie within this shard, whose cells all have rows now."""
+        for name in self._overlapping():
+            start, stop, _ = name.split("-")
+            if self._start <= int(start) and int(stop) <= self._stop:
+                self._folder.delete(f"{CHECKPOINTS}/{name}")
+
+    def _overlapping(self) -> list[str]:
+        files = self._folder.list(CHECKPOINTS, ".safetensors")
+        matches = (match for file in files if (match := _NAME.fullmatch(file.base_name)))
+        return [match[0] for match in matches if int(match[1]) < self._stop and self._start < int(match[2])]
+
+    def _read(self, name: str) -> Snapshot | None:
+        try:
+            return _from_bytes(self._folder.read(f"{CHECKPOINTS}/{name}"))
+        except (StorageError, SafetensorError, ValueError, KeyError, TypeError):
+            return None
+
+
+def drop_checkpoints(folder: RunFolder) -> None:
+    """Removes all checkpoints: every cell of the run has a row.
+
+    Raises:
+        StorageError: They cannot be removed.
+    """
+    folder.delete(CHECKPOINTS)
+
+
+def _to_bytes(snapshot: Snapshot) -> bytes:
+    described = json.dumps([snapshot.cell_ids, snapshot.progress, snapshot.notes]).encode()
+    tensors = {f"state.{name}": tensor.contiguous() for name, tensor in snapshot.tensors.items()}
+    tensors[_NOTES] = torch.frombuffer(bytearray(described), dtype=torch.uint8)
+    return safetensors.torch.save(tensors)
+
+
+def _from_bytes(content: bytes) -> Snapshot:
+    tensors = safetensors.torch.load(content)
+    cell_ids, progress, notes = json.loads(tensors.pop(_NOTES).numpy().tobytes())
+    state = {name.removeprefix("state."): tensor for name, tensor in tensors.items()}
+    if not len(cell_ids) == len(progress) == len(notes) or any(len(part) != len(cell_ids) for part in state.values()):
+        raise ValueError("parts of different lengths")
+    return Snapshot(tuple(cell_ids), tuple(progress), tuple(notes), state)
