@@ -158,9 +158,10 @@ class Worker:
                 break
             if journal.is_due():
                 yield journal.report()
-        yield journal.report(is_last=True)
+        last = journal.report(is_last=True)
         if not self._stopping.is_set():
-            keeper.forget()
+            keeper.forget()  # before the report: whoever hears that a run is complete may clear its checkpoints away
+        yield last
 
     def _classifier(self, name: str, payload: ClassifierPayload) -> Classifier:
         """Returns a classifier ready on the device, letting the one unused for longest go when they do not all fit."""
