@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from sfi_ray.errors import InputError
 from sfi_ray.models.sources.base import Normalisation, Source
 from sfi_ray.models.sources.downloads import impatient_sockets
+from sfi_ray.models.weights import load_into, read_state_dict
 
 # URLError is an OSError; torch raises RuntimeError for a wrong checksum.
 _DOWNLOAD_ERRORS = (OSError, RuntimeError, ValueError, EOFError, HTTPException, pickle.UnpicklingError)
@@ -57,12 +58,18 @@ class TorchvisionSource(Source):
         )
         return network
 
-    def state(self) -> Mapping[str, Tensor] | None:
+    def state(self) -> Mapping[str, Tensor]:
         """Reads the weights from the file, or from torch's cache, into which they are downloaded once."""
-        state = super().state() if self._is_file else self._downloaded(self._member())
-        assert state is not None
+        state = (
+            read_state_dict(Path(str(self.weights)).expanduser()) if self._is_file else self._downloaded(self._member())
+        )
         state = {name: tensor for name, tensor in state.items() if not _AUXILIARY.match(name)}
         return {_OLD_DENSENET.sub(r"\1\2", name): tensor for name, tensor in state.items()}
+
+    def load_state(self, module: nn.Module) -> None:
+        """Loads the weights; files of before batch norm counted its batches lack the counts, which nothing reads."""
+        counts = {name: count for name, count in module.state_dict().items() if name.endswith(".num_batches_tracked")}
+        load_into(module, {**counts, **self.state()}, f"{self.what}, {self.weights}")
 
     def default_normalisation(self) -> Normalisation | None:
         """Returns mean and standard deviation of the weights' own preprocessing."""
