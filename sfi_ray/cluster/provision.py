@@ -200,7 +200,7 @@ class Provisioner:
                     "give it again"
                 )
             elif spec.name in self._known or spec.source.needs_training:
-                self._source(spec).build_module(self._info.shape, self._info.num_classes)
+                self._source(spec).check(self._info.shape, self._info.num_classes)
             else:
                 self._loaded[spec.name] = self._from_source(spec)
                 self._require_batch(spec, self._loaded[spec.name])

@@ -70,6 +70,15 @@ class Source(ABC):
         with torch.device("meta"):
             return self.build_module(input_shape, num_classes)
 
+    def check(self, input_shape: tuple[int, int, int], num_classes: int) -> None:
+        """Finds out whether there is such a network and whether it takes such images.
+
+        Raises:
+            InputError: As `build_module`.
+        """
+        build = self.build_empty if self.is_known_by_name else self.build_module
+        build(input_shape, num_classes)
+
     @property
     def needs_training(self) -> bool:
         """Whether nothing gives it trained weights."""
