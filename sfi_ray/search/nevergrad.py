@@ -8,6 +8,7 @@ Shapes: N cells, M candidates, K altered pixels, G genes of a pixel (2 + channel
 from __future__ import annotations
 
 import difflib
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -71,6 +72,7 @@ class _Lane:
         optimizer: Searches it; None when it could not be made or failed.
         told: Log-probabilities of the target class, one array a generation.
         num_told: How many they are.
+        fingerprint: A checksum of all candidates that were told.
         best: The best candidate, ``(K, G)``.
         best_log_prob: Its log-probability; -inf before the first that is a number.
         failure: Why the optimiser failed, if it did.
@@ -82,12 +84,13 @@ class _Lane:
     optimizer: CellOptimizer | None = None
     told: list[Array] = field(default_factory=list)
     num_told: int = 0
+    fingerprint: int = 0
     best_log_prob: float = -np.inf
     failure: str | None = None
 
-    def fail(self, error: OptimizerError) -> None:
+    def fail(self, failure: str) -> None:
         self.optimizer = None
-        self.failure = str(error)
+        self.failure = failure
 
 
 class NevergradSearcher(Searcher):
@@ -99,7 +102,7 @@ class NevergradSearcher(Searcher):
     the search of its cell alone; see `failures`.
 
     The state of a cell is what its optimiser was told. A cell that goes on asks and is told the same again, without a
-    classifier; this holds for optimisers whose proposals depend on nothing but random numbers and what they were told.
+    classifier. An optimiser that then proposes something else, by the clock for instance, ends the search of its cell.
     """
 
     def __init__(self, space: SearchSpace, settings: NevergradSettings, device: torch.device | str = "cpu") -> None:
@@ -126,11 +129,16 @@ class NevergradSearcher(Searcher):
         return torch.from_numpy(stacked).to(self.device)
 
     def state(self) -> dict[str, Tensor]:
-        """Returns generation and told log-probabilities of each cell, these padded; see `Searcher.state`."""
+        """Returns generation, told log-probabilities (padded) and candidates' checksum; see `Searcher.state`."""
         told = np.zeros((self.num_cells, max((lane.num_told for lane in self._lanes), default=0)), np.float32)
         for row, lane in zip(told, self._lanes, strict=True):
             row[: lane.num_told] = np.concatenate(lane.told) if lane.told else ()
-        return {"generation": self.generation, "told": torch.from_numpy(told).to(self.device)}
+        fingerprints = torch.tensor([lane.fingerprint for lane in self._lanes], dtype=torch.int64)
+        return {
+            "generation": self.generation,
+            "told": torch.from_numpy(told).to(self.device),
+            "fingerprint": fingerprints.to(self.device),
+        }
 
     def __getstate__(self) -> dict[str, Any]:
         """Most optimisers cannot be pickled; what they were told can."""
@@ -155,7 +163,7 @@ class NevergradSearcher(Searcher):
             for index, lane in enumerate(entering):
                 self._begin(lane)
                 if state is not None:
-                    self._replay(lane, int(state["generation"][index]), state["told"][index].cpu().numpy())
+                    self._replay(lane, {name: tensor[index].cpu() for name, tensor in state.items()})
         self._lanes += entering
         self._refresh()
 
@@ -190,7 +198,7 @@ class NevergradSearcher(Searcher):
                 settings.optimizer, shape, settings.max_evaluations, self._num_workers, lane.seed
             )
         except OptimizerError as error:
-            lane.fail(error)
+            lane.fail(str(error))
 
     def _ask(self, lane: _Lane) -> Array:
         """Returns what a cell proposes, ``(M, K, G)``; nothing when it has failed or has no budget left."""
@@ -201,7 +209,7 @@ class NevergradSearcher(Searcher):
         try:
             cube = lane.optimizer.ask(count)
         except OptimizerError as error:
-            lane.fail(error)
+            lane.fail(str(error))
             return nothing
         genes: Array = np.clip((cube * self._scale).astype(np.float32), self._lower, self._upper)
         return genes
@@ -210,6 +218,7 @@ class NevergradSearcher(Searcher):
         """Lets a cell learn how its candidates were classified."""
         if not len(genes):
             return
+        lane.fingerprint = zlib.crc32(genes.tobytes(), lane.fingerprint)
         lane.told.append(log_probs)
         lane.num_told += len(log_probs)
         numbers = np.where(np.isnan(log_probs), -np.inf, log_probs)
@@ -220,13 +229,19 @@ class NevergradSearcher(Searcher):
             if lane.optimizer is not None and lane.num_told < self.settings.max_evaluations:
                 lane.optimizer.tell(log_probs)
         except OptimizerError as error:
-            lane.fail(error)
+            lane.fail(str(error))
 
-    def _replay(self, lane: _Lane, generation: int, told: Array) -> None:
+    def _replay(self, lane: _Lane, state: Mapping[str, Tensor]) -> None:
         """Asks and tells again what was asked and told before."""
-        for _ in range(generation):
+        told = state["told"].numpy()
+        for _ in range(int(state["generation"])):
             genes = self._ask(lane)
             self._tell(lane, genes, told[lane.num_told : lane.num_told + len(genes)].copy())
+        if lane.failure is None and lane.fingerprint != int(state["fingerprint"]):
+            lane.fail(
+                f"nevergrad's {self.settings.optimizer} proposed other candidates than before the search was "
+                "interrupted; it depends on more than its seed, so its cells can only be searched in one go"
+            )
 
     def _refresh(self) -> None:
         lanes = self._lanes

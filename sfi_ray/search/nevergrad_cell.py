@@ -13,6 +13,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import nevergrad
 import numpy as np
@@ -56,6 +57,22 @@ def sandbox() -> Iterator[None]:
         mtrand.set_state(state)
 
 
+class _StandIn(np.random.MT19937):
+    """Stands in for the generator behind numpy's global functions.
+
+    It can be seeded, and an optimiser that seeds it gets what the seed gives. But one that wants it seeded from the
+    system's entropy, and mixes the time of day into a seed thereafter, goes on with what the cell's seed gives.
+    """
+
+    _wants_entropy = False
+
+    def _legacy_seeding(self, seed: Any) -> None:
+        """Does what ``np.random.seed`` asks for, which calls this."""
+        self._wants_entropy = self._wants_entropy or seed is None
+        if not self._wants_entropy:
+            super()._legacy_seeding(seed)
+
+
 class CellOptimizer:
     """An optimiser that is asked and told in batches, always within a `sandbox`.
 
@@ -72,7 +89,7 @@ class CellOptimizer:
 
     def __init__(self, name: str, shape: tuple[int, int], budget: int, num_workers: int, seed: int) -> None:
         self._name = name
-        self._surroundings = np.random.MT19937(np.random.SeedSequence([seed, _SURROUNDINGS]))
+        self._surroundings = _StandIn(np.random.SeedSequence([seed, _SURROUNDINGS]))
         with self._at_work():
             cube = make_cube(shape, seed)
             self._optimizer = nevergrad.optimizers.registry[name](cube, budget=budget, num_workers=num_workers)

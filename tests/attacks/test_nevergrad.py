@@ -1,5 +1,7 @@
 """Cells searched by optimisers of nevergrad: failures, checkpoints, and how many at once."""
 
+import tracemalloc
+
 import nevergrad
 import numpy as np
 import pytest
@@ -7,6 +9,8 @@ import torch
 from nevergrad.optimization.base import Optimizer
 
 from sfi_ray.attacks import Surroundings, read_attack_settings
+from sfi_ray.search import Entrants, NevergradSettings, SearchSpace
+from sfi_ray.search.nevergrad import NevergradSearcher
 from sfi_ray.types import Finding, StopReason
 from tests.attacks.conftest import make_cells, outcomes, search
 
@@ -40,7 +44,9 @@ def test_cells_whose_optimiser_fails_are_recorded_and_the_others_are_searched(to
         assert (finding.stop_reason, finding.confidence, finding.fooled) == (StopReason.FAILED, None, False)
         assert (finding.evaluations, finding.generations) == (16, 2)
     for cell in cells:
-        assert outcomes(search(attack("Unlucky"), toy_gray.classifier, [cell])) == {cell.cell_id: findings[cell.cell_id]}
+        assert outcomes(search(attack("Unlucky"), toy_gray.classifier, [cell])) == {
+            cell.cell_id: findings[cell.cell_id]
+        }
     assert {f.stop_reason for f in findings.values() if not f.error} == {StopReason.BUDGET}
 
 
@@ -71,23 +77,21 @@ class Kept:
 
 
 @pytest.mark.parametrize("optimizer", ["TwoPointsDE", "LognormalDiscreteOnePlusOne"])
-def test_a_search_goes_on_from_a_snapshot_as_if_never_interrupted(toy_gray, optimizer):
+def test_a_search_goes_on_from_a_snapshot_as_if_never_interrupted(toy_gray, monkeypatch, optimizer):
     cells = make_cells(toy_gray.classifier)
     searched = attack(optimizer)
     expected = outcomes(search(searched, toy_gray.classifier, cells))
     kept = Kept()
     list(searched.search(toy_gray.classifier, cells, 0.9, Surroundings(keeper=kept)))
     assert len(kept.snapshots) == 4
+    seen = []
+    original = toy_gray.classifier.log_probs
+    monkeypatch.setattr(toy_gray.classifier, "log_probs", lambda images: seen.append(len(images)) or original(images))
     for snapshot in kept.snapshots[1:3]:
-        seen = []
-        with pytest.MonkeyPatch.context() as patch:
-            original = toy_gray.classifier.log_probs
-            patch.setattr(toy_gray.classifier, "log_probs", lambda images: seen.append(len(images)) or original(images))
-            events = searched.search(
-                toy_gray.classifier, cells[::-1], 0.9, Surroundings(keeper=Kept([snapshot.select([2, 0, 1, 3])]))
-            )
-            findings = [event for event in events if isinstance(event, Finding)]
-        assert outcomes(findings) == expected
+        seen.clear()
+        surroundings = Surroundings(keeper=Kept([snapshot.select([2, 0, 1, 3])]))
+        events = searched.search(toy_gray.classifier, cells[::-1], 0.9, surroundings)
+        assert outcomes([event for event in events if isinstance(event, Finding)]) == expected
         assert sum(seen) == len(cells) * (40 - 8 * snapshot.progress[0]), "what was told is not classified again"
 
 
@@ -103,13 +107,8 @@ def test_step_by_step_optimisers_fill_a_batch_with_more_cells():
     assert attack("NelderMead", num_workers=30).num_lanes(1) == 64 > attack(num_workers=30).num_lanes(1)
 
 
-def test_what_an_optimiser_remembers_is_about_what_is_planned(toy_gray):
-    import tracemalloc
-
+def test_what_an_optimiser_remembers_is_about_what_is_planned():
     searched = attack(max_evaluations=300, num_workers=30)
-    from sfi_ray.search import Entrants, NevergradSettings, SearchSpace
-    from sfi_ray.search.nevergrad import NevergradSearcher
-
     settings = NevergradSettings(max_evaluations=300, num_workers=30)
     searcher = NevergradSearcher(SearchSpace(8, 8, 1, 5, 4), settings)
     one = Entrants(torch.tensor([1]), torch.tensor([1]), torch.zeros(1, 1))
