@@ -88,8 +88,10 @@ def make_plan(job: Job, info: DatasetInfo, grid: Grid) -> Plan:
         grid: Its cells.
 
     Raises:
-        InputError: A classifier's network does not exist, or does not take the data set's images.
+        InputError: A classifier's network does not exist or does not take the data set's images, or the attack names
+            what does not exist here.
     """
+    job.attack.check()
     attack = job.attack.build()
     num_actors = job.cluster.actors or max(1, (os.cpu_count() or 1) // job.compute.threads)
     device = "cuda" if job.compute.device != "cpu" and torch.cuda.is_available() else "cpu"

@@ -44,6 +44,9 @@ class DifferentialEvolutionAttackSettings(DifferentialEvolutionSettings, Stoppin
             stopping=self,
         )
 
+    def check(self) -> None:
+        """Checks what reading the settings did not: nothing."""
+
 
 class NevergradAttackSettings(NevergradSettings, StoppingSettings):
     """Any optimiser of nevergrad in the place of differential evolution."""
@@ -52,14 +55,19 @@ class NevergradAttackSettings(NevergradSettings, StoppingSettings):
 
     def build(self) -> Attack:
         """Makes the attack."""
-        from sfi_ray.search.nevergrad import NevergradSearcher  # imports nevergrad, which takes seconds
+        from sfi_ray.attacks.nevergrad import NevergradAttack  # imports nevergrad, which takes seconds
 
-        return EvolutionAttack(
-            lambda space, device: NevergradSearcher(space, self, device),
-            population_size=self.num_workers,
-            max_evaluations=self.max_evaluations,
-            stopping=self,
-        )
+        return NevergradAttack(self, self)
+
+    def check(self) -> None:
+        """Checks that nevergrad has the optimiser and the optimiser what it needs.
+
+        Raises:
+            InputError: It does not.
+        """
+        from sfi_ray.search.nevergrad import check_optimizer  # imports nevergrad, which takes seconds
+
+        check_optimizer(self.optimizer)
 
 
 def _default_kind(value: Any) -> Any:

@@ -263,6 +263,7 @@ def test_a_full_disk_ends_the_run_with_the_mend_and_loses_nothing_written(tmp_pa
         ({"target_classes": [1, "1"]}, "listed twice"),
         ({"k": 65}, "more than the 64 pixels"),
         ({"dataset": "digitz"}, "digits"),
+        ({"attack": {"kind": "nevergrad", "optimizer": "TwoPointDE"}}, "did you mean 'TwoPointsDE'"),
         ({"classifiers": ["toy", "cnn_mq"]}, "cnn_mp"),
         ({"classifiers": ["toy", {"name": "x", "architecture": "mlp", "weights": "/none.pt"}]}, "no such file"),
         ({"classifiers": ["mlp"]}, "'toy' was given in code, but the job does not name it"),
