@@ -2,11 +2,14 @@
 
 from sfi_ray.attacks.base import Attack, Surroundings, Tick, failed
 from sfi_ray.attacks.evolution import EvolutionAttack, StoppingSettings
+from sfi_ray.attacks.inversion import InversionAttack, InversionSettings
 from sfi_ray.attacks.settings import (
     DIFFERENTIAL_EVOLUTION_PRESETS,
     AttackSettings,
     DifferentialEvolutionAttackSettings,
+    InversionAttackSettings,
     NevergradAttackSettings,
+    check_attack,
     read_attack_settings,
 )
 from sfi_ray.attacks.snapshot import Keeper, Snapshot
@@ -18,6 +21,9 @@ __all__ = [
     "AttackSettings",
     "DifferentialEvolutionAttackSettings",
     "EvolutionAttack",
+    "InversionAttack",
+    "InversionAttackSettings",
+    "InversionSettings",
     "Keeper",
     "NevergradAttackSettings",
     "Snapshot",
@@ -26,6 +32,7 @@ __all__ = [
     "Tick",
     "Verdict",
     "Verifier",
+    "check_attack",
     "check_pixels",
     "failed",
     "read_attack_settings",

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
+import torch
 from pydantic import BeforeValidator, Field, TypeAdapter
 
 from sfi_ray.attacks.base import Attack
 from sfi_ray.attacks.evolution import EvolutionAttack, StoppingSettings
+from sfi_ray.attacks.inversion import InversionAttack, InversionSettings
 from sfi_ray.attacks.presets import Presets, PresetSettings, preset_field
+from sfi_ray.errors import InputError
+from sfi_ray.models import Classifier
 from sfi_ray.search import DifferentialEvolution, DifferentialEvolutionSettings, NevergradSettings
 
 #: Settings of differential evolution by name; the experiments of the paper and two for small machines.
@@ -62,17 +66,44 @@ class NevergradAttackSettings(NevergradSettings, StoppingSettings):
         )
 
 
+class InversionAttackSettings(InversionSettings):
+    """The paper's image-targeted attack (Section 3.2)."""
+
+    kind: Literal["inversion"] = Field(description="Deep feature inversion of natural images, as in Section 3.2.")
+
+    def build(self) -> Attack:
+        """Makes the attack."""
+        return InversionAttack(self)
+
+
 def _default_kind(value: Any) -> Any:
     return {"kind": "de", **value} if isinstance(value, Mapping) and "kind" not in value else value
 
 
 #: Settings of any attack, told apart by `kind`; without one they are those of differential evolution.
 AttackSettings = Annotated[
-    Annotated[DifferentialEvolutionAttackSettings | NevergradAttackSettings, Field(discriminator="kind")],
+    Annotated[
+        DifferentialEvolutionAttackSettings | NevergradAttackSettings | InversionAttackSettings,
+        Field(discriminator="kind"),
+    ],
     BeforeValidator(_default_kind),
 ]
 
 _ADAPTER: TypeAdapter[AttackSettings] = TypeAdapter(AttackSettings)
+
+
+def check_attack(settings: AttackSettings, classifier: Classifier) -> None:
+    """Finds out whether a classifier, trained or not, has what an attack needs of it.
+
+    Raises:
+        InputError: It lacks the layer; the message lists those it has.
+    """
+    if isinstance(settings, InversionAttackSettings):
+        blank = torch.zeros(1, *classifier.input_shape, device=classifier.device)
+        try:
+            classifier.features(blank, settings.layer)
+        except InputError as error:
+            raise InputError(f"classifier '{classifier.name}': attack.layer: {error}") from error
 
 
 def read_attack_settings(values: object) -> AttackSettings:

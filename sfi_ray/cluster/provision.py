@@ -17,6 +17,7 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError
 
+from sfi_ray.attacks import check_attack
 from sfi_ray.cluster.reporter import Reporter
 from sfi_ray.data import DatasetInfo, DatasetSpec, dataset_fingerprint, dataset_info, load_dataset
 from sfi_ray.errors import InputError
@@ -186,21 +187,23 @@ class Provisioner:
         """Finds what is wrong with the classifiers before anything is trained or written.
 
         Raises:
-            InputError: A network does not exist, weights do not fit, or a given classifier takes other images.
+            InputError: A network does not exist, weights do not fit, a given classifier takes other images, or the
+                attack needs something of a network that it lacks.
         """
         for spec in self._job.classifiers:
             if spec.name in self._given:
                 self._check_given(self._given[spec.name])
                 self._require_same(spec, self._given[spec.name])
+                check_attack(self._job.attack, self._given[spec.name])
             elif spec.weights is not None and spec.name not in self._known:
-                self._from_weights(spec)
+                check_attack(self._job.attack, self._from_weights(spec))
             elif self._was_given(spec):
                 raise InputError(
                     f"classifier '{spec.name}' was given in code when '{self._folder.location}' was first launched; "
                     "give it again"
                 )
             else:
-                build(spec.network, input_shape=self._info.shape, num_classes=self._info.num_classes)
+                check_attack(self._job.attack, self._untrained(spec))
 
     def provide(self, device: str, trainer: Trainer) -> list[Provided]:
         """Gets every classifier, training those that are not trained yet.
@@ -275,6 +278,12 @@ class Provisioner:
             num_classes=self._info.num_classes,
             mean=mean,  # type: ignore[arg-type]
             std=std,  # type: ignore[arg-type]
+        )
+
+    def _untrained(self, spec: ClassifierSpec) -> Classifier:
+        module = build(spec.network, input_shape=self._info.shape, num_classes=self._info.num_classes)
+        return Classifier(
+            module, name=spec.name, input_shape=self._info.shape, num_classes=self._info.num_classes, micro_batch=1
         )
 
     def _from_weights(self, spec: ClassifierSpec) -> Classifier:

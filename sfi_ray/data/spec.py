@@ -44,8 +44,8 @@ class DatasetSpec(BaseModel):
     )
     shape: tuple[_Channels, _Size, _Size] | None = Field(
         default=None,
-        description="(channels, height, width) in pixels, channels 1 or 3, for a grid that needs no images. "
-        "Goes together with `class_names`, not with `path`.",
+        description="(channels, height, width) in pixels, channels 1 or 3: with `class_names`, for a grid that needs "
+        "no images; with `path`, what its images are to have where their sizes differ.",
     )
     class_names: tuple[str, ...] | None = Field(
         default=None,
@@ -59,18 +59,14 @@ class DatasetSpec(BaseModel):
 
     @model_validator(mode="after")
     def _check_inline(self) -> Self:
-        if (self.shape is None) != (self.class_names is None):
+        if self.path is not None and self.class_names is not None:
+            raise ValueError("`path` goes without `class_names`: the files say them. Remove one or the other")
+        if self.path is None and (self.shape is None) != (self.class_names is None):
             given, missing = ("shape", "class_names") if self.class_names is None else ("class_names", "shape")
             raise ValueError(f"`{given}` needs `{missing}` beside it: together they describe a data set without images")
-        if self.shape is None or self.class_names is None:
-            return self
-        if self.path is not None:
-            raise ValueError(
-                "`path` goes without `shape` and `class_names`: the files say both. Remove one or the other"
-            )
-        if self.shape[0] not in (1, 3):
+        if self.shape is not None and self.shape[0] not in (1, 3):
             raise ValueError(f"`shape` is (channels, height, width) with 1 or 3 channels, not {self.shape[0]}")
-        problem = class_names_problem(self.class_names)
+        problem = None if self.class_names is None else class_names_problem(self.class_names)
         if problem is not None:
             raise ValueError(f"`class_names` {problem}")
         return self

@@ -7,6 +7,9 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
 from sfi_ray.report.matrices import ConfidenceMatrix, confidence_matrices
 from sfi_ray.report.scan import Source, fetch_images
 from sfi_ray.report.sheet import contact_sheet_png, sheet_cell_ids
@@ -15,7 +18,9 @@ from sfi_ray.report.tables import matrix_to_csv, matrix_to_markdown
 _MAX_STEM = 120
 
 
-def write_reports(source: Source, *, write: Callable[[str, bytes], None]) -> list[str]:
+def write_reports(
+    source: Source, *, write: Callable[[str, bytes], None], natural: NDArray[np.uint8] | None = None
+) -> list[str]:
     """Writes the tables of every matrix and a contact sheet of each that has a finished cell.
 
     Pixels are read only of the cells that a sheet shows.
