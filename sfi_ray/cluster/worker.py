@@ -163,9 +163,10 @@ class Worker:
                 break
             if journal.is_due():
                 yield journal.report()
-        yield journal.report(is_last=True)
+        last = journal.report(is_last=True)
         if not self._stopping.is_set():
-            keeper.forget()
+            keeper.forget()  # before the report: whoever hears that a run is complete may clear its checkpoints away
+        yield last
 
     def _natural_images(self) -> torch.Tensor | None:
         if self._images is None and self._spec.grid.images:

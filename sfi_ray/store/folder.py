@@ -117,7 +117,8 @@ class RunFolder:
 
     def delete(self, name: str) -> None:
         """Deletes a file or a folder with all it holds; nothing happens when there is none."""
-        with self._explained("write", name):
+        # Somebody else may delete it at the same time.
+        with self._explained("write", name), contextlib.suppress(FileNotFoundError):
             info = self._fs.get_file_info(self.path(name))
             if info.type == fs.FileType.Directory:
                 self._fs.delete_dir(info.path)

@@ -15,6 +15,7 @@ from torch import nn
 
 from sfi_ray import launch, open_run
 from sfi_ray.cluster.ray_session import ray_session
+from sfi_ray.cluster.reporter import Reporter
 from sfi_ray.errors import InputError, ResourceError, StorageError
 from tests.cluster.conftest import (
     assert_complete,
@@ -139,6 +140,47 @@ def test_actors_killed_at_random_cost_no_row(ray, tmp_path):
     assert run.status().failed == 0
     expected = outcome(go(make_job(tmp_path / "a"), classifiers={"toy": slowly}, in_process=True))
     assert outcome(run).equals(expected)
+    assert not temporary_files(tmp_path)
+
+
+class Counting(Reporter):
+    """Remembers the images classified by a launch."""
+
+    evaluations = 0
+
+    def progressed(self, tally, seconds_left):
+        self.evaluations = max(self.evaluations, tally.evaluations)
+
+
+def test_a_long_search_goes_on_from_its_last_generation_when_its_actor_is_killed(ray, tmp_path):
+    slowly = make_classifier(module=slow(make_module(), 0.03))
+    changes = {"k": 3, "attack": {"kind": "de", "population_size": 20, "generations": 60}}
+    cluster = {"cells_per_shard": 20, "retries": 50, "actors": 1, "checkpoint_seconds": 0.05}
+    killed, done = [], threading.Event()
+
+    def kill_after_every_few_checkpoints():
+        while not done.wait(1.5) and len(killed) < 3:
+            if list((tmp_path / "b/test/checkpoints").glob("*.safetensors")):
+                for pid in pids_of("ray::SearchActor.search")[:1]:
+                    os.kill(pid, signal.SIGKILL)
+                    killed.append(pid)
+
+    killer = threading.Thread(target=kill_after_every_few_checkpoints)
+    counting = Counting()
+    killer.start()
+    try:
+        job = make_job(tmp_path / "b", cluster=cluster, **changes)
+        run = go(job, classifiers={"toy": slowly}, reporter=counting)
+    finally:
+        done.set()
+        killer.join()
+    assert len(killed) >= 2
+    assert_complete(run)
+    expected = outcome(go(make_job(tmp_path / "a", **changes), classifiers={"toy": slowly}, in_process=True))
+    assert outcome(run).equals(expected)
+    # Every shard that was killed would have been searched again from its beginning.
+    assert counting.evaluations < 20 * 20 * 61 * 1.5
+    assert not (tmp_path / "b/test/checkpoints").exists()
     assert not temporary_files(tmp_path)
 
 

@@ -1,0 +1,105 @@
+"""Long searches go on from what was kept of them; every attack that keeps snapshots joins by a line in ATTACKS."""
+
+import json
+
+import pytest
+import torch
+
+from sfi_ray.attacks import Snapshot, Surroundings, Tick, read_attack_settings
+from sfi_ray.types import Finding
+from tests.attacks.conftest import make_cells, outcomes, search
+
+ATTACKS = {
+    "de": {"kind": "de", "population_size": 10, "generations": 12},
+    "de that stops": {"kind": "de", "population_size": 8, "generations": 20, "stop_confidence": 0.55},
+    "de that stalls": {"kind": "de", "population_size": 8, "generations": 20, "stall_generations": 4},
+}
+
+
+class MemoryKeeper:
+    """Keeps every snapshot as the plain data that a file would hold."""
+
+    def __init__(self, kept=()):
+        self.kept = list(kept)
+        self.recalled = 0
+
+    def is_due(self):
+        return True
+
+    def keep(self, snapshot):
+        described = json.dumps([snapshot.cell_ids, snapshot.progress, snapshot.notes])
+        self.kept.append((described, {name: tensor.clone() for name, tensor in snapshot.tensors.items()}))
+
+    def recall(self, cells):
+        wanted = {cell.cell_id for cell in cells}
+        snapshots = []
+        for described, tensors in self.kept[-1:]:
+            cell_ids, progress, notes = json.loads(described)
+            snapshot = Snapshot(tuple(cell_ids), tuple(progress), tuple(notes), tensors)
+            places = [place for place, cell_id in enumerate(cell_ids) if cell_id in wanted]
+            self.recalled += len(places)
+            snapshots.append(snapshot.select(places))
+        return snapshots
+
+
+@pytest.fixture(params=ATTACKS)
+def attack(request):
+    return read_attack_settings(ATTACKS[request.param]).build()
+
+
+@pytest.fixture(params=["gray", "rgb"])
+def toy(request, toy_gray, toy_rgb):
+    return {"gray": toy_gray, "rgb": toy_rgb}[request.param]
+
+
+def test_a_search_goes_on_from_any_of_its_generations_to_the_same_findings(attack, toy):
+    cells = make_cells(toy.classifier, ks=(2,), backgrounds=("black", "gray"))
+    expected = outcomes(search(attack, toy.classifier, cells))
+    keeper = MemoryKeeper()
+    found = list(attack.search(toy.classifier, cells, 0.9, Surroundings(keeper=keeper)))
+    assert outcomes([event for event in found if isinstance(event, Finding)]) == expected
+    whole = sum(event.evaluations for event in found if isinstance(event, Tick))
+    assert len(keeper.kept) >= 4
+    for number in range(len(keeper.kept)):
+        again = MemoryKeeper(keeper.kept[: number + 1])
+        left = sorted(json.loads(again.kept[-1][0])[0])
+        unfinished = [cell for cell in cells if cell.cell_id in left]
+        rest = list(attack.search(toy.classifier, unfinished, 0.9, Surroundings(keeper=again)))
+        assert again.recalled == len(unfinished) > 0
+        resumed = outcomes([event for event in rest if isinstance(event, Finding)])
+        assert resumed == {cell_id: expected[cell_id] for cell_id in left}
+        assert sum(event.evaluations for event in rest if isinstance(event, Tick)) < whole
+
+
+def test_cells_that_begin_and_cells_that_go_on_are_searched_together(attack, toy):
+    cells = make_cells(toy.classifier, ks=(2,), backgrounds=("black", "gray"))
+    expected = outcomes(search(attack, toy.classifier, cells))
+    keeper = MemoryKeeper()
+    list(attack.search(toy.classifier, cells[1::2], 0.9, Surroundings(keeper=keeper)))
+    again = MemoryKeeper(keeper.kept[:3])
+    rest = list(attack.search(toy.classifier, cells, 0.9, Surroundings(keeper=again)))
+    assert 0 < again.recalled < len(cells)
+    assert outcomes([event for event in rest if isinstance(event, Finding)]) == expected
+
+
+def test_time_spent_before_an_interruption_counts(attack, toy):
+    cells = make_cells(toy.classifier, backgrounds=("black", "gray"))
+    keeper = MemoryKeeper()
+    list(attack.search(toy.classifier, cells, 0.9, Surroundings(keeper=keeper)))
+    described, tensors = keeper.kept[0]
+    cell_ids, progress, notes = json.loads(described)
+    notes[0]["seconds"] = 1000.0
+    again = MemoryKeeper([(json.dumps([cell_ids, progress, notes]), tensors)])
+    rest = attack.search(toy.classifier, cells, 0.9, Surroundings(keeper=again))
+    seconds = {event.cell.cell_id: event.seconds for event in rest if isinstance(event, Finding)}
+    assert 1000 < seconds[cell_ids[0]] < 1100
+    assert sum(value > 1000 for value in seconds.values()) == 1
+
+
+def test_selecting_keeps_the_parts_of_a_cell_together():
+    snapshot = Snapshot(("a", "b", "c"), (3, 1, 2), ({"x": 1}, {"x": 2}, {"x": 3}), {"t": torch.arange(6).view(3, 2)})
+    chosen = snapshot.select([2, 0])
+    assert chosen.cell_ids == ("c", "a")
+    assert chosen.progress == (2, 3)
+    assert [notes["x"] for notes in chosen.notes] == [3, 1]
+    assert chosen.tensors["t"].tolist() == [[4, 5], [0, 1]]
