@@ -196,7 +196,7 @@ class InversionAttack:
 
     def num_lanes(self, micro_batch: int) -> int:
         """Cells searched at once for a classifier's micro-batch."""
-        return _MICRO_BATCHES_A_STEP * micro_batch
+        return max(1, math.ceil(_MICRO_BATCHES_A_STEP * micro_batch))
 
     def lane_bytes(self, input_shape: tuple[int, int, int], k: int) -> int:
         """Returns about how much memory a cell takes; see `Attack.lane_bytes`."""
