@@ -110,7 +110,8 @@ def make_plan(job: Job, info: DatasetInfo, grid: Grid) -> Plan:
         micro_batch = classifier.micro_batch
         rates[spec.name] = forward_rate(classifier, job.compute.threads)
         footprints.append(_footprint(classifier))
-    per_classifier = grid.cells_per_classifier * attack.max_evaluations
+    # A gradient costs about as much again as the forward pass below it.
+    per_classifier = grid.cells_per_classifier * (attack.max_evaluations + attack.max_backward_passes)
     lanes = attack.num_lanes(micro_batch)
     candidate_bytes = lanes * attack.lane_bytes(info.shape, grid.max_k)
     per_shard = choose_cells_per_shard(grid, attack, num_actors, micro_batch, job.cluster.cells_per_shard)

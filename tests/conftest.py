@@ -32,15 +32,13 @@ def shared_data() -> Path:
     return SHARED_DATA
 
 
-class SpotNetwork(nn.Module):
+class SpotNetwork(nn.Sequential):
     """A linear network in which every spot speaks for one class only, the more the brighter it is."""
 
     def __init__(self, weights: torch.Tensor) -> None:
-        super().__init__()
-        self.weights = nn.Parameter(weights)
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return images.flatten(1) @ self.weights.T
+        linear = nn.Linear(weights.shape[1], weights.shape[0], bias=False)
+        super().__init__(nn.Flatten(), linear)
+        linear.weight = nn.Parameter(weights)
 
 
 @dataclass(frozen=True)

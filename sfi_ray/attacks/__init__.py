@@ -2,10 +2,12 @@
 
 from sfi_ray.attacks.base import Attack, Surroundings, Tick, failed
 from sfi_ray.attacks.evolution import EvolutionAttack, StoppingSettings
+from sfi_ray.attacks.inversion import InversionAttack, InversionSettings
 from sfi_ray.attacks.settings import (
     DIFFERENTIAL_EVOLUTION_PRESETS,
     AttackSettings,
     DifferentialEvolutionAttackSettings,
+    InversionAttackSettings,
     NevergradAttackSettings,
     read_attack_settings,
 )
@@ -18,6 +20,9 @@ __all__ = [
     "AttackSettings",
     "DifferentialEvolutionAttackSettings",
     "EvolutionAttack",
+    "InversionAttack",
+    "InversionAttackSettings",
+    "InversionSettings",
     "Keeper",
     "NevergradAttackSettings",
     "Snapshot",

@@ -43,6 +43,8 @@ class Attack(Protocol):
 
     #: Images classified for a cell that is never stopped early.
     max_evaluations: int
+    #: Images that a gradient is taken of for a cell that is never stopped early.
+    max_backward_passes: int
     #: Whether the classes of one background, k and replicate are searched together and must not be parted.
     shares_classes: bool
 

@@ -17,7 +17,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from sfi_ray.attacks.base import Surroundings, Tick, failed
-from sfi_ray.attacks.snapshot import Keeper, Snapshot
+from sfi_ray.attacks.snapshot import Keeper, Snapshot, by_snapshot
 from sfi_ray.attacks.verify import Verdict, Verifier
 from sfi_ray.images import altered_pixels, decode, paint
 from sfi_ray.models import Classifier
@@ -147,6 +147,8 @@ class EvolutionAttack:
         self._stopping = stopping
         self.max_evaluations = max_evaluations
         self.shares_classes = shares_classes
+        #: No gradient is taken.
+        self.max_backward_passes = 0
 
     def num_lanes(self, micro_batch: int) -> int:
         """Cells searched at once for a classifier's micro-batch."""
@@ -186,7 +188,7 @@ class EvolutionAttack:
             started = time.perf_counter()
             num_free = self.num_lanes(classifier.micro_batch) - len(lanes)
             joining = [waiting.popleft() for _ in range(min(num_free, len(waiting)))]
-            for entering, snapshot in _by_snapshot(joining, snapshots):
+            for entering, snapshot in by_snapshot(joining, snapshots):
                 entrants = _entrants(entering, classifier.device)
                 searcher.admit(entrants, snapshot.tensors if snapshot else None)
                 backgrounds = torch.cat([backgrounds, entrants.backgrounds])
@@ -278,22 +280,6 @@ def _snapshot(searcher: Searcher, lanes: Sequence[_Lane]) -> Snapshot:
         notes=tuple(lane.notes() for lane in lanes),
         tensors={name: tensor.cpu() for name, tensor in searcher.state().items()},
     )
-
-
-def _by_snapshot(
-    cells: Sequence[Cell], snapshots: Sequence[Snapshot]
-) -> Iterator[tuple[Sequence[Cell], Snapshot | None]]:
-    """Parts cells into those that begin and, for each snapshot, those that go on from it, with that part of it."""
-    known: set[str] = set()
-    for snapshot in snapshots:
-        places = {cell_id: place for place, cell_id in enumerate(snapshot.cell_ids)}
-        going_on = [cell for cell in cells if cell.cell_id in places]
-        known |= places.keys()
-        if going_on:
-            yield going_on, snapshot.select([places[cell.cell_id] for cell in going_on])
-    beginning = [cell for cell in cells if cell.cell_id not in known]
-    if beginning:
-        yield beginning, None
 
 
 def _entrants(cells: Sequence[Cell], device: torch.device) -> Entrants:

@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
+import torch
 from pydantic import BeforeValidator, Field, TypeAdapter
 
 from sfi_ray.attacks.base import Attack
 from sfi_ray.attacks.evolution import EvolutionAttack, StoppingSettings
+from sfi_ray.attacks.inversion import InversionAttack, InversionSettings
+from sfi_ray.attacks.kind import AttackKind
 from sfi_ray.attacks.presets import Presets, PresetSettings, preset_field
+from sfi_ray.errors import InputError
+from sfi_ray.models import Classifier
 from sfi_ray.search import DifferentialEvolution, DifferentialEvolutionSettings, NevergradSettings
 
 #: Settings of differential evolution by name; the experiments of the paper and two for small machines.
@@ -27,7 +32,7 @@ DIFFERENTIAL_EVOLUTION_PRESETS: Presets = {
 }
 
 
-class DifferentialEvolutionAttackSettings(DifferentialEvolutionSettings, StoppingSettings, PresetSettings):
+class DifferentialEvolutionAttackSettings(DifferentialEvolutionSettings, StoppingSettings, PresetSettings, AttackKind):
     """The paper's class-targeted attack (Section 3.1)."""
 
     PRESETS: ClassVar[Presets] = DIFFERENTIAL_EVOLUTION_PRESETS
@@ -44,11 +49,8 @@ class DifferentialEvolutionAttackSettings(DifferentialEvolutionSettings, Stoppin
             stopping=self,
         )
 
-    def check(self) -> None:
-        """Checks what reading the settings did not: nothing."""
 
-
-class NevergradAttackSettings(NevergradSettings, StoppingSettings):
+class NevergradAttackSettings(NevergradSettings, StoppingSettings, AttackKind):
     """Any optimiser of nevergrad in the place of differential evolution."""
 
     kind: Literal["nevergrad"] = Field(description="An optimiser of nevergrad's registry.")
@@ -70,13 +72,36 @@ class NevergradAttackSettings(NevergradSettings, StoppingSettings):
         check_optimizer(self.optimizer)
 
 
+class InversionAttackSettings(InversionSettings, AttackKind):
+    """The paper's image-targeted attack (Section 3.2)."""
+
+    looks_inside: ClassVar[bool] = True
+
+    kind: Literal["inversion"] = Field(description="Deep feature inversion of natural images, as in Section 3.2.")
+
+    def build(self) -> Attack:
+        """Makes the attack."""
+        return InversionAttack(self)
+
+    def check_classifier(self, classifier: Classifier) -> None:
+        """Checks that a classifier has the layer; see `AttackKind.check_classifier`."""
+        blank = torch.zeros(1, *classifier.input_shape, device=classifier.device)
+        try:
+            classifier.features(blank, self.layer)
+        except InputError as error:
+            raise InputError(f"classifier '{classifier.name}': attack.layer: {error}") from error
+
+
 def _default_kind(value: Any) -> Any:
     return {"kind": "de", **value} if isinstance(value, Mapping) and "kind" not in value else value
 
 
 #: Settings of any attack, told apart by `kind`; without one they are those of differential evolution.
 AttackSettings = Annotated[
-    Annotated[DifferentialEvolutionAttackSettings | NevergradAttackSettings, Field(discriminator="kind")],
+    Annotated[
+        DifferentialEvolutionAttackSettings | NevergradAttackSettings | InversionAttackSettings,
+        Field(discriminator="kind"),
+    ],
     BeforeValidator(_default_kind),
 ]
 

@@ -165,16 +165,20 @@ def plan(job: JobFile) -> None:
 
     The time is measured on this machine for a moment, and is that of a search in which no cell stops early.
     """
-    from sfi_ray.data import dataset_info
+    from sfi_ray.data import dataset_info, select_images
     from sfi_ray.grid import GridClassifier
     from sfi_ray.job import load_job
     from sfi_ray.plan import make_plan
-    from sfi_ray.store.record import make_grid
+    from sfi_ray.store.natural import grid_images
+    from sfi_ray.store.record import make_grid, target_indices
 
     with _explaining():
         loaded = load_job(job)
         info = dataset_info(loaded.dataset)
-        grid = make_grid(loaded, info, tuple(GridClassifier(spec.name, "") for spec in loaded.classifiers))
+        classifiers = tuple(GridClassifier(spec.name, "") for spec in loaded.classifiers)
+        selection, targets = loaded.selection, target_indices(loaded, info)
+        images = select_images(selection, loaded.dataset, info, targets) if selection else ()
+        grid = make_grid(loaded, info, classifiers, grid_images(images))
         made = make_plan(loaded, info, grid)
     rows = {
         "cells": f"{made.num_cells:,}",

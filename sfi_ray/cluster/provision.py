@@ -188,12 +188,14 @@ class Provisioner:
         """Finds what is wrong with the classifiers before anything is trained or written.
 
         Raises:
-            InputError: A network does not exist, weights do not fit, or a given classifier takes other images.
+            InputError: A network does not exist, weights do not fit, a given classifier takes other images, or the
+                attack needs something of a network that it lacks.
         """
         for spec in self._job.classifiers:
             if spec.name in self._given:
                 self._check_given(self._given[spec.name])
                 self._require_same(spec, self._given[spec.name])
+                self._job.attack.check_classifier(self._given[spec.name])
             elif self._was_given(spec):
                 raise InputError(
                     f"classifier '{spec.name}' was given in code when '{self._folder.location}' was first launched; "
@@ -201,9 +203,12 @@ class Provisioner:
                 )
             elif spec.name in self._known or spec.source.needs_training:
                 self._source(spec).check(self._info.shape, self._info.num_classes)
+                if self._job.attack.looks_inside:
+                    self._job.attack.check_classifier(self._untrained(spec))
             else:
                 self._loaded[spec.name] = self._from_source(spec)
                 self._require_batch(spec, self._loaded[spec.name])
+                self._job.attack.check_classifier(self._loaded[spec.name])
 
     def provide(self, device: str, trainer: Trainer) -> list[Provided]:
         """Gets every classifier, training those that are not trained yet.
@@ -307,6 +312,12 @@ class Provisioner:
     def _from_source(self, spec: ClassifierSpec) -> Classifier:
         module, normalisation = spec.source.load(self._info.shape, self._info.num_classes)
         return self._classifier(spec, module, normalisation)
+
+    def _untrained(self, spec: ClassifierSpec) -> Classifier:
+        """Builds the classifier with whatever weights it starts from."""
+        with torch.random.fork_rng(devices=[]):
+            module = self._source(spec).build_module(self._info.shape, self._info.num_classes)
+        return self._classifier(spec, module, None)
 
     def _from_run(self, spec: ClassifierSpec, known: ClassifierRecord) -> Classifier:
         name = _weights_name(spec.name)

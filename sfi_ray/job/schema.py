@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from sfi_ray.attacks import AttackSettings, DifferentialEvolutionAttackSettings
-from sfi_ray.data import DatasetSpec
+from sfi_ray.attacks import AttackSettings, DifferentialEvolutionAttackSettings, InversionAttackSettings
+from sfi_ray.data import DatasetSpec, ImageSelection
 from sfi_ray.models import Precision, TrainingSettings
 from sfi_ray.models.sources import Source
 from sfi_ray.models.sources.registry import SOURCES
@@ -206,8 +206,13 @@ class Job(_Settings):
         Literal["all"]
         | Annotated[_TargetClasses, BeforeValidator(_listed, json_schema_input_type=_TargetClass | _TargetClasses)]
     ) = Field("all", description="Classes to be predicted: all, or a list of indices or names.")
-    k: KRange | Annotated[_Ks, BeforeValidator(_listed, json_schema_input_type=_K | _Ks)] = Field(
-        description="Pixels that may be altered: a number, a list, or a range {low, high} to draw from."
+    k: KRange | Annotated[_Ks, BeforeValidator(_listed, json_schema_input_type=_K | _Ks)] | None = Field(
+        None,
+        description="Pixels that may be altered: a number, a list, or a range {low, high} to draw from. Only attack "
+        "kind inversion goes without: null lets it alter any number.",
+    )
+    images: ImageSelection | None = Field(
+        None, description="Natural images to imitate, with attack kind inversion; by default one of each target class."
     )
     replicates: int = Field(1, ge=1, le=1_000_000, description="Repetitions of every cell with different seeds.")
     seed: int = Field(0, ge=0, lt=2**63, description="Seed of all random draws.")
@@ -240,6 +245,32 @@ class Job(_Settings):
                     raise ValueError(f"{key!r} is listed twice; remove one")
                 seen.add(key)
         return values
+
+    @model_validator(mode="after")
+    def _check_kind(self) -> Job:
+        attack = self.attack
+        if self.k is None and not isinstance(attack, InversionAttackSettings):
+            raise ValueError(
+                "key 'k' is missing; add it. Pixels that may be altered: a number, a list, or a range {low, high} "
+                "to draw from. Only attack kind inversion goes without"
+            )
+        if self.images is not None and not isinstance(attack, InversionAttackSettings):
+            raise ValueError(
+                f"`images` belongs to attack kind inversion, not to {attack.kind}; remove it or change the kind"
+            )
+        if isinstance(attack, InversionAttackSettings) and self.replicates > 1 and not attack.start_noise:
+            raise ValueError(
+                f"replicates: {self.replicates} inversions that start the same end the same; set replicates to 1, or "
+                "attack.start_noise above 0"
+            )
+        return self
+
+    @property
+    def selection(self) -> ImageSelection | None:
+        """The natural images to imitate; None for attacks that imitate none."""
+        if not isinstance(self.attack, InversionAttackSettings):
+            return None
+        return self.images or ImageSelection(per_class=1)
 
     def identity(self) -> dict[str, Any]:
         """Returns what decides the results, as plain data: everything but where it runs and what it is called."""
