@@ -125,11 +125,11 @@ class TorchvisionSource(Source):
                     progress=False, check_hash=True, map_location="cpu", weights_only=True
                 )
         except _DOWNLOAD_ERRORS as error:
-            reason = " ".join(str(error).split())[:200]
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
             fault = "cannot be read" if place.exists() else f"is not there, and its download from {member.url} failed"
             raise InputError(
-                f"torchvision's weights {member} {fault}: {place} ({type(error).__name__}: {reason}); put the file "
-                f"{file} there, or give it as `weights: path/to/{file}`"
+                f"torchvision's weights {member}: {place} {fault} ({reason}); put the right file there, or give it as "
+                f"`weights: path/to/{file}`"
             ) from error
         return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
 

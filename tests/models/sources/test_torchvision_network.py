@@ -58,8 +58,8 @@ def test_without_the_file_and_a_network_the_message_says_what_to_give_and_where(
     with pytest.raises(InputError) as caught:
         squeezenet().load(SHAPE, 1000)
     message = str(caught.value)
-    assert "SqueezeNet1_0_Weights.IMAGENET1K_V1 is not there" in message
-    assert str(hub / "squeezenet1_0-b66bff10.pth") in message
+    assert f"SqueezeNet1_0_Weights.IMAGENET1K_V1: {hub / 'squeezenet1_0-b66bff10.pth'} is not there" in message
+    assert "download from https://download.pytorch.org/models/squeezenet1_0-b66bff10.pth failed" in message
     assert "`weights: path/to/squeezenet1_0-b66bff10.pth`" in message
     assert "no route to host" in message
     assert not [path for path in hub.rglob("*") if path.is_file()]
@@ -108,7 +108,7 @@ class Hostile:
 def test_code_in_a_cached_file_is_not_run(hub, tmp_path):
     hub.mkdir(parents=True)
     torch.save(Hostile(tmp_path / "mark"), hub / "squeezenet1_0-b66bff10.pth")
-    with pytest.raises(InputError, match=r"cannot be read: .*squeezenet1_0-b66bff10\.pth"):
+    with pytest.raises(InputError, match=r"squeezenet1_0-b66bff10\.pth cannot be read"):
         squeezenet().load(SHAPE, 1000)
     assert not (tmp_path / "mark").exists()
 
