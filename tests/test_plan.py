@@ -171,3 +171,26 @@ def test_threads_are_restored_when_the_classifier_fails(monkeypatch):
     with pytest.raises(RuntimeError, match="out of order"):
         forward_rate(classifier, threads=2)
     assert torch.get_num_threads() == before
+
+
+def test_what_proposing_takes_is_planned_for(monkeypatch):
+    values = {"name": "x", "dataset": "digits", "classifiers": "mlp", "k": 3}
+    job = Job.model_validate({**values, "attack": {"kind": "nevergrad", "optimizer": "OnePlusOne"}})
+    grid = make_grid(job, DIGITS, (GridClassifier("mlp", "f"),))
+    assert math.isfinite(job.attack.build().proposal_rate((1, 8, 8), 3))
+    monkeypatch.setattr(sfi_ray.plan, "forward_rate", lambda *_: 300.0)
+    monkeypatch.setattr("sfi_ray.attacks.nevergrad.NevergradAttack.proposal_rate", lambda *_: 100.0)
+    plan = make_plan(job, DIGITS, grid)
+    assert plan.rates == {"mlp": pytest.approx(75.0)}
+    assert plan.seconds == pytest.approx(10 * 10_000 / 75.0 / plan.num_actors)
+    plain = make_plan(Job.model_validate(values), DIGITS, grid)
+    assert plain.rates == {"mlp": 300.0}
+
+
+def test_an_unknown_optimiser_is_refused_by_a_plan():
+    job = Job.model_validate(
+        {"name": "x", "dataset": "digits", "classifiers": "mlp", "k": 3}
+        | {"attack": {"kind": "nevergrad", "optimizer": "CMAA"}}
+    )
+    with pytest.raises(InputError, match="did you mean"):
+        make_plan(job, DIGITS, make_grid(job, DIGITS, (GridClassifier("mlp", "f"),)))
