@@ -190,3 +190,26 @@ def test_networks_of_other_libraries_are_planned_without_their_weights(monkeypat
     assert plan.classifier_bytes > 1_248_424 * 4
     with pytest.raises(InputError, match=r"\(3, 224, 224\), the data set has \(1, 8, 8\)"):
         plan_of(make_job(classifiers=[{"torchvision": "squeezenet1_0", "weights": "DEFAULT"}]))
+
+
+def test_what_proposing_takes_is_planned_for(monkeypatch):
+    values = {"name": "x", "dataset": "digits", "classifiers": "mlp", "k": 3}
+    job = Job.model_validate({**values, "attack": {"kind": "nevergrad", "optimizer": "OnePlusOne"}})
+    grid = make_grid(job, DIGITS, (GridClassifier("mlp", "f"),))
+    assert math.isfinite(job.attack.build().proposal_rate((1, 8, 8), 3))
+    monkeypatch.setattr(sfi_ray.plan, "forward_rate", lambda *_: 300.0)
+    monkeypatch.setattr("sfi_ray.attacks.nevergrad.NevergradAttack.proposal_rate", lambda *_: 100.0)
+    plan = make_plan(job, DIGITS, grid)
+    assert plan.rates == {"mlp": pytest.approx(75.0)}
+    assert plan.seconds == pytest.approx(10 * 10_000 / 75.0 / plan.num_actors)
+    plain = make_plan(Job.model_validate(values), DIGITS, grid)
+    assert plain.rates == {"mlp": 300.0}
+
+
+def test_an_unknown_optimiser_is_refused_by_a_plan():
+    job = Job.model_validate(
+        {"name": "x", "dataset": "digits", "classifiers": "mlp", "k": 3}
+        | {"attack": {"kind": "nevergrad", "optimizer": "CMAA"}}
+    )
+    with pytest.raises(InputError, match="did you mean"):
+        make_plan(job, DIGITS, make_grid(job, DIGITS, (GridClassifier("mlp", "f"),)))

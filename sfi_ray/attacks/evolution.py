@@ -159,6 +159,16 @@ class EvolutionAttack:
         # Population, trials, donors' genes and what mutation makes of them.
         return 6 * 4 * self._population_size * k * (2 + input_shape[0])
 
+    def proposal_rate(self, input_shape: tuple[int, int, int], k: int) -> float:
+        """Returns how many candidates a second are proposed; infinite where that costs next to nothing.
+
+        Args:
+            input_shape: ``(C, H, W)`` of an image.
+            k: Pixels that may be altered.
+        """
+        del input_shape, k
+        return math.inf
+
     def search(
         self,
         classifier: Classifier,

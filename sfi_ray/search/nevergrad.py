@@ -57,9 +57,15 @@ def num_workers(settings: NevergradSettings) -> int:
     Args:
         settings: Settings with the name of an optimiser that exists.
     """
-    if nevergrad.optimizers.registry[settings.optimizer].no_parallelization:
+    wanted = min(settings.num_workers, settings.max_evaluations)
+    if wanted == 1 or nevergrad.optimizers.registry[settings.optimizer].no_parallelization:
         return 1
-    return min(settings.num_workers, settings.max_evaluations)
+    try:
+        with sandbox():
+            CellOptimizer(settings.optimizer, (1, 3), settings.max_evaluations, wanted, seed=0)
+    except OptimizerError:
+        return 1  # it is made of others that go step by step, which shows only when it is made
+    return wanted
 
 
 @dataclass(slots=True)
