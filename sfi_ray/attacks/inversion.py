@@ -314,7 +314,7 @@ class InversionAttack:
         for lane in lanes:
             course = course_at(lane.step, settings.steps, math.prod(height_width), lane.cell.k)
             rates.append(settings.learning_rate * course.rate)
-            penalties.append(0.0 if course.is_refining else settings.lambda_sparse)
+            penalties.append(settings.lambda_sparse * course.penalty)
             counts.append(course.num_pixels)
             lane.step += 1
             lane.evaluations += 1

@@ -13,6 +13,9 @@ from sfi_ray.attacks.sparse_steps import rate_at
 TRACE_FACTOR = 2.0**0.25
 # A cell with a goal is looked at after so many steps.
 _STEPS_BETWEEN_LOOKS = 10
+# The penalty grows to its full weight over this part of the steps: from a bare background, where the features are far
+# and hardly change, the full one can hold every pixel at zero.
+_FULL_PENALTY_FROM = 0.5
 # With a cap, pixels are given up from this part of the steps on, and refined from that part on.
 _GIVE_UP_FROM, _REFINE_FROM = 0.4, 0.7
 
@@ -23,13 +26,13 @@ class Course:
 
     Attributes:
         rate: The learning rate as a part of that of the first step.
+        penalty: The weight of the penalty as a part of the full one.
         num_pixels: Pixels that may be altered after the step.
-        is_refining: Whether the pixels are chosen, so that no penalty is needed any more.
     """
 
     rate: float
+    penalty: float
     num_pixels: int
-    is_refining: bool
 
 
 def course_at(step: int, num_steps: int, num_pixels: int, k: int) -> Course:
@@ -41,16 +44,18 @@ def course_at(step: int, num_steps: int, num_pixels: int, k: int) -> Course:
         num_pixels: Pixels of an image.
         k: Pixels that may be altered in the end.
     """
+    penalty = min(1.0, step / (_FULL_PENALTY_FROM * num_steps))
     if k >= num_pixels:
-        return Course(rate_at(step, num_steps, 1.0), num_pixels, is_refining=False)
+        return Course(rate_at(step, num_steps, 1.0), penalty, num_pixels)
     first, last = round(_GIVE_UP_FROM * num_steps), round(_REFINE_FROM * num_steps)
     if step < first:
-        return Course(rate_at(step, num_steps, 1.0), num_pixels, is_refining=False)
+        return Course(rate_at(step, num_steps, 1.0), penalty, num_pixels)
     if step < last:
         given_up = (step + 1 - first) / (last - first)
         allowed = max(k, round(num_pixels ** (1 - given_up) * k**given_up))
-        return Course(rate_at(first, num_steps, 1.0), allowed, is_refining=False)
-    return Course(rate_at(step - last, num_steps - last, 1.0), k, is_refining=True)
+        return Course(rate_at(first, num_steps, 1.0), penalty, allowed)
+    # The pixels are chosen: a penalty would only keep them small.
+    return Course(rate_at(step - last, num_steps - last, 1.0), 0.0, k)
 
 
 def looks_of(num_steps: int, *, has_goal: bool) -> frozenset[int]:

@@ -121,7 +121,7 @@ BAD = [
     ("k: 99999999999", 4, "k: should be less than 2147483648 (found 99999999999)", "Pixels that may be altered"),
     ("k: many", 4, "k: should be a whole number (found 'many')", "a range {low, high}"),
     ("k: 1.5", 4, "k: should be of another form (found 1.5)", "a number, a list, or a range {low, high}"),
-    ("k: ~", 4, "k: should be of another form (found nothing)", "a number, a list, or a range {low, high}"),
+    ("k: ~", 1, "key 'k' is missing; add it", "a number, a list, or a range {low, high}"),
     ("k: .nan", 4, "k: should be of another form (found nan)", "a number, a list, or a range {low, high}"),
     ("k: true", 4, "k: no key takes true or false (found true)", "quotes"),
     ("k: 2020-01-01", 4, "k: should be of another form (found 2020-01-01)", "a number, a list, or a range"),
