@@ -15,6 +15,7 @@ from torch import nn
 
 from sfi_ray import launch, open_run
 from sfi_ray.cluster.ray_session import ray_session
+from sfi_ray.cluster.reporter import Reporter
 from sfi_ray.errors import InputError, ResourceError, StorageError
 from tests.cluster.conftest import (
     assert_complete,
@@ -189,12 +190,9 @@ def test_a_classifier_that_raises_is_given_up_without_ending_the_run(ray, tmp_pa
 
 
 def test_results_that_cannot_be_written_end_the_run_with_the_mend(ray, tmp_path):
-    class Blocker:
+    class Blocker(Reporter):
         """Puts a file where the results should go, once the run's record is written."""
 
-        def say(self, text): ...
-        def trained(self, *_): ...
-        def close(self): ...
         def progressed(self, tally, seconds_left):
             results = tmp_path / "test/results"
             if not results.exists():
@@ -311,10 +309,7 @@ def test_ctrl_c_keeps_finished_cells_and_says_how_to_go_on(tmp_path):
 def test_two_launches_of_one_run_do_not_meet(ray, tmp_path):
     seen = []
 
-    class Second:
-        def say(self, text): ...
-        def trained(self, *_): ...
-        def close(self): ...
+    class Second(Reporter):
         def progressed(self, tally, seconds_left):
             if not seen:
                 with pytest.raises(InputError, match="another launch is writing") as caught:
