@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,8 @@ from torch import nn
 
 from sfi_ray.models import Classifier
 
+SHARED_DATA = Path(__file__).parents[1].parent / "shared" / "data"
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> Iterator[None]:
@@ -20,6 +23,13 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    if not SHARED_DATA.is_dir():
+        pytest.skip(f"the real data sets are not at {SHARED_DATA}")
+    return SHARED_DATA
 
 
 class SpotNetwork(nn.Module):
