@@ -212,7 +212,7 @@ class Learner:
             while True:
                 self._make_step()
                 is_due = time.perf_counter() - started >= SECONDS_BETWEEN_PROGRESS
-                if is_due or self._step == self._steps_per_epoch or is_stopping():
+                if is_stopping() or is_due or self._step == self._steps_per_epoch:
                     break
         except torch.OutOfMemoryError as error:
             raise ResourceError(
