@@ -66,18 +66,24 @@ def train_on_ray(
     remote = ray.remote(num_cpus=1, num_gpus=1 if device == "cuda" else 0, max_retries=0)(_train)
     task = remote.options(num_returns="streaming")
     for attempt in range(_RETRIES + 1):
+        trained: TrainedModel | None = None
         try:
+            # To the end of the stream, also after the result: a task that nobody listens to is cancelled.
             for ref in task.remote(architecture, dataset, settings, device, place, cache):
                 item = ray.get(ref)
                 if isinstance(item, TrainedModel):
-                    return item
-                on_event(item)
+                    trained = item
+                else:
+                    on_event(item)
         except RayTaskError as error:
             if isinstance(error.cause, USER_FACING_ERRORS):
                 raise error.cause from error
             raise
         except RayError as error:
-            if attempt == _RETRIES:
+            if trained is None and attempt == _RETRIES:
                 raise
-            on_event(TrainingNote(f"its process was lost ({type(error).__name__}); training is started again"))
+            if trained is None:
+                on_event(TrainingNote(f"its process was lost ({type(error).__name__}); training is started again"))
+        if trained is not None:
+            return trained
     raise RuntimeError(f"training of '{architecture}' ended without a result")
