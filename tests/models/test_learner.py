@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from sfi_ray.data.dataset import DatasetInfo, ImageDataset
+from sfi_ray.errors import ResourceError
 from sfi_ray.models import Checkpoint, DivergenceError, TrainingNote, TrainingSettings, build, train, train_classifier
 from sfi_ray.models import learner as learner_module
 from sfi_ray.models import training as training_module
@@ -212,6 +213,15 @@ def test_a_network_s_own_loss_takes_the_place_of_cross_entropy():
     assert set(seen) == {(torch.float32, torch.int64)}
     assert record.loss < 1
     assert not torch.equal(own[6].weight, usual[6].weight)
+
+
+def test_a_batch_that_does_not_fit_is_told_with_its_mend():
+    class Huge(Small):
+        def forward(self, images):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(ResourceError, match=r"a batch of 16 images does not fit.*lower batch_size"):
+        list(train(Huge(), make_colours(), SETTINGS["sgd"]))
 
 
 def test_divergence_is_told_within_the_epoch_and_its_checkpoint_is_removed(tmp_path, few_digits, monkeypatch):
