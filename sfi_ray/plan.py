@@ -13,7 +13,7 @@ from sfi_ray.attacks import Attack, EvolutionAttack
 from sfi_ray.data import DatasetInfo
 from sfi_ray.grid import Grid, num_shards
 from sfi_ray.job import Job
-from sfi_ray.models import Classifier, build
+from sfi_ray.models import Classifier
 
 # A shard is worth its overhead from about this many evaluations on.
 _EVALUATIONS_A_SHARD = 1_000_000
@@ -88,7 +88,7 @@ def make_plan(job: Job, info: DatasetInfo, grid: Grid) -> Plan:
         grid: Its cells.
 
     Raises:
-        InputError: A classifier's network does not exist.
+        InputError: A classifier's network does not exist, or does not take the data set's images.
     """
     attack = job.attack.build()
     num_actors = job.cluster.actors or max(1, (os.cpu_count() or 1) // job.compute.threads)
@@ -97,7 +97,7 @@ def make_plan(job: Job, info: DatasetInfo, grid: Grid) -> Plan:
     micro_batch = 1
     for spec in job.classifiers:
         classifier = Classifier(
-            build(spec.network, input_shape=info.shape, num_classes=info.num_classes),
+            spec.source.build_module(info.shape, info.num_classes),
             name=spec.name,
             input_shape=info.shape,
             num_classes=info.num_classes,

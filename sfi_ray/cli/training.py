@@ -23,7 +23,8 @@ def train(
     network: Annotated[
         str,
         typer.Argument(
-            help="Network of the zoo, such as mlp or cnn_mp; with --job, name of one of its classifiers.",
+            help="Network of the zoo: mlp, cnn_mp, cnn_none, capsnet, vgg16, nin or resnet50; with --job, name of "
+            "one of its classifiers.",
             show_default=False,
         ),
     ],

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import safetensors.torch
 import torch
@@ -23,12 +22,12 @@ from sfi_ray.models import (
     Classifier,
     ClassifierPayload,
     ModelCard,
-    build,
     default_micro_batch,
     load_into,
     read_state_dict,
     weights_bytes,
 )
+from sfi_ray.models.sources import Normalisation, Source
 from sfi_ray.store.folder import RunFolder
 from sfi_ray.store.record import ClassifierRecord, RunRecord
 
@@ -73,6 +72,7 @@ class Provisioner:
         self._given = given
         self._reporter = reporter
         self._known = {record.name: record for record in known.classifiers} if known else {}
+        self._loaded: dict[str, Classifier] = {}
 
     def check(self) -> None:
         """Finds what is wrong with the classifiers before anything is trained or written.
@@ -84,15 +84,16 @@ class Provisioner:
             if spec.name in self._given:
                 self._check_given(self._given[spec.name])
                 self._require_same(spec, self._given[spec.name])
-            elif spec.weights is not None and spec.name not in self._known:
-                self._from_weights(spec)
             elif self._was_given(spec):
                 raise InputError(
                     f"classifier '{spec.name}' was given in code when '{self._folder.location}' was first launched; "
                     "give it again"
                 )
+            elif spec.name in self._known or spec.source.needs_training:
+                self._source(spec).check(self._info.shape, self._info.num_classes)
             else:
-                build(spec.network, input_shape=self._info.shape, num_classes=self._info.num_classes)
+                self._loaded[spec.name] = self._from_source(spec)
+                self._require_batch(spec, self._loaded[spec.name])
 
     def provide(self, device: str, trainer: Trainer) -> list[Provided]:
         """Gets every classifier, training those that are not trained yet.
@@ -113,26 +114,27 @@ class Provisioner:
             classifier = self._given[spec.name]
         elif known:
             classifier = self._from_run(spec, known)
-        elif spec.weights is not None:
-            classifier = self._from_weights(spec)
+        elif spec.name in self._loaded:
+            classifier = self._loaded.pop(spec.name)
         else:
             classifier, card = self._trained(spec, device, trainer)
+        source = None if spec.name in self._given else spec.source
         if known:
             self._require_same(spec, classifier)
-            return Provided(classifier.to_payload(), known)
-        if spec.name not in self._given:
+            return Provided(classifier.to_payload(source), known)
+        if source:
             self._copy_into_run(spec, classifier, card)
         record = ClassifierRecord(
             name=spec.name,
             fingerprint=classifier.fingerprint,
-            architecture=None if spec.name in self._given else spec.network,
+            architecture=source.describe() if source else None,
             mean=classifier.mean,
             std=classifier.std,
             micro_batch=self._job.compute.micro_batch or default_micro_batch(classifier.input_shape, device),
             test_accuracy=card.test_accuracy if card else None,
             test_confidence=card.test_confidence if card else None,
         )
-        return Provided(classifier.to_payload(), record)
+        return Provided(classifier.to_payload(source), record)
 
     def _require_same(self, spec: ClassifierSpec, classifier: Classifier) -> None:
         known = self._known.get(spec.name)
@@ -141,6 +143,15 @@ class Provisioner:
                 f"classifier '{spec.name}' is not the one that '{self._folder.location}' was launched with "
                 f"(fingerprint {classifier.fingerprint}, then {known.fingerprint}); "
                 "give the job another name, or throw that run away with --fresh"
+            )
+
+    def _require_batch(self, spec: ClassifierSpec, classifier: Classifier) -> None:
+        """Refuses a network that takes another number of images at once than it will be given."""
+        size = getattr(classifier.module, "fixed_batch_size", None)
+        if size not in (None, self._job.compute.micro_batch):
+            raise InputError(
+                f"classifier '{spec.name}' was exported for {size} images at once; export it with a dynamic batch "
+                f"dimension, or set compute.micro_batch to {size} where that is a power of two"
             )
 
     def _was_given(self, spec: ClassifierSpec) -> bool:
@@ -156,23 +167,36 @@ class Provisioner:
             )
 
     def _classifier(
-        self, spec: ClassifierSpec, state: Mapping[str, torch.Tensor], source: str, mean: object, std: object
+        self, spec: ClassifierSpec, module: torch.nn.Module, normalisation: Normalisation | None
     ) -> Classifier:
-        module = build(spec.network, input_shape=self._info.shape, num_classes=self._info.num_classes)
-        load_into(module, state, source)
+        mean, std = normalisation or (None, None)
         return Classifier(
             module,
             name=spec.name,
             input_shape=self._info.shape,
             num_classes=self._info.num_classes,
-            mean=mean,  # type: ignore[arg-type]
-            std=std,  # type: ignore[arg-type]
+            mean=mean,
+            std=std,
         )
 
-    def _from_weights(self, spec: ClassifierSpec) -> Classifier:
-        assert spec.weights is not None
-        path = Path(spec.weights).expanduser()
-        return self._classifier(spec, read_state_dict(path), str(path), spec.mean, spec.std)
+    def _with_weights(
+        self, spec: ClassifierSpec, state: Mapping[str, torch.Tensor], origin: str, normalisation: Normalisation
+    ) -> Classifier:
+        """Builds the classifier from weights that a run or a training has stored."""
+        module = self._source(spec).build_module(self._info.shape, self._info.num_classes)
+        load_into(module, state, origin)
+        return self._classifier(spec, module, normalisation)
+
+    def _source(self, spec: ClassifierSpec) -> Source:
+        """Returns what a classifier is built from, in a run that is resumed with what the run's folder keeps of it."""
+        source = spec.source
+        if spec.name in self._known and source.suffix:
+            return source.with_content(self._folder.read(f"models/{spec.name}{source.suffix}"))
+        return source
+
+    def _from_source(self, spec: ClassifierSpec) -> Classifier:
+        module, normalisation = spec.source.load(self._info.shape, self._info.num_classes)
+        return self._classifier(spec, module, normalisation)
 
     def _from_run(self, spec: ClassifierSpec, known: ClassifierRecord) -> Classifier:
         name = _weights_name(spec.name)
@@ -182,7 +206,7 @@ class Provisioner:
             raise InputError(
                 f"'{self._folder.location}/{name}' is broken ({error}); start over with --fresh"
             ) from error
-        return self._classifier(spec, state, f"{self._folder.location}/{name}", known.mean, known.std)
+        return self._with_weights(spec, state, f"{self._folder.location}/{name}", (known.mean, known.std))
 
     def _trained(self, spec: ClassifierSpec, device: str, trainer: Trainer) -> tuple[Classifier, ModelCard]:
         card, folder = train_once(
@@ -195,10 +219,13 @@ class Provisioner:
             reporter=self._reporter,
         )
         state = read_state_dict(folder / "weights.safetensors")
-        return self._classifier(spec, state, str(folder), card.mean, card.std), card
+        return self._with_weights(spec, state, str(folder), (card.mean, card.std)), card
 
     def _copy_into_run(self, spec: ClassifierSpec, classifier: Classifier, card: ModelCard | None) -> None:
         self._folder.write(_weights_name(spec.name), weights_bytes(classifier.module))
+        content = spec.source.read_content()
+        if content is not None:
+            self._folder.write(f"models/{spec.name}{spec.source.suffix}", content)
         if card:
             self._folder.write(f"models/{spec.name}.json", card.model_dump_json(indent=2).encode())
 

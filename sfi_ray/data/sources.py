@@ -1,6 +1,6 @@
 """Where a data set's images come from, and how they are read.
 
-The order is: shape and class names in the job, a path in the job, the embedded digits,
+The order is: shape and class names in the job, a path in the job, ImageNet's description, the embedded digits,
 ``$SFI_RAY_DATA/<name>``, a download. What the job spells out goes before what its name stands for.
 
 Shapes: N images, C channels (1 gray or 3 RGB), H height, W width.
@@ -21,6 +21,7 @@ from sfi_ray.data.dataset import DatasetInfo, ImageDataset, Split
 from sfi_ray.data.digits import DigitsSource
 from sfi_ray.data.downloads import DOWNLOADABLE, DownloadSource
 from sfi_ray.data.folder import ParquetSource, split_files
+from sfi_ray.data.imagenet import IMAGENET, USUAL_SHAPE, imagenet_info
 from sfi_ray.data.spec import DatasetSpec
 from sfi_ray.errors import InputError
 
@@ -125,15 +126,17 @@ class _InlineSource:
 
     def _no_images(self, consequence: str) -> InputError:
         return InputError(
-            f"data set {self.described.name!r} has no images, so there is {consequence}: the job gives only "
-            "its `shape` and `class_names`. In their place give `path`, a folder with train.parquet and "
-            "test.parquet, or the name of a known data set"
+            f"data set {self.described.name!r} has no images, so there is {consequence}: only its `shape` and "
+            "`class_names` are known. Give `path`, a folder with train.parquet and test.parquet, or the name of "
+            "a data set with images"
         )
 
 
 def _find_source(spec: DatasetSpec) -> _Source:
     if spec.shape is not None and spec.class_names is not None:
         return _InlineSource(DatasetInfo(spec.name, *spec.shape, spec.class_names))
+    if spec.name == IMAGENET and spec.path is None:
+        return _InlineSource(imagenet_info(spec.shape or USUAL_SHAPE))
     if spec.path is not None:
         return ParquetSource.from_path(spec.name, Path(spec.path).expanduser())
     if spec.name == "digits":
@@ -162,7 +165,7 @@ def _data_folder() -> Path | None:
 
 
 def _unknown_name(name: str, data_folder: Path | None) -> str:
-    known = ["digits", *DOWNLOADABLE]
+    known = ["digits", *DOWNLOADABLE, IMAGENET]
     if data_folder is not None:
         known += sorted(folder.name for folder in data_folder.iterdir() if split_files(folder))
     known = list(dict.fromkeys(known))

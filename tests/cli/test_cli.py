@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from sfi_ray.cli import app
 from sfi_ray.data import DatasetSpec, dataset_info
-from sfi_ray.models import Classifier, build, read_card
+from sfi_ray.models import ARCHITECTURES, Classifier, build, read_card
 
 JOB = """
 name: small
@@ -159,6 +159,11 @@ def test_train_names_the_option_that_is_wrong(option, value, message):
     assert f"Invalid value for {option}: " in done.stderr
     assert message in done.stderr
     assert not Path("mine").exists()
+
+
+def test_the_help_of_train_names_every_network():
+    (parameter,) = (each for each in get_command(app).commands["train"].params if each.name == "network")
+    assert [name for name in ARCHITECTURES if name not in parameter.help] == []
 
 
 def test_schema_is_json():
