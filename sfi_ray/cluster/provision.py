@@ -1,145 +1,35 @@
 """From what a job says of its classifiers to the classifiers themselves: given, loaded, reused, or trained once.
 
-A trained network is kept in the user's cache (``SFI_RAY_CACHE``) under a key of all that decides it, so that no job
-trains it again, and copied into the run's folder, so that the run can be resumed and checked from itself alone.
+A network that a job trains is copied from the cache into the run's folder, so that the run can be resumed and checked
+from itself alone.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Protocol
 
-import platformdirs
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
 
 from sfi_ray.cluster.reporter import Reporter
-from sfi_ray.data import DatasetInfo, DatasetSpec, dataset_fingerprint, dataset_info, load_dataset
+from sfi_ray.cluster.training_cache import Trainer, train_once
+from sfi_ray.data import DatasetInfo
 from sfi_ray.errors import InputError
 from sfi_ray.job import ClassifierSpec, Job
 from sfi_ray.models import (
     Classifier,
     ClassifierPayload,
-    EpochRecord,
     ModelCard,
-    TrainedModel,
-    TrainingSettings,
-    build,
     default_micro_batch,
     load_into,
-    read_card,
     read_state_dict,
-    save_weights,
-    train_classifier,
-    training_key,
     weights_bytes,
 )
 from sfi_ray.models.sources import Normalisation, Source
 from sfi_ray.store.folder import RunFolder
 from sfi_ray.store.record import ClassifierRecord, RunRecord
-
-OnEpoch = Callable[[EpochRecord], None]
-
-
-class Trainer(Protocol):
-    """Trains a network of the zoo somewhere."""
-
-    def __call__(
-        self,
-        architecture: str,
-        dataset: DatasetSpec,
-        settings: TrainingSettings,
-        device: str,
-        on_epoch: OnEpoch,
-    ) -> TrainedModel:
-        """Trains, calling back after every epoch."""
-        ...
-
-
-def train_here(
-    architecture: str, dataset: DatasetSpec, settings: TrainingSettings, device: str, on_epoch: OnEpoch
-) -> TrainedModel:
-    """Trains in this process, on all its cores unless the settings say otherwise."""
-    settings = settings.model_copy(update={"threads": settings.threads or os.cpu_count() or 1})
-    return train_classifier(architecture, load_dataset(dataset), settings, device, on_epoch)
-
-
-def train_once(
-    architecture: str,
-    dataset: DatasetSpec,
-    settings: TrainingSettings,
-    *,
-    name: str,
-    device: str,
-    trainer: Trainer,
-    reporter: Reporter,
-) -> tuple[ModelCard, Path]:
-    """Trains a network, unless the cache has it from the same settings and data.
-
-    Args:
-        architecture: Network of the zoo.
-        dataset: What to train on.
-        settings: How to train.
-        name: What the reporter calls it.
-        device: Kind of device.
-        trainer: Trains it where it is not in the cache.
-        reporter: Hears of every epoch.
-
-    Returns:
-        The card, and the folder of the cache that holds weights and card.
-
-    Raises:
-        InputError: The network or the data set does not exist, or the data set has no images.
-        StorageError: The cache cannot be written.
-    """
-    info = dataset_info(dataset)
-    content = f"{info.name} {dataset_fingerprint(dataset)}"
-    key = training_key(architecture, content, info.shape, info.num_classes, settings)
-    folder = cache_folder() / "models" / f"{info.name}-{architecture}-{key}".replace("/", "_")
-    if (folder / "card.json").exists():
-        card = read_card(folder)
-        reporter.say(f"{name}: trained before, held-out accuracy {card.test_accuracy:.1%}")
-        return card, folder
-    trained = trainer(
-        architecture,
-        dataset,
-        settings,
-        device,
-        lambda record: reporter.trained(name, record.epoch, record.epochs, record.test_accuracy),
-    )
-    save_weights(trained.module, folder, trained.card)
-    return trained.card, folder
-
-
-def train_and_save(
-    architecture: str, dataset: DatasetSpec, settings: TrainingSettings, folder: Path, reporter: Reporter
-) -> ModelCard:
-    """Trains in this process, unless the cache has the network, and stores weights and card.
-
-    Args:
-        architecture: Network of the zoo.
-        dataset: What to train on.
-        settings: How to train.
-        folder: Where ``weights.safetensors`` and ``card.json`` go.
-        reporter: Hears of every epoch.
-
-    Raises:
-        InputError: The network or the data set does not exist.
-        StorageError: The folder cannot be written.
-    """
-    info = dataset_info(dataset)
-    module = build(architecture, input_shape=info.shape, num_classes=info.num_classes)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    card, cached = train_once(
-        architecture, dataset, settings, name=architecture, device=device, trainer=train_here, reporter=reporter
-    )
-    load_into(module, read_state_dict(cached / "weights.safetensors"), str(cached))
-    save_weights(module, folder, card)
-    return card
 
 
 @dataclass(frozen=True, slots=True)
@@ -349,12 +239,6 @@ class Provisioner:
             self._folder.write(f"models/{spec.name}{spec.source.suffix}", content)
         if card:
             self._folder.write(f"models/{spec.name}.json", card.model_dump_json(indent=2).encode())
-
-
-def cache_folder() -> Path:
-    """Returns where trained networks are kept between jobs: ``SFI_RAY_CACHE``, or the user's cache folder."""
-    chosen = os.environ.get("SFI_RAY_CACHE")
-    return Path(chosen).expanduser() if chosen else Path(platformdirs.user_cache_dir("sfi_ray"))
 
 
 def _weights_name(classifier: str) -> str:

@@ -2,24 +2,84 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import difflib
+from collections.abc import Mapping
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 DEFAULT_STEPS = 600
 MINIMUM_EPOCHS = 4
 
+#: Settings of a training by name. The paper gives optimizer, learning rate, momentum and weight decay (Section 5.1);
+#: it gives neither epochs nor batch size, which are ours.
+TRAINING_PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "paper_mnist": {"optimizer": "adam", "learning_rate": 1e-3, "epochs": 10, "batch_size": 128},
+    "paper_cifar10": {
+        "optimizer": "sgd",
+        "learning_rate": 0.01,
+        "momentum": 0.9,
+        "weight_decay": 5e-4,
+        "epochs": 30,
+        "batch_size": 128,
+    },
+    "fast_cifar10": {  # not the paper's: for a good network in few epochs
+        "optimizer": "sgd",
+        "learning_rate": 0.08,
+        "momentum": 0.9,
+        "weight_decay": 5e-4,
+        "schedule": "one_cycle",
+        "augmentation": "flip_crop",
+        "precision": "auto",
+        "epochs": 8,
+        "batch_size": 128,
+    },
+}
+
 
 class TrainingSettings(BaseModel):
-    """How a network is trained; the defaults are the paper's for MNIST (5.1) and suit small data sets too."""
+    """How a network is trained; the defaults are the paper's for MNIST (5.1) and suit small data sets too.
+
+    A `preset` fills in values that are not given; the settings that result are stored, not the preset's name.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    preset: str | None = Field(
+        default=None,
+        exclude=True,
+        repr=False,
+        description=f"Values to start from: {', '.join(TRAINING_PRESETS)}.",
+        json_schema_extra={"enum": [None, *TRAINING_PRESETS]},
+    )
     optimizer: Literal["adam", "sgd"] = Field(default="adam", description="Adam, or SGD with momentum.")
-    learning_rate: float = Field(default=1e-3, gt=0, allow_inf_nan=False, description="Step size, above 0.")
+    learning_rate: float = Field(
+        default=1e-3, gt=0, allow_inf_nan=False, description="Step size, above 0; the highest one of a schedule."
+    )
     momentum: float = Field(default=0.9, ge=0, lt=1, description="Momentum of sgd, in [0, 1); adam ignores it.")
     weight_decay: float = Field(
         default=0.0, ge=0, allow_inf_nan=False, description="L2 penalty on the weights, at least 0."
+    )
+    schedule: Literal["constant", "cosine", "one_cycle"] = Field(
+        default="constant",
+        description=(
+            "The learning rate over the training: constant; cosine, from all of it down to 0; one_cycle, from a "
+            "25th up to all of it in three tenths of the steps, then down to almost 0."
+        ),
+    )
+    augmentation: Literal["none", "flip_crop"] = Field(
+        default="none",
+        description=(
+            "What is done to training images: none; flip_crop, each flipped left to right or not, and shifted by up "
+            "to 4 pixels in both directions with black coming in. Flips are wrong for digits and letters."
+        ),
+    )
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        default="float32",
+        description=(
+            "Number format of the layers' arithmetic; weights, loss and optimizer stay float32. auto is bfloat16 on "
+            "a GPU and where the CPU has instructions for it, else float32; what it came to is stored."
+        ),
     )
     epochs: int | None = Field(
         default=None,
@@ -31,7 +91,10 @@ class TrainingSettings(BaseModel):
     )
     batch_size: int = Field(default=128, ge=1, description="Images per step of the optimizer, at least 1.")
     seed: int = Field(
-        default=0, ge=0, lt=2**63, description="Decides initial weights, order and dropout, in [0, 2**63)."
+        default=0,
+        ge=0,
+        lt=2**63,
+        description="Decides initial weights, order, augmentation and dropout, in [0, 2**63).",
     )
     threads: int | None = Field(
         default=None,
@@ -41,6 +104,24 @@ class TrainingSettings(BaseModel):
             "Another number changes the last bits of the trained weights."
         ),
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _apply_preset(cls, values: Any) -> Any:
+        name = values.get("preset") if isinstance(values, Mapping) else None
+        if not isinstance(name, str) or name not in TRAINING_PRESETS:
+            return values
+        given = {key: value for key, value in values.items() if key != "preset"}
+        return {**TRAINING_PRESETS[name], **given}
+
+    @field_validator("preset")
+    @classmethod
+    def _refuse_unknown_preset(cls, name: str | None) -> None:
+        if name is not None:  # those that exist were replaced by their values
+            near = difflib.get_close_matches(name[:100], TRAINING_PRESETS, n=1)
+            hint = f"did you mean '{near[0]}'? " if near else ""
+            known = ", ".join(TRAINING_PRESETS)
+            raise ValueError(f"unknown preset {name[:100]!r}; {hint}The presets are {known}.")
 
     def num_epochs(self, num_images: int) -> int:
         """Returns the passes to make over `num_images` training images."""
