@@ -12,9 +12,9 @@ from sfi_ray.attacks.base import Attack
 from sfi_ray.attacks.evolution import EvolutionAttack, StoppingSettings
 from sfi_ray.attacks.inversion import InversionAttack, InversionSettings
 from sfi_ray.attacks.kind import AttackKind
-from sfi_ray.attacks.presets import Presets, PresetSettings, preset_field
 from sfi_ray.errors import InputError
 from sfi_ray.models import Classifier
+from sfi_ray.presets import Presets, PresetSettings, preset_field
 from sfi_ray.search import DifferentialEvolution, DifferentialEvolutionSettings, NevergradSettings
 
 #: Settings of differential evolution by name; the experiments of the paper and two for small machines.

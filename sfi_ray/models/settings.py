@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Mapping
-from typing import Any, Literal
+from typing import ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import ConfigDict, Field
+
+from sfi_ray.presets import Presets, PresetSettings, preset_field
 
 DEFAULT_STEPS = 600
 MINIMUM_EPOCHS = 4
 
 #: Settings of a training by name. The paper gives optimizer, learning rate, momentum and weight decay (Section 5.1);
 #: it gives neither epochs nor batch size, which are ours.
-TRAINING_PRESETS: Mapping[str, Mapping[str, Any]] = {
+TRAINING_PRESETS: Presets = {
     "paper_mnist": {"optimizer": "adam", "learning_rate": 1e-3, "epochs": 10, "batch_size": 128},
     "paper_cifar10": {
         "optimizer": "sgd",
@@ -37,21 +37,14 @@ TRAINING_PRESETS: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-class TrainingSettings(BaseModel):
-    """How a network is trained; the defaults are the paper's for MNIST (5.1) and suit small data sets too.
-
-    A `preset` fills in values that are not given; the settings that result are stored, not the preset's name.
-    """
+class TrainingSettings(PresetSettings):
+    """How a network is trained; the defaults are the paper's for MNIST (5.1) and suit small data sets too."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    preset: str | None = Field(
-        default=None,
-        exclude=True,
-        repr=False,
-        description=f"Values to start from: {', '.join(TRAINING_PRESETS)}.",
-        json_schema_extra={"enum": [None, *TRAINING_PRESETS]},
-    )
+    PRESETS: ClassVar[Presets] = TRAINING_PRESETS
+
+    preset: str | None = preset_field(TRAINING_PRESETS)
     optimizer: Literal["adam", "sgd"] = Field(default="adam", description="Adam, or SGD with momentum.")
     learning_rate: float = Field(
         default=1e-3, gt=0, allow_inf_nan=False, description="Step size, above 0; the highest one of a schedule."
@@ -104,24 +97,6 @@ class TrainingSettings(BaseModel):
             "Another number changes the last bits of the trained weights."
         ),
     )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _apply_preset(cls, values: Any) -> Any:
-        name = values.get("preset") if isinstance(values, Mapping) else None
-        if not isinstance(name, str) or name not in TRAINING_PRESETS:
-            return values
-        given = {key: value for key, value in values.items() if key != "preset"}
-        return {**TRAINING_PRESETS[name], **given}
-
-    @field_validator("preset")
-    @classmethod
-    def _refuse_unknown_preset(cls, name: str | None) -> None:
-        if name is not None:  # those that exist were replaced by their values
-            near = difflib.get_close_matches(name[:100], TRAINING_PRESETS, n=1)
-            hint = f"did you mean '{near[0]}'? " if near else ""
-            known = ", ".join(TRAINING_PRESETS)
-            raise ValueError(f"unknown preset {name[:100]!r}; {hint}The presets are {known}.")
 
     def num_epochs(self, num_images: int) -> int:
         """Returns the passes to make over `num_images` training images."""

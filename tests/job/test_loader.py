@@ -205,7 +205,6 @@ BAD = [
     ("classifiers: {factory: 'a:b'}", 3, "key 'classifiers.name' is missing", "add it"),
     ("classifiers: {timm: a, training: {epochs: 1}}", 3, "not those of `timm`", "remove `training`"),
     ("dataset: {name: imagenet, class_names: [a, b]}", 2, "`class_names` needs `shape` beside it", "together"),
-    ("dataset: {name: imagenet, path: x, shape: [3, 8, 8]}", 2, "`shape` needs `class_names` beside it", "together"),
     ("dataset: {path: x}", 2, "key 'dataset.name' is missing", "add it"),
     ("dataset: {name: x, shape: [1, 2]}", 2, "key 'dataset.shape[2]' is missing", "add it"),
     ("dataset: {name: x, shape: [1, 2, 3]}", 2, "dataset: `shape` needs `class_names` beside it", "together"),
