@@ -31,6 +31,8 @@ _WORST_LOSS = 1e6
 _MAX_ERROR = 500
 
 _THREADPOOLS = ThreadpoolController()
+# Optimisers that run in threads wait for answers; one that gets none must not keep the process from ending.
+_MessagingThread.daemon = True
 
 Array = npt.NDArray[np.float64]
 
@@ -161,16 +163,15 @@ def _wait_for_threads() -> None:
     or another cell's turn comes.
     """
     for thread in threading.enumerate():
-        if not isinstance(thread, _MessagingThread):
-            continue
-        asked, told = thread.messages_ask, thread.messages_tell
-        with asked.not_empty:
+        if isinstance(thread, _MessagingThread):
+            asked, told = thread.messages_ask, thread.messages_tell
             # Nobody calls task_done, so these count all messages ever sent.
-            while thread.is_alive() and asked.unfinished_tasks <= told.unfinished_tasks:
-                asked.not_empty.wait(0.01)
-            is_through = bool(asked.queue) and (asked.queue[-1] is None or isinstance(asked.queue[-1], Exception))
-        if is_through:
-            thread.join()
+            if asked.unfinished_tasks <= told.unfinished_tasks:
+                with asked.not_empty:
+                    while thread.is_alive() and asked.unfinished_tasks <= told.unfinished_tasks:
+                        asked.not_empty.wait(0.01)
+            if asked.queue and (asked.queue[-1] is None or isinstance(asked.queue[-1], Exception)):
+                thread.join()
 
 
 def _root(error: BaseException) -> BaseException:

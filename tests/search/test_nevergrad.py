@@ -8,6 +8,8 @@ import gc
 import itertools
 import math
 import random
+import subprocess
+import sys
 import threading
 import time
 import warnings
@@ -360,6 +362,18 @@ def test_threads_of_optimisers_end_with_their_cells():
     while threading.active_count() > before and time.monotonic() < deadline:
         time.sleep(0.01)
     assert threading.active_count() == before
+
+
+def test_a_waiting_optimiser_does_not_keep_the_process_from_ending():
+    program = """
+import torch
+from sfi_ray.search import Entrants, NevergradSettings, SearchSpace
+from sfi_ray.search.nevergrad import NevergradSearcher
+searcher = NevergradSearcher(SearchSpace(3, 5, 1, 2, 4), NevergradSettings(optimizer="NelderMead"))
+searcher.admit(Entrants(torch.tensor([1]), torch.tensor([0]), torch.zeros(1, 1)))
+searcher.ask()
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=200)
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
 """What asking costs: candidates a second of optimisers of nevergrad, over those of differential evolution.
 
-    uv run benchmarks/nevergrad.py [--evaluations N] [--rounds N]
+    uv run benchmarks/asking.py [--evaluations N] [--rounds N]
 
-Eight cells, k = 5 on 28x28 gray images, no classifier: every candidate is told the same kind of smooth loss. A round
+Four cells, k = 5 on 28x28 gray images, no classifier: every candidate is told the same kind of smooth loss. A round
 takes all contenders one after the other; ratios are within a round. `plain loop` is nevergrad asked and told without
 this project, cell by cell. Megabytes are what Python holds for one cell at the end.
 """
@@ -28,7 +28,7 @@ from sfi_ray.search.nevergrad import NevergradSearcher, num_workers
 from sfi_ray.search.nevergrad_cell import make_cube
 
 SPACE = SearchSpace(height=28, width=28, channels=1, k=5, num_classes=10)
-NUM_CELLS = 8
+NUM_CELLS = 4
 NUM_WORKERS = 30
 OPTIMISERS = ("RandomSearch", "OnePlusOne", "DE", "TwoPointsDE", "VoronoiDE", "RealSpacePSO", "TBPSA", "DiagonalCMA",
               "CMA", "NGOpt", "NelderMead", "RCobyla")  # fmt: skip
@@ -117,10 +117,10 @@ def main():
             }
         )
     write_report(
-        "nevergrad",
+        "asking",
         __doc__,
         rows,
-        command=f"uv run benchmarks/nevergrad.py --evaluations {evaluations} --rounds {options.rounds}",
+        command=f"uv run benchmarks/asking.py --evaluations {evaluations} --rounds {options.rounds}",
     )
 
 
