@@ -59,7 +59,9 @@ class ImageSelection(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    split: Split = Field("test", description="Split of the data set that `per_class` and `rows` count in.")
+    split: Split | None = Field(
+        None, description="Split of the data set that `per_class` and `rows` count in; null is test."
+    )
     per_class: int | None = Field(
         None, ge=1, le=1_000_000, description="The first so many images of each target class, in the order of the rows."
     )
@@ -81,7 +83,7 @@ class ImageSelection(BaseModel):
         if len(given) != 1:
             found = " and ".join(given) or "none"
             raise ValueError(f"give one of per_class, rows and files (found {found})")
-        if self.files is not None and "split" in self.model_fields_set:
+        if self.files is not None and self.split is not None:
             raise ValueError("`split` belongs to per_class and rows, not to files; remove it")
         for name, values in (("rows", self.rows or ()), ("files", [file.path for file in self.files or ()])):
             twice = next((value for at, value in enumerate(values) if value in values[:at]), None)
@@ -148,7 +150,7 @@ def select_images(
 def _from_split(
     selection: ImageSelection, dataset: DatasetSpec, info: DatasetInfo, target_classes: Sequence[int]
 ) -> tuple[NaturalImage, ...]:
-    split = selection.split
+    split = selection.split or "test"
     labels = load_labels(dataset, split)
     if selection.rows is not None:
         rows = list(selection.rows)

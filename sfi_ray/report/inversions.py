@@ -115,7 +115,8 @@ def positions_png(source: Source, matrix: ConfidenceMatrix) -> bytes:
         raise ValueError(f"{len(matrix.target_classes)} classes do not fit side by side; {MAX_COLUMNS} do")
     shares, counts = altered_shares(source, matrix)
     highest = max(float(shares.max()), float(np.finfo(np.float64).tiny))
-    factor = max(1, -(-MIN_TILE // int(max(shares.shape[2:]))))
+    height, width = int(shares.shape[2]), int(shares.shape[3])
+    factor = max(1, -(-MIN_TILE // max(height, width)))
     rows = []
     for row in range(len(matrix.backgrounds)):
         tiles = []
@@ -133,7 +134,7 @@ def positions_png(source: Source, matrix: ConfidenceMatrix) -> bytes:
             "beneath: number of SFIs",
         ]
     )
-    size = int(shares.shape[2]) * factor, int(shares.shape[3]) * factor
+    size = height * factor, width * factor
     title = series_title(matrix) + f"{SEPARATOR}altered positions"
     return page_png(draw_page(title, subtitle, rows, row_names=names, tile_size=size))
 
