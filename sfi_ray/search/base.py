@@ -106,6 +106,11 @@ class Searcher(ABC):
         """``(N, K, G)``: the best candidate of each cell."""
 
     @property
+    def backward_passes(self) -> Tensor:
+        """``(N,)``: images that a gradient was taken of for each cell; a searcher asks for none."""
+        return torch.zeros_like(self.evaluations)
+
+    @property
     def num_cells(self) -> int:
         """Cells being searched."""
         return len(self.generation)

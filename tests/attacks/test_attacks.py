@@ -117,7 +117,7 @@ def test_findings_do_not_depend_on_how_many_cells_are_searched_at_once(attack, t
     cells = some_cells(toy.classifier)
     expected = outcomes(search(attack, toy.classifier, cells))
     assert attack.num_lanes(toy.classifier.micro_batch) >= len(cells)
-    monkeypatch.setattr("sfi_ray.attacks.evolution._MICRO_BATCHES_A_GENERATION", micro_batches)
+    monkeypatch.setattr("sfi_ray.attacks.lanes._MICRO_BATCHES_A_GENERATION", micro_batches)
     lanes = attack.num_lanes(toy.classifier.micro_batch)
     assert lanes < len(cells) / 2, "fewer than the cells of one k"
     assert outcomes(search(attack, toy.classifier, cells)) == expected
@@ -128,7 +128,7 @@ def test_lanes_that_fall_free_early_change_no_finding(settings, toy, monkeypatch
     cells = some_cells(toy.classifier)
     expected = outcomes(search(attack, toy.classifier, cells))
     assert len({finding.generations for finding in expected.values()}) > 2
-    monkeypatch.setattr("sfi_ray.attacks.evolution._MICRO_BATCHES_A_GENERATION", 1)
+    monkeypatch.setattr("sfi_ray.attacks.lanes._MICRO_BATCHES_A_GENERATION", 1)
     assert outcomes(search(attack, toy.classifier, cells)) == expected
 
 
