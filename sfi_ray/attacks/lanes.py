@@ -331,9 +331,9 @@ def classify(
     spots, levels = decode(proposal.genes, height, width)
     backgrounds = backgrounds[proposal.owners]
     # One piece of memory all the way: fresh pages cost more than painting them.
-    step = min(_MICRO_BATCHES_A_CANVAS * classifier.micro_batch, len(spots))
+    step = max(1, min(_MICRO_BATCHES_A_CANVAS * classifier.micro_batch, len(spots)))
     canvas = torch.empty(step, *classifier.input_shape, device=classifier.device)
-    parts = []
+    parts = [canvas.new_zeros(0, classifier.num_classes)]
     for start in range(0, len(spots), step):
         part = slice(start, start + step)
         images = paint(spots[part], levels[part], backgrounds[part], height, width, out=canvas)

@@ -261,9 +261,11 @@ class GradientSearch:
         lanes = self._record(lanes, _at(values, wins), *self._with_pixel(trial, wins))
         # Where pixels were taken out together, noise keeps the search from going back to where it was.
         is_noisy = trial.is_building & (lanes.kicks > 0)
-        words = random_words(lanes.seeds, lanes.generation, _NOISE, values.shape[1])
-        noise = self.settings.noise * standard_normal(words).to(torch.float32)
-        chosen = torch.where(is_noisy, _first_best(values + noise), wins)
+        chosen = wins
+        if is_noisy.any():
+            words = random_words(lanes.seeds, lanes.generation, _NOISE, values.shape[1])
+            noise = self.settings.noise * standard_normal(words).to(torch.float32)
+            chosen = torch.where(is_noisy, _first_best(values + noise), wins)
         value = _at(values, chosen)
         is_better = torch.where(trial.is_building, value > -torch.inf, value > lanes.log_prob)
         spots, levels, is_placed = self._with_pixel(trial, chosen)
@@ -299,12 +301,15 @@ class GradientSearch:
         taken = taken.scatter_add(1, lanes.spots, is_placed.to(torch.float32)) > 0
         gains = first_order_gains(gradients, lanes.backgrounds, taken)
         spots, corners, is_valid = ranked(gains, lanes.rank, count, space.height, space.width)
+        levels = self._corners[corners]
+        if is_valid.all():
+            return spots, levels
         other_spots, other_levels = random_pixels(
             lanes.seeds, lanes.generation, _FALLBACK, count, space.height * space.width, space.channels
         )
         return (
             torch.where(is_valid, spots, other_spots),
-            torch.where(is_valid.unsqueeze(2), self._corners[corners], other_levels),
+            torch.where(is_valid.unsqueeze(2), levels, other_levels),
         )
 
     def _with_pixel(self, trial: _Trial, choice: Tensor) -> tuple[Tensor, Tensor, Tensor]:
