@@ -129,29 +129,27 @@ def local_moves(
     seeds: Tensor,
     generations: Tensor,
     stream: int,
-    count: int,
     height: int,
     width: int,
 ) -> tuple[Tensor, Tensor]:
-    """Draws pixels that are like a given one: moved a little, one channel changed, or both, equally often.
+    """Draws pixels that are like given ones: moved a little, one channel changed, or both, equally often.
 
     A move goes up to two tiles' sides away in each direction. A channel goes to its other end, 0 or 255, or to a
     level drawn uniformly, equally often.
 
     Args:
-        spots: The pixel of each cell, ``row * width + col``, ``(N,)`` int64.
-        levels: Its levels in {0, ..., 255}, ``(N, C)`` float32.
+        spots: The pixels to start from, ``row * width + col``, ``(N, P)`` int64.
+        levels: Their levels in {0, ..., 255}, ``(N, P, C)`` float32.
         seeds: ``(N,)`` int64.
         generations: ``(N,)`` int64.
         stream: Stream of the draws; see `random_words`.
-        count: P.
         height: H.
         width: W.
 
     Returns:
         Spots ``(N, P)`` int64, and levels ``(N, P, C)`` float32.
     """
-    num_cells, channels = levels.shape
+    num_cells, count, channels = levels.shape
     words = random_words(seeds, generations, stream, 7 * count).view(num_cells, count, 7).unbind(-1)
     kind = below(words[0], 3)  # 0: moved, 1: recoloured, 2: both
     reach = 2 * tile_side(height, width)
@@ -159,14 +157,14 @@ def local_moves(
     rows = ((words[2] * (2 * radius + 1)) >> 32) - radius
     cols = ((words[3] * (2 * radius + 1)) >> 32) - radius
     cols = torch.where((rows == 0) & (cols == 0), 1, cols)
-    row = (spots.unsqueeze(1) // width + rows).clamp(0, height - 1)
-    col = (spots.unsqueeze(1) % width + cols).clamp(0, width - 1)
-    moved = torch.where(kind == 1, spots.unsqueeze(1), row * width + col)
+    row = (spots // width + rows).clamp(0, height - 1)
+    col = (spots % width + cols).clamp(0, width - 1)
+    moved = torch.where(kind == 1, spots, row * width + col)
 
     channel = below(words[4], channels).unsqueeze(2) == torch.arange(channels, device=levels.device)
-    other_end = torch.where(levels < 128, 255.0, 0.0).unsqueeze(1)
+    other_end = torch.where(levels < 128, 255.0, 0.0)
     drawn = below(words[5], 256).to(torch.float32).unsqueeze(2)
     to_end = (below(words[6], 2) == 0).unsqueeze(2)
     is_new = channel & (kind > 0).unsqueeze(2)
-    recoloured = torch.where(is_new, torch.where(to_end, other_end, drawn), levels.unsqueeze(1))
+    recoloured = torch.where(is_new, torch.where(to_end, other_end, drawn), levels)
     return moved, recoloured

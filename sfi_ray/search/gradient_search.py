@@ -32,7 +32,11 @@ from sfi_ray.search.gradient_proposals import (
 from sfi_ray.search.philox import random_words, standard_normal, unit
 
 # What random words are for.
-_FALLBACK, _LOCAL, _ORDER, _KICK, _NOISE = range(5)
+_FALLBACK, _CENTRE, _LOCAL, _KICK, _NOISE = range(5)
+# Pixels that are taken out together at most.
+_MOST_TAKEN_OUT = 8
+# The largest log-probability below 0 that float32 tells from others; log-odds of 0 are infinite.
+_SURE = -(2.0**-24)
 
 
 class GradientSettings(BaseModel):
@@ -59,11 +63,17 @@ class GradientSettings(BaseModel):
         description="Rounds through all pixels without a better image, each further down the gradient's ranking, "
         "before some pixels are taken out together.",
     )
+    slack: float = Field(
+        0.1,
+        ge=0,
+        description="Log-odds that pixels which were taken out together and placed anew may be below the best image "
+        "and still be worth a round.",
+    )
     noise: float = Field(
-        0.3,
+        0.1,
         ge=0,
         description="Of the choice among proposals when pixels that were taken out together are placed anew, "
-        "in units of the log-probability.",
+        "in log-odds.",
     )
 
 
@@ -88,6 +98,8 @@ class _Lanes:
     best_levels: Tensor
     best_is_placed: Tensor
     best_log_prob: Tensor
+    #: Log-odds lost without each pixel, when that was last looked at, ``(N, K)``.
+    worth: Tensor
     #: Pixels placed anew in turn; those of them in a row without success; rounds of such; the rank that proposals
     #: begin at; and how often pixels were taken out together.
     turn: Tensor
@@ -219,17 +231,27 @@ class GradientSearch:
             lanes.levels,
             lanes.is_placed & ~is_slot,
         )
+        worth = _log_odds(lanes.log_prob) - _log_odds(log_prob)
+        is_known = is_slot & ~is_building.unsqueeze(1) & ~worth.isnan().unsqueeze(1)
+        self._lanes = lanes = replace(lanes, worth=torch.where(is_known, worth.unsqueeze(1), lanes.worth))
         count = self.settings.proposals
         spots, levels = self._by_gradient(gradients.flatten(2), lanes.is_placed & ~is_slot, count)
         near = self._num_local
         if near:
-            old_spots, old_levels = _at(lanes.spots, slot), _at(lanes.levels, slot)
+            centres = self._centres(near, slot, is_building)
             around = local_moves(
-                old_spots, old_levels, lanes.seeds, lanes.generation, _LOCAL, near, space.height, space.width
+                lanes.spots.gather(1, centres),
+                _pixels_at(lanes.levels, centres),
+                lanes.seeds,
+                lanes.generation,
+                _LOCAL,
+                space.height,
+                space.width,
             )
+            is_bare = ~lanes.is_placed.any(dim=1)
             begin = count - near
-            spots[:, begin:] = torch.where(is_building[:, None], spots[:, begin:], around[0])
-            levels[:, begin:] = torch.where(is_building[:, None, None], levels[:, begin:], around[1])
+            spots[:, begin:] = torch.where(is_bare[:, None], spots[:, begin:], around[0])
+            levels[:, begin:] = torch.where(is_bare[:, None, None], levels[:, begin:], around[1])
         places = torch.arange(count, device=self.device)
         is_asked = places < (self.settings.max_evaluations - lanes.spent).unsqueeze(1)
         self._trial = _Trial(slot, is_building, spots, levels, is_asked)
@@ -265,7 +287,7 @@ class GradientSearch:
         if is_noisy.any():
             words = random_words(lanes.seeds, lanes.generation, _NOISE, values.shape[1])
             noise = self.settings.noise * standard_normal(words).to(torch.float32)
-            chosen = torch.where(is_noisy, _first_best(values + noise), wins)
+            chosen = torch.where(is_noisy, _first_best(_log_odds(values) + noise), wins)
         value = _at(values, chosen)
         is_better = torch.where(trial.is_building, value > -torch.inf, value > lanes.log_prob)
         spots, levels, is_placed = self._with_pixel(trial, chosen)
@@ -293,6 +315,19 @@ class GradientSearch:
         slots = torch.arange(self.space.k, device=self.device)
         first = torch.where(lanes.is_placed, self.space.k, slots).amin(dim=1)
         return torch.where(is_building, first, lanes.turn % self.space.k), is_building
+
+    def _centres(self, count: int, slot: Tensor, is_building: Tensor) -> Tensor:
+        """Draws which pixels the local moves start from, ``(N, count)`` int64.
+
+        Every second one starts from the pixel that is placed anew, if it was placed; all others from any that is.
+        """
+        lanes = self._lanes
+        num_placed = lanes.is_placed.sum(dim=1, keepdim=True).clamp(min=1)
+        words = random_words(lanes.seeds, lanes.generation, _CENTRE, count)
+        placed_first = lanes.is_placed.to(torch.int8).argsort(dim=1, descending=True, stable=True)
+        centres = placed_first.gather(1, (words * num_placed) >> 32)
+        is_own = (torch.arange(count, device=self.device) % 2 == 0) & ~is_building.unsqueeze(1)
+        return torch.where(is_own, slot.unsqueeze(1), centres)
 
     def _by_gradient(self, gradients: Tensor, is_placed: Tensor, count: int) -> tuple[Tensor, Tensor]:
         """Returns pixels by the gradient's ranking, and random ones where it has no more."""
@@ -348,7 +383,11 @@ class GradientSearch:
         rank = torch.where(is_better, 0, lanes.rank + is_round.to(torch.int64) * (count - self._num_local))
         # No proposal of a pixel that is not placed was a number: the next ones are looked at.
         rank = torch.where(trial.is_building & ~is_better, lanes.rank + count, rank)
-        is_stuck = rounds >= self.settings.patience
+        # What was placed anew together is worth a round only when it comes close to the best.
+        is_rebuilt = trial.is_building & lanes.is_placed.all(dim=1) & (lanes.kicks > 0)
+        is_poor = _log_odds(lanes.log_prob) <= _log_odds(lanes.best_log_prob) - self.settings.slack
+        is_poor &= lanes.log_prob < lanes.best_log_prob
+        is_stuck = (rounds >= self.settings.patience) | (is_rebuilt & is_poor)
         kept = self._kept(lanes)
         return replace(
             lanes,
@@ -363,12 +402,15 @@ class GradientSearch:
         )
 
     def _kept(self, lanes: _Lanes) -> Tensor:
-        """Draws which pixels are not taken out together, ``(N, K)`` bool: all but two or more, seldom many."""
+        """Draws which pixels are not taken out together, ``(N, K)`` bool.
+
+        Two are taken out, seldom more; those that are worth little rather than others.
+        """
         k = self.space.k
-        words = random_words(lanes.seeds, lanes.generation, _KICK, k + 1)
-        share = unit(words[:, 0])
-        number = (2 + (share * share * (k - 1)).to(torch.int64)).clamp(max=k)
-        order = words[:, 1:].argsort(dim=1, stable=True).argsort(dim=1, stable=True)
+        draws = unit(random_words(lanes.seeds, lanes.generation, _KICK, k + 1))
+        number = 2 + (draws[:, 0] ** 3 * (min(k, _MOST_TAKEN_OUT) - 1)).to(torch.int64)
+        order = lanes.worth.argsort(dim=1, stable=True).argsort(dim=1, stable=True)
+        order = (order / k + draws[:, 1:]).argsort(dim=1, stable=True).argsort(dim=1, stable=True)
         return order >= number.unsqueeze(1)
 
     def _genes(self, spots: Tensor, levels: Tensor, is_placed: Tensor, backgrounds: Tensor) -> Tensor:
@@ -403,6 +445,7 @@ class GradientSearch:
             best_levels=levels,
             best_is_placed=is_placed,
             best_log_prob=log_prob,
+            worth=torch.zeros(number, k, device=self.device),
             turn=zeros,
             failures=zeros,
             rounds=zeros,
@@ -419,6 +462,12 @@ class GradientSearch:
         self.best_log_prob = lanes.best_log_prob
 
 
+def _log_odds(log_prob: Tensor) -> Tensor:
+    """Turns log-probabilities into log-odds, ``log(p / (1 - p))``, element by element."""
+    clamped = log_prob.clamp(max=_SURE)
+    return clamped - torch.log(-torch.expm1(clamped))
+
+
 def _is_slot(slot: Tensor, k: int) -> Tensor:
     """Marks one pixel of each cell, ``(N, K)`` bool."""
     return slot.unsqueeze(1) == torch.arange(k, device=slot.device)
@@ -427,6 +476,11 @@ def _is_slot(slot: Tensor, k: int) -> Tensor:
 def _at(values: Tensor, index: Tensor) -> Tensor:
     """Returns one entry of each cell along the second dimension."""
     return values[torch.arange(len(index), device=index.device), index]
+
+
+def _pixels_at(levels: Tensor, index: Tensor) -> Tensor:
+    """Returns the levels of some pixels of each cell, ``(N, P, C)``."""
+    return levels.gather(1, index.unsqueeze(2).expand(-1, -1, levels.shape[2]))
 
 
 def _first_best(values: Tensor) -> Tensor:
