@@ -12,8 +12,10 @@ from torch import Tensor
 
 from sfi_ray.search.philox import below, random_words
 
-# Images are looked at in about so many tiles a side, and each proposes one spot first: neighbours say the same.
-_TILES_A_SIDE = 32
+# A large image is looked at in so many tiles a side, and each proposes one spot first: neighbours say the same.
+_TILES_A_SIDE = 16
+# Up to so many pixels a side, every spot is a tile.
+_SMALL = 32
 # Gains that are ranked in one go: ranking takes several times their memory.
 _GAINS_AT_ONCE = 1 << 22
 
@@ -25,7 +27,8 @@ def colour_corners(channels: int, device: torch.device | str = "cpu") -> Tensor:
 
 def tile_side(height: int, width: int) -> int:
     """Returns the side of the tiles that propose one spot each before any proposes a second, in pixels."""
-    return -(-max(height, width) // _TILES_A_SIDE)
+    size = max(height, width)
+    return 1 if size <= _SMALL else -(-size // _TILES_A_SIDE)
 
 
 def first_order_gains(gradients: Tensor, backgrounds: Tensor, taken: Tensor) -> Tensor:

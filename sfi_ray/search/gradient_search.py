@@ -32,9 +32,11 @@ from sfi_ray.search.gradient_proposals import (
 from sfi_ray.search.philox import random_words, standard_normal, unit
 
 # What random words are for.
-_FALLBACK, _CENTRE, _LOCAL, _KICK, _NOISE = range(5)
+_FALLBACK, _LOCAL, _KICK, _NOISE = range(4)
 # Pixels that are taken out together at most.
 _MOST_TAKEN_OUT = 8
+# Times the slack: how far below the best image a search may stray.
+_FAR = 5
 # The largest log-probability below 0 that float32 tells from others; log-odds of 0 are infinite.
 _SURE = -(2.0**-24)
 
@@ -232,26 +234,25 @@ class GradientSearch:
             lanes.is_placed & ~is_slot,
         )
         worth = _log_odds(lanes.log_prob) - _log_odds(log_prob)
-        is_known = is_slot & ~is_building.unsqueeze(1) & ~worth.isnan().unsqueeze(1)
+        is_known = is_slot & ~is_building.unsqueeze(1) & worth.isfinite().unsqueeze(1)
         self._lanes = lanes = replace(lanes, worth=torch.where(is_known, worth.unsqueeze(1), lanes.worth))
         count = self.settings.proposals
         spots, levels = self._by_gradient(gradients.flatten(2), lanes.is_placed & ~is_slot, count)
         near = self._num_local
         if near:
-            centres = self._centres(near, slot, is_building)
+            own = slot.unsqueeze(1).expand(-1, near)
             around = local_moves(
-                lanes.spots.gather(1, centres),
-                _pixels_at(lanes.levels, centres),
+                lanes.spots.gather(1, own),
+                _pixels_at(lanes.levels, own),
                 lanes.seeds,
                 lanes.generation,
                 _LOCAL,
                 space.height,
                 space.width,
             )
-            is_bare = ~lanes.is_placed.any(dim=1)
             begin = count - near
-            spots[:, begin:] = torch.where(is_bare[:, None], spots[:, begin:], around[0])
-            levels[:, begin:] = torch.where(is_bare[:, None, None], levels[:, begin:], around[1])
+            spots[:, begin:] = torch.where(is_building[:, None], spots[:, begin:], around[0])
+            levels[:, begin:] = torch.where(is_building[:, None, None], levels[:, begin:], around[1])
         places = torch.arange(count, device=self.device)
         is_asked = places < (self.settings.max_evaluations - lanes.spent).unsqueeze(1)
         self._trial = _Trial(slot, is_building, spots, levels, is_asked)
@@ -281,26 +282,33 @@ class GradientSearch:
 
         wins = _first_best(values)
         lanes = self._record(lanes, _at(values, wins), *self._with_pixel(trial, wins))
+        # The pixel as it was is no way on, however good it was.
+        is_old = trial.spots == _at(lanes.spots, trial.slot).unsqueeze(1)
+        is_old &= (trial.levels == _at(lanes.levels, trial.slot).unsqueeze(1)).all(dim=2)
+        values = values.masked_fill(is_old & ~trial.is_building.unsqueeze(1), -torch.inf)
         # Where pixels were taken out together, noise keeps the search from going back to where it was.
         is_noisy = trial.is_building & (lanes.kicks > 0)
-        chosen = wins
+        chosen = _first_best(values)
         if is_noisy.any():
             words = random_words(lanes.seeds, lanes.generation, _NOISE, values.shape[1])
             noise = self.settings.noise * standard_normal(words).to(torch.float32)
             chosen = torch.where(is_noisy, _first_best(_log_odds(values) + noise), wins)
         value = _at(values, chosen)
-        is_better = torch.where(trial.is_building, value > -torch.inf, value > lanes.log_prob)
+        is_better = value > lanes.log_prob
+        # A little worse is taken, too: the way to something better often leads through it.
+        is_near = _log_odds(value) > _log_odds(lanes.log_prob) - self.settings.slack
+        is_taken = torch.where(trial.is_building, value > -torch.inf, is_better | is_near)
         spots, levels, is_placed = self._with_pixel(trial, chosen)
         lanes = replace(
             lanes,
-            spots=torch.where(is_better[:, None], spots, lanes.spots),
-            levels=torch.where(is_better[:, None, None], levels, lanes.levels),
-            is_placed=torch.where(is_better[:, None], is_placed, lanes.is_placed),
-            log_prob=torch.where(is_better, value, lanes.log_prob),
+            spots=torch.where(is_taken[:, None], spots, lanes.spots),
+            levels=torch.where(is_taken[:, None, None], levels, lanes.levels),
+            is_placed=torch.where(is_taken[:, None], is_placed, lanes.is_placed),
+            log_prob=torch.where(is_taken, value, lanes.log_prob),
             generation=lanes.generation + 1,
             spent=lanes.spent + trial.is_asked.sum(dim=1),
         )
-        self._lanes = self._move_on(lanes, trial, is_better)
+        self._lanes = self._move_on(lanes, trial, is_taken)
         self._trial = None
         self._refresh()
 
@@ -315,19 +323,6 @@ class GradientSearch:
         slots = torch.arange(self.space.k, device=self.device)
         first = torch.where(lanes.is_placed, self.space.k, slots).amin(dim=1)
         return torch.where(is_building, first, lanes.turn % self.space.k), is_building
-
-    def _centres(self, count: int, slot: Tensor, is_building: Tensor) -> Tensor:
-        """Draws which pixels the local moves start from, ``(N, count)`` int64.
-
-        Every second one starts from the pixel that is placed anew, if it was placed; all others from any that is.
-        """
-        lanes = self._lanes
-        num_placed = lanes.is_placed.sum(dim=1, keepdim=True).clamp(min=1)
-        words = random_words(lanes.seeds, lanes.generation, _CENTRE, count)
-        placed_first = lanes.is_placed.to(torch.int8).argsort(dim=1, descending=True, stable=True)
-        centres = placed_first.gather(1, (words * num_placed) >> 32)
-        is_own = (torch.arange(count, device=self.device) % 2 == 0) & ~is_building.unsqueeze(1)
-        return torch.where(is_own, slot.unsqueeze(1), centres)
 
     def _by_gradient(self, gradients: Tensor, is_placed: Tensor, count: int) -> tuple[Tensor, Tensor]:
         """Returns pixels by the gradient's ranking, and random ones where it has no more."""
@@ -383,11 +378,10 @@ class GradientSearch:
         rank = torch.where(is_better, 0, lanes.rank + is_round.to(torch.int64) * (count - self._num_local))
         # No proposal of a pixel that is not placed was a number: the next ones are looked at.
         rank = torch.where(trial.is_building & ~is_better, lanes.rank + count, rank)
-        # What was placed anew together is worth a round only when it comes close to the best.
-        is_rebuilt = trial.is_building & lanes.is_placed.all(dim=1) & (lanes.kicks > 0)
-        is_poor = _log_odds(lanes.log_prob) <= _log_odds(lanes.best_log_prob) - self.settings.slack
-        is_poor &= lanes.log_prob < lanes.best_log_prob
-        is_stuck = (rounds >= self.settings.patience) | (is_rebuilt & is_poor)
+        # Whoever has strayed too far begins again at the best image, less some pixels.
+        is_whole = lanes.is_placed.all(dim=1)
+        is_astray = _log_odds(lanes.log_prob) < _log_odds(lanes.best_log_prob) - _FAR * self.settings.slack
+        is_stuck = (rounds >= self.settings.patience) | (is_whole & is_astray)
         kept = self._kept(lanes)
         return replace(
             lanes,

@@ -12,7 +12,7 @@ from sfi_ray.search.gradient_proposals import (
     tile_side,
 )
 
-SHAPES = [(1, 4, 5), (3, 3, 4), (3, 33, 40)]  # the last one has tiles of two by two spots, some of them cut
+SHAPES = [(1, 4, 5), (3, 3, 4), (3, 33, 40)]  # the last one has tiles of three by three spots, some of them cut
 
 
 def example(channels, height, width, num_cells=3):
@@ -121,11 +121,11 @@ def test_cells_are_ranked_alike_a_few_at_a_time(monkeypatch):
 
 
 def test_large_images_propose_one_spot_of_every_neighbourhood_first():
-    assert [tile_side(*shape) for shape in ((8, 8), (32, 32), (33, 20), (224, 224))] == [1, 1, 2, 7]
+    assert [tile_side(*shape) for shape in ((8, 8), (32, 32), (33, 20), (224, 224))] == [1, 1, 3, 14]
     gains = torch.zeros(1, 64 * 64, 2)
     gains[0, : 64 * 4] = 1 + torch.rand(64 * 4, 2)
     spots, _, _ = ranked(gains, torch.zeros(1, dtype=torch.int64), 64, 64, 64)
-    tiles = {(spot // 64 // 2, spot % 64 // 2) for spot in spots[0].tolist()}
+    tiles = {(spot // 64 // 4, spot % 64 // 4) for spot in spots[0].tolist()}
     assert len(tiles) == 64
 
 
