@@ -3,8 +3,9 @@
 A generation of a cell takes one of its k pixels out, asks for the gradient of the image without it, and for the exact
 log-probabilities of the images with the pixels that the gradient proposes in its place. The best of these stays.
 Pixels are placed one after the other at first; then each is placed anew in turn, also in the neighbourhood of where
-it was, until none can be bettered. From there some pixels are taken out together and placed anew with a little noise,
-always beginning at the best image so far: an iterated local search (Lourenço, Martin & Stützle 2003).
+it was; a little worse is taken, too (threshold accepting, Dueck & Scheuer 1990). When none can be placed anew, or the
+image has strayed too far from the best one, some pixels of that are taken out together and placed anew with a little
+noise: an iterated local search (Lourenço, Martin & Stützle 2003).
 
 The objective is the log-probability of the target class. Its gradient points where that of its log-odds does, which
 is the same up to a positive factor, ``1 / (1 - p)``.
@@ -62,14 +63,13 @@ class GradientSettings(BaseModel):
         1,
         ge=1,
         le=1_000_000,
-        description="Rounds through all pixels without a better image, each further down the gradient's ranking, "
+        description="Rounds through all pixels in which none is taken, each further down the gradient's ranking, "
         "before some pixels are taken out together.",
     )
     slack: float = Field(
-        0.1,
+        0.05,
         ge=0,
-        description="Log-odds that pixels which were taken out together and placed anew may be below the best image "
-        "and still be worth a round.",
+        description="Log-odds by which a pixel that is placed anew may make the image worse and still be taken.",
     )
     noise: float = Field(
         0.1,
@@ -364,7 +364,7 @@ class GradientSearch:
             best_log_prob=torch.where(is_best, value, lanes.best_log_prob),
         )
 
-    def _move_on(self, lanes: _Lanes, trial: _Trial, is_better: Tensor) -> _Lanes:
+    def _move_on(self, lanes: _Lanes, trial: _Trial, is_taken: Tensor) -> _Lanes:
         """Chooses what comes next: another turn, a later rank, or pixels taken out together."""
         k, count = self.space.k, self.settings.proposals
         turn = lanes.turn + (~trial.is_building).to(torch.int64)
@@ -372,12 +372,12 @@ class GradientSearch:
             # The image without its only pixel is always the same, and so is the ranking: it is gone through once.
             used = torch.where(trial.is_building, count, count - self._num_local)
             return replace(lanes, turn=turn, rank=lanes.rank + used)
-        failures = torch.where(is_better | trial.is_building, 0, lanes.failures + 1)
+        failures = torch.where(is_taken | trial.is_building, 0, lanes.failures + 1)
         is_round = failures >= k
-        rounds = torch.where(is_better, 0, lanes.rounds + is_round.to(torch.int64))
-        rank = torch.where(is_better, 0, lanes.rank + is_round.to(torch.int64) * (count - self._num_local))
+        rounds = torch.where(is_taken, 0, lanes.rounds + is_round.to(torch.int64))
+        rank = torch.where(is_taken, 0, lanes.rank + is_round.to(torch.int64) * (count - self._num_local))
         # No proposal of a pixel that is not placed was a number: the next ones are looked at.
-        rank = torch.where(trial.is_building & ~is_better, lanes.rank + count, rank)
+        rank = torch.where(trial.is_building & ~is_taken, lanes.rank + count, rank)
         # Whoever has strayed too far begins again at the best image, less some pixels.
         is_whole = lanes.is_placed.all(dim=1)
         is_astray = _log_odds(lanes.log_prob) < _log_odds(lanes.best_log_prob) - _FAR * self.settings.slack
