@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from sfi_ray.attacks import Attack, EvolutionAttack
+from sfi_ray.attacks import Attack
 from sfi_ray.data import DatasetInfo
 from sfi_ray.grid import Grid, num_shards
 from sfi_ray.job import Job
@@ -95,7 +95,7 @@ def make_plan(job: Job, info: DatasetInfo, grid: Grid) -> Plan:
     attack = job.attack.build()
     num_actors = job.cluster.actors or max(1, (os.cpu_count() or 1) // job.compute.threads)
     device = "cuda" if job.compute.device != "cpu" and torch.cuda.is_available() else "cpu"
-    proposing = attack.proposal_rate(info.shape, grid.max_k) if isinstance(attack, EvolutionAttack) else math.inf
+    proposing = attack.proposal_rate(info.shape, grid.max_k)
     rates, footprints = {}, []
     micro_batch = 1
     for spec in job.classifiers:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import partial
 
 import torch
 
-from sfi_ray.attacks.base import Surroundings, Tick
+from sfi_ray.attacks.base import Attack, Surroundings, Tick
 from sfi_ray.attacks.lanes import StoppingSettings, by_k, classify, lanes_for, search_lanes
 from sfi_ray.attacks.verify import Verifier
 from sfi_ray.models import Classifier
@@ -16,7 +15,7 @@ from sfi_ray.search import Searcher, SearchSpace
 from sfi_ray.types import Cell, Finding
 
 
-class EvolutionAttack:
+class EvolutionAttack(Attack):
     """Searches cells with an ask/tell searcher.
 
     Args:
@@ -41,8 +40,6 @@ class EvolutionAttack:
         self._stopping = stopping
         self.max_evaluations = max_evaluations
         self.shares_classes = shares_classes
-        #: No gradient is taken.
-        self.max_backward_passes = 0
 
     def num_lanes(self, micro_batch: int) -> int:
         """Cells searched at once for a classifier's micro-batch."""
@@ -52,16 +49,6 @@ class EvolutionAttack:
         """Returns about how much memory a cell takes; see `Attack.lane_bytes`."""
         # Population, trials, donors' genes and what mutation makes of them.
         return 6 * 4 * self._population_size * k * (2 + input_shape[0])
-
-    def proposal_rate(self, input_shape: tuple[int, int, int], k: int) -> float:
-        """Returns how many candidates a second are proposed; infinite where that costs next to nothing.
-
-        Args:
-            input_shape: ``(C, H, W)`` of an image.
-            k: Pixels that may be altered.
-        """
-        del input_shape, k
-        return math.inf
 
     def search(
         self,

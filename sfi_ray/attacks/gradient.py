@@ -10,7 +10,7 @@ from functools import partial
 
 import torch
 
-from sfi_ray.attacks.base import Surroundings, Tick
+from sfi_ray.attacks.base import Attack, Surroundings, Tick
 from sfi_ray.attacks.lanes import StoppingSettings, by_k, classify, lanes_for, search_lanes
 from sfi_ray.attacks.verify import Verifier
 from sfi_ray.images import render
@@ -19,7 +19,7 @@ from sfi_ray.search import GradientSearch, GradientSettings, SearchSpace
 from sfi_ray.types import Cell, Finding
 
 
-class GradientAttack:
+class GradientAttack(Attack):
     """Searches cells with gradients; see `sfi_ray.search.gradient_search`.
 
     Args:
@@ -27,13 +27,11 @@ class GradientAttack:
         stopping: When a cell ends before its budget.
     """
 
-    shares_classes = False
-
     def __init__(self, settings: GradientSettings, stopping: StoppingSettings) -> None:
         self._settings = settings
         self._stopping = stopping
         self.max_evaluations = settings.max_evaluations
-        #: A generation is one gradient and its proposals.
+        # A generation is one gradient and its proposals.
         self.max_backward_passes = -(-settings.max_evaluations // (1 + settings.proposals))
 
     def num_lanes(self, micro_batch: int) -> int:

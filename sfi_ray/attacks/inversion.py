@@ -26,7 +26,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from sfi_ray.attacks.base import Surroundings, Tick, failed
+from sfi_ray.attacks.base import Attack, Surroundings, Tick, failed
 from sfi_ray.attacks.inversion_course import TRACE_FACTOR, course_at, looks_of
 from sfi_ray.attacks.likeness import compare
 from sfi_ray.attacks.snapshot import Snapshot, by_snapshot
@@ -177,21 +177,17 @@ class _Batch:
 _STATE = ("altered", "first", "second")
 
 
-class InversionAttack:
+class InversionAttack(Attack):
     """Inverts the features of natural images.
 
     Args:
         settings: How.
     """
 
-    #: Cells share nothing.
-    shares_classes = False
-
     def __init__(self, settings: InversionSettings) -> None:
         self._settings = settings
         self._looks = looks_of(settings.steps, has_goal=settings.stop_confidence is not None)
         self.max_evaluations = 1 + settings.steps + len(self._looks)
-        #: Images that a gradient is taken of for a cell that is never stopped early.
         self.max_backward_passes = settings.steps
 
     def num_lanes(self, micro_batch: int) -> int:
