@@ -9,7 +9,6 @@ from sfi_ray.attacks.settings import (
     DifferentialEvolutionAttackSettings,
     InversionAttackSettings,
     NevergradAttackSettings,
-    check_attack,
     read_attack_settings,
 )
 from sfi_ray.attacks.snapshot import Keeper, Snapshot
@@ -32,7 +31,6 @@ __all__ = [
     "Tick",
     "Verdict",
     "Verifier",
-    "check_attack",
     "check_pixels",
     "failed",
     "read_attack_settings",

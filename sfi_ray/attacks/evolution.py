@@ -94,12 +94,7 @@ class _Lane:
     def finding(self, reason: StopReason, pixels: tuple[Pixel, ...], verdict: Verdict) -> Finding:
         """Returns what was found, with the trace's last point at the end of the search."""
         if reason is StopReason.FAILED or not verdict.is_valid:
-            return replace(
-                failed(self.cell, "the classifier returned NaN instead of probabilities"),
-                evaluations=self.evaluations,
-                generations=self.generation,
-                seconds=self.seconds,
-            )
+            return self.failed_finding("the classifier returned NaN instead of probabilities")
         if not self.trace or self.trace[-1].evaluations < self.evaluations:
             self._note()
         return Finding(
@@ -114,6 +109,15 @@ class _Lane:
             generations=self.generation,
             stop_reason=reason,
             trace=tuple(self.trace),
+            seconds=self.seconds,
+        )
+
+    def failed_finding(self, error: str) -> Finding:
+        """Returns that the cell could not be searched, or not to its end, and what was spent on it."""
+        return replace(
+            failed(self.cell, error),
+            evaluations=self.evaluations,
+            generations=self.generation,
             seconds=self.seconds,
         )
 
@@ -154,6 +158,16 @@ class EvolutionAttack:
         """Returns about how much memory a cell takes; see `Attack.lane_bytes`."""
         # Population, trials, donors' genes and what mutation makes of them.
         return 6 * 4 * self._population_size * k * (2 + input_shape[0])
+
+    def proposal_rate(self, input_shape: tuple[int, int, int], k: int) -> float:
+        """Returns how many candidates a second are proposed; infinite where that costs next to nothing.
+
+        Args:
+            input_shape: ``(C, H, W)`` of an image.
+            k: Pixels that may be altered.
+        """
+        del input_shape, k
+        return math.inf
 
     def search(
         self,
@@ -216,15 +230,16 @@ class EvolutionAttack:
         A cell that was to stop at a confidence which its stored image does not reach goes on, until it has a better
         candidate or no budget.
         """
+        failures = searcher.failures
+        findings = {lanes[i].cell.index: lanes[i].failed_finding(error) for i, error in failures.items()}
         reasons = [self._reason(lane) for lane in lanes]
-        ending = [i for i, reason in enumerate(reasons) if reason]
+        ending = [i for i, reason in enumerate(reasons) if reason and i not in failures]
         if not ending:
-            return {}
+            return findings
         best = searcher.best[torch.tensor(ending, device=searcher.device)].cpu()
         cells = [lanes[i].cell for i in ending]
         space = searcher.space
         pixels = altered_pixels(best, [cell.background for cell in cells], space.height, space.width)
-        findings = {}
         for i, altered, verdict in zip(ending, pixels, verifier(cells, pixels), strict=True):
             lane, reason = lanes[i], reasons[i]
             if reason is StopReason.FOOLED and not verdict.confidence >= _float32(self._stopping.stop_confidence):
@@ -299,8 +314,8 @@ def _classify(
     # One piece of memory all the way: fresh pages cost more than painting them.
     step = min(_MICRO_BATCHES_A_CANVAS * classifier.micro_batch, len(spots))
     canvas = torch.empty(step, *classifier.input_shape, device=classifier.device)
-    parts = []
-    for start in range(0, len(spots), step):
+    parts = [torch.zeros(0, classifier.num_classes, device=classifier.device)]  # cells that failed propose nothing
+    for start in range(0, len(spots), max(step, 1)):
         part = slice(start, start + step)
         images = paint(spots[part], levels[part], backgrounds[part], height, width, out=canvas)
         parts.append(classifier.log_probs(images))

@@ -112,10 +112,11 @@ class _Launch:
             info = known.dataset_info
         else:
             info = dataset_info(self._job.dataset)
-        # Everything that can be wrong with the grid is found before anything is trained or written.
+        # Everything that can be wrong with the grid or the attack is found before anything is trained or written.
         images = self._images(info, known)
         classifiers = tuple(GridClassifier(spec.name, "") for spec in self._job.classifiers)
         make_grid(self._job, info, classifiers, grid_images(images))
+        self._job.attack.check()
         provisioner = Provisioner(self._job, info, self._folder, self._classifiers, self._reporter, known)
         provisioner.check()
         if known and not self._options.retry_failed and len(FinishedCells(self._folder)) == known.num_cells:

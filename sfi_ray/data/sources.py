@@ -1,6 +1,6 @@
 """Where a data set's images come from, and how they are read.
 
-The order is: shape and class names in the job, a path in the job, the embedded digits,
+The order is: shape and class names in the job, a path in the job, ImageNet's description, the embedded digits,
 ``$SFI_RAY_DATA/<name>``, a download. What the job spells out goes before what its name stands for.
 
 Shapes: N images, C channels (1 gray or 3 RGB), H height, W width.
@@ -23,6 +23,7 @@ from sfi_ray.data.digits import DigitsSource
 from sfi_ray.data.downloads import DOWNLOADABLE, DownloadSource
 from sfi_ray.data.fitting import Fit
 from sfi_ray.data.folder import ParquetSource, split_files
+from sfi_ray.data.imagenet import IMAGENET, USUAL_SHAPE, imagenet_info
 from sfi_ray.data.spec import DatasetSpec
 from sfi_ray.errors import InputError
 
@@ -169,9 +170,9 @@ class _InlineSource:
 
     def _no_images(self, consequence: str) -> InputError:
         return InputError(
-            f"data set {self.described.name!r} has no images, so there is {consequence}: the job gives only "
-            "its `shape` and `class_names`. In their place give `path`, a folder with train.parquet and "
-            "test.parquet, or the name of a known data set"
+            f"data set {self.described.name!r} has no images, so there is {consequence}: only its `shape` and "
+            "`class_names` are known. Give `path`, a folder with train.parquet and test.parquet, or the name of "
+            "a data set with images"
         )
 
 
@@ -187,12 +188,19 @@ def _find_source(spec: DatasetSpec) -> _Source:
     if data_folder is not None:
         folder = data_folder / spec.name
         if folder.parent == data_folder and folder.is_dir() and any(folder.glob("*.parquet")):
-            return ParquetSource.from_path(spec.name, folder)
+            # Photographs have no common size: an image-targeted attack fits those it takes.
+            return ParquetSource.from_path(spec.name, folder, spec.shape or _usual_shape(spec.name))
         looked_for = (str(folder / "train.parquet"), str(folder / "test.parquet"))
+    if spec.name == IMAGENET:
+        return _InlineSource(imagenet_info(spec.shape or USUAL_SHAPE))
     if spec.name in DOWNLOADABLE:
         root = (data_folder or platformdirs.user_cache_path("sfi_ray")) / "torchvision"
         return DownloadSource(spec.name, root, looked_for or (f"${_DATA_VARIABLE}, which is not set",))
     raise InputError(_unknown_name(spec.name, data_folder))
+
+
+def _usual_shape(name: str) -> tuple[int, int, int] | None:
+    return USUAL_SHAPE if name == IMAGENET else None
 
 
 def _data_folder() -> Path | None:
@@ -206,7 +214,7 @@ def _data_folder() -> Path | None:
 
 
 def _unknown_name(name: str, data_folder: Path | None) -> str:
-    known = ["digits", *DOWNLOADABLE]
+    known = ["digits", *DOWNLOADABLE, IMAGENET]
     if data_folder is not None:
         known += sorted(folder.name for folder in data_folder.iterdir() if split_files(folder))
     known = list(dict.fromkeys(known))

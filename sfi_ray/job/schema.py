@@ -14,9 +14,13 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 from sfi_ray.attacks import AttackSettings, DifferentialEvolutionAttackSettings, InversionAttackSettings
 from sfi_ray.data import DatasetSpec, ImageSelection
 from sfi_ray.models import Precision, TrainingSettings
+from sfi_ray.models.sources import Source
+from sfi_ray.models.sources.registry import SOURCES
 
 _NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 Name = Annotated[str, Field(min_length=1, max_length=100, pattern=_NAME_PATTERN)]
+# Keys of a classifier that its name is taken from where it has none.
+_NAMING = ("torchvision", "timm")
 
 
 class _Settings(BaseModel):
@@ -27,6 +31,8 @@ class _Settings(BaseModel):
 def _allow_plain_name(schema: dict[str, Any]) -> None:
     """Lets an editor that checks a job against its JSON schema accept ``mlp`` for ``{name: mlp}``."""
     mapping = dict(schema)
+    del mapping["required"]  # of `name` and what stands for it, one must be there
+    mapping["anyOf"] = [{"required": [key]} for key in ("name", *_NAMING)]
     schema.clear()
     schema.update(
         title=mapping["title"],
@@ -36,15 +42,22 @@ def _allow_plain_name(schema: dict[str, Any]) -> None:
 
 
 class ClassifierSpec(_Settings):
-    """A classifier to attack: trained by the job, read from a file, or given in code."""
+    """A classifier to attack: trained by the job, read from a file, built by another library, or given in code."""
 
     model_config = ConfigDict(json_schema_extra=_allow_plain_name)
 
     name: Name = Field(description="Its name in results; letters, digits, '.', '_' and '-'.")
     architecture: str | None = Field(None, description="Network of the zoo; by default the one called like `name`.")
+    torchvision: str | None = Field(None, description="Network of torchvision, such as resnet50; needs `weights`.")
+    timm: str | None = Field(None, description="Network of timm, which the extra `timm` installs.")
+    factory: str | None = Field(
+        None, description="Function of one's own that returns the network, written package.module:callable."
+    )
+    export: str | None = Field(None, description="File that torch.export.save wrote (.pt2): layers and weights.")
     weights: str | None = Field(
         None,
-        description="Weights to load instead of training: a .safetensors file or a plain state dict (.pt, .pth).",
+        description="Weights to load instead of training: a .safetensors file or a plain state dict (.pt, .pth); for "
+        "`torchvision` also a member of the network's weights enum, such as IMAGENET1K_V1 or DEFAULT.",
     )
     mean: tuple[float, ...] | None = Field(
         None, min_length=1, description="Mean of each channel that the weights were trained with, of values in [0, 1]."
@@ -57,20 +70,49 @@ class ClassifierSpec(_Settings):
     @model_validator(mode="before")
     @classmethod
     def _from_name(cls, value: Any) -> Any:
-        return {"name": value} if isinstance(value, str) else value
+        if isinstance(value, str):
+            return {"name": value}
+        if isinstance(value, Mapping) and "name" not in value:
+            named = next((value[key] for key in _NAMING if key in value), None)
+            return value if named is None else {"name": named, **value}
+        return value
+
+    @model_validator(mode="after")
+    def _check_source(self) -> ClassifierSpec:
+        kinds = [kind for kind in SOURCES if getattr(self, kind) is not None]
+        if len(kinds) > 1:
+            raise ValueError(f"{' and '.join(kinds)} each name a network; keep one of them")
+        if not kinds:
+            return self
+        kind = SOURCES[kinds[0]]
+        if self.weights is None and kind.weights_mend:
+            raise ValueError(f"{kind.kind} needs `weights`: {kind.weights_mend}")
+        if self.weights is not None and kind.weights_fault:
+            raise ValueError(f"{kind.weights_fault}; remove `weights`")
+        if self.training != TrainingSettings() and not kind.is_trainable:
+            raise ValueError(f"only networks of the zoo are trained, not those of `{kind.kind}`; remove `training`")
+        return self
 
     @model_validator(mode="after")
     def _check_normalisation(self) -> ClassifierSpec:
         if (self.mean is None) != (self.std is None):
             raise ValueError("mean and std are given together or not at all")
-        if self.mean is not None and self.weights is None:
+        if self.mean is not None and self.source.needs_training:
             raise ValueError("mean and std belong to `weights`; a classifier trained by the job measures its own")
         return self
 
     @property
     def network(self) -> str:
-        """Name of the zoo's network."""
-        return self.architecture or self.name
+        """Name of the zoo's network; of another, what the run's record calls it."""
+        source = self.source
+        return source.what if source.is_trainable else source.describe()
+
+    @property
+    def source(self) -> Source:
+        """Where its network comes from."""
+        kind = next((kind for kind in SOURCES if getattr(self, kind) is not None), "architecture")
+        what = getattr(self, kind) or self.name
+        return SOURCES[kind](what=what, weights=self.weights, mean=self.mean, std=self.std)
 
 
 class KRange(_Settings):

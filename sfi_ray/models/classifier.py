@@ -20,6 +20,7 @@ from sfi_ray.models.features import Tap, find_tap, layer_names, tapped
 from sfi_ray.models.fingerprint import fingerprint_module
 from sfi_ray.models.payload import ClassifierPayload, pack_module, unpack_module
 from sfi_ray.models.precision import DTYPES, Precision, full_float32
+from sfi_ray.models.sources.base import Source
 
 
 def default_micro_batch(input_shape: tuple[int, int, int], device: torch.device | str) -> int:
@@ -138,10 +139,14 @@ class Classifier:
         with full_float32():
             return self._run(self.module, images)
 
-    def to_payload(self) -> ClassifierPayload:
-        """Packs the classifier for another process, without device, precision and micro-batch."""
-        architecture, arrays, pickled = pack_module(
-            self.module, input_shape=self.input_shape, num_classes=self.num_classes
+    def to_payload(self, source: Source | None = None) -> ClassifierPayload:
+        """Packs the classifier for another process, without device, precision and micro-batch.
+
+        Args:
+            source: What its network was built from, where that is known.
+        """
+        source, arrays, pickled = pack_module(
+            self.module, input_shape=self.input_shape, num_classes=self.num_classes, source=source
         )
         return ClassifierPayload(
             name=self.name,
@@ -150,7 +155,7 @@ class Classifier:
             mean=self.mean,
             std=self.std,
             fingerprint=self.fingerprint,
-            architecture=architecture,
+            source=source,
             arrays=arrays,
             pickled=pickled,
         )

@@ -30,7 +30,10 @@ class ClassifierRecord(_Record):
 
     name: str
     fingerprint: str = Field(description="Hash of the weights.")
-    architecture: str | None = Field(description="Network of the zoo, or null for a module given in code.")
+    architecture: str | None = Field(
+        description="What it was built from: a network of the zoo, or another source such as 'torchvision: resnet50, "
+        "DEFAULT'; null for a module given in code."
+    )
     mean: tuple[float, ...]
     std: tuple[float, ...]
     micro_batch: int = Field(description="Images of one forward pass.")

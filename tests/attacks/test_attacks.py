@@ -16,6 +16,11 @@ from tests.attacks.conftest import evaluations, events, make_cells, outcomes, se
 ATTACKS = {
     "de": {"kind": "de", "population_size": 10, "generations": 8},
     "de with crossover": {"kind": "de", "population_size": 7, "generations": 9, "crossover_rate": 0.6},
+    # Draws from numpy's global generator.
+    "nevergrad": {"kind": "nevergrad", "optimizer": "VoronoiDE", "num_workers": 7, "max_evaluations": 42},
+    "nevergrad TwoPointsDE": {"kind": "nevergrad", "num_workers": 10, "max_evaluations": 75},
+    "nevergrad CMA": {"kind": "nevergrad", "optimizer": "CMA", "num_workers": 8, "max_evaluations": 64},
+    "nevergrad OnePlusOne": {"kind": "nevergrad", "optimizer": "OnePlusOne", "num_workers": 8, "max_evaluations": 80},
     "inversion": {"kind": "inversion", "steps": 20, "learning_rate": 0.1, "start_noise": 0.2},
     "inversion by pixels": {
         "kind": "inversion",
@@ -26,9 +31,11 @@ ATTACKS = {
         "lambda_sparse": 1e-3,
     },
 }
+#: Minutes; they run with `uv run pytest -m slow tests/attacks`.
+SLOW = {"nevergrad TwoPointsDE", "nevergrad CMA", "nevergrad OnePlusOne"}
 
 
-@pytest.fixture(params=ATTACKS)
+@pytest.fixture(params=[pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in ATTACKS])
 def settings(request):
     return ATTACKS[request.param]
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from sfi_ray.attacks import Snapshot, Surroundings, check_attack, read_attack_settings
+from sfi_ray.attacks import Snapshot, Surroundings, read_attack_settings
 from sfi_ray.attacks.inversion_course import course_at
 from sfi_ray.errors import InputError
 from sfi_ray.images import paint_pixels
@@ -302,7 +302,7 @@ def test_natural_images_are_needed(small, photos):
 
 def test_a_layer_that_does_not_exist_is_refused_with_those_that_do(small):
     with pytest.raises(InputError, match=r"'small': attack.layer: .*no layer '44'; .*second_to_last, 0, 1, 2"):
-        check_attack(read_attack_settings({"kind": "inversion", "layer": "44"}), small)
+        read_attack_settings({"kind": "inversion", "layer": "44"}).check_classifier(small)
 
 
 class Pair(nn.Module):
@@ -322,8 +322,8 @@ class Paired(nn.Module):
 def test_a_layer_that_passes_on_something_else_than_a_tensor_is_refused():
     classifier = Classifier(Paired(), name="pairs", input_shape=(1, 3, 4), num_classes=2)
     with pytest.raises(InputError, match="Pair passes tuple on, not one tensor"):
-        check_attack(read_attack_settings({"kind": "inversion", "layer": "pair"}), classifier)
-    check_attack(read_attack_settings({"kind": "inversion"}), classifier)
+        read_attack_settings({"kind": "inversion", "layer": "pair"}).check_classifier(classifier)
+    read_attack_settings({"kind": "inversion"}).check_classifier(classifier)
 
 
 def test_more_cells_than_lanes_take_turns(small, photos, monkeypatch):

@@ -265,7 +265,7 @@ def test_payload_round_trip_is_bit_equal(architecture, is_read_only):
     before = torch.get_rng_state()
     restored = Classifier.from_payload(payload, micro_batch=16)
     assert torch.equal(torch.get_rng_state(), before)
-    assert payload.architecture == architecture
+    assert payload.source.what == architecture
     assert payload.pickled is None
     assert restored.fingerprint == original.fingerprint
     assert (restored.name, restored.mean, restored.std) == (architecture, original.mean, original.std)
@@ -277,7 +277,7 @@ def test_payload_of_any_other_module_round_trips():
     original = Classifier(ViewingNet(), name="viewing", input_shape=GRAY, num_classes=10, mean=[0.2])
     payload = pickle.loads(pickle.dumps(original.to_payload()))
     restored = Classifier.from_payload(payload, precision="bfloat16", micro_batch=32)
-    assert payload.architecture is None
+    assert payload.source is None
     assert (restored.precision, restored.micro_batch) == ("bfloat16", 32)
     assert restored.fingerprint == original.fingerprint
     images = some_images(20)

@@ -87,22 +87,17 @@ def test_images_that_are_too_small_are_refused_naming_the_least_size(architectur
 
 
 @pytest.mark.parametrize("architecture", DEEP)
-@pytest.mark.parametrize(("micro_batch", "threads"), [(4, 2), (8, 1)])
-def test_log_probs_of_deep_networks_are_bit_equal_in_any_company(architecture, micro_batch, threads):
+@pytest.mark.parametrize("micro_batch", [4, 8])
+def test_log_probs_of_deep_networks_are_bit_equal_in_any_company(architecture, micro_batch):
     input_shape = PARAMETERS[architecture][0]
     network = build(architecture, input_shape=input_shape, num_classes=10)
     classifier = Classifier(network, name="a", input_shape=input_shape, num_classes=10, micro_batch=micro_batch)
-    images = torch.rand(19, *input_shape, generator=torch.Generator().manual_seed(1))
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        together = classifier.log_probs(images)
-        assert torch.equal(classifier.log_probs(images.flip(0)), together.flip(0))
-        for index in (0, 5, 18):
-            assert torch.equal(classifier.log_probs(images[index : index + 1]), together[index : index + 1])
-        assert torch.equal(classifier.log_probs(images[-13:]), together[-13:])
-    finally:
-        torch.set_num_threads(before)
+    images = torch.rand(11, *input_shape, generator=torch.Generator().manual_seed(1))
+    together = classifier.log_probs(images)
+    assert torch.equal(classifier.log_probs(images.flip(0)), together.flip(0))
+    for index in (0, 5, 10):
+        assert torch.equal(classifier.log_probs(images[index : index + 1]), together[index : index + 1])
+    assert torch.equal(classifier.log_probs(images[-7:]), together[-7:])
 
 
 @pytest.mark.parametrize("architecture", DEEP)
