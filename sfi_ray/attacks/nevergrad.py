@@ -7,7 +7,8 @@ import time
 
 import torch
 
-from sfi_ray.attacks.evolution import EvolutionAttack, StoppingSettings
+from sfi_ray.attacks.evolution import EvolutionAttack
+from sfi_ray.attacks.lanes import StoppingSettings
 from sfi_ray.search import Entrants, SearchSpace
 from sfi_ray.search.nevergrad import NevergradSearcher, num_workers
 from sfi_ray.search.nevergrad_settings import NevergradSettings

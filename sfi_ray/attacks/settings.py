@@ -9,13 +9,15 @@ import torch
 from pydantic import BeforeValidator, Field, TypeAdapter
 
 from sfi_ray.attacks.base import Attack
-from sfi_ray.attacks.evolution import EvolutionAttack, StoppingSettings
+from sfi_ray.attacks.evolution import EvolutionAttack
+from sfi_ray.attacks.gradient import GradientAttack
 from sfi_ray.attacks.inversion import InversionAttack, InversionSettings
 from sfi_ray.attacks.kind import AttackKind
+from sfi_ray.attacks.lanes import StoppingSettings
 from sfi_ray.errors import InputError
 from sfi_ray.models import Classifier
 from sfi_ray.presets import Presets, PresetSettings, preset_field
-from sfi_ray.search import DifferentialEvolution, DifferentialEvolutionSettings, NevergradSettings
+from sfi_ray.search import DifferentialEvolution, DifferentialEvolutionSettings, GradientSettings, NevergradSettings
 
 #: Settings of differential evolution by name; the experiments of the paper and two for small machines.
 DIFFERENTIAL_EVOLUTION_PRESETS: Presets = {
@@ -92,6 +94,16 @@ class InversionAttackSettings(InversionSettings, AttackKind):
             raise InputError(f"classifier '{classifier.name}': attack.layer: {error}") from error
 
 
+class GradientAttackSettings(GradientSettings, StoppingSettings, AttackKind):
+    """A search of at most k pixels that is led by the classifier's gradients."""
+
+    kind: Literal["gradient"] = Field(description="Gradients propose pixels and colours, forward passes choose.")
+
+    def build(self) -> Attack:
+        """Makes the attack."""
+        return GradientAttack(self, self)
+
+
 def _default_kind(value: Any) -> Any:
     return {"kind": "de", **value} if isinstance(value, Mapping) and "kind" not in value else value
 
@@ -99,7 +111,10 @@ def _default_kind(value: Any) -> Any:
 #: Settings of any attack, told apart by `kind`; without one they are those of differential evolution.
 AttackSettings = Annotated[
     Annotated[
-        DifferentialEvolutionAttackSettings | NevergradAttackSettings | InversionAttackSettings,
+        DifferentialEvolutionAttackSettings
+        | NevergradAttackSettings
+        | InversionAttackSettings
+        | GradientAttackSettings,
         Field(discriminator="kind"),
     ],
     BeforeValidator(_default_kind),

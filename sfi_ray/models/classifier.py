@@ -236,7 +236,7 @@ class Classifier:
             The objective, ``(B,)``, and its gradient, ``(B, C, H, W)``, both float32 on the classifier's device.
 
         Raises:
-            InputError: There is no such layer.
+            InputError: There is no such layer, or the network passes no gradients on.
         """
         self._check_images(images)
         network = self._fast
@@ -254,6 +254,11 @@ class Classifier:
                         self._forward(network, pixels)
                     outputs = passed[-1].float()
                 objectives = objective(outputs[:count], part)
+                if not objectives.requires_grad:
+                    raise InputError(
+                        f"classifier {self.name!r}: its network passes no gradients on, as under torch.no_grad or "
+                        "after detach; let it, or take a kind of attack that needs none, such as 'de'"
+                    )
                 with self._explaining_memory():
                     (gradient,) = torch.autograd.grad(objectives.sum(), pixels)
             values[part] = objectives.detach()

@@ -111,6 +111,11 @@ class Searcher(ABC):
         return {}
 
     @property
+    def backward_passes(self) -> Tensor:
+        """``(N,)``: images that a gradient was taken of for each cell; a searcher asks for none."""
+        return torch.zeros_like(self.evaluations)
+
+    @property
     def num_cells(self) -> int:
         """Cells being searched."""
         return len(self.generation)

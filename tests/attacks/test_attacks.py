@@ -30,6 +30,7 @@ ATTACKS = {
         "sparsity": "pixels",
         "lambda_sparse": 1e-3,
     },
+    "gradient": {"kind": "gradient", "max_evaluations": 90, "proposals": 10},
 }
 #: Minutes; they run with `uv run pytest -m slow tests/attacks`.
 SLOW = {"nevergrad TwoPointsDE", "nevergrad CMA", "nevergrad OnePlusOne"}
@@ -71,7 +72,7 @@ def fill(monkeypatch):
     """Says how many micro-batches one round of a search fills."""
 
     def fill_so(micro_batches):
-        monkeypatch.setattr("sfi_ray.attacks.evolution._MICRO_BATCHES_A_GENERATION", micro_batches)
+        monkeypatch.setattr("sfi_ray.attacks.lanes._MICRO_BATCHES_A_GENERATION", micro_batches)
         monkeypatch.setattr("sfi_ray.attacks.inversion._MICRO_BATCHES_A_STEP", micro_batches / 8)
 
     return fill_so
