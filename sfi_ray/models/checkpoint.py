@@ -72,9 +72,9 @@ class Checkpoint:
         Raises:
             CheckpointError: It cannot be read, is broken, or belongs to another training.
         """
-        if not self._path.exists():
-            return None
         try:
+            if not self._path.exists():
+                return None
             with safetensors.safe_open(self._path, framework="pt") as file:
                 header = file.metadata() or {}
                 if header.get("format") != FORMAT_VERSION or header.get("key") != self._key:
