@@ -2,7 +2,8 @@
 
 from sfi_ray.search.base import Entrants, Proposal, Searcher, SearchSpace
 from sfi_ray.search.differential_evolution import DifferentialEvolution, DifferentialEvolutionSettings
-from sfi_ray.search.gradient_search import GradientSearch, GradientSettings
+from sfi_ray.search.gradient_search import GradientSearch
+from sfi_ray.search.gradient_settings import GradientSettings
 from sfi_ray.search.nevergrad_settings import NevergradSettings
 
 __all__ = [

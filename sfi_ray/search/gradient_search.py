@@ -19,7 +19,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from sfi_ray.search.base import Entrants, Proposal, SearchSpace
@@ -30,6 +29,7 @@ from sfi_ray.search.gradient_proposals import (
     random_pixels,
     ranked,
 )
+from sfi_ray.search.gradient_settings import GradientSettings
 from sfi_ray.search.philox import random_words, standard_normal, unit
 
 # What random words are for.
@@ -40,43 +40,6 @@ _MOST_TAKEN_OUT = 8
 _FAR = 5
 # The largest log-probability below 0 that float32 tells from others; log-odds of 0 are infinite.
 _SURE = -(2.0**-24)
-
-
-class GradientSettings(BaseModel):
-    """Everything that decides what a gradient search proposes."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    max_evaluations: int = Field(
-        5000, ge=1, le=2**31, description="Images classified for a cell at most, those of gradients included."
-    )
-    proposals: int = Field(
-        64, ge=1, le=100_000, description="Images classified for each gradient: places and colours for one pixel."
-    )
-    local_share: float = Field(
-        0.4,
-        ge=0,
-        le=1,
-        description="Share of the proposals, in [0, 1], that lie near the pixel that is placed anew.",
-    )
-    patience: int = Field(
-        1,
-        ge=1,
-        le=1_000_000,
-        description="Rounds through all pixels in which none is taken, each further down the gradient's ranking, "
-        "before some pixels are taken out together.",
-    )
-    slack: float = Field(
-        0.05,
-        ge=0,
-        description="Log-odds by which a pixel that is placed anew may make the image worse and still be taken.",
-    )
-    noise: float = Field(
-        0.1,
-        ge=0,
-        description="Of the choice among proposals when pixels that were taken out together are placed anew, "
-        "in log-odds.",
-    )
 
 
 @dataclass(frozen=True, slots=True)
