@@ -55,11 +55,14 @@ class Entrants:
         seeds: ``(N,)`` int64, non-negative.
         target_classes: ``(N,)`` int64.
         backgrounds: 8-bit values, ``(N, channels)`` float32.
+        groups: Number of each cell's group, ``(N,)`` int64, ascending and above those admitted before: a searcher
+            that classes share makes one forward pass serve all cells of a group. None where nothing is shared.
     """
 
     seeds: Tensor
     target_classes: Tensor
     backgrounds: Tensor
+    groups: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
