@@ -121,8 +121,8 @@ class Elites(Searcher):
 
     def _propose(self) -> Proposal:
         lanes = self._lanes
-        active = torch.nonzero(~(lanes.is_settled | self.is_exhausted)).squeeze(1)
-        self._focus = active.repeat_interleave(self.settings.num_candidates)
+        left = (self.settings.max_evaluations - lanes.evaluations).clamp(0, self.settings.num_candidates)
+        self._focus = torch.arange(len(left), device=self.device).repeat_interleave(left * ~lanes.is_settled)
         groups = lanes.groups[self._focus]
         first = torch.searchsorted(lanes.groups, groups)
         # Every candidate has draws of its own: under its group's seed, by its generation and its place in the group.
@@ -163,12 +163,10 @@ class Elites(Searcher):
             made = torch.nonzero(told_groups == group).squeeze(1)
             told = log_probs[made][:, lanes.target_classes[cells]].T.nan_to_num(nan=-torch.inf)
             genes[cells], best[cells] = merge(lanes.genes[cells], lanes.log_prob[cells], self._candidates[made], told)
-        active = torch.zeros_like(lanes.is_settled)
-        active[self._focus] = True
         self._lanes = replace(
             lanes,
             generation=lanes.generation + 1,
-            evaluations=lanes.evaluations + active * self.settings.num_candidates,
+            evaluations=lanes.evaluations + self._focus.bincount(minlength=len(lanes.seeds)),
             genes=genes,
             log_prob=best,
         )
