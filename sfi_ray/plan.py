@@ -13,7 +13,7 @@ from sfi_ray.attacks import Attack
 from sfi_ray.data import DatasetInfo
 from sfi_ray.grid import Grid, num_shards
 from sfi_ray.job import Job
-from sfi_ray.models import Classifier, build
+from sfi_ray.models import Classifier
 
 # A shard is worth its overhead from about this many evaluations on.
 _EVALUATIONS_A_SHARD = 1_000_000
@@ -62,7 +62,7 @@ class Plan:
         num_shards: Shards on `num_actors` actors.
         num_actors: Actors that the estimate assumes.
         max_evaluations: Images classified if no cell stops early.
-        rates: Evaluations a second of one actor, by classifier, as measured here.
+        rates: Evaluations a second of one actor, proposing included, by classifier, as measured here.
         seconds: Time of the whole search if no cell stops early.
         candidate_bytes: Memory of the candidates of one actor.
         classifier_bytes: Memory of the largest classifier and of one forward pass of it.
@@ -80,7 +80,7 @@ class Plan:
 
 
 def make_plan(job: Job, info: DatasetInfo, grid: Grid) -> Plan:
-    """Plans a job, measuring each classifier's speed for a moment with untrained weights.
+    """Plans a job, measuring for a moment how fast candidates are classified and proposed, with untrained weights.
 
     Args:
         job: The job.
@@ -88,16 +88,19 @@ def make_plan(job: Job, info: DatasetInfo, grid: Grid) -> Plan:
         grid: Its cells.
 
     Raises:
-        InputError: A classifier's network does not exist.
+        InputError: A classifier's network does not exist or does not take the data set's images, or the attack names
+            what does not exist here.
     """
+    job.attack.check()
     attack = job.attack.build()
     num_actors = job.cluster.actors or max(1, (os.cpu_count() or 1) // job.compute.threads)
     device = "cuda" if job.compute.device != "cpu" and torch.cuda.is_available() else "cpu"
+    proposing = attack.proposal_rate(info.shape, grid.max_k)
     rates, footprints = {}, []
     micro_batch = 1
     for spec in job.classifiers:
         classifier = Classifier(
-            build(spec.network, input_shape=info.shape, num_classes=info.num_classes),
+            spec.source.build_module(info.shape, info.num_classes),
             name=spec.name,
             input_shape=info.shape,
             num_classes=info.num_classes,
@@ -106,9 +109,10 @@ def make_plan(job: Job, info: DatasetInfo, grid: Grid) -> Plan:
             micro_batch=job.compute.micro_batch,
         )
         micro_batch = classifier.micro_batch
-        rates[spec.name] = forward_rate(classifier, job.compute.threads)
+        rates[spec.name] = 1 / (1 / forward_rate(classifier, job.compute.threads) + 1 / proposing)
         footprints.append(_footprint(classifier))
-    per_classifier = grid.cells_per_classifier * attack.max_evaluations
+    # A gradient costs about as much again as the forward pass below it.
+    per_classifier = grid.cells_per_classifier * (attack.max_evaluations + attack.max_backward_passes)
     lanes = attack.num_lanes(micro_batch)
     candidate_bytes = lanes * attack.lane_bytes(info.shape, grid.max_k)
     per_shard = choose_cells_per_shard(grid, attack, num_actors, micro_batch, job.cluster.cells_per_shard)

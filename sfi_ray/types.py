@@ -80,6 +80,21 @@ class TracePoint:
     confidence: float
 
 
+@dataclass(frozen=True, slots=True)
+class Likeness:
+    """How near an image comes to the natural image it imitates, at the layer that its features were inverted at.
+
+    Attributes:
+        feature_distance: Squared distance of the features over the squared length of the natural image's (Eq. 1).
+        feature_inner_product: Inner product of the features at unit length, in [-1, 1].
+        image_confidence: Probability of the target class for the natural image itself, in [0, 1].
+    """
+
+    feature_distance: float
+    feature_inner_product: float
+    image_confidence: float
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
     """What was found for one cell, measured on the stored 8-bit image in float32.
@@ -96,9 +111,10 @@ class Finding:
         backward_passes: Images that a gradient was taken of for this cell.
         generations: Generations of the search.
         stop_reason: Why the search ended.
-        trace: Best confidence against evaluations, thinned.
+        trace: Best confidence against evaluations, thinned; of an inversion the confidence on its way.
         seconds: Time the cell was being searched, shared with the cells beside it.
         error: Why the cell failed; None unless `stop_reason` is ``failed``.
+        likeness: How near it comes to the natural image it imitates; None where a class was the target.
     """
 
     cell: Cell
@@ -115,3 +131,4 @@ class Finding:
     trace: tuple[TracePoint, ...] = ()
     seconds: float = 0.0
     error: str | None = field(default=None)
+    likeness: Likeness | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ import torch
 from torch import nn
 
 from sfi_ray.models import Classifier
+
+SHARED_DATA = Path(__file__).parents[1].parent / "shared" / "data"
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -22,15 +25,20 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-class SpotNetwork(nn.Module):
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    if not SHARED_DATA.is_dir():
+        pytest.skip(f"the real data sets are not at {SHARED_DATA}")
+    return SHARED_DATA
+
+
+class SpotNetwork(nn.Sequential):
     """A linear network in which every spot speaks for one class only, the more the brighter it is."""
 
     def __init__(self, weights: torch.Tensor) -> None:
-        super().__init__()
-        self.weights = nn.Parameter(weights)
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return images.flatten(1) @ self.weights.T
+        linear = nn.Linear(weights.shape[1], weights.shape[0], bias=False)
+        super().__init__(nn.Flatten(), linear)
+        linear.weight = nn.Parameter(weights)
 
 
 @dataclass(frozen=True)

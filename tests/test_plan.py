@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import sfi_ray.plan
 from sfi_ray.attacks import DifferentialEvolutionAttackSettings
-from sfi_ray.data import DatasetInfo
+from sfi_ray.data import DatasetInfo, DatasetSpec, dataset_info
 from sfi_ray.errors import InputError
 from sfi_ray.grid import Grid, GridClassifier, num_shards
 from sfi_ray.job import Job
@@ -171,3 +171,45 @@ def test_threads_are_restored_when_the_classifier_fails(monkeypatch):
     with pytest.raises(RuntimeError, match="out of order"):
         forward_rate(classifier, threads=2)
     assert torch.get_num_threads() == before
+
+
+def test_networks_of_other_libraries_are_planned_without_their_weights(monkeypatch):
+    monkeypatch.setattr(sfi_ray.plan, "forward_rate", lambda _classifier, _threads: 100.0)
+    info = dataset_info(DatasetSpec(name="imagenet"))
+    job = make_job(
+        dataset="imagenet",
+        classifiers=[
+            {"torchvision": "squeezenet1_0", "weights": "DEFAULT"},
+            {"timm": "mobilenetv3_small_050.lamb_in1k"},
+        ],
+        target_classes=[0, 1],
+    )
+    grid = make_grid(job, info, tuple(GridClassifier(spec.name, "") for spec in job.classifiers))
+    plan = make_plan(job, info, grid)
+    assert list(plan.rates) == ["squeezenet1_0", "mobilenetv3_small_050.lamb_in1k"]
+    assert plan.classifier_bytes > 1_248_424 * 4
+    with pytest.raises(InputError, match=r"\(3, 224, 224\), the data set has \(1, 8, 8\)"):
+        plan_of(make_job(classifiers=[{"torchvision": "squeezenet1_0", "weights": "DEFAULT"}]))
+
+
+def test_what_proposing_takes_is_planned_for(monkeypatch):
+    values = {"name": "x", "dataset": "digits", "classifiers": "mlp", "k": 3}
+    job = Job.model_validate({**values, "attack": {"kind": "nevergrad", "optimizer": "OnePlusOne"}})
+    grid = make_grid(job, DIGITS, (GridClassifier("mlp", "f"),))
+    assert math.isfinite(job.attack.build().proposal_rate((1, 8, 8), 3))
+    monkeypatch.setattr(sfi_ray.plan, "forward_rate", lambda *_: 300.0)
+    monkeypatch.setattr("sfi_ray.attacks.nevergrad.NevergradAttack.proposal_rate", lambda *_: 100.0)
+    plan = make_plan(job, DIGITS, grid)
+    assert plan.rates == {"mlp": pytest.approx(75.0)}
+    assert plan.seconds == pytest.approx(10 * 10_000 / 75.0 / plan.num_actors)
+    plain = make_plan(Job.model_validate(values), DIGITS, grid)
+    assert plain.rates == {"mlp": 300.0}
+
+
+def test_an_unknown_optimiser_is_refused_by_a_plan():
+    job = Job.model_validate(
+        {"name": "x", "dataset": "digits", "classifiers": "mlp", "k": 3}
+        | {"attack": {"kind": "nevergrad", "optimizer": "CMAA"}}
+    )
+    with pytest.raises(InputError, match="did you mean"):
+        make_plan(job, DIGITS, make_grid(job, DIGITS, (GridClassifier("mlp", "f"),)))

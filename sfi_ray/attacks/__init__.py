@@ -1,11 +1,16 @@
 """Attacks turn cells into findings with a classifier."""
 
 from sfi_ray.attacks.base import Attack, Surroundings, Tick, failed
-from sfi_ray.attacks.evolution import EvolutionAttack, StoppingSettings
+from sfi_ray.attacks.evolution import EvolutionAttack
+from sfi_ray.attacks.gradient import GradientAttack
+from sfi_ray.attacks.inversion import InversionAttack, InversionSettings
+from sfi_ray.attacks.lanes import StoppingSettings
 from sfi_ray.attacks.settings import (
     DIFFERENTIAL_EVOLUTION_PRESETS,
     AttackSettings,
     DifferentialEvolutionAttackSettings,
+    GradientAttackSettings,
+    InversionAttackSettings,
     NevergradAttackSettings,
     read_attack_settings,
 )
@@ -18,6 +23,11 @@ __all__ = [
     "AttackSettings",
     "DifferentialEvolutionAttackSettings",
     "EvolutionAttack",
+    "GradientAttack",
+    "GradientAttackSettings",
+    "InversionAttack",
+    "InversionAttackSettings",
+    "InversionSettings",
     "Keeper",
     "NevergradAttackSettings",
     "Snapshot",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from torch import Tensor
 
@@ -38,18 +39,21 @@ class Surroundings:
     keeper: Keeper | None = None
 
 
-class Attack(Protocol):
+class Attack(ABC):
     """A way to search cells of one classifier."""
 
     #: Images classified for a cell that is never stopped early.
     max_evaluations: int
+    #: Images that a gradient is taken of for a cell that is never stopped early.
+    max_backward_passes: int = 0
     #: Whether the classes of one background, k and replicate are searched together and must not be parted.
-    shares_classes: bool
+    shares_classes: bool = False
 
+    @abstractmethod
     def num_lanes(self, micro_batch: int) -> int:
         """Returns how many cells are searched at once for a classifier's micro-batch."""
-        ...
 
+    @abstractmethod
     def lane_bytes(self, input_shape: tuple[int, int, int], k: int) -> int:
         """Returns about how much memory a cell takes while it is searched, in bytes, forward passes not counted.
 
@@ -57,8 +61,18 @@ class Attack(Protocol):
             input_shape: ``(C, H, W)`` of an image.
             k: Pixels that may be altered.
         """
-        ...
 
+    def proposal_rate(self, input_shape: tuple[int, int, int], k: int) -> float:
+        """Returns how many candidates a second are proposed; infinite where that costs next to nothing.
+
+        Args:
+            input_shape: ``(C, H, W)`` of an image.
+            k: Pixels that may be altered.
+        """
+        del input_shape, k
+        return math.inf
+
+    @abstractmethod
     def search(
         self,
         classifier: Classifier,
@@ -76,7 +90,6 @@ class Attack(Protocol):
             threshold: Confidence from which a cell counts as fooled, in (0, 1].
             surroundings: What the attack finds where it runs.
         """
-        ...
 
 
 def failed(cell: Cell, error: str) -> Finding:

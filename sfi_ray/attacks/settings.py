@@ -5,12 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
+import torch
 from pydantic import BeforeValidator, Field, TypeAdapter
 
 from sfi_ray.attacks.base import Attack
-from sfi_ray.attacks.evolution import EvolutionAttack, StoppingSettings
-from sfi_ray.attacks.presets import Presets, PresetSettings, preset_field
-from sfi_ray.search import DifferentialEvolution, DifferentialEvolutionSettings, NevergradSettings
+from sfi_ray.attacks.evolution import EvolutionAttack
+from sfi_ray.attacks.gradient import GradientAttack
+from sfi_ray.attacks.inversion import InversionAttack, InversionSettings
+from sfi_ray.attacks.kind import AttackKind
+from sfi_ray.attacks.lanes import StoppingSettings
+from sfi_ray.errors import InputError
+from sfi_ray.models import Classifier
+from sfi_ray.presets import Presets, PresetSettings, preset_field
+from sfi_ray.search import DifferentialEvolution, DifferentialEvolutionSettings, GradientSettings, NevergradSettings
 
 #: Settings of differential evolution by name; the experiments of the paper and two for small machines.
 DIFFERENTIAL_EVOLUTION_PRESETS: Presets = {
@@ -27,7 +34,7 @@ DIFFERENTIAL_EVOLUTION_PRESETS: Presets = {
 }
 
 
-class DifferentialEvolutionAttackSettings(DifferentialEvolutionSettings, StoppingSettings, PresetSettings):
+class DifferentialEvolutionAttackSettings(DifferentialEvolutionSettings, StoppingSettings, PresetSettings, AttackKind):
     """The paper's class-targeted attack (Section 3.1)."""
 
     PRESETS: ClassVar[Presets] = DIFFERENTIAL_EVOLUTION_PRESETS
@@ -45,21 +52,56 @@ class DifferentialEvolutionAttackSettings(DifferentialEvolutionSettings, Stoppin
         )
 
 
-class NevergradAttackSettings(NevergradSettings, StoppingSettings):
+class NevergradAttackSettings(NevergradSettings, StoppingSettings, AttackKind):
     """Any optimiser of nevergrad in the place of differential evolution."""
 
     kind: Literal["nevergrad"] = Field(description="An optimiser of nevergrad's registry.")
 
     def build(self) -> Attack:
         """Makes the attack."""
-        from sfi_ray.search.nevergrad import NevergradSearcher  # imports nevergrad, which takes seconds
+        from sfi_ray.attacks.nevergrad import NevergradAttack  # imports nevergrad, which takes seconds
 
-        return EvolutionAttack(
-            lambda space, device: NevergradSearcher(space, self, device),
-            population_size=self.num_workers,
-            max_evaluations=self.max_evaluations,
-            stopping=self,
-        )
+        return NevergradAttack(self, self)
+
+    def check(self) -> None:
+        """Checks that nevergrad has the optimiser and the optimiser what it needs.
+
+        Raises:
+            InputError: It does not.
+        """
+        from sfi_ray.search.nevergrad import check_optimizer  # imports nevergrad, which takes seconds
+
+        check_optimizer(self.optimizer)
+
+
+class InversionAttackSettings(InversionSettings, AttackKind):
+    """The paper's image-targeted attack (Section 3.2)."""
+
+    looks_inside: ClassVar[bool] = True
+
+    kind: Literal["inversion"] = Field(description="Deep feature inversion of natural images, as in Section 3.2.")
+
+    def build(self) -> Attack:
+        """Makes the attack."""
+        return InversionAttack(self)
+
+    def check_classifier(self, classifier: Classifier) -> None:
+        """Checks that a classifier has the layer; see `AttackKind.check_classifier`."""
+        blank = torch.zeros(1, *classifier.input_shape, device=classifier.device)
+        try:
+            classifier.features(blank, self.layer)
+        except InputError as error:
+            raise InputError(f"classifier '{classifier.name}': attack.layer: {error}") from error
+
+
+class GradientAttackSettings(GradientSettings, StoppingSettings, AttackKind):
+    """A search of at most k pixels that is led by the classifier's gradients."""
+
+    kind: Literal["gradient"] = Field(description="Gradients propose pixels and colours, forward passes choose.")
+
+    def build(self) -> Attack:
+        """Makes the attack."""
+        return GradientAttack(self, self)
 
 
 def _default_kind(value: Any) -> Any:
@@ -68,7 +110,13 @@ def _default_kind(value: Any) -> Any:
 
 #: Settings of any attack, told apart by `kind`; without one they are those of differential evolution.
 AttackSettings = Annotated[
-    Annotated[DifferentialEvolutionAttackSettings | NevergradAttackSettings, Field(discriminator="kind")],
+    Annotated[
+        DifferentialEvolutionAttackSettings
+        | NevergradAttackSettings
+        | InversionAttackSettings
+        | GradientAttackSettings,
+        Field(discriminator="kind"),
+    ],
     BeforeValidator(_default_kind),
 ]
 

@@ -5,7 +5,7 @@ Shapes: N cells.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -54,3 +54,24 @@ class Keeper(Protocol):
     def recall(self, cells: Sequence[Cell]) -> list[Snapshot]:
         """Returns what is kept of cells, none of them twice; a cell that nothing is kept of is in no snapshot."""
         ...
+
+
+def by_snapshot(
+    cells: Sequence[Cell], snapshots: Sequence[Snapshot]
+) -> Iterator[tuple[Sequence[Cell], Snapshot | None]]:
+    """Parts cells into those that begin and, for each snapshot, those that go on from it, with that part of it.
+
+    Args:
+        cells: Cells that join a search.
+        snapshots: What is kept of cells, as `Keeper.recall` returns it.
+    """
+    known: set[str] = set()
+    for snapshot in snapshots:
+        places = {cell_id: place for place, cell_id in enumerate(snapshot.cell_ids)}
+        going_on = [cell for cell in cells if cell.cell_id in places]
+        known |= places.keys()
+        if going_on:
+            yield going_on, snapshot.select([places[cell.cell_id] for cell in going_on])
+    beginning = [cell for cell in cells if cell.cell_id not in known]
+    if beginning:
+        yield beginning, None

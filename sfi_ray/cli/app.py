@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from sfi_ray.errors import USER_FACING_ERRORS
+from sfi_ray.cli.exits import EXIT_FAILED_CELLS, EXIT_INTERRUPTED, explaining
+from sfi_ray.cli.training import train
 
 app = typer.Typer(
     name="sfi-ray",
@@ -22,28 +21,11 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-_EXIT_BAD_INPUT = 2
-_EXIT_FAILED_CELLS = 3
-_EXIT_INTERRUPTED = 130
-
 JobFile = Annotated[Path, typer.Argument(help="Job file, in YAML.", show_default=False)]
 RunLocation = Annotated[
     str,
     typer.Argument(metavar="RUN", help="Folder or URI of the run: <output>/<name> of its job.", show_default=False),
 ]
-
-
-@contextlib.contextmanager
-def _explaining() -> Iterator[None]:
-    """Prints what the user can mend as one line and ends with exit code 2."""
-    try:
-        yield
-    except USER_FACING_ERRORS as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(_EXIT_BAD_INPUT) from error
-    except KeyboardInterrupt as error:
-        typer.echo("stopped at once; what is on disk is kept", err=True)
-        raise typer.Exit(_EXIT_INTERRUPTED) from error
 
 
 @app.callback()
@@ -95,7 +77,7 @@ def launch(
     from sfi_ray.cluster.launch import launch as start
     from sfi_ray.job import load_job
 
-    with _explaining():
+    with explaining():
         loaded = load_job(job)
         if output is not None:
             loaded = loaded.model_copy(update={"output": output})
@@ -120,14 +102,14 @@ def launch(
             f"stopped with {status.finished:,} of {status.num_cells:,} cells finished; go on with: {resume}",
             err=True,
         )
-        raise typer.Exit(_EXIT_INTERRUPTED)
+        raise typer.Exit(EXIT_INTERRUPTED)
     if status.failed:
         typer.echo(
             f"{status.failed:,} of {status.num_cells:,} cells failed: {_first_error(run.folder.location)}; "
             f"try them again with: {resume} --retry-failed",
             err=True,
         )
-        raise typer.Exit(_EXIT_FAILED_CELLS)
+        raise typer.Exit(EXIT_FAILED_CELLS)
 
 
 def _print_results(location: str) -> None:
@@ -165,16 +147,20 @@ def plan(job: JobFile) -> None:
 
     The time is measured on this machine for a moment, and is that of a search in which no cell stops early.
     """
-    from sfi_ray.data import dataset_info
+    from sfi_ray.data import dataset_info, select_images
     from sfi_ray.grid import GridClassifier
     from sfi_ray.job import load_job
     from sfi_ray.plan import make_plan
-    from sfi_ray.store.record import make_grid
+    from sfi_ray.store.natural import grid_images
+    from sfi_ray.store.record import make_grid, target_indices
 
-    with _explaining():
+    with explaining():
         loaded = load_job(job)
         info = dataset_info(loaded.dataset)
-        grid = make_grid(loaded, info, tuple(GridClassifier(spec.name, "") for spec in loaded.classifiers))
+        classifiers = tuple(GridClassifier(spec.name, "") for spec in loaded.classifiers)
+        selection, targets = loaded.selection, target_indices(loaded, info)
+        images = select_images(selection, loaded.dataset, info, targets) if selection else ()
+        grid = make_grid(loaded, info, classifiers, grid_images(images))
         made = make_plan(loaded, info, grid)
     rows = {
         "cells": f"{made.num_cells:,}",
@@ -201,7 +187,7 @@ def status(run: RunLocation) -> None:
     """Say how a run stands, from its folder alone: no Ray is started or asked."""
     from sfi_ray.store.run import open_run
 
-    with _explaining():
+    with explaining():
         opened = open_run(run)
         state = opened.status()
     progress = state.progress
@@ -220,88 +206,7 @@ def status(run: RunLocation) -> None:
         typer.echo("no driver is running; launch the job again to go on")
 
 
-@app.command()
-def train(
-    network: Annotated[
-        str,
-        typer.Argument(
-            help="Network of the zoo: mlp, cnn_mp or cnn_none; with --job, name of one of its classifiers.",
-            show_default=False,
-        ),
-    ],
-    dataset: Annotated[
-        str | None,
-        typer.Argument(help="Name of the data set, such as digits or mnist; not with --job.", show_default=False),
-    ] = None,
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder for weights.safetensors and card.json.", show_default=False)
-    ] = ...,  # type: ignore[assignment]
-    job: Annotated[
-        Path | None,
-        typer.Option(help="Job file that gives the data set and the settings. By default none.", show_default=False),
-    ] = None,
-    path: Annotated[
-        str | None,
-        typer.Option(
-            help="Folder of the data set's parquet files. By default it is looked for by name.", show_default=False
-        ),
-    ] = None,
-    epochs: Annotated[
-        int | None,
-        typer.Option(help="Passes over the training images. By default enough for the data set.", show_default=False),
-    ] = None,
-    learning_rate: Annotated[
-        float | None, typer.Option(help="Learning rate of Adam. By default 0.001.", show_default=False)
-    ] = None,
-    batch_size: Annotated[
-        int | None, typer.Option(help="Images of one optimiser step. By default 128.", show_default=False)
-    ] = None,
-    seed: Annotated[
-        int | None,
-        typer.Option(help="Seed of weights, order of images, and dropout. By default 0.", show_default=False),
-    ] = None,
-) -> None:
-    """Train a classifier and store its weights with a card: data set, accuracy, settings and fingerprint.
-
-    With --job, the options given here go before what the job says. A network that was trained before, from the same
-    settings and data, is taken from the cache.
-    """
-    from pydantic import ValidationError
-
-    from sfi_ray.cluster.console import ConsoleReporter
-    from sfi_ray.cluster.provision import train_and_save
-    from sfi_ray.data import DatasetSpec
-    from sfi_ray.job import load_job
-    from sfi_ray.models import TrainingSettings
-
-    if (job is None) == (dataset is None) or (job and path):
-        raise typer.BadParameter("give a data set (with or without --path), or --job, and not both")
-    given = {"epochs": epochs, "learning_rate": learning_rate, "batch_size": batch_size, "seed": seed}
-    with _explaining():
-        said: dict[str, object] = {}
-        architecture = network
-        try:
-            if job:
-                loaded = load_job(job)
-                by_name = {spec.name: spec for spec in loaded.classifiers}
-                if network not in by_name:
-                    names = ", ".join(by_name)
-                    raise typer.BadParameter(f"the job has no classifier '{network}', only {names}")
-                spec, said = loaded.dataset, by_name[network].training.model_dump()
-                architecture = by_name[network].network
-            else:
-                spec = DatasetSpec(name=str(dataset), path=path)
-            settings = TrainingSettings.model_validate(
-                said | {key: value for key, value in given.items() if value is not None}
-            )
-        except ValidationError as error:
-            first = error.errors()[0]
-            raise typer.BadParameter(first["msg"], param_hint=str(first["loc"][0])) from error
-        with contextlib.closing(ConsoleReporter()) as reporter:
-            card = train_and_save(architecture, spec, settings, output, reporter)
-    typer.echo(f"{architecture} on {card.dataset}: held-out accuracy {card.test_accuracy:.1%}")
-    typer.echo(f"weights: {output / 'weights.safetensors'}")
-    typer.echo(f"card:    {output / 'card.json'}")
+app.command()(train)
 
 
 @app.command()

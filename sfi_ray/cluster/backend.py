@@ -10,7 +10,7 @@ import torch
 
 from sfi_ray.cluster.executor import Executor
 from sfi_ray.cluster.local import LocalExecutor
-from sfi_ray.cluster.provision import Trainer, train_here
+from sfi_ray.cluster.training_cache import Trainer, train_here
 from sfi_ray.cluster.worker import RunSpec
 from sfi_ray.errors import ResourceError
 from sfi_ray.job import Job

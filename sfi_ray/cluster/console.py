@@ -9,6 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from sfi_ray.cluster.driver import Tally
 from sfi_ray.cluster.reporter import Reporter
+from sfi_ray.models import TrainingProgress
 
 _SECONDS_BETWEEN_LINES = 15.0
 
@@ -34,13 +35,31 @@ class ConsoleReporter(Reporter):
         """Prints one line."""
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
+    def training(self, classifier: str, progress: TrainingProgress) -> None:
+        """Shows how far an epoch of training is."""
+        if not self._is_live and not self._is_due():
+            return
+        held_out = "" if progress.test_accuracy is None else f", held-out accuracy {progress.test_accuracy:.1%}"
+        note = (
+            f"epoch {progress.epoch} of {progress.epochs}, loss {progress.loss:.3f}, "
+            f"accuracy {progress.train_accuracy:.1%}{held_out}, {progress.images_per_second:,.0f} images/s, "
+            f"{_duration(progress.seconds_left)} left"
+        )
+        if self._is_live:
+            seen = (progress.epoch - 1) * progress.num_images + progress.num_seen
+            self._update(f"training {classifier}", seen, progress.epochs * progress.num_images, note)
+        else:
+            self.say(f"training {classifier}: {note}")
+
     def trained(self, classifier: str, epoch: int, num_epochs: int, accuracy: float) -> None:
         """Shows an epoch of training."""
         note = f"held-out accuracy {accuracy:.1%}"
         if self._is_live:
-            self._update(f"training {classifier}", epoch, num_epochs, note)
+            self._finish_epoch(f"training {classifier}", epoch, num_epochs, note)
         elif epoch == num_epochs:
             self.say(f"trained {classifier} in {num_epochs} epochs: {note}")
+        elif self._is_due():
+            self.say(f"training {classifier}: epoch {epoch} of {num_epochs}, {note}")
 
     def progressed(self, tally: Tally, seconds_left: float | None) -> None:
         """Shows the search."""
@@ -53,8 +72,7 @@ class ConsoleReporter(Reporter):
         )
         if self._is_live:
             self._update("searching", tally.finished, tally.num_cells, note)
-        elif time.monotonic() - self._last_line >= _SECONDS_BETWEEN_LINES:
-            self._last_line = time.monotonic()
+        elif self._is_due():
             self.say(f"{tally.finished:,} of {tally.num_cells:,} cells, {note}")
 
     def close(self) -> None:
@@ -62,6 +80,21 @@ class ConsoleReporter(Reporter):
         if self._progress:
             self._progress.stop()
             self._progress = None
+
+    def _is_due(self) -> bool:
+        """Whether it is time for another line; if so, the next one is due after a while."""
+        if time.monotonic() - self._last_line < _SECONDS_BETWEEN_LINES:
+            return False
+        self._last_line = time.monotonic()
+        return True
+
+    def _finish_epoch(self, name: str, epoch: int, num_epochs: int, note: str) -> None:
+        """Sets a bar to whole epochs, in whatever it counts."""
+        task = self._tasks.get(name)
+        total = self._progress.tasks[task].total if self._progress and task is not None else None
+        if total is None or total < num_epochs:
+            total = num_epochs
+        self._update(name, int(total) * epoch // num_epochs, int(total), f"epoch {epoch} of {num_epochs}, {note}")
 
     def _update(self, name: str, completed: int, total: int, note: str) -> None:
         if self._progress is None:

@@ -15,7 +15,7 @@ from sfi_ray.cluster.provision import Provisioner
 from sfi_ray.cluster.reporter import Reporter
 from sfi_ray.cluster.signals import calling_on_signals
 from sfi_ray.cluster.worker import Lease, RunSpec, provenance_of
-from sfi_ray.data import dataset_info
+from sfi_ray.data import DatasetInfo, NaturalImage, dataset_info, select_images
 from sfi_ray.errors import InputError
 from sfi_ray.grid import Grid, GridClassifier
 from sfi_ray.job import Job, load_job
@@ -24,14 +24,23 @@ from sfi_ray.plan import choose_cells_per_shard, unit_of
 from sfi_ray.report import write_reports
 from sfi_ray.store.checkpoints import drop_checkpoints
 from sfi_ray.store.folder import RunFolder
+from sfi_ray.store.natural import grid_images, image_records, read_natural_images, write_images
 from sfi_ray.store.parts import FinishedCells, PartWriter, committed_outcomes, drop_failed
 from sfi_ray.store.progress import RunState
-from sfi_ray.store.record import RunRecord, differences, make_grid, read_record, versions, write_record
+from sfi_ray.store.record import (
+    RunRecord,
+    differences,
+    make_grid,
+    read_record,
+    target_indices,
+    versions,
+    write_record,
+)
 from sfi_ray.store.run import Run
 from sfi_ray.types import Finding
 
 #: What `fresh` removes; files of the user's own stay.
-_OWN_FILES = ("results", "checkpoints", "models", "report", "job.yaml", "progress.json")
+_OWN_FILES = ("results", "checkpoints", "models", "report", "images.parquet", "job.yaml", "progress.json")
 
 
 def launch(
@@ -103,8 +112,11 @@ class _Launch:
             info = known.dataset_info
         else:
             info = dataset_info(self._job.dataset)
-        # Everything that can be wrong with the grid is found before anything is trained or written.
-        make_grid(self._job, info, tuple(GridClassifier(spec.name, "") for spec in self._job.classifiers))
+        # Everything that can be wrong with the grid or the attack is found before anything is trained or written.
+        images = self._images(info, known)
+        classifiers = tuple(GridClassifier(spec.name, "") for spec in self._job.classifiers)
+        make_grid(self._job, info, classifiers, grid_images(images))
+        self._job.attack.check()
         provisioner = Provisioner(self._job, info, self._folder, self._classifiers, self._reporter, known)
         provisioner.check()
         if known and not self._options.retry_failed and len(FinishedCells(self._folder)) == known.num_cells:
@@ -126,16 +138,41 @@ class _Launch:
                     input_shape=(info.channels, info.height, info.width),
                     class_names=info.class_names,
                     classifiers=tuple(p.record for p in provided),
+                    images=image_records(images),
                     device=device,
                     num_cells=0,
                     versions=versions(),
                 )
                 known = known.model_copy(update={"num_cells": len(known.grid())})
+                if images:
+                    write_images(self._folder, images, info.class_names)
                 write_record(self._folder, known)
             if self._options.retry_failed:
                 dropped = drop_failed(self._folder)
                 self._reporter.say(f"{dropped:,} failed cells will be searched again")
             return self._search(known, payloads, backend)
+
+    def _images(self, info: DatasetInfo, known: RunRecord | None) -> tuple[NaturalImage, ...]:
+        """Returns the natural images to imitate: those of the run where it goes on, else those of the data set."""
+        selection = self._job.selection
+        if selection is None:
+            return ()
+        targets = target_indices(self._job, info)
+        if known is None:
+            return select_images(selection, self._job.dataset, info, targets)
+        images = read_natural_images(self._folder, known.grid().images)
+        # What the job names by itself may have been changed since; a data set need not be there any more.
+        here = tuple(file for file in selection.files or () if Path(file.path).expanduser().exists())
+        if here:
+            now = select_images(selection.model_copy(update={"files": here}), self._job.dataset, info, targets)
+            missing = {image.digest for image in now} - {image.digest for image in images}
+            if missing:
+                changed = next(image.source for image in now if image.digest in missing)
+                raise InputError(
+                    f"images: '{changed}' is not what it was when '{self._folder.location}' was first launched; "
+                    "give the job another name, or throw that run away with --fresh"
+                )
+        return images
 
     def _require_same(self, known: RunRecord) -> None:
         changed = differences(known.job.identity(), self._job.identity())
@@ -211,7 +248,11 @@ class _Launch:
         """Draws tables and pictures of what there is."""
         self._reporter.close()
         run = Run(self._folder.location)
-        write_reports(run.dataset, write=lambda name, content: self._folder.write(f"report/{name}", content))
+        write_reports(
+            run.dataset,
+            write=lambda name, content: self._folder.write(f"report/{name}", content),
+            natural=run.natural_images(),
+        )
         return run
 
 
@@ -232,6 +273,7 @@ def _spec(job: Job, record: RunRecord, grid: Grid, folder: RunFolder) -> RunSpec
         flush_seconds=job.cluster.flush_seconds,
         checkpoint_seconds=job.cluster.checkpoint_seconds,
         versions=versions(),
+        images=tuple(image.source for image in record.images),
     )
 
 

@@ -1,144 +1,35 @@
 """From what a job says of its classifiers to the classifiers themselves: given, loaded, reused, or trained once.
 
-A trained network is kept in the user's cache (``SFI_RAY_CACHE``) under a key of all that decides it, so that no job
-trains it again, and copied into the run's folder, so that the run can be resumed and checked from itself alone.
+A network that a job trains is copied from the cache into the run's folder, so that the run can be resumed and checked
+from itself alone.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Protocol
 
-import platformdirs
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
 
 from sfi_ray.cluster.reporter import Reporter
-from sfi_ray.data import DatasetInfo, DatasetSpec, dataset_fingerprint, dataset_info, load_dataset
+from sfi_ray.cluster.training_cache import Trainer, train_once
+from sfi_ray.data import DatasetInfo
 from sfi_ray.errors import InputError
 from sfi_ray.job import ClassifierSpec, Job
 from sfi_ray.models import (
     Classifier,
     ClassifierPayload,
-    EpochRecord,
     ModelCard,
-    TrainedModel,
-    TrainingSettings,
-    build,
     default_micro_batch,
     load_into,
-    read_card,
     read_state_dict,
-    save_weights,
-    train_classifier,
-    training_key,
     weights_bytes,
 )
+from sfi_ray.models.sources import Normalisation, Source
 from sfi_ray.store.folder import RunFolder
 from sfi_ray.store.record import ClassifierRecord, RunRecord
-
-OnEpoch = Callable[[EpochRecord], None]
-
-
-class Trainer(Protocol):
-    """Trains a network of the zoo somewhere."""
-
-    def __call__(
-        self,
-        architecture: str,
-        dataset: DatasetSpec,
-        settings: TrainingSettings,
-        device: str,
-        on_epoch: OnEpoch,
-    ) -> TrainedModel:
-        """Trains, calling back after every epoch."""
-        ...
-
-
-def train_here(
-    architecture: str, dataset: DatasetSpec, settings: TrainingSettings, device: str, on_epoch: OnEpoch
-) -> TrainedModel:
-    """Trains in this process, on all its cores unless the settings say otherwise."""
-    settings = settings.model_copy(update={"threads": settings.threads or os.cpu_count() or 1})
-    return train_classifier(architecture, load_dataset(dataset), settings, device, on_epoch)
-
-
-def train_once(
-    architecture: str,
-    dataset: DatasetSpec,
-    settings: TrainingSettings,
-    *,
-    name: str,
-    device: str,
-    trainer: Trainer,
-    reporter: Reporter,
-) -> tuple[ModelCard, Path]:
-    """Trains a network, unless the cache has it from the same settings and data.
-
-    Args:
-        architecture: Network of the zoo.
-        dataset: What to train on.
-        settings: How to train.
-        name: What the reporter calls it.
-        device: Kind of device.
-        trainer: Trains it where it is not in the cache.
-        reporter: Hears of every epoch.
-
-    Returns:
-        The card, and the folder of the cache that holds weights and card.
-
-    Raises:
-        InputError: The network or the data set does not exist, or the data set has no images.
-        StorageError: The cache cannot be written.
-    """
-    info = dataset_info(dataset)
-    content = f"{info.name} {dataset_fingerprint(dataset)}"
-    key = training_key(architecture, content, info.shape, info.num_classes, settings)
-    folder = cache_folder() / "models" / f"{info.name}-{architecture}-{key}".replace("/", "_")
-    if (folder / "card.json").exists():
-        card = read_card(folder)
-        reporter.say(f"{name}: trained before, held-out accuracy {card.test_accuracy:.1%}")
-        return card, folder
-    trained = trainer(
-        architecture,
-        dataset,
-        settings,
-        device,
-        lambda record: reporter.trained(name, record.epoch, record.epochs, record.test_accuracy),
-    )
-    save_weights(trained.module, folder, trained.card)
-    return trained.card, folder
-
-
-def train_and_save(
-    architecture: str, dataset: DatasetSpec, settings: TrainingSettings, folder: Path, reporter: Reporter
-) -> ModelCard:
-    """Trains in this process, unless the cache has the network, and stores weights and card.
-
-    Args:
-        architecture: Network of the zoo.
-        dataset: What to train on.
-        settings: How to train.
-        folder: Where ``weights.safetensors`` and ``card.json`` go.
-        reporter: Hears of every epoch.
-
-    Raises:
-        InputError: The network or the data set does not exist.
-        StorageError: The folder cannot be written.
-    """
-    info = dataset_info(dataset)
-    module = build(architecture, input_shape=info.shape, num_classes=info.num_classes)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    card, cached = train_once(
-        architecture, dataset, settings, name=architecture, device=device, trainer=train_here, reporter=reporter
-    )
-    load_into(module, read_state_dict(cached / "weights.safetensors"), str(cached))
-    save_weights(module, folder, card)
-    return card
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,26 +72,33 @@ class Provisioner:
         self._given = given
         self._reporter = reporter
         self._known = {record.name: record for record in known.classifiers} if known else {}
+        self._loaded: dict[str, Classifier] = {}
 
     def check(self) -> None:
         """Finds what is wrong with the classifiers before anything is trained or written.
 
         Raises:
-            InputError: A network does not exist, weights do not fit, or a given classifier takes other images.
+            InputError: A network does not exist, weights do not fit, a given classifier takes other images, or the
+                attack needs something of a network that it lacks.
         """
         for spec in self._job.classifiers:
             if spec.name in self._given:
                 self._check_given(self._given[spec.name])
                 self._require_same(spec, self._given[spec.name])
-            elif spec.weights is not None and spec.name not in self._known:
-                self._from_weights(spec)
+                self._job.attack.check_classifier(self._given[spec.name])
             elif self._was_given(spec):
                 raise InputError(
                     f"classifier '{spec.name}' was given in code when '{self._folder.location}' was first launched; "
                     "give it again"
                 )
+            elif spec.name in self._known or spec.source.needs_training:
+                self._source(spec).check(self._info.shape, self._info.num_classes)
+                if self._job.attack.looks_inside:
+                    self._job.attack.check_classifier(self._untrained(spec))
             else:
-                build(spec.network, input_shape=self._info.shape, num_classes=self._info.num_classes)
+                self._loaded[spec.name] = self._from_source(spec)
+                self._require_batch(spec, self._loaded[spec.name])
+                self._job.attack.check_classifier(self._loaded[spec.name])
 
     def provide(self, device: str, trainer: Trainer) -> list[Provided]:
         """Gets every classifier, training those that are not trained yet.
@@ -221,26 +119,27 @@ class Provisioner:
             classifier = self._given[spec.name]
         elif known:
             classifier = self._from_run(spec, known)
-        elif spec.weights is not None:
-            classifier = self._from_weights(spec)
+        elif spec.name in self._loaded:
+            classifier = self._loaded.pop(spec.name)
         else:
             classifier, card = self._trained(spec, device, trainer)
+        source = None if spec.name in self._given else spec.source
         if known:
             self._require_same(spec, classifier)
-            return Provided(classifier.to_payload(), known)
-        if spec.name not in self._given:
+            return Provided(classifier.to_payload(source), known)
+        if source:
             self._copy_into_run(spec, classifier, card)
         record = ClassifierRecord(
             name=spec.name,
             fingerprint=classifier.fingerprint,
-            architecture=None if spec.name in self._given else spec.network,
+            architecture=source.describe() if source else None,
             mean=classifier.mean,
             std=classifier.std,
             micro_batch=self._job.compute.micro_batch or default_micro_batch(classifier.input_shape, device),
             test_accuracy=card.test_accuracy if card else None,
             test_confidence=card.test_confidence if card else None,
         )
-        return Provided(classifier.to_payload(), record)
+        return Provided(classifier.to_payload(source), record)
 
     def _require_same(self, spec: ClassifierSpec, classifier: Classifier) -> None:
         known = self._known.get(spec.name)
@@ -249,6 +148,15 @@ class Provisioner:
                 f"classifier '{spec.name}' is not the one that '{self._folder.location}' was launched with "
                 f"(fingerprint {classifier.fingerprint}, then {known.fingerprint}); "
                 "give the job another name, or throw that run away with --fresh"
+            )
+
+    def _require_batch(self, spec: ClassifierSpec, classifier: Classifier) -> None:
+        """Refuses a network that takes another number of images at once than it will be given."""
+        size = getattr(classifier.module, "fixed_batch_size", None)
+        if size not in (None, self._job.compute.micro_batch):
+            raise InputError(
+                f"classifier '{spec.name}' was exported for {size} images at once; export it with a dynamic batch "
+                f"dimension, or set compute.micro_batch to {size} where that is a power of two"
             )
 
     def _was_given(self, spec: ClassifierSpec) -> bool:
@@ -264,23 +172,42 @@ class Provisioner:
             )
 
     def _classifier(
-        self, spec: ClassifierSpec, state: Mapping[str, torch.Tensor], source: str, mean: object, std: object
+        self, spec: ClassifierSpec, module: torch.nn.Module, normalisation: Normalisation | None
     ) -> Classifier:
-        module = build(spec.network, input_shape=self._info.shape, num_classes=self._info.num_classes)
-        load_into(module, state, source)
+        mean, std = normalisation or (None, None)
         return Classifier(
             module,
             name=spec.name,
             input_shape=self._info.shape,
             num_classes=self._info.num_classes,
-            mean=mean,  # type: ignore[arg-type]
-            std=std,  # type: ignore[arg-type]
+            mean=mean,
+            std=std,
         )
 
-    def _from_weights(self, spec: ClassifierSpec) -> Classifier:
-        assert spec.weights is not None
-        path = Path(spec.weights).expanduser()
-        return self._classifier(spec, read_state_dict(path), str(path), spec.mean, spec.std)
+    def _with_weights(
+        self, spec: ClassifierSpec, state: Mapping[str, torch.Tensor], origin: str, normalisation: Normalisation
+    ) -> Classifier:
+        """Builds the classifier from weights that a run or a training has stored."""
+        module = self._source(spec).build_module(self._info.shape, self._info.num_classes)
+        load_into(module, state, origin)
+        return self._classifier(spec, module, normalisation)
+
+    def _source(self, spec: ClassifierSpec) -> Source:
+        """Returns what a classifier is built from, in a run that is resumed with what the run's folder keeps of it."""
+        source = spec.source
+        if spec.name in self._known and source.suffix:
+            return source.with_content(self._folder.read(f"models/{spec.name}{source.suffix}"))
+        return source
+
+    def _from_source(self, spec: ClassifierSpec) -> Classifier:
+        module, normalisation = spec.source.load(self._info.shape, self._info.num_classes)
+        return self._classifier(spec, module, normalisation)
+
+    def _untrained(self, spec: ClassifierSpec) -> Classifier:
+        """Builds the classifier with whatever weights it starts from."""
+        with torch.random.fork_rng(devices=[]):
+            module = self._source(spec).build_module(self._info.shape, self._info.num_classes)
+        return self._classifier(spec, module, None)
 
     def _from_run(self, spec: ClassifierSpec, known: ClassifierRecord) -> Classifier:
         name = _weights_name(spec.name)
@@ -290,7 +217,7 @@ class Provisioner:
             raise InputError(
                 f"'{self._folder.location}/{name}' is broken ({error}); start over with --fresh"
             ) from error
-        return self._classifier(spec, state, f"{self._folder.location}/{name}", known.mean, known.std)
+        return self._with_weights(spec, state, f"{self._folder.location}/{name}", (known.mean, known.std))
 
     def _trained(self, spec: ClassifierSpec, device: str, trainer: Trainer) -> tuple[Classifier, ModelCard]:
         card, folder = train_once(
@@ -303,18 +230,15 @@ class Provisioner:
             reporter=self._reporter,
         )
         state = read_state_dict(folder / "weights.safetensors")
-        return self._classifier(spec, state, str(folder), card.mean, card.std), card
+        return self._with_weights(spec, state, str(folder), (card.mean, card.std)), card
 
     def _copy_into_run(self, spec: ClassifierSpec, classifier: Classifier, card: ModelCard | None) -> None:
         self._folder.write(_weights_name(spec.name), weights_bytes(classifier.module))
+        content = spec.source.read_content()
+        if content is not None:
+            self._folder.write(f"models/{spec.name}{spec.source.suffix}", content)
         if card:
             self._folder.write(f"models/{spec.name}.json", card.model_dump_json(indent=2).encode())
-
-
-def cache_folder() -> Path:
-    """Returns where trained networks are kept between jobs: ``SFI_RAY_CACHE``, or the user's cache folder."""
-    chosen = os.environ.get("SFI_RAY_CACHE")
-    return Path(chosen).expanduser() if chosen else Path(platformdirs.user_cache_dir("sfi_ray"))
 
 
 def _weights_name(classifier: str) -> str:

@@ -6,6 +6,7 @@ Ray reads much of its configuration from the environment when it is imported, so
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import secrets
@@ -62,7 +63,7 @@ def ray_session(address: str | None, *, dashboard: bool) -> Iterator[RaySession]
     if is_local:
         # Ray's own ports listen on every interface: a private cluster answers only to who has its token.
         os.environ["RAY_AUTH_MODE"] = "token"
-        token = os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+        token = os.environ["RAY_AUTH_TOKEN"] = _own_token()
     import ray
 
     if ray.is_initialized():
@@ -101,6 +102,12 @@ def ray_session(address: str | None, *, dashboard: bool) -> Iterator[RaySession]
         _restore(before)
         if folder:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+@functools.cache
+def _own_token() -> str:
+    """Makes the token of this process: Ray reads it once, so a second private cluster must have the same."""
+    return secrets.token_hex(32)
 
 
 def _short_folder() -> str:

@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import ray
-from ray.exceptions import RayTaskError
+from ray.exceptions import RayError, RayTaskError
 
-from sfi_ray.cluster.provision import OnEpoch, train_here
+from sfi_ray.cluster.training_cache import OnEvent, checkpoint_in, train_here
 from sfi_ray.data import DatasetSpec
 from sfi_ray.errors import USER_FACING_ERRORS
-from sfi_ray.models import EpochRecord, TrainedModel, TrainingSettings
+from sfi_ray.models import TrainedModel, TrainingEvent, TrainingNote, TrainingSettings
+
+_RETRIES = 3
 
 
 def _train(
-    architecture: str, dataset: DatasetSpec, settings: TrainingSettings, device: str
-) -> Iterator[EpochRecord | TrainedModel]:
-    """Yields the epochs of a training as they end, then what was trained."""
+    architecture: str, dataset: DatasetSpec, settings: TrainingSettings, device: str, place: str, cache: Path | None
+) -> Iterator[TrainingEvent | TrainedModel]:
+    """Yields what a training tells, then what was trained."""
     import queue
     import threading
 
-    told: queue.SimpleQueue[EpochRecord | TrainedModel | BaseException] = queue.SimpleQueue()
+    told: queue.SimpleQueue[TrainingEvent | TrainedModel | BaseException] = queue.SimpleQueue()
 
     def work() -> None:
         try:
-            told.put(train_here(architecture, dataset, settings, device, told.put))
+            told.put(train_here(architecture, dataset, settings, device, told.put, place, cache))
         except BaseException as error:
             told.put(error)
 
@@ -35,26 +39,51 @@ def _train(
             raise item
         yield item
         if isinstance(item, TrainedModel):
+            checkpoint_in(place, cache).remove()
             return
 
 
 def train_on_ray(
-    architecture: str, dataset: DatasetSpec, settings: TrainingSettings, device: str, on_epoch: OnEpoch
+    architecture: str,
+    dataset: DatasetSpec,
+    settings: TrainingSettings,
+    device: str,
+    on_event: OnEvent,
+    place: str,
 ) -> TrainedModel:
     """Trains in a task of the cluster, on all cores of its node: nothing else of the job runs yet.
 
+    The checkpoint lies in the cache of that node, which is the folder that ``SFI_RAY_CACHE`` names here where it names
+    one. A task whose process or node is lost is tried again and goes on from it.
+
     Raises:
         InputError: The data set cannot be read there.
+        RayError: The process was lost each time.
     """
-    remote = ray.remote(num_cpus=1, num_gpus=1 if device == "cuda" else 0, max_retries=3)(_train)
-    for ref in remote.options(num_returns="streaming").remote(architecture, dataset, settings, device):
+    chosen = os.environ.get("SFI_RAY_CACHE")
+    cache = Path(chosen).expanduser().absolute() if chosen else None
+    # Ray's own retries count the items of a stream, and a training that goes on tells fewer.
+    remote = ray.remote(num_cpus=1, num_gpus=1 if device == "cuda" else 0, max_retries=0)(_train)
+    task = remote.options(num_returns="streaming")
+    for attempt in range(_RETRIES + 1):
+        trained: TrainedModel | None = None
         try:
-            item = ray.get(ref)
+            # To the end of the stream, also after the result: a task that nobody listens to is cancelled.
+            for ref in task.remote(architecture, dataset, settings, device, place, cache):
+                item = ray.get(ref)
+                if isinstance(item, TrainedModel):
+                    trained = item
+                else:
+                    on_event(item)
         except RayTaskError as error:
             if isinstance(error.cause, USER_FACING_ERRORS):
                 raise error.cause from error
             raise
-        if isinstance(item, TrainedModel):
-            return item
-        on_epoch(item)
+        except RayError as error:
+            if trained is None and attempt == _RETRIES:
+                raise
+            if trained is None:
+                on_event(TrainingNote(f"its process was lost ({type(error).__name__}); training is started again"))
+        if trained is not None:
+            return trained
     raise RuntimeError(f"training of '{architecture}' ended without a result")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sfi_ray.cluster.driver import Tally
+from sfi_ray.models import TrainingProgress
 
 
 class Reporter:
@@ -10,6 +11,9 @@ class Reporter:
 
     def say(self, text: str) -> None:
         """Takes one line for people."""
+
+    def training(self, classifier: str, progress: TrainingProgress) -> None:
+        """Takes note of how far an epoch of training is, twice a second at most."""
 
     def trained(self, classifier: str, epoch: int, num_epochs: int, accuracy: float) -> None:
         """Takes note of an epoch of training, with the accuracy on held-out images in [0, 1]."""

@@ -18,6 +18,7 @@ from sfi_ray.grid import Grid, Shard
 from sfi_ray.models import Classifier, ClassifierPayload, Precision
 from sfi_ray.store.checkpoints import CheckpointKeeper
 from sfi_ray.store.folder import RunFolder
+from sfi_ray.store.natural import read_natural_images, stacked
 from sfi_ray.store.parts import PartWriter, committed_outcomes
 from sfi_ray.store.schema import Provenance
 from sfi_ray.types import Finding, StopReason
@@ -46,6 +47,7 @@ class RunSpec:
         flush_seconds: Findings are on disk after so long.
         checkpoint_seconds: A search that goes on for so long is checkpointed, again and again.
         versions: What computes, by package.
+        images: Where the natural images come from, in the order of the grid's; their pixels are in the run's folder.
     """
 
     run: str
@@ -63,6 +65,7 @@ class RunSpec:
     flush_seconds: float
     checkpoint_seconds: float
     versions: dict[str, str]
+    images: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +114,7 @@ class Worker:
         self._folder = RunFolder(spec.location)
         self._attack = spec.attack.build()
         self._warm: OrderedDict[str, Classifier] = OrderedDict()
+        self._images: torch.Tensor | None = None
         self._stopping = threading.Event()
 
     def stop(self) -> None:
@@ -125,7 +129,8 @@ class Worker:
             payload: The classifier of the shard, used when it is not warm.
 
         Raises:
-            StorageError: Rows cannot be written.
+            StorageError: Rows cannot be written, or the run's natural images not read.
+            InputError: The run's natural images are not those it was launched with.
         """
         torch.set_num_threads(self._spec.threads)
         shard = lease.shard
@@ -148,7 +153,7 @@ class Worker:
             self._spec.flush_seconds,
         )
         keeper = CheckpointKeeper(self._folder, shard.start, shard.stop, self._spec.checkpoint_seconds)
-        surroundings = Surroundings(keeper=keeper)
+        surroundings = Surroundings(images=self._natural_images(), keeper=keeper)
         for event in self._attack.search(classifier, cells, self._spec.threshold, surroundings):
             if isinstance(event, Tick):
                 journal.evaluations += event.evaluations
@@ -162,6 +167,11 @@ class Worker:
         if not self._stopping.is_set():
             keeper.forget()  # before the report: whoever hears that a run is complete may clear its checkpoints away
         yield last
+
+    def _natural_images(self) -> torch.Tensor | None:
+        if self._images is None and self._spec.grid.images:
+            self._images = stacked(read_natural_images(self._folder, self._spec.grid.images))
+        return self._images
 
     def _classifier(self, name: str, payload: ClassifierPayload) -> Classifier:
         """Returns a classifier ready on the device, letting the one unused for longest go when they do not all fit."""
@@ -240,6 +250,7 @@ def provenance_of(spec: RunSpec, classifier: str) -> Provenance:
         channels=channels,
         device=device_name(spec.device),
         versions=json.dumps(spec.versions, sort_keys=True),
+        images=spec.images,
     )
 
 

@@ -2,17 +2,35 @@
 
 from __future__ import annotations
 
+from sfi_ray.data.class_indices import class_index
 from sfi_ray.data.dataset import DatasetInfo, ImageDataset, Split
-from sfi_ray.data.sources import dataset_fingerprint, dataset_info, load_dataset, load_split
+from sfi_ray.data.fitting import Fit
+from sfi_ray.data.selection import ImageFile, ImageSelection, NaturalImage, select_images
+from sfi_ray.data.sources import (
+    dataset_fingerprint,
+    dataset_info,
+    load_dataset,
+    load_labels,
+    load_rows,
+    load_split,
+)
 from sfi_ray.data.spec import DatasetSpec
 
 __all__ = [
     "DatasetInfo",
     "DatasetSpec",
+    "Fit",
     "ImageDataset",
+    "ImageFile",
+    "ImageSelection",
+    "NaturalImage",
     "Split",
+    "class_index",
     "dataset_fingerprint",
     "dataset_info",
     "load_dataset",
+    "load_labels",
+    "load_rows",
     "load_split",
+    "select_images",
 ]

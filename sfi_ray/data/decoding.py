@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from sfi_ray.data.fitting import Fit, fitted
+
 # Pillow knows formats that start other programs (EPS) or read other files; a data set has no need of them.
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
 _CHANNELS_OF_MODE = {"1": 1, "L": 1, "P": 3, "RGB": 3}
@@ -83,16 +85,36 @@ def decode_images(encoded: Sequence[bytes | None], out: NDArray[np.uint8]) -> No
             pass
 
 
-def _decode(encoded: bytes | None, shape: tuple[int, int, int] | None) -> NDArray[np.uint8]:
+def decode_fitted(encoded: bytes | None, shape: tuple[int, int, int], fit: Fit) -> NDArray[np.uint8]:
+    """Decodes one image file and fits it to a shape.
+
+    Args:
+        encoded: A whole image file, or None where the row has none.
+        shape: ``(C, H, W)`` wanted. Gray becomes RGB or RGB gray as C asks.
+        fit: What is done with an image of another size, see `sfi_ray.data.fitting.fitted`.
+
+    Returns:
+        ``(C, H, W)``.
+
+    Raises:
+        UnusableImageError: It is missing, damaged, too large, neither gray nor RGB, or of a size that is refused.
+    """
+    return _decode(encoded, shape, fit)
+
+
+def _decode(encoded: bytes | None, shape: tuple[int, int, int] | None, fit: Fit | None = None) -> NDArray[np.uint8]:
     """Decodes one image to ``(C, H, W)``, in its own channels and size unless `shape` asks for some."""
     if encoded is None:
         raise UnusableImageError("the image is null")
     try:
         with Image.open(BytesIO(encoded), formats=_FORMATS) as image:
-            _check_header(image, shape)
+            _check_header(image, shape if fit is None else None)
             channels = _CHANNELS_OF_MODE[image.mode] if shape is None else shape[0]
             mode = _MODE_OF_CHANNELS[channels]
-            pixels = np.asarray(image if image.mode == mode else image.convert(mode))
+            converted = image if image.mode == mode else image.convert(mode)
+            if shape is not None and fit is not None:
+                converted = _fitted(converted, shape, fit)
+            pixels = np.asarray(converted)
     except UnusableImageError:
         raise
     except UnidentifiedImageError as error:
@@ -100,6 +122,13 @@ def _decode(encoded: bytes | None, shape: tuple[int, int, int] | None) -> NDArra
     except Exception as error:  # damaged bytes make Pillow's plugins raise nearly anything, SyntaxError included
         raise UnusableImageError(f"the image cannot be read: {' '.join(str(error).split())}") from error
     return pixels[np.newaxis] if channels == 1 else pixels.transpose(2, 0, 1)
+
+
+def _fitted(image: Image.Image, shape: tuple[int, int, int], fit: Fit) -> Image.Image:
+    try:
+        return fitted(image, *shape[1:], fit)
+    except ValueError as error:
+        raise UnusableImageError(str(error)) from error
 
 
 def _check_header(image: Image.Image, shape: tuple[int, int, int] | None) -> None:

@@ -6,14 +6,24 @@ Shapes: N images, C channels (1 gray or 3 RGB), H height, W width.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from sfi_ray.data.class_names import class_names_problem
 from sfi_ray.data.dataset import DatasetInfo, Split
-from sfi_ray.data.parquet import read_class_names, read_first_shape, read_images, read_max_label
+from sfi_ray.data.fitting import Fit
+from sfi_ray.data.parquet import (
+    read_class_names,
+    read_first_shape,
+    read_images,
+    read_labels,
+    read_max_label,
+    read_rows,
+)
 from sfi_ray.errors import InputError
 
 # A label beyond this is an identifier of something else.
@@ -28,25 +38,28 @@ class ParquetSource:
         name: What the job calls it.
         place: The folder or the file, as messages name it.
         files: The files that exist, by split.
+        shape: ``(C, H, W)`` that the images are to have; None takes that of the first image.
     """
 
     name: str
     place: Path
     files: dict[Split, Path]
+    shape: tuple[int, int, int] | None = None
 
     @classmethod
-    def from_path(cls, name: str, path: Path) -> ParquetSource:
+    def from_path(cls, name: str, path: Path, shape: tuple[int, int, int] | None = None) -> ParquetSource:
         """Finds the files of a path that the user gave.
 
         Args:
             name: What the job calls the data set.
             path: A folder with train.parquet, test.parquet or both, or one parquet file: the test split.
+            shape: ``(C, H, W)`` that the images are to have; None takes that of the first image.
 
         Raises:
             InputError: The path does not exist, or is a folder without either file.
         """
         if path.is_file():
-            return cls(name, path, {"test": path})
+            return cls(name, path, {"test": path}, shape)
         if not path.is_dir():
             raise InputError(f"the path of data set {name!r} does not exist: {path}")
         files = split_files(path)
@@ -58,7 +71,7 @@ class ParquetSource:
             raise InputError(
                 f"data set {name!r}: looked for train.parquet and test.parquet in {path} and found {found}"
             )
-        return cls(name, path, files)
+        return cls(name, path, files, shape)
 
     def info(self) -> DatasetInfo:
         """Reads metadata and the first image, of the training split where there is one.
@@ -71,7 +84,8 @@ class ParquetSource:
         """
         first = self.files.get("train") or self.files["test"]
         names = next((names for path in self.files.values() if (names := read_class_names(path))), None)
-        return DatasetInfo(self.name, *read_first_shape(first), names or self._numbered_class_names())
+        shape = self.shape or read_first_shape(first)
+        return DatasetInfo(self.name, *shape, names or self._numbered_class_names())
 
     def fingerprint(self) -> str:
         """Hashes the bytes of the files.
@@ -102,6 +116,34 @@ class ParquetSource:
             InputError: There is no such split, or its file or a row of it cannot be used.
             ResourceError: The decoded images do not fit into memory.
         """
+        return read_images(self._file_of(split, info), info)
+
+    def load_labels(self, split: Split, info: DatasetInfo) -> Tensor:
+        """Reads the labels of one split, int64 ``(N,)``, without its images.
+
+        Raises:
+            InputError: There is no such split, or its file or a label of it cannot be used.
+        """
+        return torch.from_numpy(read_labels(self._file_of(split, info), info.num_classes))
+
+    def load_rows(self, split: Split, info: DatasetInfo, rows: Sequence[int], fit: Fit) -> Tensor:
+        """Decodes some images of one split, which may hold images of several sizes.
+
+        Args:
+            split: Which split.
+            info: What `info` returned.
+            rows: Which rows, counted from 0, each below their number.
+            fit: What is done with an image of another size.
+
+        Returns:
+            uint8, ``(len(rows), C, H, W)``.
+
+        Raises:
+            InputError: There is no such split, or its file or a row of it cannot be used.
+        """
+        return read_rows(self._file_of(split, info), rows, info.shape, fit)
+
+    def _file_of(self, split: Split, info: DatasetInfo) -> Path:
         path = self.files.get(split)
         if path is None:
             role = {"train": "training", "test": "test"}[split]
@@ -116,7 +158,7 @@ class ParquetSource:
         names = read_class_names(path)
         if names is not None and names != info.class_names:
             raise InputError(f"{path}: its class names are not those of the other split; write the same list to both")
-        return read_images(path, info)
+        return path
 
     def _numbered_class_names(self) -> tuple[str, ...]:
         largest = max(read_max_label(path) for path in self.files.values())

@@ -7,7 +7,7 @@ Shapes: N images, C channels (1 gray or 3 RGB), H height, W width.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,8 @@ from torch import Tensor
 from sfi_ray.data.class_names import class_names_of_metadata
 from sfi_ray.data.columns import check_columns, checked_labels, encoded_images
 from sfi_ray.data.dataset import DatasetInfo
-from sfi_ray.data.decoding import UnusableImageError, decode_images, image_shape
+from sfi_ray.data.decoding import UnusableImageError, decode_fitted, decode_images, image_shape
+from sfi_ray.data.fitting import Fit
 from sfi_ray.errors import InputError, ResourceError
 
 _ROWS_PER_BATCH = 256  # encoded images held at a time
@@ -115,6 +116,59 @@ def read_images(path: Path, info: DatasetInfo) -> tuple[Tensor, Tensor]:
                 raise InputError(f"{path}: row {row + error.index}: {error}") from error
             row = rows.stop
     return torch.from_numpy(images), torch.from_numpy(labels)
+
+
+def read_labels(path: Path, num_classes: int) -> NDArray[np.int64]:
+    """Reads the label column of a file and nothing else.
+
+    Args:
+        path: A parquet file.
+        num_classes: Labels must be below it.
+
+    Returns:
+        Labels, ``(N,)``.
+
+    Raises:
+        InputError: The file or one of its labels cannot be used.
+    """
+    parts = [np.empty(0, np.int64)]
+    with _opened(path) as file:
+        for batch in _batches(file, path, _LABELS_PER_BATCH, ["label"]):
+            parts.append(checked_labels(batch, path, sum(map(len, parts)), num_classes))
+    return np.concatenate(parts)
+
+
+def read_rows(path: Path, rows: Sequence[int], shape: tuple[int, int, int], fit: Fit) -> Tensor:
+    """Decodes the images of some rows, whatever size the others have.
+
+    Args:
+        path: A parquet file.
+        rows: Which rows, counted from 0, each below their number.
+        shape: ``(C, H, W)`` that each image must have or be brought to.
+        fit: What is done with an image of another size.
+
+    Returns:
+        uint8, ``(len(rows), C, H, W)``, in the order of `rows`.
+
+    Raises:
+        InputError: The file or one of the images cannot be used; the message names both.
+    """
+    images = np.empty((len(rows), *shape), np.uint8)
+    wanted: dict[int, list[int]] = {}
+    for place, row in enumerate(rows):
+        wanted.setdefault(row, []).append(place)
+    with _opened(path) as file:
+        first = 0
+        for batch in _batches(file, path, _ROWS_PER_BATCH, ["image"]):
+            here = [row for row in range(first, first + len(batch)) if row in wanted]
+            encoded = encoded_images(batch) if here else []
+            for row in here:
+                try:
+                    images[wanted[row]] = decode_fitted(encoded[row - first], shape, fit)
+                except UnusableImageError as error:
+                    raise InputError(f"{path}: row {row}: {error}") from error
+            first += len(batch)
+    return torch.from_numpy(images)
 
 
 @contextmanager

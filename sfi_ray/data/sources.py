@@ -1,6 +1,6 @@
 """Where a data set's images come from, and how they are read.
 
-The order is: shape and class names in the job, a path in the job, the embedded digits,
+The order is: shape and class names in the job, a path in the job, ImageNet's description, the embedded digits,
 ``$SFI_RAY_DATA/<name>``, a download. What the job spells out goes before what its name stands for.
 
 Shapes: N images, C channels (1 gray or 3 RGB), H height, W width.
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import difflib
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -20,7 +21,9 @@ from torch import Tensor
 from sfi_ray.data.dataset import DatasetInfo, ImageDataset, Split
 from sfi_ray.data.digits import DigitsSource
 from sfi_ray.data.downloads import DOWNLOADABLE, DownloadSource
+from sfi_ray.data.fitting import Fit
 from sfi_ray.data.folder import ParquetSource, split_files
+from sfi_ray.data.imagenet import IMAGENET, USUAL_SHAPE, imagenet_info
 from sfi_ray.data.spec import DatasetSpec
 from sfi_ray.errors import InputError
 
@@ -62,6 +65,48 @@ def load_split(spec: DatasetSpec, split: Split) -> tuple[Tensor, Tensor]:
     """
     source = _find_source(spec)
     return source.load_split(split, source.info())
+
+
+def load_labels(spec: DatasetSpec, split: Split) -> Tensor:
+    """Reads the labels of one split, from files without decoding any image.
+
+    Args:
+        spec: Which data set.
+        split: ``train`` or ``test``.
+
+    Returns:
+        int64, ``(N,)``.
+
+    Raises:
+        InputError: As `load_split`.
+    """
+    source = _find_source(spec)
+    info = source.info()
+    if isinstance(source, ParquetSource):
+        return source.load_labels(split, info)
+    return source.load_split(split, info)[1]
+
+
+def load_rows(spec: DatasetSpec, split: Split, rows: Sequence[int], fit: Fit = "refuse") -> Tensor:
+    """Reads some images of one split, which in files may have several sizes.
+
+    Args:
+        spec: Which data set.
+        split: ``train`` or ``test``.
+        rows: Which rows, counted from 0, each below their number.
+        fit: What is done with an image that has not the data set's size, see `sfi_ray.data.fitting.fitted`.
+
+    Returns:
+        uint8, ``(len(rows), C, H, W)``.
+
+    Raises:
+        InputError: There is no such data set or split, or one of the images cannot be used.
+    """
+    source = _find_source(spec)
+    info = source.info()
+    if isinstance(source, ParquetSource):
+        return source.load_rows(split, info, rows, fit)
+    return source.load_split(split, info)[0][list(rows)]
 
 
 def load_dataset(spec: DatasetSpec) -> ImageDataset:
@@ -125,9 +170,9 @@ class _InlineSource:
 
     def _no_images(self, consequence: str) -> InputError:
         return InputError(
-            f"data set {self.described.name!r} has no images, so there is {consequence}: the job gives only "
-            "its `shape` and `class_names`. In their place give `path`, a folder with train.parquet and "
-            "test.parquet, or the name of a known data set"
+            f"data set {self.described.name!r} has no images, so there is {consequence}: only its `shape` and "
+            "`class_names` are known. Give `path`, a folder with train.parquet and test.parquet, or the name of "
+            "a data set with images"
         )
 
 
@@ -135,7 +180,7 @@ def _find_source(spec: DatasetSpec) -> _Source:
     if spec.shape is not None and spec.class_names is not None:
         return _InlineSource(DatasetInfo(spec.name, *spec.shape, spec.class_names))
     if spec.path is not None:
-        return ParquetSource.from_path(spec.name, Path(spec.path).expanduser())
+        return ParquetSource.from_path(spec.name, Path(spec.path).expanduser(), spec.shape)
     if spec.name == "digits":
         return DigitsSource()
     data_folder = _data_folder()
@@ -143,12 +188,19 @@ def _find_source(spec: DatasetSpec) -> _Source:
     if data_folder is not None:
         folder = data_folder / spec.name
         if folder.parent == data_folder and folder.is_dir() and any(folder.glob("*.parquet")):
-            return ParquetSource.from_path(spec.name, folder)
+            # Photographs have no common size: an image-targeted attack fits those it takes.
+            return ParquetSource.from_path(spec.name, folder, spec.shape or _usual_shape(spec.name))
         looked_for = (str(folder / "train.parquet"), str(folder / "test.parquet"))
+    if spec.name == IMAGENET:
+        return _InlineSource(imagenet_info(spec.shape or USUAL_SHAPE))
     if spec.name in DOWNLOADABLE:
         root = (data_folder or platformdirs.user_cache_path("sfi_ray")) / "torchvision"
         return DownloadSource(spec.name, root, looked_for or (f"${_DATA_VARIABLE}, which is not set",))
     raise InputError(_unknown_name(spec.name, data_folder))
+
+
+def _usual_shape(name: str) -> tuple[int, int, int] | None:
+    return USUAL_SHAPE if name == IMAGENET else None
 
 
 def _data_folder() -> Path | None:
@@ -162,7 +214,7 @@ def _data_folder() -> Path | None:
 
 
 def _unknown_name(name: str, data_folder: Path | None) -> str:
-    known = ["digits", *DOWNLOADABLE]
+    known = ["digits", *DOWNLOADABLE, IMAGENET]
     if data_folder is not None:
         known += sorted(folder.name for folder in data_folder.iterdir() if split_files(folder))
     known = list(dict.fromkeys(known))

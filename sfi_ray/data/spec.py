@@ -7,6 +7,7 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from sfi_ray.data.class_names import class_names_problem
+from sfi_ray.data.imagenet import IMAGENET
 
 _Channels = Annotated[int, Field(json_schema_extra={"enum": [1, 3]})]
 _Size = Annotated[int, Field(ge=1)]
@@ -33,7 +34,8 @@ class DatasetSpec(BaseModel):
 
     name: str = Field(
         min_length=1,
-        description="digits, mnist, fashion-mnist, cifar10, the name of a folder in $SFI_RAY_DATA, or, with "
+        description="digits, mnist, fashion-mnist, cifar10, imagenet (shape and class names only), the "
+        "name of a folder in $SFI_RAY_DATA, or, with "
         "`path` or `shape`, any name to call the data set by.",
     )
     path: str | None = Field(
@@ -44,8 +46,9 @@ class DatasetSpec(BaseModel):
     )
     shape: tuple[_Channels, _Size, _Size] | None = Field(
         default=None,
-        description="(channels, height, width) in pixels, channels 1 or 3, for a grid that needs no images. "
-        "Goes together with `class_names`, not with `path`.",
+        description="(channels, height, width) in pixels, channels 1 or 3: with `class_names`, for a grid that needs "
+        "no images; with `path`, what its images are to have where their sizes differ; for imagenet alone, in place of "
+        "(3, 224, 224).",
     )
     class_names: tuple[str, ...] | None = Field(
         default=None,
@@ -59,18 +62,15 @@ class DatasetSpec(BaseModel):
 
     @model_validator(mode="after")
     def _check_inline(self) -> Self:
-        if (self.shape is None) != (self.class_names is None):
+        if self.path is not None and self.class_names is not None:
+            raise ValueError("`path` goes without `class_names`: the files say them. Remove one or the other")
+        is_whole = (self.shape is None) == (self.class_names is None)
+        if not is_whole and self.path is None and (self.name != IMAGENET or self.shape is None):
             given, missing = ("shape", "class_names") if self.class_names is None else ("class_names", "shape")
             raise ValueError(f"`{given}` needs `{missing}` beside it: together they describe a data set without images")
-        if self.shape is None or self.class_names is None:
-            return self
-        if self.path is not None:
-            raise ValueError(
-                "`path` goes without `shape` and `class_names`: the files say both. Remove one or the other"
-            )
-        if self.shape[0] not in (1, 3):
+        if self.shape is not None and self.shape[0] not in (1, 3):
             raise ValueError(f"`shape` is (channels, height, width) with 1 or 3 channels, not {self.shape[0]}")
-        problem = class_names_problem(self.class_names)
+        problem = None if self.class_names is None else class_names_problem(self.class_names)
         if problem is not None:
             raise ValueError(f"`class_names` {problem}")
         return self

@@ -11,12 +11,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from sfi_ray.attacks import AttackSettings, DifferentialEvolutionAttackSettings
-from sfi_ray.data import DatasetSpec
+from sfi_ray.attacks import AttackSettings, DifferentialEvolutionAttackSettings, InversionAttackSettings
+from sfi_ray.data import DatasetSpec, ImageSelection
 from sfi_ray.models import Precision, TrainingSettings
+from sfi_ray.models.sources import Source
+from sfi_ray.models.sources.registry import SOURCES
 
 _NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 Name = Annotated[str, Field(min_length=1, max_length=100, pattern=_NAME_PATTERN)]
+# Keys of a classifier that its name is taken from where it has none.
+_NAMING = ("torchvision", "timm")
 
 
 class _Settings(BaseModel):
@@ -27,6 +31,8 @@ class _Settings(BaseModel):
 def _allow_plain_name(schema: dict[str, Any]) -> None:
     """Lets an editor that checks a job against its JSON schema accept ``mlp`` for ``{name: mlp}``."""
     mapping = dict(schema)
+    del mapping["required"]  # of `name` and what stands for it, one must be there
+    mapping["anyOf"] = [{"required": [key]} for key in ("name", *_NAMING)]
     schema.clear()
     schema.update(
         title=mapping["title"],
@@ -36,15 +42,22 @@ def _allow_plain_name(schema: dict[str, Any]) -> None:
 
 
 class ClassifierSpec(_Settings):
-    """A classifier to attack: trained by the job, read from a file, or given in code."""
+    """A classifier to attack: trained by the job, read from a file, built by another library, or given in code."""
 
     model_config = ConfigDict(json_schema_extra=_allow_plain_name)
 
     name: Name = Field(description="Its name in results; letters, digits, '.', '_' and '-'.")
     architecture: str | None = Field(None, description="Network of the zoo; by default the one called like `name`.")
+    torchvision: str | None = Field(None, description="Network of torchvision, such as resnet50; needs `weights`.")
+    timm: str | None = Field(None, description="Network of timm, which the extra `timm` installs.")
+    factory: str | None = Field(
+        None, description="Function of one's own that returns the network, written package.module:callable."
+    )
+    export: str | None = Field(None, description="File that torch.export.save wrote (.pt2): layers and weights.")
     weights: str | None = Field(
         None,
-        description="Weights to load instead of training: a .safetensors file or a plain state dict (.pt, .pth).",
+        description="Weights to load instead of training: a .safetensors file or a plain state dict (.pt, .pth); for "
+        "`torchvision` also a member of the network's weights enum, such as IMAGENET1K_V1 or DEFAULT.",
     )
     mean: tuple[float, ...] | None = Field(
         None, min_length=1, description="Mean of each channel that the weights were trained with, of values in [0, 1]."
@@ -57,20 +70,49 @@ class ClassifierSpec(_Settings):
     @model_validator(mode="before")
     @classmethod
     def _from_name(cls, value: Any) -> Any:
-        return {"name": value} if isinstance(value, str) else value
+        if isinstance(value, str):
+            return {"name": value}
+        if isinstance(value, Mapping) and "name" not in value:
+            named = next((value[key] for key in _NAMING if key in value), None)
+            return value if named is None else {"name": named, **value}
+        return value
+
+    @model_validator(mode="after")
+    def _check_source(self) -> ClassifierSpec:
+        kinds = [kind for kind in SOURCES if getattr(self, kind) is not None]
+        if len(kinds) > 1:
+            raise ValueError(f"{' and '.join(kinds)} each name a network; keep one of them")
+        if not kinds:
+            return self
+        kind = SOURCES[kinds[0]]
+        if self.weights is None and kind.weights_mend:
+            raise ValueError(f"{kind.kind} needs `weights`: {kind.weights_mend}")
+        if self.weights is not None and kind.weights_fault:
+            raise ValueError(f"{kind.weights_fault}; remove `weights`")
+        if self.training != TrainingSettings() and not kind.is_trainable:
+            raise ValueError(f"only networks of the zoo are trained, not those of `{kind.kind}`; remove `training`")
+        return self
 
     @model_validator(mode="after")
     def _check_normalisation(self) -> ClassifierSpec:
         if (self.mean is None) != (self.std is None):
             raise ValueError("mean and std are given together or not at all")
-        if self.mean is not None and self.weights is None:
+        if self.mean is not None and self.source.needs_training:
             raise ValueError("mean and std belong to `weights`; a classifier trained by the job measures its own")
         return self
 
     @property
     def network(self) -> str:
-        """Name of the zoo's network."""
-        return self.architecture or self.name
+        """Name of the zoo's network; of another, what the run's record calls it."""
+        source = self.source
+        return source.what if source.is_trainable else source.describe()
+
+    @property
+    def source(self) -> Source:
+        """Where its network comes from."""
+        kind = next((kind for kind in SOURCES if getattr(self, kind) is not None), "architecture")
+        what = getattr(self, kind) or self.name
+        return SOURCES[kind](what=what, weights=self.weights, mean=self.mean, std=self.std)
 
 
 class KRange(_Settings):
@@ -164,8 +206,13 @@ class Job(_Settings):
         Literal["all"]
         | Annotated[_TargetClasses, BeforeValidator(_listed, json_schema_input_type=_TargetClass | _TargetClasses)]
     ) = Field("all", description="Classes to be predicted: all, or a list of indices or names.")
-    k: KRange | Annotated[_Ks, BeforeValidator(_listed, json_schema_input_type=_K | _Ks)] = Field(
-        description="Pixels that may be altered: a number, a list, or a range {low, high} to draw from."
+    k: KRange | Annotated[_Ks, BeforeValidator(_listed, json_schema_input_type=_K | _Ks)] | None = Field(
+        None,
+        description="Pixels that may be altered: a number, a list, or a range {low, high} to draw from. Only attack "
+        "kind inversion goes without: null lets it alter any number.",
+    )
+    images: ImageSelection | None = Field(
+        None, description="Natural images to imitate, with attack kind inversion; by default one of each target class."
     )
     replicates: int = Field(1, ge=1, le=1_000_000, description="Repetitions of every cell with different seeds.")
     seed: int = Field(0, ge=0, lt=2**63, description="Seed of all random draws.")
@@ -198,6 +245,32 @@ class Job(_Settings):
                     raise ValueError(f"{key!r} is listed twice; remove one")
                 seen.add(key)
         return values
+
+    @model_validator(mode="after")
+    def _check_kind(self) -> Job:
+        attack = self.attack
+        if self.k is None and not isinstance(attack, InversionAttackSettings):
+            raise ValueError(
+                "key 'k' is missing; add it. Pixels that may be altered: a number, a list, or a range {low, high} "
+                "to draw from. Only attack kind inversion goes without"
+            )
+        if self.images is not None and not isinstance(attack, InversionAttackSettings):
+            raise ValueError(
+                f"`images` belongs to attack kind inversion, not to {attack.kind}; remove it or change the kind"
+            )
+        if isinstance(attack, InversionAttackSettings) and self.replicates > 1 and not attack.start_noise:
+            raise ValueError(
+                f"replicates: {self.replicates} inversions that start the same end the same; set replicates to 1, or "
+                "attack.start_noise above 0"
+            )
+        return self
+
+    @property
+    def selection(self) -> ImageSelection | None:
+        """The natural images to imitate; None for attacks that imitate none."""
+        if not isinstance(self.attack, InversionAttackSettings):
+            return None
+        return self.images or ImageSelection(per_class=1)
 
     def identity(self) -> dict[str, Any]:
         """Returns what decides the results, as plain data: everything but where it runs and what it is called."""

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from sfi_ray.models.card import ModelCard, training_key
+from sfi_ray.models.checkpoint import Checkpoint
 from sfi_ray.models.classifier import Classifier, default_micro_batch
 from sfi_ray.models.evaluation import Evaluation, evaluate
 from sfi_ray.models.features import SECOND_TO_LAST
 from sfi_ray.models.fingerprint import fingerprint_module
+from sfi_ray.models.learner import DivergenceError
 from sfi_ray.models.payload import ClassifierPayload
-from sfi_ray.models.precision import Precision
-from sfi_ray.models.settings import TrainingSettings
-from sfi_ray.models.training import DivergenceError, EpochRecord, TrainedModel, train, train_classifier
+from sfi_ray.models.precision import Precision, training_precision
+from sfi_ray.models.progress import EpochRecord, TrainingEvent, TrainingNote, TrainingProgress
+from sfi_ray.models.settings import TRAINING_PRESETS, TrainingSettings
+from sfi_ray.models.training import TrainedModel, train, train_classifier
 from sfi_ray.models.weights import load_into, read_card, read_state_dict, save_weights, weights_bytes
 from sfi_ray.models.zoo import ARCHITECTURES, build
 
 __all__ = [
     "ARCHITECTURES",
     "SECOND_TO_LAST",
+    "TRAINING_PRESETS",
+    "Checkpoint",
     "Classifier",
     "ClassifierPayload",
     "DivergenceError",
@@ -25,6 +30,9 @@ __all__ = [
     "ModelCard",
     "Precision",
     "TrainedModel",
+    "TrainingEvent",
+    "TrainingNote",
+    "TrainingProgress",
     "TrainingSettings",
     "build",
     "default_micro_batch",
@@ -37,5 +45,6 @@ __all__ = [
     "train",
     "train_classifier",
     "training_key",
+    "training_precision",
     "weights_bytes",
 ]

@@ -20,6 +20,7 @@ from sfi_ray.models.features import Tap, find_tap, layer_names, tapped
 from sfi_ray.models.fingerprint import fingerprint_module
 from sfi_ray.models.payload import ClassifierPayload, pack_module, unpack_module
 from sfi_ray.models.precision import DTYPES, Precision, full_float32
+from sfi_ray.models.sources.base import Source
 
 
 def default_micro_batch(input_shape: tuple[int, int, int], device: torch.device | str) -> int:
@@ -138,10 +139,14 @@ class Classifier:
         with full_float32():
             return self._run(self.module, images)
 
-    def to_payload(self) -> ClassifierPayload:
-        """Packs the classifier for another process, without device, precision and micro-batch."""
-        architecture, arrays, pickled = pack_module(
-            self.module, input_shape=self.input_shape, num_classes=self.num_classes
+    def to_payload(self, source: Source | None = None) -> ClassifierPayload:
+        """Packs the classifier for another process, without device, precision and micro-batch.
+
+        Args:
+            source: What its network was built from, where that is known.
+        """
+        source, arrays, pickled = pack_module(
+            self.module, input_shape=self.input_shape, num_classes=self.num_classes, source=source
         )
         return ClassifierPayload(
             name=self.name,
@@ -150,7 +155,7 @@ class Classifier:
             mean=self.mean,
             std=self.std,
             fingerprint=self.fingerprint,
-            architecture=architecture,
+            source=source,
             arrays=arrays,
             pickled=pickled,
         )
@@ -231,7 +236,7 @@ class Classifier:
             The objective, ``(B,)``, and its gradient, ``(B, C, H, W)``, both float32 on the classifier's device.
 
         Raises:
-            InputError: There is no such layer.
+            InputError: There is no such layer, or the network passes no gradients on.
         """
         self._check_images(images)
         network = self._fast
@@ -249,6 +254,11 @@ class Classifier:
                         self._forward(network, pixels)
                     outputs = passed[-1].float()
                 objectives = objective(outputs[:count], part)
+                if not objectives.requires_grad:
+                    raise InputError(
+                        f"classifier {self.name!r}: its network passes no gradients on, as under torch.no_grad or "
+                        "after detach; let it, or take a kind of attack that needs none, such as 'de'"
+                    )
                 with self._explaining_memory():
                     (gradient,) = torch.autograd.grad(objectives.sum(), pixels)
             values[part] = objectives.detach()

@@ -35,6 +35,7 @@ def evaluate(
     labels: Tensor,
     *,
     device: torch.device | str = "cpu",
+    batch_size: int = _BATCH_SIZE,
 ) -> Evaluation:
     """Measures accuracy and mean confidence on natural images.
 
@@ -44,17 +45,18 @@ def evaluate(
         images: uint8, ``(N, C, H, W)``.
         labels: int64, ``(N,)``.
         device: Where `log_probs` takes its images.
+        batch_size: Images that `log_probs` is given at once.
 
     Raises:
         InputError: If there are no images.
     """
     if len(images) == 0:
         raise InputError("the data set has no test images; accuracy and confidence need at least one")
-    num_right = 0
-    sum_confidence = 0.0
-    for start in range(0, len(images), _BATCH_SIZE):
-        batch = slice(start, start + _BATCH_SIZE)
+    num_right = torch.zeros((), dtype=torch.int64, device=device)
+    sum_confidence = torch.zeros((), dtype=torch.float64, device=device)
+    for start in range(0, len(images), batch_size):
+        batch = slice(start, start + batch_size)
         confidence, predicted = log_probs(images[batch].to(device).float() / 255).exp().max(dim=1)
-        num_right += int((predicted == labels[batch].to(device)).sum())
-        sum_confidence += float(confidence.double().sum())
-    return Evaluation(num_right / len(images), sum_confidence / len(images))
+        num_right += (predicted == labels[batch].to(device)).sum()
+        sum_confidence += confidence.double().sum()
+    return Evaluation(int(num_right) / len(images), float(sum_confidence) / len(images))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +14,8 @@ import torch
 from torch import nn
 
 from sfi_ray.models import zoo
+from sfi_ray.models.sources.base import Source
+from sfi_ray.models.sources.zoo_network import ZooSource
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,8 +29,8 @@ class ClassifierPayload:
         mean: Mean per channel, ``(C,)``.
         std: Standard deviation per channel, ``(C,)``.
         fingerprint: What identifies it, 32 hexadecimal digits.
-        architecture: Name of a zoo network; None for any other module.
-        arrays: State dict of a zoo network. An object store can share these between processes without a copy.
+        source: What builds the layers of a network known by name; None for any other module.
+        arrays: State dict of such a network. An object store can share these between processes without a copy.
         pickled: Any other module, in the bytes of cloudpickle, which holds classes of a script or a notebook
             by value and classes of an importable file by reference: that file must be importable where the
             payload arrives.
@@ -39,23 +42,35 @@ class ClassifierPayload:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     fingerprint: str
-    architecture: str | None = None
+    source: Source | None = None
     arrays: Mapping[str, np.ndarray[Any, np.dtype[Any]]] = field(default_factory=dict, repr=False)
     pickled: bytes | None = field(default=None, repr=False)
 
 
 def pack_module(
-    module: nn.Module, *, input_shape: tuple[int, int, int], num_classes: int
-) -> tuple[str | None, dict[str, np.ndarray[Any, np.dtype[Any]]], bytes | None]:
-    """Packs a network as the `architecture`, `arrays` and `pickled` of a payload.
+    module: nn.Module, *, input_shape: tuple[int, int, int], num_classes: int, source: Source | None = None
+) -> tuple[Source | None, dict[str, np.ndarray[Any, np.dtype[Any]]], bytes | None]:
+    """Packs a network as the `source`, `arrays` and `pickled` of a payload.
 
     On a CPU the arrays are views of the weights where these lie in order: treat them as read-only.
+
+    Args:
+        module: The network.
+        input_shape: ``(C, H, W)`` of one image.
+        num_classes: Number of classes.
+        source: What the network was built from; None finds out whether it is an unchanged network of the zoo.
     """
-    architecture = zoo.architecture_of(module, input_shape=input_shape, num_classes=num_classes)
-    if architecture is None:
-        return None, {}, cloudpickle.dumps(copy.deepcopy(module).cpu())
     state = module.state_dict()
-    return architecture, {name: tensor.cpu().contiguous().numpy() for name, tensor in state.items()}, None
+    if source is None:
+        architecture = zoo.architecture_of(module, input_shape=input_shape, num_classes=num_classes)
+        source = None if architecture is None else ZooSource(what=architecture)
+    if source is not None and source.is_known_by_name:
+        blank = source.build_empty(input_shape, num_classes)
+        tensors = {name for name, _ in (*blank.named_parameters(), *blank.named_buffers())}
+        if tensors <= state.keys():  # nothing that the layers compute for themselves would be lost
+            return source, {name: tensor.cpu().contiguous().numpy() for name, tensor in state.items()}, None
+    with nullcontext() if source is None else source.pickling():
+        return None, {}, cloudpickle.dumps(copy.deepcopy(module).cpu())
 
 
 def unpack_module(payload: ClassifierPayload) -> nn.Module:
@@ -63,11 +78,11 @@ def unpack_module(payload: ClassifierPayload) -> nn.Module:
 
     It runs the code of a pickled module: payloads come from this run's own driver, never from a file.
     """
-    if payload.architecture is None:
+    if payload.source is None:
         assert payload.pickled is not None
         module: nn.Module = cloudpickle.loads(payload.pickled)
         return module
-    module = zoo.build_empty(payload.architecture, input_shape=payload.input_shape, num_classes=payload.num_classes)
+    module = payload.source.build_empty(payload.input_shape, payload.num_classes)
     # torch must never hold a read-only array (an object store's): writing to it would be undefined behaviour.
     state = {
         name: torch.from_numpy(array if array.flags.writeable else array.copy())

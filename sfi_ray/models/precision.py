@@ -15,6 +15,27 @@ DTYPES: Mapping[str, torch.dtype] = MappingProxyType(
     {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 )
 
+TrainingPrecision = Literal["float32", "bfloat16"]
+
+
+def training_precision(wanted: Literal["auto"] | TrainingPrecision, device: torch.device | str) -> TrainingPrecision:
+    """Settles the number format that a network is trained in, by rule and never by measurement.
+
+    Args:
+        wanted: As the settings say it.
+        device: Where the network is trained.
+
+    Returns:
+        What is wanted; for ``auto``, ``bfloat16`` on a GPU and on a CPU that multiplies it in hardware.
+    """
+    if wanted != "auto":
+        return wanted
+    if torch.device(device).type != "cpu":
+        return "bfloat16"
+    capabilities = torch.cpu.get_capabilities()
+    has_bfloat16 = any(capabilities.get(name, False) for name in ("amx_bf16", "avx512_bf16", "bf16"))
+    return "bfloat16" if has_bfloat16 else "float32"
+
 
 @contextmanager
 def full_float32() -> Iterator[None]:

@@ -7,25 +7,56 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from torch import Tensor
 
 
-@contextmanager
-def own_randomness(device: torch.device, seed: int, purpose: str) -> Iterator[None]:
-    """Starts torch's global generators at `seed` and `purpose`; afterwards they are as before.
+class Randomness:
+    """The state of torch's global generators as one purpose has it, apart from everybody else's.
 
     Args:
         device: Where draws are made, besides the CPU.
         seed: In [0, 2**63).
         purpose: Another purpose gives other draws.
     """
-    own_seed = int.from_bytes(hashlib.sha256(f"{seed} {purpose}".encode()).digest()[:8]) >> 1
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        # torch.manual_seed would reach devices that are not forked.
-        torch.default_generator.manual_seed(own_seed)
-        if device.type == "cuda":
-            with torch.cuda.device(device):
-                torch.cuda.manual_seed(own_seed)
-        yield
+
+    def __init__(self, device: torch.device, seed: int, purpose: str) -> None:
+        self._device = device
+        self._seed = int.from_bytes(hashlib.sha256(f"{seed} {purpose}".encode()).digest()[:8]) >> 1
+        self._states: dict[str, Tensor] | None = None
+
+    @property
+    def states(self) -> dict[str, Tensor]:
+        """States of the generators after the last draw, uint8 on the CPU, by kind of device; none before it."""
+        return dict(self._states or {})
+
+    @states.setter
+    def states(self, states: dict[str, Tensor]) -> None:
+        self._states = dict(states)
+
+    @contextmanager
+    def drawing(self) -> Iterator[None]:
+        """Draws come from here during a block; afterwards the global generators are as before.
+
+        What is drawn goes on where the last block ended.
+        """
+        has_gpu = self._device.type == "cuda"
+        with torch.random.fork_rng(devices=[self._device] if has_gpu else []):
+            if self._states is None:
+                # torch.manual_seed would reach devices that are not forked.
+                torch.default_generator.manual_seed(self._seed)
+                if has_gpu:
+                    with torch.cuda.device(self._device):
+                        torch.cuda.manual_seed(self._seed)
+            else:
+                torch.set_rng_state(self._states["cpu"])
+                if has_gpu:
+                    torch.cuda.set_rng_state(self._states["cuda"], self._device)
+            try:
+                yield
+            finally:
+                self._states = {"cpu": torch.get_rng_state()}
+                if has_gpu:
+                    self._states["cuda"] = torch.cuda.get_rng_state(self._device)
 
 
 @contextmanager

@@ -1,7 +1,4 @@
-"""Training of the small networks, repeatable bit for bit on a CPU.
-
-Shapes: N images, B images of a batch, C channels, H height, W width.
-"""
+"""From settings to a trained network: built, taught, interrupted, gone on with, tested."""
 
 from __future__ import annotations
 
@@ -10,44 +7,27 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from sfi_ray.data.dataset import ImageDataset
-from sfi_ray.errors import InputError
 from sfi_ray.models.card import ModelCard
+from sfi_ray.models.checkpoint import Checkpoint, CheckpointError
 from sfi_ray.models.classifier import Classifier
 from sfi_ray.models.device import existing_device, in_layout
 from sfi_ray.models.evaluation import evaluate
+from sfi_ray.models.learner import DivergenceError, Learner
 from sfi_ray.models.normalisation import channel_statistics
-from sfi_ray.models.repeatable import cpu_threads, own_randomness
+from sfi_ray.models.precision import training_precision
+from sfi_ray.models.progress import EpochRecord, TrainingEvent, TrainingNote
+from sfi_ray.models.repeatable import Randomness, cpu_threads
 from sfi_ray.models.settings import TrainingSettings
 from sfi_ray.models.zoo import build
 
+SECONDS_BETWEEN_CHECKPOINTS = 60.0
+"""Within a pass."""
 
-class DivergenceError(InputError, RuntimeError):
-    """The loss of a training is no longer a number; milder settings are the mend."""
-
-
-@dataclass(frozen=True, slots=True)
-class EpochRecord:
-    """What one pass over the training images gave.
-
-    Attributes:
-        epoch: Ordinal of the pass, from 1.
-        epochs: Passes to be made.
-        loss: Mean cross-entropy of the training images during the pass, in nats.
-        train_accuracy: Share of the training images classified rightly during the pass, with dropout, in [0,
-            1].
-        test_accuracy: Share of the test images classified rightly after it, in [0, 1].
-        seconds: Time the pass took, test included.
-    """
-
-    epoch: int
-    epochs: int
-    loss: float
-    train_accuracy: float
-    test_accuracy: float
-    seconds: float
+SECONDS_BETWEEN_SHORT_PASSES = 2.0
+"""At the end of a pass: those that take a moment are not each written down."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +75,8 @@ def train(
     each item.
 
     Args:
-        module: Maps normalised images to logits; moved to `device`, in eval mode at each item.
+        module: Maps normalised images to logits; moved to `device`, in eval mode at each item. A method
+            ``training_loss(logits, labels)`` takes the place of cross-entropy.
         dataset: What to learn. Its training images stay on the device as uint8, without a loader.
         settings: How to learn it.
         device: Where to learn it.
@@ -106,57 +87,11 @@ def train(
     Raises:
         InputError: If a split has no images.
         DivergenceError: If the loss is no longer a number.
+        ResourceError: If there is no such device, or a batch does not fit into its memory.
     """
-    device = existing_device(device)
-    for split, of_split in (("training", dataset.train_images), ("test", dataset.test_images)):
-        if len(of_split) == 0:
-            raise InputError(f"data set {dataset.info.name!r} has no {split} images; training needs both splits")
-    images, labels = dataset.train_images.to(device), dataset.train_labels.to(device)
-    mean, std = (torch.tensor(values, device=device).view(-1, 1, 1) for values in channel_statistics(images))
-    module.to(device)
-    optimizer = _optimizer(module, settings)
-    epochs = settings.num_epochs(len(images))
-
-    def logits(batch: Tensor) -> Tensor:
-        result: Tensor = module((batch - mean) / std)
-        return result
-
-    def log_probs(batch: Tensor) -> Tensor:
-        with torch.inference_mode():
-            return logits(batch).log_softmax(dim=1)
-
-    for epoch in range(1, epochs + 1):
-        started = time.perf_counter()
-        with own_randomness(device, settings.seed, f"epoch {epoch}"), cpu_threads(settings.threads):
-            module.train()
-            sum_loss = torch.zeros((), dtype=torch.float64, device=device)
-            num_right = torch.zeros((), dtype=torch.int64, device=device)
-            order = torch.randperm(len(images)).to(device)
-            for start in range(0, len(images), settings.batch_size):
-                chosen = order[start : start + settings.batch_size]
-                outputs = logits(images[chosen].float() / 255)
-                loss = nn.functional.cross_entropy(outputs, labels[chosen])
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()  # type: ignore[no-untyped-call]
-                optimizer.step()
-                sum_loss += loss.detach().double() * len(chosen)
-                num_right += (outputs.detach().argmax(dim=1) == labels[chosen]).sum()
-            module.eval()
-            mean_loss = float(sum_loss) / len(images)
-            if not mean_loss < float("inf"):
-                raise DivergenceError(
-                    f"training on {dataset.info.name!r} diverged: its loss is {mean_loss} in epoch "
-                    f"{epoch} of {epochs}; lower learning_rate, which is {settings.learning_rate:g}"
-                )
-            test = evaluate(log_probs, dataset.test_images, dataset.test_labels, device=device)
-        yield EpochRecord(
-            epoch=epoch,
-            epochs=epochs,
-            loss=mean_loss,
-            train_accuracy=int(num_right) / len(images),
-            test_accuracy=test.accuracy,
-            seconds=time.perf_counter() - started,
-        )
+    for item in Learner(module, dataset, settings, device).run():
+        if isinstance(item, EpochRecord):
+            yield item
 
 
 def train_classifier(
@@ -164,7 +99,10 @@ def train_classifier(
     dataset: ImageDataset,
     settings: TrainingSettings,
     device: torch.device | str = "cpu",
-    on_epoch: Callable[[EpochRecord], None] | None = None,
+    on_event: Callable[[TrainingEvent], None] | None = None,
+    *,
+    checkpoint: Checkpoint | None = None,
+    is_stopping: Callable[[], bool] = lambda: False,
 ) -> TrainedModel:
     """Builds, trains and tests a zoo network, with all its draws from the settings' seed.
 
@@ -173,7 +111,10 @@ def train_classifier(
         dataset: What to learn.
         settings: How to learn it.
         device: Where to learn it.
-        on_epoch: Called after each pass.
+        on_event: Hears of progress, of each pass, and what is to be said.
+        checkpoint: Kept up to date, and gone on from where there is one: the weights are those of a training
+            that was never interrupted. Whoever stores the weights removes it.
+        is_stopping: Whether the training is to be given up at the next step, its checkpoint written.
 
     Returns:
         The network, its card and one record a pass.
@@ -181,54 +122,108 @@ def train_classifier(
     Raises:
         InputError: If there is no such architecture, or a split has no images.
         DivergenceError: If the loss is no longer a number.
+        ResourceError: If there is no such device, or a batch does not fit into its memory.
+        KeyboardInterrupt: If `is_stopping` said so.
     """
-    started = time.perf_counter()
+    tell = on_event or (lambda _: None)
     device = existing_device(device)
+    settings = settings.model_copy(update={"precision": training_precision(settings.precision, device)})
     info = dataset.info
-    input_shape = (info.channels, info.height, info.width)
-    with own_randomness(device, settings.seed, "weights"):
-        module = build(architecture, input_shape=input_shape, num_classes=info.num_classes)
+    with Randomness(device, settings.seed, "weights").drawing():
+        module = build(architecture, input_shape=info.shape, num_classes=info.num_classes)
     module = in_layout(module, torch.channels_last)  # twice as fast for pooled networks
-    history = []
-    for record in train(module, dataset, settings, device):
-        history.append(record)
-        if on_epoch is not None:
-            on_epoch(record)
+    learner = Learner(module, dataset, settings, device)
+    keeper = _Keeper(learner, checkpoint, tell)
+    keeper.go_on()
+    try:
+        for item in learner.run(is_stopping):
+            tell(item)
+            is_stopped = is_stopping()
+            keeper.keep(is_pass=isinstance(item, EpochRecord), at_once=is_stopped)
+            if is_stopped:
+                raise KeyboardInterrupt
+    except DivergenceError:
+        keeper.forget()  # it would lead there again
+        raise
     mean, std = channel_statistics(dataset.train_images)
     classifier = Classifier(
         module,
         name=architecture,
-        input_shape=input_shape,
+        input_shape=info.shape,
         num_classes=info.num_classes,
         mean=mean,
         std=std,
         device=device,
     )
+    started = time.perf_counter()
     with cpu_threads(settings.threads):
         threads = torch.get_num_threads()
         test = evaluate(classifier.log_probs, dataset.test_images, dataset.test_labels, device=device)
     card = ModelCard(
         architecture=architecture,
         dataset=info.name,
-        input_shape=input_shape,
+        input_shape=info.shape,
         class_names=info.class_names,
         mean=mean,
         std=std,
         settings=settings,
-        epochs=len(history),
+        epochs=learner.epochs,
         test_accuracy=test.accuracy,
         test_confidence=test.confidence,
         fingerprint=classifier.fingerprint,
-        seconds=time.perf_counter() - started,
+        seconds=sum(record.seconds for record in learner.history) + time.perf_counter() - started,
         versions={"torch": str(torch.__version__)},
         threads=threads,
         device=str(device),
     )
-    return TrainedModel(module, card, tuple(history))
+    return TrainedModel(module, card, learner.history)
 
 
-def _optimizer(module: nn.Module, settings: TrainingSettings) -> torch.optim.Optimizer:
-    rate, decay = settings.learning_rate, settings.weight_decay
-    if settings.optimizer == "adam":
-        return torch.optim.Adam(module.parameters(), lr=rate, weight_decay=decay, fused=True)
-    return torch.optim.SGD(module.parameters(), lr=rate, momentum=settings.momentum, weight_decay=decay, fused=True)
+class _Keeper:
+    """Keeps a learner's checkpoint, if it is to have one.
+
+    Args:
+        learner: What is kept.
+        checkpoint: Where, or None.
+        tell: Hears what people should know.
+    """
+
+    def __init__(self, learner: Learner, checkpoint: Checkpoint | None, tell: Callable[[TrainingEvent], None]) -> None:
+        self._learner = learner
+        self._checkpoint = checkpoint
+        self._tell = tell
+        self._written = time.monotonic()
+        self._has_failed = False
+
+    def go_on(self) -> None:
+        """Restores what was kept; what cannot be gone on with is named and left aside."""
+        if self._checkpoint is None:
+            return
+        try:
+            state = self._checkpoint.read()
+            if state:
+                self._learner.restore(state)
+                counters = state.counters
+                steps = f" and {counters.step:,} steps" if counters.step else ""
+                done = f"{len(counters.history)} of {self._learner.epochs} epochs{steps}"
+                self._tell(TrainingNote(f"going on after {done}"))
+        except CheckpointError as error:
+            self._tell(TrainingNote(f"the checkpoint is not used, training starts anew: {error}"))
+
+    def keep(self, *, is_pass: bool, at_once: bool) -> None:
+        """Writes the state where it is due: at the end of a pass, after a while within one, or at once."""
+        due_after = SECONDS_BETWEEN_SHORT_PASSES if is_pass else SECONDS_BETWEEN_CHECKPOINTS
+        if self._checkpoint and (at_once or time.monotonic() - self._written >= due_after):
+            try:
+                self._checkpoint.write(self._learner.state())
+            except OSError as error:
+                if not self._has_failed:
+                    self._has_failed = True
+                    reason = error.strerror or str(error)
+                    self._tell(TrainingNote(f"no checkpoint can be written, training goes on without: {reason}"))
+            self._written = time.monotonic()
+
+    def forget(self) -> None:
+        """Removes what was kept."""
+        if self._checkpoint:
+            self._checkpoint.remove()

@@ -42,8 +42,8 @@ def save_weights(module: nn.Module, path: Path | str, card: ModelCard) -> None:
     folder = Path(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _write_whole(folder / WEIGHTS_NAME, weights_bytes(module))
-        _write_whole(folder / CARD_NAME, (card.model_dump_json(indent=2) + "\n").encode())
+        write_whole(folder / WEIGHTS_NAME, weights_bytes(module))
+        write_whole(folder / CARD_NAME, (card.model_dump_json(indent=2) + "\n").encode())
     except OSError as error:
         raise StorageError(f"{folder}: the weights cannot be written here: {error}") from error
 
@@ -128,7 +128,12 @@ def load_into(module: nn.Module, state_dict: Mapping[str, Tensor], source: str) 
     module.load_state_dict(dict(state_dict))
 
 
-def _write_whole(file: Path, content: bytes) -> None:
+def write_whole(file: Path, content: bytes) -> None:
+    """Writes a file under a name of its own, syncs it and renames it: it appears whole or not at all.
+
+    Raises:
+        OSError: It cannot be written; nothing is left behind.
+    """
     temporary = file.with_name(f".{file.name}.{uuid.uuid4().hex}.tmp")
     try:
         with temporary.open("wb") as stream:

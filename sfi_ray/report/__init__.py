@@ -1,5 +1,6 @@
 """Tables and pictures of a run. Reads data sets, never classifiers."""
 
+from sfi_ray.report.inversions import pairs_png, positions_png
 from sfi_ray.report.matrices import ConfidenceMatrix, confidence_matrices
 from sfi_ray.report.percent import as_percent
 from sfi_ray.report.sheet import contact_sheet_png, draw_contact_sheet
@@ -14,6 +15,8 @@ __all__ = [
     "draw_contact_sheet",
     "matrix_to_csv",
     "matrix_to_markdown",
+    "pairs_png",
+    "positions_png",
     "render_table",
     "write_reports",
 ]

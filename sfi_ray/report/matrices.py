@@ -20,6 +20,25 @@ MAX_SEPARATE_K = 12
 """More distinct k than this were sampled rather than listed, and share one matrix."""
 
 
+@dataclass(frozen=True, slots=True)
+class AlteredPixels:
+    """How many pixels were altered where any number might be.
+
+    Attributes:
+        least: Fewest in one image.
+        most: Most in one image.
+        mean: Mean over the images.
+    """
+
+    least: int
+    most: int
+    mean: float
+
+    def __str__(self) -> str:
+        """Returns ``210``, or ``210 (120-311)``: the mean and the range."""
+        return f"{self.mean:.0f}" + ("" if self.least == self.most else f" ({self.least}-{self.most})")
+
+
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class ConfidenceMatrix:
     """What one attack reached on one classifier with one k, for each background and target class.
@@ -42,6 +61,7 @@ class ConfidenceMatrix:
         fooled_ratio: Fooled replicates per finished one.
         num_finished: Finished replicates.
         num_failed: Replicates that failed.
+        altered: How many pixels inversions altered that might alter any number; None where k is a cap.
     """
 
     dataset: str
@@ -59,10 +79,13 @@ class ConfidenceMatrix:
     fooled_ratio: NDArray[np.float64]
     num_finished: NDArray[np.int64]
     num_failed: NDArray[np.int64]
+    altered: AlteredPixels | None = None
 
     @property
     def k_label(self) -> str:
-        """Returns ``5``, or ``1-100`` when k was sampled."""
+        """Returns ``5``, ``1-100`` when k was sampled, or ``any`` when nothing caps it."""
+        if self.altered is not None:
+            return "any"
         return str(self.k_min) if self.k_min == self.k_max else f"{self.k_min}-{self.k_max}"
 
 
@@ -136,8 +159,20 @@ def _build_matrix(names: tuple[str, ...], k_min: int, k_max: int, rows: pa.Table
         backgrounds=tuple(backgrounds),
         target_classes=tuple(classes),
         target_names=tuple(class_names[c] if class_names[c] is not None else str(c) for c in classes),
+        altered=_altered(places),
         **arrays,
     )
+
+
+def _altered(places: dict[str, list[Any]]) -> AlteredPixels | None:
+    num_free, num_finished = sum(places["num_free"]), sum(places["num_finished"])
+    if not num_free or num_free < num_finished:
+        return None
+    least, most = (
+        choose(number for number in places[name] if number is not None)
+        for choose, name in ((min, "least_altered"), (max, "most_altered"))
+    )
+    return AlteredPixels(least, most, sum(number or 0 for number in places["sum_altered"]) / num_free)
 
 
 def _in_grid_order(backgrounds: list[str], indices: list[int | None], positions: list[int]) -> list[str]:

@@ -26,7 +26,10 @@ PLACE = ("background", "target_class")
 """Columns that give a finding its place in a table."""
 
 _KEYS = (*SERIES, "k", *PLACE)
-_COLUMNS = (*_KEYS, "target_name", "cell_id", "cell_index", "confidence", "background_confidence", "fooled")
+_COLUMNS = (
+    *(*_KEYS, "target_name", "cell_id", "cell_index", "confidence", "background_confidence", "fooled"),
+    *("image_index", "num_altered", "height", "width"),
+)
 _BATCH_ROWS = 1 << 15
 _PARTIAL_ROWS = 1 << 16
 
@@ -41,6 +44,10 @@ _JOINS = {
     "num_finished": "sum",
     "num_fooled": "sum",
     "num_failed": "sum",
+    "num_free": "sum",
+    "sum_altered": "sum",
+    "least_altered": "min",
+    "most_altered": "max",
     "cell_index": "min",
     "position": "min",
 }
@@ -58,8 +65,9 @@ def tally_findings(source: Source) -> pa.Table:
     Returns:
         One row a combination of dataset, classifier, attack, k, background and target_class, with the columns
         ``target_name``, ``best_confidence``, ``best_cell_id``, ``sum_confidence``, ``sum_background``,
-        ``num_background``, ``num_finished``, ``num_fooled``, ``num_failed``, ``cell_index`` and ``position``
-        (the lowest of each).
+        ``num_background``, ``num_finished``, ``num_fooled``, ``num_failed``, ``num_free`` (finished inversions that
+        might alter every pixel), ``sum_altered``, ``least_altered`` and ``most_altered`` (their altered pixels),
+        ``cell_index`` and ``position`` (the lowest of each).
     """
     partials = [_empty_tally()]
     first_times = FirstTimes()
@@ -96,6 +104,26 @@ def fetch_images(source: Source, cell_ids: Collection[str]) -> pa.Table:
     return _scanner(_as_dataset(source), ("cell_id", "confidence", "fooled", *IMAGE_COLUMNS), wanted).to_table()
 
 
+def batches_of(source: Source, columns: Collection[str], wanted: pc.Expression, batch_rows: int) -> Iterator[pa.Table]:
+    """Reads some columns of the rows that a condition picks, a few rows at a time, each cell once.
+
+    Args:
+        source: Findings.
+        columns: Names of the columns; ``cell_id`` need not be among them.
+        wanted: The condition.
+        batch_rows: Rows of a batch at most.
+    """
+    dataset, first_times = _as_dataset(source), FirstTimes()
+    if not dataset.schema.names:
+        return
+    read = list(dict.fromkeys([*columns, "cell_id"]))
+    for batch in dataset.scanner(columns=read, filter=wanted, batch_size=batch_rows, batch_readahead=4).to_batches():
+        is_first = pa.array(first_times.among(batch["cell_id"].to_pylist()))
+        rows = pa.Table.from_batches([batch]).filter(is_first)
+        if rows.num_rows:
+            yield rows.select(list(columns))
+
+
 def _as_dataset(source: Source) -> pads.Dataset:
     return pads.dataset(source) if isinstance(source, pa.Table) else source
 
@@ -122,6 +150,10 @@ def _as_tally(batch: pa.Table, position: int) -> pa.Table:
     confidence = pc.if_else(finished, batch["confidence"].cast(pa.float64()), none)
     bare = batch["background_confidence"].cast(pa.float64())
     bare = pc.if_else(pc.and_(finished, pc.fill_null(pc.is_finite(bare), False)), bare, none)
+    all_pixels = pc.multiply(batch["height"], batch["width"])
+    is_free = pc.and_(pc.is_valid(batch["image_index"]), pc.equal(batch["k"], all_pixels))
+    is_free = pc.and_(finished, pc.fill_null(is_free, False))
+    altered = pc.if_else(is_free, batch["num_altered"].cast(pa.int64()), pa.scalar(None, pa.int64()))
     columns = {name: batch[name] for name in _KEYS} | {
         "target_name": batch["target_name"],
         "best_confidence": confidence,
@@ -132,6 +164,10 @@ def _as_tally(batch: pa.Table, position: int) -> pa.Table:
         "num_finished": finished.cast(pa.int64()),
         "num_fooled": pc.and_(finished, pc.fill_null(batch["fooled"], False)).cast(pa.int64()),
         "num_failed": pc.invert(finished).cast(pa.int64()),
+        "num_free": is_free.cast(pa.int64()),
+        "sum_altered": altered,
+        "least_altered": altered,
+        "most_altered": altered,
         "cell_index": batch["cell_index"],
         "position": pa.array(np.arange(position, position + batch.num_rows)),
     }

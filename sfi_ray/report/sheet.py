@@ -31,14 +31,16 @@ MAX_COLUMNS = 12
 """A sheet with more target classes than this is sorted by confidence instead."""
 
 _WRAPPED_COLUMNS = 10
-_MIN_TILE = 140  # small pictures are enlarged to at least so many pixels
+MIN_TILE = 140
+"""Small pictures are enlarged to at least so many pixels."""
+
 _MAX_PIXELS = 40_000_000  # of all pictures of a sheet
 
 # Told apart by the symbol too, for print and for eyes that do not tell red from green.
 _FOOLED, _FOOLED_COLOR = "\N{CHECK MARK}", "#1a7f37"
 _NOT_FOOLED, _NOT_FOOLED_COLOR = "\N{BALLOT X}", "#b42318"
-_DASH = "\N{EN DASH}"
-_SEPARATOR = " \N{MIDDLE DOT} "
+DASH = "\N{EN DASH}"
+SEPARATOR = " \N{MIDDLE DOT} "
 
 _Place = tuple[int, int]
 
@@ -93,20 +95,24 @@ def contact_sheet_png(table: pa.Table, matrix: ConfidenceMatrix | None = None) -
         raise ValueError(f"no finished cell of {matrix.classifier}, k = {matrix.k_label} to draw")
     found = _rows_of(table, [str(matrix.best_cell_id[place]) for place in places])
     height, width = int(found["height"][0].as_py()), int(found["width"][0].as_py())
-    factor = max(1, -(-_MIN_TILE // max(height, width)))
+    factor = max(1, -(-MIN_TILE // max(height, width)))
     tile_size = height * factor, width * factor
     room = max(1, _MAX_PIXELS // (tile_size[0] * tile_size[1]))
     is_grid = _is_grid(matrix) and len(places) <= room
     shown = found.slice(0, room)
     tiles = {
-        place: _tile(matrix, place, _enlarge(image, factor), is_fooled=bool(is_fooled))
+        place: _tile(matrix, place, enlarge(image, factor), is_fooled=bool(is_fooled))
         for place, image, is_fooled in zip(
             places[:room], rebuild_images(shown), shown["fooled"].to_pylist(), strict=True
         )
     }
     rows, row_names = _grid(matrix, tiles) if is_grid else _wrap(matrix, tiles)
     title, subtitle = _titles(matrix, None if is_grid else len(tiles))
-    page = draw_page(title, subtitle, rows, row_names=row_names, tile_size=tile_size)
+    return page_png(draw_page(title, subtitle, rows, row_names=row_names, tile_size=tile_size))
+
+
+def page_png(page: NDArray[np.uint8]) -> bytes:
+    """Encodes a page, ``(height, width, 3)``, as PNG."""
     out = io.BytesIO()
     Image.fromarray(page).save(out, "PNG", dpi=(DPI, DPI))
     return out.getvalue()
@@ -148,16 +154,21 @@ def _rows_of(table: pa.Table, cell_ids: list[str]) -> pa.Table:
     return found.take([at[cell_id] for cell_id in cell_ids])
 
 
-def _enlarge(image: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
+def enlarge(image: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
     """Enlarges an image by whole pixels, as RGB; what is not RGB shows its first channel in gray."""
     shown = image if image.shape[2] == 3 else image[:, :, :1].repeat(3, axis=2)
     return shown.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
+def verdict_of(*, is_fooled: bool) -> tuple[str, str]:
+    """Returns the symbol and the colour that say whether a classifier was fooled."""
+    return (_FOOLED, _FOOLED_COLOR) if is_fooled else (_NOT_FOOLED, _NOT_FOOLED_COLOR)
+
+
 def _tile(matrix: ConfidenceMatrix, place: _Place, picture: NDArray[np.uint8], *, is_fooled: bool) -> Tile:
-    symbol, color = (_FOOLED, _FOOLED_COLOR) if is_fooled else (_NOT_FOOLED, _NOT_FOOLED_COLOR)
+    symbol, color = verdict_of(is_fooled=is_fooled)
     percent = as_percent(float(matrix.best_confidence[place]))
-    return Tile(picture, _class_name(matrix, place[1]), f"{percent}% {symbol}", color)
+    return Tile(picture, class_name(matrix, place[1]), f"{percent}% {symbol}", color)
 
 
 def _grid(matrix: ConfidenceMatrix, tiles: dict[_Place, Tile]) -> tuple[list[list[Tile]], list[str]]:
@@ -166,25 +177,24 @@ def _grid(matrix: ConfidenceMatrix, tiles: dict[_Place, Tile]) -> tuple[list[lis
     for row in range(len(matrix.backgrounds)):
         rows.append([])
         for col in range(len(matrix.target_classes)):
-            missing = "failed" if matrix.num_failed[row, col] else _DASH
-            tile = tiles.get((row, col), Tile(None, _class_name(matrix, col), missing, MUTED))
+            missing = "failed" if matrix.num_failed[row, col] else DASH
+            tile = tiles.get((row, col), Tile(None, class_name(matrix, col), missing, MUTED))
             rows[-1].append(tile if row == 0 else replace(tile, name=""))
-    return rows, [_background_name(matrix, row) for row in range(len(matrix.backgrounds))]
+    return rows, [background_name(matrix, row) for row in range(len(matrix.backgrounds))]
 
 
 def _wrap(matrix: ConfidenceMatrix, tiles: dict[_Place, Tile]) -> tuple[list[list[Tile]], list[str]]:
     """Arranges tiles in the order given, each with its class on top and, if they differ, its background."""
     named = list(tiles.values())
     if len(matrix.backgrounds) > 1:
-        named = [replace(tile, note=_background_name(matrix, row)) for (row, _), tile in tiles.items()]
+        named = [replace(tile, note=background_name(matrix, row)) for (row, _), tile in tiles.items()]
     rows = [named[start : start + _WRAPPED_COLUMNS] for start in range(0, len(named), _WRAPPED_COLUMNS)]
     return rows, [""] * len(rows)
 
 
 def _titles(matrix: ConfidenceMatrix, num_best: int | None) -> tuple[str, str]:
     """Returns title and subtitle; `num_best` is how many pictures a sheet by confidence shows."""
-    series = (matrix.dataset, matrix.classifier, f"k = {matrix.k_label}", matrix.attack)
-    title = _SEPARATOR.join(printable(name, "?") for name in series)
+    title = series_title(matrix)
     num_places = int((matrix.num_finished > 0).sum())
     num_fooled = int((matrix.fooled_ratio > 0).sum())
     sentences = [f"{_FOOLED} fooled {num_fooled:,} of {num_places:,} pairs of background and class"]
@@ -193,16 +203,25 @@ def _titles(matrix: ConfidenceMatrix, num_best: int | None) -> tuple[str, str]:
         shown = f"the {num_best:,} of highest confidence" if num_best < num_places else f"all {num_best:,}"
         sentences.append(f"{shown} are shown, highest first")
         if len(matrix.backgrounds) == 1:
-            sentences.append(f"background {_background_name(matrix, 0)}")
+            sentences.append(f"background {background_name(matrix, 0)}")
     most = int(matrix.num_finished.max())
     if most > 1:
         sentences.append(f"each picture is the best of up to {most:,}")
-    return title, _SEPARATOR.join(sentences)
+    return title, SEPARATOR.join(sentences)
 
 
-def _class_name(matrix: ConfidenceMatrix, col: int) -> str:
+def series_title(matrix: ConfidenceMatrix) -> str:
+    """Returns what a matrix is of, in one line."""
+    k = f"k = {matrix.k_label}" if matrix.altered is None else f"{matrix.altered} altered pixels"
+    series = (matrix.dataset, matrix.classifier, k, matrix.attack)
+    return SEPARATOR.join(printable(name, "?") for name in series)
+
+
+def class_name(matrix: ConfidenceMatrix, col: int) -> str:
+    """Returns the name of a column, or its number where it cannot be printed."""
     return printable(matrix.target_names[col], f"class {matrix.target_classes[col]}")
 
 
-def _background_name(matrix: ConfidenceMatrix, row: int) -> str:
+def background_name(matrix: ConfidenceMatrix, row: int) -> str:
+    """Returns the name of a row, or its number where it cannot be printed."""
     return printable(matrix.backgrounds[row], f"background {row}")

@@ -121,7 +121,12 @@ def matrix_to_csv(matrix: ConfidenceMatrix) -> str:
 
 
 def _title(matrix: ConfidenceMatrix) -> str:
-    sfis = f"{matrix.k_label}-SFIs" if matrix.k_min == matrix.k_max else f"SFIs with k of {matrix.k_label}"
+    if matrix.altered is not None:
+        sfis = f"SFIs with {matrix.altered} altered pixels"
+    elif matrix.k_min == matrix.k_max:
+        sfis = f"{matrix.k_label}-SFIs"
+    else:
+        sfis = f"SFIs with k of {matrix.k_label}"
     return f"Mean confidence (%) of {sfis} through {matrix.classifier} ({matrix.dataset}, {matrix.attack})"
 
 

@@ -7,23 +7,31 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
+from sfi_ray.report.inversions import pairs_png, positions_png
 from sfi_ray.report.matrices import ConfidenceMatrix, confidence_matrices
 from sfi_ray.report.scan import Source, fetch_images
-from sfi_ray.report.sheet import contact_sheet_png, sheet_cell_ids
+from sfi_ray.report.sheet import MAX_COLUMNS, contact_sheet_png, sheet_cell_ids
 from sfi_ray.report.tables import matrix_to_csv, matrix_to_markdown
 
 _MAX_STEM = 120
 
 
-def write_reports(source: Source, *, write: Callable[[str, bytes], None]) -> list[str]:
+def write_reports(
+    source: Source, *, write: Callable[[str, bytes], None], natural: NDArray[np.uint8] | None = None
+) -> list[str]:
     """Writes the tables of every matrix and a contact sheet of each that has a finished cell.
 
-    Pixels are read only of the cells that a sheet shows.
+    Pixels are read only of the cells that a sheet shows; all are where natural images were imitated, to show those
+    beside the SFIs and where these are altered.
 
     Args:
         source: Findings.
         write: Stores bytes under a relative name, ``tables/<classifier>_k<k>.csv`` and the like. A name never
             leads out of its folder; where two would be the same, data set and attack are put in.
+        natural: The natural images that the findings imitate, ``(N, height, width, channels)``; None for none.
 
     Returns:
         The names that were written.
@@ -39,6 +47,10 @@ def write_reports(source: Source, *, write: Callable[[str, bytes], None]) -> lis
         }
         if images is not None and matrix.num_finished.any():
             files[f"figures/{stem}.png"] = contact_sheet_png(images, matrix)
+            if natural is not None:
+                files[f"figures/{stem}_pairs.png"] = pairs_png(source, matrix, natural)
+                if len(matrix.target_classes) <= MAX_COLUMNS:
+                    files[f"figures/{stem}_positions.png"] = positions_png(source, matrix)
         for name, content in files.items():
             write(name, content)
             names.append(name)

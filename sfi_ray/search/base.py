@@ -109,6 +109,16 @@ class Searcher(ABC):
         """``(N, K, G)``: the best candidate of each cell."""
 
     @property
+    def failures(self) -> Mapping[int, str]:
+        """Why cells cannot be searched on, by their index, for those that cannot; such a cell proposes nothing."""
+        return {}
+
+    @property
+    def backward_passes(self) -> Tensor:
+        """``(N,)``: images that a gradient was taken of for each cell; a searcher asks for none."""
+        return torch.zeros_like(self.evaluations)
+
+    @property
     def num_cells(self) -> int:
         """Cells being searched."""
         return len(self.generation)
@@ -157,7 +167,7 @@ class Searcher(ABC):
         self._retire(keep.to(self.device))
 
     def ask(self) -> Proposal:
-        """Proposes the next generation of every cell.
+        """Proposes the next generation of every cell: no candidate of one that failed, see `failures`.
 
         Raises:
             RuntimeError: The previous proposal was not told yet, or there is no cell.

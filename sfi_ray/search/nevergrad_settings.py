@@ -11,12 +11,17 @@ class NevergradSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     optimizer: str = Field(
-        "TwoPointsDE", min_length=1, description="Name in nevergrad's registry, such as CMA or TwoPointsDE."
+        "TwoPointsDE",
+        min_length=1,
+        max_length=200,
+        description="Name in nevergrad's registry, such as CMA or TwoPointsDE.",
     )
-    max_evaluations: int = Field(10_000, ge=1, le=2**31, description="Images classified for a cell at most.")
+    max_evaluations: int = Field(
+        10_000, ge=1, le=2**31, description="Images classified for a cell at most: nevergrad's budget."
+    )
     num_workers: int = Field(
         30,
         ge=1,
         le=100_000,
-        description="Candidates that each cell asks for before it is told of any: nevergrad's num_workers.",
+        description="Candidates that a cell asks for before it is told of any; 1 where the optimiser allows no more.",
     )

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib.metadata
 import json
 import platform
+from collections.abc import Sequence
 from typing import Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from sfi_ray.data import DatasetInfo
+from sfi_ray.data import DatasetInfo, class_index
 from sfi_ray.errors import InputError
-from sfi_ray.grid import Grid, GridClassifier
+from sfi_ray.grid import Grid, GridClassifier, GridImage
 from sfi_ray.images import parse_background
 from sfi_ray.job import Job, KRange
 from sfi_ray.store.folder import RunFolder
@@ -30,12 +30,23 @@ class ClassifierRecord(_Record):
 
     name: str
     fingerprint: str = Field(description="Hash of the weights.")
-    architecture: str | None = Field(description="Network of the zoo, or null for a module given in code.")
+    architecture: str | None = Field(
+        description="What it was built from: a network of the zoo, or another source such as 'torchvision: resnet50, "
+        "DEFAULT'; null for a module given in code."
+    )
     mean: tuple[float, ...]
     std: tuple[float, ...]
     micro_batch: int = Field(description="Images of one forward pass.")
     test_accuracy: float | None = Field(None, description="Top-1 accuracy on held-out images, in [0, 1].")
     test_confidence: float | None = Field(None, description="Mean confidence on held-out images, in [0, 1].")
+
+
+class ImageRecord(_Record):
+    """A natural image of a run; its pixels are in the run's folder."""
+
+    target_class: int = Field(description="Index of its class.")
+    digest: str = Field(description="Hash of its pixels.")
+    source: str = Field(description="Where it comes from: a row such as test[123], or a file's name.")
 
 
 class RunRecord(_Record):
@@ -46,6 +57,7 @@ class RunRecord(_Record):
     input_shape: tuple[int, int, int] = Field(description="Channels, rows and columns of the images.")
     class_names: tuple[str, ...]
     classifiers: tuple[ClassifierRecord, ...]
+    images: tuple[ImageRecord, ...] = Field((), description="Natural images to imitate.")
     device: str = Field(description="Kind of device: cpu or cuda.")
     num_cells: int
     versions: dict[str, str]
@@ -60,6 +72,7 @@ class RunRecord(_Record):
             self.job,
             self.dataset_info,
             tuple(GridClassifier(record.name, record.fingerprint) for record in self.classifiers),
+            tuple(GridImage(record.target_class, record.digest) for record in self.images),
         )
 
     @property
@@ -69,19 +82,28 @@ class RunRecord(_Record):
         return DatasetInfo(self.dataset, channels, height, width, self.class_names)
 
 
-def make_grid(job: Job, info: DatasetInfo, classifiers: tuple[GridClassifier, ...]) -> Grid:
+def make_grid(
+    job: Job, info: DatasetInfo, classifiers: tuple[GridClassifier, ...], images: tuple[GridImage, ...] = ()
+) -> Grid:
     """Lays out the cells of a job.
+
+    Args:
+        job: The job. Where it sets no k, every pixel may be altered.
+        info: Its data set.
+        classifiers: Its classifiers.
+        images: The natural images that it imitates, if it does.
 
     Raises:
         InputError: A background or a target class does not exist, or k is larger than the images.
     """
     num_pixels = info.height * info.width
+    ks = (num_pixels,) if job.k is None else job.k
     grid = Grid(
         classifiers=classifiers,
         backgrounds=tuple(parse_background(text, info.channels) for text in job.backgrounds),
-        target_classes=tuple((i, info.class_names[i]) for i in _target_indices(job, info)),
-        ks=None if isinstance(job.k, KRange) else job.k,
-        k_range=(job.k.low, job.k.high) if isinstance(job.k, KRange) else (1, 1),
+        target_classes=tuple((i, info.class_names[i]) for i in target_indices(job, info)),
+        ks=None if isinstance(ks, KRange) else ks,
+        k_range=(ks.low, ks.high) if isinstance(ks, KRange) else (1, 1),
         replicates=job.replicates,
         seed=job.seed,
         method={
@@ -89,6 +111,7 @@ def make_grid(job: Job, info: DatasetInfo, classifiers: tuple[GridClassifier, ..
             "precision": job.compute.precision,
             "input_shape": [info.channels, info.height, info.width],
         },
+        images=images,
     )
     if grid.max_k > num_pixels:
         raise InputError(
@@ -102,30 +125,21 @@ def make_grid(job: Job, info: DatasetInfo, classifiers: tuple[GridClassifier, ..
     return grid
 
 
-def _target_indices(job: Job, info: DatasetInfo) -> list[int]:
+def target_indices(job: Job, info: DatasetInfo) -> Sequence[int]:
+    """Returns the indices of a job's target classes in its order.
+
+    Raises:
+        InputError: One does not exist, or is listed twice.
+    """
     if job.target_classes == "all":
         return list(range(info.num_classes))
     indices: list[int] = []
     for target in job.target_classes:
-        if isinstance(target, int) and not 0 <= target < info.num_classes:
-            raise InputError(
-                f"target class {target} does not exist: '{info.name}' has classes 0 to {info.num_classes - 1}"
-            )
-        if isinstance(target, str) and target not in info.class_names:
-            raise InputError(f"target class '{target}' does not exist in '{info.name}'{_nearest(target, info)}")
-        index = target if isinstance(target, int) else info.class_names.index(target)
+        index = class_index(target, info)
         if index in indices:
             raise InputError(f"target class {target!r} is listed twice, once by name and once by index; remove one")
         indices.append(index)
     return indices
-
-
-def _nearest(name: str, info: DatasetInfo) -> str:
-    near = difflib.get_close_matches(name, info.class_names, n=1)
-    if near:
-        return f"; did you mean '{near[0]}'?"
-    shown = ", ".join(info.class_names[:10]) + (", ..." if info.num_classes > 10 else "")
-    return f"; its classes are {shown}"
 
 
 def write_record(folder: RunFolder, record: RunRecord) -> None:

@@ -13,6 +13,7 @@ import pyarrow.dataset as ds
 from sfi_ray.errors import InputError
 from sfi_ray.job import Job
 from sfi_ray.store.folder import RunFolder
+from sfi_ray.store.natural import read_natural_images, stacked
 from sfi_ray.store.parts import explaining_broken_parts, open_dataset
 from sfi_ray.store.progress import Progress, RunState, read_progress
 from sfi_ray.store.rebuild import rebuild_images
@@ -91,6 +92,21 @@ class Run:
             ``(N, height, width, channels)`` uint8.
         """
         return rebuild_images(self.table() if table is None else table)
+
+    def natural_images(self) -> np.ndarray | None:
+        """Returns the natural images that the run imitates, which the column `image_index` counts.
+
+        Returns:
+            ``(N, height, width, channels)`` uint8, or None where a class is the target.
+
+        Raises:
+            InputError: They are broken.
+        """
+        expected = self.record.grid().images
+        if not expected:
+            return None
+        images: np.ndarray = stacked(read_natural_images(self.folder, expected)).permute(0, 2, 3, 1).numpy()
+        return images
 
     def status(self) -> RunStatus:
         """Counts what is finished, from the rows and the driver's last sign of life."""

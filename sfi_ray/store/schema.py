@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from sfi_ray.types import Finding
+from sfi_ray.types import Finding, Likeness
 
 PIXEL = pa.struct([("row", pa.int32()), ("col", pa.int32()), ("value", pa.list_(pa.uint8()))])
 TRACE_POINT = pa.struct([("evaluations", pa.int64()), ("confidence", pa.float32())])
@@ -35,6 +35,12 @@ FINDINGS = pa.schema(
         ("predicted_class", pa.int32()),
         ("predicted_confidence", pa.float32()),
         ("pixels", pa.list_(PIXEL)),
+        ("num_altered", pa.int32()),
+        ("image", pa.string()),
+        ("image_index", pa.int32()),
+        ("image_confidence", pa.float32()),
+        ("feature_distance", pa.float32()),
+        ("feature_inner_product", pa.float32()),
         ("height", pa.int32()),
         ("width", pa.int32()),
         ("channels", pa.int32()),
@@ -69,6 +75,7 @@ class Provenance:
         channels: Channels of the images.
         device: What computed.
         versions: Versions of what computed, as JSON.
+        images: Where the natural images of the run come from, in their order.
     """
 
     run: str
@@ -81,6 +88,7 @@ class Provenance:
     channels: int
     device: str
     versions: str
+    images: tuple[str, ...] = ()
 
 
 def findings_table(findings: Sequence[Finding], provenance: Provenance) -> pa.Table:
@@ -116,6 +124,10 @@ def findings_table(findings: Sequence[Finding], provenance: Provenance) -> pa.Ta
             "predicted_class": finding.predicted_class,
             "predicted_confidence": finding.predicted_confidence,
             "pixels": [{"row": pixel.row, "col": pixel.col, "value": pixel.value} for pixel in finding.pixels],
+            "num_altered": None if finding.confidence is None else len(finding.pixels),
+            "image": None if finding.cell.image is None else provenance.images[finding.cell.image],
+            "image_index": finding.cell.image,
+            **_likeness(finding.likeness),
             "height": provenance.height,
             "width": provenance.width,
             "channels": provenance.channels,
@@ -132,3 +144,9 @@ def findings_table(findings: Sequence[Finding], provenance: Provenance) -> pa.Ta
         for finding in findings
     ]
     return pa.Table.from_pylist(rows, schema=FINDINGS)
+
+
+def _likeness(likeness: Likeness | None) -> dict[str, float | None]:
+    """Returns the columns that only an image with a natural one behind it has."""
+    names = ("image_confidence", "feature_distance", "feature_inner_product")
+    return {name: getattr(likeness, name, None) for name in names}

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from sfi_ray.attacks import Tick, read_attack_settings
+import torch
+
+from sfi_ray.attacks import Keeper, Surroundings, Tick, read_attack_settings
 from sfi_ray.attacks.base import Attack
-from sfi_ray.grid import Grid, GridClassifier
+from sfi_ray.grid import Grid, GridClassifier, GridImage
 from sfi_ray.models import Classifier
 from sfi_ray.types import Background, Cell, Finding
 
@@ -25,6 +27,7 @@ def make_cells(
     target_classes: Sequence[int] | None = None,
     replicates: int = 1,
     seed: int = 0,
+    imitate: bool = False,
 ) -> list[Cell]:
     channels = classifier.input_shape[0]
     targets = range(classifier.num_classes) if target_classes is None else target_classes
@@ -36,13 +39,36 @@ def make_cells(
         replicates=replicates,
         seed=seed,
         method={},
+        images=tuple(GridImage(target, f"image {target}") for target in targets) if imitate else (),
     )
     return list(grid.cells(range(len(grid))))
 
 
+def natural_images(classifier: Classifier) -> torch.Tensor:
+    """An image of each class of a toy: the spots that speak for it, in uneven brightness."""
+    channels, height, width = classifier.input_shape
+    spots = torch.arange(height * width)
+    levels = 255 - spots * 37 % 120
+    images = [
+        torch.where(spots % classifier.num_classes == target, levels, 0) for target in range(classifier.num_classes)
+    ]
+    return torch.stack(images).to(torch.uint8).view(-1, 1, height, width).repeat(1, channels, 1, 1)
+
+
+def surroundings_of(classifier: Classifier, cells: Sequence[Cell], keeper: Keeper | None = None) -> Surroundings:
+    """Natural images for the cells that imitate one, and what keeps snapshots."""
+    imitate = any(cell.image is not None for cell in cells)
+    return Surroundings(natural_images(classifier) if imitate else None, keeper)
+
+
+def events(attack: Attack, classifier: Classifier, cells: Sequence[Cell], threshold: float = 0.9):
+    """Findings and ticks as they come."""
+    return attack.search(classifier, cells, threshold, surroundings_of(classifier, cells))
+
+
 def search(attack: Attack, classifier: Classifier, cells: Sequence[Cell], threshold: float = 0.9) -> list[Finding]:
     """Findings in the order they came."""
-    return [event for event in attack.search(classifier, cells, threshold) if isinstance(event, Finding)]
+    return [event for event in events(attack, classifier, cells, threshold) if isinstance(event, Finding)]
 
 
 def outcomes(findings: Sequence[Finding]) -> dict[str, Finding]:
@@ -52,7 +78,7 @@ def outcomes(findings: Sequence[Finding]) -> dict[str, Finding]:
 
 def evaluations(attack: Attack, classifier: Classifier, cells: Sequence[Cell]) -> int:
     """Evaluations that the ticks of a search add up to."""
-    return sum(event.evaluations for event in attack.search(classifier, cells, 0.9) if isinstance(event, Tick))
+    return sum(event.evaluations for event in events(attack, classifier, cells) if isinstance(event, Tick))
 
 
 def differential_evolution(**settings: object) -> Attack:

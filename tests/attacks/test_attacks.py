@@ -1,5 +1,6 @@
 """The contract of every attack; a new one joins by a line in ATTACKS."""
 
+import functools
 import itertools
 
 import numpy as np
@@ -10,15 +11,32 @@ from sfi_ray.attacks import Tick, read_attack_settings
 from sfi_ray.images import paint_pixels
 from sfi_ray.models import Classifier
 from sfi_ray.types import Finding, StopReason
-from tests.attacks.conftest import evaluations, make_cells, outcomes, search
+from tests.attacks.conftest import evaluations, events, make_cells, outcomes, search
 
 ATTACKS = {
     "de": {"kind": "de", "population_size": 10, "generations": 8},
     "de with crossover": {"kind": "de", "population_size": 7, "generations": 9, "crossover_rate": 0.6},
+    # Draws from numpy's global generator.
+    "nevergrad": {"kind": "nevergrad", "optimizer": "VoronoiDE", "num_workers": 7, "max_evaluations": 42},
+    "nevergrad TwoPointsDE": {"kind": "nevergrad", "num_workers": 10, "max_evaluations": 75},
+    "nevergrad CMA": {"kind": "nevergrad", "optimizer": "CMA", "num_workers": 8, "max_evaluations": 64},
+    "nevergrad OnePlusOne": {"kind": "nevergrad", "optimizer": "OnePlusOne", "num_workers": 8, "max_evaluations": 80},
+    "inversion": {"kind": "inversion", "steps": 20, "learning_rate": 0.1, "start_noise": 0.2},
+    "inversion by pixels": {
+        "kind": "inversion",
+        "steps": 12,
+        "learning_rate": 0.1,
+        "start_noise": 0.3,
+        "sparsity": "pixels",
+        "lambda_sparse": 1e-3,
+    },
+    "gradient": {"kind": "gradient", "max_evaluations": 90, "proposals": 10},
 }
+#: Minutes; they run with `uv run pytest -m slow tests/attacks`.
+SLOW = {"nevergrad TwoPointsDE", "nevergrad CMA", "nevergrad OnePlusOne"}
 
 
-@pytest.fixture(params=ATTACKS)
+@pytest.fixture(params=[pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in ATTACKS])
 def settings(request):
     return ATTACKS[request.param]
 
@@ -33,11 +51,34 @@ def toy(request, toy_gray, toy_rgb):
     return {"gray": toy_gray, "rgb": toy_rgb}[request.param]
 
 
-def some_cells(classifier):
-    return make_cells(classifier, ks=(1, 3), backgrounds=("black", "white"))
+@pytest.fixture
+def imitates(settings):
+    """Whether natural images are the targets: then a search follows a gradient, not the confidence."""
+    return settings["kind"] == "inversion"
 
 
-def test_every_cell_gets_one_finding(attack, toy):
+@pytest.fixture
+def cells_of(imitates):
+    return functools.partial(make_cells, imitate=imitates)
+
+
+@pytest.fixture
+def some_cells(cells_of):
+    return functools.partial(cells_of, ks=(1, 3), backgrounds=("black", "white"))
+
+
+@pytest.fixture
+def fill(monkeypatch):
+    """Says how many micro-batches one round of a search fills."""
+
+    def fill_so(micro_batches):
+        monkeypatch.setattr("sfi_ray.attacks.lanes._MICRO_BATCHES_A_GENERATION", micro_batches)
+        monkeypatch.setattr("sfi_ray.attacks.inversion._MICRO_BATCHES_A_STEP", micro_batches / 8)
+
+    return fill_so
+
+
+def test_every_cell_gets_one_finding(attack, toy, some_cells):
     cells = some_cells(toy.classifier)
     findings = search(attack, toy.classifier, cells)
     assert sorted(finding.cell.index for finding in findings) == [cell.index for cell in cells]
@@ -48,7 +89,7 @@ def test_no_cells_give_no_findings(attack, toy):
     assert list(attack.search(toy.classifier, [], 0.9)) == []
 
 
-def test_findings_are_sparse_fooling_images_whose_confidence_holds_when_rescored(attack, toy):
+def test_findings_are_sparse_fooling_images_whose_confidence_holds_when_rescored(attack, toy, some_cells):
     channels, height, width = toy.classifier.input_shape
     for finding in search(attack, toy.classifier, some_cells(toy.classifier), threshold=0.5):
         cell = finding.cell
@@ -68,7 +109,7 @@ def test_findings_are_sparse_fooling_images_whose_confidence_holds_when_rescored
         assert finding.error is None
 
 
-def test_stored_confidences_are_the_references_to_the_last_bit(attack, toy):
+def test_stored_confidences_are_the_references_to_the_last_bit(attack, toy, some_cells):
     findings = search(attack, toy.classifier, some_cells(toy.classifier))
     images = paint_pixels([f.pixels for f in findings], [f.cell.background for f in findings], *toy.weights.shape[2:])
     rows = toy.classifier.reference_log_probs(images.float() / 255.0).exp()
@@ -76,7 +117,7 @@ def test_stored_confidences_are_the_references_to_the_last_bit(attack, toy):
     assert [finding.confidence for finding in findings] == expected
 
 
-def test_a_search_without_a_goal_uses_its_budget_exactly(attack, toy):
+def test_a_search_without_a_goal_uses_its_budget_exactly(attack, toy, some_cells):
     cells = some_cells(toy.classifier)
     findings = search(attack, toy.classifier, cells)
     assert {finding.evaluations for finding in findings} == {attack.max_evaluations}
@@ -84,15 +125,21 @@ def test_a_search_without_a_goal_uses_its_budget_exactly(attack, toy):
     assert evaluations(attack, toy.classifier, cells) == attack.max_evaluations * len(cells)
 
 
-def test_the_classifier_sees_as_many_images_as_the_ticks_say(attack, settings, toy, monkeypatch):
-    seen = []
-    original = toy.classifier.log_probs
-    monkeypatch.setattr(toy.classifier, "log_probs", lambda images: seen.append(len(images)) or original(images))
+def test_the_classifier_sees_as_many_images_as_the_ticks_say(attack, settings, toy, monkeypatch, some_cells, imitates):
+    seen = [len(some_cells(toy.classifier)) if imitates else 0]  # the features of the natural images
+    for name in ("log_probs", "gradients"):
+        original = getattr(toy.classifier, name)
+
+        def counted(images, *rest, original=original):
+            seen.append(len(images))
+            return original(images, *rest)
+
+        monkeypatch.setattr(toy.classifier, name, counted)
     goal = read_attack_settings({**settings, "stop_confidence": 0.5}).build()
     cells = some_cells(toy.classifier)
     total = 0
     spent = 0
-    for event in goal.search(toy.classifier, cells, 0.9):
+    for event in events(goal, toy.classifier, cells):
         if isinstance(event, Tick):
             total += event.evaluations
             assert total == sum(seen)
@@ -101,11 +148,11 @@ def test_the_classifier_sees_as_many_images_as_the_ticks_say(attack, settings, t
     assert total == spent < attack.max_evaluations * len(cells)
 
 
-def test_traces_climb_are_thin_and_end_with_the_search(attack, toy):
+def test_traces_climb_are_thin_and_end_with_the_search(attack, toy, some_cells, imitates):
     for finding in search(attack, toy.classifier, some_cells(toy.classifier)):
         counts = [point.evaluations for point in finding.trace]
         confidences = [point.confidence for point in finding.trace]
-        assert confidences == sorted(confidences)
+        assert imitates or confidences == sorted(confidences)
         assert counts[-1] == finding.evaluations
         assert confidences[-1] == pytest.approx(finding.confidence, abs=1e-6)
         assert all(later >= 1.18 * earlier for earlier, later in itertools.pairwise(counts[:-1]))
@@ -113,26 +160,27 @@ def test_traces_climb_are_thin_and_end_with_the_search(attack, toy):
 
 
 @pytest.mark.parametrize("micro_batches", [0, 0.5, 1])
-def test_findings_do_not_depend_on_how_many_cells_are_searched_at_once(attack, toy, monkeypatch, micro_batches):
+def test_findings_do_not_depend_on_how_many_cells_are_searched_at_once(attack, toy, fill, micro_batches, some_cells):
     cells = some_cells(toy.classifier)
     expected = outcomes(search(attack, toy.classifier, cells))
     assert attack.num_lanes(toy.classifier.micro_batch) >= len(cells)
-    monkeypatch.setattr("sfi_ray.attacks.evolution._MICRO_BATCHES_A_GENERATION", micro_batches)
+    fill(micro_batches)
     lanes = attack.num_lanes(toy.classifier.micro_batch)
     assert lanes < len(cells) / 2, "fewer than the cells of one k"
     assert outcomes(search(attack, toy.classifier, cells)) == expected
 
 
-def test_lanes_that_fall_free_early_change_no_finding(settings, toy, monkeypatch):
-    attack = read_attack_settings({**settings, "stop_confidence": 0.55, "stall_generations": 4}).build()
+def test_lanes_that_fall_free_early_change_no_finding(settings, toy, fill, some_cells, imitates):
+    stalls = {} if imitates else {"stall_generations": 4}
+    attack = read_attack_settings({**settings, "stop_confidence": 0.55, **stalls}).build()
     cells = some_cells(toy.classifier)
     expected = outcomes(search(attack, toy.classifier, cells))
     assert len({finding.generations for finding in expected.values()}) > 2
-    monkeypatch.setattr("sfi_ray.attacks.evolution._MICRO_BATCHES_A_GENERATION", 1)
+    fill(1)
     assert outcomes(search(attack, toy.classifier, cells)) == expected
 
 
-def test_findings_do_not_depend_on_the_order_or_the_company_of_cells(attack, toy):
+def test_findings_do_not_depend_on_the_order_or_the_company_of_cells(attack, toy, some_cells):
     cells = some_cells(toy.classifier)
     expected = outcomes(search(attack, toy.classifier, cells))
     shuffled = [cells[i] for i in torch.randperm(len(cells), generator=torch.Generator().manual_seed(3))]
@@ -142,11 +190,11 @@ def test_findings_do_not_depend_on_the_order_or_the_company_of_cells(attack, toy
     assert outcomes(search(attack, toy.classifier, some)) == {cell.cell_id: expected[cell.cell_id] for cell in some}
 
 
-def test_closing_a_search_midway_takes_back_nothing(settings, toy):
+def test_closing_a_search_midway_takes_back_nothing(settings, toy, some_cells):
     attack = read_attack_settings({**settings, "stop_confidence": 0.5}).build()
     cells = some_cells(toy.classifier)
     expected = outcomes(search(attack, toy.classifier, cells))
-    running = attack.search(toy.classifier, cells, 0.9)
+    running = events(attack, toy.classifier, cells)
     early = list(itertools.islice((event for event in running if isinstance(event, Finding)), 4))
     running.close()
     rest = [cell for cell in cells if cell not in [finding.cell for finding in early]]
@@ -154,19 +202,31 @@ def test_closing_a_search_midway_takes_back_nothing(settings, toy):
     assert outcomes(early) | outcomes(search(attack, toy.classifier, rest)) == expected
 
 
-def test_another_seed_gives_another_search(attack, toy):
-    cells = make_cells(toy.classifier), make_cells(toy.classifier, seed=1)
-    found, other = ({f.cell.target_class: f.pixels for f in search(attack, toy.classifier, some)} for some in cells)
-    assert all(found[target] != other[target] for target in found)
+def test_another_seed_gives_another_search(attack, toy, cells_of, monkeypatch):
+    """Not always another finding: a search that reaches the optimum of a toy has only one to find."""
+    asked = []
+    for name in ("log_probs", "gradients"):
+        original = getattr(toy.classifier, name)
+
+        def recording(images, *rest, original=original):
+            asked.append(images.clone())
+            return original(images, *rest)
+
+        monkeypatch.setattr(toy.classifier, name, recording)
+    for seed in (0, 0, 1):
+        search(attack, toy.classifier, cells_of(toy.classifier, target_classes=(0,), seed=seed))
+    one, same, other = torch.cat(asked).chunk(3)
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
 
 
-def test_findings_come_as_soon_as_they_are_certain(settings, toy):
+def test_findings_come_as_soon_as_they_are_certain(settings, toy, some_cells):
     attack = read_attack_settings({**settings, "stop_confidence": 0.5}).build()
-    kinds = [type(event) for event in attack.search(toy.classifier, some_cells(toy.classifier), 0.9)]
+    kinds = [type(event) for event in events(attack, toy.classifier, some_cells(toy.classifier))]
     assert kinds.index(Finding) < len(kinds) - kinds[::-1].index(Tick) - 1, "a finding before the last tick"
 
 
-def test_a_broken_classifier_raises_and_does_not_hang(attack, toy, monkeypatch):
+def test_a_broken_classifier_raises_and_does_not_hang(attack, toy, monkeypatch, some_cells):
     def broken(_images):
         raise RuntimeError("the device is gone")
 
@@ -181,20 +241,22 @@ class NanWhere(torch.nn.Module):
     def __init__(self, rule):
         super().__init__()
         self.rule = rule
+        self.head = torch.nn.Linear(1, 2, bias=False)
+        self.head.weight = torch.nn.Parameter(torch.tensor([[1.0], [-1.0]]))
 
     def forward(self, images):
         total = images.sum(dim=(1, 2, 3)).unsqueeze(1)
         picked = self.rule(images.flatten(1)).unsqueeze(1)
-        return torch.where(picked, torch.nan, torch.cat([total, -total], dim=1))
+        return self.head(torch.where(picked, torch.nan, total))
 
 
 def nan_where(rule):
     return Classifier(NanWhere(rule), name="nan", input_shape=(1, 4, 4), num_classes=2, micro_batch=16)
 
 
-def test_a_classifier_that_only_returns_nan_fails_its_cells_with_the_reason(attack):
+def test_a_classifier_that_only_returns_nan_fails_its_cells_with_the_reason(attack, cells_of):
     classifier = nan_where(lambda images: images[:, 0] > -1)
-    cells = make_cells(classifier, ks=(1, 2))
+    cells = cells_of(classifier, ks=(1, 2))
     findings = search(attack, classifier, cells)
     assert len(findings) == len(cells)
     for finding in findings:
@@ -206,23 +268,24 @@ def test_a_classifier_that_only_returns_nan_fails_its_cells_with_the_reason(atta
         assert 0 < finding.evaluations < attack.max_evaluations, "no budget is spent on what cannot succeed"
 
 
-def test_an_image_that_gives_nan_is_never_the_finding(attack):
+@pytest.mark.parametrize("settings", [settings for settings in ATTACKS.values() if settings["kind"] == "de"])
+def test_an_image_that_gives_nan_is_never_the_finding(attack, cells_of):
     classifier = nan_where(lambda images: images[:, :8].amax(dim=1) > 0.5)  # no bright pixel above the middle
-    findings = search(attack, classifier, make_cells(classifier, ks=(2,), target_classes=(0,), replicates=4))
+    findings = search(attack, classifier, cells_of(classifier, ks=(2,), target_classes=(0,), replicates=4))
     for finding in findings:
         assert finding.stop_reason is StopReason.BUDGET
         assert finding.confidence > 0.8
         assert all(pixel.row >= 2 or pixel.value[0] <= 127 for pixel in finding.pixels)
 
 
-def test_a_background_that_gives_nan_fails_the_cell(attack):
+def test_a_background_that_gives_nan_fails_the_cell(attack, cells_of):
     classifier = nan_where(lambda images: images.amax(dim=1) == 0)
-    for finding in search(attack, classifier, make_cells(classifier)):
+    for finding in search(attack, classifier, cells_of(classifier)):
         assert finding.stop_reason is StopReason.FAILED
         assert "NaN" in finding.error
 
 
-def test_a_class_that_is_always_nan_fails_alone(attack, toy, monkeypatch):
+def test_a_class_that_is_always_nan_fails_alone(attack, toy, monkeypatch, cells_of):
     for name in ("log_probs", "reference_log_probs"):
         original = getattr(toy.classifier, name)
 
@@ -232,7 +295,7 @@ def test_a_class_that_is_always_nan_fails_alone(attack, toy, monkeypatch):
             return log_probs
 
         monkeypatch.setattr(toy.classifier, name, with_nan)
-    for finding in search(attack, toy.classifier, make_cells(toy.classifier)):
+    for finding in search(attack, toy.classifier, cells_of(toy.classifier)):
         if finding.cell.target_class == 1:
             assert finding.stop_reason is StopReason.FAILED
         else:

@@ -1,18 +1,21 @@
 """Long searches go on from what was kept of them; every attack that keeps snapshots joins by a line in ATTACKS."""
 
+import functools
 import json
 
 import pytest
 import torch
 
-from sfi_ray.attacks import Snapshot, Surroundings, Tick, read_attack_settings
+from sfi_ray.attacks import Snapshot, Tick, read_attack_settings
 from sfi_ray.types import Finding
-from tests.attacks.conftest import make_cells, outcomes, search
+from tests.attacks.conftest import make_cells, outcomes, search, surroundings_of
 
 ATTACKS = {
     "de": {"kind": "de", "population_size": 10, "generations": 12},
     "de that stops": {"kind": "de", "population_size": 8, "generations": 20, "stop_confidence": 0.55},
     "de that stalls": {"kind": "de", "population_size": 8, "generations": 20, "stall_generations": 4},
+    "inversion": {"kind": "inversion", "steps": 16, "start_noise": 0.1},
+    "inversion that stops": {"kind": "inversion", "steps": 25, "optimizer": "adam", "stop_confidence": 0.55},
 }
 
 
@@ -43,8 +46,18 @@ class MemoryKeeper:
 
 
 @pytest.fixture(params=ATTACKS)
-def attack(request):
-    return read_attack_settings(ATTACKS[request.param]).build()
+def settings(request):
+    return ATTACKS[request.param]
+
+
+@pytest.fixture
+def attack(settings):
+    return read_attack_settings(settings).build()
+
+
+@pytest.fixture
+def cells_of(settings):
+    return functools.partial(make_cells, imitate=settings["kind"] == "inversion")
 
 
 @pytest.fixture(params=["gray", "rgb"])
@@ -52,11 +65,11 @@ def toy(request, toy_gray, toy_rgb):
     return {"gray": toy_gray, "rgb": toy_rgb}[request.param]
 
 
-def test_a_search_goes_on_from_any_of_its_generations_to_the_same_findings(attack, toy):
-    cells = make_cells(toy.classifier, ks=(2,), backgrounds=("black", "gray"))
+def test_a_search_goes_on_from_any_of_its_generations_to_the_same_findings(attack, toy, cells_of):
+    cells = cells_of(toy.classifier, ks=(2,), backgrounds=("black", "gray"))
     expected = outcomes(search(attack, toy.classifier, cells))
     keeper = MemoryKeeper()
-    found = list(attack.search(toy.classifier, cells, 0.9, Surroundings(keeper=keeper)))
+    found = list(attack.search(toy.classifier, cells, 0.9, surroundings_of(toy.classifier, cells, keeper)))
     assert outcomes([event for event in found if isinstance(event, Finding)]) == expected
     whole = sum(event.evaluations for event in found if isinstance(event, Tick))
     assert len(keeper.kept) >= 4
@@ -64,33 +77,33 @@ def test_a_search_goes_on_from_any_of_its_generations_to_the_same_findings(attac
         again = MemoryKeeper(keeper.kept[: number + 1])
         left = sorted(json.loads(again.kept[-1][0])[0])
         unfinished = [cell for cell in cells if cell.cell_id in left]
-        rest = list(attack.search(toy.classifier, unfinished, 0.9, Surroundings(keeper=again)))
+        rest = list(attack.search(toy.classifier, unfinished, 0.9, surroundings_of(toy.classifier, cells, again)))
         assert again.recalled == len(unfinished) > 0
         resumed = outcomes([event for event in rest if isinstance(event, Finding)])
         assert resumed == {cell_id: expected[cell_id] for cell_id in left}
         assert sum(event.evaluations for event in rest if isinstance(event, Tick)) < whole
 
 
-def test_cells_that_begin_and_cells_that_go_on_are_searched_together(attack, toy):
-    cells = make_cells(toy.classifier, ks=(2,), backgrounds=("black", "gray"))
+def test_cells_that_begin_and_cells_that_go_on_are_searched_together(attack, toy, cells_of):
+    cells = cells_of(toy.classifier, ks=(2,), backgrounds=("black", "gray"))
     expected = outcomes(search(attack, toy.classifier, cells))
     keeper = MemoryKeeper()
-    list(attack.search(toy.classifier, cells[1::2], 0.9, Surroundings(keeper=keeper)))
+    list(attack.search(toy.classifier, cells[1::2], 0.9, surroundings_of(toy.classifier, cells, keeper)))
     again = MemoryKeeper(keeper.kept[:3])
-    rest = list(attack.search(toy.classifier, cells, 0.9, Surroundings(keeper=again)))
+    rest = list(attack.search(toy.classifier, cells, 0.9, surroundings_of(toy.classifier, cells, again)))
     assert 0 < again.recalled < len(cells)
     assert outcomes([event for event in rest if isinstance(event, Finding)]) == expected
 
 
-def test_time_spent_before_an_interruption_counts(attack, toy):
-    cells = make_cells(toy.classifier, backgrounds=("black", "gray"))
+def test_time_spent_before_an_interruption_counts(attack, toy, cells_of):
+    cells = cells_of(toy.classifier, backgrounds=("black", "gray"))
     keeper = MemoryKeeper()
-    list(attack.search(toy.classifier, cells, 0.9, Surroundings(keeper=keeper)))
+    list(attack.search(toy.classifier, cells, 0.9, surroundings_of(toy.classifier, cells, keeper)))
     described, tensors = keeper.kept[0]
     cell_ids, progress, notes = json.loads(described)
     notes[0]["seconds"] = 1000.0
     again = MemoryKeeper([(json.dumps([cell_ids, progress, notes]), tensors)])
-    rest = attack.search(toy.classifier, cells, 0.9, Surroundings(keeper=again))
+    rest = attack.search(toy.classifier, cells, 0.9, surroundings_of(toy.classifier, cells, again))
     seconds = {event.cell.cell_id: event.seconds for event in rest if isinstance(event, Finding)}
     assert 1000 < seconds[cell_ids[0]] < 1100
     assert sum(value > 1000 for value in seconds.values()) == 1

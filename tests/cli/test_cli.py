@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from sfi_ray.cli import app
 from sfi_ray.data import DatasetSpec, dataset_info
-from sfi_ray.models import Classifier, build, read_card
+from sfi_ray.models import ARCHITECTURES, Classifier, build, read_card
 
 JOB = """
 name: small
@@ -115,6 +115,55 @@ def test_train_refuses_what_it_cannot_do(arguments):
     assert done.exit_code == 2
     assert done.stderr
     assert not Path("mine").exists()
+
+
+def test_train_expands_a_preset_and_other_options_change_it():
+    options = ["--preset", "paper_cifar10", "--epochs", "1", "--momentum", "0.5", "--threads", "1"]
+    done = call("train", "mlp", "digits", "--output", "mine", *options)
+    assert done.exit_code == 0, done.output
+    settings = read_card("mine").settings
+    assert (settings.optimizer, settings.learning_rate, settings.weight_decay) == ("sgd", 0.01, 5e-4)
+    assert (settings.momentum, settings.epochs, settings.threads) == (0.5, 1, 1)
+    assert "preset" not in json.loads(Path("mine/card.json").read_text())["settings"]
+
+
+def test_train_puts_a_preset_over_what_the_job_says():
+    write(JOB.replace("{epochs: 1}", "{epochs: 2, learning_rate: 0.5, seed: 9}"))
+    options = ["--preset", "paper_mnist", "--epochs", "1"]
+    done = call("train", "mlp", "--job", "job.yaml", "--output", "mine", *options)
+    assert done.exit_code == 0, done.output
+    settings = read_card("mine").settings
+    assert (settings.learning_rate, settings.epochs, settings.seed) == (1e-3, 1, 9)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--preset", "paper_mnst", "did you mean 'paper_mnist'?"),
+        ("--optimizer", "adamw", "'adam' or 'sgd'"),
+        ("--learning-rate", "-1", "greater than 0"),
+        ("--momentum", "1", "less than 1"),
+        ("--weight-decay", "-1", "greater than or equal to 0"),
+        ("--schedule", "linear", "'one_cycle'"),
+        ("--augmentation", "flip", "'flip_crop'"),
+        ("--precision", "float16", "'bfloat16'"),
+        ("--epochs", "0", "greater than or equal to 1"),
+        ("--batch-size", "0", "greater than or equal to 1"),
+        ("--seed", "-1", "greater than or equal to 0"),
+        ("--threads", "0", "greater than or equal to 1"),
+    ],
+)
+def test_train_names_the_option_that_is_wrong(option, value, message):
+    done = call("train", "mlp", "digits", "--output", "mine", f"{option}={value}")
+    assert done.exit_code == 2
+    assert f"Invalid value for {option}: " in done.stderr
+    assert message in done.stderr
+    assert not Path("mine").exists()
+
+
+def test_the_help_of_train_names_every_network():
+    (parameter,) = (each for each in get_command(app).commands["train"].params if each.name == "network")
+    assert [name for name in ARCHITECTURES if name not in parameter.help] == []
 
 
 def test_schema_is_json():

@@ -12,6 +12,7 @@ from torch import nn
 
 from sfi_ray import Classifier, launch, open_run
 from sfi_ray.cluster import worker
+from sfi_ray.cluster.reporter import Reporter
 from sfi_ray.errors import InputError, ResourceError, StorageError
 from sfi_ray.images import parse_background
 from sfi_ray.store.folder import RunFolder
@@ -140,10 +141,7 @@ def test_fresh_throws_away_the_run_and_nothing_else(tmp_path):
 def test_a_trained_network_is_trained_once_and_reused(tmp_path):
     epochs = []
 
-    class Listener:
-        def say(self, text): ...
-        def progressed(self, tally, seconds_left): ...
-        def close(self): ...
+    class Listener(Reporter):
         def trained(self, classifier, epoch, num_epochs, accuracy):
             epochs.append((classifier, epoch))
 
@@ -263,6 +261,7 @@ def test_a_full_disk_ends_the_run_with_the_mend_and_loses_nothing_written(tmp_pa
         ({"target_classes": [1, "1"]}, "listed twice"),
         ({"k": 65}, "more than the 64 pixels"),
         ({"dataset": "digitz"}, "digits"),
+        ({"attack": {"kind": "nevergrad", "optimizer": "TwoPointDE"}}, "did you mean 'TwoPointsDE'"),
         ({"classifiers": ["toy", "cnn_mq"]}, "cnn_mp"),
         ({"classifiers": ["toy", {"name": "x", "architecture": "mlp", "weights": "/none.pt"}]}, "no such file"),
         ({"classifiers": ["mlp"]}, "'toy' was given in code, but the job does not name it"),

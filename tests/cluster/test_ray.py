@@ -16,7 +16,10 @@ from torch import nn
 from sfi_ray import launch, open_run
 from sfi_ray.cluster.ray_session import ray_session
 from sfi_ray.cluster.reporter import Reporter
+from sfi_ray.cluster.training_cache import checkpoint_in, train_here
+from sfi_ray.data import DatasetSpec, load_dataset
 from sfi_ray.errors import InputError, ResourceError, StorageError
+from sfi_ray.models import EpochRecord, TrainingNote, TrainingSettings, train_classifier, training
 from tests.cluster.conftest import (
     assert_complete,
     make_classifier,
@@ -102,6 +105,42 @@ def test_a_network_is_trained_over_ray_to_the_same_bits(ray, tmp_path, monkeypat
     monkeypatch.setenv("SFI_RAY_CACHE", str(tmp_path / "cache"))
     run = go(make_job(tmp_path / "b", **changes), classifiers={})
     assert outcome(run).equals(expected)
+
+
+def test_a_training_whose_process_is_killed_goes_on_to_the_same_bits(ray, tmp_path, monkeypatch):
+    from sfi_ray.cluster.ray_trainer import train_on_ray  # imports Ray
+
+    settings = TrainingSettings(epochs=40, threads=1, seed=8)
+    arguments = ("mlp", DatasetSpec(name="digits"), settings, "cpu")
+    monkeypatch.setenv("SFI_RAY_CACHE", str(tmp_path / "a"))
+    expected = train_here(*arguments, lambda _: None, "models/x").card.fingerprint
+    monkeypatch.setenv("SFI_RAY_CACHE", str(tmp_path / "b"))
+    monkeypatch.setattr(training, "SECONDS_BETWEEN_SHORT_PASSES", 0.0)
+    passes = iter([False] * 2 + [True] * 9)
+    with pytest.raises(KeyboardInterrupt):
+        train_classifier(
+            "mlp",
+            load_dataset(DatasetSpec(name="digits")),
+            settings,
+            checkpoint=checkpoint_in("models/x"),
+            is_stopping=lambda: next(passes),
+        )
+    heard, killed = [], []
+
+    def on_event(event):
+        heard.append(event)
+        if isinstance(event, EpochRecord) and not killed:
+            killed.extend(pids_of("ray::_train"))
+            for pid in killed:
+                os.kill(pid, signal.SIGKILL)
+
+    trained = train_on_ray(*arguments, on_event, "models/x")
+    assert len(killed) == 1
+    notes = [event.text for event in heard if isinstance(event, TrainingNote)]
+    assert [note.partition(" (")[0] for note in notes[1:2]] == ["its process was lost"]
+    assert all(notes[place].startswith("going on after ") for place in (0, 2))
+    assert trained.card.fingerprint == expected
+    assert not (tmp_path / "b/models/x/checkpoint.safetensors").exists()
 
 
 def test_a_killed_actor_costs_no_row(ray, tmp_path):
@@ -231,12 +270,9 @@ def test_a_classifier_that_raises_is_given_up_without_ending_the_run(ray, tmp_pa
 
 
 def test_results_that_cannot_be_written_end_the_run_with_the_mend(ray, tmp_path):
-    class Blocker:
+    class Blocker(Reporter):
         """Puts a file where the results should go, once the run's record is written."""
 
-        def say(self, text): ...
-        def trained(self, *_): ...
-        def close(self): ...
         def progressed(self, tally, seconds_left):
             results = tmp_path / "test/results"
             if not results.exists():
@@ -353,10 +389,7 @@ def test_ctrl_c_keeps_finished_cells_and_says_how_to_go_on(tmp_path):
 def test_two_launches_of_one_run_do_not_meet(ray, tmp_path):
     seen = []
 
-    class Second:
-        def say(self, text): ...
-        def trained(self, *_): ...
-        def close(self): ...
+    class Second(Reporter):
         def progressed(self, tally, seconds_left):
             if not seen:
                 with pytest.raises(InputError, match="another launch is writing") as caught:

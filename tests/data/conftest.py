@@ -14,19 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-SHARED_DATA = Path(__file__).parents[2].parent / "shared" / "data"
-
 
 @pytest.fixture(autouse=True)
 def _no_data_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SFI_RAY_DATA", raising=False)
-
-
-@pytest.fixture(scope="session")
-def shared_data() -> Path:
-    if not SHARED_DATA.is_dir():
-        pytest.skip(f"the real data sets are not at {SHARED_DATA}")
-    return SHARED_DATA
 
 
 @pytest.fixture

@@ -21,6 +21,12 @@ FORMS = [
         "classifiers",
         (ClassifierSpec(name="m", architecture="mlp"),),
     ),
+    (
+        {"classifiers": {"torchvision": "resnet50", "weights": "DEFAULT"}},
+        "classifiers",
+        (ClassifierSpec(name="resnet50", torchvision="resnet50", weights="DEFAULT"),),
+    ),
+    ({"classifiers": {"timm": "a.b_c"}}, "classifiers", (ClassifierSpec(name="a.b_c", timm="a.b_c"),)),
     ({"classifiers": ["mlp", {"name": "b"}]}, "classifiers", (ClassifierSpec(name="mlp"), ClassifierSpec(name="b"))),
     ({"backgrounds": "red"}, "backgrounds", ("red",)),
     ({"backgrounds": ["red", "#00ff7f"]}, "backgrounds", ("red", "#00ff7f")),

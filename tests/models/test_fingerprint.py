@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from sfi_ray.models import ARCHITECTURES, Classifier, build, fingerprint_module
+from sfi_ray.models import Classifier, build, fingerprint_module
 
 SHAPE = (1, 8, 8)
 
@@ -60,7 +60,7 @@ def test_fingerprint_changes_with_layers_and_their_class(network):
 
 
 def test_fingerprints_of_architectures_differ():
-    prints = {fingerprint(build(name, input_shape=SHAPE, num_classes=10)) for name in ARCHITECTURES}
+    prints = {fingerprint(build(name, input_shape=SHAPE, num_classes=10)) for name in ("mlp", "cnn_mp", "cnn_none")}
     assert len(prints) == 3
 
 

@@ -7,6 +7,7 @@ from pydantic import ValidationError
 from sfi_ray.data.dataset import DatasetInfo, ImageDataset
 from sfi_ray.errors import InputError
 from sfi_ray.models import (
+    TRAINING_PRESETS,
     Classifier,
     DivergenceError,
     TrainingSettings,
@@ -41,7 +42,7 @@ def test_same_seed_gives_the_same_bits(architecture, threads, few_digits):
     torch.manual_seed(1)
     first = train_classifier(architecture, few_digits, settings)
     torch.manual_seed(2)
-    second = train_classifier(architecture, few_digits, settings, on_epoch=lambda _: torch.rand(3))
+    second = train_classifier(architecture, few_digits, settings, on_event=lambda _: torch.rand(3))
     assert_equal_networks(first.module, second.module)
     assert first.card.fingerprint == second.card.fingerprint
 
@@ -61,7 +62,7 @@ def test_global_random_state_and_threads_are_untouched(few_digits):
         "mlp",
         few_digits,
         TrainingSettings(epochs=1, threads=1),
-        on_epoch=lambda _: seen.append((torch.get_rng_state(), torch.get_num_threads())),
+        on_event=lambda _: seen.append((torch.get_rng_state(), torch.get_num_threads())),
     )
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.get_num_threads() == 2
@@ -189,11 +190,33 @@ def test_wrong_settings_are_refused(wrong):
         TrainingSettings(**wrong)
 
 
+@pytest.mark.parametrize("name", TRAINING_PRESETS)
+def test_a_preset_is_expanded_and_what_is_given_wins(name):
+    settings = TrainingSettings(preset=name)
+    assert settings == TrainingSettings(**TRAINING_PRESETS[name])
+    assert "preset" not in settings.model_dump()
+    assert TrainingSettings(preset=name, epochs=77, seed=3) == settings.model_copy(update={"epochs": 77, "seed": 3})
+
+
+def test_the_paper_s_presets_are_its_recipes():
+    mnist, cifar10 = (TrainingSettings(preset=name) for name in ("paper_mnist", "paper_cifar10"))
+    assert (mnist.optimizer, mnist.learning_rate, mnist.weight_decay) == ("adam", 0.001, 0)
+    assert (cifar10.optimizer, cifar10.learning_rate) == ("sgd", 0.01)
+    assert (cifar10.momentum, cifar10.weight_decay) == (0.9, 5e-4)
+    for settings in (mnist, cifar10):
+        assert (settings.schedule, settings.augmentation, settings.precision) == ("constant", "none", "float32")
+
+
+def test_an_unknown_preset_is_refused_with_the_nearest():
+    with pytest.raises(ValidationError, match="did you mean 'paper_mnist'"):
+        TrainingSettings(preset="paper_minst")
+
+
 def test_training_key_is_stable_and_ignores_threads():
     def key(architecture="mlp", dataset="digits", shape=(1, 8, 8), num_classes=10, **settings):
         return training_key(architecture, dataset, shape, num_classes, TrainingSettings(**settings))
 
-    assert key() == key(threads=3) == "28144614f2a16a3b"
+    assert key() == key(threads=3) == "bbe55296417ca4e4"
     others = {
         key("cnn_mp"),
         key(dataset="mnist"),
@@ -202,6 +225,9 @@ def test_training_key_is_stable_and_ignores_threads():
         key(seed=1),
         key(epochs=5),
         key(learning_rate=2e-3),
+        key(precision="bfloat16"),
+        key(augmentation="flip_crop"),
+        key(schedule="cosine"),
     }
-    assert len(others | {key()}) == 8
+    assert len(others | {key()}) == 11
     assert all(len(other) == 16 for other in others)

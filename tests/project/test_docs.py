@@ -11,7 +11,8 @@ from typer.main import get_command
 from sfi_ray import launch
 from sfi_ray.attacks import DIFFERENTIAL_EVOLUTION_PRESETS
 from sfi_ray.cli import app
-from sfi_ray.job import Job, load_job, parse_job
+from sfi_ray.job import ClassifierSpec, Job, load_job, parse_job
+from sfi_ray.models import ARCHITECTURES, TRAINING_PRESETS, TrainingSettings
 from sfi_ray.store.schema import FINDINGS
 
 ROOT = Path(__file__).parents[2]
@@ -91,13 +92,27 @@ def test_every_key_of_a_job_is_documented():
     text = (ROOT / "docs/jobs.md").read_text()
     for model in (
         Job,
+        ClassifierSpec,
         *get_args(Job.model_fields["attack"].annotation),
         *(Job.model_fields[name].annotation for name in ("verification", "compute", "cluster")),
     ):
         for key in model.model_fields:
             assert re.search(rf"`{key}`|^\s*{key}:|^## {key}$", text, flags=re.MULTILINE), key
+    for architecture in ARCHITECTURES:
+        assert f"`{architecture}`" in text, architecture
     for preset in DIFFERENTIAL_EVOLUTION_PRESETS:
         assert f"`{preset}`" in text
+
+
+def test_the_classifiers_in_the_documents_are_those_of_a_job():
+    for block in blocks(ROOT / "docs/training.md", "yaml"):
+        parse_job(f"name: x\ndataset: digits\nk: 1\n{block}")
+
+
+def test_every_setting_of_a_training_is_documented():
+    text = (ROOT / "docs/training.md").read_text()
+    for name in (*TrainingSettings.model_fields, *TRAINING_PRESETS):
+        assert re.search(rf"^\| `{name}` \|", text, flags=re.MULTILINE), name
 
 
 def test_every_column_is_documented():

@@ -20,7 +20,7 @@ LAYERS = [
     {"search"},
     {"models"},
     {"data"},
-    {"images", "types", "theory", "errors", "grid"},
+    {"images", "types", "theory", "errors", "grid", "presets"},
 ]
 # Units that lie below and are still none of its business.
 NEVER = {"report": {"models", "attacks", "search"}, "search": {"models", "data"}}

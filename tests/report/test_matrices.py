@@ -198,7 +198,7 @@ def test_matrices_agree_with_a_plain_loop(make_findings: Any) -> None:
 
 
 def test_pixels_are_not_read(make_findings: Any, tmp_path: Path) -> None:
-    pq.write_table(make_findings({}).drop_columns(["pixels", "height"]), tmp_path / "part.parquet")
+    pq.write_table(make_findings({}).drop_columns(["pixels", "trace"]), tmp_path / "part.parquet")
     assert len(confidence_matrices(pads.dataset(tmp_path))) == 1
 
 

@@ -5,13 +5,27 @@ import pickle
 import pytest
 import torch
 
-from sfi_ray.search import DifferentialEvolution, DifferentialEvolutionSettings, Entrants, SearchSpace
+from sfi_ray.search import (
+    DifferentialEvolution,
+    DifferentialEvolutionSettings,
+    Entrants,
+    NevergradSettings,
+    SearchSpace,
+)
+from sfi_ray.search.nevergrad import NevergradSearcher
+
+
+def nevergrad_searcher(optimizer):
+    settings = NevergradSettings(optimizer=optimizer, max_evaluations=36, num_workers=6)
+    return lambda space: NevergradSearcher(space, settings)
+
 
 SEARCHERS = {
     "de": lambda space: DifferentialEvolution(space, DifferentialEvolutionSettings(population_size=6, generations=5)),
     "de with crossover": lambda space: DifferentialEvolution(
         space, DifferentialEvolutionSettings(population_size=6, generations=5, crossover_rate=0.5)
     ),
+    **{f"nevergrad {name}": nevergrad_searcher(name) for name in ("TwoPointsDE", "OnePlusOne", "CMA", "VoronoiDE")},
 }
 SPACES = {
     "gray": SearchSpace(height=3, width=5, channels=1, k=2, num_classes=4),

@@ -67,6 +67,15 @@ JOBS = {
             {"name": "w", "weights": "/a folder/ü.safetensors", "mean": [0.1, 1 / 3, 1e-9], "std": [1, 2, 3.5e10]}
         ]
     },
+    "sources": {
+        "classifiers": [
+            {"torchvision": "resnet50", "weights": "DEFAULT"},
+            {"timm": "resnet50.a1_in1k"},
+            {"name": "f", "factory": "a.b:c", "mean": [0.5], "std": [0.5]},
+            {"name": "e", "export": "m.pt2"},
+        ]
+    },
+    "imagenet of another size": {"dataset": {"name": "imagenet", "shape": [3, 299, 299]}},
     "training": {"classifiers": {"name": "t", "architecture": "cnn_mp", "training": {"epochs": 3, "optimizer": "sgd"}}},
     "inline data set": {
         "dataset": {"name": "x", "shape": [3, 4, 5], "class_names": ["yes", "no", "=", "<<", "\x85 \x07"]}

@@ -12,7 +12,7 @@ Presets = Mapping[str, Mapping[str, Any]]
 
 
 def preset_field(presets: Presets) -> Any:
-    """Makes the field `preset` of a kind of attack, with its presets in the description and in the JSON schema."""
+    """Makes the field `preset` of some settings, with the presets in the description and in the JSON schema."""
     return Field(
         None,
         exclude=True,
@@ -25,7 +25,7 @@ def preset_field(presets: Presets) -> Any:
 class PresetSettings(BaseModel):
     """Settings that a `preset` can start from.
 
-    The settings that result are stored, not the preset's name. A kind with presets sets `PRESETS` and declares
+    The settings that result are stored, not the preset's name. Who has presets sets `PRESETS` and declares
     ``preset: str | None = preset_field(PRESETS)``.
     """
 

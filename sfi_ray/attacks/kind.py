@@ -1,0 +1,33 @@
+"""What every kind of attack can be asked before it runs."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pydantic import BaseModel
+
+from sfi_ray.models import Classifier
+
+
+class AttackKind(BaseModel):
+    """Settings of one kind of attack; a kind overrides what it has to check."""
+
+    #: Whether the kind needs more of a network than what it returns, so that each is checked before it is trained.
+    looks_inside: ClassVar[bool] = False
+
+    def check(self) -> None:
+        """Checks what reading the settings did not.
+
+        Raises:
+            InputError: They name what does not exist here.
+        """
+
+    def check_classifier(self, classifier: Classifier) -> None:
+        """Checks that a classifier, trained or not, has what the attack needs of it.
+
+        Args:
+            classifier: An attacked classifier.
+
+        Raises:
+            InputError: It lacks something; the message says what it has.
+        """

@@ -1,0 +1,336 @@
+"""Cells searched side by side: which join, how far each has come, which end, and what is kept of them.
+
+What every attack shares that searches many cells at once. Finished cells leave the batch and waiting ones take their
+place.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, Self
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+
+from sfi_ray.attacks.base import Tick, failed
+from sfi_ray.attacks.snapshot import Keeper, Snapshot, by_snapshot
+from sfi_ray.attacks.verify import Verdict, Verifier
+from sfi_ray.images import altered_pixels, decode, paint
+from sfi_ray.models import Classifier
+from sfi_ray.search import Entrants, Proposal, SearchSpace
+from sfi_ray.types import Cell, Finding, Pixel, StopReason, TracePoint
+
+# Micro-batches that one generation should fill, so that the last, partly filled one costs little.
+_MICRO_BATCHES_A_GENERATION = 64
+# Micro-batches that are painted in one go.
+_MICRO_BATCHES_A_CANVAS = 4
+# A trace keeps a point when the evaluations have grown by this factor since the point before.
+_TRACE_FACTOR = 2.0**0.25
+
+
+class StoppingSettings(BaseModel):
+    """When a search ends before its budget."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    stop_confidence: float | None = Field(
+        None, gt=0, le=1, description="Stop a cell at this confidence, in (0, 1]; null searches to the end."
+    )
+    stall_generations: int | None = Field(
+        None,
+        ge=1,
+        description="Stop a cell after so many generations without a better candidate; null never does.",
+    )
+
+
+@dataclass(slots=True)
+class Lane:
+    """What the attack remembers of a cell while it is searched."""
+
+    cell: Cell
+    best: float = -math.inf
+    improved_at: int = 0
+    refused: float = -math.inf
+    seconds: float = 0.0
+    trace: list[TracePoint] = field(default_factory=list)
+
+    generation: int = 0
+    evaluations: int = 0
+    backward_passes: int = 0
+    is_exhausted: bool = False
+
+    def follow(
+        self, best: float, generation: int, evaluations: int, backward_passes: int, *, is_exhausted: bool
+    ) -> None:
+        """Takes note of a generation, keeping the trace thin."""
+        self.generation, self.evaluations, self.is_exhausted = generation, evaluations, is_exhausted
+        self.backward_passes = backward_passes
+        if best > self.best:
+            self.best = best
+            self.improved_at = generation
+        if not self.trace or evaluations >= self.trace[-1].evaluations * _TRACE_FACTOR:
+            self._note()
+
+    def notes(self) -> dict[str, Any]:
+        """Returns what a snapshot has to hold besides the search's state."""
+        return {
+            "best": self.best,
+            "improved_at": self.improved_at,
+            "refused": self.refused,
+            "seconds": self.seconds,
+            "trace": [[point.evaluations, point.confidence] for point in self.trace],
+        }
+
+    @classmethod
+    def from_notes(cls, cell: Cell, notes: Mapping[str, Any]) -> Self:
+        """Restores a lane from a snapshot."""
+        trace = [TracePoint(evaluations, confidence) for evaluations, confidence in notes["trace"]]
+        return cls(cell, notes["best"], notes["improved_at"], notes["refused"], notes["seconds"], trace)
+
+    def _note(self) -> None:
+        if self.best > -math.inf:
+            self.trace.append(TracePoint(self.evaluations, math.exp(self.best)))
+
+    def finding(self, reason: StopReason, pixels: tuple[Pixel, ...], verdict: Verdict) -> Finding:
+        """Returns what was found, with the trace's last point at the end of the search."""
+        if reason is StopReason.FAILED or not verdict.is_valid:
+            return self.failed_finding("the classifier returned NaN instead of probabilities")
+        if not self.trace or self.trace[-1].evaluations < self.evaluations:
+            self._note()
+        return Finding(
+            cell=self.cell,
+            fooled=verdict.fooled,
+            confidence=verdict.confidence,
+            background_confidence=verdict.background_confidence,
+            predicted_class=verdict.predicted_class,
+            predicted_confidence=verdict.predicted_confidence,
+            pixels=pixels,
+            evaluations=self.evaluations,
+            backward_passes=self.backward_passes,
+            generations=self.generation,
+            stop_reason=reason,
+            trace=tuple(self.trace),
+            seconds=self.seconds,
+        )
+
+    def failed_finding(self, error: str) -> Finding:
+        """Returns that the cell could not be searched, or not to its end, and what was spent on it."""
+        return replace(
+            failed(self.cell, error),
+            evaluations=self.evaluations,
+            backward_passes=self.backward_passes,
+            generations=self.generation,
+            seconds=self.seconds,
+        )
+
+
+class LaneSearch(Protocol):
+    """A search over the lanes: what is read of it, and how cells join and leave it."""
+
+    space: SearchSpace
+    device: torch.device
+    best_log_prob: torch.Tensor
+    generation: torch.Tensor
+    evaluations: torch.Tensor
+    is_exhausted: torch.Tensor
+
+    @property
+    def backward_passes(self) -> torch.Tensor:
+        """``(N,)``: images that a gradient was taken of for each cell."""
+        ...
+
+    @property
+    def best(self) -> torch.Tensor:
+        """``(N, K, G)``: the best candidate of each cell."""
+        ...
+
+    @property
+    def failures(self) -> Mapping[int, str]:
+        """Why cells cannot be searched on, by their place, for those that cannot."""
+        ...
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Returns all that decides how the cells go on."""
+        ...
+
+    def admit(self, entrants: Entrants, state: Mapping[str, torch.Tensor] | None = None) -> None:
+        """Lets cells join."""
+        ...
+
+    def retire(self, keep: torch.Tensor) -> None:
+        """Lets cells leave."""
+        ...
+
+
+def by_k(cells: Sequence[Cell]) -> dict[int, list[Cell]]:
+    """Parts cells by their k, the first one's first."""
+    parts: dict[int, list[Cell]] = {}
+    for cell in cells:
+        parts.setdefault(cell.k, []).append(cell)
+    return parts
+
+
+def lanes_for(micro_batch: int, images_a_generation: int) -> int:
+    """Returns how many cells are searched at once, so that whole micro-batches are filled."""
+    return max(1, math.ceil(_MICRO_BATCHES_A_GENERATION * micro_batch / images_a_generation))
+
+
+def search_lanes(
+    search: LaneSearch,
+    advance: Callable[[torch.Tensor], Generator[Tick, None, None]],
+    cells: Sequence[Cell],
+    *,
+    num_lanes: int,
+    verifier: Verifier,
+    stopping: StoppingSettings,
+    keeper: Keeper | None,
+) -> Iterator[Tick | Finding]:
+    """Searches cells of one k side by side.
+
+    Args:
+        search: The search, without a cell.
+        advance: Takes all cells one generation further; it is given their backgrounds, ``(N, C)`` float32.
+        cells: Cells of one classifier and k.
+        num_lanes: Cells searched at once at most.
+        verifier: Judges what will be stored.
+        stopping: When a cell ends before its budget.
+        keeper: Keeps what has been reached; None where nobody does.
+    """
+    snapshots = keeper.recall(cells) if keeper else []
+    waiting = deque(cells)
+    lanes: list[Lane] = []
+    backgrounds = torch.zeros(0, search.space.channels, device=search.device)
+    while waiting or lanes:
+        started = time.perf_counter()
+        joining = [waiting.popleft() for _ in range(min(num_lanes - len(lanes), len(waiting)))]
+        for entering, snapshot in by_snapshot(joining, snapshots):
+            entrants = _entrants(entering, search.device)
+            search.admit(entrants, snapshot.tensors if snapshot else None)
+            backgrounds = torch.cat([backgrounds, entrants.backgrounds])
+            if snapshot:
+                lanes += map(Lane.from_notes, entering, snapshot.notes)
+            else:
+                lanes += map(Lane, entering)
+
+        yield from advance(backgrounds)
+
+        _follow(search, lanes)
+        share = (time.perf_counter() - started) / len(lanes)
+        for lane in lanes:
+            lane.seconds += share
+        findings = _conclude(search, verifier, stopping, lanes)
+        if findings:
+            yield from findings.values()
+            keep = torch.tensor([lane.cell.index not in findings for lane in lanes])
+            search.retire(keep)
+            backgrounds = backgrounds[keep.to(backgrounds.device)]
+            lanes = [lane for lane in lanes if lane.cell.index not in findings]
+        if keeper and lanes and keeper.is_due():
+            keeper.keep(_snapshot(search, lanes))
+
+
+def _conclude(
+    search: LaneSearch, verifier: Verifier, stopping: StoppingSettings, lanes: Sequence[Lane]
+) -> dict[int, Finding]:
+    """Verifies the cells that should end and returns the findings of those that do, by cell index.
+
+    A cell that was to stop at a confidence which its stored image does not reach goes on, until it has a better
+    candidate or no budget.
+    """
+    failures = search.failures
+    findings = {lanes[i].cell.index: lanes[i].failed_finding(error) for i, error in failures.items()}
+    reasons = [_reason(stopping, lane) for lane in lanes]
+    ending = [i for i, reason in enumerate(reasons) if reason and i not in failures]
+    if not ending:
+        return findings
+    best = search.best[torch.tensor(ending, device=search.device)].cpu()
+    cells = [lanes[i].cell for i in ending]
+    space = search.space
+    pixels = altered_pixels(best, [cell.background for cell in cells], space.height, space.width)
+    for i, altered, verdict in zip(ending, pixels, verifier(cells, pixels), strict=True):
+        lane, reason = lanes[i], reasons[i]
+        if reason is StopReason.FOOLED and not verdict.confidence >= _float32(stopping.stop_confidence):
+            lane.refused = lane.best
+            reason = _reason(stopping, lane)
+        if reason:
+            findings[lane.cell.index] = lane.finding(reason, altered, verdict)
+    return findings
+
+
+def _reason(stopping: StoppingSettings, lane: Lane) -> StopReason | None:
+    """Says why a cell should end now, if it should."""
+    if lane.best == -math.inf:
+        return StopReason.FAILED
+    goal = stopping.stop_confidence
+    if goal is not None and lane.best > lane.refused and _float32(math.exp(lane.best)) >= _float32(goal):
+        return StopReason.FOOLED
+    if lane.is_exhausted:
+        return StopReason.BUDGET
+    if stopping.stall_generations and lane.generation - lane.improved_at >= stopping.stall_generations:
+        return StopReason.STALLED
+    return None
+
+
+def _float32(value: float | None) -> float:
+    """Rounds a confidence to the precision that confidences are measured in."""
+    return float(np.float32(value))
+
+
+def _follow(search: LaneSearch, lanes: Sequence[Lane]) -> None:
+    """Takes note of a generation: the one point of it where the device is waited for."""
+    state = torch.stack(
+        [
+            search.best_log_prob.to(torch.float64),
+            search.generation.to(torch.float64),
+            search.evaluations,
+            search.backward_passes.to(torch.float64),
+            search.is_exhausted.to(torch.float64),
+        ]
+    ).tolist()
+    for lane, best, generation, evaluations, backward, is_exhausted in zip(lanes, *state, strict=True):
+        lane.follow(best, int(generation), round(evaluations), round(backward), is_exhausted=bool(is_exhausted))
+
+
+def _snapshot(search: LaneSearch, lanes: Sequence[Lane]) -> Snapshot:
+    return Snapshot(
+        cell_ids=tuple(lane.cell.cell_id for lane in lanes),
+        progress=tuple(lane.generation for lane in lanes),
+        notes=tuple(lane.notes() for lane in lanes),
+        tensors={name: tensor.cpu() for name, tensor in search.state().items()},
+    )
+
+
+def _entrants(cells: Sequence[Cell], device: torch.device) -> Entrants:
+    return Entrants(
+        seeds=torch.tensor([cell.seed for cell in cells], dtype=torch.int64, device=device),
+        target_classes=torch.tensor([cell.target_class for cell in cells], dtype=torch.int64, device=device),
+        backgrounds=torch.tensor([cell.background.value for cell in cells], dtype=torch.float32, device=device),
+    )
+
+
+def classify(
+    classifier: Classifier, proposal: Proposal, backgrounds: torch.Tensor
+) -> Generator[Tick, None, torch.Tensor]:
+    """Paints and classifies candidates a few micro-batches at a time, so that memory does not grow with them.
+
+    Returns:
+        Log-probabilities, ``(M, num_classes)``.
+    """
+    _, height, width = classifier.input_shape
+    spots, levels = decode(proposal.genes, height, width)
+    backgrounds = backgrounds[proposal.owners]
+    # One piece of memory all the way: fresh pages cost more than painting them.
+    step = max(1, min(_MICRO_BATCHES_A_CANVAS * classifier.micro_batch, len(spots)))
+    canvas = torch.empty(step, *classifier.input_shape, device=classifier.device)
+    parts = [canvas.new_zeros(0, classifier.num_classes)]
+    for start in range(0, len(spots), step):
+        part = slice(start, start + step)
+        images = paint(spots[part], levels[part], backgrounds[part], height, width, out=canvas)
+        parts.append(classifier.log_probs(images))
+        yield Tick(len(images))
+    return torch.cat(parts)

@@ -1,0 +1,73 @@
+"""Attacks by an optimiser of nevergrad. Importing this imports nevergrad, which takes seconds."""
+
+from __future__ import annotations
+
+import math
+import time
+
+import torch
+
+from sfi_ray.attacks.evolution import EvolutionAttack
+from sfi_ray.attacks.lanes import StoppingSettings
+from sfi_ray.search import Entrants, SearchSpace
+from sfi_ray.search.nevergrad import NevergradSearcher, num_workers
+from sfi_ray.search.nevergrad_settings import NevergradSettings
+
+# Memory of all optimisers of one process. More cells at once would not be faster: asking costs more than classifying.
+_OPTIMISERS_BYTES = 1 << 29
+# What nevergrad remembers of a candidate besides its numbers, as measured in benchmarks/.
+_CANDIDATE_BYTES = 6 << 10
+_MEASURE_SECONDS = 1.0
+
+
+class NevergradAttack(EvolutionAttack):
+    """Searches cells with an optimiser of nevergrad for each.
+
+    Args:
+        settings: Which one, and how much it may ask.
+        stopping: When a cell ends before its budget.
+    """
+
+    def __init__(self, settings: NevergradSettings, stopping: StoppingSettings) -> None:
+        workers = num_workers(settings)
+        super().__init__(
+            lambda space, device: NevergradSearcher(space, settings, device),
+            population_size=workers,
+            max_evaluations=settings.max_evaluations,
+            stopping=stopping,
+        )
+        # nevergrad keeps ten times as many candidates as it always does, and forgets the worst of them together.
+        self._settings = settings
+        self._num_remembered = min(settings.max_evaluations, 10 * max(100, 7 * workers))
+
+    def num_lanes(self, micro_batch: int) -> int:
+        """Cells searched at once: at most as many as their optimisers fit into a part of the memory."""
+        fitting = _OPTIMISERS_BYTES // (_CANDIDATE_BYTES * self._num_remembered)
+        return max(1, min(super().num_lanes(micro_batch), fitting))
+
+    def lane_bytes(self, input_shape: tuple[int, int, int], k: int) -> int:
+        """Returns about how much memory a cell takes; see `Attack.lane_bytes`."""
+        num_genes = k * (2 + input_shape[0])
+        # Of each candidate twice its numbers; a few square matrices of those optimisers that learn correlations.
+        candidates = self._num_remembered * (_CANDIDATE_BYTES + 16 * num_genes)
+        return candidates + 5 * 8 * num_genes**2 + 4 * self.max_evaluations
+
+    def proposal_rate(self, input_shape: tuple[int, int, int], k: int) -> float:
+        """Measures how many candidates a second a cell's optimiser proposes at first; see `EvolutionAttack`."""
+        channels, height, width = input_shape
+        searcher = NevergradSearcher(SearchSpace(height, width, channels, k, num_classes=1), self._settings)
+        searcher.admit(
+            Entrants(
+                seeds=torch.zeros(1, dtype=torch.int64),
+                target_classes=torch.zeros(1, dtype=torch.int64),
+                backgrounds=torch.zeros(1, channels),
+            )
+        )
+        started = time.perf_counter()
+        while not searcher.is_exhausted.all() and not searcher.failures:
+            genes = searcher.ask().genes
+            searcher.tell(genes.flatten(1).mean(dim=1, keepdim=True).neg())
+            if time.perf_counter() - started >= _MEASURE_SECONDS:
+                break
+        spent = time.perf_counter() - started
+        return math.inf if searcher.failures else float(searcher.evaluations.sum()) / spent

@@ -1,0 +1,31 @@
+"""How a command ends: its exit codes, and one line on what the user can mend."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import typer
+
+from sfi_ray.errors import USER_FACING_ERRORS
+
+EXIT_BAD_INPUT = 2
+EXIT_FAILED_CELLS = 3
+EXIT_INTERRUPTED = 130
+
+
+@contextlib.contextmanager
+def explaining(interrupted: str = "stopped at once; what is on disk is kept") -> Iterator[None]:
+    """Prints what the user can mend as one line and ends with exit code 2; with 130 after Ctrl-C.
+
+    Args:
+        interrupted: What to print after Ctrl-C.
+    """
+    try:
+        yield
+    except USER_FACING_ERRORS as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(EXIT_BAD_INPUT) from error
+    except KeyboardInterrupt as error:
+        typer.echo(interrupted, err=True)
+        raise typer.Exit(EXIT_INTERRUPTED) from error

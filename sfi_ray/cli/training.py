@@ -1,0 +1,151 @@
+"""The command `sfi-ray train`: from options and a job to the settings of one training."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sfi_ray.cli.exits import explaining
+
+if TYPE_CHECKING:
+    from sfi_ray.models import TrainingSettings
+
+
+def _option(text: str, metavar: str | None = None) -> Any:
+    return typer.Option(help=text, show_default=False, metavar=metavar)
+
+
+def train(
+    network: Annotated[
+        str,
+        typer.Argument(
+            help="Network of the zoo: mlp, cnn_mp, cnn_none, capsnet, vgg16, nin or resnet50; with --job, name of "
+            "one of its classifiers.",
+            show_default=False,
+        ),
+    ],
+    dataset: Annotated[
+        str | None,
+        typer.Argument(help="Name of the data set, such as digits or mnist; not with --job.", show_default=False),
+    ] = None,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for weights.safetensors and card.json.", show_default=False)
+    ] = ...,  # type: ignore[assignment]
+    job: Annotated[Path | None, _option("Job file that gives the data set and the settings. By default none.")] = None,
+    path: Annotated[
+        str | None, _option("Folder of the data set's parquet files. By default it is looked for by name.")
+    ] = None,
+    preset: Annotated[
+        str | None,
+        _option(
+            "Settings to start from: paper_mnist, paper_cifar10 or fast_cifar10; other options change them. "
+            "By default none."
+        ),
+    ] = None,
+    optimizer: Annotated[str | None, _option("Optimizer: adam or sgd. By default adam.", "adam|sgd")] = None,
+    learning_rate: Annotated[
+        float | None, _option("Learning rate, the highest one of a schedule. By default 0.001.")
+    ] = None,
+    momentum: Annotated[float | None, _option("Momentum of sgd, in [0, 1). By default 0.9.")] = None,
+    weight_decay: Annotated[float | None, _option("L2 penalty on the weights. By default 0.")] = None,
+    schedule: Annotated[
+        str | None,
+        _option("Learning rate over time. By default constant.", "constant|cosine|one_cycle"),
+    ] = None,
+    augmentation: Annotated[
+        str | None,
+        _option(
+            "What is done to training images: nothing, or random flips and shifts, which suit photographs and "
+            "not digits. By default none.",
+            "none|flip_crop",
+        ),
+    ] = None,
+    precision: Annotated[
+        str | None,
+        _option(
+            "Number format of the layers' arithmetic; auto is bfloat16 where the hardware has it. By default float32.",
+            "auto|float32|bfloat16",
+        ),
+    ] = None,
+    epochs: Annotated[
+        int | None, _option("Passes over the training images. By default enough for the data set.")
+    ] = None,
+    batch_size: Annotated[int | None, _option("Images of one optimizer step. By default 128.")] = None,
+    seed: Annotated[
+        int | None, _option("Seed of weights, order of images, augmentation, and dropout. By default 0.")
+    ] = None,
+    threads: Annotated[int | None, _option("CPU threads. By default one for each core.")] = None,
+) -> None:
+    """Train a classifier and store its weights with a card: data set, accuracy, settings and fingerprint.
+
+    With --job, the options given here go before what the job says. A network that was trained before, from the same
+    settings and data, is taken from the cache. A training that was stopped or killed goes on from its checkpoint, in
+    the cache too, when the same command is run again; the weights are the same as without the interruption.
+    """
+    from sfi_ray.cluster.console import ConsoleReporter
+    from sfi_ray.cluster.training_cache import train_and_save
+    from sfi_ray.data import DatasetSpec
+    from sfi_ray.job import load_job
+
+    if (job is None) == (dataset is None) or (job and path):
+        raise typer.BadParameter("give a data set (with or without --path), or --job, and not both")
+    given = {
+        "preset": preset,
+        "optimizer": optimizer,
+        "learning_rate": learning_rate,
+        "momentum": momentum,
+        "weight_decay": weight_decay,
+        "schedule": schedule,
+        "augmentation": augmentation,
+        "precision": precision,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "seed": seed,
+        "threads": threads,
+    }
+    stopped = "stopped; the last checkpoint is kept: run the same command again to go on"
+    with explaining(stopped):
+        said: dict[str, object] = {}
+        architecture = network
+        if job:
+            loaded = load_job(job)
+            by_name = {spec.name: spec for spec in loaded.classifiers}
+            if network not in by_name:
+                raise typer.BadParameter(f"the job has no classifier '{network}', only {', '.join(by_name)}")
+            spec, said = loaded.dataset, by_name[network].training.model_dump()
+            architecture = by_name[network].network
+        else:
+            spec = DatasetSpec(name=str(dataset), path=path)
+        settings = _settings(said, {key: value for key, value in given.items() if value is not None})
+        with contextlib.closing(ConsoleReporter()) as reporter:
+            card = train_and_save(architecture, spec, settings, output, reporter)
+    typer.echo(f"{architecture} on {card.dataset}: held-out accuracy {card.test_accuracy:.1%}")
+    typer.echo(f"weights: {output / 'weights.safetensors'}")
+    typer.echo(f"card:    {output / 'card.json'}")
+
+
+def _settings(said: Mapping[str, object], given: Mapping[str, object]) -> TrainingSettings:
+    """Puts options over a preset over what a job says.
+
+    Raises:
+        typer.BadParameter: An option is wrong; it is named.
+    """
+    from pydantic import ValidationError
+
+    from sfi_ray.models import TRAINING_PRESETS, TrainingSettings
+
+    start = TRAINING_PRESETS.get(str(given.get("preset")), {})
+    try:
+        return TrainingSettings.model_validate({**said, **start, **given})
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0])
+        message = first["msg"].removeprefix("Value error, ")
+        raise typer.BadParameter(
+            message if name == "preset" else f"{message}, got {given[name]!r}",
+            param_hint=f"--{name.replace('_', '-')}",
+        ) from error

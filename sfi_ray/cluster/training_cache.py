@@ -1,0 +1,239 @@
+"""Networks that are trained once, kept in the user's cache (``SFI_RAY_CACHE``) under a key of all that decides them.
+
+While it is being trained, a network's folder there holds its checkpoint, so that a training goes on where it ended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Protocol
+
+import platformdirs
+import torch
+
+from sfi_ray.cluster.reporter import Reporter
+from sfi_ray.cluster.signals import calling_on_signals
+from sfi_ray.data import DatasetSpec, dataset_fingerprint, dataset_info, load_dataset
+from sfi_ray.errors import StorageError
+from sfi_ray.models import (
+    Checkpoint,
+    EpochRecord,
+    ModelCard,
+    TrainedModel,
+    TrainingEvent,
+    TrainingNote,
+    TrainingProgress,
+    TrainingSettings,
+    build,
+    load_into,
+    read_card,
+    read_state_dict,
+    save_weights,
+    train_classifier,
+    training_key,
+    training_precision,
+)
+
+OnEvent = Callable[[TrainingEvent], None]
+
+_SECONDS_BETWEEN_TRIES = 0.5
+
+
+class Trainer(Protocol):
+    """Trains a network of the zoo somewhere."""
+
+    def __call__(
+        self,
+        architecture: str,
+        dataset: DatasetSpec,
+        settings: TrainingSettings,
+        device: str,
+        on_event: OnEvent,
+        place: str,
+    ) -> TrainedModel:
+        """Trains, calling back with progress and after every epoch.
+
+        The checkpoint lies in the folder `place` of the cache where it is trained; one that is there is gone on with.
+        """
+        ...
+
+
+def train_here(
+    architecture: str,
+    dataset: DatasetSpec,
+    settings: TrainingSettings,
+    device: str,
+    on_event: OnEvent,
+    place: str,
+    cache: Path | None = None,
+) -> TrainedModel:
+    """Trains in this process, on all its cores unless the settings say otherwise; see `Trainer`.
+
+    Args:
+        architecture: Network of the zoo.
+        dataset: What to train on.
+        settings: How to train.
+        device: Kind of device.
+        on_event: Hears of everything.
+        place: Folder of the checkpoint in the cache.
+        cache: The cache; `cache_folder` if None.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C or SIGTERM came; the checkpoint is written.
+    """
+    settings = settings.model_copy(update={"threads": settings.threads or os.cpu_count() or 1})
+    stop = threading.Event()
+
+    def ask_to_stop() -> None:
+        on_event(TrainingNote("stopping: the checkpoint is being written; press Ctrl-C again to stop at once"))
+        stop.set()
+
+    with calling_on_signals(ask_to_stop):
+        return train_classifier(
+            architecture,
+            load_dataset(dataset),
+            settings,
+            device,
+            on_event,
+            checkpoint=checkpoint_in(place, cache),
+            is_stopping=stop.is_set,
+        )
+
+
+def checkpoint_in(place: str, cache: Path | None = None) -> Checkpoint:
+    """Returns the checkpoint in a folder of this machine's cache, whether there is one or not."""
+    return Checkpoint((cache or cache_folder()) / place, key=place)
+
+
+def train_once(
+    architecture: str,
+    dataset: DatasetSpec,
+    settings: TrainingSettings,
+    *,
+    name: str,
+    device: str,
+    trainer: Trainer,
+    reporter: Reporter,
+) -> tuple[ModelCard, Path]:
+    """Trains a network, unless the cache has it from the same settings and data.
+
+    Whoever wants a network that is being trained by another process of this machine waits for it.
+
+    Args:
+        architecture: Network of the zoo.
+        dataset: What to train on.
+        settings: How to train.
+        name: What the reporter calls it.
+        device: Kind of device.
+        trainer: Trains it where it is not in the cache.
+        reporter: Hears of every epoch.
+
+    Returns:
+        The card, and the folder of the cache that holds weights and card.
+
+    Raises:
+        InputError: The network or the data set does not exist, or the data set has no images.
+        StorageError: The cache cannot be written.
+        KeyboardInterrupt: Ctrl-C came; the next training of this network goes on.
+    """
+    info = dataset_info(dataset)
+    content = f"{info.name} {dataset_fingerprint(dataset)}"
+    # Settled here, for the place where it is trained may have another processor.
+    settings = settings.model_copy(update={"precision": training_precision(settings.precision, device)})
+    key = training_key(architecture, content, info.shape, info.num_classes, settings)
+    place = "models/" + f"{info.name}-{architecture}-{key}".replace("/", "_")
+    folder = cache_folder() / place
+
+    def tell(event: TrainingEvent) -> None:
+        match event:
+            case EpochRecord():
+                reporter.trained(name, event.epoch, event.epochs, event.test_accuracy)
+            case TrainingProgress():
+                reporter.training(name, event)
+            case TrainingNote():
+                reporter.say(f"{name}: {event.text}")
+
+    if not (folder / "card.json").exists():
+        with _held(folder, lambda: reporter.say(f"{name}: another process is training it; waiting for it")):
+            if not (folder / "card.json").exists():
+                trained = trainer(architecture, dataset, settings, device, tell, place)
+                save_weights(trained.module, folder, trained.card)
+                checkpoint_in(place).remove()
+                return trained.card, folder
+    card = read_card(folder)
+    reporter.say(f"{name}: trained before, held-out accuracy {card.test_accuracy:.1%}")
+    return card, folder
+
+
+def train_and_save(
+    architecture: str, dataset: DatasetSpec, settings: TrainingSettings, folder: Path, reporter: Reporter
+) -> ModelCard:
+    """Trains in this process, unless the cache has the network, and stores weights and card.
+
+    Args:
+        architecture: Network of the zoo.
+        dataset: What to train on.
+        settings: How to train.
+        folder: Where ``weights.safetensors`` and ``card.json`` go.
+        reporter: Hears of every epoch.
+
+    Raises:
+        InputError: The network or the data set does not exist.
+        StorageError: The folder cannot be written.
+        KeyboardInterrupt: Ctrl-C came; the next training of this network goes on.
+    """
+    info = dataset_info(dataset)
+    module = build(architecture, input_shape=info.shape, num_classes=info.num_classes)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    card, cached = train_once(
+        architecture, dataset, settings, name=architecture, device=device, trainer=train_here, reporter=reporter
+    )
+    load_into(module, read_state_dict(cached / "weights.safetensors"), str(cached))
+    save_weights(module, folder, card)
+    return card
+
+
+def cache_folder() -> Path:
+    """Returns where trained networks are kept between jobs: ``SFI_RAY_CACHE``, or the user's cache folder."""
+    chosen = os.environ.get("SFI_RAY_CACHE")
+    return Path(chosen).expanduser() if chosen else Path(platformdirs.user_cache_dir("sfi_ray"))
+
+
+@contextlib.contextmanager
+def _held(folder: Path, on_waiting: Callable[[], None]) -> Iterator[None]:
+    """Holds a network's folder for one process of this machine, waiting for whoever holds it.
+
+    The lock goes with the process, however it ends. Where the file system knows no locks, nothing is held: files are
+    replaced as a whole, so that two trainings of one network cost time and nothing else.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = (folder / ".lock").open("a+b")
+    except OSError as error:
+        raise StorageError(
+            f"{folder}: the cache of trained networks cannot be written: {error.strerror or error}; "
+            "set SFI_RAY_CACHE to another folder"
+        ) from error
+    with handle:
+        if os.name == "posix":
+            import fcntl  # absent on Windows
+
+            has_told = False
+            while True:
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    if not has_told:
+                        has_told = True
+                        on_waiting()
+                    time.sleep(_SECONDS_BETWEEN_TRIES)
+                    continue
+                except OSError:
+                    pass  # a network share may know no locks
+                break
+        yield

@@ -1,0 +1,43 @@
+"""The learning rate over a training, as a function of the step alone: nothing to store, nothing to go on with."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+Schedule = Literal["constant", "cosine", "one_cycle"]
+
+ONE_CYCLE_START = 1 / 25
+ONE_CYCLE_END = ONE_CYCLE_START / 1e4
+ONE_CYCLE_RISE = 0.3
+
+
+def learning_rate_factor(schedule: Schedule, step: int, num_steps: int) -> float:
+    """Computes what the learning rate is multiplied with.
+
+    ``one_cycle`` has the numbers of torch's ``OneCycleLR``, which are those of Smith and Topin (2017) as fastai
+    has them; the momentum stays.
+
+    Args:
+        schedule: Its name.
+        step: Steps of the optimizer made before, in [0, `num_steps`).
+        num_steps: Steps of the whole training, at least 1.
+
+    Returns:
+        In (0, 1].
+    """
+    match schedule:
+        case "constant":
+            return 1.0
+        case "cosine":
+            return _between(1.0, 0.0, step / num_steps)
+        case "one_cycle":
+            peak = max(0.0, ONE_CYCLE_RISE * num_steps - 1)
+            if step < peak:
+                return _between(ONE_CYCLE_START, 1.0, step / peak)
+            return _between(1.0, ONE_CYCLE_END, (step - peak) / max(1.0, num_steps - 1 - peak))
+
+
+def _between(start: float, end: float, share: float) -> float:
+    """Goes from `start` to `end` along half a wave of the cosine."""
+    return end + (start - end) * (1 + math.cos(math.pi * share)) / 2

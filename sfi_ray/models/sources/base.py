@@ -1,0 +1,133 @@
+"""What every kind of source can do, so that who needs a network need not ask which kind it is."""
+
+from __future__ import annotations
+
+import contextlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+
+from sfi_ray.models.weights import load_into, read_state_dict
+
+Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
+"""Mean and standard deviation of each channel, of values in [0, 1]."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source(ABC):
+    """Where the network of a classifier comes from, as a job says it.
+
+    Attributes:
+        what: Name, import path or file, as its kind takes it.
+        weights: File of weights, or what else its kind takes; None where the job says nothing.
+        mean: Mean of each channel, where the job says it.
+        std: Standard deviation of each channel, where the job says it.
+        content: Bytes of the file that the network is built from, if they are known already.
+    """
+
+    what: str
+    weights: str | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    content: bytes | None = None
+
+    kind: ClassVar[str]
+    """The key of a job that names it."""
+    weights_fault: ClassVar[str | None] = None
+    """Why a job must not give `weights`, if it must not."""
+    weights_mend: ClassVar[str | None] = None
+    """What to give as `weights`, if a job must give it."""
+    is_trainable: ClassVar[bool] = False
+    """Whether a job can train it."""
+    is_known_by_name: ClassVar[bool] = False
+    """Whether `what` gives the same layers in any process; its weights then travel without code."""
+    suffix: ClassVar[str | None] = None
+    """Ending of the file that the network is built from, if there is one."""
+
+    def describe(self) -> str:
+        """Says in a few words what it is, for the run's record."""
+        return f"{self.kind}: {self.what}" + (f", {self.weights}" if self.weights else "")
+
+    @abstractmethod
+    def build_module(self, input_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
+        """Builds the network with whatever weights it starts from, downloading nothing.
+
+        Args:
+            input_shape: ``(C, H, W)`` of one image.
+            num_classes: Number of logits.
+
+        Raises:
+            InputError: If there is no such network, or it does not take such images.
+        """
+
+    def build_empty(self, input_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
+        """Builds the network without weights (torch's meta device): no memory, no draw from any generator."""
+        with torch.device("meta"):
+            return self.build_module(input_shape, num_classes)
+
+    def check(self, input_shape: tuple[int, int, int], num_classes: int) -> None:
+        """Finds out whether there is such a network and whether it takes such images.
+
+        Raises:
+            InputError: As `build_module`.
+        """
+        build = self.build_empty if self.is_known_by_name else self.build_module
+        build(input_shape, num_classes)
+
+    @property
+    def needs_training(self) -> bool:
+        """Whether nothing gives it trained weights."""
+        return False
+
+    def state(self) -> Mapping[str, Tensor] | None:
+        """Reads the weights, downloading them where `weights` says so; None where the built network has its own.
+
+        Raises:
+            InputError: If they cannot be read.
+        """
+        return read_state_dict(Path(self.weights).expanduser()) if self.weights else None
+
+    def default_normalisation(self) -> Normalisation | None:
+        """Returns what its images are normalised with where the job does not say it; None for not at all."""
+        return None
+
+    def load(self, input_shape: tuple[int, int, int], num_classes: int) -> tuple[nn.Module, Normalisation | None]:
+        """Builds the network with its trained weights.
+
+        Returns:
+            The network, and what its images are normalised with; None for not at all.
+
+        Raises:
+            InputError: As `build_module` and `state`, or if the weights do not fit.
+        """
+        module = self.build_module(input_shape, num_classes)
+        self.load_state(module)
+        return module, self.given_normalisation or self.default_normalisation()
+
+    def load_state(self, module: nn.Module) -> None:
+        """Loads the trained weights into what `build_module` built."""
+        state = self.state()
+        if state is not None:
+            load_into(module, state, self.weights or self.describe())
+
+    @property
+    def given_normalisation(self) -> Normalisation | None:
+        """What the job says that images are normalised with."""
+        return None if self.mean is None or self.std is None else (self.mean, self.std)
+
+    def read_content(self) -> bytes | None:
+        """Reads the file that the network is built from; None where there is none."""
+        return None
+
+    def with_content(self, content: bytes) -> Self:
+        """Returns the source with the file it is built from in hand."""
+        return replace(self, content=content)
+
+    def pickling(self) -> contextlib.AbstractContextManager[None]:
+        """Returns a context in which the network can be pickled for another process."""
+        return contextlib.nullcontext()

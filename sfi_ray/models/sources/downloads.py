@@ -1,0 +1,21 @@
+"""Downloads of weights that end in time, and say what to give instead when they fail."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+DOWNLOAD_SECONDS = 20.0
+"""How long a server may be silent before a download counts as failed."""
+
+
+@contextmanager
+def impatient_sockets(seconds: float = DOWNLOAD_SECONDS) -> Iterator[None]:
+    """Lets new connections of this process wait for an answer no longer than `seconds`."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)

@@ -1,0 +1,246 @@
+"""A network that runs an exported graph, operator by operator.
+
+Shapes: B images, C channels, H height, W width.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import operator
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sfi_ray.errors import InputError
+from sfi_ray.models.sources.export_archive import DTYPES, ExportedGraph
+
+_ATEN = "torch.ops.aten."
+# Sizes are computed with these. Checks of sizes (they have text to say) are left out: every operator checks its own.
+_ON_NUMBERS: Mapping[str, Callable[..., Any]] = {
+    **{f"_operator.{name}": getattr(operator, name) for name in ("add", "sub", "mul", "floordiv", "mod", "neg", "pow")},
+    **{f"_operator.{name}": getattr(operator, name) for name in ("eq", "ne", "lt", "le", "gt", "ge", "truediv")},
+    **{f"_operator.{name}": getattr(operator, name) for name in ("and_", "or_", "not_")},
+    "torch.sym_max": max,
+    "torch.sym_min": min,
+    "torch.sym_sum": sum,
+    "torch.sym_not": operator.not_,
+    "torch.sym_float": float,
+    "torch.sym_int": int,
+}
+_CHECKS = ("_assert_scalar", "_assert_tensor_metadata", "sym_constrain_range", "sym_constrain_range_for_size")
+# Operators that take text can name files; of these it is known that their text is only a mode.
+_TEXT_IS_A_MODE = ("gelu", "gelu_", "div", "div_", "pad", "einsum", "meshgrid")
+_MEMORY_FORMATS = {
+    1: torch.contiguous_format,
+    2: torch.channels_last,
+    3: torch.channels_last_3d,
+    4: torch.preserve_format,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Value:
+    """Stands in arguments for what an earlier operator returned."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Device:
+    """Stands in arguments for the device that the images are on."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    operator: Callable[..., Any]
+    args: list[Any]
+    kwargs: dict[str, Any]
+    outputs: list[str | None]
+    is_list: bool
+    unneeded: tuple[str, ...]
+
+
+class ExportedNetwork(nn.Module):
+    """Runs an `ExportedGraph`: normalised images ``(B, C, H, W)`` to logits.
+
+    Its operators are torch's own on tensors and numbers, so gradients flow to its input as through any network. Where
+    the graph was exported for one batch size, smaller batches are padded with zeros.
+
+    Args:
+        graph: What to run.
+        source: What messages call it.
+
+    Attributes:
+        fixed_batch_size: The one number of images that the graph takes at once; None if it takes any.
+
+    Raises:
+        InputError: If it has an operator that could do more than compute, or that is random or learns.
+    """
+
+    def __init__(self, graph: ExportedGraph, source: str) -> None:
+        super().__init__()
+        self._source = source
+        self._nodes = graph.nodes
+        self._image_name = graph.image_name
+        self._output_name = graph.output_name
+        self.fixed_batch_size = graph.image_shape[0]
+        self._names = {f"t{number}": name for number, name in enumerate(graph.tensors)}
+        for own_name, name in self._names.items():
+            tensor = graph.tensors[name]
+            if tensor.is_floating_point():
+                self.register_parameter(own_name, nn.Parameter(tensor, requires_grad=False))
+            else:
+                self.register_buffer(own_name, tensor)
+        self._steps = self._compile()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key != "_steps"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self._steps = self._compile()
+
+    def extra_repr(self) -> str:
+        """Names the graph, so that two of them are told apart."""
+        # Where it was traced is of no matter.
+        plain = [{**node, "metadata": None} for node in self._nodes]
+        return hashlib.sha256(json.dumps([plain, self._names], sort_keys=True).encode()).hexdigest()[:32]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Runs the graph."""
+        count = len(images)
+        if self.fixed_batch_size is not None and count != self.fixed_batch_size:
+            if count > self.fixed_batch_size:
+                raise InputError(
+                    f"{self._source}: was exported for {self.fixed_batch_size} images at once, not for {count}; "
+                    f"export it with a dynamic batch dimension, or set compute.micro_batch to {self.fixed_batch_size}"
+                )
+            padding = images.new_zeros((self.fixed_batch_size - count, *images.shape[1:]))
+            images = torch.cat((images, padding))
+        known: dict[str, Any] = {name: getattr(self, own_name) for own_name, name in self._names.items()}
+        known[self._image_name] = images
+        for step in self._steps:
+            kwargs = {name: _filled(value, known, images.device) for name, value in step.kwargs.items()}
+            result = step.operator(*_filled(step.args, known, images.device), **kwargs)
+            results = result if step.is_list or len(step.outputs) > 1 else (result,)
+            known.update((name, value) for name, value in zip(step.outputs, results, strict=False) if name)
+            for name in step.unneeded:
+                known.pop(name, None)
+        logits: Tensor = known[self._output_name]
+        return logits[:count]
+
+    def _compile(self) -> list[_Step]:
+        try:
+            nodes = [node for node in self._nodes if not _is_check(node)]
+            last_use: dict[str, int] = {}
+            for number, node in enumerate(nodes):
+                last_use.update(dict.fromkeys(_names_in([given["arg"] for given in node["inputs"]]), number))
+            last_use.pop(self._output_name, None)
+            unneeded: list[list[str]] = [[] for _ in nodes]
+            for name, number in last_use.items():
+                unneeded[number].append(name)
+            return [self._step(node, tuple(names)) for node, names in zip(nodes, unneeded, strict=True)]
+        except InputError:
+            raise
+        except (LookupError, ValueError, TypeError, AttributeError) as error:
+            raise InputError(
+                f"{self._source}: its graph cannot be read ({type(error).__name__}: {error}); export the network again"
+            ) from error
+
+    def _step(self, node: dict[str, Any], unneeded: tuple[str, ...]) -> _Step:
+        target, inputs = node["target"], node["inputs"]
+        outputs = node["outputs"]
+        is_list = len(outputs) == 1 and "as_tensors" in outputs[0]
+        names = [_output_name(output) for output in (outputs[0]["as_tensors"] if is_list else outputs)]
+        values = {given["name"]: _argument(given["arg"]) for given in inputs}
+        if target in _ON_NUMBERS:
+            return _Step(_ON_NUMBERS[target], [_argument(i["arg"]) for i in inputs], {}, names, is_list, unneeded)
+        return _Step(self._operator(target, values), [], values, names, is_list, unneeded)
+
+    def _operator(self, target: str, values: Mapping[str, Any]) -> Callable[..., Any]:
+        """Returns the operator that a node names, if it can only compute."""
+        packet_name, _, overload = target.removeprefix(_ATEN).partition(".")
+        if not target.startswith(_ATEN) or not packet_name.isidentifier() or not overload.isidentifier():
+            raise InputError(
+                f"{self._source}: calls {target[:100]!r}; only torch's own operators on tensors (aten) are run"
+            )
+        found: Any = getattr(getattr(torch.ops.aten, packet_name), overload)
+        takes_text = any("str" in str(argument.type) for argument in found._schema.arguments)  # noqa: SLF001
+        if takes_text and packet_name not in _TEXT_IS_A_MODE:
+            raise InputError(
+                f"{self._source}: calls {packet_name}, which takes text and could reach files; it is not run"
+            )
+        if values.get("training") is True or values.get("train") is True:
+            raise InputError(f"{self._source}: was exported in training mode; call module.eval() before torch.export")
+        # Dropout is none where it does not train, and attention has it as an option.
+        is_idle = "dropout" in packet_name or ("attention" in packet_name and not values.get("dropout_p"))
+        if torch.Tag.nondeterministic_seeded in found.tags and not is_idle:
+            raise InputError(f"{self._source}: calls {packet_name}, which is random; a classifier is not")
+        return found  # type: ignore[no-any-return]
+
+
+def _is_check(node: dict[str, Any]) -> bool:
+    return str(node["target"]).removeprefix(_ATEN).partition(".")[0] in _CHECKS
+
+
+def _filled(value: Any, known: Mapping[str, Any], device: torch.device) -> Any:
+    """Puts values in the place of what stands for them."""
+    if isinstance(value, _Value):
+        return known[value.name]
+    if isinstance(value, _Device):
+        return device
+    if isinstance(value, list):
+        return [_filled(item, known, device) for item in value]
+    return value
+
+
+def _output_name(output: dict[str, Any]) -> str | None:
+    """Returns the name of one output; None for one that is not there."""
+    ((_, what),) = output.items() if "name" not in output else ((None, output),)
+    name = what.get("name", what.get("as_name")) if isinstance(what, dict) else None
+    return None if name is None else str(name)
+
+
+def _names_in(arguments: Any) -> set[str]:
+    """Returns the names of all values that arguments speak of."""
+    if isinstance(arguments, list):
+        return set().union(*map(_names_in, arguments))
+    if isinstance(arguments, dict):
+        own = {arguments[key] for key in ("name", "as_name") if isinstance(arguments.get(key), str)}
+        return own | _names_in(list(arguments.values()))
+    return set()
+
+
+def _argument(argument: dict[str, Any]) -> Any:
+    """Turns one argument of the file into a value, or into what stands for one."""
+    ((kind, what),) = argument.items()
+    match kind:
+        case "as_none":
+            return None
+        case "as_int" | "as_ints" | "as_float" | "as_floats" | "as_bool" | "as_bools" | "as_string" | "as_int_lists":
+            return what
+        case "as_tensor":
+            return _Value(what["name"])
+        case "as_tensors":
+            return [_Value(item["name"]) for item in what]
+        case "as_optional_tensor":
+            return _argument(what)
+        case "as_optional_tensors" | "as_sym_ints" | "as_sym_bools" | "as_sym_floats":
+            return [_argument(item) for item in what]
+        case "as_sym_int" | "as_sym_bool" | "as_sym_float":
+            return _argument(what)
+        case "as_name":
+            return _Value(what)
+        case "as_scalar_type":
+            return DTYPES[what]
+        case "as_memory_format":
+            return _MEMORY_FORMATS[what]
+        case "as_layout":
+            return torch.strided
+        case "as_device":
+            return _Device()
+    raise ValueError(f"an argument of the kind {kind}")

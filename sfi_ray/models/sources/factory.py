@@ -1,0 +1,123 @@
+"""A network that a function of the user's own code builds."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import inspect
+import sys
+import sysconfig
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import cloudpickle  # type: ignore[import-untyped]
+from torch import nn
+
+from sfi_ray.errors import InputError
+from sfi_ray.models.classifier import Classifier
+from sfi_ray.models.sources.base import Normalisation, Source
+
+
+@dataclass(frozen=True, kw_only=True)
+class FactorySource(Source):
+    """``package.module:callable``, which returns a module of logits or a `Classifier`.
+
+    The module is looked for on ``sys.path`` and in the current folder. It is imported in the process that launches,
+    never where a search runs: code that is not installed travels with the network. The callable is given
+    ``num_classes`` and ``input_shape`` where it has arguments of these names.
+    """
+
+    kind = "factory"
+
+    def build_module(self, input_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
+        """Calls the factory."""
+        made = self._call(input_shape, num_classes)
+        return made.module if isinstance(made, Classifier) else made
+
+    def load(self, input_shape: tuple[int, int, int], num_classes: int) -> tuple[nn.Module, Normalisation | None]:
+        """Calls the factory; a `Classifier` brings its own normalisation, unless the job says it."""
+        made = self._call(input_shape, num_classes)
+        module, own = (made.module, (made.mean, made.std)) if isinstance(made, Classifier) else (made, None)
+        self.load_state(module)
+        return module, self.given_normalisation or own
+
+    @contextlib.contextmanager
+    def pickling(self) -> Iterator[None]:
+        """Lets classes of code that is not installed be pickled by value."""
+        module = self._module()
+        root = sys.modules[module.__name__.partition(".")[0]]
+        if _is_installed(module) or root.__name__ in cloudpickle.list_registry_pickle_by_value():
+            yield
+            return
+        cloudpickle.register_pickle_by_value(root)
+        try:
+            yield
+        finally:
+            cloudpickle.unregister_pickle_by_value(root)
+
+    def _call(self, input_shape: tuple[int, int, int], num_classes: int) -> nn.Module | Classifier:
+        factory = self._factory()
+        try:
+            accepted = inspect.signature(factory).parameters
+        except ValueError:  # written in C
+            accepted = {}  # type: ignore[assignment]
+        known = {"input_shape": input_shape, "num_classes": num_classes}
+        made = factory(**{name: value for name, value in known.items() if name in accepted})
+        if not isinstance(made, nn.Module | Classifier):
+            raise InputError(
+                f"'{self.what}' returned {type(made).__name__}; a factory returns a torch.nn.Module that gives logits, "
+                "or an sfi_ray.Classifier"
+            )
+        if isinstance(made, Classifier) and (made.input_shape, made.num_classes) != (tuple(input_shape), num_classes):
+            raise InputError(
+                f"the classifier that '{self.what}' returns takes images of shape {made.input_shape} and has "
+                f"{made.num_classes} classes; the data set has {tuple(input_shape)} and {num_classes}"
+            )
+        return made
+
+    def _factory(self) -> Callable[..., Any]:
+        module = self._module()
+        target: Any = module
+        name = self.what.partition(":")[2]
+        for part in name.split("."):
+            if not hasattr(target, part):
+                raise InputError(
+                    f"module '{module.__name__}' ({getattr(module, '__file__', 'built in')}) has no '{name}'; a "
+                    "factory is written package.module:callable"
+                )
+            target = getattr(target, part)
+        if not callable(target):
+            raise InputError(f"'{self.what}' is {type(target).__name__}, which cannot be called; name a function")
+        return target  # type: ignore[no-any-return]
+
+    def _module(self) -> ModuleType:
+        name, separator, attribute = self.what.partition(":")
+        if not (separator and name and attribute):
+            raise InputError(f"factory '{self.what}' is not written package.module:callable")
+        folder = str(Path.cwd())
+        is_new = folder not in sys.path and "" not in sys.path
+        if is_new:
+            sys.path.append(folder)
+        try:
+            return importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            raise InputError(
+                f"factory '{self.what}': there is no module '{error.name}' on sys.path or in {folder}; install it, or "
+                "launch from the folder that holds it"
+            ) from error
+        finally:
+            if is_new:
+                sys.path.remove(folder)
+
+
+def _is_installed(module: ModuleType) -> bool:
+    """Says whether other processes find the module where this one did."""
+    file = getattr(module, "__file__", None)
+    if file is None:
+        return True
+    paths = sysconfig.get_paths()
+    installed = {Path(paths[key]).resolve() for key in ("stdlib", "platstdlib", "purelib", "platlib")}
+    return any(Path(file).resolve().is_relative_to(folder) for folder in installed)

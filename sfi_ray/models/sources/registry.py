@@ -1,0 +1,18 @@
+"""Every kind of source by the key of a job that names it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from sfi_ray.models.sources.base import Source
+from sfi_ray.models.sources.export_file import ExportSource
+from sfi_ray.models.sources.factory import FactorySource
+from sfi_ray.models.sources.timm_network import TimmSource
+from sfi_ray.models.sources.torchvision_network import TorchvisionSource
+from sfi_ray.models.sources.zoo_network import ZooSource
+
+SOURCES: Mapping[str, type[Source]] = MappingProxyType(
+    {source.kind: source for source in (ZooSource, TorchvisionSource, TimmSource, FactorySource, ExportSource)}
+)
+"""The kinds of sources."""

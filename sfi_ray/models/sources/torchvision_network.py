@@ -1,0 +1,140 @@
+"""An image classifier of torchvision, with weights of its own or of a file."""
+
+from __future__ import annotations
+
+import difflib
+import pickle
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+import torch
+from torch import Tensor, nn
+
+from sfi_ray.errors import InputError
+from sfi_ray.models.sources.base import Normalisation, Source
+from sfi_ray.models.sources.downloads import impatient_sockets
+from sfi_ray.models.weights import load_into, read_state_dict
+
+# URLError is an OSError; torch raises RuntimeError for a wrong checksum.
+_DOWNLOAD_ERRORS = (OSError, RuntimeError, ValueError, EOFError, HTTPException, pickle.UnpicklingError)
+# What torchvision's own constructors pass beside the weights. Auxiliary heads serve training only.
+_OPTIONS: Mapping[str, Mapping[str, bool]] = {
+    name: {"transform_input": True, "aux_logits": False, "init_weights": False}
+    for name in ("googlenet", "inception_v3")
+}
+_AUXILIARY = re.compile(r"^(aux1|aux2|AuxLogits)\.")
+# Old files of DenseNet number the layers of a block as no module can be named any more.
+_OLD_DENSENET = re.compile(
+    r"^(.*denselayer\d+\.(?:norm|relu|conv))\.((?:[12])\.(?:weight|bias|running_mean|running_var))$"
+)
+_FILES = (".safetensors", ".pt", ".pth")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TorchvisionSource(Source):
+    """A classification network of torchvision, by the name it has there.
+
+    `weights` is a member of its weights enum (``IMAGENET1K_V1``, ``DEFAULT``, with or without the enum's name), or a
+    file. Preprocessing is that of the member, and for a file that of the default member unless the job gives mean
+    and standard deviation.
+    """
+
+    kind = "torchvision"
+    weights_mend = "a member of its weights enum such as IMAGENET1K_V1 or DEFAULT, or a file"
+    is_known_by_name = True
+
+    def build_module(self, input_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
+        """Builds the network with fresh weights."""
+        models = _models()
+        self._require_known()
+        self._require_shape(input_shape)
+        network: nn.Module = models.get_model(
+            self.what, weights=None, num_classes=num_classes, **_OPTIONS.get(self.what, {})
+        )
+        return network
+
+    def state(self) -> Mapping[str, Tensor]:
+        """Reads the weights from the file, or from torch's cache, into which they are downloaded once."""
+        state = (
+            read_state_dict(Path(str(self.weights)).expanduser()) if self._is_file else self._downloaded(self._member())
+        )
+        state = {name: tensor for name, tensor in state.items() if not _AUXILIARY.match(name)}
+        return {_OLD_DENSENET.sub(r"\1\2", name): tensor for name, tensor in state.items()}
+
+    def load_state(self, module: nn.Module) -> None:
+        """Loads the weights; files of before batch norm counted its batches lack the counts, which nothing reads."""
+        counts = {name: count for name, count in module.state_dict().items() if name.endswith(".num_batches_tracked")}
+        load_into(module, {**counts, **self.state()}, f"{self.what}, {self.weights}")
+
+    def default_normalisation(self) -> Normalisation | None:
+        """Returns mean and standard deviation of the weights' own preprocessing."""
+        transforms = self._member().transforms()
+        return tuple(transforms.mean), tuple(transforms.std)
+
+    @property
+    def _is_file(self) -> bool:
+        assert self.weights is not None
+        return self.weights.lower().endswith(_FILES) or any(mark in self.weights for mark in "/\\")
+
+    def _require_known(self) -> None:
+        names = _models().list_models(module=_models())
+        if self.what not in names:
+            near = difflib.get_close_matches(self.what, names, n=1, cutoff=0.5)
+            suggestion = f"; did you mean '{near[0]}'?" if near else f"; it has {', '.join(names)}"
+            raise InputError(f"torchvision has no classification network '{self.what}'{suggestion}")
+
+    def _require_shape(self, input_shape: tuple[int, int, int]) -> None:
+        """Refuses images of another size than the preprocessing crops to; whose mean and std are given, knows best."""
+        if self._is_file and self.mean is not None:
+            return
+        (size,) = set(self._member().transforms().crop_size)
+        wanted = (3, size, size)
+        if tuple(input_shape) != wanted:
+            own = " With a file of your own for other images, give `mean` and `std`." if self._is_file else ""
+            raise InputError(
+                f"torchvision's '{self.what}' takes images of shape {wanted}, the data set has {tuple(input_shape)}; "
+                f"give the data set that shape, such as {{name: imagenet, shape: [3, {size}, {size}]}}.{own}"
+            )
+
+    def _member(self) -> Any:
+        """Returns the member of the weights enum that is named; for a file, the default one."""
+        self._require_known()
+        members = _models().get_model_weights(self.what)
+        if self._is_file:
+            return members.DEFAULT
+        assert self.weights is not None
+        enum_name, _, member = self.weights.rpartition(".")
+        if enum_name not in ("", members.__name__) or member not in members.__members__:
+            raise InputError(
+                f"torchvision's '{self.what}' has no weights '{self.weights}'; it has "
+                f"{', '.join(members.__members__)}; or give a file, which ends in {', '.join(_FILES)}"
+            )
+        return members[member]
+
+    def _downloaded(self, member: Any) -> Mapping[str, Tensor]:
+        file = Path(urlparse(member.url).path).name
+        place = Path(torch.hub.get_dir()) / "checkpoints" / file
+        try:
+            with impatient_sockets():
+                state: dict[str, Tensor] = member.get_state_dict(
+                    progress=False, check_hash=True, map_location="cpu", weights_only=True
+                )
+        except _DOWNLOAD_ERRORS as error:
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            fault = "cannot be read" if place.exists() else f"is not there, and its download from {member.url} failed"
+            raise InputError(
+                f"torchvision's weights {member}: {place} {fault} ({reason}); put the right file there, or give it as "
+                f"`weights: path/to/{file}`"
+            ) from error
+        return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
+
+
+def _models() -> Any:
+    from torchvision import models  # two seconds to import
+
+    return models

@@ -1,0 +1,84 @@
+"""The networks by name, and building them.
+
+Shapes: B images, C channels, H height, W width.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+import torch
+from torch import nn
+
+from sfi_ray.errors import InputError
+from sfi_ray.models.zoo.capsules import CapsNet
+from sfi_ray.models.zoo.network_in_network import NetworkInNetwork
+from sfi_ray.models.zoo.residual import resnet50
+from sfi_ray.models.zoo.small import Cnn, Mlp
+from sfi_ray.models.zoo.vgg import Vgg16
+
+
+def _cnn_mp(channels: int, height: int, width: int, num_classes: int) -> nn.Module:
+    return Cnn(channels, height, width, num_classes, has_pooling=True)
+
+
+def _cnn_none(channels: int, height: int, width: int, num_classes: int) -> nn.Module:
+    return Cnn(channels, height, width, num_classes, has_pooling=False)
+
+
+ARCHITECTURES: Mapping[str, Callable[[int, int, int, int], nn.Module]] = MappingProxyType(
+    {
+        "mlp": Mlp,
+        "cnn_mp": _cnn_mp,
+        "cnn_none": _cnn_none,
+        "capsnet": CapsNet,
+        "vgg16": Vgg16,
+        "nin": NetworkInNetwork,
+        "resnet50": resnet50,
+    }
+)
+"""What builds each network from channels, height, width and number of classes."""
+
+
+def build(architecture: str, *, input_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
+    """Builds a network with fresh weights, drawn from torch's global generator.
+
+    Args:
+        architecture: A name in `ARCHITECTURES`.
+        input_shape: ``(C, H, W)`` of one image, each at least 1.
+        num_classes: Number of logits, at least 1.
+
+    Raises:
+        InputError: If there is no such architecture, a size is below 1, or the images are too small for it.
+    """
+    if architecture not in ARCHITECTURES:
+        nearest = difflib.get_close_matches(architecture, ARCHITECTURES, n=1, cutoff=0.0)
+        raise InputError(
+            f"no architecture {architecture!r}; did you mean {nearest[0]!r}? There are: {', '.join(ARCHITECTURES)}"
+        )
+    if min(*input_shape, num_classes) < 1:
+        raise InputError(
+            f"{architecture} needs an input shape and a number of classes of at least 1, "
+            f"got {tuple(input_shape)} and {num_classes}"
+        )
+    return ARCHITECTURES[architecture](*input_shape, num_classes)
+
+
+def build_empty(architecture: str, *, input_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
+    """Builds a network without weights (torch's meta device): no memory, no draw from any generator."""
+    with torch.device("meta"):
+        return build(architecture, input_shape=input_shape, num_classes=num_classes)
+
+
+def architecture_of(module: nn.Module, *, input_shape: tuple[int, int, int], num_classes: int) -> str | None:
+    """Names the architecture that `module` is an unchanged instance of; None if it is of no zoo network."""
+    for architecture in ARCHITECTURES:
+        try:
+            blank = build_empty(architecture, input_shape=input_shape, num_classes=num_classes)
+        except InputError:  # the images are too small for it
+            continue
+        if type(module) is type(blank) and repr(module) == repr(blank):
+            return architecture
+    return None

@@ -1,0 +1,489 @@
+"""A search led by gradients: one pixel at a time is placed anew, where a gradient says it would gain most.
+
+A generation of a cell takes one of its k pixels out, asks for the gradient of the image without it, and for the exact
+log-probabilities of the images with the pixels that the gradient proposes in its place. The best of these stays.
+Pixels are placed one after the other at first; then each is placed anew in turn, also in the neighbourhood of where
+it was; a little worse is taken, too (threshold accepting, Dueck & Scheuer 1990). When none can be placed anew, or the
+image has strayed too far from the best one, some pixels of that are taken out together and placed anew with a little
+noise: an iterated local search (Lourenço, Martin & Stützle 2003).
+
+The objective is the log-probability of the target class. Its gradient points where that of its log-odds does, which
+is the same up to a positive factor, ``1 / (1 - p)``.
+
+Shapes: N cells, K altered pixels, P proposals, C channels, H rows, W columns, G = 2 + C genes of a pixel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from sfi_ray.search.base import Entrants, Proposal, SearchSpace
+from sfi_ray.search.gradient_proposals import (
+    colour_corners,
+    first_order_gains,
+    local_moves,
+    random_pixels,
+    ranked,
+)
+from sfi_ray.search.philox import random_words, standard_normal, unit
+
+# What random words are for.
+_FALLBACK, _LOCAL, _KICK, _NOISE = range(4)
+# Pixels that are taken out together at most.
+_MOST_TAKEN_OUT = 8
+# Times the slack: how far below the best image a search may stray.
+_FAR = 5
+# The largest log-probability below 0 that float32 tells from others; log-odds of 0 are infinite.
+_SURE = -(2.0**-24)
+
+
+class GradientSettings(BaseModel):
+    """Everything that decides what a gradient search proposes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_evaluations: int = Field(
+        5000, ge=1, le=2**31, description="Images classified for a cell at most, those of gradients included."
+    )
+    proposals: int = Field(
+        64, ge=1, le=100_000, description="Images classified for each gradient: places and colours for one pixel."
+    )
+    local_share: float = Field(
+        0.4,
+        ge=0,
+        le=1,
+        description="Share of the proposals, in [0, 1], that lie near the pixel that is placed anew.",
+    )
+    patience: int = Field(
+        1,
+        ge=1,
+        le=1_000_000,
+        description="Rounds through all pixels in which none is taken, each further down the gradient's ranking, "
+        "before some pixels are taken out together.",
+    )
+    slack: float = Field(
+        0.05,
+        ge=0,
+        description="Log-odds by which a pixel that is placed anew may make the image worse and still be taken.",
+    )
+    noise: float = Field(
+        0.1,
+        ge=0,
+        description="Of the choice among proposals when pixels that were taken out together are placed anew, "
+        "in log-odds.",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Lanes:
+    """The state of the cells being searched; every tensor has N first."""
+
+    seeds: Tensor
+    target_classes: Tensor
+    backgrounds: Tensor
+    generation: Tensor
+    #: Images classified, and those of them that a gradient was taken of.
+    spent: Tensor
+    backward: Tensor
+    #: The image being bettered: its pixels, whether each is placed, and its log-probability.
+    spots: Tensor
+    levels: Tensor
+    is_placed: Tensor
+    log_prob: Tensor
+    #: The best image so far.
+    best_spots: Tensor
+    best_levels: Tensor
+    best_is_placed: Tensor
+    best_log_prob: Tensor
+    #: Log-odds lost without each pixel, when that was last looked at, ``(N, K)``.
+    worth: Tensor
+    #: Pixels placed anew in turn; those of them in a row without success; rounds of such; the rank that proposals
+    #: begin at; and how often pixels were taken out together.
+    turn: Tensor
+    failures: Tensor
+    rounds: Tensor
+    rank: Tensor
+    kicks: Tensor
+
+    def select(self, keep: Tensor) -> _Lanes:
+        return _Lanes(*(getattr(self, entry.name)[keep] for entry in fields(self)))
+
+    def join(self, others: _Lanes) -> _Lanes:
+        pairs = ((getattr(self, entry.name), getattr(others, entry.name)) for entry in fields(self))
+        return _Lanes(*(torch.cat(pair) for pair in pairs))
+
+
+@dataclass(frozen=True, slots=True)
+class _Trial:
+    """The images that are classified for the pixel that each cell places anew."""
+
+    slot: Tensor
+    is_building: Tensor
+    spots: Tensor
+    levels: Tensor
+    is_asked: Tensor
+
+
+# What a snapshot need not hold, since a cell has it anyway.
+_GIVEN = ("seeds", "target_classes", "backgrounds")
+
+
+class GradientSearch:
+    """Searches many cells, each by itself; the classifier is asked by whoever calls.
+
+    A generation is three calls: `bases`, `propose` and `learn`. Cells join and leave between generations. Every
+    random draw depends on the seed of a cell and its generation alone.
+    """
+
+    #: ``(N,)``: log-probability of the target class for the best image; -inf before the first generation.
+    best_log_prob: Tensor
+    #: ``(N,)`` int64: generations of each cell.
+    generation: Tensor
+    #: ``(N,)`` float64: images classified for each cell.
+    evaluations: Tensor
+    #: ``(N,)`` int64: images that a gradient was taken of for each cell.
+    backward_passes: Tensor
+    #: ``(N,)`` bool: the cell has used its budget.
+    is_exhausted: Tensor
+
+    def __init__(self, space: SearchSpace, settings: GradientSettings, device: torch.device | str = "cpu") -> None:
+        self.space = space
+        self.settings = settings
+        self.device = torch.device(device)
+        self._corners = colour_corners(space.channels, self.device)
+        self._trial: _Trial | None = None
+        self._lanes = self._beginning(
+            Entrants(
+                torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.int64), torch.zeros(0, space.channels)
+            )
+        )
+        self._refresh()
+
+    @property
+    def num_cells(self) -> int:
+        """Cells being searched."""
+        return len(self.generation)
+
+    @property
+    def target_classes(self) -> Tensor:
+        """``(N,)`` int64: the class that each cell is to be predicted as."""
+        return self._lanes.target_classes
+
+    @property
+    def best(self) -> Tensor:
+        """``(N, K, G)``: the best image of each cell, as genes. A pixel that is not placed repeats one that is."""
+        lanes = self._lanes
+        return self._genes(lanes.best_spots, lanes.best_levels, lanes.best_is_placed, lanes.backgrounds)
+
+    @property
+    def failures(self) -> Mapping[int, str]:
+        """Why cells cannot be searched on: none ever fails by itself."""
+        return {}
+
+    def state(self) -> dict[str, Tensor]:
+        """Returns all that decides how the cells go on, between generations, by name, each ``(N, ...)``."""
+        return {e.name: getattr(self._lanes, e.name) for e in fields(self._lanes) if e.name not in _GIVEN}
+
+    def admit(self, entrants: Entrants, state: Mapping[str, Tensor] | None = None) -> None:
+        """Lets cells join behind those being searched.
+
+        Args:
+            entrants: The cells, N of them.
+            state: What `state` returned for them; None for cells that begin.
+        """
+        lanes = self._beginning(entrants)
+        if state is not None:
+            lanes = replace(lanes, **{name: tensor.to(self.device) for name, tensor in state.items()})
+        self._lanes = self._lanes.join(lanes)
+        self._refresh()
+
+    def retire(self, keep: Tensor) -> None:
+        """Lets cells leave.
+
+        Args:
+            keep: ``(N,)`` bool: the cells that stay, in their order.
+        """
+        self._lanes = self._lanes.select(keep.to(self.device))
+        self._refresh()
+
+    def bases(self) -> Tensor:
+        """Returns the image of each cell without the pixel that is to be placed anew, ``(N, K, G)``.
+
+        It is the next one in turn, or the first that is not placed at all.
+        """
+        lanes = self._lanes
+        slot, _ = self._slots()
+        is_placed = lanes.is_placed & ~_is_slot(slot, self.space.k)
+        return self._genes(lanes.spots, lanes.levels, is_placed, lanes.backgrounds)
+
+    def propose(self, log_prob: Tensor, gradients: Tensor) -> Proposal:
+        """Proposes pixels for each cell.
+
+        Args:
+            log_prob: Log-probability of the target class for the images of `bases`, ``(N,)`` float32.
+            gradients: Its gradient with respect to their pixels, ``(N, C, H, W)`` float32.
+        """
+        lanes, space = self._lanes, self.space
+        slot, is_building = self._slots()
+        is_slot = _is_slot(slot, space.k)
+        self._lanes = lanes = self._record(
+            replace(lanes, spent=lanes.spent + 1, backward=lanes.backward + 1),
+            log_prob.nan_to_num(nan=-torch.inf),
+            lanes.spots,
+            lanes.levels,
+            lanes.is_placed & ~is_slot,
+        )
+        worth = _log_odds(lanes.log_prob) - _log_odds(log_prob)
+        is_known = is_slot & ~is_building.unsqueeze(1) & worth.isfinite().unsqueeze(1)
+        self._lanes = lanes = replace(lanes, worth=torch.where(is_known, worth.unsqueeze(1), lanes.worth))
+        count = self.settings.proposals
+        spots, levels = self._by_gradient(gradients.flatten(2), lanes.is_placed & ~is_slot, count)
+        near = self._num_local
+        if near:
+            own = slot.unsqueeze(1).expand(-1, near)
+            around = local_moves(
+                lanes.spots.gather(1, own),
+                _pixels_at(lanes.levels, own),
+                lanes.seeds,
+                lanes.generation,
+                _LOCAL,
+                space.height,
+                space.width,
+            )
+            begin = count - near
+            spots[:, begin:] = torch.where(is_building[:, None], spots[:, begin:], around[0])
+            levels[:, begin:] = torch.where(is_building[:, None, None], levels[:, begin:], around[1])
+        places = torch.arange(count, device=self.device)
+        is_asked = places < (self.settings.max_evaluations - lanes.spent).unsqueeze(1)
+        self._trial = _Trial(slot, is_building, spots, levels, is_asked)
+        owners, place = is_asked.nonzero(as_tuple=True)
+        is_new = is_slot[owners]
+        genes = self._genes(
+            torch.where(is_new, spots[owners, place].unsqueeze(1), lanes.spots[owners]),
+            torch.where(is_new.unsqueeze(2), levels[owners, place].unsqueeze(1), lanes.levels[owners]),
+            lanes.is_placed[owners] | is_new,
+            lanes.backgrounds[owners],
+        )
+        return Proposal(genes, owners)
+
+    def learn(self, log_probs: Tensor) -> None:
+        """Learns how the images of the last `propose` were classified, and keeps the best.
+
+        Args:
+            log_probs: Log-probabilities of all classes, in the order proposed, ``(M, num_classes)``. A NaN never
+                wins.
+        """
+        trial, lanes = self._trial, self._lanes
+        assert trial is not None
+        owners = trial.is_asked.nonzero(as_tuple=True)[0]
+        told = log_probs.gather(1, lanes.target_classes[owners].unsqueeze(1)).squeeze(1)
+        values = torch.full(trial.is_asked.shape, -torch.inf, device=self.device)
+        values[trial.is_asked] = told.nan_to_num(nan=-torch.inf)
+
+        wins = _first_best(values)
+        lanes = self._record(lanes, _at(values, wins), *self._with_pixel(trial, wins))
+        # The pixel as it was is no way on, however good it was.
+        is_old = trial.spots == _at(lanes.spots, trial.slot).unsqueeze(1)
+        is_old &= (trial.levels == _at(lanes.levels, trial.slot).unsqueeze(1)).all(dim=2)
+        values = values.masked_fill(is_old & ~trial.is_building.unsqueeze(1), -torch.inf)
+        # Where pixels were taken out together, noise keeps the search from going back to where it was.
+        is_noisy = trial.is_building & (lanes.kicks > 0)
+        chosen = _first_best(values)
+        if is_noisy.any():
+            words = random_words(lanes.seeds, lanes.generation, _NOISE, values.shape[1])
+            noise = self.settings.noise * standard_normal(words).to(torch.float32)
+            chosen = torch.where(is_noisy, _first_best(_log_odds(values) + noise), wins)
+        value = _at(values, chosen)
+        is_better = value > lanes.log_prob
+        # A little worse is taken, too: the way to something better often leads through it.
+        is_near = _log_odds(value) > _log_odds(lanes.log_prob) - self.settings.slack
+        is_taken = torch.where(trial.is_building, value > -torch.inf, is_better | is_near)
+        spots, levels, is_placed = self._with_pixel(trial, chosen)
+        lanes = replace(
+            lanes,
+            spots=torch.where(is_taken[:, None], spots, lanes.spots),
+            levels=torch.where(is_taken[:, None, None], levels, lanes.levels),
+            is_placed=torch.where(is_taken[:, None], is_placed, lanes.is_placed),
+            log_prob=torch.where(is_taken, value, lanes.log_prob),
+            generation=lanes.generation + 1,
+            spent=lanes.spent + trial.is_asked.sum(dim=1),
+        )
+        self._lanes = self._move_on(lanes, trial, is_taken)
+        self._trial = None
+        self._refresh()
+
+    @property
+    def _num_local(self) -> int:
+        return min(self.settings.proposals - 1, int(self.settings.proposals * self.settings.local_share))
+
+    def _slots(self) -> tuple[Tensor, Tensor]:
+        """Returns which pixel each cell places anew, and whether that was not placed at all."""
+        lanes = self._lanes
+        is_building = ~lanes.is_placed.all(dim=1)
+        slots = torch.arange(self.space.k, device=self.device)
+        first = torch.where(lanes.is_placed, self.space.k, slots).amin(dim=1)
+        return torch.where(is_building, first, lanes.turn % self.space.k), is_building
+
+    def _by_gradient(self, gradients: Tensor, is_placed: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        """Returns pixels by the gradient's ranking, and random ones where it has no more."""
+        lanes, space = self._lanes, self.space
+        taken = torch.zeros(len(gradients), space.height * space.width, device=self.device)
+        taken = taken.scatter_add(1, lanes.spots, is_placed.to(torch.float32)) > 0
+        gains = first_order_gains(gradients, lanes.backgrounds, taken)
+        spots, corners, is_valid = ranked(gains, lanes.rank, count, space.height, space.width)
+        levels = self._corners[corners]
+        if is_valid.all():
+            return spots, levels
+        other_spots, other_levels = random_pixels(
+            lanes.seeds, lanes.generation, _FALLBACK, count, space.height * space.width, space.channels
+        )
+        return (
+            torch.where(is_valid, spots, other_spots),
+            torch.where(is_valid.unsqueeze(2), levels, other_levels),
+        )
+
+    def _with_pixel(self, trial: _Trial, choice: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns the images with one of the proposed pixels in its slot."""
+        lanes = self._lanes
+        is_slot = _is_slot(trial.slot, self.space.k)
+        return (
+            torch.where(is_slot, _at(trial.spots, choice).unsqueeze(1), lanes.spots),
+            torch.where(is_slot.unsqueeze(2), _at(trial.levels, choice).unsqueeze(1), lanes.levels),
+            lanes.is_placed | is_slot,
+        )
+
+    @staticmethod
+    def _record(lanes: _Lanes, value: Tensor, spots: Tensor, levels: Tensor, is_placed: Tensor) -> _Lanes:
+        """Keeps images that are better than any before."""
+        is_best = value > lanes.best_log_prob
+        return replace(
+            lanes,
+            best_spots=torch.where(is_best[:, None], spots, lanes.best_spots),
+            best_levels=torch.where(is_best[:, None, None], levels, lanes.best_levels),
+            best_is_placed=torch.where(is_best[:, None], is_placed, lanes.best_is_placed),
+            best_log_prob=torch.where(is_best, value, lanes.best_log_prob),
+        )
+
+    def _move_on(self, lanes: _Lanes, trial: _Trial, is_taken: Tensor) -> _Lanes:
+        """Chooses what comes next: another turn, a later rank, or pixels taken out together."""
+        k, count = self.space.k, self.settings.proposals
+        turn = lanes.turn + (~trial.is_building).to(torch.int64)
+        if k == 1:
+            # The image without its only pixel is always the same, and so is the ranking: it is gone through once.
+            used = torch.where(trial.is_building, count, count - self._num_local)
+            return replace(lanes, turn=turn, rank=lanes.rank + used)
+        failures = torch.where(is_taken | trial.is_building, 0, lanes.failures + 1)
+        is_round = failures >= k
+        rounds = torch.where(is_taken, 0, lanes.rounds + is_round.to(torch.int64))
+        rank = torch.where(is_taken, 0, lanes.rank + is_round.to(torch.int64) * (count - self._num_local))
+        # No proposal of a pixel that is not placed was a number: the next ones are looked at.
+        rank = torch.where(trial.is_building & ~is_taken, lanes.rank + count, rank)
+        # Whoever has strayed too far begins again at the best image, less some pixels.
+        is_whole = lanes.is_placed.all(dim=1)
+        is_astray = _log_odds(lanes.log_prob) < _log_odds(lanes.best_log_prob) - _FAR * self.settings.slack
+        is_stuck = (rounds >= self.settings.patience) | (is_whole & is_astray)
+        kept = self._kept(lanes)
+        return replace(
+            lanes,
+            spots=torch.where(is_stuck[:, None], lanes.best_spots, lanes.spots),
+            levels=torch.where(is_stuck[:, None, None], lanes.best_levels, lanes.levels),
+            is_placed=torch.where(is_stuck[:, None], lanes.best_is_placed & kept, lanes.is_placed),
+            turn=turn,
+            failures=torch.where(is_round, 0, failures),
+            rounds=torch.where(is_stuck, 0, rounds),
+            rank=torch.where(is_stuck, 0, rank),
+            kicks=lanes.kicks + is_stuck.to(torch.int64),
+        )
+
+    def _kept(self, lanes: _Lanes) -> Tensor:
+        """Draws which pixels are not taken out together, ``(N, K)`` bool.
+
+        Two are taken out, seldom more; those that are worth little rather than others.
+        """
+        k = self.space.k
+        draws = unit(random_words(lanes.seeds, lanes.generation, _KICK, k + 1))
+        number = 2 + (draws[:, 0] ** 3 * (min(k, _MOST_TAKEN_OUT) - 1)).to(torch.int64)
+        order = lanes.worth.argsort(dim=1, stable=True).argsort(dim=1, stable=True)
+        order = (order / k + draws[:, 1:]).argsort(dim=1, stable=True).argsort(dim=1, stable=True)
+        return order >= number.unsqueeze(1)
+
+    def _genes(self, spots: Tensor, levels: Tensor, is_placed: Tensor, backgrounds: Tensor) -> Tensor:
+        """Writes images as genes; pixels that are not placed repeat the first that is, or the background."""
+        first = is_placed.to(torch.int64).argmax(dim=1)
+        colour = torch.where(is_placed.any(dim=1, keepdim=True), _at(levels, first), backgrounds)
+        spots = torch.where(is_placed, spots, _at(spots, first).unsqueeze(1))
+        levels = torch.where(is_placed.unsqueeze(2), levels, colour.unsqueeze(1))
+        rows = spots.div(self.space.width, rounding_mode="floor")
+        place = torch.stack([rows, spots - rows * self.space.width], dim=2).to(torch.float32) + 0.5
+        return torch.cat([place, levels / 255.0], dim=2)
+
+    def _beginning(self, entrants: Entrants) -> _Lanes:
+        number, k, channels = len(entrants.seeds), self.space.k, self.space.channels
+        zeros = torch.zeros(number, dtype=torch.int64, device=self.device)
+        spots = torch.zeros(number, k, dtype=torch.int64, device=self.device)
+        levels = torch.zeros(number, k, channels, device=self.device)
+        is_placed = torch.zeros(number, k, dtype=torch.bool, device=self.device)
+        log_prob = torch.full((number,), -torch.inf, device=self.device)
+        return _Lanes(
+            seeds=entrants.seeds.to(self.device),
+            target_classes=entrants.target_classes.to(self.device),
+            backgrounds=entrants.backgrounds.to(self.device, torch.float32),
+            generation=zeros,
+            spent=zeros,
+            backward=zeros,
+            spots=spots,
+            levels=levels,
+            is_placed=is_placed,
+            log_prob=log_prob,
+            best_spots=spots,
+            best_levels=levels,
+            best_is_placed=is_placed,
+            best_log_prob=log_prob,
+            worth=torch.zeros(number, k, device=self.device),
+            turn=zeros,
+            failures=zeros,
+            rounds=zeros,
+            rank=zeros,
+            kicks=zeros,
+        )
+
+    def _refresh(self) -> None:
+        lanes = self._lanes
+        self.generation = lanes.generation
+        self.evaluations = lanes.spent.to(torch.float64)
+        self.backward_passes = lanes.backward
+        self.is_exhausted = lanes.spent >= self.settings.max_evaluations
+        self.best_log_prob = lanes.best_log_prob
+
+
+def _log_odds(log_prob: Tensor) -> Tensor:
+    """Turns log-probabilities into log-odds, ``log(p / (1 - p))``, element by element."""
+    clamped = log_prob.clamp(max=_SURE)
+    return clamped - torch.log(-torch.expm1(clamped))
+
+
+def _is_slot(slot: Tensor, k: int) -> Tensor:
+    """Marks one pixel of each cell, ``(N, K)`` bool."""
+    return slot.unsqueeze(1) == torch.arange(k, device=slot.device)
+
+
+def _at(values: Tensor, index: Tensor) -> Tensor:
+    """Returns one entry of each cell along the second dimension."""
+    return values[torch.arange(len(index), device=index.device), index]
+
+
+def _pixels_at(levels: Tensor, index: Tensor) -> Tensor:
+    """Returns the levels of some pixels of each cell, ``(N, P, C)``."""
+    return levels.gather(1, index.unsqueeze(2).expand(-1, -1, levels.shape[2]))
+
+
+def _first_best(values: Tensor) -> Tensor:
+    """Returns where each row is highest, the first of equals, ``(N,)`` int64."""
+    places = torch.arange(values.shape[1], device=values.device)
+    is_best = values == values.amax(dim=1, keepdim=True)
+    return torch.where(is_best, places, values.shape[1] - 1).amin(dim=1)

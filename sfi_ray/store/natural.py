@@ -1,0 +1,97 @@
+"""The natural images of a run, kept in its folder, so that it can be resumed, checked and drawn from itself alone.
+
+``images.parquet`` follows the Hugging Face convention for image data sets, with where each image comes from besides.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from io import BytesIO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from PIL import Image
+
+from sfi_ray.data import NaturalImage
+from sfi_ray.errors import InputError
+from sfi_ray.grid import GridImage
+from sfi_ray.store.folder import RunFolder
+from sfi_ray.store.record import ImageRecord
+
+IMAGES = "images.parquet"
+
+
+def image_records(images: Sequence[NaturalImage]) -> tuple[ImageRecord, ...]:
+    """Returns what a run's record remembers of its natural images."""
+    return tuple(
+        ImageRecord(target_class=image.target_class, digest=image.digest, source=image.source) for image in images
+    )
+
+
+def grid_images(images: Sequence[NaturalImage]) -> tuple[GridImage, ...]:
+    """Returns natural images as the grid knows them."""
+    return tuple(GridImage(image.target_class, image.digest) for image in images)
+
+
+def write_images(folder: RunFolder, images: Sequence[NaturalImage], class_names: Sequence[str]) -> None:
+    """Writes natural images into a run's folder, as PNG, which loses nothing.
+
+    Raises:
+        StorageError: They cannot be written.
+    """
+    encoded = [_to_png(image.pixels) for image in images]
+    sources = [image.source for image in images]
+    column = pa.StructArray.from_arrays(
+        [pa.array(encoded, pa.binary()), pa.array(sources, pa.string())], names=["bytes", "path"]
+    )
+    table = pa.table({"image": column, "label": pa.array([image.target_class for image in images], pa.int64())})
+    table = table.replace_schema_metadata({"class_names": json.dumps(list(class_names))})
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="none")  # PNG is compressed already
+    folder.write(IMAGES, sink.getvalue())
+
+
+def read_natural_images(folder: RunFolder, expected: Sequence[GridImage]) -> tuple[NaturalImage, ...]:
+    """Reads the natural images of a run back.
+
+    Args:
+        folder: The run's folder.
+        expected: The images of the run's grid.
+
+    Raises:
+        StorageError: The file cannot be read.
+        InputError: It is broken, or holds other images than the grid has.
+    """
+    where = f"'{folder.location}/{IMAGES}'"
+    content = folder.read(IMAGES)
+    try:
+        rows = pq.read_table(pa.BufferReader(content)).to_pylist()
+        images = tuple(
+            NaturalImage(_from_png(row["image"]["bytes"]), row["label"], row["image"]["path"]) for row in rows
+        )
+    except (pa.ArrowException, KeyError, TypeError, ValueError, OSError, SyntaxError) as error:
+        raise InputError(f"{where} is broken ({' '.join(str(error).split())}); start over with --fresh") from error
+    if grid_images(images) != tuple(expected):
+        raise InputError(f"{where} holds other images than this run was launched with; start over with --fresh")
+    return images
+
+
+def stacked(images: Sequence[NaturalImage]) -> torch.Tensor:
+    """Returns the pixels of images of one size, ``(N, C, H, W)`` uint8."""
+    return torch.stack([image.pixels for image in images])
+
+
+def _to_png(pixels: torch.Tensor) -> bytes:
+    array = pixels[0].numpy() if len(pixels) == 1 else pixels.permute(1, 2, 0).contiguous().numpy()
+    out = BytesIO()
+    Image.fromarray(array).save(out, "PNG")
+    return out.getvalue()
+
+
+def _from_png(encoded: bytes) -> torch.Tensor:
+    with Image.open(BytesIO(encoded), formats=["PNG"]) as image:
+        array = np.array(image)
+    return torch.from_numpy(array[np.newaxis] if array.ndim == 2 else array.transpose(2, 0, 1).copy())

@@ -1,0 +1,80 @@
+"""What a training shows, on a terminal and where there is none."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from sfi_ray.cluster import console as console_module
+from sfi_ray.cluster.console import ConsoleReporter
+from sfi_ray.models import TrainingProgress
+
+
+def progress(epoch=2, num_seen=640, held_out=0.8):
+    return TrainingProgress(
+        epoch=epoch,
+        epochs=4,
+        num_seen=num_seen,
+        num_images=1000,
+        loss=0.51234,
+        train_accuracy=0.876,
+        test_accuracy=held_out,
+        images_per_second=100.0,
+    )
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    class Clock:
+        now = 0.0
+
+        def monotonic(self):
+            return self.now
+
+    made = Clock()
+    monkeypatch.setattr(console_module, "time", made)
+    return made
+
+
+def reporter(is_terminal=False):
+    out = io.StringIO()
+    return ConsoleReporter(Console(file=out, force_terminal=is_terminal, width=200)), out
+
+
+def test_without_a_terminal_there_is_a_line_now_and_then(clock):
+    shown, out = reporter()
+    for second in range(40):
+        clock.now = second
+        shown.training("cnn", progress(num_seen=10 * second + 10))
+    shown.close()
+    lines = out.getvalue().splitlines()
+    assert len(lines) == 2
+    assert lines[0] == (
+        "training cnn: epoch 2 of 4, loss 0.512, accuracy 87.6%, held-out accuracy 80.0%, 100 images/s, 28 s left"
+    )
+
+
+def test_the_last_epoch_always_has_a_line(clock):
+    shown, out = reporter()
+    for epoch in range(1, 5):
+        shown.trained("cnn", epoch, 4, 0.9)
+    assert out.getvalue() == "trained cnn in 4 epochs: held-out accuracy 90.0%\n"
+
+
+def test_nothing_is_said_of_held_out_images_before_they_were_seen(clock):
+    shown, out = reporter()
+    clock.now = 20
+    shown.training("cnn", progress(epoch=1, held_out=None))
+    assert "held-out" not in out.getvalue()
+
+
+def test_a_terminal_has_a_bar_over_all_images_of_all_epochs():
+    shown, out = reporter(is_terminal=True)
+    shown.training("cnn", progress())
+    shown.trained("cnn", 2, 4, 0.9)
+    shown.training("cnn", progress(epoch=3, num_seen=500))
+    shown.close()
+    text = out.getvalue()
+    assert "2500/4000" in text
+    assert "epoch 3 of 4" in text
+    assert "100 images/s" in text
