@@ -1,13 +1,17 @@
 """Search mathematics: ask and tell over batches of cells. Knows neither classifiers nor Ray."""
 
-from sfi_ray.search.base import Entrants, Proposal, Searcher, SearchSpace
+from sfi_ray.search.base import Entrants, Proposal, Searcher, SearchSpace, SharedSearcher
 from sfi_ray.search.differential_evolution import DifferentialEvolution, DifferentialEvolutionSettings
+from sfi_ray.search.elites import Elites, ElitesSettings
 from sfi_ray.search.gradient_search import GradientSearch, GradientSettings
 from sfi_ray.search.nevergrad_settings import NevergradSettings
+from sfi_ray.search.self_adaptive import SelfAdaptiveEvolution, SelfAdaptiveSettings
 
 __all__ = [
     "DifferentialEvolution",
     "DifferentialEvolutionSettings",
+    "Elites",
+    "ElitesSettings",
     "Entrants",
     "GradientSearch",
     "GradientSettings",
@@ -15,4 +19,7 @@ __all__ = [
     "Proposal",
     "SearchSpace",
     "Searcher",
+    "SelfAdaptiveEvolution",
+    "SelfAdaptiveSettings",
+    "SharedSearcher",
 ]

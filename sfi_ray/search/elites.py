@@ -16,7 +16,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from sfi_ray.search.base import Entrants, Proposal, Searcher, SearchSpace
+from sfi_ray.search.base import Entrants, Proposal, SearchSpace, SharedSearcher
 from sfi_ray.search.lanes import LaneTable
 from sfi_ray.search.philox import random_words, unit
 from sfi_ray.search.variation import change_pixels, cross, fresh_candidates
@@ -60,7 +60,7 @@ class _Lanes(LaneTable):
     log_prob: Tensor
 
 
-class Elites(Searcher):
+class Elites(SharedSearcher):
     """The search that the classes of a group share."""
 
     def __init__(self, space: SearchSpace, settings: ElitesSettings, device: torch.device | str = "cpu") -> None:
@@ -114,9 +114,8 @@ class Elites(Searcher):
         self._lanes = self._lanes.select(keep)
         self._refresh()
 
-    def settle(self, done: Tensor) -> None:
-        """Marks cells that nothing more is made for; their elites go on to serve the others. See `Searcher.settle`."""
-        self._lanes = replace(self._lanes, is_settled=self._lanes.is_settled | done.to(self.device))
+    def _settle(self, is_done: Tensor) -> None:
+        self._lanes = replace(self._lanes, is_settled=self._lanes.is_settled | is_done)
         self._refresh()
 
     def _propose(self) -> Proposal:
@@ -165,10 +164,11 @@ class Elites(Searcher):
             genes[cells], best[cells] = merge(lanes.genes[cells], lanes.log_prob[cells], self._candidates[made], told)
         self._lanes = replace(
             lanes,
-            generation=lanes.generation + 1,
+            generation=lanes.generation + ~lanes.is_settled,
             evaluations=lanes.evaluations + self._focus.bincount(minlength=len(lanes.seeds)),
-            genes=genes,
-            log_prob=best,
+            # A settled cell is as its finding says; its elites serve the others as they are.
+            genes=torch.where(lanes.is_settled[:, None, None, None], lanes.genes, genes),
+            log_prob=torch.where(lanes.is_settled[:, None], lanes.log_prob, best),
         )
         self._candidates = None
         self._refresh()
