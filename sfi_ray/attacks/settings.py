@@ -79,6 +79,8 @@ class SelfAdaptiveAttackSettings(SelfAdaptiveSettings, StoppingSettings, AttackK
 class ElitesAttackSettings(ElitesSettings, StoppingSettings, AttackKind):
     """A search that the classes of a background, k and replicate share."""
 
+    shares_classes: ClassVar[bool] = True
+
     kind: Literal["elites"] = Field(description="One archive of the best candidates of every class, shared by all.")
 
     def build(self) -> Attack:
@@ -88,7 +90,7 @@ class ElitesAttackSettings(ElitesSettings, StoppingSettings, AttackKind):
             population_size=self.num_candidates,
             max_evaluations=self.max_evaluations,
             stopping=self,
-            shares_classes=True,
+            shares_classes=self.shares_classes,
         )
 
 
