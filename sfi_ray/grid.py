@@ -194,3 +194,16 @@ def num_shards(grid: Grid, cells_per_shard: int, unit: int = 1) -> int:
     """Returns how many shards `shards_of` yields for all classifiers."""
     step = max(unit, cells_per_shard // unit * unit)
     return len(grid.classifiers) * -(-grid.cells_per_classifier // step)
+
+
+def whole_units(indices: Sequence[int], unit: int) -> Sequence[int]:
+    """Returns the ordinals of all cells that must not be parted from some cells, ascending.
+
+    Args:
+        indices: Ordinals of cells, ascending.
+        unit: How many neighbouring cells must not be parted.
+    """
+    if unit == 1:
+        return indices
+    units = sorted({index // unit for index in indices})
+    return [index for number in units for index in range(number * unit, (number + 1) * unit)]

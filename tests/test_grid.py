@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sfi_ray.grid import Grid, GridClassifier, Shard, derive_seed, num_shards, shards_of
+from sfi_ray.grid import Grid, GridClassifier, Shard, derive_seed, num_shards, shards_of, whole_units
 from sfi_ray.types import Background
 
 BLACK, WHITE, RED = Background("black", (0, 0, 0)), Background("white", (255, 255, 255)), Background("red", (255, 0, 0))
@@ -244,3 +244,9 @@ def test_a_million_cells_take_no_memory_until_they_are_asked_for():
         tracemalloc.stop()
     assert last[-1].index == 999_999
     assert peak < 200_000
+
+
+@given(st.integers(1, 7), st.sets(st.integers(0, 60), min_size=1))
+def test_whole_units_hold_every_cell_that_must_not_be_parted_from_another(unit, indices):
+    expected = [index for index in range(70) if any(index // unit == other // unit for other in indices)]
+    assert list(whole_units(sorted(indices), unit)) == expected

@@ -9,9 +9,11 @@ from sfi_ray.attacks.settings import (
     DIFFERENTIAL_EVOLUTION_PRESETS,
     AttackSettings,
     DifferentialEvolutionAttackSettings,
+    ElitesAttackSettings,
     GradientAttackSettings,
     InversionAttackSettings,
     NevergradAttackSettings,
+    SelfAdaptiveAttackSettings,
     read_attack_settings,
 )
 from sfi_ray.attacks.snapshot import Keeper, Snapshot
@@ -22,6 +24,7 @@ __all__ = [
     "Attack",
     "AttackSettings",
     "DifferentialEvolutionAttackSettings",
+    "ElitesAttackSettings",
     "EvolutionAttack",
     "GradientAttack",
     "GradientAttackSettings",
@@ -30,6 +33,7 @@ __all__ = [
     "InversionSettings",
     "Keeper",
     "NevergradAttackSettings",
+    "SelfAdaptiveAttackSettings",
     "Snapshot",
     "StoppingSettings",
     "Surroundings",

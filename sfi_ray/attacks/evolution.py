@@ -11,7 +11,7 @@ from sfi_ray.attacks.base import Attack, Surroundings, Tick
 from sfi_ray.attacks.lanes import StoppingSettings, by_k, classify, lanes_for, search_lanes
 from sfi_ray.attacks.verify import Verifier
 from sfi_ray.models import Classifier
-from sfi_ray.search import Searcher, SearchSpace
+from sfi_ray.search import Searcher, SearchSpace, SharedSearcher
 from sfi_ray.types import Cell, Finding
 
 
@@ -71,6 +71,7 @@ class EvolutionAttack(Attack):
                 verifier=verifier,
                 stopping=self._stopping,
                 keeper=surroundings.keeper,
+                settle=searcher.settle if isinstance(searcher, SharedSearcher) else None,
             )
 
 

@@ -14,6 +14,8 @@ class AttackKind(BaseModel):
 
     #: Whether the kind needs more of a network than what it returns, so that each is checked before it is trained.
     looks_inside: ClassVar[bool] = False
+    #: Whether classes are searched together, so that which ones a job names decides what is found for each.
+    shares_classes: ClassVar[bool] = False
 
     def check(self) -> None:
         """Checks what reading the settings did not.

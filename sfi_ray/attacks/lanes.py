@@ -6,6 +6,7 @@ place.
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections import deque
@@ -63,6 +64,9 @@ class Lane:
     evaluations: int = 0
     backward_passes: int = 0
     is_exhausted: bool = False
+    #: Number of its group, and whether its finding is out while others of the group go on.
+    group: int = 0
+    is_done: bool = False
 
     def follow(
         self, best: float, generation: int, evaluations: int, backward_passes: int, *, is_exhausted: bool
@@ -175,6 +179,14 @@ def by_k(cells: Sequence[Cell]) -> dict[int, list[Cell]]:
     return parts
 
 
+def groups_of(cells: Sequence[Cell]) -> list[list[Cell]]:
+    """Parts cells of one k into groups, which differ in background or replicate, each in the order of its classes."""
+    groups: dict[tuple[tuple[int, ...], int], list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault((cell.background.value, cell.replicate), []).append(cell)
+    return [sorted(group, key=lambda cell: cell.target_class) for group in groups.values()]
+
+
 def lanes_for(micro_batch: int, images_a_generation: int) -> int:
     """Returns how many cells are searched at once, so that whole micro-batches are filled."""
     return max(1, math.ceil(_MICRO_BATCHES_A_GENERATION * micro_batch / images_a_generation))
@@ -189,6 +201,7 @@ def search_lanes(
     verifier: Verifier,
     stopping: StoppingSettings,
     keeper: Keeper | None,
+    settle: Callable[[torch.Tensor], None] | None = None,
 ) -> Iterator[Tick | Finding]:
     """Searches cells of one k side by side.
 
@@ -200,36 +213,50 @@ def search_lanes(
         verifier: Judges what will be stored.
         stopping: When a cell ends before its budget.
         keeper: Keeps what has been reached; None where nobody does.
+        settle: Of a search whose cells of a group join and leave together: told which cells are done, ``(N,)`` bool,
+            while others of their groups go on.
     """
     snapshots = keeper.recall(cells) if keeper else []
-    waiting = deque(cells)
+    waiting = deque(groups_of(cells) if settle else [[cell] for cell in cells])
+    numbers = itertools.count()
     lanes: list[Lane] = []
     backgrounds = torch.zeros(0, search.space.channels, device=search.device)
     while waiting or lanes:
         started = time.perf_counter()
-        joining = [waiting.popleft() for _ in range(min(num_lanes - len(lanes), len(waiting)))]
-        for entering, snapshot in by_snapshot(joining, snapshots):
-            entrants = _entrants(entering, search.device)
+        entering: list[Cell] = []
+        leaders: dict[str, str] = {}  # by the first cell of a group, which is in the same snapshot as the others
+        while waiting and (not lanes + entering or len(lanes) + len(entering) + len(waiting[0]) <= num_lanes):
+            group = waiting.popleft()
+            entering += group
+            leaders |= dict.fromkeys((cell.cell_id for cell in group), group[0].cell_id)
+        for part, snapshot in by_snapshot(entering, snapshots):
+            numbered = {leader: next(numbers) for leader in dict.fromkeys(leaders[cell.cell_id] for cell in part)}
+            groups = [numbered[leaders[cell.cell_id]] for cell in part]
+            entrants = _entrants(part, groups, search.device)
             search.admit(entrants, snapshot.tensors if snapshot else None)
             backgrounds = torch.cat([backgrounds, entrants.backgrounds])
-            if snapshot:
-                lanes += map(Lane.from_notes, entering, snapshot.notes)
-            else:
-                lanes += map(Lane, entering)
+            restored = map(Lane.from_notes, part, snapshot.notes) if snapshot else map(Lane, part)
+            lanes += [replace(lane, group=group) for lane, group in zip(restored, groups, strict=True)]
 
         yield from advance(backgrounds)
 
         _follow(search, lanes)
-        share = (time.perf_counter() - started) / len(lanes)
-        for lane in lanes:
+        searched = [lane for lane in lanes if not lane.is_done]
+        share = (time.perf_counter() - started) / len(searched)
+        for lane in searched:
             lane.seconds += share
         findings = _conclude(search, verifier, stopping, lanes)
         if findings:
             yield from findings.values()
-            keep = torch.tensor([lane.cell.index not in findings for lane in lanes])
+            for lane in lanes:
+                lane.is_done |= lane.cell.index in findings
+            if settle:
+                settle(torch.tensor([lane.is_done for lane in lanes]))
+            left = {lane.group for lane in lanes if not lane.is_done}
+            keep = torch.tensor([lane.group in left for lane in lanes])
             search.retire(keep)
             backgrounds = backgrounds[keep.to(backgrounds.device)]
-            lanes = [lane for lane in lanes if lane.cell.index not in findings]
+            lanes = [lane for lane in lanes if lane.group in left]
         if keeper and lanes and keeper.is_due():
             keeper.keep(_snapshot(search, lanes))
 
@@ -244,7 +271,7 @@ def _conclude(
     """
     failures = search.failures
     findings = {lanes[i].cell.index: lanes[i].failed_finding(error) for i, error in failures.items()}
-    reasons = [_reason(stopping, lane) for lane in lanes]
+    reasons = [None if lane.is_done else _reason(stopping, lane) for lane in lanes]
     ending = [i for i, reason in enumerate(reasons) if reason and i not in failures]
     if not ending:
         return findings
@@ -297,19 +324,24 @@ def _follow(search: LaneSearch, lanes: Sequence[Lane]) -> None:
 
 
 def _snapshot(search: LaneSearch, lanes: Sequence[Lane]) -> Snapshot:
+    # A group goes on as a whole: cells of it that are done came as far as those that are not.
+    furthest: dict[int, int] = {}
+    for lane in lanes:
+        furthest[lane.group] = max(lane.generation, furthest.get(lane.group, 0))
     return Snapshot(
         cell_ids=tuple(lane.cell.cell_id for lane in lanes),
-        progress=tuple(lane.generation for lane in lanes),
+        progress=tuple(furthest[lane.group] for lane in lanes),
         notes=tuple(lane.notes() for lane in lanes),
         tensors={name: tensor.cpu() for name, tensor in search.state().items()},
     )
 
 
-def _entrants(cells: Sequence[Cell], device: torch.device) -> Entrants:
+def _entrants(cells: Sequence[Cell], groups: Sequence[int], device: torch.device) -> Entrants:
     return Entrants(
         seeds=torch.tensor([cell.seed for cell in cells], dtype=torch.int64, device=device),
         target_classes=torch.tensor([cell.target_class for cell in cells], dtype=torch.int64, device=device),
         backgrounds=torch.tensor([cell.background.value for cell in cells], dtype=torch.float32, device=device),
+        groups=torch.tensor(groups, dtype=torch.int64, device=device),
     )
 
 

@@ -17,7 +17,16 @@ from sfi_ray.attacks.lanes import StoppingSettings
 from sfi_ray.errors import InputError
 from sfi_ray.models import Classifier
 from sfi_ray.presets import Presets, PresetSettings, preset_field
-from sfi_ray.search import DifferentialEvolution, DifferentialEvolutionSettings, GradientSettings, NevergradSettings
+from sfi_ray.search import (
+    DifferentialEvolution,
+    DifferentialEvolutionSettings,
+    Elites,
+    ElitesSettings,
+    GradientSettings,
+    NevergradSettings,
+    SelfAdaptiveEvolution,
+    SelfAdaptiveSettings,
+)
 
 #: Settings of differential evolution by name; the experiments of the paper and two for small machines.
 DIFFERENTIAL_EVOLUTION_PRESETS: Presets = {
@@ -49,6 +58,39 @@ class DifferentialEvolutionAttackSettings(DifferentialEvolutionSettings, Stoppin
             population_size=self.population_size,
             max_evaluations=self.max_evaluations,
             stopping=self,
+        )
+
+
+class SelfAdaptiveAttackSettings(SelfAdaptiveSettings, StoppingSettings, AttackKind):
+    """Differential evolution whose members carry their own settings."""
+
+    kind: Literal["jde"] = Field(description="Self-adaptive differential evolution, jDE (Brest et al. 2006).")
+
+    def build(self) -> Attack:
+        """Makes the attack."""
+        return EvolutionAttack(
+            lambda space, device: SelfAdaptiveEvolution(space, self, device),
+            population_size=self.population_size,
+            max_evaluations=self.max_evaluations,
+            stopping=self,
+        )
+
+
+class ElitesAttackSettings(ElitesSettings, StoppingSettings, AttackKind):
+    """A search that the classes of a background, k and replicate share."""
+
+    shares_classes: ClassVar[bool] = True
+
+    kind: Literal["elites"] = Field(description="One archive of the best candidates of every class, shared by all.")
+
+    def build(self) -> Attack:
+        """Makes the attack."""
+        return EvolutionAttack(
+            lambda space, device: Elites(space, self, device),
+            population_size=self.num_candidates,
+            max_evaluations=self.max_evaluations,
+            stopping=self,
+            shares_classes=self.shares_classes,
         )
 
 
@@ -112,6 +154,8 @@ def _default_kind(value: Any) -> Any:
 AttackSettings = Annotated[
     Annotated[
         DifferentialEvolutionAttackSettings
+        | SelfAdaptiveAttackSettings
+        | ElitesAttackSettings
         | NevergradAttackSettings
         | InversionAttackSettings
         | GradientAttackSettings,

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 import torch
 
 from sfi_ray.attacks import AttackSettings, Surroundings, Tick
-from sfi_ray.grid import Grid, Shard
+from sfi_ray.grid import Grid, Shard, whole_units
 from sfi_ray.models import Classifier, ClassifierPayload, Precision
+from sfi_ray.plan import unit_of
 from sfi_ray.store.checkpoints import CheckpointKeeper
 from sfi_ray.store.folder import RunFolder
 from sfi_ray.store.natural import read_natural_images, stacked
@@ -146,7 +147,10 @@ class Worker:
                 failed=sum(outcome.failed for outcome in known.values()),
             )
         classifier = self._classifier(shard.classifier, payload)
-        cells = list(self._spec.grid.cells(indices))
+        # Classes that are searched together are all searched again when one of them has no row yet.
+        together = whole_units(indices, unit_of(self._spec.grid, self._attack))
+        cells = list(self._spec.grid.cells(together))
+        wanted = frozenset(indices)
         journal = _Journal(
             PartWriter(self._folder, shard.start, shard.stop),
             provenance_of(self._spec, shard.classifier),
@@ -157,7 +161,7 @@ class Worker:
         for event in self._attack.search(classifier, cells, self._spec.threshold, surroundings):
             if isinstance(event, Tick):
                 journal.evaluations += event.evaluations
-            else:
+            elif event.cell.index in wanted:
                 journal.findings.append(event)
             if self._stopping.is_set():
                 break

@@ -1,14 +1,18 @@
 """Search mathematics: ask and tell over batches of cells. Knows neither classifiers nor Ray."""
 
-from sfi_ray.search.base import Entrants, Proposal, Searcher, SearchSpace
+from sfi_ray.search.base import Entrants, Proposal, Searcher, SearchSpace, SharedSearcher
 from sfi_ray.search.differential_evolution import DifferentialEvolution, DifferentialEvolutionSettings
+from sfi_ray.search.elites import Elites, ElitesSettings
 from sfi_ray.search.gradient_search import GradientSearch
 from sfi_ray.search.gradient_settings import GradientSettings
 from sfi_ray.search.nevergrad_settings import NevergradSettings
+from sfi_ray.search.self_adaptive import SelfAdaptiveEvolution, SelfAdaptiveSettings
 
 __all__ = [
     "DifferentialEvolution",
     "DifferentialEvolutionSettings",
+    "Elites",
+    "ElitesSettings",
     "Entrants",
     "GradientSearch",
     "GradientSettings",
@@ -16,4 +20,7 @@ __all__ = [
     "Proposal",
     "SearchSpace",
     "Searcher",
+    "SelfAdaptiveEvolution",
+    "SelfAdaptiveSettings",
+    "SharedSearcher",
 ]

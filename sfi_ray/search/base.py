@@ -55,11 +55,14 @@ class Entrants:
         seeds: ``(N,)`` int64, non-negative.
         target_classes: ``(N,)`` int64.
         backgrounds: 8-bit values, ``(N, channels)`` float32.
+        groups: Number of each cell's group, ``(N,)`` int64, ascending and above those admitted before: a searcher
+            that classes share makes one forward pass serve all cells of a group. None where nothing is shared.
     """
 
     seeds: Tensor
     target_classes: Tensor
     backgrounds: Tensor
+    groups: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,3 +212,24 @@ class Searcher(ABC):
 
     @abstractmethod
     def _learn(self, log_probs: Tensor) -> None: ...
+
+
+class SharedSearcher(Searcher):
+    """A searcher in which one forward pass serves all cells of a group, so that they are admitted together."""
+
+    def settle(self, is_done: Tensor) -> None:
+        """Says which cells nothing more is to be made for, while others of their groups go on.
+
+        A settled cell keeps its best candidate, generation and evaluations.
+
+        Args:
+            is_done: ``(N,)`` bool.
+
+        Raises:
+            RuntimeError: Candidates are waiting to be told.
+        """
+        self._require_idle("settle")
+        self._settle(is_done.to(self.device))
+
+    @abstractmethod
+    def _settle(self, is_done: Tensor) -> None: ...

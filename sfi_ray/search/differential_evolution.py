@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from sfi_ray.search.base import Entrants, Proposal, Searcher, SearchSpace
+from sfi_ray.search.lanes import LaneTable
 from sfi_ray.search.philox import below, random_words, standard_normal, unit
 
 # What the random words of one generation are for.
@@ -46,21 +47,13 @@ class DifferentialEvolutionSettings(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class _Lanes:
-    """The state of the cells being searched; every tensor has N first."""
+class EvolvingLanes(LaneTable):
+    """The state of the cells being searched."""
 
-    seeds: Tensor
-    target_classes: Tensor
-    generation: Tensor
+    #: ``(N, P, K, G)`` float32.
     population: Tensor
+    #: ``(N, P)`` float32: log-probability of the target class; -inf before the first `tell`.
     log_prob: Tensor
-
-    def select(self, keep: Tensor) -> _Lanes:
-        return _Lanes(*(getattr(self, entry.name)[keep] for entry in fields(self)))
-
-    def join(self, others: _Lanes) -> _Lanes:
-        pairs = ((getattr(self, entry.name), getattr(others, entry.name)) for entry in fields(self))
-        return _Lanes(*(torch.cat(pair) for pair in pairs))
 
 
 class DifferentialEvolution(Searcher):
@@ -76,21 +69,22 @@ class DifferentialEvolution(Searcher):
         super().__init__(space, device)
         self.settings = settings
         self._lower, self._upper = space.bounds(self.device)
-        self._lanes = self._empty_lanes()
+        nobody = torch.zeros(0, dtype=torch.int64, device=self.device)
+        self._lanes = self._make_lanes(nobody, nobody, self._begin(nobody))
         self._trials: Tensor | None = None
         self._refresh()
 
-    def _empty_lanes(self) -> _Lanes:
-        integers = torch.zeros(0, dtype=torch.int64, device=self.device)
-        members = (0, self.settings.population_size)
-        genes = (self.space.k, self.space.genes_per_pixel)
-        return _Lanes(
-            seeds=integers,
-            target_classes=integers,
-            generation=integers,
-            population=torch.zeros(*members, *genes, device=self.device),
-            log_prob=torch.zeros(members, device=self.device),
-        )
+    def _make_lanes(self, seeds: Tensor, target_classes: Tensor, state: Mapping[str, Tensor]) -> EvolvingLanes:
+        return EvolvingLanes(seeds=seeds, target_classes=target_classes, **state)
+
+    def _begin(self, seeds: Tensor) -> dict[str, Tensor]:
+        """Returns the state of cells that were never told."""
+        population = initial_population(seeds, self.space, self.settings.population_size)
+        return {
+            "generation": torch.zeros_like(seeds),
+            "population": population,
+            "log_prob": torch.full(population.shape[:2], -torch.inf, device=self.device),
+        }
 
     def state(self) -> dict[str, Tensor]:
         """Returns generation, population and log-probabilities of each cell; see `Searcher.state`."""
@@ -99,16 +93,8 @@ class DifferentialEvolution(Searcher):
 
     def _admit(self, entrants: Entrants, state: Mapping[str, Tensor] | None) -> None:
         seeds = entrants.seeds.to(self.device)
-        if state is None:
-            population = initial_population(seeds, self.space, self.settings.population_size)
-            state = {
-                "generation": torch.zeros_like(seeds),
-                "population": population,
-                "log_prob": torch.full(population.shape[:2], -torch.inf, device=self.device),
-            }
-        self._lanes = self._lanes.join(
-            _Lanes(seeds=seeds, target_classes=entrants.target_classes.to(self.device), **state)
-        )
+        targets = entrants.target_classes.to(self.device)
+        self._lanes = self._lanes.join(self._make_lanes(seeds, targets, self._begin(seeds) if state is None else state))
         self._refresh()
 
     def _retire(self, keep: Tensor) -> None:
@@ -117,30 +103,37 @@ class DifferentialEvolution(Searcher):
 
     def _propose(self) -> Proposal:
         lanes = self._lanes
+        # A cell that was never told has its initial population classified as it is.
+        is_new = (lanes.generation == 0)[:, None, None, None]
+        self._trials = torch.where(is_new, lanes.population, self._make_trials(lanes))
+        owners = torch.arange(len(lanes.seeds), device=self.device).repeat_interleave(self.settings.population_size)
+        return Proposal(self._trials.flatten(0, 1), owners)
+
+    def _make_trials(self, lanes: EvolvingLanes) -> Tensor:
+        """Returns a trial for each member, ``(N, P, K, G)``, inside the bounds of the space."""
         trials = mutate(lanes.population, lanes.seeds, lanes.generation, self.settings.differential_weight)
         trials = torch.clamp(trials, self._lower, self._upper)
         if self.settings.crossover_rate < 1:
             trials = crossover(trials, lanes.population, lanes.seeds, lanes.generation, self.settings.crossover_rate)
-        # A cell that was never told has its initial population classified as it is.
-        is_new = (lanes.generation == 0)[:, None, None, None]
-        self._trials = torch.where(is_new, lanes.population, trials)
-        owners = torch.arange(len(trials), device=self.device).repeat_interleave(self.settings.population_size)
-        return Proposal(self._trials.flatten(0, 1), owners)
+        return trials
 
     def _learn(self, log_probs: Tensor) -> None:
         assert self._trials is not None
         lanes = self._lanes
         targets = lanes.target_classes.repeat_interleave(self.settings.population_size)
         told = log_probs.to(self.device, torch.float32).gather(1, targets.unsqueeze(1)).view_as(lanes.log_prob)
-        is_better = told > lanes.log_prob  # false for NaN
-        self._lanes = replace(
-            lanes,
-            generation=lanes.generation + 1,
-            population=torch.where(is_better[..., None, None], self._trials, lanes.population),
-            log_prob=torch.where(is_better, told, lanes.log_prob),
-        )
+        self._lanes = self._select(lanes, self._trials, told, is_better=told > lanes.log_prob)  # false for NaN
         self._trials = None
         self._refresh()
+
+    def _select(self, lanes: EvolvingLanes, trials: Tensor, told: Tensor, is_better: Tensor) -> EvolvingLanes:
+        """Returns the next generation: each member or its trial, whichever is better."""
+        return replace(
+            lanes,
+            generation=lanes.generation + 1,
+            population=torch.where(is_better[..., None, None], trials, lanes.population),
+            log_prob=torch.where(is_better, told, lanes.log_prob),
+        )
 
     def _refresh(self) -> None:
         lanes = self._lanes
@@ -208,14 +201,14 @@ def draw_donors(seeds: Tensor, generations: Tensor, population_size: int) -> Ten
     return taken[..., 1:]
 
 
-def mutate(population: Tensor, seeds: Tensor, generations: Tensor, differential_weight: float) -> Tensor:
+def mutate(population: Tensor, seeds: Tensor, generations: Tensor, differential_weight: float | Tensor) -> Tensor:
     """Makes a trial for every member: ``x_r1 + F (x_r2 - x_r3)`` (Section 3.1, step 2a).
 
     Args:
         population: ``(N, P, K, G)``.
         seeds: ``(N,)`` int64.
         generations: ``(N,)`` int64.
-        differential_weight: F.
+        differential_weight: F, of all trials or of each, ``(N, P)``.
 
     Returns:
         Trials, not yet clamped, ``(N, P, K, G)``.
@@ -225,11 +218,12 @@ def mutate(population: Tensor, seeds: Tensor, generations: Tensor, differential_
     first_member = torch.arange(num_cells, device=population.device).view(-1, 1) * population_size
     members = population.flatten(0, 1)
     base, plus, minus = (members[(first_member + donors[..., donor]).flatten()] for donor in range(3))
+    weight = differential_weight.reshape(-1, 1, 1) if isinstance(differential_weight, Tensor) else differential_weight
     # Multiplied and added in two steps: a fused one rounds differently from device to device.
-    return plus.sub_(minus).mul_(differential_weight).add_(base).view_as(population)
+    return plus.sub_(minus).mul_(weight).add_(base).view_as(population)
 
 
-def crossover(trials: Tensor, parents: Tensor, seeds: Tensor, generations: Tensor, rate: float) -> Tensor:
+def crossover(trials: Tensor, parents: Tensor, seeds: Tensor, generations: Tensor, rate: float | Tensor) -> Tensor:
     """Mixes genes of the parents into the trials, keeping at least one trial gene of each (binomial crossover).
 
     Args:
@@ -237,7 +231,7 @@ def crossover(trials: Tensor, parents: Tensor, seeds: Tensor, generations: Tenso
         parents: Current population, ``(N, P, K, G)``.
         seeds: ``(N,)`` int64.
         generations: ``(N,)`` int64.
-        rate: Probability that a gene comes from the trial, in [0, 1].
+        rate: Probability that a gene comes from the trial, in [0, 1], of all trials or of each, ``(N, P)``.
 
     Returns:
         ``(N, P, K, G)``.
@@ -245,7 +239,8 @@ def crossover(trials: Tensor, parents: Tensor, seeds: Tensor, generations: Tenso
     num_cells, population_size = trials.shape[:2]
     num_genes = trials[0, 0].numel()
     words = random_words(seeds, generations, _CROSSOVER, population_size * num_genes)
-    from_trial = (unit(words) < rate).view(num_cells, population_size, num_genes)
+    rates = rate.unsqueeze(-1) if isinstance(rate, Tensor) else rate
+    from_trial = unit(words).view(num_cells, population_size, num_genes) < rates
     kept = below(random_words(seeds, generations, _KEPT_GENE, population_size), num_genes)
     from_trial = from_trial.scatter(2, kept.unsqueeze(-1), True)
     return torch.where(from_trial.view_as(trials), trials, parents)

@@ -30,6 +30,7 @@ from sfi_ray.search.gradient_proposals import (
     ranked,
 )
 from sfi_ray.search.gradient_settings import GradientSettings
+from sfi_ray.search.lanes import LaneTable
 from sfi_ray.search.philox import random_words, standard_normal, unit
 
 # What random words are for.
@@ -43,13 +44,10 @@ _SURE = -(2.0**-24)
 
 
 @dataclass(frozen=True, slots=True)
-class _Lanes:
+class _Lanes(LaneTable):
     """The state of the cells being searched; every tensor has N first."""
 
-    seeds: Tensor
-    target_classes: Tensor
     backgrounds: Tensor
-    generation: Tensor
     #: Images classified, and those of them that a gradient was taken of.
     spent: Tensor
     backward: Tensor
@@ -72,13 +70,6 @@ class _Lanes:
     rounds: Tensor
     rank: Tensor
     kicks: Tensor
-
-    def select(self, keep: Tensor) -> _Lanes:
-        return _Lanes(*(getattr(self, entry.name)[keep] for entry in fields(self)))
-
-    def join(self, others: _Lanes) -> _Lanes:
-        pairs = ((getattr(self, entry.name), getattr(others, entry.name)) for entry in fields(self))
-        return _Lanes(*(torch.cat(pair) for pair in pairs))
 
 
 @dataclass(frozen=True, slots=True)

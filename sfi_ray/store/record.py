@@ -98,10 +98,11 @@ def make_grid(
     """
     num_pixels = info.height * info.width
     ks = (num_pixels,) if job.k is None else job.k
+    classes = target_indices(job, info)
     grid = Grid(
         classifiers=classifiers,
         backgrounds=tuple(parse_background(text, info.channels) for text in job.backgrounds),
-        target_classes=tuple((i, info.class_names[i]) for i in target_indices(job, info)),
+        target_classes=tuple((i, info.class_names[i]) for i in classes),
         ks=None if isinstance(ks, KRange) else ks,
         k_range=(ks.low, ks.high) if isinstance(ks, KRange) else (1, 1),
         replicates=job.replicates,
@@ -110,6 +111,8 @@ def make_grid(
             "attack": json.loads(job.attack.model_dump_json()),
             "precision": job.compute.precision,
             "input_shape": [info.channels, info.height, info.width],
+            # Classes that are searched together decide what is found for each.
+            **({"classes": classes} if job.attack.shares_classes else {}),
         },
         images=images,
     )

@@ -16,6 +16,7 @@ from tests.attacks.conftest import evaluations, events, make_cells, outcomes, se
 ATTACKS = {
     "de": {"kind": "de", "population_size": 10, "generations": 8},
     "de with crossover": {"kind": "de", "population_size": 7, "generations": 9, "crossover_rate": 0.6},
+    "jde": {"kind": "jde", "population_size": 8, "generations": 9},
     # Draws from numpy's global generator.
     "nevergrad": {"kind": "nevergrad", "optimizer": "VoronoiDE", "num_workers": 7, "max_evaluations": 42},
     "nevergrad TwoPointsDE": {"kind": "nevergrad", "num_workers": 10, "max_evaluations": 75},

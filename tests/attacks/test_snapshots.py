@@ -11,6 +11,7 @@ from sfi_ray.types import Finding
 from tests.attacks.conftest import make_cells, outcomes, search, surroundings_of
 
 ATTACKS = {
+    "jde": {"kind": "jde", "population_size": 8, "generations": 12},
     "de": {"kind": "de", "population_size": 10, "generations": 12},
     "de that stops": {"kind": "de", "population_size": 8, "generations": 20, "stop_confidence": 0.55},
     "de that stalls": {"kind": "de", "population_size": 8, "generations": 20, "stall_generations": 4},

@@ -5,7 +5,9 @@ import os
 import signal
 
 import numpy as np
+import pyarrow.compute as pc
 import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 import pytest
 import torch
 from torch import nn
@@ -91,6 +93,30 @@ def test_a_run_that_was_stopped_goes_on_and_ends_with_the_same_rows(tmp_path, mo
     run = go(job)
     assert_complete(run)
     assert outcome(run).equals(expected)
+
+
+SHARED = {"attack": {"kind": "elites", "max_evaluations": 40, "num_candidates": 4, "stop_confidence": 0.13}}
+
+
+@pytest.mark.parametrize("cells_per_shard", [1, 25])
+def test_classes_that_are_searched_together_are_never_parted(tmp_path, cells_per_shard):
+    expected = outcome(go(make_job(tmp_path / "a", **SHARED, cluster={"cells_per_shard": 1000})))
+    run = go(make_job(tmp_path / "b", **SHARED, cluster={"cells_per_shard": cells_per_shard}))
+    assert outcome(run).equals(expected)
+    assert len(set(expected["generations"].to_pylist())) > 1
+
+
+def test_a_group_of_which_some_rows_are_missing_is_searched_again_to_the_same_rows(tmp_path):
+    job = make_job(tmp_path, **SHARED)
+    run = go(job)
+    expected = outcome(run)
+    for part in sorted((tmp_path / "test/results").glob("*.parquet")):
+        rows = pq.read_table(part)
+        pq.write_table(rows.filter(pc.not_equal(pc.bit_wise_and(rows["cell_index"], 3), 1)), part)
+    assert 0 < run.status().finished < run.status().num_cells
+    again = go(job)
+    assert_complete(again)
+    assert outcome(again).equals(expected)
 
 
 def test_launching_a_finished_run_again_changes_nothing(tmp_path):

@@ -158,8 +158,13 @@ BAD = [
     ("dataset: ''", 2, "dataset: should have at least 1 character (found '')", "digits, mnist"),
     ("output: ''", 5, "output: should have at least 1 character (found '')", "Folder or URI"),
     # Attacks.
-    ("attack: {kind: deo}", 5, "attack.kind: should be one of de, nevergrad", "(found 'deo'); did you mean 'de'?"),
-    ("attack: {kind: [de]}", 5, "attack.kind: should be one of de, nevergrad", "(found ['de'])"),
+    (
+        "attack: {kind: deo}",
+        5,
+        "attack.kind: should be one of de, jde, elites, nevergrad",
+        "(found 'deo'); did you mean 'de'?",
+    ),
+    ("attack: {kind: [de]}", 5, "attack.kind: should be one of de, jde, elites, nevergrad", "(found ['de'])"),
     ("attack: {kind: nevergrad, optimiser: CMA}", 5, "unknown key 'attack.optimiser'", "did you mean 'optimizer'?"),
     ("attack: {kind: nevergrad, num_workers: 0}", 5, "attack.num_workers: should be greater", "told of any"),
     ("attack: {preset: smal}", 5, "attack.preset: unknown preset 'smal'; did you mean 'small'?", "presets are paper,"),

@@ -26,6 +26,7 @@ JOBS = sorted((ROOT / "jobs").glob("*.yaml"))
 SHORT = {
     "de": {"population_size": 4, "generations": 1},
     "nevergrad": {"max_evaluations": 8, "num_workers": 4},
+    "elites": {"max_evaluations": 16},
     "inversion": {"steps": 2},
     "gradient": {"max_evaluations": 40},
 }

@@ -216,6 +216,16 @@ def test_how_cells_are_searched_enters_their_ids(changes):
     assert before.cell_id != after.cell_id
 
 
+def test_classes_that_are_searched_together_are_part_of_how():
+    def ids(kind, classes):
+        job = make_job(attack={"kind": kind}, target_classes=classes)
+        grid = make_grid(job, GRAY, (GridClassifier("mlp", "f"),))
+        return {cell.target_class: cell.cell_id for cell in grid.cells(range(len(grid)))}
+
+    assert ids("de", [3, 7])[3] == ids("de", [3])[3]
+    assert ids("elites", [3, 7])[3] != ids("elites", [3])[3]
+
+
 @pytest.mark.parametrize(
     "changes",
     [

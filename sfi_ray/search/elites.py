@@ -1,0 +1,213 @@
+"""A search that all classes of a group share.
+
+It is MAP-Elites (Mouret & Clune 2015) with the classes as its niches, as Nguyen, Yosinski & Clune (2015) used it. One
+forward pass says how good a candidate is for every class. So each class keeps its few best candidates, its elites,
+whoever they were made for, and new candidates are made from the elites of any class of the group.
+
+Shapes: N cells, L elites of a cell, M candidates, K altered pixels, G genes of a pixel (2 + channels), C channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from sfi_ray.search.base import Entrants, Proposal, SearchSpace, SharedSearcher
+from sfi_ray.search.lanes import LaneTable
+from sfi_ray.search.philox import random_words, unit
+from sfi_ray.search.variation import change_pixels, cross, fresh_candidates
+
+# What the random words of a candidate are for.
+_PARENTS = 15
+# Shares of the candidates whose parent, or whose mate, is an elite of any class of the group.
+_ANY_PARENT = 0.3
+_ANY_MATE = 0.5
+# Candidates of a group in one generation, at most: their numbers never meet those of the next generation.
+_MOST_CANDIDATES = 1 << 24
+
+
+class ElitesSettings(BaseModel):
+    """Everything that decides what the shared search proposes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_evaluations: int = Field(
+        5000, ge=1, le=2**31, description="Images classified for a cell at most, on average over its group."
+    )
+    num_elites: int = Field(6, ge=1, le=1000, description="Best candidates that each class keeps.")
+    num_candidates: int = Field(
+        8, ge=1, le=100_000, description="Candidates of a generation for each class that is still searched."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Lanes(LaneTable):
+    """The state of the cells being searched; those of one group stand side by side."""
+
+    #: ``(N,)`` int64, ascending.
+    groups: Tensor
+    #: ``(N,)`` int64.
+    evaluations: Tensor
+    #: ``(N,)`` bool: nothing more is made for the cell.
+    is_settled: Tensor
+    #: ``(N, L, K, G)`` float32.
+    genes: Tensor
+    #: ``(N, L)`` float32: log-probability of the cell's class, highest first; -inf where there is no elite yet.
+    log_prob: Tensor
+
+
+class Elites(SharedSearcher):
+    """The search that the classes of a group share."""
+
+    def __init__(self, space: SearchSpace, settings: ElitesSettings, device: torch.device | str = "cpu") -> None:
+        super().__init__(space, device)
+        self.settings = settings
+        self._candidates: Tensor | None = None
+        self._focus = torch.zeros(0, dtype=torch.int64, device=self.device)
+        integers = torch.zeros(0, dtype=torch.int64, device=self.device)
+        self._lanes = _Lanes(
+            seeds=integers,
+            target_classes=integers,
+            groups=integers,
+            generation=integers,
+            evaluations=integers,
+            is_settled=integers.bool(),
+            genes=torch.zeros(0, settings.num_elites, space.k, space.genes_per_pixel, device=self.device),
+            log_prob=torch.zeros(0, settings.num_elites, device=self.device),
+        )
+        self._refresh()
+
+    def state(self) -> dict[str, Tensor]:
+        """Returns the elites of each cell; see `Searcher.state`."""
+        lanes = self._lanes
+        names = ("generation", "evaluations", "is_settled", "genes", "log_prob")
+        return {name: getattr(lanes, name) for name in names}
+
+    def _admit(self, entrants: Entrants, state: Mapping[str, Tensor] | None) -> None:
+        if entrants.groups is None:
+            raise ValueError("a search that classes share needs the group of every cell")
+        count = len(entrants.seeds)
+        if state is None:
+            zeros = torch.zeros(count, dtype=torch.int64, device=self.device)
+            state = {
+                "generation": zeros,
+                "evaluations": zeros,
+                "is_settled": zeros.bool(),
+                "genes": self._lanes.genes.new_zeros(count, *self._lanes.genes.shape[1:]),
+                "log_prob": torch.full((count, self.settings.num_elites), -torch.inf, device=self.device),
+            }
+        self._lanes = self._lanes.join(
+            _Lanes(
+                seeds=entrants.seeds.to(self.device),
+                target_classes=entrants.target_classes.to(self.device),
+                groups=entrants.groups.to(self.device),
+                **state,
+            )
+        )
+        self._refresh()
+
+    def _retire(self, keep: Tensor) -> None:
+        self._lanes = self._lanes.select(keep)
+        self._refresh()
+
+    def _settle(self, is_done: Tensor) -> None:
+        self._lanes = replace(self._lanes, is_settled=self._lanes.is_settled | is_done)
+        self._refresh()
+
+    def _propose(self) -> Proposal:
+        lanes = self._lanes
+        left = (self.settings.max_evaluations - lanes.evaluations).clamp(0, self.settings.num_candidates)
+        self._focus = torch.arange(len(left), device=self.device).repeat_interleave(left * ~lanes.is_settled)
+        groups = lanes.groups[self._focus]
+        first = torch.searchsorted(lanes.groups, groups)
+        # Every candidate has draws of its own: under its group's seed, by its generation and its place in the group.
+        place = torch.arange(len(groups), device=self.device) - torch.searchsorted(groups, groups)
+        seeds, counters = lanes.seeds[first], lanes.generation[self._focus] * _MOST_CANDIDATES + place
+        is_new = lanes.generation[self._focus] == 0
+        candidates = fresh_candidates(seeds, counters, self.space)
+        if not bool(is_new.all()):
+            size = torch.searchsorted(lanes.groups, groups, right=True) - first
+            parents, mates = self._parents(first, size, seeds, counters)
+            varied = change_pixels(cross(parents, mates, seeds, counters), seeds, counters, self.space)
+            candidates = torch.where(is_new[:, None, None], candidates, varied)
+        self._candidates = candidates
+        return Proposal(candidates, self._focus)
+
+    def _parents(self, first: Tensor, size: Tensor, seeds: Tensor, counters: Tensor) -> tuple[Tensor, Tensor]:
+        """Chooses two elites for each candidate: of its own class or of any of the group, better ones more often."""
+        lanes = self._lanes
+        words = random_words(seeds, counters, _PARENTS, 6)
+        draws = unit(words)
+        num_known = (lanes.log_prob > -torch.inf).sum(dim=1).clamp(min=1)
+
+        def choose(is_any: Tensor, which: Tensor, rank: Tensor) -> Tensor:
+            cell = torch.where(is_any, first + ((which * size) >> 32), self._focus)
+            return lanes.genes[cell, (rank.square() * num_known[cell]).to(torch.int64)]
+
+        parents = choose(draws[:, 0] < _ANY_PARENT, words[:, 1], draws[:, 2])
+        return parents, choose(draws[:, 3] < _ANY_MATE, words[:, 4], draws[:, 5])
+
+    def _learn(self, log_probs: Tensor) -> None:
+        assert self._candidates is not None
+        lanes = self._lanes
+        log_probs = log_probs.to(self.device, torch.float32)
+        genes, best = lanes.genes.clone(), lanes.log_prob.clone()
+        told_groups = lanes.groups[self._focus]
+        for group in torch.unique_consecutive(told_groups).tolist():
+            cells = torch.nonzero(lanes.groups == group).squeeze(1)
+            made = torch.nonzero(told_groups == group).squeeze(1)
+            told = log_probs[made][:, lanes.target_classes[cells]].T.nan_to_num(nan=-torch.inf)
+            genes[cells], best[cells] = merge(lanes.genes[cells], lanes.log_prob[cells], self._candidates[made], told)
+        self._lanes = replace(
+            lanes,
+            generation=lanes.generation + ~lanes.is_settled,
+            evaluations=lanes.evaluations + self._focus.bincount(minlength=len(lanes.seeds)),
+            # A settled cell is as its finding says; its elites serve the others as they are.
+            genes=torch.where(lanes.is_settled[:, None, None, None], lanes.genes, genes),
+            log_prob=torch.where(lanes.is_settled[:, None], lanes.log_prob, best),
+        )
+        self._candidates = None
+        self._refresh()
+
+    def _refresh(self) -> None:
+        lanes = self._lanes
+        self.generation = lanes.generation
+        self.evaluations = lanes.evaluations.to(torch.float64)
+        self.is_exhausted = lanes.evaluations >= self.settings.max_evaluations
+        self.best_log_prob = lanes.log_prob[:, 0]
+
+    @property
+    def best(self) -> Tensor:
+        """``(N, K, G)``: the first elite of each cell."""
+        return self._lanes.genes[:, 0]
+
+
+def merge(genes: Tensor, log_prob: Tensor, candidates: Tensor, told: Tensor) -> tuple[Tensor, Tensor]:
+    """Offers candidates to the elites of several cells; of candidates with one log-probability the first stays.
+
+    Args:
+        genes: Elites, ``(N, L, K, G)``.
+        log_prob: Their log-probabilities, highest first, ``(N, L)``.
+        candidates: ``(M, K, G)``.
+        told: Log-probability of each cell's class for each candidate, ``(N, M)``.
+
+    Returns:
+        Genes and log-probabilities of the new elites, highest first.
+    """
+    num_elites = log_prob.shape[1]
+    together = torch.cat([log_prob, told], dim=1)
+    wide = min(2 * num_elites, together.shape[1])
+    values, order = together.sort(dim=1, descending=True, stable=True)
+    values, order = values[:, :wide], order[:, :wide]
+    is_double = torch.zeros_like(values, dtype=torch.bool)
+    is_double[:, 1:] = values[:, 1:] == values[:, :-1]
+    values = values.masked_fill(is_double, -torch.inf)
+    values, chosen = values.sort(dim=1, descending=True, stable=True)
+    values, order = values[:, :num_elites], order.gather(1, chosen)[:, :num_elites]
+    own = genes.gather(1, order.clamp(max=num_elites - 1)[..., None, None].expand(-1, -1, *genes.shape[2:]))
+    new = candidates[(order - num_elites).clamp(min=0)]
+    return torch.where((order < num_elites)[..., None, None], own, new), values

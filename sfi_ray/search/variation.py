@@ -1,0 +1,133 @@
+"""How the shared search makes new candidates: from nothing, by changing pixels of one elite, by crossing two.
+
+Shapes: M candidates, K altered pixels, J pixels that may change, G genes of a pixel (2 + channels), C channels.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sfi_ray.search.base import SearchSpace
+from sfi_ray.search.philox import below, random_words, unit
+
+# What the random words of a candidate are for.
+_FRESH, _CROSSED, _CHANGED = range(16, 19)
+# Of two candidates that are crossed, each pixel comes from the second with a probability that is itself drawn.
+_CROSSED_SHARE = 0.3
+# What happens to a pixel that changes, as the upper ends of shares: a small move, a move anywhere, a colour at a corner
+# of the cube, a colour near the old one, another pixel in its place; the rest takes the colour of its neighbour.
+_NEAR, _FAR, _CORNER, _SHADE, _OTHER = 0.30, 0.45, 0.65, 0.80, 0.95
+_NEAR_WIDTH = 2.0
+_SHADE_WIDTH = 0.25
+# Of the pixels of a candidate at most about half change, and never more than nine.
+_MOST_CONSIDERED = 17
+
+
+def fresh_candidates(seeds: Tensor, counters: Tensor, space: SearchSpace) -> Tensor:
+    """Draws candidates: positions uniform, colours at the corners of the cube or uniform, one as likely as the other.
+
+    Args:
+        seeds: Seed of each candidate, ``(M,)`` int64, non-negative.
+        counters: Number of each candidate under its seed, ``(M,)`` int64, non-negative.
+        space: Where candidates live.
+
+    Returns:
+        ``(M, K, G)`` float32, inside the bounds of the space.
+    """
+    return _fresh_pixels(_draws(seeds, counters, _FRESH, space.k, _fresh_width(space)), space)
+
+
+def cross(parents: Tensor, mates: Tensor, seeds: Tensor, counters: Tensor) -> Tensor:
+    """Puts pixels of mates in the place of pixels of some of the parents.
+
+    Args:
+        parents: ``(M, K, G)``.
+        mates: ``(M, K, G)``.
+        seeds: ``(M,)`` int64, non-negative.
+        counters: ``(M,)`` int64, non-negative.
+
+    Returns:
+        ``(M, K, G)``; most parents come back as they were.
+    """
+    k = parents.shape[1]
+    draws = unit(random_words(seeds, counters, _CROSSED, 2 + k))
+    is_crossed = draws[:, 0] < _CROSSED_SHARE
+    from_mate = is_crossed.unsqueeze(1) & (draws[:, 2:] < draws[:, 1:2])
+    return torch.where(from_mate.unsqueeze(-1), mates, parents)
+
+
+def change_pixels(genes: Tensor, seeds: Tensor, counters: Tensor, space: SearchSpace) -> Tensor:
+    """Changes one pixel of each candidate, now and then more: moves it, colours it, or puts another in its place.
+
+    Args:
+        genes: ``(M, K, G)``.
+        seeds: ``(M,)`` int64, non-negative.
+        counters: ``(M,)`` int64, non-negative.
+        space: Where candidates live.
+
+    Returns:
+        ``(M, K, G)`` float32, inside the bounds of the space.
+    """
+    count, k = genes.shape[:2]
+    spread = 0.5 * (min(k, _MOST_CONSIDERED) - 1)
+    most = 1 + round(spread)
+    width = 6 + space.channels + _fresh_width(space)
+    words = random_words(seeds, counters, _CHANGED, 1 + most * width)
+    num_changed = 1 + (unit(words[:, :1]).pow(3) * spread).round()
+    words = words[:, 1:].view(count, most, width)
+    which = below(words[..., 0], k)
+    draws = unit(words[..., 1:]).to(torch.float32)
+    old = genes.gather(1, which.unsqueeze(-1).expand(-1, -1, genes.shape[2]))
+    neighbour = genes.gather(1, ((which + 1) % k).unsqueeze(-1).expand(-1, -1, genes.shape[2]))
+    new = _changed(old, neighbour, draws, space)
+    is_changed = torch.arange(most, device=genes.device) < num_changed
+    new = torch.where(is_changed.unsqueeze(-1), new, old)
+    # Of changes to one pixel the first counts: written last to first, one after the other.
+    changed = genes.clone()
+    rows = torch.arange(count, device=genes.device)
+    for step in reversed(range(most)):
+        changed[rows, which[:, step]] = torch.where(
+            is_changed[:, step, None], new[:, step], changed[rows, which[:, step]]
+        )
+    lower, upper = space.bounds(genes.device)
+    return torch.clamp(changed, lower, upper)
+
+
+def _changed(old: Tensor, neighbour: Tensor, draws: Tensor, space: SearchSpace) -> Tensor:
+    """Changes pixels ``(M, J, G)`` in the way that the first of their draws chooses."""
+    how = draws[..., :1]
+    other = _fresh_pixels(draws[..., 3 + space.channels :], space)
+    near = old[..., :2] + _normal(draws[..., 1:3]) * _NEAR_WIDTH
+    shade = old[..., 2:] + _normal(draws[..., 3 : 3 + space.channels]) * _SHADE_WIDTH
+    corner = (other[..., 2:] >= 0.5).to(torch.float32)
+    is_other = (how >= _SHADE) & (how < _OTHER)
+    position = torch.where(how < _NEAR, near, torch.where((how < _FAR) | is_other, other[..., :2], old[..., :2]))
+    colour = torch.where(how >= _OTHER, neighbour[..., 2:], torch.where(is_other, other[..., 2:], shade))
+    colour = torch.where(how < _CORNER, corner, colour)
+    colour = torch.where(how < _FAR, old[..., 2:], colour)
+    return torch.cat([position, colour], dim=-1)
+
+
+def _fresh_width(space: SearchSpace) -> int:
+    return 3 + space.channels
+
+
+def _fresh_pixels(draws: Tensor, space: SearchSpace) -> Tensor:
+    """Makes pixels ``(..., G)`` of uniform draws ``(..., 3 + C)``."""
+    size = torch.tensor([space.height, space.width], dtype=draws.dtype, device=draws.device)
+    uniform = draws[..., 3 : 3 + space.channels]
+    colour = torch.where(draws[..., 2:3] < 0.5, (uniform >= 0.5).to(draws.dtype), uniform)
+    lower, upper = space.bounds(draws.device)
+    return torch.clamp(torch.cat([draws[..., :2] * size, colour], dim=-1), lower, upper)
+
+
+def _draws(seeds: Tensor, counters: Tensor, stream: int, count: int, width: int) -> Tensor:
+    words = random_words(seeds, counters, stream, count * width)
+    return unit(words).to(torch.float32).view(len(seeds), count, width)
+
+
+def _normal(draws: Tensor) -> Tensor:
+    # ndtri of float32 uniforms can be infinite at the ends; clamping to the space takes care of that.
+    normals: Tensor = torch.special.ndtri(draws)
+    return normals

@@ -1,0 +1,105 @@
+"""The shared search as an attack: groups are searched whole, and share nothing with one another."""
+
+import functools
+import itertools
+
+import pytest
+import torch
+
+from sfi_ray.attacks import Surroundings, Tick, read_attack_settings
+from sfi_ray.types import Finding, StopReason
+from tests.attacks.conftest import evaluations, make_cells, outcomes, search
+from tests.attacks.test_snapshots import MemoryKeeper
+
+SHORT = {"kind": "elites", "max_evaluations": 40, "num_elites": 3, "num_candidates": 4}
+
+
+@pytest.fixture
+def attack():
+    return read_attack_settings(SHORT).build()
+
+
+@pytest.fixture(params=["gray", "rgb"])
+def toy(request, toy_gray, toy_rgb):
+    return {"gray": toy_gray, "rgb": toy_rgb}[request.param]
+
+
+some_cells = functools.partial(make_cells, ks=(1, 3), backgrounds=("black", "white"), replicates=2)
+
+
+def group_of(cell):
+    return cell.k, cell.background.name, cell.replicate
+
+
+def test_every_cell_gets_one_finding_within_its_budget(attack, toy):
+    cells = some_cells(toy.classifier)
+    findings = search(attack, toy.classifier, cells)
+    assert sorted(finding.cell.index for finding in findings) == [cell.index for cell in cells]
+    assert {finding.evaluations for finding in findings} == {40}
+    assert {finding.stop_reason for finding in findings} == {StopReason.BUDGET}
+    assert evaluations(attack, toy.classifier, cells) == 40 * len(cells)
+
+
+def test_findings_do_not_depend_on_the_order_or_the_company_of_groups(attack, toy, monkeypatch):
+    cells = some_cells(toy.classifier)
+    expected = outcomes(search(attack, toy.classifier, cells))
+    shuffled = [cells[i] for i in torch.randperm(len(cells), generator=torch.Generator().manual_seed(3))]
+    assert outcomes(search(attack, toy.classifier, shuffled)) == expected
+    some = [cell for cell in cells if group_of(cell) in {(1, "white", 0), (3, "black", 1)}]
+    assert outcomes(search(attack, toy.classifier, some)) == {cell.cell_id: expected[cell.cell_id] for cell in some}
+    monkeypatch.setattr("sfi_ray.attacks.lanes._MICRO_BATCHES_A_GENERATION", 0)
+    assert attack.num_lanes(toy.classifier.micro_batch) == 1, "less than a group, which is never parted"
+    assert outcomes(search(attack, toy.classifier, cells)) == expected
+
+
+def test_classes_profit_from_each_other(toy_gray):
+    cells = make_cells(toy_gray.classifier, ks=(3,), replicates=6)
+    attack = read_attack_settings({**SHORT, "max_evaluations": 100}).build()
+    together = search(attack, toy_gray.classifier, cells)
+    alone = [finding for cell in cells for finding in search(attack, toy_gray.classifier, [cell])]
+    mean = [sum(finding.confidence for finding in findings) / len(findings) for findings in (together, alone)]
+    assert mean[0] > mean[1]
+
+
+def test_a_class_that_is_done_stops_costing_and_the_others_go_on(toy):
+    goal = read_attack_settings({**SHORT, "stop_confidence": 0.5, "max_evaluations": 400}).build()
+    cells = some_cells(toy.classifier)
+    found = list(goal.search(toy.classifier, cells, 0.5))
+    findings = [event for event in found if isinstance(event, Finding)]
+    by_reason = {reason: [f for f in findings if f.stop_reason is reason] for reason in StopReason}
+    assert by_reason[StopReason.FOOLED]
+    assert all(finding.evaluations < 400 for finding in by_reason[StopReason.FOOLED])
+    assert all(finding.confidence >= 0.5 for finding in by_reason[StopReason.FOOLED])
+    assert sum(finding.evaluations for finding in findings) == sum(
+        event.evaluations for event in found if isinstance(event, Tick)
+    )
+    in_one_group = {}
+    for finding in findings:
+        in_one_group.setdefault(group_of(finding.cell), set()).add(finding.generations)
+    assert any(len(generations) > 1 for generations in in_one_group.values())
+
+
+@pytest.mark.parametrize("changes", [{}, {"stop_confidence": 0.5, "max_evaluations": 200}, {"stall_generations": 3}])
+def test_a_group_goes_on_from_any_of_its_generations_to_the_same_findings(toy, changes):
+    attack = read_attack_settings({**SHORT, **changes}).build()
+    cells = make_cells(toy.classifier, ks=(2,), backgrounds=("black", "gray"))
+    keeper = MemoryKeeper()
+    found = attack.search(toy.classifier, cells, 0.9, Surroundings(keeper=keeper))
+    expected = outcomes([event for event in found if isinstance(event, Finding)])
+    assert len(expected) == len(cells)
+    assert len(keeper.kept) >= 2
+    for number in range(len(keeper.kept)):
+        again = MemoryKeeper(keeper.kept[: number + 1])
+        rest = attack.search(toy.classifier, cells, 0.9, Surroundings(keeper=again))
+        # Cells that were done already are found again: their rows may not have been written.
+        assert outcomes([event for event in rest if isinstance(event, Finding)]) == expected
+
+
+def test_closing_a_search_midway_takes_back_nothing(toy):
+    attack = read_attack_settings({**SHORT, "stop_confidence": 0.5}).build()
+    cells = some_cells(toy.classifier)
+    expected = outcomes(search(attack, toy.classifier, cells))
+    running = attack.search(toy.classifier, cells, 0.9)
+    early = list(itertools.islice((event for event in running if isinstance(event, Finding)), 4))
+    running.close()
+    assert {cell_id: expected[cell_id] for cell_id in outcomes(early)} == outcomes(early)

@@ -1,0 +1,147 @@
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sfi_ray.images import render
+from sfi_ray.search import Entrants, SearchSpace
+from sfi_ray.search.elites import Elites, ElitesSettings, merge
+
+SPACE = SearchSpace(height=8, width=8, channels=1, k=2, num_classes=4)
+SETTINGS = ElitesSettings(max_evaluations=60, num_elites=3, num_candidates=5)
+
+
+def group_of(number, targets=range(4), seed=100):
+    count = len(targets)
+    return Entrants(
+        seeds=torch.arange(count) + seed * (number + 1),
+        target_classes=torch.tensor(targets),
+        backgrounds=torch.zeros(count, SPACE.channels),
+        groups=torch.full((count,), number),
+    )
+
+
+def searching(*entrants, settings=SETTINGS, space=SPACE):
+    search = Elites(space, settings)
+    for group in entrants:
+        search.admit(group)
+    return search
+
+
+def classify(toy, proposal):
+    images = render(proposal.genes, torch.zeros(len(proposal.genes), 1), 8, 8)
+    return toy.classifier.log_probs(images)
+
+
+def step(search, toy):
+    proposal = search.ask()
+    log_probs = classify(toy, proposal)
+    search.tell(log_probs)
+    return proposal, log_probs
+
+
+def slow_merge(genes, log_prob, candidates, told):
+    """Elites of one cell, one after the other."""
+    known = [(value, list(row)) for value, row in zip(log_prob, genes, strict=True)]
+    offered = [(value, list(row)) for value, row in zip(told, candidates, strict=True)]
+    kept, seen = [], set()
+    for value, row in sorted(known + offered, key=lambda pair: -pair[0]):
+        if value > float("-inf") and value not in seen:
+            seen.add(value)
+            kept.append((value, row))
+    return kept[: len(log_prob)]
+
+
+VALUES = st.sampled_from([-9.0, -5.0, -3.5, -2.0, -1.0, -0.5, -0.25, float("-inf")])
+
+
+@given(data=st.data(), num_elites=st.integers(1, 4), count=st.integers(1, 7))
+def test_merging_equals_the_slow_reference(data, num_elites, count):
+    distinct = st.lists(VALUES, min_size=num_elites, max_size=num_elites, unique=True)
+    log_prob = sorted(data.draw(distinct), reverse=True)
+    told = data.draw(st.lists(VALUES, min_size=count, max_size=count))
+    genes = torch.arange(num_elites * 2.0).view(num_elites, 1, 2)
+    candidates = 100 + torch.arange(count * 2.0).view(count, 1, 2)
+    merged, values = merge(genes[None], torch.tensor([log_prob]), candidates, torch.tensor([told]))
+    expected = slow_merge(genes[:, 0].tolist(), log_prob, candidates[:, 0].tolist(), told)
+    found = [pair for pair in zip(values[0].tolist(), merged[0, :, 0].tolist(), strict=True) if pair[0] > -torch.inf]
+    # Doubles can push a value out that a wider window would have kept, never one of the first half.
+    assert found[: (num_elites + 1) // 2] == expected[: (num_elites + 1) // 2]
+    assert [value for value, _ in found] == sorted({value for value, _ in found}, reverse=True)
+
+
+def test_a_candidate_is_offered_to_every_class_of_its_group(toy_gray):
+    search = searching(group_of(0))
+    proposal, log_probs = step(search, toy_gray)
+    assert len(proposal.genes) == 20
+    # Whoever a candidate was made for, each class keeps the best of all of them.
+    assert torch.equal(search.best_log_prob, log_probs.amax(dim=0))
+    assert proposal.owners[log_probs.argmax(dim=0)].tolist() != [0, 1, 2, 3]
+
+
+def test_groups_share_nothing(toy_gray):
+    alone = searching(group_of(0)), searching(group_of(1))
+    together = searching(group_of(0), group_of(1))
+    for _ in range(6):
+        for search in (*alone, together):
+            step(search, toy_gray)
+        assert torch.equal(together.best, torch.cat([search.best for search in alone]))
+        assert torch.equal(together.best_log_prob, torch.cat([search.best_log_prob for search in alone]))
+
+
+def test_a_group_that_joins_later_is_searched_as_if_it_were_alone(toy_gray):
+    late, together = searching(group_of(1)), searching(group_of(0))
+    for _ in range(3):
+        step(together, toy_gray)
+    together.admit(group_of(1))
+    for _ in range(5):
+        step(late, toy_gray)
+        step(together, toy_gray)
+    assert torch.equal(together.best[4:], late.best)
+
+
+def test_every_image_is_counted_for_the_class_it_was_made_for(toy_gray):
+    search = searching(group_of(0), group_of(1))
+    total = 0
+    for _ in range(4):
+        total += len(step(search, toy_gray)[0].genes)
+    assert search.evaluations.tolist() == [20.0] * 8
+    assert search.evaluations.sum() == total
+
+
+def test_settled_classes_get_no_candidates_and_serve_the_others(toy_gray):
+    search = searching(group_of(0))
+    step(search, toy_gray)
+    search.settle(torch.tensor([True, False, True, False]))
+    before = search.best
+    proposal, _ = step(search, toy_gray)
+    assert sorted(set(proposal.owners.tolist())) == [1, 3]
+    assert search.evaluations.tolist() == [5.0, 10.0, 5.0, 10.0]
+    assert search.best.shape == before.shape
+
+
+def test_the_budget_is_what_a_class_may_use(toy_gray):
+    search = searching(group_of(0), settings=ElitesSettings(max_evaluations=12, num_candidates=5))
+    while not search.is_exhausted.all():
+        step(search, toy_gray)
+    assert search.evaluations.tolist() == [12.0] * 4
+
+
+def test_a_search_restored_from_its_state_goes_on_in_the_same_way(toy_gray):
+    search = searching(group_of(0), group_of(1))
+    for _ in range(3):
+        step(search, toy_gray)
+    state = search.state()
+    again = Elites(SPACE, SETTINGS)
+    again.admit(group_of(1), {name: tensor[4:] for name, tensor in state.items()})
+    for _ in range(4):
+        step(search, toy_gray)
+        step(again, toy_gray)
+    assert torch.equal(again.best, search.best[4:])
+
+
+def test_the_optimum_of_a_linear_toy_is_found_with_few_images(toy_gray):
+    search = searching(group_of(0), settings=ElitesSettings(max_evaluations=3000))
+    while not search.is_exhausted.all():
+        step(search, toy_gray)
+    for target in range(4):
+        assert search.best_confidence[target].item() > 0.97 * toy_gray.best_confidence(target, k=2)

@@ -1,0 +1,108 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sfi_ray.search import SearchSpace
+from sfi_ray.search.variation import change_pixels, cross, fresh_candidates
+
+SPACE = SearchSpace(height=9, width=7, channels=3, k=4, num_classes=5)
+COUNT = 4000
+
+
+def streams(count=COUNT, seed=11):
+    return torch.full((count,), seed), torch.arange(count)
+
+
+def are_inside(genes, space):
+    lower, upper = space.bounds(genes.device)
+    return bool(((genes >= lower) & (genes <= upper)).all())
+
+
+@given(
+    height=st.integers(1, 9),
+    width=st.integers(1, 9),
+    channels=st.sampled_from([1, 3]),
+    k=st.integers(1, 40),
+    seed=st.integers(0, 2**62),
+)
+def test_candidates_of_any_kind_lie_inside_the_space(height, width, channels, k, seed):
+    space = SearchSpace(height, width, channels, k, 2)
+    seeds, counters = streams(6, seed)
+    fresh = fresh_candidates(seeds, counters, space)
+    assert fresh.shape == (6, k, space.genes_per_pixel)
+    assert are_inside(fresh, space)
+    changed = change_pixels(fresh, seeds, counters, space)
+    assert changed.shape == fresh.shape
+    assert are_inside(changed, space)
+
+
+def test_draws_depend_on_seed_and_counter_alone():
+    seeds, counters = streams(50)
+    fresh = fresh_candidates(seeds, counters, SPACE)
+    some = torch.tensor([7, 3, 44])
+    assert torch.equal(fresh_candidates(seeds[some], counters[some], SPACE), fresh[some])
+    changed = change_pixels(fresh, seeds, counters, SPACE)
+    assert torch.equal(change_pixels(fresh[some], seeds[some], counters[some], SPACE), changed[some])
+    crossed = cross(fresh, changed, seeds, counters)
+    assert torch.equal(cross(fresh[some], changed[some], seeds[some], counters[some]), crossed[some])
+    assert not torch.equal(fresh_candidates(seeds + 1, counters, SPACE), fresh)
+
+
+def test_fresh_positions_are_uniform_and_half_of_the_colours_are_corners():
+    fresh = fresh_candidates(*streams(), SPACE).flatten(0, 1)
+    rows = fresh[:, 0].long().bincount(minlength=9) / len(fresh)
+    assert (rows - 1 / 9).abs().max() < 0.01
+    is_corner = ((fresh[:, 2:] == 0) | (fresh[:, 2:] == 1)).all(dim=1)
+    assert is_corner.float().mean() == pytest.approx(0.5, abs=0.02)
+    corners = (fresh[is_corner][:, 2:].long() @ torch.tensor([4, 2, 1])).bincount(minlength=8) / is_corner.sum()
+    assert (corners - 1 / 8).abs().max() < 0.01
+
+
+def test_mostly_one_pixel_changes_and_at_most_about_half():
+    seeds, counters = streams()
+    fresh = fresh_candidates(seeds, counters, SPACE)
+    changed = change_pixels(fresh, seeds, counters + COUNT, SPACE)
+    num_changed = (changed != fresh).any(dim=2).sum(dim=1)
+    assert num_changed.max() <= 3
+    # A change can be to what was there: a corner colour by chance, the colour of the neighbour.
+    assert (num_changed == 1).float().mean() > 0.5
+    assert (num_changed == 0).float().mean() < 0.1
+
+
+def test_every_pixel_of_a_candidate_changes_as_often_as_another():
+    seeds, counters = streams()
+    fresh = fresh_candidates(seeds, counters, SPACE)
+    is_changed = (change_pixels(fresh, seeds, counters + COUNT, SPACE) != fresh).any(dim=2).float().mean(dim=0)
+    assert (is_changed - is_changed.mean()).abs().max() < 0.03
+
+
+def test_a_pixel_moves_or_is_coloured_or_both():
+    space = SearchSpace(height=50, width=50, channels=3, k=1, num_classes=2)
+    seeds, counters = streams()
+    old = torch.tensor([25.5, 25.5, 0.3, 0.4, 0.6]).expand(COUNT, 1, 5)
+    new = change_pixels(old, seeds, counters, space)[:, 0]
+    has_moved = (new[:, :2] != old[:, 0, :2]).any(dim=1)
+    is_coloured = (new[:, 2:] != old[:, 0, 2:]).any(dim=1)
+    share = {
+        "moved": (has_moved & ~is_coloured).float().mean(),
+        "coloured": (~has_moved & is_coloured).float().mean(),
+        "both": (has_moved & is_coloured).float().mean(),
+    }
+    assert share["moved"] == pytest.approx(0.45, abs=0.03)
+    assert share["coloured"] == pytest.approx(0.35, abs=0.03)
+    assert share["both"] == pytest.approx(0.15, abs=0.03)
+    distances = (new - old[:, 0])[has_moved & ~is_coloured][:, :2].abs().amax(dim=1)
+    assert (distances < 8).float().mean() > 0.6, "most moves are small"
+    assert (distances > 12).float().mean() > 0.15, "some go anywhere"
+
+
+def test_crossing_takes_whole_pixels_from_the_mate_and_leaves_most_parents_alone():
+    parents = torch.zeros(COUNT, 4, 5)
+    mates = torch.ones(COUNT, 4, 5)
+    children = cross(parents, mates, *streams())
+    per_pixel = children.mean(dim=2)
+    assert set(per_pixel.unique().tolist()) == {0.0, 1.0}
+    is_crossed = (per_pixel > 0).any(dim=1)
+    # A crossing takes no pixel at all in a fifth of the cases: the mean of (1 - rate)^4 over all rates.
+    assert is_crossed.float().mean() == pytest.approx(0.3 * 0.8, abs=0.02)
