@@ -70,6 +70,13 @@ def ray_session(address: str | None, *, dashboard: bool) -> Iterator[RaySession]
         _restore(before)
         yield RaySession(is_local=False, dashboard_url=None, token=None)
         return
+    if is_local and not _asks_for_tokens():
+        _restore(before)
+        raise ResourceError(
+            "Ray was imported in this process before the launch, with its authentication off, and cannot turn it on "
+            "any more, which a private cluster needs; set RAY_AUTH_MODE=token before `import ray`, start Ray yourself "
+            "with ray.init(), or launch in this process (in_process=True)"
+        )
     folder = _short_folder() if is_local else None
     try:
         try:
@@ -102,6 +109,13 @@ def ray_session(address: str | None, *, dashboard: bool) -> Iterator[RaySession]
         _restore(before)
         if folder:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _asks_for_tokens() -> bool:
+    """Whether this process uses token authentication: Ray reads that from the environment once, on import."""
+    from ray._raylet import AuthenticationMode, get_authentication_mode  # type: ignore[attr-defined]
+
+    return bool(get_authentication_mode() == AuthenticationMode.TOKEN)
 
 
 @functools.cache

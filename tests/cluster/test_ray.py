@@ -304,6 +304,17 @@ def test_an_address_where_nobody_listens_is_named_at_once(tmp_path, monkeypatch)
     assert not (tmp_path / "runs").exists()
 
 
+def test_ray_that_was_imported_before_without_authentication_is_named_with_the_mend(tmp_path):
+    code = f"import ray\nfrom sfi_ray.cli import app\napp(['launch', {str(write_job(tmp_path))!r}, '--no-dashboard'])"
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False, env=environment
+    )
+    assert done.returncode == 2
+    assert "set RAY_AUTH_MODE=token before `import ray`" in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
 def write_job(tmp_path, generations=8, replicates=1):
     path = tmp_path / "job.yaml"
     path.write_text(
