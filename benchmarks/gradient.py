@@ -3,8 +3,8 @@
     uv run benchmarks/gradient.py vgg16 WEIGHTS --backgrounds blue --targets 1 --k 5
     uv run benchmarks/gradient.py squeezenet WEIGHTS --backgrounds gray --targets 701 --k 10
 
-WEIGHTS is a safetensors file: of torchvision's `vgg16_bn` with one linear layer for CIFAR-10's ten classes, or of
-torchvision's `squeezenet1_0` for ImageNet. The rows are printed as they come, not written to a file: what they say
+WEIGHTS is a safetensors file: of this project's `vgg16` for CIFAR-10's ten classes, or of torchvision's
+`squeezenet1_0` for ImageNet. The rows are printed as they come, not written to a file: what they say
 depends on the weights.
 """
 
@@ -16,29 +16,16 @@ from pathlib import Path
 import torch
 import torchvision
 from safetensors.torch import load_file
-from torch import nn
 
 from sfi_ray.attacks import Tick, read_attack_settings
 from sfi_ray.grid import Grid, GridClassifier
 from sfi_ray.images import parse_background
-from sfi_ray.models import Classifier
-
-
-class Vgg16(nn.Module):
-    """VGG16 with batch norm and one linear layer, for images of 32x32 pixels."""
-
-    def __init__(self):
-        super().__init__()
-        self.features = torchvision.models.vgg16_bn().features
-        self.classifier = nn.Linear(512, 10)
-
-    def forward(self, images):
-        return self.classifier(self.features(images).flatten(1))
+from sfi_ray.models import Classifier, build
 
 
 NETWORKS = {
     "vgg16": {
-        "make": Vgg16,
+        "make": lambda: build("vgg16", input_shape=(3, 32, 32), num_classes=10),
         "input_shape": (3, 32, 32),
         "num_classes": 10,
         "mean": (0.4914, 0.4822, 0.4465),
