@@ -22,7 +22,6 @@ from sfi_ray.grid import Grid, GridClassifier
 from sfi_ray.images import parse_background
 from sfi_ray.models import Classifier, build
 
-
 NETWORKS = {
     "vgg16": {
         "make": lambda: build("vgg16", input_shape=(3, 32, 32), num_classes=10),
