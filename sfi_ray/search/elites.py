@@ -35,9 +35,7 @@ class ElitesSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    max_evaluations: int = Field(
-        5000, ge=1, le=2**31, description="Images classified for a cell at most, on average over its group."
-    )
+    max_evaluations: int = Field(5000, ge=1, le=2**31, description="Images classified for a cell at most.")
     num_elites: int = Field(6, ge=1, le=1000, description="Best candidates that each class keeps.")
     num_candidates: int = Field(
         8, ge=1, le=100_000, description="Candidates of a generation for each class that is still searched."

@@ -11,6 +11,8 @@ from sfi_ray.search import (
     Entrants,
     NevergradSettings,
     SearchSpace,
+    SelfAdaptiveEvolution,
+    SelfAdaptiveSettings,
 )
 from sfi_ray.search.nevergrad import NevergradSearcher
 
@@ -25,6 +27,7 @@ SEARCHERS = {
     "de with crossover": lambda space: DifferentialEvolution(
         space, DifferentialEvolutionSettings(population_size=6, generations=5, crossover_rate=0.5)
     ),
+    "jde": lambda space: SelfAdaptiveEvolution(space, SelfAdaptiveSettings(population_size=6, generations=5)),
     **{f"nevergrad {name}": nevergrad_searcher(name) for name in ("TwoPointsDE", "OnePlusOne", "CMA", "VoronoiDE")},
 }
 SPACES = {
