@@ -90,4 +90,5 @@ def _generation(
     values, gradients = classifier.gradients(images, log_prob)
     yield Tick(len(images))
     proposal = search.propose(values, gradients)
-    search.learn((yield from classify(classifier, proposal, backgrounds)))
+    combined = search.combine((yield from classify(classifier, proposal, backgrounds)))
+    search.learn((yield from classify(classifier, combined, backgrounds)))

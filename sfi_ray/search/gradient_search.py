@@ -16,12 +16,13 @@ Shapes: N cells, K altered pixels, P proposals, C channels, H rows, W columns, G
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 
 import torch
 from torch import Tensor
 
 from sfi_ray.search.base import Entrants, Proposal, SearchSpace
+from sfi_ray.search.gradient_lanes import GIVEN, GradientLanes, Together, Trial, beginning_lanes
 from sfi_ray.search.gradient_proposals import (
     colour_corners,
     first_order_gains,
@@ -29,8 +30,8 @@ from sfi_ray.search.gradient_proposals import (
     random_pixels,
     ranked,
 )
+from sfi_ray.search.gradient_rows import at, first_best, log_odds, marks, pixels_at
 from sfi_ray.search.gradient_settings import GradientSettings
-from sfi_ray.search.lanes import LaneTable
 from sfi_ray.search.philox import random_words, standard_normal, unit
 
 # What random words are for.
@@ -39,59 +40,15 @@ _FALLBACK, _LOCAL, _KICK, _NOISE = range(4)
 _MOST_TAKEN_OUT = 8
 # Times the slack: how far below the best image a search may stray.
 _FAR = 5
-# The largest log-probability below 0 that float32 tells from others; log-odds of 0 are infinite.
-_SURE = -(2.0**-24)
-
-
-@dataclass(frozen=True, slots=True)
-class _Lanes(LaneTable):
-    """The state of the cells being searched; every tensor has N first."""
-
-    backgrounds: Tensor
-    #: Images classified, and those of them that a gradient was taken of.
-    spent: Tensor
-    backward: Tensor
-    #: The image being bettered: its pixels, whether each is placed, and its log-probability.
-    spots: Tensor
-    levels: Tensor
-    is_placed: Tensor
-    log_prob: Tensor
-    #: The best image so far.
-    best_spots: Tensor
-    best_levels: Tensor
-    best_is_placed: Tensor
-    best_log_prob: Tensor
-    #: Log-odds lost without each pixel, when that was last looked at, ``(N, K)``.
-    worth: Tensor
-    #: Pixels placed anew in turn; those of them in a row without success; rounds of such; the rank that proposals
-    #: begin at; and how often pixels were taken out together.
-    turn: Tensor
-    failures: Tensor
-    rounds: Tensor
-    rank: Tensor
-    kicks: Tensor
-
-
-@dataclass(frozen=True, slots=True)
-class _Trial:
-    """The images that are classified for the pixel that each cell places anew."""
-
-    slot: Tensor
-    is_building: Tensor
-    spots: Tensor
-    levels: Tensor
-    is_asked: Tensor
-
-
-# What a snapshot need not hold, since a cell has it anyway.
-_GIVEN = ("seeds", "target_classes", "backgrounds")
+# Moves of different pixels that are put together in one image, at most.
+_MOST_TOGETHER = 6
 
 
 class GradientSearch:
     """Searches many cells, each by itself; the classifier is asked by whoever calls.
 
-    A generation is three calls: `bases`, `propose` and `learn`. Cells join and leave between generations. Every
-    random draw depends on the seed of a cell and its generation alone.
+    A generation is four calls: `bases`, `propose`, `combine` and `learn`. Cells join and leave between generations.
+    Every random draw depends on the seed of a cell and its generation alone.
     """
 
     #: ``(N,)``: log-probability of the target class for the best image; -inf before the first generation.
@@ -110,8 +67,10 @@ class GradientSearch:
         self.settings = settings
         self.device = torch.device(device)
         self._corners = colour_corners(space.channels, self.device)
-        self._trial: _Trial | None = None
-        self._lanes = self._beginning(
+        self._trial: Trial | None = None
+        self._together: Together | None = None
+        self._values: Tensor | None = None
+        self._lanes = self._begin(
             Entrants(
                 torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.int64), torch.zeros(0, space.channels)
             )
@@ -141,7 +100,7 @@ class GradientSearch:
 
     def state(self) -> dict[str, Tensor]:
         """Returns all that decides how the cells go on, between generations, by name, each ``(N, ...)``."""
-        return {e.name: getattr(self._lanes, e.name) for e in fields(self._lanes) if e.name not in _GIVEN}
+        return {e.name: getattr(self._lanes, e.name) for e in fields(self._lanes) if e.name not in GIVEN}
 
     def admit(self, entrants: Entrants, state: Mapping[str, Tensor] | None = None) -> None:
         """Lets cells join behind those being searched.
@@ -150,7 +109,7 @@ class GradientSearch:
             entrants: The cells, N of them.
             state: What `state` returned for them; None for cells that begin.
         """
-        lanes = self._beginning(entrants)
+        lanes = self._begin(entrants)
         if state is not None:
             lanes = replace(lanes, **{name: tensor.to(self.device) for name, tensor in state.items()})
         self._lanes = self._lanes.join(lanes)
@@ -168,11 +127,12 @@ class GradientSearch:
     def bases(self) -> Tensor:
         """Returns the image of each cell without the pixel that is to be placed anew, ``(N, K, G)``.
 
-        It is the next one in turn, or the first that is not placed at all.
+        It is the next one in turn, or the first that is not placed at all. Where pixels are bettered together, it is
+        the whole image.
         """
         lanes = self._lanes
-        slot, _ = self._slots()
-        is_placed = lanes.is_placed & ~_is_slot(slot, self.space.k)
+        slot, _, is_joint = self._slots()
+        is_placed = lanes.is_placed & ~(marks(slot, self.space.k) & ~is_joint.unsqueeze(1))
         return self._genes(lanes.spots, lanes.levels, is_placed, lanes.backgrounds)
 
     def propose(self, log_prob: Tensor, gradients: Tensor) -> Proposal:
@@ -183,8 +143,8 @@ class GradientSearch:
             gradients: Its gradient with respect to their pixels, ``(N, C, H, W)`` float32.
         """
         lanes, space = self._lanes, self.space
-        slot, is_building = self._slots()
-        is_slot = _is_slot(slot, space.k)
+        slot, is_building, is_joint = self._slots()
+        is_slot = marks(slot, space.k) & ~is_joint.unsqueeze(1)
         self._lanes = lanes = self._record(
             replace(lanes, spent=lanes.spent + 1, backward=lanes.backward + 1),
             log_prob.nan_to_num(nan=-torch.inf),
@@ -192,31 +152,30 @@ class GradientSearch:
             lanes.levels,
             lanes.is_placed & ~is_slot,
         )
-        worth = _log_odds(lanes.log_prob) - _log_odds(log_prob)
+        worth = log_odds(lanes.log_prob) - log_odds(log_prob)
         is_known = is_slot & ~is_building.unsqueeze(1) & worth.isfinite().unsqueeze(1)
         self._lanes = lanes = replace(lanes, worth=torch.where(is_known, worth.unsqueeze(1), lanes.worth))
         count = self.settings.proposals
         spots, levels = self._by_gradient(gradients.flatten(2), lanes.is_placed & ~is_slot, count)
-        near = self._num_local
-        if near:
-            own = slot.unsqueeze(1).expand(-1, near)
-            around = local_moves(
-                lanes.spots.gather(1, own),
-                _pixels_at(lanes.levels, own),
-                lanes.seeds,
-                lanes.generation,
-                _LOCAL,
-                space.height,
-                space.width,
-            )
-            begin = count - near
-            spots[:, begin:] = torch.where(is_building[:, None], spots[:, begin:], around[0])
-            levels[:, begin:] = torch.where(is_building[:, None, None], levels[:, begin:], around[1])
         places = torch.arange(count, device=self.device)
+        # Together, every pixel gets its share of moves; alone, some proposals are moves of the one that is taken out.
+        slots = torch.where(is_joint.unsqueeze(1), places % space.k, slot.unsqueeze(1).expand(-1, count))
+        around = local_moves(
+            lanes.spots.gather(1, slots),
+            pixels_at(lanes.levels, slots),
+            lanes.seeds,
+            lanes.generation,
+            _LOCAL,
+            space.height,
+            space.width,
+        )
+        is_local = is_joint.unsqueeze(1) | ((places >= count - self._num_local) & ~is_building.unsqueeze(1))
+        spots = torch.where(is_local, around[0], spots)
+        levels = torch.where(is_local.unsqueeze(2), around[1], levels)
         is_asked = places < (self.settings.max_evaluations - lanes.spent).unsqueeze(1)
-        self._trial = _Trial(slot, is_building, spots, levels, is_asked)
+        self._trial = Trial(slots, is_joint, is_building, spots, levels, is_asked)
         owners, place = is_asked.nonzero(as_tuple=True)
-        is_new = is_slot[owners]
+        is_new = marks(slots[owners, place], space.k)
         genes = self._genes(
             torch.where(is_new, spots[owners, place].unsqueeze(1), lanes.spots[owners]),
             torch.where(is_new.unsqueeze(2), levels[owners, place].unsqueeze(1), lanes.levels[owners]),
@@ -225,39 +184,114 @@ class GradientSearch:
         )
         return Proposal(genes, owners)
 
+    def combine(self, log_probs: Tensor) -> Proposal:
+        """Learns how the images of the last `propose` were classified, and proposes to put what helped together.
+
+        Args:
+            log_probs: Log-probabilities of all classes, in the order proposed, ``(M, num_classes)``. A NaN never
+                wins.
+
+        Returns:
+            For cells that place their first pixels, the two best of them in one image, the three best, and so on;
+            likewise for cells whose pixels are bettered together. Nothing for other cells.
+        """
+        trial, lanes, k = self._trial, self._lanes, self.space.k
+        assert trial is not None
+        self._values = values = self._spread(log_probs, trial.is_asked)
+        is_first = trial.is_building & (lanes.kicks == 0)
+        winner, rank, helps = self._best_moves(trial, values)
+        first, first_rank, first_helps = self._best_additions(trial, values)
+        winner = torch.where(is_first.unsqueeze(1), first, winner)
+        rank = torch.where(is_first.unsqueeze(1), first_rank, rank)
+        helps = torch.where(is_first.unsqueeze(1), first_helps, helps & trial.is_joint.unsqueeze(1))
+        sizes = torch.arange(2, min(_MOST_TOGETHER, k) + 1, device=self.device)
+        left = self.settings.max_evaluations - lanes.spent - trial.is_asked.sum(dim=1)
+        order = torch.arange(len(sizes), device=self.device)
+        is_asked = (helps.sum(dim=1, keepdim=True) >= sizes) & (order < left.unsqueeze(1))
+        is_moved = (rank.unsqueeze(1) < sizes.view(1, -1, 1)) & helps.unsqueeze(1)
+        self._together = together = Together(
+            spots=torch.where(is_moved, trial.spots.gather(1, winner).unsqueeze(1), lanes.spots.unsqueeze(1)),
+            levels=torch.where(
+                is_moved.unsqueeze(3), pixels_at(trial.levels, winner).unsqueeze(1), lanes.levels.unsqueeze(1)
+            ),
+            is_placed=is_moved | lanes.is_placed.unsqueeze(1),
+            is_asked=is_asked,
+        )
+        owners, place = is_asked.nonzero(as_tuple=True)
+        genes = self._genes(
+            together.spots[owners, place],
+            together.levels[owners, place],
+            together.is_placed[owners, place],
+            lanes.backgrounds[owners],
+        )
+        return Proposal(genes, owners)
+
+    def _best_moves(self, trial: Trial, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns for each pixel its best move, how that ranks among the pixels', and whether it helps; ``(N, K)``."""
+        k = self.space.k
+        is_own = trial.slot.unsqueeze(2) == torch.arange(k, device=self.device)
+        by_slot = torch.where(is_own, values.unsqueeze(2), -torch.inf)
+        best = by_slot.amax(dim=1)
+        winner = first_best(by_slot.transpose(1, 2).flatten(0, 1)).view(-1, k)
+        rank = best.argsort(dim=1, descending=True, stable=True).argsort(dim=1, stable=True)
+        return winner, rank, best > self._lanes.log_prob.unsqueeze(1)
+
+    def _best_additions(self, trial: Trial, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns for each pixel that is not placed the next best proposal of another spot; see `_best_moves`."""
+        lanes = self._lanes
+        ordered, order = values.sort(dim=1, descending=True, stable=True)
+        spots = trial.spots.gather(1, order)
+        earlier = torch.ones(spots.shape[1], spots.shape[1], dtype=torch.bool, device=self.device).tril(-1)
+        is_double = ((spots.unsqueeze(2) == spots.unsqueeze(1)) & earlier).any(dim=2)
+        is_useful = ~is_double & (ordered > lanes.log_prob.unsqueeze(1))
+        # Useful proposals first, in their order; each free pixel takes the next one.
+        useful = order.gather(1, (~is_useful).to(torch.int64).argsort(dim=1, stable=True))
+        is_free = ~lanes.is_placed
+        rank = is_free.cumsum(dim=1) - 1
+        helps = is_free & (rank < is_useful.sum(dim=1, keepdim=True))
+        return useful.gather(1, rank.clamp(0, useful.shape[1] - 1)), rank, helps
+
     def learn(self, log_probs: Tensor) -> None:
-        """Learns how the images of the last `propose` were classified, and keeps the best.
+        """Learns how the images of `combine` were classified, and keeps the best of all of this generation.
 
         Args:
             log_probs: Log-probabilities of all classes, in the order proposed, ``(M, num_classes)``. A NaN never
                 wins.
         """
-        trial, lanes = self._trial, self._lanes
+        trial, lanes, together, values = self._trial, self._lanes, self._together, self._values
         assert trial is not None
-        owners = trial.is_asked.nonzero(as_tuple=True)[0]
-        told = log_probs.gather(1, lanes.target_classes[owners].unsqueeze(1)).squeeze(1)
-        values = torch.full(trial.is_asked.shape, -torch.inf, device=self.device)
-        values[trial.is_asked] = told.nan_to_num(nan=-torch.inf)
+        assert together is not None
+        assert values is not None
 
-        wins = _first_best(values)
-        lanes = self._record(lanes, _at(values, wins), *self._with_pixel(trial, wins))
+        wins = first_best(values)
+        lanes = self._record(lanes, at(values, wins), *self._with_pixel(trial, wins))
         # The pixel as it was is no way on, however good it was.
-        is_old = trial.spots == _at(lanes.spots, trial.slot).unsqueeze(1)
-        is_old &= (trial.levels == _at(lanes.levels, trial.slot).unsqueeze(1)).all(dim=2)
+        is_old = trial.spots == lanes.spots.gather(1, trial.slot)
+        is_old &= (trial.levels == pixels_at(lanes.levels, trial.slot)).all(dim=2)
         values = values.masked_fill(is_old & ~trial.is_building.unsqueeze(1), -torch.inf)
         # Where pixels were taken out together, noise keeps the search from going back to where it was.
         is_noisy = trial.is_building & (lanes.kicks > 0)
-        chosen = _first_best(values)
+        chosen = first_best(values)
         if is_noisy.any():
             words = random_words(lanes.seeds, lanes.generation, _NOISE, values.shape[1])
             noise = self.settings.noise * standard_normal(words).to(torch.float32)
-            chosen = torch.where(is_noisy, _first_best(_log_odds(values) + noise), wins)
-        value = _at(values, chosen)
+            chosen = torch.where(is_noisy, first_best(log_odds(values) + noise), chosen)
+        value = at(values, chosen)
         is_better = value > lanes.log_prob
         # A little worse is taken, too: the way to something better often leads through it.
-        is_near = _log_odds(value) > _log_odds(lanes.log_prob) - self.settings.slack
+        is_near = ~trial.is_joint & (log_odds(value) > log_odds(lanes.log_prob) - self.settings.slack)
         is_taken = torch.where(trial.is_building, value > -torch.inf, is_better | is_near)
         spots, levels, is_placed = self._with_pixel(trial, chosen)
+        if together.is_asked.any():
+            united = self._spread(log_probs, together.is_asked)
+            best = first_best(united)
+            is_united = at(united, best) > value
+            value = torch.where(is_united, at(united, best), value)
+            spots = torch.where(is_united[:, None], at(together.spots, best), spots)
+            levels = torch.where(is_united[:, None, None], at(together.levels, best), levels)
+            is_placed = torch.where(is_united[:, None], at(together.is_placed, best), is_placed)
+            lanes = self._record(lanes, value, spots, levels, is_placed)
+            is_taken = is_taken | is_united
         lanes = replace(
             lanes,
             spots=torch.where(is_taken[:, None], spots, lanes.spots),
@@ -265,23 +299,33 @@ class GradientSearch:
             is_placed=torch.where(is_taken[:, None], is_placed, lanes.is_placed),
             log_prob=torch.where(is_taken, value, lanes.log_prob),
             generation=lanes.generation + 1,
-            spent=lanes.spent + trial.is_asked.sum(dim=1),
+            spent=lanes.spent + trial.is_asked.sum(dim=1) + together.is_asked.sum(dim=1),
         )
         self._lanes = self._move_on(lanes, trial, is_taken)
-        self._trial = None
+        self._trial = self._together = self._values = None
         self._refresh()
+
+    def _spread(self, log_probs: Tensor, is_asked: Tensor) -> Tensor:
+        """Returns the target's log-probability of every image that was asked for, -inf for those that were not."""
+        owners = is_asked.nonzero(as_tuple=True)[0]
+        told = log_probs.gather(1, self._lanes.target_classes[owners].unsqueeze(1)).squeeze(1)
+        values = torch.full(is_asked.shape, -torch.inf, device=self.device)
+        values[is_asked] = told.nan_to_num(nan=-torch.inf)
+        return values
 
     @property
     def _num_local(self) -> int:
         return min(self.settings.proposals - 1, int(self.settings.proposals * self.settings.local_share))
 
-    def _slots(self) -> tuple[Tensor, Tensor]:
-        """Returns which pixel each cell places anew, and whether that was not placed at all."""
+    def _slots(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns which pixel each cell places anew, whether that was not placed at all, and whether it betters all."""
         lanes = self._lanes
         is_building = ~lanes.is_placed.all(dim=1)
         slots = torch.arange(self.space.k, device=self.device)
         first = torch.where(lanes.is_placed, self.space.k, slots).amin(dim=1)
-        return torch.where(is_building, first, lanes.turn % self.space.k), is_building
+        slot = torch.where(is_building, first, lanes.turn % self.space.k)
+        is_joint = ~is_building & (lanes.generation % 2 == 0) & (self.space.k > 1) & (self._num_local > 0)
+        return slot, is_building, is_joint
 
     def _by_gradient(self, gradients: Tensor, is_placed: Tensor, count: int) -> tuple[Tensor, Tensor]:
         """Returns pixels by the gradient's ranking, and random ones where it has no more."""
@@ -301,18 +345,18 @@ class GradientSearch:
             torch.where(is_valid.unsqueeze(2), levels, other_levels),
         )
 
-    def _with_pixel(self, trial: _Trial, choice: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _with_pixel(self, trial: Trial, choice: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Returns the images with one of the proposed pixels in its slot."""
         lanes = self._lanes
-        is_slot = _is_slot(trial.slot, self.space.k)
+        is_slot = marks(at(trial.slot, choice), self.space.k)
         return (
-            torch.where(is_slot, _at(trial.spots, choice).unsqueeze(1), lanes.spots),
-            torch.where(is_slot.unsqueeze(2), _at(trial.levels, choice).unsqueeze(1), lanes.levels),
+            torch.where(is_slot, at(trial.spots, choice).unsqueeze(1), lanes.spots),
+            torch.where(is_slot.unsqueeze(2), at(trial.levels, choice).unsqueeze(1), lanes.levels),
             lanes.is_placed | is_slot,
         )
 
     @staticmethod
-    def _record(lanes: _Lanes, value: Tensor, spots: Tensor, levels: Tensor, is_placed: Tensor) -> _Lanes:
+    def _record(lanes: GradientLanes, value: Tensor, spots: Tensor, levels: Tensor, is_placed: Tensor) -> GradientLanes:
         """Keeps images that are better than any before."""
         is_best = value > lanes.best_log_prob
         return replace(
@@ -323,15 +367,16 @@ class GradientSearch:
             best_log_prob=torch.where(is_best, value, lanes.best_log_prob),
         )
 
-    def _move_on(self, lanes: _Lanes, trial: _Trial, is_taken: Tensor) -> _Lanes:
+    def _move_on(self, lanes: GradientLanes, trial: Trial, is_taken: Tensor) -> GradientLanes:
         """Chooses what comes next: another turn, a later rank, or pixels taken out together."""
         k, count = self.space.k, self.settings.proposals
-        turn = lanes.turn + (~trial.is_building).to(torch.int64)
+        is_alone = ~trial.is_building & ~trial.is_joint
+        turn = lanes.turn + is_alone.to(torch.int64)
         if k == 1:
             # The image without its only pixel is always the same, and so is the ranking: it is gone through once.
             used = torch.where(trial.is_building, count, count - self._num_local)
             return replace(lanes, turn=turn, rank=lanes.rank + used)
-        failures = torch.where(is_taken | trial.is_building, 0, lanes.failures + 1)
+        failures = torch.where(is_taken | trial.is_building, 0, lanes.failures + is_alone.to(torch.int64))
         is_round = failures >= k
         rounds = torch.where(is_taken, 0, lanes.rounds + is_round.to(torch.int64))
         rank = torch.where(is_taken, 0, lanes.rank + is_round.to(torch.int64) * (count - self._num_local))
@@ -339,7 +384,7 @@ class GradientSearch:
         rank = torch.where(trial.is_building & ~is_taken, lanes.rank + count, rank)
         # Whoever has strayed too far begins again at the best image, less some pixels.
         is_whole = lanes.is_placed.all(dim=1)
-        is_astray = _log_odds(lanes.log_prob) < _log_odds(lanes.best_log_prob) - _FAR * self.settings.slack
+        is_astray = log_odds(lanes.log_prob) < log_odds(lanes.best_log_prob) - _FAR * self.settings.slack
         is_stuck = (rounds >= self.settings.patience) | (is_whole & is_astray)
         kept = self._kept(lanes)
         return replace(
@@ -354,7 +399,7 @@ class GradientSearch:
             kicks=lanes.kicks + is_stuck.to(torch.int64),
         )
 
-    def _kept(self, lanes: _Lanes) -> Tensor:
+    def _kept(self, lanes: GradientLanes) -> Tensor:
         """Draws which pixels are not taken out together, ``(N, K)`` bool.
 
         Two are taken out, seldom more; those that are worth little rather than others.
@@ -369,42 +414,15 @@ class GradientSearch:
     def _genes(self, spots: Tensor, levels: Tensor, is_placed: Tensor, backgrounds: Tensor) -> Tensor:
         """Writes images as genes; pixels that are not placed repeat the first that is, or the background."""
         first = is_placed.to(torch.int64).argmax(dim=1)
-        colour = torch.where(is_placed.any(dim=1, keepdim=True), _at(levels, first), backgrounds)
-        spots = torch.where(is_placed, spots, _at(spots, first).unsqueeze(1))
+        colour = torch.where(is_placed.any(dim=1, keepdim=True), at(levels, first), backgrounds)
+        spots = torch.where(is_placed, spots, at(spots, first).unsqueeze(1))
         levels = torch.where(is_placed.unsqueeze(2), levels, colour.unsqueeze(1))
         rows = spots.div(self.space.width, rounding_mode="floor")
         place = torch.stack([rows, spots - rows * self.space.width], dim=2).to(torch.float32) + 0.5
         return torch.cat([place, levels / 255.0], dim=2)
 
-    def _beginning(self, entrants: Entrants) -> _Lanes:
-        number, k, channels = len(entrants.seeds), self.space.k, self.space.channels
-        zeros = torch.zeros(number, dtype=torch.int64, device=self.device)
-        spots = torch.zeros(number, k, dtype=torch.int64, device=self.device)
-        levels = torch.zeros(number, k, channels, device=self.device)
-        is_placed = torch.zeros(number, k, dtype=torch.bool, device=self.device)
-        log_prob = torch.full((number,), -torch.inf, device=self.device)
-        return _Lanes(
-            seeds=entrants.seeds.to(self.device),
-            target_classes=entrants.target_classes.to(self.device),
-            backgrounds=entrants.backgrounds.to(self.device, torch.float32),
-            generation=zeros,
-            spent=zeros,
-            backward=zeros,
-            spots=spots,
-            levels=levels,
-            is_placed=is_placed,
-            log_prob=log_prob,
-            best_spots=spots,
-            best_levels=levels,
-            best_is_placed=is_placed,
-            best_log_prob=log_prob,
-            worth=torch.zeros(number, k, device=self.device),
-            turn=zeros,
-            failures=zeros,
-            rounds=zeros,
-            rank=zeros,
-            kicks=zeros,
-        )
+    def _begin(self, entrants: Entrants) -> GradientLanes:
+        return beginning_lanes(entrants, self.space, self.device)
 
     def _refresh(self) -> None:
         lanes = self._lanes
@@ -413,31 +431,3 @@ class GradientSearch:
         self.backward_passes = lanes.backward
         self.is_exhausted = lanes.spent >= self.settings.max_evaluations
         self.best_log_prob = lanes.best_log_prob
-
-
-def _log_odds(log_prob: Tensor) -> Tensor:
-    """Turns log-probabilities into log-odds, ``log(p / (1 - p))``, element by element."""
-    clamped = log_prob.clamp(max=_SURE)
-    return clamped - torch.log(-torch.expm1(clamped))
-
-
-def _is_slot(slot: Tensor, k: int) -> Tensor:
-    """Marks one pixel of each cell, ``(N, K)`` bool."""
-    return slot.unsqueeze(1) == torch.arange(k, device=slot.device)
-
-
-def _at(values: Tensor, index: Tensor) -> Tensor:
-    """Returns one entry of each cell along the second dimension."""
-    return values[torch.arange(len(index), device=index.device), index]
-
-
-def _pixels_at(levels: Tensor, index: Tensor) -> Tensor:
-    """Returns the levels of some pixels of each cell, ``(N, P, C)``."""
-    return levels.gather(1, index.unsqueeze(2).expand(-1, -1, levels.shape[2]))
-
-
-def _first_best(values: Tensor) -> Tensor:
-    """Returns where each row is highest, the first of equals, ``(N,)`` int64."""
-    places = torch.arange(values.shape[1], device=values.device)
-    is_best = values == values.amax(dim=1, keepdim=True)
-    return torch.where(is_best, places, values.shape[1] - 1).amin(dim=1)

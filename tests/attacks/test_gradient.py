@@ -77,7 +77,8 @@ def test_gradients_count_in_the_budget(toy_gray, budget):
     attack = gradient(max_evaluations=budget)
     for finding in search(attack, toy_gray.classifier, make_cells(toy_gray.classifier, ks=(2,))):
         assert finding.evaluations == budget
-        assert finding.backward_passes == finding.generations == -(-budget // 11)
+        # One gradient, ten proposals, and one image of two of them where both help.
+        assert -(-budget // 12) <= finding.backward_passes == finding.generations <= -(-budget // 11)
         assert finding.stop_reason is StopReason.BUDGET
 
 

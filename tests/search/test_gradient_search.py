@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from sfi_ray.search import Entrants, GradientSearch, GradientSettings, SearchSpace
+from sfi_ray.search import Entrants, GradientSearch, GradientSettings, Proposal, SearchSpace
 
 SPACE = SearchSpace(height=6, width=7, channels=3, k=3, num_classes=4)
 
@@ -26,8 +26,11 @@ def advance(search, generations=1):
         gradients = torch.sin(wave * (1 + bases.sum(dim=(1, 2))).view(-1, 1, 1, 1)).float()
         proposal = search.propose(values, gradients)
         log_probs = judge(proposal.genes, None)
-        search.learn(log_probs)
-        seen.append((bases, values, proposal, log_probs))
+        combined = search.combine(log_probs)
+        united = judge(combined.genes, None) if len(combined.genes) else log_probs[:0]
+        search.learn(united)
+        asked = Proposal(torch.cat([proposal.genes, combined.genes]), torch.cat([proposal.owners, combined.owners]))
+        seen.append((bases, values, asked, torch.cat([log_probs, united])))
     return seen
 
 
@@ -35,8 +38,9 @@ def make(**settings):
     return GradientSearch(SPACE, GradientSettings(**{"proposals": 9, "max_evaluations": 10_000, **settings}))
 
 
-def test_pixels_are_placed_one_after_the_other_and_then_anew_in_turn():
-    search = make()
+def test_pixels_are_placed_one_after_the_other_and_then_anew_in_turn(monkeypatch):
+    monkeypatch.setattr("sfi_ray.search.gradient_search._MOST_TOGETHER", 1)
+    search = make(local_share=0.0)
     search.admit(entrants(1))
     placed = []
     before = search.bases()
@@ -131,7 +135,8 @@ def test_nan_never_wins():
     assert torch.equal(search.best_log_prob, torch.full((2,), -torch.inf))
     log_probs = judge(proposal.genes, None)
     log_probs[::2] = torch.nan
-    search.learn(log_probs)
+    combined = search.combine(log_probs)
+    search.learn(torch.full((len(combined.genes), 4), torch.nan))
     assert search.best_log_prob.isfinite().all()
     assert not torch.equal(search.best, bases)
 
@@ -141,7 +146,68 @@ def test_one_proposal_at_least_is_the_gradients(proposals, share, near):
     search = make(proposals=proposals, local_share=share)
     search.admit(entrants(1))
     advance(search, 3)
-    ((bases, _, proposal, _),) = advance(search)
+    bases = search.bases()
+    proposal = search.propose(torch.zeros(1), torch.zeros(1, 3, 6, 7))
     assert len(proposal.genes) == proposals
     assert search._num_local == near
     assert bases.shape == (1, 3, 5)
+
+
+def told(search, proposal, value):
+    """Log-probabilities in which the target class of every image has what `value` says of its genes."""
+    log_probs = torch.full((len(proposal.genes), 4), -9.0)
+    targets = search.target_classes[proposal.owners]
+    values = torch.tensor([value(genes) for genes in proposal.genes])
+    return log_probs.scatter(1, targets.unsqueeze(1), values.unsqueeze(1))
+
+
+def num_spots(genes):
+    return len({(int(row), int(col)) for row, col in genes[:, :2].tolist()})
+
+
+def test_first_pixels_that_all_help_are_placed_together():
+    search = make(local_share=0.0)
+    search.admit(entrants(2))
+    proposal = search.propose(torch.full((2,), -5.0), torch.rand(2, 3, 6, 7))
+    assert {num_spots(genes) for genes in proposal.genes} == {1}
+    combined = search.combine(told(search, proposal, lambda genes: -4.0))
+    # The two best in one image and the three best in another, for each cell.
+    assert sorted(num_spots(genes) for genes in combined.genes) == [2, 2, 3, 3]
+    assert sorted(combined.owners.tolist()) == [0, 0, 1, 1]
+    search.learn(told(search, combined, lambda genes: -4.0 + num_spots(genes)))
+    assert search.state()["is_placed"].all()
+    assert search.best_log_prob.tolist() == [-1.0, -1.0]
+    assert search.evaluations.tolist() == [1 + 9 + 2] * 2
+
+
+def test_what_does_not_help_is_not_put_together():
+    search = make()
+    search.admit(entrants(1))
+    proposal = search.propose(torch.full((1,), -0.5), torch.rand(1, 3, 6, 7))
+    # Better than nothing known at all, so every first pixel helps; the second ones do not.
+    search.learn(told(search, search.combine(told(search, proposal, lambda genes: -1.0)), lambda genes: -8.0))
+    assert search.state()["is_placed"].tolist() == [[True, False, False]]
+    proposal = search.propose(torch.full((1,), -1.0), torch.rand(1, 3, 6, 7))
+    assert len(search.combine(told(search, proposal, lambda genes: -2.0)).genes) == 0
+
+
+def test_moves_of_different_pixels_are_put_together_and_the_best_image_stays():
+    search = make(proposals=12, local_share=0.5)
+    search.admit(entrants(1))
+    while not (search.state()["is_placed"].all() and search._slots()[2].all()):
+        advance(search)
+    before = search.bases()[0]
+    assert num_spots(before) == 3, "the whole image"
+    proposal = search.propose(torch.full((1,), -3.0), torch.rand(1, 3, 6, 7))
+    num_moved = [int((genes != before).any(dim=1).sum()) for genes in proposal.genes]
+    assert max(num_moved) == 1
+
+    def gain(genes):
+        return 5.0 + int((genes != before).any(dim=1).sum())
+
+    combined = search.combine(told(search, proposal, gain))
+    moved_together = [int((genes != before).any(dim=1).sum()) for genes in combined.genes]
+    assert moved_together == [2, 3]
+    search.learn(told(search, combined, gain))
+    assert search.best_log_prob.tolist() == [8.0]
+    assert int((search.best[0] != before).any(dim=1).sum()) == 3

@@ -1,0 +1,105 @@
+"""The state of a search with gradients.
+
+Shapes: N cells, K altered pixels, C channels, P proposals.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sfi_ray.search.base import Entrants, SearchSpace
+from sfi_ray.search.lanes import LaneTable
+
+
+@dataclass(frozen=True, slots=True)
+class GradientLanes(LaneTable):
+    """The state of the cells being searched; every tensor has N first."""
+
+    backgrounds: Tensor
+    #: Images classified, and those of them that a gradient was taken of.
+    spent: Tensor
+    backward: Tensor
+    #: The image being bettered: its pixels, whether each is placed, and its log-probability.
+    spots: Tensor
+    levels: Tensor
+    is_placed: Tensor
+    log_prob: Tensor
+    #: The best image so far.
+    best_spots: Tensor
+    best_levels: Tensor
+    best_is_placed: Tensor
+    best_log_prob: Tensor
+    #: Log-odds lost without each pixel, when that was last looked at, ``(N, K)``.
+    worth: Tensor
+    #: Pixels placed anew in turn; those of them in a row without success; rounds of such; the rank that proposals
+    #: begin at; and how often pixels were taken out together.
+    turn: Tensor
+    failures: Tensor
+    rounds: Tensor
+    rank: Tensor
+    kicks: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """The images that are classified for the pixels that each cell places anew."""
+
+    #: Which pixel each proposal is for, ``(N, P)``.
+    slot: Tensor
+    #: Whether pixels are bettered together: each proposal moves one of them and all others are there.
+    is_joint: Tensor
+    is_building: Tensor
+    spots: Tensor
+    levels: Tensor
+    is_asked: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Together:
+    """The images in which moves of several pixels are put together; J of each cell."""
+
+    #: ``(N, J, K)``, ``(N, J, K, C)``, and ``(N, J, K)`` bool.
+    spots: Tensor
+    levels: Tensor
+    is_placed: Tensor
+    #: ``(N, J)`` bool.
+    is_asked: Tensor
+
+
+# What a snapshot need not hold, since a cell has it anyway.
+GIVEN = ("seeds", "target_classes", "backgrounds")
+
+
+def beginning_lanes(entrants: Entrants, space: SearchSpace, device: torch.device) -> GradientLanes:
+    """Returns the state of cells that begin: no pixel is placed."""
+    number, k, channels = len(entrants.seeds), space.k, space.channels
+    zeros = torch.zeros(number, dtype=torch.int64, device=device)
+    spots = torch.zeros(number, k, dtype=torch.int64, device=device)
+    levels = torch.zeros(number, k, channels, device=device)
+    is_placed = torch.zeros(number, k, dtype=torch.bool, device=device)
+    log_prob = torch.full((number,), -torch.inf, device=device)
+    return GradientLanes(
+        seeds=entrants.seeds.to(device),
+        target_classes=entrants.target_classes.to(device),
+        backgrounds=entrants.backgrounds.to(device, torch.float32),
+        generation=zeros,
+        spent=zeros,
+        backward=zeros,
+        spots=spots,
+        levels=levels,
+        is_placed=is_placed,
+        log_prob=log_prob,
+        best_spots=spots,
+        best_levels=levels,
+        best_is_placed=is_placed,
+        best_log_prob=log_prob,
+        worth=torch.zeros(number, k, device=device),
+        turn=zeros,
+        failures=zeros,
+        rounds=zeros,
+        rank=zeros,
+        kicks=zeros,
+    )
