@@ -70,6 +70,7 @@ def read_export(content: bytes, source: str) -> ExportedGraph:
         return _read(content, source)
     except InputError:
         raise
+    # zipfile raises NotImplementedError for a compression or an encryption that it does not know.
     except (zipfile.BadZipFile, NotImplementedError, LookupError, ValueError, TypeError, RuntimeError) as error:
         raise InputError(
             f"{source}: not a network that torch.export.save wrote, or not one of torch {torch.__version__} "
