@@ -16,6 +16,11 @@ from sfi_ray.search.philox import below, random_words
 _TILES_A_SIDE = 16
 # Up to so many pixels a side, every spot is a tile.
 _SMALL = 32
+# Of five proposals for a pixel that is placed anew, so many go by gain alone, wherever they lie: late in a search those
+# help far more often. The others come from tiles that would not be looked at.
+_BY_GAIN, _OF = 4, 5
+# How far a pixel is moved at most, in pixels each way: on large images, moves of more than a few seldom help.
+_REACH = 4
 # Gains that are ranked in one go: ranking takes several times their memory.
 _GAINS_AT_ONCE = 1 << 22
 
@@ -54,7 +59,45 @@ def first_order_gains(gradients: Tensor, backgrounds: Tensor, taken: Tensor) -> 
     return gains.masked_fill(barred, -torch.inf)
 
 
-def ranked(gains: Tensor, start: Tensor, count: int, height: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
+def proposed(
+    gains: Tensor, start: Tensor, count: int, height: int, width: int, is_spread: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns spots and corners to look at, from a ranking by gain alone and one by tiles.
+
+    Args:
+        gains: ``(N, H * W, Q)``.
+        start: How many each cell has looked at already, ``(N,)`` int64.
+        count: P, how many are wanted.
+        height: H.
+        width: W.
+        is_spread: Whether a cell goes by tiles only, ``(N,)`` bool.
+
+    Returns:
+        As `ranked`; no spot comes once by its gain and once more by its tile.
+    """
+    side = tile_side(height, width)
+    if side == 1:
+        return ranked(gains, start, count, height, width, side)
+    ranks = start.unsqueeze(1) + torch.arange(count, device=gains.device)
+    is_by_gain = ((ranks + 1) * _BY_GAIN // _OF > ranks * _BY_GAIN // _OF) & ~is_spread.unsqueeze(1)
+    first = start * _BY_GAIN // _OF
+    by_gain = ranked(gains, first, count * _BY_GAIN // _OF + 1, height, width, 1)
+    barred = torch.zeros(gains.shape[:2], dtype=torch.bool, device=gains.device)
+    barred.scatter_(1, by_gain[0], (~is_spread).unsqueeze(1).expand_as(by_gain[0]))
+    rest = gains.masked_fill(barred.unsqueeze(2), -torch.inf)
+    by_tile = ranked(rest, torch.where(is_spread, start, start - first), count, height, width, side)
+    in_gain = (is_by_gain.cumsum(dim=1) - 1).clamp(min=0)
+    in_tile = ((~is_by_gain).cumsum(dim=1) - 1).clamp(min=0)
+    spots, corners, is_valid = (
+        torch.where(is_by_gain, one.gather(1, in_gain), other.gather(1, in_tile))
+        for one, other in zip(by_gain, by_tile, strict=True)
+    )
+    return spots, corners, is_valid
+
+
+def ranked(
+    gains: Tensor, start: Tensor, count: int, height: int, width: int, side: int
+) -> tuple[Tensor, Tensor, Tensor]:
     """Returns a range of the ranking of all spots and corners.
 
     The best of every tile come first, by gain; then the second of every tile, by gain, and so on. Every spot and
@@ -66,12 +109,12 @@ def ranked(gains: Tensor, start: Tensor, count: int, height: int, width: int) ->
         count: P, ranks wanted.
         height: H.
         width: W.
+        side: Of a tile, in pixels; where it is 1, spots come by their gains.
 
     Returns:
         Spots ``(N, P)`` int64, corners ``(N, P)`` int64 in [0, Q), and whether the rank exists and its gain is not
         -inf, ``(N, P)`` bool.
     """
-    side = tile_side(height, width)
     rows, cols = -(-height // side), -(-width // side)
     num_corners = gains.shape[2]
     step = max(1, _GAINS_AT_ONCE // (rows * cols * side * side * num_corners))
@@ -137,7 +180,7 @@ def local_moves(
 ) -> tuple[Tensor, Tensor]:
     """Draws pixels that are like given ones: moved a little, one channel changed, or both, equally often.
 
-    A move goes up to two tiles' sides away in each direction. A channel goes to its other end, 0 or 255, or to a
+    A move goes up to 4 pixels away in each direction, on small images 2. A channel goes to its other end, 0 or 255, or to a
     level drawn uniformly, equally often.
 
     Args:
@@ -155,7 +198,7 @@ def local_moves(
     num_cells, count, channels = levels.shape
     words = random_words(seeds, generations, stream, 7 * count).view(num_cells, count, 7).unbind(-1)
     kind = below(words[0], 3)  # 0: moved, 1: recoloured, 2: both
-    reach = 2 * tile_side(height, width)
+    reach = min(_REACH, 2 * tile_side(height, width))
     radius = 1 + below(words[1], reach)
     rows = ((words[2] * (2 * radius + 1)) >> 32) - radius
     cols = ((words[3] * (2 * radius + 1)) >> 32) - radius

@@ -27,8 +27,8 @@ from sfi_ray.search.gradient_proposals import (
     colour_corners,
     first_order_gains,
     local_moves,
+    proposed,
     random_pixels,
-    ranked,
 )
 from sfi_ray.search.gradient_rows import at, first_best, log_odds, marks, pixels_at
 from sfi_ray.search.gradient_settings import GradientSettings
@@ -333,7 +333,9 @@ class GradientSearch:
         taken = torch.zeros(len(gradients), space.height * space.width, device=self.device)
         taken = taken.scatter_add(1, lanes.spots, is_placed.to(torch.float32)) > 0
         gains = first_order_gains(gradients, lanes.backgrounds, taken)
-        spots, corners, is_valid = ranked(gains, lanes.rank, count, space.height, space.width)
+        # While pixels are placed for the first time, and where the ranking is to be gone through to its end, tiles rule.
+        is_spread = ~lanes.is_placed.all(dim=1) | (space.k == 1)
+        spots, corners, is_valid = proposed(gains, lanes.rank, count, space.height, space.width, is_spread)
         levels = self._corners[corners]
         if is_valid.all():
             return spots, levels

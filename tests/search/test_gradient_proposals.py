@@ -7,6 +7,7 @@ from sfi_ray.search.gradient_proposals import (
     colour_corners,
     first_order_gains,
     local_moves,
+    proposed,
     random_pixels,
     ranked,
     tile_side,
@@ -61,9 +62,8 @@ def test_a_gradient_that_is_no_number_proposes_nothing():
     assert not gains.isnan().any()
 
 
-def slow_ranking(gains, height, width):
+def slow_ranking(gains, height, width, side):
     """All spots and corners of one cell in the order of the ranking, by sorting lists; None where there is none."""
-    side = tile_side(height, width)
     tiles = {(row, col): [] for row in range(-(-height // side)) for col in range(-(-width // side))}
     for spot in range(height * width):
         members = tiles[spot // width // side, spot % width // side]
@@ -83,9 +83,9 @@ def test_the_ranking_is_that_of_sorted_lists(shape):
     channels, height, width = shape
     gains = first_order_gains(*example(*shape))
     starts = [0, 7, height * width * 2**channels - 20]
-    spots, corners, is_valid = ranked(gains, torch.tensor(starts), 30, height, width)
+    spots, corners, is_valid = ranked(gains, torch.tensor(starts), 30, height, width, tile_side(height, width))
     for cell, start in enumerate(starts):
-        expected = list(slow_ranking(gains[cell], height, width))[start : start + 30]
+        expected = list(slow_ranking(gains[cell], height, width, tile_side(height, width)))[start : start + 30]
         got = zip(spots[cell].tolist(), corners[cell].tolist(), is_valid[cell].tolist(), strict=True)
         got = [(spot, corner) if exists else None for spot, corner, exists in got]
         assert got == expected + [None] * (30 - len(expected))
@@ -96,17 +96,41 @@ def test_every_spot_and_corner_has_one_rank(shape):
     channels, height, width = shape
     gains = first_order_gains(*example(*shape))
     everything = height * width * 2**channels
-    spots, corners, is_valid = ranked(gains, torch.zeros(3, dtype=torch.int64), everything + 5, height, width)
+    spots, corners, is_valid = ranked(
+        gains, torch.zeros(3, dtype=torch.int64), everything + 5, height, width, tile_side(height, width)
+    )
     for cell in range(3):
         got = torch.stack([spots[cell], corners[cell]], dim=1)[is_valid[cell]]
         possible = (gains[cell] > -torch.inf).nonzero()
         assert sorted(got.tolist()) == sorted(possible.tolist())
 
 
+@pytest.mark.parametrize("start", [0, 25, 999])
+def test_four_of_five_proposals_go_by_gain_and_the_fifth_by_a_tile_that_is_not_among_them(start):
+    gains = first_order_gains(*example(3, 33, 40))
+    is_spread = torch.tensor([False, True, False])
+    spots, corners, is_valid = proposed(gains, torch.full((3,), start), 20, 33, 40, is_spread)
+    assert is_valid.all()
+    for cell in range(3):
+        got = list(zip(spots[cell].tolist(), corners[cell].tolist(), strict=True))
+        tiles = list(slow_ranking(gains[cell], 33, 40, 3))
+        if is_spread[cell]:
+            assert got == tiles[start : start + 20]
+            continue
+        first = start * 4 // 5
+        by_gain = list(slow_ranking(gains[cell], 33, 40, 1))[first : first + 17]
+        places = [i for i in range(20) if (start + i + 1) * 4 // 5 > (start + i) * 4 // 5]
+        assert [got[i] for i in places] == by_gain[:16]
+        rest = gains[cell].clone()
+        rest[[spot for spot, _ in by_gain]] = -torch.inf
+        by_tile = list(slow_ranking(rest, 33, 40, 3))
+        assert [got[i] for i in range(20) if i not in places] == by_tile[start - first : start - first + 4]
+
+
 def test_equal_gains_are_ranked_by_their_place_whoever_else_is_ranked():
     gains = torch.zeros(5, 64, 2)
-    alone = ranked(gains[:1], torch.zeros(1, dtype=torch.int64), 10, 8, 8)
-    beside = ranked(gains, torch.zeros(5, dtype=torch.int64), 10, 8, 8)
+    alone = ranked(gains[:1], torch.zeros(1, dtype=torch.int64), 10, 8, 8, 1)
+    beside = ranked(gains, torch.zeros(5, dtype=torch.int64), 10, 8, 8, 1)
     for one, many in zip(alone, beside, strict=True):
         assert all(torch.equal(one[0], row) for row in many)
     assert alone[0][0].tolist() == list(range(10))
@@ -115,16 +139,16 @@ def test_equal_gains_are_ranked_by_their_place_whoever_else_is_ranked():
 def test_cells_are_ranked_alike_a_few_at_a_time(monkeypatch):
     gains = first_order_gains(*example(3, 33, 40))
     start = torch.tensor([0, 100, 2000])
-    expected = ranked(gains, start, 50, 33, 40)
+    expected = ranked(gains, start, 50, 33, 40, 3)
     monkeypatch.setattr("sfi_ray.search.gradient_proposals._GAINS_AT_ONCE", 1)
-    assert all(torch.equal(a, b) for a, b in zip(expected, ranked(gains, start, 50, 33, 40), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(expected, ranked(gains, start, 50, 33, 40, 3), strict=True))
 
 
 def test_large_images_propose_one_spot_of_every_neighbourhood_first():
     assert [tile_side(*shape) for shape in ((8, 8), (32, 32), (33, 20), (224, 224))] == [1, 1, 3, 14]
     gains = torch.zeros(1, 64 * 64, 2)
     gains[0, : 64 * 4] = 1 + torch.rand(64 * 4, 2)
-    spots, _, _ = ranked(gains, torch.zeros(1, dtype=torch.int64), 64, 64, 64)
+    spots, _, _ = ranked(gains, torch.zeros(1, dtype=torch.int64), 64, 64, 64, 4)
     tiles = {(spot // 64 // 4, spot % 64 // 4) for spot in spots[0].tolist()}
     assert len(tiles) == 64
 
