@@ -65,7 +65,7 @@ class EvolutionAttack(Attack):
             searcher = self._make_searcher(space, classifier.device)
             yield from search_lanes(
                 searcher,
-                partial(_generation, classifier, searcher),
+                partial(self._advance, classifier, searcher),
                 same_k,
                 num_lanes=self.num_lanes(classifier.micro_batch),
                 verifier=verifier,
@@ -74,7 +74,8 @@ class EvolutionAttack(Attack):
                 settle=searcher.settle if isinstance(searcher, SharedSearcher) else None,
             )
 
-
-def _generation(classifier: Classifier, searcher: Searcher, backgrounds: torch.Tensor) -> Generator[Tick, None, None]:
-    """Asks for the next generation of every cell and tells how it was classified."""
-    searcher.tell((yield from classify(classifier, searcher.ask(), backgrounds)))
+    def _advance(
+        self, classifier: Classifier, searcher: Searcher, backgrounds: torch.Tensor
+    ) -> Generator[Tick, None, None]:
+        """Asks for the next generation of every cell and tells how it was classified."""
+        searcher.tell((yield from classify(classifier, searcher.ask(), backgrounds)))

@@ -9,6 +9,7 @@ import torch
 from pydantic import BeforeValidator, Field, TypeAdapter
 
 from sfi_ray.attacks.base import Attack
+from sfi_ray.attacks.elites import ElitesAttack
 from sfi_ray.attacks.evolution import EvolutionAttack
 from sfi_ray.attacks.gradient import GradientAttack
 from sfi_ray.attacks.inversion import InversionAttack, InversionSettings
@@ -20,7 +21,6 @@ from sfi_ray.presets import Presets, PresetSettings, preset_field
 from sfi_ray.search import (
     DifferentialEvolution,
     DifferentialEvolutionSettings,
-    Elites,
     ElitesSettings,
     GradientSettings,
     NevergradSettings,
@@ -85,13 +85,7 @@ class ElitesAttackSettings(ElitesSettings, StoppingSettings, AttackKind):
 
     def build(self) -> Attack:
         """Makes the attack."""
-        return EvolutionAttack(
-            lambda space, device: Elites(space, self, device),
-            population_size=self.num_candidates,
-            max_evaluations=self.max_evaluations,
-            stopping=self,
-            shares_classes=self.shares_classes,
-        )
+        return ElitesAttack(self, self)
 
 
 class NevergradAttackSettings(NevergradSettings, StoppingSettings, AttackKind):

@@ -4,6 +4,9 @@ It is MAP-Elites (Mouret & Clune 2015) with the classes as its niches, as Nguyen
 forward pass says how good a candidate is for every class. So each class keeps its few best candidates, its elites,
 whoever they were made for, and new candidates are made from the elites of any class of the group.
 
+A share of the candidates can be led by gradients: then a generation begins with the gradient of each class's
+log-probability at one of its elites, or at the bare background, and proposes what that says would gain most.
+
 Shapes: N cells, L elites of a cell, M candidates, K altered pixels, G genes of a pixel (2 + channels), C channels.
 """
 
@@ -17,12 +20,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from sfi_ray.search.base import Entrants, Proposal, SearchSpace, SharedSearcher
+from sfi_ray.search.guidance import Guidance, guidance, led_candidates
 from sfi_ray.search.lanes import LaneTable
 from sfi_ray.search.philox import random_words, unit
 from sfi_ray.search.variation import change_pixels, cross, fresh_candidates
 
 # What the random words of a candidate are for.
-_PARENTS = 15
+_PARENTS, _BASES = 15, 20
 # Shares of the candidates whose parent, or whose mate, is an elite of any class of the group.
 _ANY_PARENT = 0.3
 _ANY_MATE = 0.5
@@ -40,6 +44,33 @@ class ElitesSettings(BaseModel):
     num_candidates: int = Field(
         8, ge=1, le=100_000, description="Candidates of a generation for each class that is still searched."
     )
+    gradient_share: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Share of the candidates, in [0, 1], that are led by a gradient, of which each class takes one in "
+        "every generation; it counts as one image classified and as one backward pass. 0 takes none.",
+    )
+
+    @property
+    def num_led(self) -> int:
+        """Candidates of a class in a generation that are led by a gradient."""
+        return -int(-self.num_candidates * self.gradient_share // 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Bases:
+    """Images that gradients are to be taken of.
+
+    Attributes:
+        genes: ``(B, K, G)`` float32.
+        owners: The cell whose class's log-probability is differentiated, ``(B,)`` int64, in [0, N).
+        is_bare: Whether it is the background itself, ``(B,)`` bool.
+    """
+
+    genes: Tensor
+    owners: Tensor
+    is_bare: Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +81,10 @@ class _Lanes(LaneTable):
     groups: Tensor
     #: ``(N,)`` int64.
     evaluations: Tensor
+    #: ``(N,)`` int64: gradients taken.
+    backward: Tensor
+    #: 8-bit values, ``(N, C)`` float32.
+    backgrounds: Tensor
     #: ``(N,)`` bool: nothing more is made for the cell.
     is_settled: Tensor
     #: ``(N, L, K, G)`` float32.
@@ -66,6 +101,8 @@ class Elites(SharedSearcher):
         self.settings = settings
         self._candidates: Tensor | None = None
         self._focus = torch.zeros(0, dtype=torch.int64, device=self.device)
+        self._bases: Bases | None = None
+        self._guidance: Guidance | None = None
         integers = torch.zeros(0, dtype=torch.int64, device=self.device)
         self._lanes = _Lanes(
             seeds=integers,
@@ -73,6 +110,8 @@ class Elites(SharedSearcher):
             groups=integers,
             generation=integers,
             evaluations=integers,
+            backward=integers,
+            backgrounds=torch.zeros(0, space.channels, device=self.device),
             is_settled=integers.bool(),
             genes=torch.zeros(0, settings.num_elites, space.k, space.genes_per_pixel, device=self.device),
             log_prob=torch.zeros(0, settings.num_elites, device=self.device),
@@ -82,7 +121,7 @@ class Elites(SharedSearcher):
     def state(self) -> dict[str, Tensor]:
         """Returns the elites of each cell; see `Searcher.state`."""
         lanes = self._lanes
-        names = ("generation", "evaluations", "is_settled", "genes", "log_prob")
+        names = ("generation", "evaluations", "backward", "is_settled", "genes", "log_prob")
         return {name: getattr(lanes, name) for name in names}
 
     def _admit(self, entrants: Entrants, state: Mapping[str, Tensor] | None) -> None:
@@ -94,6 +133,7 @@ class Elites(SharedSearcher):
             state = {
                 "generation": zeros,
                 "evaluations": zeros,
+                "backward": zeros,
                 "is_settled": zeros.bool(),
                 "genes": self._lanes.genes.new_zeros(count, *self._lanes.genes.shape[1:]),
                 "log_prob": torch.full((count, self.settings.num_elites), -torch.inf, device=self.device),
@@ -103,6 +143,7 @@ class Elites(SharedSearcher):
                 seeds=entrants.seeds.to(self.device),
                 target_classes=entrants.target_classes.to(self.device),
                 groups=entrants.groups.to(self.device),
+                backgrounds=entrants.backgrounds.to(self.device, torch.float32),
                 **state,
             )
         )
@@ -116,8 +157,59 @@ class Elites(SharedSearcher):
         self._lanes = replace(self._lanes, is_settled=self._lanes.is_settled | is_done)
         self._refresh()
 
+    @property
+    def target_classes(self) -> Tensor:
+        """``(N,)`` int64: the class that each cell is to be predicted as."""
+        return self._lanes.target_classes
+
+    @property
+    def backward_passes(self) -> Tensor:
+        """``(N,)`` int64: images that a gradient was taken of for each cell."""
+        return self._lanes.backward
+
+    def bases(self) -> Bases:
+        """Returns the images that this generation's gradients are to be taken of; `look` is told of them before `ask`.
+
+        One for each cell that is still searched and may classify at least one more image after it: one of the
+        cell's own elites, better ones more often, or the background while it has none. None where no candidate is
+        to be led.
+        """
+        lanes = self._lanes
+        is_led = ~lanes.is_settled & (lanes.evaluations + 2 <= self.settings.max_evaluations)
+        owners = torch.nonzero(is_led & (self.settings.num_led > 0)).squeeze(1)
+        num_known = (lanes.log_prob[owners] > -torch.inf).sum(dim=1)
+        draws = unit(random_words(lanes.seeds[owners], lanes.generation[owners], _BASES, 1))[:, 0]
+        genes = lanes.genes[owners, (draws.square() * num_known).to(torch.int64)]
+        is_bare = num_known == 0
+        bare = torch.cat([torch.full_like(genes[..., :2], 0.5), self._bare_colours(owners)], dim=2)
+        self._bases = Bases(torch.where(is_bare[:, None, None], bare, genes), owners, is_bare)
+        self._guidance = None
+        return self._bases
+
+    def look(self, gradients: Tensor) -> None:
+        """Learns the gradients of the next bases, in their order, a part of them at a time.
+
+        Args:
+            gradients: Of the log-probability of each base's class with respect to its pixels, ``(b, C, H, W)``.
+        """
+        assert self._bases is not None
+        seen = 0 if self._guidance is None else len(self._guidance.order)
+        part = slice(seen, seen + len(gradients))
+        bases, backgrounds = self._bases, self._lanes.backgrounds[self._bases.owners[part]]
+        told = guidance(gradients, bases.genes[part], bases.is_bare[part], backgrounds, self.space)
+        self._guidance = told if self._guidance is None else self._guidance.join(told)
+
+    def _bare_colours(self, owners: Tensor) -> Tensor:
+        return (self._lanes.backgrounds[owners] / 255.0).unsqueeze(1).expand(-1, self.space.k, -1)
+
     def _propose(self) -> Proposal:
         lanes = self._lanes
+        is_looked = torch.zeros_like(lanes.is_settled)
+        if self._guidance is not None and self._bases is not None:
+            is_looked[self._bases.owners[: len(self._guidance.order)]] = True
+            self._lanes = lanes = replace(
+                lanes, evaluations=lanes.evaluations + is_looked, backward=lanes.backward + is_looked
+            )
         left = (self.settings.max_evaluations - lanes.evaluations).clamp(0, self.settings.num_candidates)
         self._focus = torch.arange(len(left), device=self.device).repeat_interleave(left * ~lanes.is_settled)
         groups = lanes.groups[self._focus]
@@ -132,8 +224,25 @@ class Elites(SharedSearcher):
             parents, mates = self._parents(first, size, seeds, counters)
             varied = change_pixels(cross(parents, mates, seeds, counters), seeds, counters, self.space)
             candidates = torch.where(is_new[:, None, None], candidates, varied)
+        if self._guidance is not None:
+            candidates = self._led(candidates, is_looked, seeds, counters)
         self._candidates = candidates
         return Proposal(candidates, self._focus)
+
+    def _led(self, candidates: Tensor, is_looked: Tensor, seeds: Tensor, counters: Tensor) -> Tensor:
+        """Puts candidates that gradients lead in the place of the first ones of each cell."""
+        assert self._bases is not None
+        assert self._guidance is not None
+        number = torch.arange(len(self._focus), device=self.device) - torch.searchsorted(self._focus, self._focus)
+        led = torch.nonzero(is_looked[self._focus] & (number < self.settings.num_led)).squeeze(1)
+        base = torch.searchsorted(self._bases.owners, self._focus[led])
+        told = self._guidance
+        given = Guidance(told.pixels[base], told.is_valid[base], told.order[base])
+        bases, is_bare = self._bases.genes[base], self._bases.is_bare[base]
+        made = led_candidates(given, bases, is_bare, number[led] == 0, seeds[led], counters[led])
+        candidates = candidates.clone()
+        candidates[led] = made
+        return candidates
 
     def _parents(self, first: Tensor, size: Tensor, seeds: Tensor, counters: Tensor) -> tuple[Tensor, Tensor]:
         """Chooses two elites for each candidate: of its own class or of any of the group, better ones more often."""
@@ -168,7 +277,7 @@ class Elites(SharedSearcher):
             genes=torch.where(lanes.is_settled[:, None, None, None], lanes.genes, genes),
             log_prob=torch.where(lanes.is_settled[:, None], lanes.log_prob, best),
         )
-        self._candidates = None
+        self._candidates = self._bases = self._guidance = None
         self._refresh()
 
     def _refresh(self) -> None:

@@ -180,8 +180,8 @@ def local_moves(
 ) -> tuple[Tensor, Tensor]:
     """Draws pixels that are like given ones: moved a little, one channel changed, or both, equally often.
 
-    A move goes up to 4 pixels away in each direction, on small images 2. A channel goes to its other end, 0 or 255, or to a
-    level drawn uniformly, equally often.
+    A move goes up to 4 pixels away in each direction, on small images 2. A channel goes to its other end, 0 or 255, or
+    to a level drawn uniformly, equally often.
 
     Args:
         spots: The pixels to start from, ``row * width + col``, ``(N, P)`` int64.

@@ -333,7 +333,7 @@ class GradientSearch:
         taken = torch.zeros(len(gradients), space.height * space.width, device=self.device)
         taken = taken.scatter_add(1, lanes.spots, is_placed.to(torch.float32)) > 0
         gains = first_order_gains(gradients, lanes.backgrounds, taken)
-        # While pixels are placed for the first time, and where the ranking is to be gone through to its end, tiles rule.
+        # Tiles rule while pixels are placed at first, and where the ranking is gone through to its end.
         is_spread = ~lanes.is_placed.all(dim=1) | (space.k == 1)
         spots, corners, is_valid = proposed(gains, lanes.rank, count, space.height, space.width, is_spread)
         levels = self._corners[corners]

@@ -14,7 +14,7 @@ class GradientSettings(BaseModel):
         5000, ge=1, le=2**31, description="Images classified for a cell at most, those of gradients included."
     )
     proposals: int = Field(
-        32, ge=1, le=100_000, description="Images classified for each gradient: places and colours for one pixel."
+        64, ge=1, le=100_000, description="Images classified for each gradient: places and colours for one pixel."
     )
     local_share: float = Field(
         0.25,

@@ -12,11 +12,12 @@ from tests.attacks.conftest import evaluations, make_cells, outcomes, search
 from tests.attacks.test_snapshots import MemoryKeeper
 
 SHORT = {"kind": "elites", "max_evaluations": 40, "num_elites": 3, "num_candidates": 4}
+LED = {**SHORT, "gradient_share": 0.5}
 
 
-@pytest.fixture
-def attack():
-    return read_attack_settings(SHORT).build()
+@pytest.fixture(params=[SHORT, LED], ids=["plain", "led"])
+def attack(request):
+    return read_attack_settings(request.param).build()
 
 
 @pytest.fixture(params=["gray", "rgb"])
@@ -103,3 +104,28 @@ def test_closing_a_search_midway_takes_back_nothing(toy):
     early = list(itertools.islice((event for event in running if isinstance(event, Finding)), 4))
     running.close()
     assert {cell_id: expected[cell_id] for cell_id in outcomes(early)} == outcomes(early)
+
+
+def test_gradients_are_counted_beside_the_images_that_they_are_taken_of(toy):
+    findings = search(read_attack_settings(LED).build(), toy.classifier, some_cells(toy.classifier))
+    assert {(finding.evaluations, finding.backward_passes, finding.generations) for finding in findings} == {(40, 8, 8)}
+    plain = search(read_attack_settings(SHORT).build(), toy.classifier, some_cells(toy.classifier))
+    assert {finding.backward_passes for finding in plain} == {0}
+
+
+@pytest.mark.parametrize("budget", [1, 2, 6, 7])
+def test_a_gradient_is_taken_only_where_a_candidate_can_follow(toy_gray, budget):
+    attack = read_attack_settings({**LED, "max_evaluations": budget}).build()
+    findings = search(attack, toy_gray.classifier, make_cells(toy_gray.classifier, ks=(2,)))
+    assert {finding.evaluations for finding in findings} == {budget}
+    assert {finding.backward_passes for finding in findings} == {{1: 0, 2: 1, 6: 1, 7: 2}[budget]}
+    assert max(finding.backward_passes for finding in findings) <= max(1, attack.max_backward_passes)
+
+
+def test_gradients_help(toy_rgb):
+    cells = make_cells(toy_rgb.classifier, ks=(3,), replicates=4)
+    means = []
+    for settings in (SHORT, LED):
+        findings = search(read_attack_settings(settings).build(), toy_rgb.classifier, cells)
+        means.append(sum(finding.confidence for finding in findings) / len(findings))
+    assert means[1] > means[0]

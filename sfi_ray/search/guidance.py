@@ -1,0 +1,112 @@
+"""How gradients lead the shared search: which spots and colours they propose, and which pixels they would give up.
+
+Shapes: N bases, R ranks, M candidates, K altered pixels, G genes of a pixel (2 + channels), C channels, H rows, W
+columns.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sfi_ray.images import decode
+from sfi_ray.search.base import SearchSpace
+from sfi_ray.search.gradient_proposals import colour_corners, first_order_gains, proposed
+from sfi_ray.search.philox import random_words, unit
+
+# What the random words of a candidate are for.
+_LED = 19
+# Ranks that are kept of a gradient, besides two for each pixel.
+_RANKS = 32
+# Pixels of a known candidate that are put elsewhere at once, at most.
+_MOST_REPLACED = 4
+# How far the order of the pixels by what they are worth is shuffled, as a share of all of them.
+_SHUFFLE = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Guidance:
+    """What gradients say about some bases."""
+
+    #: ``(N, R, G)``: pixels that would gain most, best first; ``(N, R)`` bool: whether there is one.
+    pixels: Tensor
+    is_valid: Tensor
+    #: ``(N, K)`` int64: the base's own pixels, the one that is worth least first.
+    order: Tensor
+
+    def join(self, other: Guidance) -> Guidance:
+        """Appends the guidance of further bases."""
+        return Guidance(
+            torch.cat([self.pixels, other.pixels]),
+            torch.cat([self.is_valid, other.is_valid]),
+            torch.cat([self.order, other.order]),
+        )
+
+
+def guidance(gradients: Tensor, bases: Tensor, is_bare: Tensor, backgrounds: Tensor, space: SearchSpace) -> Guidance:
+    """Ranks what a gradient proposes, to first order; see `sfi_ray.search.gradient_proposals`.
+
+    Args:
+        gradients: Of the log-probability of each base's class with respect to its pixels, ``(N, C, H, W)``.
+        bases: ``(N, K, G)``.
+        is_bare: Whether a base is the background itself, whose pixels are all worth nothing, ``(N,)`` bool.
+        backgrounds: 8-bit values, ``(N, C)`` float32.
+        space: Where candidates live.
+    """
+    flat = gradients.flatten(2)
+    spots, levels = decode(bases, space.height, space.width)
+    own = flat.gather(2, spots.unsqueeze(1).expand(-1, space.channels, -1)).transpose(1, 2)
+    worth = (own * (levels - backgrounds.unsqueeze(1)) / 255.0).sum(dim=2).nan_to_num(nan=0.0)
+    taken = torch.zeros(len(bases), space.height * space.width, device=bases.device)
+    taken = taken.scatter(1, spots, 1.0) * ~is_bare.unsqueeze(1) > 0
+    gains = first_order_gains(flat, backgrounds, taken)
+    start = torch.zeros(len(bases), dtype=torch.int64, device=bases.device)
+    count = min(_RANKS + 2 * space.k, gains.shape[1] * gains.shape[2])
+    ranked, corners, is_valid = proposed(gains, start, count, space.height, space.width, is_bare)
+    rows = ranked.div(space.width, rounding_mode="floor")
+    place = torch.stack([rows, ranked - rows * space.width], dim=2).to(torch.float32) + 0.5
+    colours = colour_corners(space.channels, bases.device)[corners] / 255.0
+    return Guidance(torch.cat([place, colours], dim=2), is_valid, worth.argsort(dim=1, stable=True))
+
+
+def led_candidates(
+    given: Guidance, bases: Tensor, is_bare: Tensor, is_first: Tensor, seeds: Tensor, counters: Tensor
+) -> Tensor:
+    """Puts proposals of a gradient in the place of the pixels of bases that are worth least.
+
+    Of a bare background all pixels are placed, of a known candidate one or a few. Which proposals is drawn, the
+    n-th of their ranking with odds of 1 / n; the first candidate of a base takes the best ones.
+
+    Args:
+        given: What gradients say, of a base for each candidate: M rows.
+        bases: ``(M, K, G)``.
+        is_bare: ``(M,)`` bool.
+        is_first: ``(M,)`` bool.
+        seeds: Seed of each candidate, ``(M,)`` int64, non-negative.
+        counters: Number of each candidate under its seed, ``(M,)`` int64, non-negative.
+
+    Returns:
+        ``(M, K, G)``. A base for which no proposal is valid comes back as it was.
+    """
+    num_ranks, k = given.pixels.shape[1], bases.shape[1]
+    draws = unit(random_words(seeds, counters, _LED, 1 + num_ranks + k)).to(torch.float32)
+    most = min(k, _MOST_REPLACED) - 1
+    number = torch.where(is_bare, k, 1 + (draws[:, 0].square() * (most + 0.999)).to(torch.int64))
+    # The largest of odds times exponential noise, one after the other, is a draw without putting back.
+    odds = -torch.arange(1, num_ranks + 1, device=bases.device).log()
+    noise = -(-draws[:, 1 : 1 + num_ranks].clamp(1e-7, 1 - 1e-7).log()).log()
+    keys = torch.where(is_first.unsqueeze(1), odds, odds + noise).masked_fill(~given.is_valid, -torch.inf)
+    chosen = keys.argsort(dim=1, descending=True, stable=True)[:, :k]
+    steps = torch.arange(chosen.shape[1], device=bases.device)
+    number = torch.minimum(number, given.is_valid.sum(dim=1)).unsqueeze(1)
+    place = given.order.argsort(dim=1, stable=True).to(torch.float32) / k
+    place = torch.where(is_first.unsqueeze(1), place, place + _SHUFFLE * draws[:, 1 + num_ranks :])
+    slots = place.argsort(dim=1, stable=True)[:, : chosen.shape[1]]
+    new = given.pixels.gather(1, chosen.unsqueeze(2).expand(-1, -1, bases.shape[2]))
+    old = bases.gather(1, slots.unsqueeze(2).expand(-1, -1, bases.shape[2]))
+    # Pixels of a bare background that are not placed repeat the first one that is.
+    rest = torch.where((is_bare.unsqueeze(1) & (number > 0)).unsqueeze(2), new[:, :1], old)
+    new = torch.where((steps < number).unsqueeze(2), new, rest)
+    return bases.scatter(1, slots.unsqueeze(2).expand(-1, -1, bases.shape[2]), new)
