@@ -27,6 +27,8 @@ _MAX_SHARD_CELLS = 100_000
 
 def unit_of(grid: Grid, attack: Attack) -> int:
     """Returns how many neighbouring cells must not be parted."""
+    if attack.shares_ks:
+        return grid.num_ks * grid.replicates * grid.num_targets
     return grid.num_targets if attack.shares_classes else 1
 
 

@@ -35,7 +35,7 @@ def make_grid_of(num_cells, num_classifiers=1):
 
 
 def sharing(shares_classes):
-    return SimpleNamespace(shares_classes=shares_classes, max_evaluations=1000)
+    return SimpleNamespace(shares_classes=shares_classes, shares_ks=False, max_evaluations=1000)
 
 
 @settings(deadline=None)

@@ -48,6 +48,8 @@ class Attack(ABC):
     max_backward_passes: int = 0
     #: Whether the classes of one background, k and replicate are searched together and must not be parted.
     shares_classes: bool = False
+    #: Whether the k of one background are searched one after the other and must not be parted either.
+    shares_ks: bool = False
 
     @abstractmethod
     def num_lanes(self, micro_batch: int) -> int:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator, Mapping, Sequence
 
 import torch
 
-from sfi_ray.attacks.base import Tick
+from sfi_ray.attacks.base import Surroundings, Tick
 from sfi_ray.attacks.evolution import EvolutionAttack
-from sfi_ray.attacks.lanes import StoppingSettings
+from sfi_ray.attacks.lanes import StoppingSettings, by_k
 from sfi_ray.images import render
 from sfi_ray.models import Classifier
 from sfi_ray.search import Elites, ElitesSettings, Searcher
+from sfi_ray.types import Background, Cell, Finding, Pixel
 
 
 class ElitesAttack(EvolutionAttack):
@@ -20,19 +21,44 @@ class ElitesAttack(EvolutionAttack):
     Args:
         settings: What decides what is proposed.
         stopping: When a cell ends before its budget.
+        starts: Genes of the first candidate of a cell, ``(K, G)``, by the cell's seed.
     """
 
-    def __init__(self, settings: ElitesSettings, stopping: StoppingSettings) -> None:
+    def __init__(
+        self, settings: ElitesSettings, stopping: StoppingSettings, starts: Mapping[int, torch.Tensor] | None = None
+    ) -> None:
         super().__init__(
-            lambda space, device: Elites(space, settings, device),
+            lambda space, device: Elites(space, settings, device, starts),
             population_size=settings.num_candidates,
             max_evaluations=settings.max_evaluations,
             stopping=stopping,
             shares_classes=True,
         )
+        self._settings = settings
+        self.shares_ks = settings.grows
         if settings.num_led:
             # A generation is one gradient and the candidates.
             self.max_backward_passes = -(-settings.max_evaluations // (1 + settings.num_candidates))
+
+    def search(
+        self,
+        classifier: Classifier,
+        cells: Sequence[Cell],
+        threshold: float,
+        surroundings: Surroundings = Surroundings(),  # noqa: B008 - frozen
+    ) -> Iterator[Tick | Finding]:
+        """Searches cells; see `Attack.search`. Those that grow are searched by ascending k."""
+        if not self._settings.grows:
+            yield from super().search(classifier, cells, threshold, surroundings)
+            return
+        found: dict[tuple[Background, int, int], torch.Tensor] = {}
+        for k, same_k in sorted(by_k(cells).items()):
+            starts = {cell.seed: _grown(found[_kin(cell)], k) for cell in same_k if _kin(cell) in found}
+            attack = ElitesAttack(self._settings.model_copy(update={"grows": False}), self._stopping, starts)
+            for event in attack.search(classifier, same_k, threshold, surroundings):
+                if isinstance(event, Finding) and event.pixels:
+                    found[_kin(event.cell)] = _genes(event.pixels)
+                yield event
 
     def _advance(
         self, classifier: Classifier, searcher: Searcher, backgrounds: torch.Tensor
@@ -55,3 +81,18 @@ class ElitesAttack(EvolutionAttack):
             searcher.look(gradients)
             yield Tick(len(images))
         yield from super()._advance(classifier, searcher, backgrounds)
+
+
+def _kin(cell: Cell) -> tuple[Background, int, int]:
+    """Returns what cells that differ only in k have in common."""
+    return cell.background, cell.replicate, cell.target_class
+
+
+def _genes(pixels: Sequence[Pixel]) -> torch.Tensor:
+    """Returns altered pixels as genes, ``(K, G)``."""
+    return torch.tensor([[p.row + 0.5, p.col + 0.5, *(value / 255.0 for value in p.value)] for p in pixels])
+
+
+def _grown(genes: torch.Tensor, k: int) -> torch.Tensor:
+    """Repeats the first of some pixels until there are k, which alters no other spot, ``(k, G)``."""
+    return torch.cat([genes, genes[:1].expand(k - len(genes), -1)])

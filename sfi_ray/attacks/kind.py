@@ -17,6 +17,11 @@ class AttackKind(BaseModel):
     #: Whether classes are searched together, so that which ones a job names decides what is found for each.
     shares_classes: ClassVar[bool] = False
 
+    @property
+    def shares_ks(self) -> bool:
+        """Whether a k begins with what smaller ones found, so that which k a job names decides results, too."""
+        return False
+
     def check(self) -> None:
         """Checks what reading the settings did not.
 

@@ -87,6 +87,11 @@ class ElitesAttackSettings(ElitesSettings, StoppingSettings, AttackKind):
         """Makes the attack."""
         return ElitesAttack(self, self)
 
+    @property
+    def shares_ks(self) -> bool:
+        """Whether a k begins with what smaller ones found; see `AttackKind.shares_ks`."""
+        return self.grows
+
 
 class NevergradAttackSettings(NevergradSettings, StoppingSettings, AttackKind):
     """Any optimiser of nevergrad in the place of differential evolution."""

@@ -52,6 +52,12 @@ class ElitesSettings(BaseModel):
         "every generation; it counts as one image classified and as one backward pass. 0 takes none.",
     )
 
+    grows: bool = Field(
+        False,
+        description="Whether the classes of a larger k begin with what was found for them with a smaller k of the job; "
+        "all k of a background are then searched one after the other, by one actor.",
+    )
+
     @property
     def num_led(self) -> int:
         """Candidates of a class in a generation that are led by a gradient."""
@@ -94,11 +100,25 @@ class _Lanes(LaneTable):
 
 
 class Elites(SharedSearcher):
-    """The search that the classes of a group share."""
+    """The search that the classes of a group share.
 
-    def __init__(self, space: SearchSpace, settings: ElitesSettings, device: torch.device | str = "cpu") -> None:
+    Args:
+        space: Where candidates live.
+        settings: What decides what is proposed.
+        device: Where tensors lie.
+        starts: By the seed of a cell, ``(K, G)``: the first candidate that is made for it.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        settings: ElitesSettings,
+        device: torch.device | str = "cpu",
+        starts: Mapping[int, Tensor] | None = None,
+    ) -> None:
         super().__init__(space, device)
         self.settings = settings
+        self._starts = starts or {}
         self._candidates: Tensor | None = None
         self._focus = torch.zeros(0, dtype=torch.int64, device=self.device)
         self._bases: Bases | None = None
@@ -226,8 +246,21 @@ class Elites(SharedSearcher):
             candidates = torch.where(is_new[:, None, None], candidates, varied)
         if self._guidance is not None:
             candidates = self._led(candidates, is_looked, seeds, counters)
-        self._candidates = candidates
+        self._candidates = candidates = self._started(candidates)
         return Proposal(candidates, self._focus)
+
+    def _started(self, candidates: Tensor) -> Tensor:
+        """Puts what cells are to begin with in the place of their first candidates."""
+        if not self._starts:
+            return candidates
+        candidates = candidates.clone()
+        lanes = self._lanes
+        begins = torch.nonzero((lanes.generation == 0) & ~lanes.is_settled).squeeze(1)
+        places = torch.searchsorted(self._focus, begins).tolist()
+        for seed, place in zip(lanes.seeds[begins].tolist(), places, strict=True):
+            if seed in self._starts:
+                candidates[place] = self._starts[seed].to(candidates)
+        return candidates
 
     def _led(self, candidates: Tensor, is_looked: Tensor, seeds: Tensor, counters: Tensor) -> Tensor:
         """Puts candidates that gradients lead in the place of the first ones of each cell."""

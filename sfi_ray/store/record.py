@@ -113,6 +113,7 @@ def make_grid(
             "input_shape": [info.channels, info.height, info.width],
             # Classes that are searched together decide what is found for each.
             **({"classes": classes} if job.attack.shares_classes else {}),
+            **({"ks": sorted(ks)} if job.attack.shares_ks and not isinstance(ks, KRange) else {}),
         },
         images=images,
     )

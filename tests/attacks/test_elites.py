@@ -129,3 +129,47 @@ def test_gradients_help(toy_rgb):
         findings = search(read_attack_settings(settings).build(), toy_rgb.classifier, cells)
         means.append(sum(finding.confidence for finding in findings) / len(findings))
     assert means[1] > means[0]
+
+
+GROWING = {**SHORT, "grows": True}
+
+
+def test_a_larger_k_begins_with_what_smaller_ones_found(toy):
+    cells = make_cells(toy.classifier, ks=(4, 1, 2), replicates=2)
+    findings = search(read_attack_settings(GROWING).build(), toy.classifier, cells)
+    assert [finding.cell.k for finding in findings] == sorted(cell.k for cell in cells)
+    found = {(group_of(finding.cell), finding.cell.target_class): finding.confidence for finding in findings}
+    for (k, *kin), target in found:
+        if k > 1:
+            assert found[(k, *kin), target] >= found[(k // 2, *kin), target]
+
+
+def test_the_smallest_k_is_searched_as_without_growing(toy):
+    cells = make_cells(toy.classifier, ks=(2, 3))
+    alone = outcomes(search(read_attack_settings(SHORT).build(), toy.classifier, cells))
+    growing = outcomes(search(read_attack_settings(GROWING).build(), toy.classifier, cells))
+    small = [cell.cell_id for cell in cells if cell.k == 2]
+    assert {cell: growing[cell] for cell in small} == {cell: alone[cell] for cell in small}
+    assert growing != alone
+
+
+def test_what_a_cell_begins_with_costs_one_evaluation_and_may_end_it(toy_gray):
+    attack = read_attack_settings({**GROWING, "stop_confidence": 0.2, "max_evaluations": 400}).build()
+    findings = search(attack, toy_gray.classifier, make_cells(toy_gray.classifier, ks=(2, 3)))
+    of_small = {finding.cell.target_class for finding in findings if finding.cell.k == 2 and finding.confidence >= 0.2}
+    assert of_small
+    for finding in findings:
+        if finding.cell.k == 3 and finding.cell.target_class in of_small:
+            assert finding.generations == 1
+
+
+def test_rows_of_a_growing_search_are_the_same_when_it_goes_on_from_snapshots(toy):
+    cells = make_cells(toy.classifier, ks=(1, 3))
+    attack = read_attack_settings(GROWING).build()
+    expected = outcomes(search(attack, toy.classifier, cells))
+    keeper = MemoryKeeper()
+    for stopped_after in (3, 11, 17):
+        events = attack.search(toy.classifier, cells, 0.9, Surroundings(keeper=keeper))
+        assert list(itertools.islice(events, stopped_after))
+    last = attack.search(toy.classifier, cells, 0.9, Surroundings(keeper=keeper))
+    assert outcomes([event for event in last if isinstance(event, Finding)]) == expected
