@@ -35,7 +35,7 @@ class ElitesAttack(EvolutionAttack):
             shares_classes=True,
         )
         self._settings = settings
-        self.shares_ks = settings.grows
+        self.shares_ks = settings.begins_with == "smaller_k"
         if settings.num_led:
             # A generation is one gradient and the candidates.
             self.max_backward_passes = -(-settings.max_evaluations // (1 + settings.num_candidates))
@@ -47,14 +47,14 @@ class ElitesAttack(EvolutionAttack):
         threshold: float,
         surroundings: Surroundings = Surroundings(),  # noqa: B008 - frozen
     ) -> Iterator[Tick | Finding]:
-        """Searches cells; see `Attack.search`. Those that grow are searched by ascending k."""
-        if not self._settings.grows:
+        """Searches cells; see `Attack.search`. Those that begin with smaller k are searched by ascending k."""
+        if not self.shares_ks:
             yield from super().search(classifier, cells, threshold, surroundings)
             return
         found: dict[tuple[Background, int, int], torch.Tensor] = {}
         for k, same_k in sorted(by_k(cells).items()):
             starts = {cell.seed: _grown(found[_kin(cell)], k) for cell in same_k if _kin(cell) in found}
-            attack = ElitesAttack(self._settings.model_copy(update={"grows": False}), self._stopping, starts)
+            attack = ElitesAttack(self._settings.model_copy(update={"begins_with": "nothing"}), self._stopping, starts)
             for event in attack.search(classifier, same_k, threshold, surroundings):
                 if isinstance(event, Finding) and event.pixels:
                     found[_kin(event.cell)] = _genes(event.pixels)

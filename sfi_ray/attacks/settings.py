@@ -90,7 +90,7 @@ class ElitesAttackSettings(ElitesSettings, StoppingSettings, AttackKind):
     @property
     def shares_ks(self) -> bool:
         """Whether a k begins with what smaller ones found; see `AttackKind.shares_ks`."""
-        return self.grows
+        return self.begins_with == "smaller_k"
 
 
 class NevergradAttackSettings(NevergradSettings, StoppingSettings, AttackKind):

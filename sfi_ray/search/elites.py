@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -52,10 +53,10 @@ class ElitesSettings(BaseModel):
         "every generation; it counts as one image classified and as one backward pass. 0 takes none.",
     )
 
-    grows: bool = Field(
-        False,
-        description="Whether the classes of a larger k begin with what was found for them with a smaller k of the job; "
-        "all k of a background are then searched one after the other, by one actor.",
+    begins_with: Literal["nothing", "smaller_k"] = Field(
+        "nothing",
+        description="What a class of a larger k begins with: nothing, or what was found for it with a smaller k of the "
+        "job; all k of a background are then searched one after the other, by one actor.",
     )
 
     @property

@@ -131,7 +131,7 @@ def test_gradients_help(toy_rgb):
     assert means[1] > means[0]
 
 
-GROWING = {**SHORT, "grows": True}
+GROWING = {**SHORT, "begins_with": "smaller_k"}
 
 
 def test_a_larger_k_begins_with_what_smaller_ones_found(toy):
