@@ -105,16 +105,14 @@ def details(rows, counts, *keys):
 def passing(rows):
     """One line for each data set, background and k: evaluations a class until differential evolution's end."""
     lines = []
+    contenders = [contender for (contender,) in by(rows, "contender")]
     for (dataset, background, k), part in by(rows, "dataset", "background", "k").items():
         compared = common_seeds([row for row in part if row["contender"] in ("de", "elites")])
         level = final([row for row in compared if row["contender"] == "de"])
-        found = {
-            contender: (reaching(own, level), reaching(own, level - TOLERANCE))
-            for contender, own in (
-                (contender, [row for row in some if row["seed"] in {row["seed"] for row in compared}])
-                for (contender,), some in by(part, "contender").items()
-            )
-        }
+        seeds = {row["seed"] for row in compared}
+        found = dict.fromkeys(contenders, (None, None))
+        for (contender,), own in by([row for row in part if row["seed"] in seeds], "contender").items():
+            found[contender] = reaching(own, level), reaching(own, level - TOLERANCE)
         lines.append(
             {
                 "data set": dataset,

@@ -11,7 +11,8 @@ Section 5.6 (s = 500, T = 1000), both scaled down so that s T is the budget, the
 its population of 100.
 
 Rows are appended to rows.jsonl in the output folder as cells end; a second call goes on where the first was stopped.
-Tables and plot are made from the rows of the cells that the arguments name.
+Tables and plot are made from the rows of the cells that the arguments name. Rows know the settings of a search, not its
+code: after a change of a search, take another output folder or delete its rows.
 """
 
 import argparse
@@ -166,7 +167,8 @@ def search(arena, contender, settings, cells, file, seconds_between=30):
                 told = time.perf_counter()
                 print(f"  {spent / total:.0%} at {spent / (told - started):,.0f} evaluations/s", flush=True)
         else:
-            file.write(json.dumps(row_of(arena, contender, event)) + "\n")
+            # A row begins its line, so that one that was cut off spoils no other.
+            file.write("\n" + json.dumps(row_of(arena, contender, event)))
     file.flush()
     seconds = time.perf_counter() - started
     print(f"  {seconds:.0f} s, {spent / seconds:,.0f} evaluations/s", flush=True)
