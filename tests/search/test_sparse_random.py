@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sfi_ray.images import render
@@ -67,6 +67,7 @@ def slow_step(genes, count, words, space):
     return genes
 
 
+@settings(deadline=None)
 @given(space=SPACES, seed=st.integers(0, 2**40), data=st.data())
 def test_a_step_equals_the_slow_reference(space, seed, data):
     most = data.draw(st.integers(1, space.k))
@@ -81,6 +82,7 @@ def test_a_step_equals_the_slow_reference(space, seed, data):
         np.testing.assert_array_equal(stepped[cell, candidate].numpy(), expected)
 
 
+@settings(deadline=None)
 @given(space=SPACES, seed=st.integers(0, 2**62), count=st.integers(1, 36))
 def test_starts_and_steps_have_different_spots_and_corner_colours(space, seed, count):
     seeds = torch.tensor([seed])
@@ -100,6 +102,7 @@ def test_starts_and_steps_have_different_spots_and_corner_colours(space, seed, c
     assert (genes != stepped).any(dim=2).sum() <= count
 
 
+@settings(deadline=None)
 @given(
     sizes=st.lists(st.integers(0, 6), min_size=1, max_size=5),
     spare=st.integers(0, 5),
@@ -177,8 +180,7 @@ def test_the_budget_is_met_exactly_by_a_last_generation_of_what_is_left():
 
 
 def test_a_cell_that_has_no_budget_left_stays_as_it_is_beside_one_that_has():
-    settings = SparseRandomSettings(max_evaluations=4, num_candidates=2)
-    search = SparseRandomSearch(SPACE, settings)
+    search = SparseRandomSearch(SPACE, SparseRandomSettings(max_evaluations=4, num_candidates=2))
     search.admit(entrants((8,)))
     for _ in range(2):
         search.ask()
@@ -195,7 +197,7 @@ def test_a_cell_that_has_no_budget_left_stays_as_it_is_beside_one_that_has():
 
 
 def test_a_search_restored_from_its_state_goes_on_in_the_same_way(toy_gray):
-    settings = SparseRandomSettings(max_evaluations=200, num_candidates=3, initial_share=1.0)
+    chosen = SparseRandomSettings(max_evaluations=200, num_candidates=3, initial_share=1.0)
 
     def run(search):
         for _ in range(15):
@@ -204,10 +206,10 @@ def test_a_search_restored_from_its_state_goes_on_in_the_same_way(toy_gray):
             search.tell(toy_gray.classifier.log_probs(images))
         return search
 
-    search = SparseRandomSearch(SPACE, settings)
+    search = SparseRandomSearch(SPACE, chosen)
     search.admit(entrants())
     run(search)
-    again = SparseRandomSearch(SPACE, settings)
+    again = SparseRandomSearch(SPACE, chosen)
     again.admit(entrants(), search.state())
     run(search)
     run(again)
