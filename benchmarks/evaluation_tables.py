@@ -7,6 +7,7 @@ and a count up to a fifth too high.
 
 import csv
 import itertools
+import math
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -16,6 +17,7 @@ from report import report_path, write_report
 #: A difference of confidence that is told apart from none in the gentler of two counts.
 TOLERANCE = 0.001
 COUNTS = [factor * 10**power for power in range(2, 7) for factor in (1, 2, 5)]
+TITLES = {"dataset": "data set"}
 COLOURS = {
     "de": "#222222",
     "jde": "#8c6d31",
@@ -96,7 +98,7 @@ def summary(rows, counts):
 def details(rows, counts, *keys):
     """One line for each contender of each part of the cells."""
     return [
-        {**dict(zip(keys, map(str, key), strict=True)), **line}
+        {**dict(zip((TITLES.get(name, name) for name in keys), map(str, key), strict=True)), **line}
         for key, part in by(rows, *keys).items()
         for line in summary(part, counts)
     ]
@@ -203,17 +205,19 @@ def plot(rows, path):
     handles = {}
     for axis in axes.flat:
         handles |= {line.get_label(): line for line in axis.get_lines()}
-    figure.legend(handles.values(), handles.keys(), loc="lower center", ncols=min(7, len(handles)), frameon=False)
-    figure.tight_layout(rect=(0, 0.9 / (3.6 * len(datasets) + 0.9) * 0.6, 1, 1))
+    columns = min(len(handles), 3 * len(ks))
+    figure.legend(handles.values(), handles.keys(), loc="lower center", ncols=columns, frameon=False)
+    legend_height = 0.2 + 0.25 * math.ceil(len(handles) / columns)
+    figure.tight_layout(rect=(0, legend_height / figure.get_figheight(), 1, 1))
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
 
 def write_csv(lines, path):
     with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(lines[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(lines)
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(title.replace(",", "") for title in lines[0])
+        writer.writerows(line.values() for line in lines)
 
 
 def write_tables(rows, *, name, description, command):
@@ -253,10 +257,14 @@ def write_tables(rows, *, name, description, command):
             ),
             ("Groups where elites is worse", "" if worse else "None.", worse),
         ]
+    measured = __doc__.split("\n\n", 1)[1].strip()
+    cells = (
+        "Means are over the cells that a contender has, `cells` of them; columns with a number are evaluations a "
+        f"class. {len(broken)} cells failed and are left out."
+    )
     write_report(
         name,
-        f"{description.strip()}\n\n{__doc__.strip()}\n\nMeans are over the cells that a contender has, `cells` of "
-        f"them; columns with a number are evaluations a class. {len(broken)} cells failed and are left out.",
+        f"{description.strip()}\n\n{measured}\n\n{cells}",
         summary(rows, counts),
         command=command,
         sections=sections,
