@@ -14,17 +14,19 @@ def hardware():
     return f"{os.cpu_count()}-cores-{torch.backends.cpu.get_cpu_capability().lower()}"
 
 
-def write_report(name, description, rows, *, command):
-    """Writes ``<date>-<name>-<hardware>.md`` beside this file and prints it."""
-    today = datetime.datetime.now(tz=datetime.UTC).date().isoformat()
+def today():
+    return datetime.datetime.now(tz=datetime.UTC).date().isoformat()
+
+
+def report_path(name, suffix=".md"):
+    """Returns ``<date>-<name>-<hardware>`` with a suffix, beside this file."""
+    return Path(__file__).parent / f"{today()}-{name}-{hardware()}{suffix}"
+
+
+def table(rows):
+    """Returns the lines of a Markdown table."""
     header = list(rows[0])
-    lines = [
-        f"# {name.replace('_', ' ').capitalize()}, {today}, {hardware().replace('-', ' ')}",
-        "",
-        description.strip(),
-        "",
-        f"Made by `{command}` with torch {torch.__version__}.",
-        "",
+    return [
         "| " + " | ".join(header) + " |",
         "|" + "---|" * len(header),
         *(
@@ -32,6 +34,30 @@ def write_report(name, description, rows, *, command):
             for row in rows
         ),
     ]
-    path = Path(__file__).parent / f"{today}-{name}-{hardware()}.md"
+
+
+def write_report(name, description, rows, *, command, sections=()):
+    """Writes ``<date>-<name>-<hardware>.md`` beside this file and prints it.
+
+    Args:
+        name: Of the benchmark.
+        description: What was measured.
+        rows: The first table.
+        command: What made it.
+        sections: Heading, text and rows of further tables; rows may be none.
+    """
+    lines = [
+        f"# {name.replace('_', ' ').capitalize()}, {today()}, {hardware().replace('-', ' ')}",
+        "",
+        description.strip(),
+        "",
+        f"Made by `{command}` with torch {torch.__version__}.",
+        "",
+        *table(rows),
+    ]
+    for heading, text, more in sections:
+        lines += ["", f"## {heading}", "", text.strip()]
+        lines += ["", *table(more)] if more else []
+    path = report_path(name)
     path.write_text("\n".join(lines) + "\n")
     print(path.read_text())

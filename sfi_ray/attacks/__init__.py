@@ -14,6 +14,7 @@ from sfi_ray.attacks.settings import (
     InversionAttackSettings,
     NevergradAttackSettings,
     SelfAdaptiveAttackSettings,
+    SparseRandomAttackSettings,
     read_attack_settings,
 )
 from sfi_ray.attacks.snapshot import Keeper, Snapshot
@@ -35,6 +36,7 @@ __all__ = [
     "NevergradAttackSettings",
     "SelfAdaptiveAttackSettings",
     "Snapshot",
+    "SparseRandomAttackSettings",
     "StoppingSettings",
     "Surroundings",
     "Tick",

@@ -26,6 +26,8 @@ from sfi_ray.search import (
     NevergradSettings,
     SelfAdaptiveEvolution,
     SelfAdaptiveSettings,
+    SparseRandomSearch,
+    SparseRandomSettings,
 )
 
 #: Settings of differential evolution by name; the experiments of the paper and two for small machines.
@@ -71,6 +73,21 @@ class SelfAdaptiveAttackSettings(SelfAdaptiveSettings, StoppingSettings, AttackK
         return EvolutionAttack(
             lambda space, device: SelfAdaptiveEvolution(space, self, device),
             population_size=self.population_size,
+            max_evaluations=self.max_evaluations,
+            stopping=self,
+        )
+
+
+class SparseRandomAttackSettings(SparseRandomSettings, StoppingSettings, AttackKind):
+    """Random search that replaces a few pixels of one candidate at a time."""
+
+    kind: Literal["sparse_rs"] = Field(description="Sparse random search, Sparse-RS for l0 (Croce et al. 2022).")
+
+    def build(self) -> Attack:
+        """Makes the attack."""
+        return EvolutionAttack(
+            lambda space, device: SparseRandomSearch(space, self, device),
+            population_size=self.num_candidates,
             max_evaluations=self.max_evaluations,
             stopping=self,
         )
@@ -155,6 +172,7 @@ AttackSettings = Annotated[
         DifferentialEvolutionAttackSettings
         | SelfAdaptiveAttackSettings
         | ElitesAttackSettings
+        | SparseRandomAttackSettings
         | NevergradAttackSettings
         | InversionAttackSettings
         | GradientAttackSettings,

@@ -7,6 +7,7 @@ from sfi_ray.search.gradient_search import GradientSearch
 from sfi_ray.search.gradient_settings import GradientSettings
 from sfi_ray.search.nevergrad_settings import NevergradSettings
 from sfi_ray.search.self_adaptive import SelfAdaptiveEvolution, SelfAdaptiveSettings
+from sfi_ray.search.sparse_random import SparseRandomSearch, SparseRandomSettings
 
 __all__ = [
     "DifferentialEvolution",
@@ -23,4 +24,6 @@ __all__ = [
     "SelfAdaptiveEvolution",
     "SelfAdaptiveSettings",
     "SharedSearcher",
+    "SparseRandomSearch",
+    "SparseRandomSettings",
 ]

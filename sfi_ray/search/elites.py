@@ -29,7 +29,7 @@ from sfi_ray.search.variation import change_pixels, cross, fresh_candidates
 # What the random words of a candidate are for.
 _PARENTS, _BASES = 15, 20
 # Shares of the candidates whose parent, or whose mate, is an elite of any class of the group.
-_ANY_PARENT = 0.3
+_ANY_PARENT = 0.1
 _ANY_MATE = 0.5
 # Candidates of a group in one generation, at most: their numbers never meet those of the next generation.
 _MOST_CANDIDATES = 1 << 24
@@ -287,7 +287,7 @@ class Elites(SharedSearcher):
 
         def choose(is_any: Tensor, which: Tensor, rank: Tensor) -> Tensor:
             cell = torch.where(is_any, first + ((which * size) >> 32), self._focus)
-            return lanes.genes[cell, (rank.square() * num_known[cell]).to(torch.int64)]
+            return lanes.genes[cell, (rank.square().square() * num_known[cell]).to(torch.int64)]
 
         parents = choose(draws[:, 0] < _ANY_PARENT, words[:, 1], draws[:, 2])
         return parents, choose(draws[:, 3] < _ANY_MATE, words[:, 4], draws[:, 5])

@@ -17,6 +17,7 @@ ATTACKS = {
     "de": {"kind": "de", "population_size": 10, "generations": 8},
     "de with crossover": {"kind": "de", "population_size": 7, "generations": 9, "crossover_rate": 0.6},
     "jde": {"kind": "jde", "population_size": 8, "generations": 9},
+    "sparse_rs": {"kind": "sparse_rs", "max_evaluations": 75, "num_candidates": 8, "initial_share": 1},
     # Draws from numpy's global generator.
     "nevergrad": {"kind": "nevergrad", "optimizer": "VoronoiDE", "num_workers": 7, "max_evaluations": 42},
     "nevergrad TwoPointsDE": {"kind": "nevergrad", "num_workers": 10, "max_evaluations": 75},

@@ -12,6 +12,7 @@ from tests.attacks.conftest import make_cells, outcomes, search, surroundings_of
 
 ATTACKS = {
     "jde": {"kind": "jde", "population_size": 8, "generations": 12},
+    "sparse_rs": {"kind": "sparse_rs", "max_evaluations": 50, "num_candidates": 4, "initial_share": 0.8},
     "de": {"kind": "de", "population_size": 10, "generations": 12},
     "de that stops": {"kind": "de", "population_size": 8, "generations": 20, "stop_confidence": 0.55},
     "de that stalls": {"kind": "de", "population_size": 8, "generations": 20, "stall_generations": 4},

@@ -161,10 +161,10 @@ BAD = [
     (
         "attack: {kind: deo}",
         5,
-        "attack.kind: should be one of de, jde, elites, nevergrad",
+        "attack.kind: should be one of de, jde, elites, sparse_rs",
         "(found 'deo'); did you mean 'de'?",
     ),
-    ("attack: {kind: [de]}", 5, "attack.kind: should be one of de, jde, elites, nevergrad", "(found ['de'])"),
+    ("attack: {kind: [de]}", 5, "attack.kind: should be one of de, jde, elites, sparse_rs", "(found ['de'])"),
     ("attack: {kind: nevergrad, optimiser: CMA}", 5, "unknown key 'attack.optimiser'", "did you mean 'optimizer'?"),
     ("attack: {kind: nevergrad, num_workers: 0}", 5, "attack.num_workers: should be greater", "told of any"),
     ("attack: {preset: smal}", 5, "attack.preset: unknown preset 'smal'; did you mean 'small'?", "presets are paper,"),

@@ -13,6 +13,8 @@ from sfi_ray.search import (
     SearchSpace,
     SelfAdaptiveEvolution,
     SelfAdaptiveSettings,
+    SparseRandomSearch,
+    SparseRandomSettings,
 )
 from sfi_ray.search.nevergrad import NevergradSearcher
 
@@ -28,6 +30,7 @@ SEARCHERS = {
         space, DifferentialEvolutionSettings(population_size=6, generations=5, crossover_rate=0.5)
     ),
     "jde": lambda space: SelfAdaptiveEvolution(space, SelfAdaptiveSettings(population_size=6, generations=5)),
+    "sparse_rs": lambda space: SparseRandomSearch(space, SparseRandomSettings(max_evaluations=33, num_candidates=6)),
     **{f"nevergrad {name}": nevergrad_searcher(name) for name in ("TwoPointsDE", "OnePlusOne", "CMA", "VoronoiDE")},
 }
 SPACES = {

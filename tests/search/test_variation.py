@@ -49,12 +49,12 @@ def test_draws_depend_on_seed_and_counter_alone():
     assert not torch.equal(fresh_candidates(seeds + 1, counters, SPACE), fresh)
 
 
-def test_fresh_positions_are_uniform_and_half_of_the_colours_are_corners():
+def test_fresh_positions_are_uniform_and_most_of_the_colours_are_corners():
     fresh = fresh_candidates(*streams(), SPACE).flatten(0, 1)
     rows = fresh[:, 0].long().bincount(minlength=9) / len(fresh)
     assert (rows - 1 / 9).abs().max() < 0.01
     is_corner = ((fresh[:, 2:] == 0) | (fresh[:, 2:] == 1)).all(dim=1)
-    assert is_corner.float().mean() == pytest.approx(0.5, abs=0.02)
+    assert is_corner.float().mean() == pytest.approx(0.8, abs=0.02)
     corners = (fresh[is_corner][:, 2:].long() @ torch.tensor([4, 2, 1])).bincount(minlength=8) / is_corner.sum()
     assert (corners - 1 / 8).abs().max() < 0.01
 
@@ -89,12 +89,12 @@ def test_a_pixel_moves_or_is_coloured_or_both():
         "coloured": (~has_moved & is_coloured).float().mean(),
         "both": (has_moved & is_coloured).float().mean(),
     }
-    assert share["moved"] == pytest.approx(0.45, abs=0.03)
-    assert share["coloured"] == pytest.approx(0.35, abs=0.03)
-    assert share["both"] == pytest.approx(0.15, abs=0.03)
+    assert share["moved"] == pytest.approx(0.30, abs=0.03)
+    assert share["coloured"] == pytest.approx(0.25, abs=0.03)
+    assert share["both"] == pytest.approx(0.40, abs=0.03)
     distances = (new - old[:, 0])[has_moved & ~is_coloured][:, :2].abs().amax(dim=1)
-    assert (distances < 8).float().mean() > 0.6, "most moves are small"
-    assert (distances > 12).float().mean() > 0.15, "some go anywhere"
+    assert (distances < 8).float().mean() > 0.5, "half of the moves are small"
+    assert (distances > 12).float().mean() > 0.3, "the others go anywhere"
 
 
 def test_crossing_takes_whole_pixels_from_the_mate_and_leaves_most_parents_alone():
@@ -105,4 +105,4 @@ def test_crossing_takes_whole_pixels_from_the_mate_and_leaves_most_parents_alone
     assert set(per_pixel.unique().tolist()) == {0.0, 1.0}
     is_crossed = (per_pixel > 0).any(dim=1)
     # A crossing takes no pixel at all in a fifth of the cases: the mean of (1 - rate)^4 over all rates.
-    assert is_crossed.float().mean() == pytest.approx(0.3 * 0.8, abs=0.02)
+    assert is_crossed.float().mean() == pytest.approx(0.1 * 0.8, abs=0.02)
