@@ -15,7 +15,7 @@ import torch
 
 from sfi_ray.attacks import AttackSettings, Surroundings, Tick
 from sfi_ray.grid import Grid, Shard, whole_units
-from sfi_ray.models import Classifier, ClassifierPayload, Precision
+from sfi_ray.models import Classifier, ClassifierPayload, Execution
 from sfi_ray.plan import unit_of
 from sfi_ray.store.checkpoints import CheckpointKeeper
 from sfi_ray.store.folder import RunFolder
@@ -41,9 +41,8 @@ class RunSpec:
         attack: How they are searched.
         threshold: Confidence from which a cell counts as fooled.
         device: ``cpu`` or ``cuda``.
-        precision: Precision of the search.
         threads: CPU threads.
-        micro_batches: Images of one forward pass, by classifier.
+        executions: How classifiers compute, by name.
         warm_classifiers: Classifiers to keep loaded.
         flush_seconds: Findings are on disk after so long.
         checkpoint_seconds: A search that goes on for so long is checkpointed, again and again.
@@ -59,9 +58,8 @@ class RunSpec:
     attack: AttackSettings
     threshold: float
     device: str
-    precision: Precision
     threads: int
-    micro_batches: dict[str, int]
+    executions: dict[str, Execution]
     warm_classifiers: int
     flush_seconds: float
     checkpoint_seconds: float
@@ -187,10 +185,7 @@ class Worker:
         while True:
             try:
                 classifier = Classifier.from_payload(
-                    payload,
-                    device=self._spec.device,
-                    precision=self._spec.precision,
-                    micro_batch=self._spec.micro_batches[name],
+                    payload, device=self._spec.device, execution=self._spec.executions[name]
                 )
             except torch.OutOfMemoryError:
                 if not self._warm:
