@@ -230,6 +230,7 @@ class _Launch:
     def _drive(self, driver: Driver) -> None:
         heartbeat = Heartbeat(self._folder, driver.tally, self._reporter)
         driver.on_round = heartbeat.beat
+        driver.on_note = self._reporter.say
         state = RunState.STOPPED
 
         def stop() -> None:
