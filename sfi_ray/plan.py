@@ -25,6 +25,8 @@ _MEASURE_SECONDS = 1.0
 _MAX_SHARD_CELLS = 100_000
 # Input elements of all images of a search from which on measuring its micro-batch pays: half a minute or more.
 _ELEMENTS_WORTH_MEASURING = 2**29
+# From which on compiling pays, which every actor has to do: ten minutes or more.
+_ELEMENTS_WORTH_COMPILING = 2**34
 
 
 def unit_of(grid: Grid, attack: Attack) -> int:
@@ -67,15 +69,15 @@ def tuning_request(job: Job, grid: Grid, attack: Attack, input_shape: tuple[int,
     if isinstance(job.attack, InversionAttackSettings):
         # Its steps are gradients alone, which are not compared between precisions.
         return None
-    evaluations = grid.cells_per_classifier * attack.max_evaluations
-    is_worth_it = evaluations * math.prod(input_shape) >= _ELEMENTS_WORTH_MEASURING
-    if compute.precision != "auto" and (compute.micro_batch is not None or not is_worth_it):
+    elements = grid.cells_per_classifier * attack.max_evaluations * math.prod(input_shape)
+    if compute.precision != "auto" and (compute.micro_batch is not None or elements < _ELEMENTS_WORTH_MEASURING):
         return None
     return TuningRequest(
         precision=compute.precision,
         micro_batch=compute.micro_batch,
         threads=compute.threads,
         needs_gradients=attack.max_backward_passes > 0,
+        is_long=compute.precision == "auto" and elements >= _ELEMENTS_WORTH_COMPILING,
     )
 
 

@@ -53,7 +53,7 @@ class _Compiled:
     """
 
     def __init__(self, network: nn.Module, name: str) -> None:
-        self._compiled = torch.compile(network, dynamic=False)
+        self._compiled = torch.compile(network, dynamic=False, fullgraph=True)  # all of it, or the bits would tell
         self._name = name
         self._has_run = False
 

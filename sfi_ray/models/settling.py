@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from sfi_ray.models.classifier import Classifier
+from sfi_ray.models.compiling import has_compiler
 from sfi_ray.models.execution import MemoryLayout
 from sfi_ray.models.precision import Precision, has_float16
 from sfi_ray.models.repeatable import cpu_threads
@@ -28,6 +29,7 @@ class TuningRequest(BaseModel):
     micro_batch: int | None = Field(description="Images of one forward pass; None leaves it open.")
     threads: int = Field(ge=1, description="CPU threads that search.")
     needs_gradients: bool = Field(False, description="Whether the attack differentiates.")
+    is_long: bool = Field(False, description="Whether the search is long enough for compiling.")
 
 
 def tune(classifier: Classifier, request: TuningRequest, seconds: float = TUNING_SECONDS) -> Choice:
@@ -68,5 +70,6 @@ def _options(classifier: Classifier, request: TuningRequest, layout: MemoryLayou
         precisions=tuple(precisions),
         layouts=layouts,
         micro_batches=sizes,
-        can_replay=device == "cuda" and not request.needs_gradients,
+        can_replay=device == "cuda",
+        can_compile=request.is_long and has_compiler(classifier.device),
     )

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from sfi_ray.images import paint
 from sfi_ray.models.classifier import Classifier
+from sfi_ray.models.compiling import CompiledTrial, try_compiled
 from sfi_ray.models.execution import Execution
 
 logger = logging.getLogger(__name__)
@@ -51,25 +52,41 @@ class ClassifierTrial:
         )
         self._expected: list[Tensor] = []
         self._reference: Tensor | None = None
+        self._compiled: dict[Execution, CompiledTrial] = {}
 
     def rate(self, execution: Execution) -> float | None:
-        """Measures images a second, those of the fastest pass; None where the network does not run so."""
+        """Measures images a second; None where the network does not run so."""
         try:
-            classifier = self._classifier.running(execution)
-            count = math.ceil(execution.micro_batch / len(self._images))
-            images = self._images.repeat(count, 1, 1, 1)[: execution.micro_batch].contiguous()
-            self._pass(classifier, images)
-            times = [self._pass(classifier, images)]
-            while sum(times) < (_SECONDS_A_RATE if len(times) >= _PASSES_A_RATE else _MOST_SECONDS_A_RATE):
-                times.append(self._pass(classifier, images))
+            if execution.is_compiled:
+                return self._compiled_rate(execution)
+            return self.rate_of(self._classifier.running(execution))
         except Exception as error:  # networks, compilers and devices fail in many ways
             logger.debug("%s does not run: %s", execution.describe(), error)
             return None
-        return execution.micro_batch / min(times)
+
+    def rate_of(self, classifier: Classifier) -> float:
+        """Measures images a second of a classifier, those of the fastest pass."""
+        size = classifier.micro_batch
+        count = math.ceil(size / len(self._images))
+        images = self._images.repeat(count, 1, 1, 1)[:size].contiguous()
+        self._pass(classifier, images)
+        times = [self._pass(classifier, images)]
+        while sum(times) < (_SECONDS_A_RATE if len(times) >= _PASSES_A_RATE else _MOST_SECONDS_A_RATE):
+            times.append(self._pass(classifier, images))
+        return size / min(times)
 
     def is_fit(self, execution: Execution) -> bool:
         """Whether log-probabilities are the rule's bits, or near float32's, and depend on no company."""
-        classifier = self._classifier.running(execution)
+        if execution.is_compiled:
+            is_fit = self._compiled[execution].is_fit
+        else:
+            is_fit = self.has_fit_outputs(self._classifier.running(execution))
+        if not is_fit:
+            logger.debug("%s computes something else", execution.describe())
+        return is_fit
+
+    def has_fit_outputs(self, classifier: Classifier) -> bool:
+        """Whether that holds for a classifier."""
         log_probs = classifier.log_probs(self._images)
         if self._is_exact:
             self._expected = self._expected or self._outputs(self._classifier, self._classifier.log_probs(self._images))
@@ -79,10 +96,12 @@ class ClassifierTrial:
             if self._reference is None:
                 self._reference = self._classifier.reference_log_probs(self._images)
             is_near = are_near(log_probs, self._reference)
-        fit = is_near and keeps_company_out(classifier, self._images, log_probs)
-        if not fit:
-            logger.debug("%s computes something else", execution.describe())
-        return fit
+        return is_near and keeps_company_out(classifier, self._images, log_probs)
+
+    def _compiled_rate(self, execution: Execution) -> float:
+        plain = self.rate_of(self._classifier.running(execution.changed(is_compiled=False)))
+        self._compiled[execution] = try_compiled(self._classifier, execution)
+        return plain * self._compiled[execution].gain
 
     def _outputs(self, classifier: Classifier, log_probs: Tensor) -> list[Tensor]:
         """Returns all that has to be the same."""

@@ -20,10 +20,10 @@ from sfi_ray.models.precision import Precision
 #: Seconds after which no further measurement is begun.
 TUNING_SECONDS = 10.0
 
-# What another layout or micro-batch must be faster by, so that noise and ties leave the rule alone, and what a lower
-# precision must be faster by, which costs more than time.
+# What another layout or micro-batch must be faster by, so that noise and ties leave the rule alone; and what must be
+# faster by that costs more: less precision, or compiling at every actor's start.
 _WORTH = 1.03
-_WORTH_PRECISION = 1.1
+_WORTH_MORE = 1.1
 # A precision this far behind before anything else was tried will not catch up.
 _HOPELESS = 0.5
 # No micro-batch is tried whose pass would take longer, in seconds: a search has to be heard from, and stopped.
@@ -104,15 +104,15 @@ def choose(
         return Choice(execution=rule, rate=0.0, rate_by_rule=0.0, seconds=contest.spent())
     best = contest.refined(first, options)
     for precision in options.precisions:
-        changed = contest.challenged(None, rule.changed(precision=precision), best.rate * _HOPELESS)
+        changed = contest.challenged(rule.changed(precision=precision), best.rate * _HOPELESS)
         if changed is not None:
             changed = contest.refined(changed, options)
-            if changed.rate > best.rate * _WORTH_PRECISION:
+            if changed.rate > best.rate * _WORTH_MORE:
                 best = changed
     if options.can_replay:
-        best = contest.challenged(best, best.execution.changed(uses_graphs=True)) or best
+        best = contest.challenged(best.execution.changed(uses_graphs=True), best.rate * _WORTH) or best
     if options.can_compile:
-        best = contest.challenged(best, best.execution.changed(is_compiled=True)) or best
+        best = contest.challenged(best.execution.changed(is_compiled=True), best.rate * _WORTH_MORE) or best
     if best.execution != rule:
         # A machine that was busy when the rule was measured must not decide for the other.
         again = contest.rate(rule)
@@ -144,17 +144,18 @@ class _Contest:
         """Measures an execution; None where it does not run, or where time is up."""
         return self._trial.rate(execution) if self._clock() < self._deadline else None
 
-    def challenged(self, champion: _Runner | None, execution: Execution, at_least: float = 0.0) -> _Runner | None:
-        """Returns an execution that beats a champion and is fit; None where it does not."""
+    def challenged(self, execution: Execution, above: float) -> _Runner | None:
+        """Returns an execution that is faster than this many images a second and fit; None where it is not."""
         rate = self.rate(execution)
-        if rate is None or rate < at_least or (champion is not None and rate <= champion.rate * _WORTH):
+        if rate is None or rate <= above:
             return None
         return _Runner(execution, rate) if self._trial.is_fit(execution) else None
 
     def refined(self, champion: _Runner, options: Options) -> _Runner:
         """Improves layout and micro-batch."""
         for layout in options.layouts:
-            champion = self.challenged(champion, champion.execution.changed(memory_layout=layout)) or champion
+            changed = self.challenged(champion.execution.changed(memory_layout=layout), champion.rate * _WORTH)
+            champion = changed or champion
         sizes = options.micro_batches
         start = sizes.index(champion.execution.micro_batch)
         for ladder in (reversed(sizes[:start]), sizes[start + 1 :]):
@@ -162,7 +163,7 @@ class _Contest:
             for size in ladder:
                 if size > champion.execution.micro_batch and size > champion.rate * _LONGEST_PASS:
                     break
-                changed = self.challenged(champion, champion.execution.changed(micro_batch=size))
+                changed = self.challenged(champion.execution.changed(micro_batch=size), champion.rate * _WORTH)
                 if changed is None:
                     break
                 champion = changed

@@ -56,7 +56,7 @@ def test_the_fastest_of_every_part_is_chosen():
             precision={"bfloat16": 2.0, "float16": 1.5},
             memory_layout={"contiguous": 1.2},
             micro_batch={64: 1.3, 32: 1.6, 16: 1.1},
-            is_compiled={True: 1.1},
+            is_compiled={True: 1.2},
             uses_graphs={True: 1.1},
         )
     )
@@ -64,7 +64,7 @@ def test_the_fastest_of_every_part_is_chosen():
     assert choice.execution == Execution(
         precision="bfloat16", memory_layout="contiguous", micro_batch=32, is_compiled=True, uses_graphs=True
     )
-    assert choice.rate == pytest.approx(1000 * 2 * 1.2 * 1.6 * 1.1 * 1.1)
+    assert choice.rate == pytest.approx(1000 * 2 * 1.2 * 1.6 * 1.1 * 1.2)
     assert (choice.rate_by_rule, choice.gain) == (1000.0, pytest.approx(choice.rate / 1000))
     assert choice.seconds == len(machine.measured)
 
@@ -99,6 +99,11 @@ def test_less_precision_has_to_be_worth_more_than_another_batch():
     assert Machine(by_parts(precision={"bfloat16": 1.09})).choose().execution == RULE
     assert Machine(by_parts(precision={"bfloat16": 1.11})).choose().execution.precision == "bfloat16"
     assert Machine(by_parts(micro_batch={256: 1.04})).choose().execution == RULE.changed(micro_batch=256)
+
+
+def test_compiling_has_to_be_worth_every_actor_s_start():
+    for gain, expected in ((1.09, False), (1.11, True)):
+        assert Machine(by_parts(is_compiled={True: gain})).choose().execution.is_compiled is expected
 
 
 def test_each_precision_is_compared_at_its_own_best():
