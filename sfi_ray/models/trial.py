@@ -29,10 +29,11 @@ _PASSES_A_RATE = 3
 _MOST_SECONDS_A_RATE = 1.0
 # Clocks have steps.
 _TICK = 1e-7
-# Sparse images that executions are compared on, fewer where they are large.
+# Sparse images that executions are compared on: as many as are classified in about so long, by the first rate measured.
 _MOST_IMAGES = 256
 _LEAST_IMAGES = 16
-_ELEMENTS = 2**21
+_SECONDS_A_COMPARISON = 0.5
+_MOST_ELEMENTS = 2**24
 
 
 class ClassifierTrial:
@@ -48,10 +49,9 @@ class ClassifierTrial:
         self._classifier = classifier
         self._is_exact = is_exact
         self._needs_gradients = needs_gradients
-        elements = math.prod(classifier.input_shape)
-        self._images = sparse_images(
-            classifier.input_shape, min(_MOST_IMAGES, max(_LEAST_IMAGES, _ELEMENTS // elements)), classifier.device
-        )
+        count = min(_MOST_IMAGES, max(_LEAST_IMAGES, _MOST_ELEMENTS // math.prod(classifier.input_shape)))
+        self._images = sparse_images(classifier.input_shape, count, classifier.device)
+        self._compared: Tensor | None = None
         self._expected: list[Tensor] = []
         self._reference: Tensor | None = None
         self._compiled: dict[Execution, CompiledTrial] = {}
@@ -75,7 +75,10 @@ class ClassifierTrial:
         times = [self._pass(classifier, images)]
         while sum(times) < (_SECONDS_A_RATE if len(times) >= _PASSES_A_RATE else _MOST_SECONDS_A_RATE):
             times.append(self._pass(classifier, images))
-        return size / min(times)
+        rate = size / min(times)
+        if self._compared is None:
+            self._compared = self._images[: max(_LEAST_IMAGES, int(rate * _SECONDS_A_COMPARISON))]
+        return rate
 
     def is_fit(self, execution: Execution) -> bool:
         """Whether log-probabilities are the rule's bits, or near float32's, and depend on no company."""
@@ -89,27 +92,33 @@ class ClassifierTrial:
 
     def has_fit_outputs(self, classifier: Classifier) -> bool:
         """Whether that holds for a classifier."""
-        log_probs = classifier.log_probs(self._images)
+        if self._compared is None:
+            self.rate_of(self._classifier)
+        images = self._compared
+        assert images is not None
         if self._is_exact:
-            self._expected = self._expected or self._outputs(self._classifier, self._classifier.log_probs(self._images))
-            came = self._outputs(classifier, log_probs)
+            self._expected = self._expected or self._outputs(self._classifier, images)
+            came = self._outputs(classifier, images)
+            log_probs = came[0]
             is_near = all(torch.equal(one, other) for one, other in zip(came, self._expected, strict=True))
         else:
+            log_probs = classifier.log_probs(images)
             if self._reference is None:
-                self._reference = self._classifier.reference_log_probs(self._images)
+                self._reference = self._classifier.reference_log_probs(images)
             is_near = are_near(log_probs, self._reference)
-        return is_near and keeps_company_out(classifier, self._images, log_probs)
+        return is_near and keeps_company_out(classifier, images, log_probs)
 
     def _compiled_rate(self, execution: Execution) -> float:
         plain = self.rate_of(self._classifier.running(execution.changed(is_compiled=False)))
         self._compiled[execution] = try_compiled(self._classifier, execution)
         return plain * self._compiled[execution].gain
 
-    def _outputs(self, classifier: Classifier, log_probs: Tensor) -> list[Tensor]:
+    def _outputs(self, classifier: Classifier, images: Tensor) -> list[Tensor]:
         """Returns all that has to be the same."""
-        if not self._needs_gradients:
-            return [log_probs]
-        return [log_probs, *classifier.gradients(self._images, lambda outputs, _: outputs.max(dim=1).values)]
+        outputs = [classifier.log_probs(images)]
+        if self._needs_gradients:
+            outputs += classifier.gradients(images, lambda log_probs, _: log_probs.max(dim=1).values)
+        return outputs
 
     def _pass(self, classifier: Classifier, images: Tensor) -> float:
         """Runs one micro-batch and returns the time it took, in seconds."""

@@ -18,7 +18,7 @@ from sfi_ray.models.execution import Execution, MemoryLayout
 from sfi_ray.models.precision import Precision
 
 #: Seconds after which no further measurement is begun.
-TUNING_SECONDS = 10.0
+TUNING_SECONDS = 20.0
 
 # What another layout or micro-batch must be faster by, so that noise and ties leave the rule alone; and what must be
 # faster by that costs more: less precision, or compiling at every actor's start.
@@ -87,8 +87,9 @@ def choose(
 ) -> Choice:
     """Chooses the fastest fit execution, one part after another.
 
-    For each precision: the layout, then the micro-batch, halved or doubled while that helps. Of the precisions' best
-    the fastest is replayed as a graph, then compiled, if that helps. What is slower is never checked for fitness.
+    First every precision, which may bring most, then, for the fastest of them first, the layout, then the micro-batch,
+    halved or doubled while that helps. The best of all is replayed as a graph, then compiled, if that helps. What is
+    slower is never checked for fitness.
 
     Args:
         rule: What is taken where nothing is better; it needs no check.
@@ -102,13 +103,10 @@ def choose(
     first = _Runner(rule, rate or 0.0)
     if rate is None:
         return Choice(execution=rule, rate=0.0, rate_by_rule=0.0, seconds=contest.spent())
-    best = contest.refined(first, options)
-    for precision in options.precisions:
-        changed = contest.challenged(rule.changed(precision=precision), best.rate * _HOPELESS)
-        if changed is not None:
-            changed = contest.refined(changed, options)
-            if changed.rate > best.rate * _WORTH_MORE:
-                best = changed
+    best, *others = contest.refined_heads(first, options)
+    for other in others:
+        if other.rate > best.rate * _WORTH_MORE:
+            best = other
     if options.can_replay:
         best = contest.challenged(best.execution.changed(uses_graphs=True), best.rate * _WORTH) or best
     if options.can_compile:
@@ -150,6 +148,17 @@ class _Contest:
         if rate is None or rate <= above:
             return None
         return _Runner(execution, rate) if self._trial.is_fit(execution) else None
+
+    def refined_heads(self, first: _Runner, options: Options) -> list[_Runner]:
+        """Returns the best execution of the rule's precision and of each other that is fit, in their order."""
+        heads = [first]
+        for precision in options.precisions:
+            head = self.challenged(first.execution.changed(precision=precision), first.rate * _HOPELESS)
+            heads += [head] if head else []
+        refined = {}
+        for place in sorted(range(len(heads)), key=lambda place: -heads[place].rate):
+            refined[place] = self.refined(heads[place], options)
+        return [refined[place] for place in range(len(heads))]
 
     def refined(self, champion: _Runner, options: Options) -> _Runner:
         """Improves layout and micro-batch."""

@@ -115,6 +115,11 @@ def test_each_precision_is_compared_at_its_own_best():
     assert machine.choose().execution == RULE.changed(micro_batch=64), "2200 is not a tenth more than 2010"
 
 
+def test_the_precision_that_promises_most_is_improved_first():
+    machine = Machine(by_parts(precision={"float16": 3.0}, micro_batch={64: 1.5}))
+    assert machine.choose(seconds=6).execution == Execution(precision="float16", micro_batch=64)
+
+
 def test_a_precision_that_is_hopeless_costs_one_measurement():
     machine = Machine(by_parts(precision={"bfloat16": 0.1, "float16": 0.1}))
     machine.choose()
@@ -136,8 +141,9 @@ def test_no_measurement_begins_after_the_deadline(seconds):
     choice = machine.choose(seconds=seconds)
     assert len(machine.measured) == seconds or seconds > len(machine.measured)
     assert choice.seconds <= seconds
-    whole = [RULE, RULE, *[RULE.changed(memory_layout="contiguous", micro_batch=size) for size in (128, 64, 32)]]
-    assert choice.execution == whole[min(seconds, 4)]
+    improved = [RULE.changed(memory_layout="contiguous", micro_batch=size) for size in (128, 64, 32)]
+    # Nothing, the rule, and the two other precisions come first.
+    assert choice.execution == [*[RULE] * 4, *improved][min(seconds, 6)]
 
 
 def test_a_rule_that_was_measured_while_the_machine_was_busy_is_measured_again():
