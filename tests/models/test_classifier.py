@@ -317,6 +317,19 @@ def test_every_execution_computes_the_same_network(execution):
 
 
 @pytest.mark.parametrize("architecture", SMALL)
+@pytest.mark.parametrize("layout", ["channels_last", "contiguous"])
+def test_in_bfloat16_too_an_image_has_the_same_bits_in_any_company(architecture, layout):
+    classifier = zoo_classifier(architecture)
+    images = some_images(60)
+    for micro_batch in (4, 32):
+        fast = classifier.running(Execution(precision="bfloat16", memory_layout=layout, micro_batch=micro_batch))
+        together = fast.log_probs(images)
+        order = torch.randperm(60, generator=torch.Generator().manual_seed(2))
+        assert torch.equal(fast.log_probs(images[order]), together[order])
+        assert torch.equal(fast.log_probs(images[33:34]), together[33:34])
+
+
+@pytest.mark.parametrize("architecture", SMALL)
 def test_in_float32_micro_batches_of_four_and_more_give_the_same_bits(architecture):
     rule = zoo_classifier(architecture)
     images = some_images(70)
