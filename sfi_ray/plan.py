@@ -25,6 +25,10 @@ _MEASURE_SECONDS = 1.0
 _MAX_SHARD_CELLS = 100_000
 # Input elements of all images of a search from which on measuring its micro-batch pays: half a minute or more.
 _ELEMENTS_WORTH_MEASURING = 2**29
+# A micro-batch larger than the rule's is measured where there is this part of the cells that would be searched with it;
+# with fewer, much of it would stay empty.
+_LEAST_LANES = 1 / 8
+_MOST_IMAGES = 2**14
 # From which on compiling pays, which every actor has to do: ten minutes or more.
 _ELEMENTS_WORTH_COMPILING = 2**34
 
@@ -77,8 +81,19 @@ def tuning_request(job: Job, grid: Grid, attack: Attack, input_shape: tuple[int,
         micro_batch=compute.micro_batch,
         threads=compute.threads,
         needs_gradients=attack.max_backward_passes > 0,
+        most_images=_filled(grid, attack),
         is_long=compute.precision == "auto" and elements >= _ELEMENTS_WORTH_COMPILING,
     )
+
+
+def _filled(grid: Grid, attack: Attack) -> int:
+    """Returns the largest micro-batch, a power of two, of which a generation of all cells of one k fills enough."""
+    num_ks = len(grid.ks) if grid.ks else grid.k_range[1] - grid.k_range[0] + 1
+    together = max(1, grid.cells_per_classifier // num_ks)
+    size = 1
+    while size < _MOST_IMAGES and attack.num_lanes(2 * size) <= together / _LEAST_LANES:
+        size *= 2
+    return size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -243,6 +243,22 @@ def test_what_is_measured_before_a_search(changes, expected):
     assert (request and (request.precision, request.micro_batch, request.needs_gradients)) == expected
 
 
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        # 64 micro-batches of n images are 64 n / 100 cells; an eighth of them have to be there.
+        ({"replicates": 1, "k": 1}, 128),  # 20 cells
+        ({"replicates": 1, "k": [1, 5]}, 128),
+        ({"replicates": 4, "k": 1}, 512),
+        ({"replicates": 4, "k": {"low": 1, "high": 4}}, 128),
+        ({"replicates": 1000, "k": 1}, 2**14),
+    ],
+)
+def test_a_micro_batch_is_no_larger_than_what_the_cells_fill(changes, expected):
+    changes = {"attack": {"population_size": 100, "generations": 10}, "compute": {"precision": "auto"}, **changes}
+    assert request_of(make_job(**changes)).most_images == expected
+
+
 @pytest.mark.usefixtures("rates")
 def test_a_plan_computes_as_a_launch_would(monkeypatch):
     seen = []

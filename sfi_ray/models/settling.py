@@ -29,6 +29,11 @@ class TuningRequest(BaseModel):
     micro_batch: int | None = Field(description="Images of one forward pass; None leaves it open.")
     threads: int = Field(ge=1, description="CPU threads that search.")
     needs_gradients: bool = Field(False, description="Whether the attack differentiates.")
+    most_images: int = Field(
+        2**20,
+        ge=1,
+        description="Largest micro-batch that the cells of the job fill; the rule's may be taken in any case.",
+    )
     is_long: bool = Field(False, description="Whether the search is long enough for compiling.")
 
 
@@ -57,7 +62,8 @@ def _options(classifier: Classifier, request: TuningRequest, layout: MemoryLayou
     device = classifier.device.type
     sizes: tuple[int, ...] = (request.micro_batch,) if request.micro_batch else ()
     if not sizes:
-        most = min(_MOST_IMAGES[device], _MOST_ELEMENTS[device] // math.prod(classifier.input_shape))
+        elements = math.prod(classifier.input_shape)
+        most = min(_MOST_IMAGES[device], _MOST_ELEMENTS[device] // elements, request.most_images)
         sizes = tuple(2**i for i in range(max(most, classifier.micro_batch).bit_length()))
     if request.precision != "auto":
         # Another layout or a graph of other kernels has other last bits.

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from sfi_ray.models import Classifier, Execution, TuningRequest, build, tune
+from sfi_ray.models import Classifier, Execution, TuningRequest, build, settling, tune
 from sfi_ray.models.trial import (
     ABSOLUTE_TOLERANCE,
     RELATIVE_TOLERANCE,
@@ -133,6 +133,26 @@ def test_a_precision_that_the_job_says_stays_and_so_do_the_bits(precision):
 def test_a_micro_batch_that_the_job_says_stays():
     request = TuningRequest(precision="auto", micro_batch=32, threads=1)
     assert tune(make_classifier(), request, seconds=1.0).execution.micro_batch == 32
+
+
+def test_no_micro_batch_is_larger_than_what_is_filled_unless_by_rule():
+    for most, sizes in ((1, {1, 2, 4, 8, 16, 32}), (64, {1, 2, 4, 8, 16, 32, 64})):
+        tried = set()
+        classifier = make_classifier(micro_batch=32)
+
+        class Noting(ClassifierTrial):
+            def rate(self, execution, tried=tried, is_better_small=most == 1):
+                tried.add(execution.micro_batch)
+                return 1e6 / execution.micro_batch if is_better_small else 1e6 * execution.micro_batch
+
+            def is_fit(self, execution):
+                return True
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(settling, "ClassifierTrial", Noting)
+            tune(classifier, TuningRequest(precision="float32", micro_batch=None, threads=1, most_images=most))
+        assert tried <= sizes
+        assert max(tried) == max(sizes)
 
 
 def test_an_open_precision_is_chosen_among_those_that_are_near():
