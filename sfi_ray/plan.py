@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 import torch
 
-from sfi_ray.attacks import Attack
+from sfi_ray.attacks import Attack, InversionAttackSettings
 from sfi_ray.data import DatasetInfo
 from sfi_ray.grid import Grid, num_shards
 from sfi_ray.job import Job
-from sfi_ray.models import Classifier
+from sfi_ray.models import Classifier, TuningRequest, tune
 
 # A shard is worth its overhead from about this many evaluations on.
 _EVALUATIONS_A_SHARD = 1_000_000
@@ -23,6 +23,14 @@ _SHARDS_AN_ACTOR = 16
 _LEAST_FILLING = 1 / 16
 _MEASURE_SECONDS = 1.0
 _MAX_SHARD_CELLS = 100_000
+# Input elements of all images of a search from which on measuring its micro-batch pays: half a minute or more.
+_ELEMENTS_WORTH_MEASURING = 2**29
+# A micro-batch larger than the rule's is measured where there is this part of the cells that would be searched with it;
+# with fewer, much of it would stay empty.
+_LEAST_LANES = 1 / 8
+_MOST_IMAGES = 2**14
+# From which on compiling pays, which every actor has to do: ten minutes or more.
+_ELEMENTS_WORTH_COMPILING = 2**34
 
 
 def unit_of(grid: Grid, attack: Attack) -> int:
@@ -54,6 +62,42 @@ def choose_cells_per_shard(
     return max(unit, min(filling, fair, _MAX_SHARD_CELLS))
 
 
+def tuning_request(job: Job, grid: Grid, attack: Attack, input_shape: tuple[int, int, int]) -> TuningRequest | None:
+    """Says what is to be measured of every classifier before a job is searched; None where the rule decides.
+
+    Args:
+        job: The job.
+        grid: Its cells.
+        attack: How they are searched.
+        input_shape: ``(C, H, W)`` of an image.
+    """
+    compute = job.compute
+    if isinstance(job.attack, InversionAttackSettings):
+        # Its steps are gradients alone, which are not compared between precisions.
+        return None
+    elements = grid.cells_per_classifier * attack.max_evaluations * math.prod(input_shape)
+    if compute.precision != "auto" and (compute.micro_batch is not None or elements < _ELEMENTS_WORTH_MEASURING):
+        return None
+    return TuningRequest(
+        precision=compute.precision,
+        micro_batch=compute.micro_batch,
+        threads=compute.threads,
+        needs_gradients=attack.max_backward_passes > 0,
+        most_images=_filled(grid, attack),
+        is_long=compute.precision == "auto" and elements >= _ELEMENTS_WORTH_COMPILING,
+    )
+
+
+def _filled(grid: Grid, attack: Attack) -> int:
+    """Returns the largest micro-batch, a power of two, of which a generation of all cells of one k fills enough."""
+    num_ks = len(grid.ks) if grid.ks else grid.k_range[1] - grid.k_range[0] + 1
+    together = max(1, grid.cells_per_classifier // num_ks)
+    size = 1
+    while size < _MOST_IMAGES and attack.num_lanes(2 * size) <= together / _LEAST_LANES:
+        size *= 2
+    return size
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """What a job will take.
@@ -82,7 +126,9 @@ class Plan:
 
 
 def make_plan(job: Job, info: DatasetInfo, grid: Grid) -> Plan:
-    """Plans a job, measuring for a moment how fast candidates are classified and proposed, with untrained weights.
+    """Plans a job, measuring how fast candidates are classified and proposed, with untrained weights.
+
+    It takes a moment for each classifier, or about `TUNING_SECONDS` where a launch would choose how it computes.
 
     Args:
         job: The job.
@@ -98,6 +144,7 @@ def make_plan(job: Job, info: DatasetInfo, grid: Grid) -> Plan:
     num_actors = job.cluster.actors or max(1, (os.cpu_count() or 1) // job.compute.threads)
     device = "cuda" if job.compute.device != "cpu" and torch.cuda.is_available() else "cpu"
     proposing = attack.proposal_rate(info.shape, grid.max_k)
+    request = tuning_request(job, grid, attack, info.shape)
     rates, footprints = {}, []
     micro_batch = 1
     for spec in job.classifiers:
@@ -107,9 +154,11 @@ def make_plan(job: Job, info: DatasetInfo, grid: Grid) -> Plan:
             input_shape=info.shape,
             num_classes=info.num_classes,
             device=device,
-            precision=job.compute.precision,
+            precision="float32" if job.compute.precision == "auto" else job.compute.precision,
             micro_batch=job.compute.micro_batch,
         )
+        if request:
+            classifier = classifier.running(tune(classifier, request).execution)
         micro_batch = classifier.micro_batch
         rates[spec.name] = 1 / (1 / forward_rate(classifier, job.compute.threads) + 1 / proposing)
         footprints.append(_footprint(classifier))

@@ -14,8 +14,8 @@ from sfi_ray.data import DatasetInfo, DatasetSpec, dataset_info
 from sfi_ray.errors import InputError
 from sfi_ray.grid import Grid, GridClassifier, num_shards
 from sfi_ray.job import Job
-from sfi_ray.models import Classifier, build
-from sfi_ray.plan import choose_cells_per_shard, forward_rate, make_plan, unit_of
+from sfi_ray.models import Choice, Classifier, build
+from sfi_ray.plan import choose_cells_per_shard, forward_rate, make_plan, tuning_request, unit_of
 from sfi_ray.store.record import make_grid
 from sfi_ray.types import Background
 
@@ -213,3 +213,62 @@ def test_an_unknown_optimiser_is_refused_by_a_plan():
     )
     with pytest.raises(InputError, match="did you mean"):
         make_plan(job, DIGITS, make_grid(job, DIGITS, (GridClassifier("mlp", "f"),)))
+
+
+def request_of(job):
+    grid = make_grid(job, DIGITS, tuple(GridClassifier(spec.name, "") for spec in job.classifiers))
+    return tuning_request(job, grid, job.attack.build(), DIGITS.shape)
+
+
+LONG = {"k": 1, "attack": {"population_size": 100, "generations": 3000}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, None),
+        ({"k": 1, "replicates": 100}, None),
+        ({**LONG, "replicates": 1}, None),  # 20 cells, 6 million images of 64 elements
+        ({**LONG, "replicates": 2}, ("float32", None, False)),
+        ({**LONG, "compute": {"precision": "bfloat16"}}, ("bfloat16", None, False)),
+        ({**LONG, "compute": {"micro_batch": 8}}, None),
+        ({"compute": {"precision": "auto"}}, ("auto", None, False)),
+        ({"compute": {"precision": "auto", "micro_batch": 8}}, ("auto", 8, False)),
+        ({"compute": {"precision": "auto"}, "attack": {"kind": "gradient"}}, ("auto", None, True)),
+        ({"compute": {"precision": "auto"}, "attack": {"kind": "inversion"}, "replicates": 1}, None),
+    ],
+)
+def test_what_is_measured_before_a_search(changes, expected):
+    request = request_of(make_job(**changes))
+    assert (request and (request.precision, request.micro_batch, request.needs_gradients)) == expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        # 64 micro-batches of n images are 64 n / 100 cells; an eighth of them have to be there.
+        ({"replicates": 1, "k": 1}, 128),  # 20 cells
+        ({"replicates": 1, "k": [1, 5]}, 128),
+        ({"replicates": 4, "k": 1}, 512),
+        ({"replicates": 4, "k": {"low": 1, "high": 4}}, 128),
+        ({"replicates": 1000, "k": 1}, 2**14),
+    ],
+)
+def test_a_micro_batch_is_no_larger_than_what_the_cells_fill(changes, expected):
+    changes = {"attack": {"population_size": 100, "generations": 10}, "compute": {"precision": "auto"}, **changes}
+    assert request_of(make_job(**changes)).most_images == expected
+
+
+@pytest.mark.usefixtures("rates")
+def test_a_plan_computes_as_a_launch_would(monkeypatch):
+    seen = []
+
+    def choosing(classifier, request):
+        execution = classifier.execution.changed(micro_batch=4)
+        seen.append((classifier.name, request.precision))
+        return Choice(execution=execution, rate=2, rate_by_rule=1, seconds=0)
+
+    monkeypatch.setattr(sfi_ray.plan, "tune", choosing)
+    measured = plan_of(make_job(compute={"precision": "auto"}))
+    assert seen == [("mlp", "auto"), ("second", "auto")]
+    assert measured.candidate_bytes == plan_of(make_job(compute={"micro_batch": 4})).candidate_bytes

@@ -1,4 +1,4 @@
-"""What a launch needs of the place it runs in: a device, a trainer, and an executor."""
+"""What a launch needs of the place it runs in: a device, a trainer, a tuner, and an executor."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from sfi_ray.cluster.executor import Executor
 from sfi_ray.cluster.local import LocalExecutor
 from sfi_ray.cluster.training_cache import Trainer, train_here
+from sfi_ray.cluster.tuning_cache import Tuner, tune_here
 from sfi_ray.cluster.worker import RunSpec
 from sfi_ray.errors import ResourceError
 from sfi_ray.job import Job
@@ -22,6 +23,8 @@ class Backend(Protocol):
 
     #: Trains a classifier there.
     trainer: Trainer
+    #: Measures there how a classifier computes fastest.
+    tuner: Tuner
 
     def device(self, wanted: str) -> str:
         """Settles the kind of device.
@@ -56,6 +59,7 @@ class InProcessBackend:
     """This process: one worker, no Ray."""
 
     trainer: Trainer = staticmethod(train_here)
+    tuner: Tuner = staticmethod(tune_here)
 
     def device(self, wanted: str) -> str:
         """Settles the kind of device; see `Backend.device`."""

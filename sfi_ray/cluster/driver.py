@@ -113,6 +113,8 @@ class Driver:
         self._record_failures = record_failures
         #: Called after every round of events.
         self.on_round: Callable[[], None] = lambda: None
+        #: Called with what people should know.
+        self.on_note: Callable[[str], None] = logger.warning
         self._held: dict[str, _Held] = {}
         self._rate = _Rate()
         self._stopping = threading.Event()
@@ -185,6 +187,8 @@ class Driver:
                 self.tally.fooled += report.fooled
                 self.tally.failed += report.failed
                 self.tally.evaluations += report.evaluations
+                for note in report.notes:
+                    self.on_note(note)
             case LeaseEnded(worker, lease):
                 self._release(worker, lease, "the search ended without a row for the cell")
             case LeaseFailed(worker, lease, error):

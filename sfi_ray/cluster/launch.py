@@ -20,7 +20,7 @@ from sfi_ray.errors import InputError
 from sfi_ray.grid import Grid, GridClassifier
 from sfi_ray.job import Job, load_job
 from sfi_ray.models import Classifier, ClassifierPayload
-from sfi_ray.plan import choose_cells_per_shard, unit_of
+from sfi_ray.plan import choose_cells_per_shard, tuning_request, unit_of
 from sfi_ray.report import write_reports
 from sfi_ray.store.checkpoints import drop_checkpoints
 from sfi_ray.store.folder import RunFolder
@@ -115,7 +115,7 @@ class _Launch:
         # Everything that can be wrong with the grid or the attack is found before anything is trained or written.
         images = self._images(info, known)
         classifiers = tuple(GridClassifier(spec.name, "") for spec in self._job.classifiers)
-        make_grid(self._job, info, classifiers, grid_images(images))
+        grid = make_grid(self._job, info, classifiers, grid_images(images))
         self._job.attack.check()
         provisioner = Provisioner(self._job, info, self._folder, self._classifiers, self._reporter, known)
         provisioner.check()
@@ -129,7 +129,8 @@ class _Launch:
             elif read_record(self._folder) != known:
                 raise InputError(f"another launch has written to '{self._folder.location}' a moment ago; launch again")
             device = backend.device(known.device if known else self._job.compute.device)
-            provided = provisioner.provide(device, backend.trainer)
+            request = tuning_request(self._job, grid, self._job.attack.build(), info.shape)
+            provided = provisioner.provide(device, backend.trainer, backend.tuner, request)
             payloads = {p.record.name: p.payload for p in provided}
             if known is None:
                 known = RunRecord(
@@ -209,7 +210,7 @@ class _Launch:
             spec = _spec(job, record, grid, self._folder)
             num_actors = backend.num_actors(job, record.device)
             unit = unit_of(grid, attack)
-            micro_batch = min(spec.micro_batches.values())
+            micro_batch = min(execution.micro_batch for execution in spec.executions.values())
             per_shard = choose_cells_per_shard(grid, attack, num_actors, micro_batch, job.cluster.cells_per_shard)
             with backend.executor(spec, payloads, job, num_actors) as executor:
                 driver = Driver(
@@ -229,6 +230,7 @@ class _Launch:
     def _drive(self, driver: Driver) -> None:
         heartbeat = Heartbeat(self._folder, driver.tally, self._reporter)
         driver.on_round = heartbeat.beat
+        driver.on_note = self._reporter.say
         state = RunState.STOPPED
 
         def stop() -> None:
@@ -266,9 +268,8 @@ def _spec(job: Job, record: RunRecord, grid: Grid, folder: RunFolder) -> RunSpec
         attack=job.attack,
         threshold=job.verification.threshold,
         device=record.device,
-        precision=job.compute.precision,
         threads=job.compute.threads,
-        micro_batches={classifier.name: classifier.micro_batch for classifier in record.classifiers},
+        executions={classifier.name: classifier.execution for classifier in record.classifiers},
         warm_classifiers=job.cluster.warm_classifiers,
         flush_seconds=job.cluster.flush_seconds,
         checkpoint_seconds=job.cluster.checkpoint_seconds,

@@ -15,13 +15,16 @@ from safetensors import SafetensorError
 
 from sfi_ray.cluster.reporter import Reporter
 from sfi_ray.cluster.training_cache import Trainer, train_once
+from sfi_ray.cluster.tuning_cache import Tuner
 from sfi_ray.data import DatasetInfo
 from sfi_ray.errors import InputError
 from sfi_ray.job import ClassifierSpec, Job
 from sfi_ray.models import (
     Classifier,
     ClassifierPayload,
+    Execution,
     ModelCard,
+    TuningRequest,
     default_micro_batch,
     load_into,
     read_state_dict,
@@ -100,17 +103,38 @@ class Provisioner:
                 self._require_batch(spec, self._loaded[spec.name])
                 self._job.attack.check_classifier(self._loaded[spec.name])
 
-    def provide(self, device: str, trainer: Trainer) -> list[Provided]:
-        """Gets every classifier, training those that are not trained yet.
+    def provide(self, device: str, trainer: Trainer, tuner: Tuner, request: TuningRequest | None) -> list[Provided]:
+        """Gets every classifier, training those that are not trained yet, and settles how it computes.
 
         Args:
-            device: Kind of device that will search, and train.
+            device: Kind of device that will search, train and be measured.
             trainer: Trains a network.
+            tuner: Measures how a network computes fastest.
+            request: What is to be measured; None where the rule decides.
 
         Raises:
             InputError: A classifier is not the one that the run was launched with.
         """
-        return [self._provide(spec, device, trainer) for spec in self._job.classifiers]
+        provided = [self._provide(spec, device, trainer) for spec in self._job.classifiers]
+        if request is None:
+            return provided
+        # Once all of them are trained: nothing else may compute meanwhile.
+        return [one if one.record.name in self._known else self._tuned(one, device, tuner, request) for one in provided]
+
+    def _tuned(self, provided: Provided, device: str, tuner: Tuner, request: TuningRequest) -> Provided:
+        """Settles by measurement how a classifier computes."""
+        choice = tuner(provided.payload, request, device)
+        by_rule = provided.record.execution
+        gain = (
+            "nothing faster was found"
+            if choice.execution == by_rule
+            else f"{choice.gain:.1f} times what {by_rule.describe()} would give"
+        )
+        self._reporter.say(
+            f"{provided.record.name}: computes in {choice.execution.describe()}: {choice.rate:,.0f} images/s, {gain}"
+        )
+        record = provided.record.model_copy(update={"execution": choice.execution})
+        return Provided(provided.payload, record)
 
     def _provide(self, spec: ClassifierSpec, device: str, trainer: Trainer) -> Provided:
         known = self._known.get(spec.name)
@@ -135,11 +159,19 @@ class Provisioner:
             architecture=source.describe() if source else None,
             mean=classifier.mean,
             std=classifier.std,
-            micro_batch=self._job.compute.micro_batch or default_micro_batch(classifier.input_shape, device),
+            execution=self._execution(classifier, device),
             test_accuracy=card.test_accuracy if card else None,
             test_confidence=card.test_confidence if card else None,
         )
         return Provided(classifier.to_payload(source), record)
+
+    def _execution(self, classifier: Classifier, device: str) -> Execution:
+        """Returns how a classifier computes by rule."""
+        compute = self._job.compute
+        return classifier.execution.changed(
+            precision="float32" if compute.precision == "auto" else compute.precision,
+            micro_batch=compute.micro_batch or default_micro_batch(classifier.input_shape, device),
+        )
 
     def _require_same(self, spec: ClassifierSpec, classifier: Classifier) -> None:
         known = self._known.get(spec.name)

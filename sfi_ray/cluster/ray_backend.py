@@ -34,10 +34,12 @@ class RayBackend:
         import ray
 
         from sfi_ray.cluster.ray_trainer import train_on_ray
+        from sfi_ray.cluster.ray_tuner import tune_on_ray
 
         self._ray = ray
         self._session = session
         self.trainer = train_on_ray
+        self.tuner = tune_on_ray
 
     def device(self, wanted: str) -> str:
         """Settles the kind of device; see `Backend.device`."""

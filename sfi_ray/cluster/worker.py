@@ -15,7 +15,7 @@ import torch
 
 from sfi_ray.attacks import AttackSettings, Surroundings, Tick
 from sfi_ray.grid import Grid, Shard, whole_units
-from sfi_ray.models import Classifier, ClassifierPayload, Precision
+from sfi_ray.models import Classifier, ClassifierPayload, Execution
 from sfi_ray.plan import unit_of
 from sfi_ray.store.checkpoints import CheckpointKeeper
 from sfi_ray.store.folder import RunFolder
@@ -41,9 +41,8 @@ class RunSpec:
         attack: How they are searched.
         threshold: Confidence from which a cell counts as fooled.
         device: ``cpu`` or ``cuda``.
-        precision: Precision of the search.
         threads: CPU threads.
-        micro_batches: Images of one forward pass, by classifier.
+        executions: How classifiers compute, by name.
         warm_classifiers: Classifiers to keep loaded.
         flush_seconds: Findings are on disk after so long.
         checkpoint_seconds: A search that goes on for so long is checkpointed, again and again.
@@ -59,9 +58,8 @@ class RunSpec:
     attack: AttackSettings
     threshold: float
     device: str
-    precision: Precision
     threads: int
-    micro_batches: dict[str, int]
+    executions: dict[str, Execution]
     warm_classifiers: int
     flush_seconds: float
     checkpoint_seconds: float
@@ -95,12 +93,14 @@ class WorkReport:
         committed: Ordinals of the cells whose rows are now in the data set.
         fooled: How many of them were fooled.
         failed: How many of them failed.
+        notes: What people should know.
     """
 
     evaluations: int = 0
     committed: tuple[int, ...] = ()
     fooled: int = 0
     failed: int = 0
+    notes: tuple[str, ...] = ()
 
 
 class Worker:
@@ -153,9 +153,10 @@ class Worker:
         wanted = frozenset(indices)
         journal = _Journal(
             PartWriter(self._folder, shard.start, shard.stop),
-            provenance_of(self._spec, shard.classifier),
+            provenance_of(self._spec, shard.classifier, classifier.execution),
             self._spec.flush_seconds,
         )
+        execution = classifier.execution
         keeper = CheckpointKeeper(self._folder, shard.start, shard.stop, self._spec.checkpoint_seconds)
         surroundings = Surroundings(images=self._natural_images(), keeper=keeper)
         for event in self._attack.search(classifier, cells, self._spec.threshold, surroundings):
@@ -163,6 +164,12 @@ class Worker:
                 journal.evaluations += event.evaluations
             elif event.cell.index in wanted:
                 journal.findings.append(event)
+            if classifier.execution != execution:
+                execution = classifier.execution
+                journal.provenance = provenance_of(self._spec, shard.classifier, execution)
+                journal.notes.append(
+                    f"{shard.classifier}: out of memory on {classifier.device}; going on with {execution.describe()}"
+                )
             if self._stopping.is_set():
                 break
             if journal.is_due():
@@ -187,10 +194,7 @@ class Worker:
         while True:
             try:
                 classifier = Classifier.from_payload(
-                    payload,
-                    device=self._spec.device,
-                    precision=self._spec.precision,
-                    micro_batch=self._spec.micro_batches[name],
+                    payload, device=self._spec.device, execution=self._spec.executions[name]
                 )
             except torch.OutOfMemoryError:
                 if not self._warm:
@@ -213,8 +217,9 @@ class _Journal:
     def __init__(self, writer: PartWriter, provenance: Provenance, flush_seconds: float) -> None:
         self.findings: list[Finding] = []
         self.evaluations = 0
+        self.notes: list[str] = []
+        self.provenance = provenance
         self._writer = writer
-        self._provenance = provenance
         self._flush_seconds = flush_seconds
         self._flushed_at = self._reported_at = time.monotonic()
 
@@ -227,20 +232,28 @@ class _Journal:
         committed: list[Finding] = []
         if self.findings and (is_last or now - self._flushed_at >= self._flush_seconds):
             committed, self.findings = self.findings, []
-            self._writer.commit(committed, self._provenance)
+            self._writer.commit(committed, self.provenance)
             self._flushed_at = now
         evaluations, self.evaluations = self.evaluations, 0
+        notes, self.notes = self.notes, []
         self._reported_at = now
         return WorkReport(
             evaluations=evaluations,
             committed=tuple(finding.cell.index for finding in committed),
             fooled=sum(finding.fooled for finding in committed),
             failed=sum(finding.stop_reason is StopReason.FAILED for finding in committed),
+            notes=tuple(notes),
         )
 
 
-def provenance_of(spec: RunSpec, classifier: str) -> Provenance:
-    """Returns what all rows of one classifier have in common when they are written here."""
+def provenance_of(spec: RunSpec, classifier: str, execution: Execution | None = None) -> Provenance:
+    """Returns what all rows of one classifier have in common when they are written here.
+
+    Args:
+        spec: The run.
+        classifier: Name of the classifier.
+        execution: How it computes; as the run says if None.
+    """
     fingerprint = next(known.fingerprint for known in spec.grid.classifiers if known.name == classifier)
     channels, height, width = spec.input_shape
     return Provenance(
@@ -253,6 +266,7 @@ def provenance_of(spec: RunSpec, classifier: str) -> Provenance:
         width=width,
         channels=channels,
         device=device_name(spec.device),
+        execution=json.dumps((execution or spec.executions[classifier]).model_dump(), sort_keys=True),
         versions=json.dumps(spec.versions, sort_keys=True),
         images=spec.images,
     )

@@ -150,12 +150,17 @@ class Compute(_Settings):
     """How classifiers compute. Recorded in the run, and kept when it is resumed, since it decides the last bits."""
 
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes a GPU where there is one.")
-    precision: Precision = Field("float32", description="Precision of the search; stored confidences are float32.")
+    precision: Precision | Literal["auto"] = Field(
+        "float32",
+        description="Precision of the search; auto measures at the first launch what is fastest and near enough to "
+        "float32. Stored confidences are float32.",
+    )
     micro_batch: int | None = Field(
         None,
         ge=1,
         le=2**20,
-        description="Images of one forward pass, a power of two; null: by input size and device.",
+        description="Images of one forward pass, a power of two; null: by input size and device, or for a long search "
+        "the fastest that was measured at the first launch.",
     )
     threads: int = Field(1, ge=1, le=1024, description="CPU threads of one actor.")
 

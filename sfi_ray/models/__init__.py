@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from sfi_ray.models.card import ModelCard, training_key
 from sfi_ray.models.checkpoint import Checkpoint
-from sfi_ray.models.classifier import Classifier, default_micro_batch
+from sfi_ray.models.classifier import Classifier
+from sfi_ray.models.device import describe_device
 from sfi_ray.models.evaluation import Evaluation, evaluate
+from sfi_ray.models.execution import Execution, default_micro_batch
 from sfi_ray.models.features import SECOND_TO_LAST
 from sfi_ray.models.fingerprint import fingerprint_module
 from sfi_ray.models.learner import DivergenceError
@@ -13,7 +15,9 @@ from sfi_ray.models.payload import ClassifierPayload
 from sfi_ray.models.precision import Precision, training_precision
 from sfi_ray.models.progress import EpochRecord, TrainingEvent, TrainingNote, TrainingProgress
 from sfi_ray.models.settings import TRAINING_PRESETS, TrainingSettings
+from sfi_ray.models.settling import TuningRequest, tune
 from sfi_ray.models.training import TrainedModel, train, train_classifier
+from sfi_ray.models.tuning import TUNING_SECONDS, Choice
 from sfi_ray.models.weights import load_into, read_card, read_state_dict, save_weights, weights_bytes
 from sfi_ray.models.zoo import ARCHITECTURES, build
 
@@ -21,12 +25,15 @@ __all__ = [
     "ARCHITECTURES",
     "SECOND_TO_LAST",
     "TRAINING_PRESETS",
+    "TUNING_SECONDS",
     "Checkpoint",
+    "Choice",
     "Classifier",
     "ClassifierPayload",
     "DivergenceError",
     "EpochRecord",
     "Evaluation",
+    "Execution",
     "ModelCard",
     "Precision",
     "TrainedModel",
@@ -34,8 +41,10 @@ __all__ = [
     "TrainingNote",
     "TrainingProgress",
     "TrainingSettings",
+    "TuningRequest",
     "build",
     "default_micro_batch",
+    "describe_device",
     "evaluate",
     "fingerprint_module",
     "load_into",
@@ -46,5 +55,6 @@ __all__ = [
     "train_classifier",
     "training_key",
     "training_precision",
+    "tune",
     "weights_bytes",
 ]

@@ -6,9 +6,9 @@ Shapes: B images, C channels, H height, W width, M micro-batch, D features of an
 from __future__ import annotations
 
 import copy
+import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Self
 
 import torch
@@ -16,28 +16,15 @@ from torch import Tensor, nn
 
 from sfi_ray.errors import InputError, ResourceError
 from sfi_ray.models.device import existing_device, in_layout
+from sfi_ray.models.execution import Execution, MemoryLayout, default_micro_batch, power_of_two_within
 from sfi_ray.models.features import Tap, find_tap, layer_names, tapped
 from sfi_ray.models.fingerprint import fingerprint_module
 from sfi_ray.models.payload import ClassifierPayload, pack_module, unpack_module
 from sfi_ray.models.precision import DTYPES, Precision, full_float32
+from sfi_ray.models.runner import Runner, laid_out, make_runner
 from sfi_ray.models.sources.base import Source
 
-
-def default_micro_batch(input_shape: tuple[int, int, int], device: torch.device | str) -> int:
-    """Chooses how many images a network sees at once, by rule and never by measurement.
-
-    Args:
-        input_shape: ``(C, H, W)`` of one image.
-        device: Where the network runs.
-
-    Returns:
-        A power of two. On a CPU at most 128, and at most 2**21 input elements. Elsewhere at most 2**24 input
-        elements, but between 64 and 4096.
-    """
-    elements = math.prod(input_shape)
-    if torch.device(device).type == "cpu":
-        return _power_of_two_within(min(128, 2**21 // elements))
-    return min(4096, max(64, _power_of_two_within(2**24 // elements)))
+logger = logging.getLogger(__name__)
 
 
 class Classifier:
@@ -56,9 +43,11 @@ class Classifier:
         precision: Number format of `log_probs`. On a GPU ``float32`` is torch's own, which may use TF32.
         micro_batch: Images per run of the network, a power of two; `default_micro_batch` if None.
         fingerprint: What identifies the classifier, if it is already known.
+        execution: How it computes, settled in all parts; `precision` and `micro_batch` are then left alone.
 
     Attributes:
         module: The network in float32 and eval mode, for gradients: from what `normalize` returns to logits.
+        execution: How it computes. Its micro-batch halves when memory runs out.
 
     Raises:
         InputError: If the module does not map one image of `input_shape` to `num_classes` logits, or if
@@ -79,7 +68,10 @@ class Classifier:
         precision: Precision = "float32",
         micro_batch: int | None = None,
         fingerprint: str | None = None,
+        execution: Execution | None = None,
     ) -> None:
+        if execution is not None:
+            precision, micro_batch = execution.precision, execution.micro_batch
         if len(input_shape) != 3 or min(input_shape) < 1:
             raise InputError(f"classifier {name!r}: input shape is (C, H, W), each at least 1, got {input_shape}")
         if precision not in DTYPES:
@@ -92,22 +84,51 @@ class Classifier:
         if min(self.std) <= 0:
             raise InputError(f"classifier {name!r}: std must be above 0 in each channel, got {self.std}")
         self.device = existing_device(device)
-        self.precision: Precision = precision
-        self.micro_batch = default_micro_batch(self.input_shape, self.device) if micro_batch is None else micro_batch
-        if self.micro_batch < 1 or self.micro_batch & (self.micro_batch - 1):
+        if micro_batch is None:
+            micro_batch = default_micro_batch(self.input_shape, self.device)
+        if micro_batch < 1 or micro_batch & (micro_batch - 1):
             raise InputError(
                 f"classifier {name!r}: micro_batch is a power of two, got {micro_batch}; "
-                f"use {_power_of_two_within(self.micro_batch)}"
+                f"use {power_of_two_within(micro_batch)}"
             )
         self.fingerprint = fingerprint or fingerprint_module(
             module, mean=self.mean, std=self.std, input_shape=self.input_shape
         )
         self._mean = torch.tensor(self.mean, device=self.device).view(1, -1, 1, 1)
         self._std = torch.tensor(self.std, device=self.device).view(1, -1, 1, 1)
-        self.module = self._checked(copy.deepcopy(module).float().to(self.device).eval().requires_grad_(False))
-        dtype = DTYPES[precision]
-        self._fast = self.module if dtype == torch.float32 else copy.deepcopy(self.module).to(dtype)
+        self.module, self._layout = self._checked(
+            copy.deepcopy(module).float().to(self.device).eval().requires_grad_(False)
+        )
+        self._may_halve = True
+        self._settle(execution or Execution(precision=precision, memory_layout=self._layout, micro_batch=micro_batch))
+
+    def _settle(self, execution: Execution) -> None:
+        """Prepares for computing in one way."""
+        self.execution = execution
+        is_reference = execution.precision == "float32" and execution.memory_layout == self._layout
+        self._fast = self.module if is_reference else laid_out(self.module, execution)
+        self._runner: Runner = make_runner(self._fast, execution, self.name)
         self._taps: dict[str, Tap] = {}
+
+    @property
+    def precision(self) -> Precision:
+        """Number format of `log_probs`."""
+        return self.execution.precision
+
+    @property
+    def micro_batch(self) -> int:
+        """Images of one run of the network."""
+        return self.execution.micro_batch
+
+    def running(self, execution: Execution) -> Self:
+        """Returns this classifier computing in another way, on the same weights.
+
+        It is for measuring: where memory runs out it raises ResourceError instead of halving its micro-batch.
+        """
+        other = copy.copy(self)
+        other._may_halve = False  # noqa: SLF001 - another of this class
+        other._settle(execution)  # noqa: SLF001
+        return other
 
     def __repr__(self) -> str:
         return f"Classifier({self.name!r}, {self.device}, {self.precision}, micro_batch={self.micro_batch})"
@@ -132,12 +153,12 @@ class Classifier:
         Returns:
             float32 on the same device, ``(B, num_classes)``.
         """
-        return self._run(self._fast, images)
+        return self._run(images)
 
     def reference_log_probs(self, images: Tensor) -> Tensor:
         """Computes what `log_probs` computes, always in full float32 (no TF32), in the same micro-batches."""
         with full_float32():
-            return self._run(self.module, images)
+            return self._run(images, is_reference=True)
 
     def to_payload(self, source: Source | None = None) -> ClassifierPayload:
         """Packs the classifier for another process, without device, precision and micro-batch.
@@ -168,6 +189,7 @@ class Classifier:
         device: torch.device | str = "cpu",
         precision: Precision = "float32",
         micro_batch: int | None = None,
+        execution: Execution | None = None,
     ) -> Self:
         """Rebuilds the classifier of a payload on a device. The fingerprint travels with it."""
         return cls(
@@ -181,6 +203,7 @@ class Classifier:
             precision=precision,
             micro_batch=micro_batch,
             fingerprint=payload.fingerprint,
+            execution=execution,
         )
 
     @property
@@ -203,12 +226,15 @@ class Classifier:
         """
         self._check_images(images)
         tap = self._tap(layer, self.module)
-        parts = []
+        parts: list[Tensor] = []
+
+        def run(chunk: Tensor, part: slice) -> None:
+            with tapped(tap) as passed:
+                self._forward(self.module, chunk)
+            parts.append(passed[-1][: part.stop - part.start])
+
         with full_float32(), torch.inference_mode():
-            for _, count, chunk in self._micro_batches(images):
-                with tapped(tap) as passed:
-                    self._forward(self.module, chunk)
-                parts.append(passed[-1][:count])
+            self._in_micro_batches(images, run)
         if not parts:
             return self.features(images.new_zeros(1, *self.input_shape), layer)[:0]
         # Out of inference mode: callers may take gradients of what they compute from it.
@@ -243,8 +269,9 @@ class Classifier:
         tap = None if layer is None else self._tap(layer, network)
         values = torch.empty(len(images), device=self.device)
         gradients = torch.empty_like(images, memory_format=torch.contiguous_format)
-        for start, count, chunk in self._micro_batches(images):
-            part = slice(start, start + count)
+
+        def run(chunk: Tensor, part: slice) -> None:
+            count = part.stop - part.start
             with torch.enable_grad():
                 pixels = chunk.detach().clone().requires_grad_()
                 if tap is None:
@@ -259,56 +286,89 @@ class Classifier:
                         f"classifier {self.name!r}: its network passes no gradients on, as under torch.no_grad or "
                         "after detach; let it, or take a kind of attack that needs none, such as 'de'"
                     )
-                with self._explaining_memory():
-                    (gradient,) = torch.autograd.grad(objectives.sum(), pixels)
+                (gradient,) = torch.autograd.grad(objectives.sum(), pixels)
             values[part] = objectives.detach()
             gradients[part] = gradient[:count]
+
+        self._in_micro_batches(images, run)
         return values, gradients
 
-    def _run(self, network: nn.Module, images: Tensor) -> Tensor:
+    def _run(self, images: Tensor, *, is_reference: bool = False) -> Tensor:
         self._check_images(images)
         # Made outside inference mode: callers may write to it.
         result = torch.empty((len(images), self.num_classes), dtype=torch.float32, device=self.device)
+
+        def run(chunk: Tensor, part: slice) -> None:
+            logits = self._forward(self.module, chunk) if is_reference else self._runner(self._prepared(chunk))
+            result[part] = torch.log_softmax(logits.float(), dim=1)[: part.stop - part.start]
+
         with torch.inference_mode():
-            for start, count, chunk in self._micro_batches(images):
-                logits = self._forward(network, chunk)
-                result[start : start + count] = torch.log_softmax(logits.float(), dim=1)[:count]
+            self._in_micro_batches(images, run)
         return result
 
-    def _micro_batches(self, images: Tensor) -> Iterator[tuple[int, int, Tensor]]:
-        """Yields where each micro-batch starts, how many of its images count, and the images, padded with zeros."""
-        for start in range(0, len(images), self.micro_batch):
+    def _in_micro_batches(self, images: Tensor, run: Callable[[Tensor, slice], object]) -> None:
+        """Runs whole micro-batches of images, the last one padded with zeros, halving them when memory runs out.
+
+        Args:
+            images: ``(B, C, H, W)``.
+            run: Takes a micro-batch, and the slice of `images` that counts in it.
+        """
+        start = 0
+        while start < len(images):
             chunk = images[start : start + self.micro_batch]
-            count = len(chunk)
-            if count < self.micro_batch:
-                padded = chunk.new_zeros((self.micro_batch, *self.input_shape))
-                padded[:count] = chunk
-                chunk = padded
-            # Contiguous, so that the layout of the caller's images cannot choose other kernels.
-            yield start, count, chunk.contiguous()
+            part = slice(start, start + len(chunk))
+            is_too_large = False
+            try:
+                if len(chunk) < self.micro_batch:
+                    padded = chunk.new_zeros((self.micro_batch, *self.input_shape))
+                    padded[: len(chunk)] = chunk
+                    chunk = padded
+                # Contiguous, so that the layout of the caller's images cannot choose other kernels.
+                run(chunk.contiguous(), part)
+            except torch.OutOfMemoryError:
+                is_too_large = True
+            if is_too_large:  # out of the handler, whose traceback holds what is to be freed
+                self._halve()
+            else:
+                start = part.stop
+
+    def _halve(self) -> None:
+        """Goes on with half as many images at once.
+
+        Raises:
+            ResourceError: There is no half, or the network takes just so many images.
+        """
+        before, half = self.micro_batch, self.micro_batch // 2
+        too_large = (
+            f"classifier {self.name!r}: {before} image{'s' * (before > 1)} at once do{'es' * (before == 1)} not fit "
+            f"into the memory of {self.device}"
+        )
+        if not half:
+            raise ResourceError(f"{too_large}; free memory there, or take another device or a smaller network")
+        if not self._may_halve or getattr(self.module, "fixed_batch_size", None) is not None:
+            raise ResourceError(f"{too_large}; lower micro_batch to {half}")
+        logger.warning("%s; going on with %d", too_large, half)
+        self.execution = self.execution.changed(micro_batch=half)
+        self._runner = make_runner(self._fast, self.execution, self.name)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def _forward(self, network: nn.Module, chunk: Tensor) -> Tensor:
-        """Runs a network on one micro-batch of [0, 1] images and returns its logits."""
-        dtype = torch.float32 if network is self.module else DTYPES[self.precision]
-        with self._explaining_memory():
-            logits: Tensor = network(self.normalize(chunk).to(dtype))
+        """Runs a network, layer by layer, on one micro-batch of [0, 1] images and returns its logits."""
+        logits: Tensor = network(self.normalize(chunk) if network is self.module else self._prepared(chunk))
         return logits
 
-    @contextmanager
-    def _explaining_memory(self) -> Iterator[None]:
-        try:
-            yield
-        except torch.OutOfMemoryError as error:
-            raise ResourceError(
-                f"classifier {self.name!r}: {self.micro_batch} images at once do not fit into "
-                f"the memory of {self.device}; lower micro_batch to {max(1, self.micro_batch // 2)}"
-            ) from error
+    def _prepared(self, chunk: Tensor) -> Tensor:
+        """Normalises a micro-batch and rounds it to the classifier's precision."""
+        return self.normalize(chunk).to(DTYPES[self.precision])
 
     def _tap(self, layer: str, network: nn.Module) -> Tap:
         key = f"{'reference' if network is self.module else 'fast'} {layer}"
         if key not in self._taps:
-            blank = torch.zeros((self.micro_batch, *self.input_shape), device=self.device)
-            self._taps[key] = find_tap(network, layer, lambda: self._run(network, blank))
+            blank = torch.zeros((1, *self.input_shape), device=self.device)
+            self._taps[key] = find_tap(
+                network, layer, lambda: self._in_micro_batches(blank, lambda chunk, _: self._forward(network, chunk))
+            )
         return self._taps[key]
 
     def _check_images(self, images: Tensor) -> None:
@@ -322,15 +382,17 @@ class Classifier:
         if images.device != self.device:
             raise ValueError(f"classifier {self.name!r} takes images on {self.device}, got them on {images.device}")
 
-    def _checked(self, network: nn.Module) -> nn.Module:
-        """Returns the network in its fastest layout, after one image has shown that its shapes fit."""
+    def _checked(self, network: nn.Module) -> tuple[nn.Module, MemoryLayout]:
+        """Returns the network in the layout that is faster by rule, after one image has shown that its shapes fit."""
         image = self.normalize(torch.zeros((1, *self.input_shape), device=self.device))
         # Channels last makes pooled CNNs twice as fast; a network that views its activations cannot have it.
         # Outside inference mode, which would make the weights unfit for gradients.
+        layout: MemoryLayout = "channels_last"
         network = in_layout(network, torch.channels_last)
         try:
             logits = _logits(network, image)
         except Exception:  # the code of the network is anybody's
+            layout = "contiguous"
             network = in_layout(network, torch.contiguous_format)
             try:
                 logits = _logits(network, image)
@@ -345,7 +407,7 @@ class Classifier:
                 f"classifier {self.name!r}: expected logits of shape {expected} for one image of shape "
                 f"{self.input_shape}, the network gave {came}"
             )
-        return network
+        return network, layout
 
     def _per_channel(self, what: str, values: Sequence[float] | None, default: float) -> tuple[float, ...]:
         channels = self.input_shape[0]
@@ -360,8 +422,3 @@ class Classifier:
 @torch.inference_mode()
 def _logits(network: nn.Module, images: Tensor) -> object:
     return network(images)
-
-
-def _power_of_two_within(limit: int) -> int:
-    """Returns the largest power of two that is at most `limit`, or 1."""
-    return 1 << (max(1, limit).bit_length() - 1)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import platform
+
 import torch
 from torch import nn
 
@@ -24,6 +27,14 @@ def existing_device(device: torch.device | str) -> torch.device:
     except (RuntimeError, AssertionError) as error:  # torch asserts where it was built without CUDA
         reason = str(error).split("\n", maxsplit=1)[0]
         raise ResourceError(f"device {str(wanted)!r} is not available here: {reason}; use cpu") from error
+
+
+def describe_device(device: torch.device) -> str:
+    """Returns what tells apart devices that compute at other speeds: a GPU's name, or processor and cores."""
+    if device.type == "cuda":
+        return str(torch.cuda.get_device_name(device))
+    name = torch.cpu.get_capabilities().get("cpu_name") or platform.machine()
+    return f"{name}, {torch.backends.cpu.get_cpu_capability()}, {os.cpu_count()} cores"
 
 
 def in_layout(module: nn.Module, memory_format: torch.memory_format) -> nn.Module:

@@ -32,9 +32,18 @@ def training_precision(wanted: Literal["auto"] | TrainingPrecision, device: torc
         return wanted
     if torch.device(device).type != "cpu":
         return "bfloat16"
+    return "bfloat16" if _has_any("amx_bf16", "avx512_bf16", "bf16") else "float32"
+
+
+def has_float16(device: torch.device | str) -> bool:
+    """Whether a device multiplies float16 in hardware."""
+    return torch.device(device).type != "cpu" or _has_any("amx_fp16", "avx512_fp16", "fp16")
+
+
+def _has_any(*names: str) -> bool:
+    """Whether this processor has one of some features, as torch calls them."""
     capabilities = torch.cpu.get_capabilities()
-    has_bfloat16 = any(capabilities.get(name, False) for name in ("amx_bf16", "avx512_bf16", "bf16"))
-    return "bfloat16" if has_bfloat16 else "float32"
+    return any(capabilities.get(name, False) for name in names)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from sfi_ray.errors import InputError
 from sfi_ray.grid import Grid, GridClassifier, GridImage
 from sfi_ray.images import parse_background
 from sfi_ray.job import Job, KRange
+from sfi_ray.models import Execution
 from sfi_ray.store.folder import RunFolder
 
 RECORD = "job.yaml"
@@ -36,7 +37,7 @@ class ClassifierRecord(_Record):
     )
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    micro_batch: int = Field(description="Images of one forward pass.")
+    execution: Execution = Field(description="How it computes, measured or by rule.")
     test_accuracy: float | None = Field(None, description="Top-1 accuracy on held-out images, in [0, 1].")
     test_confidence: float | None = Field(None, description="Mean confidence on held-out images, in [0, 1].")
 

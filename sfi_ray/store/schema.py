@@ -51,13 +51,14 @@ FINDINGS = pa.schema(
         ("trace", pa.list_(TRACE_POINT)),
         ("seconds", pa.float64()),
         ("device", pa.string()),
+        ("execution", pa.string()),
         ("versions", pa.string()),
         ("error", pa.string()),
     ]
 )
 
 #: Columns that say how a row came about; all others are the same whenever the same job is run.
-CIRCUMSTANCES = ("seconds", "device", "versions")
+CIRCUMSTANCES = ("seconds", "device", "execution", "versions")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +75,7 @@ class Provenance:
         width: Columns of the images.
         channels: Channels of the images.
         device: What computed.
+        execution: How the classifier computed, as JSON.
         versions: Versions of what computed, as JSON.
         images: Where the natural images of the run come from, in their order.
     """
@@ -87,6 +89,7 @@ class Provenance:
     width: int
     channels: int
     device: str
+    execution: str
     versions: str
     images: tuple[str, ...] = ()
 
@@ -138,6 +141,7 @@ def findings_table(findings: Sequence[Finding], provenance: Provenance) -> pa.Ta
             "trace": [{"evaluations": point.evaluations, "confidence": point.confidence} for point in finding.trace],
             "seconds": finding.seconds,
             "device": provenance.device,
+            "execution": provenance.execution,
             "versions": provenance.versions,
             "error": finding.error,
         }

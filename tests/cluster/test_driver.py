@@ -3,6 +3,7 @@
 import itertools
 import random
 from collections import deque
+from dataclasses import replace
 
 import pytest
 
@@ -133,6 +134,25 @@ def test_every_cell_is_searched_once(tmp_path, num_workers):
     assert_every_cell_once(executor, failures, grid)
     assert driver.tally.finished == driver.tally.fooled == len(grid)
     assert executor.max_held <= 2
+
+
+def test_what_people_should_know_is_passed_on(tmp_path):
+    class Telling(SimulatedExecutor):
+        def poll(self, seconds):
+            events = super().poll(seconds)
+            return [
+                replace(event, report=replace(event.report, notes=("out of memory",)))
+                if isinstance(event, LeaseProgressed) and event.report.evaluations
+                else event
+                for event in events
+            ]
+
+    heard = []
+    driver, _ = make_driver(tmp_path, Telling(1), make_grid(), cells_per_shard=40)
+    driver.on_note = heard.append
+    driver.run()
+    assert set(heard) == {"out of memory"}
+    assert len(heard) == driver.tally.evaluations / 7
 
 
 def test_a_worker_stays_with_its_classifier_while_it_has_shards(tmp_path):

@@ -208,6 +208,41 @@ class Broken(nn.Module):
         return logits * torch.nan if self.how == "nan" else logits
 
 
+class Hungry(nn.Module):
+    """Has memory for 16 images from some forward pass on."""
+
+    def __init__(self, passes):
+        super().__init__()
+        self.inner, self.passes = make_module(), passes
+
+    def forward(self, images):
+        self.passes -= len(images) > 1
+        if self.passes < 0 and len(images) > 16:
+            raise torch.OutOfMemoryError("tried to allocate 7 TiB")
+        return self.inner(images)
+
+
+def test_memory_that_runs_out_halves_the_micro_batch_and_costs_no_generation(tmp_path):
+    said = []
+
+    class Listener(Reporter):
+        def say(self, text):
+            said.append(text)
+
+    expected = go(make_job(tmp_path / "a"), classifiers={"toy": make_classifier(module=Hungry(passes=10**9))})
+    hungry = make_classifier(module=Hungry(passes=9))
+    run = go(make_job(tmp_path / "b"), classifiers={"toy": hungry}, reporter=Listener())
+    assert_complete(run)
+    assert outcome(run).equals(outcome(expected)), "float32 has the same bits in micro-batches of 16 and 128 here"
+    assert [text for text in said if "memory" in text] == [
+        "toy: out of memory on cpu; going on with float32, channels-last, 16 images at once"
+    ]
+    sizes = [json.loads(text)["micro_batch"] for text in run.table()["execution"].to_pylist()]
+    assert set(sizes) <= {128, 16}
+    assert sizes[-1] == 16
+    assert run.record.classifiers[0].execution.micro_batch == 128, "a resume tries the whole again"
+
+
 def test_a_classifier_that_returns_nan_fails_its_cells_with_that_reason(tmp_path):
     run = go(make_job(tmp_path), classifiers={"toy": make_classifier(module=Broken("nan"))})
     assert_complete(run)

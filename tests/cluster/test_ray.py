@@ -19,7 +19,7 @@ from sfi_ray.cluster.reporter import Reporter
 from sfi_ray.cluster.training_cache import checkpoint_in, train_here
 from sfi_ray.data import DatasetSpec, load_dataset
 from sfi_ray.errors import InputError, ResourceError, StorageError
-from sfi_ray.models import EpochRecord, TrainingNote, TrainingSettings, train_classifier, training
+from sfi_ray.models import EpochRecord, Execution, TrainingNote, TrainingSettings, train_classifier, training
 from tests.cluster.conftest import (
     assert_complete,
     make_classifier,
@@ -97,6 +97,17 @@ def test_rows_over_ray_are_those_of_this_process(ray, tmp_path, actors):
     assert_complete(run)
     assert outcome(run).equals(expected)
     wait_for(lambda: not pids_of("ray::SearchActor"))
+
+
+@pytest.mark.parametrize("actors", [1, 2])
+def test_what_is_measured_over_ray_is_what_every_actor_computes_with(ray, tmp_path, actors):
+    changes = {"compute": {"precision": "auto"}, "backgrounds": "black"}
+    run = go(make_job(tmp_path / "ray", **changes, cluster={"actors": actors, "cells_per_shard": 3}))
+    execution = run.record.classifiers[0].execution
+    rows = run.table(["execution"])["execution"].to_pylist()
+    assert {Execution.model_validate_json(row) for row in rows} == {execution}
+    expected = outcome(go(make_job(tmp_path / "here", **changes), in_process=True))
+    assert outcome(run).equals(expected), "the cache holds one choice for both"
 
 
 def test_a_network_is_trained_over_ray_to_the_same_bits(ray, tmp_path, monkeypatch):

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from sfi_ray.errors import InputError, ResourceError
-from sfi_ray.models import Classifier, build, default_micro_batch
+from sfi_ray.models import Classifier, Execution, build, default_micro_batch
 
 GRAY = (1, 8, 8)
 SMALL = ("mlp", "cnn_mp", "cnn_none")  # tests/models/zoo has the deep ones
@@ -38,10 +38,23 @@ class ViewingNet(nn.Module):
 
 
 class HungryNet(nn.Module):
+    """Has memory for so many images."""
+
+    def __init__(self, fits):
+        super().__init__()
+        self.fits = fits
+        self.last = nn.Flatten()
+
     def forward(self, images):
-        if len(images) > 1:
+        if len(images) > self.fits:
             raise torch.OutOfMemoryError("tried to allocate 7 TiB")
-        return images.flatten(1)
+        return self.last(images)
+
+
+def hungry(fits):
+    classifier = Classifier(HungryNet(1), name="toy", input_shape=(1, 2, 2), num_classes=4, micro_batch=64)
+    classifier.module.fits = fits
+    return classifier
 
 
 class RecordingNet(nn.Module):
@@ -248,10 +261,80 @@ def test_device_that_is_not_there_is_a_matter_of_resources():
         zoo_classifier(device="cuda:77")
 
 
-def test_too_large_a_micro_batch_is_a_matter_of_resources():
-    classifier = Classifier(HungryNet(), name="toy", input_shape=(1, 2, 2), num_classes=4, micro_batch=64)
+@pytest.mark.parametrize(("fits", "expected"), [(64, 64), (63, 32), (8, 8), (1, 1)])
+def test_when_memory_runs_out_the_micro_batch_halves_and_nothing_is_lost(fits, expected, caplog):
+    classifier = hungry(fits)
+    images = some_images(100, (1, 2, 2))
+    log_probs = classifier.log_probs(images)
+    torch.testing.assert_close(log_probs, images.flatten(1).log_softmax(dim=1))
+    assert classifier.micro_batch == classifier.execution.micro_batch == expected
+    assert len(caplog.messages) == {64: 0, 32: 1, 8: 3, 1: 6}[expected]
+    assert all(f"fit into the memory of cpu; going on with {expected}" in text for text in caplog.messages[-1:])
+
+
+def test_gradients_features_and_references_go_on_with_half_of_the_images():
+    images = some_images(50, (1, 2, 2))
+    values, gradients = hungry(4).gradients(images, lambda log_probs, part: log_probs[:, 1] + part.start)
+    one, other = hungry(64).gradients(images, lambda log_probs, part: log_probs[:, 1])
+    assert torch.equal(gradients, other)
+    torch.testing.assert_close(values - one, torch.arange(50) // 4 * 4.0)
+    assert torch.equal(hungry(4).features(images, "last"), hungry(64).features(images, "last"))
+    assert torch.equal(hungry(4).reference_log_probs(images), hungry(64).reference_log_probs(images))
+
+
+def test_an_image_that_does_not_fit_is_a_matter_of_resources():
+    with pytest.raises(ResourceError, match=r"1 image at once does not fit .* another device or a smaller network"):
+        hungry(0).log_probs(torch.zeros(1, 1, 2, 2))
+
+
+def test_what_is_measured_never_halves():
+    classifier = hungry(32).running(Execution(micro_batch=64))
     with pytest.raises(ResourceError, match=r"64 images at once do not fit .* lower micro_batch to 32"):
         classifier.log_probs(torch.zeros(1, 1, 2, 2))
+
+
+EXECUTIONS = [
+    Execution(precision=precision, memory_layout=layout, micro_batch=micro_batch)
+    for precision in ("float32", "bfloat16")
+    for layout in ("channels_last", "contiguous")
+    for micro_batch in (8, 32)
+]
+
+
+@pytest.mark.parametrize("execution", EXECUTIONS, ids=Execution.describe)
+def test_every_execution_computes_the_same_network(execution):
+    rule = zoo_classifier()
+    images = some_images(50)
+    classifier = rule.running(execution)
+    assert (classifier.execution, classifier.precision) == (execution, execution.precision)
+    tolerance = 0.02 if execution.precision == "bfloat16" else 1e-6
+    torch.testing.assert_close(classifier.log_probs(images).exp(), rule.log_probs(images).exp(), rtol=0, atol=tolerance)
+    made = Classifier.from_payload(rule.to_payload(), execution=execution)
+    assert torch.equal(made.log_probs(images), classifier.log_probs(images))
+    assert torch.equal(made.reference_log_probs(images), classifier.reference_log_probs(images))
+    # An image has the same bits in any company, in less precision, too.
+    assert torch.equal(made.log_probs(images[7:20]), classifier.log_probs(images)[7:20])
+
+
+@pytest.mark.parametrize("architecture", SMALL)
+@pytest.mark.parametrize("layout", ["channels_last", "contiguous"])
+def test_in_bfloat16_too_an_image_has_the_same_bits_in_any_company(architecture, layout):
+    classifier = zoo_classifier(architecture)
+    images = some_images(60)
+    for micro_batch in (4, 32):
+        fast = classifier.running(Execution(precision="bfloat16", memory_layout=layout, micro_batch=micro_batch))
+        together = fast.log_probs(images)
+        order = torch.randperm(60, generator=torch.Generator().manual_seed(2))
+        assert torch.equal(fast.log_probs(images[order]), together[order])
+        assert torch.equal(fast.log_probs(images[33:34]), together[33:34])
+
+
+@pytest.mark.parametrize("architecture", SMALL)
+def test_in_float32_micro_batches_of_four_and_more_give_the_same_bits(architecture):
+    rule = zoo_classifier(architecture)
+    images = some_images(70)
+    for micro_batch in (4, 16, 64, 256):
+        assert torch.equal(rule.running(Execution(micro_batch=micro_batch)).log_probs(images), rule.log_probs(images))
 
 
 @pytest.mark.parametrize("architecture", SMALL)

@@ -7,6 +7,7 @@ from sfi_ray.data import DatasetInfo
 from sfi_ray.errors import InputError
 from sfi_ray.grid import GridClassifier
 from sfi_ray.job import Job
+from sfi_ray.models import Execution
 from sfi_ray.store.record import (
     RECORD,
     ClassifierRecord,
@@ -41,7 +42,7 @@ def make_record(job, **changes):
                     architecture="mlp",
                     mean=(0.1 + 0.2,),
                     std=(1e-7,),
-                    micro_batch=128,
+                    execution=Execution(micro_batch=128),
                     test_accuracy=1 / 3,
                 ),
             ),

@@ -1,0 +1,250 @@
+"""Search evaluations a second of this project and of others that search for sparse images, measured in turn in one run.
+
+    sfi-ray train cnn_mp mnist -o FOLDER --preset paper_mnist
+    uv run --group bench benchmarks/peers.py FOLDER [--threads N] [--seconds S] [--rounds R] [--cpu-time]
+
+FOLDER holds the MNIST CNN_MP. All search one cell, class 3 on black with five pixels, in populations of 500 where the
+population can be chosen; whoever ends early begins again. An evaluation is an image that the network was given. Peers
+call the network as torch gives it, in float32, a generation at once unless they cut it themselves; those that only
+optimise have their candidates painted by this project. This project's own searches run as a job that says nothing
+computes (float32, the measured micro-batch), and with `compute.precision: auto`. Rounds alternate, so that a machine
+whose speed drifts drifts for all; ratios are medians over rounds. With --cpu-time, seconds are those that the CPU spent
+on this process, which other processes hardly change; with one thread they are what a free core would take.
+"""
+
+import argparse
+import itertools
+import json
+import logging
+import statistics
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from report import write_report
+from safetensors.torch import load_file
+
+from sfi_ray.attacks import Tick, read_attack_settings
+from sfi_ray.grid import Grid, GridClassifier
+from sfi_ray.images import decode, paint
+from sfi_ray.models import Classifier, TuningRequest, build, tune
+from sfi_ray.types import Background
+
+SHAPE = (1, 28, 28)
+TARGET = 3
+K = 5
+POPULATION = 500
+
+
+class TimeIsUpError(Exception):
+    """Ends a peer that would go on."""
+
+
+class Counted(torch.nn.Module):
+    """The network on images in [0, 1], counting them, until the time is up."""
+
+    def __init__(self, module, mean, std, clock):
+        super().__init__()
+        self.module, self.mean, self.std, self.clock = module, mean[0], std[0], clock
+        self.seen, self.deadline = 0, float("inf")
+
+    def forward(self, images):
+        logits = self.module((images - self.mean) / self.std)
+        self.seen += len(images)
+        if self.clock() > self.deadline:
+            raise TimeIsUpError
+        return logits
+
+
+def search_rate(run, network, seconds):
+    """Runs a peer again and again until the time is up and returns its evaluations a second."""
+    network.seen, started = 0, network.clock()
+    network.deadline = started + seconds
+    try:
+        while True:
+            run()
+    except TimeIsUpError:
+        return network.seen / (network.clock() - started)
+
+
+def objective(network):
+    """Returns what optimisers minimise: genes in the unit cube, ``(M, K * 3)``, to negative log-probabilities."""
+    scale = torch.tensor([SHAPE[1], SHAPE[2], 1.0]).repeat(K)
+    black = torch.zeros(1, 1)
+
+    def evaluate(genes):
+        genes = torch.from_numpy(np.array(genes, dtype=np.float32))  # EvoTorch's are read-only
+        genes = (genes * scale).view(len(genes), K, 3)
+        images = paint(*decode(genes, *SHAPE[1:]), black.expand(len(genes), 1), *SHAPE[1:])
+        with torch.inference_mode():
+            return -torch.log_softmax(network(images), dim=1)[:, TARGET]
+
+    return evaluate
+
+
+def torchattacks_one_pixel(network):
+    import torchattacks
+
+    attack = torchattacks.OnePixel(network, pixels=K, steps=1000, popsize=POPULATION)
+    attack.set_mode_targeted_by_label(quiet=True)
+    black, label = torch.zeros(1, *SHAPE), torch.tensor([TARGET])
+    return lambda: attack(black, label)
+
+
+def art_pixel_attack(network):
+    from art.attacks.evasion import PixelAttack
+    from art.estimators.classification import PyTorchClassifier
+
+    classifier = PyTorchClassifier(
+        model=network,
+        loss=torch.nn.CrossEntropyLoss(),
+        input_shape=SHAPE,
+        nb_classes=10,
+        clip_values=(0, 1),
+        device_type="cpu",
+    )
+    attack = PixelAttack(classifier, th=K, es=1, max_iter=1000, targeted=True)
+    black, label = np.zeros((1, *SHAPE), dtype=np.float32), np.eye(10, dtype=np.float32)[[TARGET]]
+    return lambda: attack.generate(x=black, y=label)
+
+
+def scipy_differential_evolution(network):
+    from scipy.optimize import differential_evolution
+
+    evaluate = objective(network)
+    members = max(1, POPULATION // (3 * K))  # scipy counts a population in multiples of the genes
+    return lambda: differential_evolution(
+        lambda genes: evaluate(genes.T).numpy(),
+        [(0, 1)] * (3 * K),
+        popsize=members,
+        maxiter=1000,
+        vectorized=True,
+        updating="deferred",
+        polish=False,
+        tol=0,
+    )
+
+
+def nevergrad_de(network):
+    import nevergrad
+
+    evaluate = objective(network)
+
+    def run():
+        cube = nevergrad.p.Array(shape=(3 * K,), lower=0, upper=1)
+        optimiser = nevergrad.optimizers.registry["DE"](cube, budget=10**6, num_workers=POPULATION)
+        while True:
+            asked = [optimiser.ask() for _ in range(POPULATION)]
+            losses = evaluate(np.stack([candidate.value for candidate in asked])).tolist()
+            for candidate, loss in zip(asked, losses, strict=True):
+                optimiser.tell(candidate, loss)
+
+    return run
+
+
+def evotorch_cma_es(network):
+    from evotorch import Problem
+    from evotorch.algorithms import CMAES
+
+    evaluate = objective(network)
+
+    def run():
+        problem = Problem("min", evaluate, initial_bounds=(0, 1), solution_length=3 * K, vectorized=True)
+        CMAES(problem, stdev_init=0.3, popsize=POPULATION).run(10**6)
+
+    return run
+
+
+PEERS = {
+    "torchattacks OnePixel": torchattacks_one_pixel,
+    "ART PixelAttack (DE)": art_pixel_attack,
+    "scipy differential_evolution, vectorized": scipy_differential_evolution,
+    "nevergrad DE": nevergrad_de,
+    "EvoTorch CMA-ES": evotorch_cma_es,
+}
+
+
+def own_rate(attack, classifier, seconds, clock):
+    """Runs an attack of this project again and again until the time is up and returns its evaluations a second."""
+    grid = Grid(
+        classifiers=(GridClassifier("cnn_mp", "f"),),
+        backgrounds=(Background("black", (0,)),),
+        target_classes=((TARGET, str(TARGET)),),
+        ks=(K,),
+        replicates=1,
+        seed=0,
+        method={},
+    )
+    count, started = 0, clock()
+    while True:
+        for event in attack.search(classifier, list(grid.cells([0])), 1.0):
+            count += event.evaluations if isinstance(event, Tick) else 0
+            if (spent := clock() - started) >= seconds:
+                return count / spent
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--seconds", type=float, default=4.0)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--cpu-time", action="store_true", help="count seconds of the CPU, where others use it, too")
+    options = parser.parse_args()
+    clock = time.process_time if options.cpu_time else time.perf_counter
+    warnings.filterwarnings("ignore")  # the peers' own
+    logging.disable(logging.INFO)
+    torch.set_num_threads(options.threads)
+    card = json.loads((options.folder / "card.json").read_text())
+    module = build("cnn_mp", input_shape=SHAPE, num_classes=10)
+    module.load_state_dict(load_file(options.folder / "weights.safetensors"))
+    network = Counted(module.eval().requires_grad_(False), card["mean"], card["std"], clock)
+    rule = Classifier(module, name="rule", input_shape=SHAPE, num_classes=10, mean=card["mean"], std=card["std"])
+    de = read_attack_settings({"kind": "de", "population_size": POPULATION, "generations": 1000}).build()
+    elites = read_attack_settings({"kind": "elites", "max_evaluations": 500_000, "num_candidates": POPULATION}).build()
+    contenders = {}
+    for precision in ("float32", "auto"):
+        request = TuningRequest(precision=precision, micro_batch=None, threads=options.threads, is_long=True)
+        choice = tune(rule, request)
+        classifier = rule.running(choice.execution)
+        words = f"{'default' if precision == 'float32' else 'auto'}: {choice.execution.describe()}"
+        for kind, attack in (("de", de), ("elites", elites)):
+            contenders[f"sfi_ray {kind}, {words}"] = lambda seconds, attack=attack, classifier=classifier: own_rate(
+                attack, classifier, seconds, clock
+            )
+    for name, make in PEERS.items():
+        peer = make(network)
+        contenders[name] = lambda seconds, peer=peer: search_rate(peer, network, seconds)
+    rates = {name: [] for name in contenders}
+    for number, (name, measure) in itertools.product(range(options.rounds + 1), contenders.items()):
+        rate = measure(options.seconds if number else min(1.0, options.seconds))
+        if number:  # the first round warms up
+            rates[name].append(rate)
+            print(f"{number} {name}: {rate:,.0f}", flush=True)
+    auto, default = (next(name for name in rates if f"de, {word}" in name) for word in ("auto", "default"))
+
+    def times(one, other):
+        return f"{statistics.median(a / b for a, b in zip(rates[one], rates[other], strict=True)):.1f}"
+
+    write_report(
+        f"peers-{options.threads}-threads",
+        __doc__,
+        [
+            {
+                "search": name,
+                "evaluations/s": round(statistics.median(values)),
+                "range": f"{min(values):,.0f} to {max(values):,.0f}",
+                "sfi_ray de, default, is faster by": times(default, name),
+                "sfi_ray de, auto, is faster by": times(auto, name),
+            }
+            for name, values in rates.items()
+        ],
+        command=f"uv run --group bench benchmarks/peers.py FOLDER --threads {options.threads} "
+        f"--seconds {options.seconds:g} --rounds {options.rounds}" + " --cpu-time" * options.cpu_time,
+    )
+
+
+if __name__ == "__main__":
+    main()

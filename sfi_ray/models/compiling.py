@@ -1,0 +1,128 @@
+"""Trying torch.compile in a process of its own, which can be given up: compilers take time, and fail in many ways.
+
+    python -m sfi_ray.models.compiling FILE
+
+is what that process runs: FILE holds an `_Order`, what it prints is a `CompiledTrial`.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import cloudpickle  # type: ignore[import-untyped]
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from sfi_ray.models.classifier import Classifier
+from sfi_ray.models.execution import Execution
+from sfi_ray.models.payload import ClassifierPayload
+
+logger = logging.getLogger(__name__)
+
+#: Seconds after which compiling is given up.
+COMPILING_SECONDS = 60.0
+
+# Measured in turn, so that a machine whose speed drifts drifts for both.
+_ROUNDS = 3
+
+
+class CompiledTrial(BaseModel):
+    """What came of compiling."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    gain: float
+    """How many times faster than the same layer by layer."""
+    is_fit: bool
+    """Whether what it computes may be used."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Order:
+    payload: ClassifierPayload
+    device: str
+    execution: Execution
+    threads: int
+
+
+def has_compiler(device: torch.device) -> bool:
+    """Whether torch.compile can be had: with a C++ compiler on a CPU, with Triton on a GPU."""
+    if device.type == "cuda":
+        return importlib.util.find_spec("triton") is not None
+    return any(shutil.which(name) for name in (os.environ.get("CXX") or "", "g++", "clang++"))
+
+
+def try_compiled(classifier: Classifier, execution: Execution, seconds: float = COMPILING_SECONDS) -> CompiledTrial:
+    """Compiles a classifier elsewhere and measures it there.
+
+    Args:
+        classifier: The classifier, on its device.
+        execution: Compiled.
+        seconds: When to give up.
+
+    Raises:
+        TimeoutError: It took longer.
+        RuntimeError: It failed.
+    """
+    order = _Order(classifier.to_payload(), str(classifier.device), execution, torch.get_num_threads())
+    with tempfile.TemporaryDirectory(prefix="sfi-ray-") as folder:
+        file = Path(folder) / "order"
+        file.write_bytes(cloudpickle.dumps(order))
+        process = subprocess.Popen(  # noqa: S603 - this interpreter, and a module of this package
+            [sys.executable, "-m", "sfi_ray.models.compiling", str(file)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+            text=True,
+        )
+        try:
+            printed, complaints = process.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired as error:
+            raise TimeoutError(f"torch.compile took longer than {seconds:g} s") from error
+        finally:
+            _end(process)
+    try:
+        return CompiledTrial.model_validate_json(printed.strip().rpartition("\n")[2])
+    except ValidationError as error:
+        raise RuntimeError(complaints.strip().rpartition("\n")[2] or "torch.compile failed") from error
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """Ends a process with the compilers it has started."""
+    if os.name == "posix":
+        try:
+            os.killpg(process.pid, signal.SIGKILL)
+        except (ProcessLookupError, PermissionError):
+            logger.debug("nothing is left of the process that compiled")
+    else:
+        process.kill()
+    process.communicate()
+
+
+def _run(order: _Order) -> CompiledTrial:
+    from sfi_ray.models.trial import ClassifierTrial  # which tries what is compiled through this module
+
+    torch.set_num_threads(order.threads)
+    plain = order.execution.changed(is_compiled=False)
+    classifier = Classifier.from_payload(order.payload, device=order.device, execution=plain)
+    trial = ClassifierTrial(classifier, is_exact=False, needs_gradients=False)
+    compiled = classifier.running(order.execution)
+    rates = [(trial.rate_of(compiled), trial.rate_of(classifier)) for _ in range(_ROUNDS)]
+    gain = max(one for one, _ in rates) / max(other for _, other in rates)
+    return CompiledTrial(gain=gain, is_fit=trial.has_fit_outputs(compiled))
+
+
+if __name__ == "__main__":
+    # Written a moment ago by the process that waits for this one.
+    print(_run(pickle.loads(Path(sys.argv[1]).read_bytes())).model_dump_json())  # noqa: S301, T201

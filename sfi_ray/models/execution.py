@@ -1,0 +1,63 @@
+"""How a classifier computes: what changes its speed, and some of it its last bits, but never what it means."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+
+from sfi_ray.models.precision import Precision
+
+MemoryLayout = Literal["channels_last", "contiguous"]
+
+
+class Execution(BaseModel):
+    """A way to run a network, settled in all its parts."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    precision: Precision = Field("float32", description="Number format of weights and activations.")
+    memory_layout: MemoryLayout = Field("channels_last", description="Order of the numbers of an image in memory.")
+    micro_batch: int = Field(ge=1, description="Images of one forward pass, a power of two.")
+    is_compiled: bool = Field(False, description="Whether torch.compile fuses its layers.")
+    uses_graphs: bool = Field(False, description="Whether a recorded CUDA graph is replayed for each micro-batch.")
+
+    @property
+    def torch_layout(self) -> torch.memory_format:
+        """What torch calls `memory_layout`."""
+        return torch.channels_last if self.memory_layout == "channels_last" else torch.contiguous_format
+
+    def changed(self, **changes: object) -> Execution:
+        """Returns this with some parts changed, checked like any other."""
+        return Execution.model_validate({**self.model_dump(), **changes})
+
+    def describe(self) -> str:
+        """Says it in a few words."""
+        images = "1 image" if self.micro_batch == 1 else f"{self.micro_batch:,} images"
+        parts = [self.precision, self.memory_layout.replace("_", "-"), f"{images} at once"]
+        parts += ["compiled"] * self.is_compiled + ["replayed as a graph"] * self.uses_graphs
+        return ", ".join(parts)
+
+
+def default_micro_batch(input_shape: tuple[int, int, int], device: torch.device | str) -> int:
+    """Chooses how many images a network sees at once, by rule and never by measurement.
+
+    Args:
+        input_shape: ``(C, H, W)`` of one image.
+        device: Where the network runs.
+
+    Returns:
+        A power of two. On a CPU at most 128, and at most 2**21 input elements. Elsewhere at most 2**24 input
+        elements, but between 64 and 4096.
+    """
+    elements = math.prod(input_shape)
+    if torch.device(device).type == "cpu":
+        return power_of_two_within(min(128, 2**21 // elements))
+    return min(4096, max(64, power_of_two_within(2**24 // elements)))
+
+
+def power_of_two_within(limit: int) -> int:
+    """Returns the largest power of two that is at most `limit`, or 1."""
+    return 1 << (max(1, limit).bit_length() - 1)

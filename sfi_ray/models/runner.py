@@ -1,0 +1,111 @@
+"""Running a network the way an `Execution` says: laid out, compiled, replayed."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from sfi_ray.errors import ResourceError
+from sfi_ray.models.device import in_layout
+from sfi_ray.models.execution import Execution
+from sfi_ray.models.precision import DTYPES
+
+#: Maps normalised images of one shape, in a network's precision, to logits.
+Runner = Callable[[Tensor], Tensor]
+
+# torch asks for some passes before a recording, so that libraries have chosen their algorithms.
+_PASSES_BEFORE_A_RECORDING = 3
+
+
+def laid_out(module: nn.Module, execution: Execution) -> nn.Module:
+    """Copies a network into the precision and the layout of an execution; gradients pass through the copy."""
+    return in_layout(copy.deepcopy(module).to(DTYPES[execution.precision]), execution.torch_layout)
+
+
+def make_runner(network: nn.Module, execution: Execution, name: str) -> Runner:
+    """Makes what runs a network without gradients.
+
+    Args:
+        network: The network, laid out.
+        execution: How it runs.
+        name: The classifier's name, for messages.
+
+    Returns:
+        A runner for micro-batches of one shape. What it returns is valid until it runs again.
+    """
+    runner: Runner = network
+    if execution.is_compiled:
+        runner = _Compiled(network, name)
+    if execution.uses_graphs:
+        runner = _Replayed(runner)
+    return runner
+
+
+class _Compiled:
+    """A network through torch.compile, which compiles at the first pass.
+
+    Args:
+        network: The network.
+        name: The classifier's name, for messages.
+    """
+
+    def __init__(self, network: nn.Module, name: str) -> None:
+        self._compiled = torch.compile(network, dynamic=False, fullgraph=True)  # all of it, or the bits would tell
+        self._name = name
+        self._has_run = False
+
+    def __call__(self, images: Tensor) -> Tensor:
+        if self._has_run:
+            return self._compiled(images)  # type: ignore[no-any-return]
+        try:
+            logits: Tensor = self._compiled(images)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # compilers fail in many ways
+            reason = str(error).strip().split("\n", maxsplit=1)[0]
+            raise ResourceError(
+                f"classifier {self._name!r}: this run computes with torch.compile, which fails here: {reason}; search "
+                "where the run was first launched, or set compute.precision and compute.micro_batch in a new one"
+            ) from error
+        self._has_run = True
+        return logits
+
+
+class _Replayed:
+    """A runner whose CUDA kernels are recorded at the first pass and replayed as one.
+
+    Args:
+        runner: What is recorded.
+    """
+
+    def __init__(self, runner: Runner) -> None:
+        self._runner = runner
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._images: Tensor | None = None
+        self._logits: Tensor | None = None
+
+    def __call__(self, images: Tensor) -> Tensor:
+        if self._graph is None:
+            self._record(images)
+        assert self._graph is not None
+        assert self._images is not None
+        assert self._logits is not None
+        self._images.copy_(images)
+        self._graph.replay()
+        return self._logits
+
+    def _record(self, images: Tensor) -> None:
+        self._images = images.clone()
+        aside = torch.cuda.Stream(images.device)  # type: ignore[no-untyped-call]
+        aside.wait_stream(torch.cuda.current_stream(images.device))
+        with torch.cuda.stream(aside):
+            for _ in range(_PASSES_BEFORE_A_RECORDING):
+                self._runner(self._images)
+        torch.cuda.current_stream(images.device).wait_stream(aside)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            self._logits = self._runner(self._images)
+        self._graph = graph

@@ -1,0 +1,81 @@
+"""Settling by measurement how a classifier computes where it is."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from sfi_ray.models.classifier import Classifier
+from sfi_ray.models.compiling import has_compiler
+from sfi_ray.models.execution import MemoryLayout
+from sfi_ray.models.precision import Precision, has_float16
+from sfi_ray.models.repeatable import cpu_threads
+from sfi_ray.models.trial import ClassifierTrial
+from sfi_ray.models.tuning import TUNING_SECONDS, Choice, Options, choose
+
+# Micro-batches that are tried, in images and in input elements.
+_MOST_IMAGES = {"cpu": 1024, "cuda": 16384}
+_MOST_ELEMENTS = {"cpu": 2**23, "cuda": 2**26}
+
+
+class TuningRequest(BaseModel):
+    """What is to be measured."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    precision: Precision | Literal["auto"] = Field(description="Precision of the search; auto leaves it open.")
+    micro_batch: int | None = Field(description="Images of one forward pass; None leaves it open.")
+    threads: int = Field(ge=1, description="CPU threads that search.")
+    needs_gradients: bool = Field(False, description="Whether the attack differentiates.")
+    most_images: int = Field(
+        2**20,
+        ge=1,
+        description="Largest micro-batch that the cells of the job fill; the rule's may be taken in any case.",
+    )
+    is_long: bool = Field(False, description="Whether the search is long enough for compiling.")
+
+
+def tune(classifier: Classifier, request: TuningRequest, seconds: float = TUNING_SECONDS) -> Choice:
+    """Chooses how a classifier computes on its device; see `tuning`.
+
+    Args:
+        classifier: The classifier.
+        request: What is to be measured.
+        seconds: No measurement is begun later than this.
+    """
+    is_open = request.precision == "auto"
+    layout = classifier.execution.memory_layout
+    rule = classifier.execution.changed(
+        precision="float32" if request.precision == "auto" else request.precision,
+        micro_batch=request.micro_batch or classifier.micro_batch,
+    )
+    with cpu_threads(request.threads):
+        trial = ClassifierTrial(
+            classifier.running(rule), is_exact=not is_open, needs_gradients=request.needs_gradients and not is_open
+        )
+        return choose(rule, _options(classifier, request, layout), trial, seconds=seconds)
+
+
+def _options(classifier: Classifier, request: TuningRequest, layout: MemoryLayout) -> Options:
+    device = classifier.device.type
+    sizes: tuple[int, ...] = (request.micro_batch,) if request.micro_batch else ()
+    if not sizes:
+        elements = math.prod(classifier.input_shape)
+        most = min(_MOST_IMAGES[device], _MOST_ELEMENTS[device] // elements, request.most_images)
+        sizes = tuple(2**i for i in range(max(most, classifier.micro_batch).bit_length()))
+    if request.precision != "auto":
+        # Another layout or a graph of other kernels has other last bits.
+        return Options(micro_batches=sizes)
+    precisions: list[Precision] = ["bfloat16"]
+    if has_float16(classifier.device):
+        precisions.append("float16")
+    layouts: tuple[MemoryLayout, ...] = ("contiguous",) if layout == "channels_last" else ()
+    return Options(
+        precisions=tuple(precisions),
+        layouts=layouts,
+        micro_batches=sizes,
+        can_replay=device == "cuda",
+        can_compile=request.is_long and has_compiler(classifier.device),
+    )

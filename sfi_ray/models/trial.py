@@ -1,0 +1,184 @@
+"""Trying executions of a classifier on what is searched: images of one colour with altered pixels.
+
+Shapes: B images, C channels, H height, W width.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+
+import torch
+from torch import Tensor
+
+from sfi_ray.images import paint
+from sfi_ray.models.classifier import Classifier
+from sfi_ray.models.compiling import CompiledTrial, try_compiled
+from sfi_ray.models.execution import Execution
+
+logger = logging.getLogger(__name__)
+
+#: A log-probability l of float32 may come out as l +- (ABSOLUTE + RELATIVE * |l|) where the precision is left open.
+ABSOLUTE_TOLERANCE = 0.25
+RELATIVE_TOLERANCE = 0.05
+
+# An execution runs for so long, and so often unless that takes too long, after one pass that does not count.
+_SECONDS_A_RATE = 0.15
+_PASSES_A_RATE = 3
+_MOST_SECONDS_A_RATE = 1.0
+# Clocks have steps.
+_TICK = 1e-7
+# Sparse images that executions are compared on: as many as are classified in about so long, by the first rate measured.
+_MOST_IMAGES = 256
+_LEAST_IMAGES = 16
+_SECONDS_A_COMPARISON = 0.5
+_MOST_ELEMENTS = 2**24
+
+
+class ClassifierTrial:
+    """Tries executions of a classifier.
+
+    Args:
+        classifier: The classifier, computing by rule on the device where it will search.
+        is_exact: Whether only the bits of the rule's execution are fit; else those near float32 are, too.
+        needs_gradients: Whether that holds for gradients as well.
+    """
+
+    def __init__(self, classifier: Classifier, *, is_exact: bool, needs_gradients: bool) -> None:
+        self._classifier = classifier
+        self._is_exact = is_exact
+        self._needs_gradients = needs_gradients
+        count = min(_MOST_IMAGES, max(_LEAST_IMAGES, _MOST_ELEMENTS // math.prod(classifier.input_shape)))
+        self._images = sparse_images(classifier.input_shape, count, classifier.device)
+        self._compared: Tensor | None = None
+        self._expected: list[Tensor] = []
+        self._reference: Tensor | None = None
+        self._compiled: dict[Execution, CompiledTrial] = {}
+
+    def rate(self, execution: Execution) -> float | None:
+        """Measures images a second; None where the network does not run so."""
+        try:
+            if execution.is_compiled:
+                return self._compiled_rate(execution)
+            return self.rate_of(self._classifier.running(execution))
+        except Exception as error:  # networks, compilers and devices fail in many ways
+            logger.debug("%s does not run: %s", execution.describe(), error)
+            return None
+
+    def rate_of(self, classifier: Classifier) -> float:
+        """Measures images a second of a classifier, those of the fastest pass."""
+        size = classifier.micro_batch
+        count = math.ceil(size / len(self._images))
+        images = self._images.repeat(count, 1, 1, 1)[:size].contiguous()
+        self._pass(classifier, images)
+        times = [self._pass(classifier, images)]
+        while sum(times) < (_SECONDS_A_RATE if len(times) >= _PASSES_A_RATE else _MOST_SECONDS_A_RATE):
+            times.append(self._pass(classifier, images))
+        rate = size / min(times)
+        if self._compared is None:
+            self._compared = self._images[: max(_LEAST_IMAGES, int(rate * _SECONDS_A_COMPARISON))]
+        return rate
+
+    def is_fit(self, execution: Execution) -> bool:
+        """Whether log-probabilities are the rule's bits, or near float32's, and depend on no company."""
+        if execution.is_compiled:
+            is_fit = self._compiled[execution].is_fit
+        else:
+            is_fit = self.has_fit_outputs(self._classifier.running(execution))
+        if not is_fit:
+            logger.debug("%s computes something else", execution.describe())
+        return is_fit
+
+    def has_fit_outputs(self, classifier: Classifier) -> bool:
+        """Whether that holds for a classifier."""
+        if self._compared is None:
+            self.rate_of(self._classifier)
+        images = self._compared
+        assert images is not None
+        if self._is_exact:
+            self._expected = self._expected or self._outputs(self._classifier, images)
+            came = self._outputs(classifier, images)
+            log_probs = came[0]
+            is_near = all(torch.equal(one, other) for one, other in zip(came, self._expected, strict=True))
+        else:
+            log_probs = classifier.log_probs(images)
+            if self._reference is None:
+                self._reference = self._classifier.reference_log_probs(images)
+            is_near = are_near(log_probs, self._reference)
+        return is_near and keeps_company_out(classifier, images, log_probs)
+
+    def _compiled_rate(self, execution: Execution) -> float:
+        plain = self.rate_of(self._classifier.running(execution.changed(is_compiled=False)))
+        self._compiled[execution] = try_compiled(self._classifier, execution)
+        return plain * self._compiled[execution].gain
+
+    def _outputs(self, classifier: Classifier, images: Tensor) -> list[Tensor]:
+        """Returns all that has to be the same."""
+        outputs = [classifier.log_probs(images)]
+        if self._needs_gradients:
+            outputs += classifier.gradients(images, lambda log_probs, _: log_probs.max(dim=1).values)
+        return outputs
+
+    def _pass(self, classifier: Classifier, images: Tensor) -> float:
+        """Runs one micro-batch and returns the time it took, in seconds."""
+        is_alone = classifier.device.type == "cpu" and torch.get_num_threads() == 1
+        # What one thread computes takes as much of the CPU's time, whoever else is using it meanwhile.
+        clock = time.thread_time if is_alone else time.perf_counter
+        started = clock()
+        classifier.log_probs(images)
+        if classifier.device.type == "cuda":
+            torch.cuda.synchronize(classifier.device)
+        return max(clock() - started, _TICK)
+
+
+def sparse_images(input_shape: tuple[int, int, int], count: int, device: torch.device) -> Tensor:
+    """Paints images of random colours with 1 to 64 pixels altered, the same ones every time.
+
+    Args:
+        input_shape: ``(C, H, W)`` of one image.
+        count: How many.
+        device: Where they are wanted.
+
+    Returns:
+        ``(B, C, H, W)`` float32, in [0, 1].
+    """
+    channels, height, width = input_shape
+    generator = torch.Generator().manual_seed(0)
+    num_altered = max(1, min(64, height * width // 4))
+    spots = torch.rand(count, height * width, generator=generator).argsort(dim=1)[:, :num_altered]
+    levels = torch.randint(0, 256, (count, num_altered, channels), generator=generator).float()
+    backgrounds = torch.randint(0, 256, (count, channels), generator=generator)
+    backgrounds[0::3], backgrounds[1::3] = 0, 255
+    # From one altered pixel to all: those beyond an image's number repeat its first.
+    numbers = 1 + torch.arange(count) % num_altered
+    slots = torch.arange(num_altered).expand(count, -1)
+    slots = torch.where(slots < numbers.unsqueeze(1), slots, 0)
+    spots = spots.gather(1, slots)
+    levels = levels.gather(1, slots.unsqueeze(-1).expand_as(levels))
+    return paint(spots, levels, backgrounds, height, width).to(device)
+
+
+def are_near(log_probs: Tensor, reference: Tensor) -> bool:
+    """Whether log-probabilities are within the tolerance of float32's; NaN where float32 has none is not."""
+    allowed = ABSOLUTE_TOLERANCE + RELATIVE_TOLERANCE * reference.abs()
+    is_near = (log_probs - reference).abs() <= allowed
+    return bool((is_near | (log_probs.isnan() & reference.isnan())).all())
+
+
+def keeps_company_out(classifier: Classifier, images: Tensor, log_probs: Tensor) -> bool:
+    """Whether images have the same bits elsewhere in a micro-batch, beside others, and padded.
+
+    Args:
+        classifier: The classifier.
+        images: ``(B, C, H, W)``.
+        log_probs: What it gave for them, in their order.
+    """
+    # Enough of them for every place of a micro-batch.
+    count = math.ceil(classifier.micro_batch / len(images))
+    order = torch.randperm(count * len(images), generator=torch.Generator().manual_seed(1)).to(images.device)
+    many, expected = images.repeat(count, 1, 1, 1)[order], log_probs.repeat(count, 1)[order]
+    if not torch.equal(classifier.log_probs(many), expected):
+        return False
+    part = len(images) // 3
+    return torch.equal(classifier.log_probs(images[part : part + 1]), log_probs[part : part + 1])

@@ -1,0 +1,181 @@
+"""Choosing the fastest execution of a network by measurement, in bounded time.
+
+What is fast is measured, what is allowed is not negotiable. Where a job says the precision, only executions that give
+the bits of the one by rule are taken, so that measuring cannot change a result; where it leaves the precision open,
+those whose log-probabilities are near float32's.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from sfi_ray.models.execution import Execution, MemoryLayout
+from sfi_ray.models.precision import Precision
+
+#: Seconds after which no further measurement is begun.
+TUNING_SECONDS = 20.0
+
+# What another layout or micro-batch must be faster by, so that noise and ties leave the rule alone; and what must be
+# faster by that costs more: less precision, or compiling at every actor's start.
+_WORTH = 1.03
+_WORTH_MORE = 1.1
+# A precision this far behind before anything else was tried will not catch up.
+_HOPELESS = 0.5
+# No micro-batch is tried whose pass would take longer, in seconds: a search has to be heard from, and stopped.
+_LONGEST_PASS = 1.0
+
+
+class Choice(BaseModel):
+    """What was chosen, and what it brings."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    execution: Execution
+    rate: float = Field(ge=0, description="Images a second.")
+    rate_by_rule: float = Field(ge=0, description="Images a second of the execution by rule.")
+    seconds: float = Field(ge=0, description="Time that measuring took.")
+
+    @property
+    def gain(self) -> float:
+        """How many times faster than by rule."""
+        return self.rate / self.rate_by_rule if self.rate_by_rule else 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What may be chosen among.
+
+    Attributes:
+        precisions: Precisions besides that of the rule.
+        layouts: Memory layouts besides that of the rule.
+        micro_batches: Powers of two, the rule's among them, from the smallest to the largest.
+        can_replay: Whether graphs can be replayed.
+        can_compile: Whether torch.compile can be had and is worth its time.
+    """
+
+    precisions: tuple[Precision, ...] = ()
+    layouts: tuple[MemoryLayout, ...] = ()
+    micro_batches: tuple[int, ...]
+    can_replay: bool = False
+    can_compile: bool = False
+
+
+class Trial(Protocol):
+    """Tries executions of one network on one device."""
+
+    def rate(self, execution: Execution) -> float | None:
+        """Measures images a second; None where the network does not run so."""
+        ...
+
+    def is_fit(self, execution: Execution) -> bool:
+        """Whether what it computes may be used."""
+        ...
+
+
+def choose(
+    rule: Execution,
+    options: Options,
+    trial: Trial,
+    *,
+    seconds: float = TUNING_SECONDS,
+    clock: Callable[[], float] = time.monotonic,
+) -> Choice:
+    """Chooses the fastest fit execution, one part after another.
+
+    First every precision, which may bring most, then, for the fastest of them first, the layout, then the micro-batch,
+    halved or doubled while that helps. The best of all is replayed as a graph, then compiled, if that helps. What is
+    slower is never checked for fitness.
+
+    Args:
+        rule: What is taken where nothing is better; it needs no check.
+        options: What may be chosen among.
+        trial: Tries executions.
+        seconds: No measurement is begun later than this.
+        clock: Tells the time in seconds.
+    """
+    contest = _Contest(trial, clock, seconds)
+    rate = contest.rate(rule)
+    first = _Runner(rule, rate or 0.0)
+    if rate is None:
+        return Choice(execution=rule, rate=0.0, rate_by_rule=0.0, seconds=contest.spent())
+    best, *others = contest.refined_heads(first, options)
+    for other in others:
+        if other.rate > best.rate * _WORTH_MORE:
+            best = other
+    if options.can_replay:
+        best = contest.challenged(best.execution.changed(uses_graphs=True), best.rate * _WORTH) or best
+    if options.can_compile:
+        best = contest.challenged(best.execution.changed(is_compiled=True), best.rate * _WORTH_MORE) or best
+    if best.execution != rule:
+        # A machine that was busy when the rule was measured must not decide for the other.
+        again = contest.rate(rule)
+        first = _Runner(rule, max(first.rate, again or 0.0))
+        if best.rate <= first.rate * _WORTH:
+            best = first
+    return Choice(execution=best.execution, rate=best.rate, rate_by_rule=first.rate, seconds=contest.spent())
+
+
+@dataclass(frozen=True, slots=True)
+class _Runner:
+    """An execution and its images a second."""
+
+    execution: Execution
+    rate: float
+
+
+class _Contest:
+    def __init__(self, trial: Trial, clock: Callable[[], float], seconds: float) -> None:
+        self._trial = trial
+        self._clock = clock
+        self._started = clock()
+        self._deadline = self._started + seconds
+
+    def spent(self) -> float:
+        return self._clock() - self._started
+
+    def rate(self, execution: Execution) -> float | None:
+        """Measures an execution; None where it does not run, or where time is up."""
+        return self._trial.rate(execution) if self._clock() < self._deadline else None
+
+    def challenged(self, execution: Execution, above: float) -> _Runner | None:
+        """Returns an execution that is faster than this many images a second and fit; None where it is not."""
+        rate = self.rate(execution)
+        if rate is None or rate <= above:
+            return None
+        return _Runner(execution, rate) if self._trial.is_fit(execution) else None
+
+    def refined_heads(self, first: _Runner, options: Options) -> list[_Runner]:
+        """Returns the best execution of the rule's precision and of each other that is fit, in their order."""
+        heads = [first]
+        for precision in options.precisions:
+            head = self.challenged(first.execution.changed(precision=precision), first.rate * _HOPELESS)
+            heads += [head] if head else []
+        refined = {}
+        for place in sorted(range(len(heads)), key=lambda place: -heads[place].rate):
+            refined[place] = self.refined(heads[place], options)
+        return [refined[place] for place in range(len(heads))]
+
+    def refined(self, champion: _Runner, options: Options) -> _Runner:
+        """Improves layout and micro-batch."""
+        for layout in options.layouts:
+            changed = self.challenged(champion.execution.changed(memory_layout=layout), champion.rate * _WORTH)
+            champion = changed or champion
+        sizes = options.micro_batches
+        start = sizes.index(champion.execution.micro_batch)
+        for ladder in (reversed(sizes[:start]), sizes[start + 1 :]):
+            before = champion
+            for size in ladder:
+                if size > champion.execution.micro_batch and size > champion.rate * _LONGEST_PASS:
+                    break
+                changed = self.challenged(champion.execution.changed(micro_batch=size), champion.rate * _WORTH)
+                if changed is None:
+                    break
+                champion = changed
+            if champion is not before:
+                break
+        return champion

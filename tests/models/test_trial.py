@@ -1,0 +1,164 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from sfi_ray.models import Classifier, Execution, TuningRequest, build, settling, tune
+from sfi_ray.models.trial import (
+    ABSOLUTE_TOLERANCE,
+    RELATIVE_TOLERANCE,
+    ClassifierTrial,
+    are_near,
+    keeps_company_out,
+    sparse_images,
+)
+
+SHAPE = (1, 8, 8)
+
+
+def make_classifier(network=None, **options):
+    if network is None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            network = build("cnn_mp", input_shape=SHAPE, num_classes=10)
+    return Classifier(network, name="toy", input_shape=SHAPE, num_classes=10, **options)
+
+
+class Selfish(nn.Module):
+    """Lets an image's logits depend on the first image of its batch, by as much as is asked for."""
+
+    def __init__(self, by):
+        super().__init__()
+        self.by = by
+
+    def forward(self, images):
+        return images.flatten(1)[:, :10] + self.by * images[:1].mean().item()
+
+
+class Rounding(nn.Module):
+    """Is off by so much in less precision than float32."""
+
+    def __init__(self, by):
+        super().__init__()
+        self.by = by
+
+    def forward(self, images):
+        logits = torch.zeros(len(images), 10)
+        logits[:, 0] = self.by * (images.dtype != torch.float32)
+        return logits
+
+
+class Refusing(nn.Module):
+    def forward(self, images):
+        if images.dtype != torch.float32 or len(images) > 64:
+            raise NotImplementedError("not implemented for 'BFloat16'")
+        return images.flatten(1)[:, :10]
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 5, 4), (1, 1, 1), (3, 40, 40)])
+def test_what_is_tried_are_sparse_images(shape):
+    images = sparse_images(shape, 100, torch.device("cpu"))
+    assert torch.equal(images, sparse_images(shape, 100, torch.device("cpu")))
+    assert images.shape == (100, *shape)
+    assert ((images * 255).round() / 255 - images).abs().max() < 1e-6, "8-bit levels"
+    flat = images.flatten(2).transpose(1, 2)  # spots, channels
+    most = max(1, min(64, shape[1] * shape[2] // 4))
+    altered = [int((row != row.mode(dim=0).values).any(dim=1).sum()) for row in flat]
+    assert max(altered) <= most
+    assert len(set(altered)) > most // 2
+
+
+def test_near_means_within_the_stated_tolerance():
+    reference = torch.tensor([[-0.5, -20.0]])
+    allowed = ABSOLUTE_TOLERANCE + RELATIVE_TOLERANCE * reference.abs()
+    assert are_near(reference + 0.99 * allowed, reference)
+    assert are_near(reference - 0.99 * allowed, reference)
+    for place in (0, 1):
+        off = torch.zeros_like(reference)
+        off[0, place] = 1.01 * allowed[0, place]
+        assert not are_near(reference + off, reference)
+    nan = torch.full_like(reference, math.nan)
+    assert not are_near(nan, reference)
+    assert are_near(nan, nan)
+
+
+@pytest.mark.parametrize("micro_batch", [4, 128, 512])
+def test_company_that_shows_is_found_out(micro_batch):
+    images = sparse_images(SHAPE, 50, torch.device("cpu"))
+    for by, expected in ((0.0, True), (1e-3, False)):
+        classifier = make_classifier(Selfish(by), micro_batch=micro_batch)
+        assert keeps_company_out(classifier, images, classifier.log_probs(images)) is expected
+
+
+def test_exact_means_the_bits_of_the_rule():
+    trial = ClassifierTrial(make_classifier(), is_exact=True, needs_gradients=True)
+    assert trial.is_fit(Execution(micro_batch=64))
+    assert not trial.is_fit(Execution(micro_batch=128, precision="bfloat16"))
+    assert not trial.is_fit(Execution(micro_batch=128, memory_layout="contiguous"))
+
+
+def test_less_precision_is_fit_where_it_is_near():
+    for by, expected in ((0.2, True), (2.0, False)):
+        trial = ClassifierTrial(make_classifier(Rounding(by)), is_exact=False, needs_gradients=False)
+        assert trial.is_fit(Execution(micro_batch=128, precision="bfloat16")) is expected
+    trial = ClassifierTrial(make_classifier(), is_exact=False, needs_gradients=False)
+    assert trial.is_fit(Execution(micro_batch=128, precision="bfloat16"))
+
+
+def test_company_makes_unfit_whatever_is_near():
+    trial = ClassifierTrial(make_classifier(Selfish(1e-4)), is_exact=False, needs_gradients=False)
+    assert not trial.is_fit(Execution(micro_batch=64))
+
+
+def test_rates_are_positive_and_none_where_the_network_does_not_run():
+    trial = ClassifierTrial(make_classifier(Refusing(), micro_batch=32), is_exact=False, needs_gradients=False)
+    assert trial.rate(Execution(micro_batch=32)) > 0
+    assert trial.rate(Execution(micro_batch=128)) is None
+    assert trial.rate(Execution(micro_batch=32, precision="bfloat16")) is None
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_precision_that_the_job_says_stays_and_so_do_the_bits(precision):
+    classifier = make_classifier()
+    before = torch.get_num_threads()
+    choice = tune(classifier, TuningRequest(precision=precision, micro_batch=None, threads=1), seconds=1.0)
+    assert torch.get_num_threads() == before
+    assert choice.execution.precision == precision
+    images = torch.rand(300, *SHAPE, generator=torch.Generator().manual_seed(5))
+    rule = make_classifier(precision=precision)
+    assert torch.equal(classifier.running(choice.execution).log_probs(images), rule.log_probs(images))
+
+
+def test_a_micro_batch_that_the_job_says_stays():
+    request = TuningRequest(precision="auto", micro_batch=32, threads=1)
+    assert tune(make_classifier(), request, seconds=1.0).execution.micro_batch == 32
+
+
+def test_no_micro_batch_is_larger_than_what_is_filled_unless_by_rule():
+    for most, sizes in ((1, {1, 2, 4, 8, 16, 32}), (64, {1, 2, 4, 8, 16, 32, 64})):
+        tried = set()
+        classifier = make_classifier(micro_batch=32)
+
+        class Noting(ClassifierTrial):
+            def rate(self, execution, tried=tried, is_better_small=most == 1):
+                tried.add(execution.micro_batch)
+                return 1e6 / execution.micro_batch if is_better_small else 1e6 * execution.micro_batch
+
+            def is_fit(self, execution):
+                return True
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(settling, "ClassifierTrial", Noting)
+            tune(classifier, TuningRequest(precision="float32", micro_batch=None, threads=1, most_images=most))
+        assert tried <= sizes
+        assert max(tried) == max(sizes)
+
+
+def test_an_open_precision_is_chosen_among_those_that_are_near():
+    request = TuningRequest(precision="auto", micro_batch=None, threads=1)
+    classifier = make_classifier(Refusing(), micro_batch=32)
+    choice = tune(classifier, request, seconds=1.0)
+    assert choice.execution.precision == "float32"
+    assert choice.execution.micro_batch <= 64
+    assert choice.gain >= 1
