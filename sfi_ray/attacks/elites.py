@@ -12,6 +12,7 @@ from sfi_ray.attacks.lanes import StoppingSettings, by_k
 from sfi_ray.images import render
 from sfi_ray.models import Classifier
 from sfi_ray.search import Elites, ElitesSettings, Searcher
+from sfi_ray.search.guidance import num_ranks
 from sfi_ray.types import Background, Cell, Finding, Pixel
 
 
@@ -39,6 +40,13 @@ class ElitesAttack(EvolutionAttack):
         if settings.num_led:
             # A generation is one gradient and the candidates.
             self.max_backward_passes = -(-settings.max_evaluations // (1 + settings.num_candidates))
+
+    def lane_bytes(self, input_shape: tuple[int, int, int], k: int) -> int:
+        """Returns about how much memory a cell takes; see `Attack.lane_bytes`."""
+        # What gradients propose, and the draws of the candidates that they lead; images are made a part at a time.
+        ranks = num_ranks(k)
+        led = self._settings.num_led * 4 * 8 * (1 + ranks + k) + 4 * ranks * (2 + input_shape[0])
+        return super().lane_bytes(input_shape, k) + (led if self._settings.num_led else 0)
 
     def search(
         self,

@@ -45,6 +45,11 @@ class Guidance:
         )
 
 
+def num_ranks(k: int) -> int:
+    """Returns how many pixels are kept of a gradient, for k altered pixels."""
+    return _RANKS + 2 * k
+
+
 def guidance(gradients: Tensor, bases: Tensor, is_bare: Tensor, backgrounds: Tensor, space: SearchSpace) -> Guidance:
     """Ranks what a gradient proposes, to first order; see `sfi_ray.search.gradient_proposals`.
 
@@ -63,7 +68,7 @@ def guidance(gradients: Tensor, bases: Tensor, is_bare: Tensor, backgrounds: Ten
     taken = taken.scatter(1, spots, 1.0) * ~is_bare.unsqueeze(1) > 0
     gains = first_order_gains(flat, backgrounds, taken)
     start = torch.zeros(len(bases), dtype=torch.int64, device=bases.device)
-    count = min(_RANKS + 2 * space.k, gains.shape[1] * gains.shape[2])
+    count = min(num_ranks(space.k), gains.shape[1] * gains.shape[2])
     ranked, corners, is_valid = proposed(gains, start, count, space.height, space.width, is_bare)
     rows = ranked.div(space.width, rounding_mode="floor")
     place = torch.stack([rows, ranked - rows * space.width], dim=2).to(torch.float32) + 0.5
