@@ -134,19 +134,34 @@ def _ranked(
     padded = gains.new_full((num_cells, rows * side, cols * side, num_corners), -torch.inf)
     padded[:, :height, :width] = gains.view(num_cells, height, width, num_corners)
     by_tile = padded.view(num_cells, rows, side, cols, side, num_corners).transpose(2, 3).flatten(3).flatten(1, 2)
+    num_tiles = rows * cols
+    ranks = start.unsqueeze(1) + torch.arange(count, device=gains.device)
+    if int(start.max()) + count <= num_tiles:
+        # Nothing but the best of each tile is wanted, which needs no sorting inside the tiles.
+        best = by_tile.max(dim=2)
+        order = best.values.sort(dim=1, descending=True, stable=True)
+        tile = order.indices.gather(1, ranks)
+        is_valid = order.values.gather(1, ranks) > -torch.inf
+        return (*_placed(tile, best.indices.gather(1, tile), (height, width), cols, side, num_corners), is_valid)
     in_tile = by_tile.sort(dim=2, descending=True, stable=True)
     # Layers of equal rank within their tiles, each in the order of its gains.
     layers = in_tile.values.transpose(1, 2).sort(dim=2, descending=True, stable=True)
-    num_tiles = rows * cols
-    ranks = start.unsqueeze(1) + torch.arange(count, device=gains.device)
     exists = ranks < num_tiles * by_tile.shape[2]
     ranks = ranks.clamp(max=num_tiles * by_tile.shape[2] - 1)
     tile = layers.indices.flatten(1).gather(1, ranks)
     is_valid = exists & (layers.values.flatten(1).gather(1, ranks) > -torch.inf)
     inside = in_tile.indices.flatten(1).gather(1, tile * by_tile.shape[2] + ranks // num_tiles)
+    return (*_placed(tile, inside, (height, width), cols, side, num_corners), is_valid)
+
+
+def _placed(
+    tile: Tensor, inside: Tensor, image: tuple[int, int], cols: int, side: int, num_corners: int
+) -> tuple[Tensor, Tensor]:
+    """Returns the spots and corners of members of tiles."""
+    height, width = image
     row = tile // cols * side + inside // (side * num_corners)
     col = tile % cols * side + inside // num_corners % side
-    return row.clamp(max=height - 1) * width + col.clamp(max=width - 1), inside % num_corners, is_valid
+    return row.clamp(max=height - 1) * width + col.clamp(max=width - 1), inside % num_corners
 
 
 def random_pixels(

@@ -78,11 +78,12 @@ def slow_ranking(gains, height, width, side):
             yield (spot, corner) if loss < math.inf else None
 
 
+@pytest.mark.parametrize("is_far", [False, True])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_the_ranking_is_that_of_sorted_lists(shape):
+def test_the_ranking_is_that_of_sorted_lists(shape, is_far):
     channels, height, width = shape
     gains = first_order_gains(*example(*shape))
-    starts = [0, 7, height * width * 2**channels - 20]
+    starts = [0, 7, height * width * 2**channels - 20 if is_far else 1]
     spots, corners, is_valid = ranked(gains, torch.tensor(starts), 30, height, width, tile_side(height, width))
     for cell, start in enumerate(starts):
         expected = list(slow_ranking(gains[cell], height, width, tile_side(height, width)))[start : start + 30]
