@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from sfi_ray.attacks import Attack, InversionAttackSettings
+from sfi_ray.attacks import Attack
 from sfi_ray.data import DatasetInfo
 from sfi_ray.grid import Grid, num_shards
 from sfi_ray.job import Job
@@ -72,8 +72,8 @@ def tuning_request(job: Job, grid: Grid, attack: Attack, input_shape: tuple[int,
         input_shape: ``(C, H, W)`` of an image.
     """
     compute = job.compute
-    if isinstance(job.attack, InversionAttackSettings):
-        # Its steps are gradients alone, which are not compared between precisions.
+    if job.attack.looks_inside:
+        # What is compared between executions is what a network returns, and its gradients.
         return None
     elements = grid.cells_per_classifier * attack.max_evaluations * math.prod(input_shape)
     if compute.precision != "auto" and (compute.micro_batch is not None or elements < _ELEMENTS_WORTH_MEASURING):

@@ -71,24 +71,28 @@ class ElitesAttack(EvolutionAttack):
     def _advance(
         self, classifier: Classifier, searcher: Searcher, backgrounds: torch.Tensor
     ) -> Generator[Tick, None, None]:
-        """Takes the gradients that the searcher wants, a micro-batch at a time, then classifies what it proposes."""
+        """Takes gradients where candidates are led by them, then classifies what is proposed."""
         assert isinstance(searcher, Elites)
-        bases = searcher.bases()
-        targets = searcher.target_classes[bases.owners]
-        space = searcher.space
-        # A part at a time: gradients of a thousand classes would take gigabytes.
-        for start in range(0, len(bases.owners), classifier.micro_batch):
-            part = slice(start, start + classifier.micro_batch)
-            wanted = targets[part]
-
-            def log_prob(log_probs: torch.Tensor, rows: slice, wanted: torch.Tensor = wanted) -> torch.Tensor:
-                return log_probs.gather(1, wanted[rows].unsqueeze(1)).squeeze(1)
-
-            images = render(bases.genes[part], backgrounds[bases.owners[part]], space.height, space.width)
-            _, gradients = classifier.gradients(images, log_prob)
-            searcher.look(gradients)
-            yield Tick(len(images))
+        if self._settings.num_led:
+            yield from _look(classifier, searcher, backgrounds)
         yield from super()._advance(classifier, searcher, backgrounds)
+
+
+def _look(classifier: Classifier, searcher: Elites, backgrounds: torch.Tensor) -> Generator[Tick, None, None]:
+    """Takes the gradients that the searcher wants, a micro-batch at a time: all of a group could take gigabytes."""
+    bases, space = searcher.bases(), searcher.space
+    targets = searcher.target_classes[bases.owners]
+    for start in range(0, len(targets), classifier.micro_batch):
+        part = slice(start, start + classifier.micro_batch)
+        wanted = targets[part]
+
+        def log_prob(log_probs: torch.Tensor, rows: slice, wanted: torch.Tensor = wanted) -> torch.Tensor:
+            return log_probs.gather(1, wanted[rows].unsqueeze(1)).squeeze(1)
+
+        images = render(bases.genes[part], backgrounds[bases.owners[part]], space.height, space.width)
+        _, gradients = classifier.gradients(images, log_prob)
+        searcher.look(gradients)
+        yield Tick(len(images))
 
 
 def _kin(cell: Cell) -> tuple[Background, int, int]:

@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from sfi_ray.search.base import Entrants, Proposal, SearchSpace, SharedSearcher
-from sfi_ray.search.guidance import Guidance, guidance, led_candidates
+from sfi_ray.search.guidance import Bases, Guidance, guidance, led_candidates
 from sfi_ray.search.lanes import LaneTable
 from sfi_ray.search.philox import random_words, unit
 from sfi_ray.search.variation import change_pixels, cross, fresh_candidates
@@ -63,21 +63,6 @@ class ElitesSettings(BaseModel):
     def num_led(self) -> int:
         """Candidates of a class in a generation that are led by a gradient."""
         return -int(-self.num_candidates * self.gradient_share // 1)
-
-
-@dataclass(frozen=True, slots=True)
-class Bases:
-    """Images that gradients are to be taken of.
-
-    Attributes:
-        genes: ``(B, K, G)`` float32.
-        owners: The cell whose class's log-probability is differentiated, ``(B,)`` int64, in [0, N).
-        is_bare: Whether it is the background itself, ``(B,)`` bool.
-    """
-
-    genes: Tensor
-    owners: Tensor
-    is_bare: Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +108,7 @@ class Elites(SharedSearcher):
         self._candidates: Tensor | None = None
         self._focus = torch.zeros(0, dtype=torch.int64, device=self.device)
         self._bases: Bases | None = None
-        self._guidance: Guidance | None = None
+        self._looked: list[Guidance] = []
         integers = torch.zeros(0, dtype=torch.int64, device=self.device)
         self._lanes = _Lanes(
             seeds=integers,
@@ -192,42 +177,38 @@ class Elites(SharedSearcher):
         """Returns the images that this generation's gradients are to be taken of; `look` is told of them before `ask`.
 
         One for each cell that is still searched and may classify at least one more image after it: one of the
-        cell's own elites, better ones more often, or the background while it has none. None where no candidate is
-        to be led.
+        cell's own elites, better ones more often, or the background while it has none.
         """
         lanes = self._lanes
         is_led = ~lanes.is_settled & (lanes.evaluations + 2 <= self.settings.max_evaluations)
-        owners = torch.nonzero(is_led & (self.settings.num_led > 0)).squeeze(1)
+        owners = torch.nonzero(is_led).squeeze(1)
         num_known = (lanes.log_prob[owners] > -torch.inf).sum(dim=1)
         draws = unit(random_words(lanes.seeds[owners], lanes.generation[owners], _BASES, 1))[:, 0]
         genes = lanes.genes[owners, (draws.square() * num_known).to(torch.int64)]
         is_bare = num_known == 0
-        bare = torch.cat([torch.full_like(genes[..., :2], 0.5), self._bare_colours(owners)], dim=2)
+        colours = (lanes.backgrounds[owners] / 255.0).unsqueeze(1).expand(-1, self.space.k, -1)
+        bare = torch.cat([torch.full_like(genes[..., :2], 0.5), colours], dim=2)
         self._bases = Bases(torch.where(is_bare[:, None, None], bare, genes), owners, is_bare)
-        self._guidance = None
         return self._bases
 
     def look(self, gradients: Tensor) -> None:
-        """Learns the gradients of the next bases, in their order, a part of them at a time.
+        """Learns the gradients of the next bases, in their order, a part of them at a time, until all are told.
 
         Args:
             gradients: Of the log-probability of each base's class with respect to its pixels, ``(b, C, H, W)``.
         """
         assert self._bases is not None
-        seen = 0 if self._guidance is None else len(self._guidance.order)
-        part = slice(seen, seen + len(gradients))
-        bases, backgrounds = self._bases, self._lanes.backgrounds[self._bases.owners[part]]
-        told = guidance(gradients, bases.genes[part], bases.is_bare[part], backgrounds, self.space)
-        self._guidance = told if self._guidance is None else self._guidance.join(told)
-
-    def _bare_colours(self, owners: Tensor) -> Tensor:
-        return (self._lanes.backgrounds[owners] / 255.0).unsqueeze(1).expand(-1, self.space.k, -1)
+        seen = sum(len(told.order) for told in self._looked)
+        bases = self._bases.select(torch.arange(seen, seen + len(gradients), device=self.device))
+        backgrounds = self._lanes.backgrounds[bases.owners]
+        self._looked.append(guidance(gradients, bases, backgrounds, self.space))
 
     def _propose(self) -> Proposal:
         lanes = self._lanes
-        is_looked = torch.zeros_like(lanes.is_settled)
-        if self._guidance is not None and self._bases is not None:
-            is_looked[self._bases.owners[: len(self._guidance.order)]] = True
+        if self._looked:
+            assert self._bases is not None
+            is_looked = torch.zeros_like(lanes.is_settled)
+            is_looked[self._bases.owners] = True
             self._lanes = lanes = replace(
                 lanes, evaluations=lanes.evaluations + is_looked, backward=lanes.backward + is_looked
             )
@@ -245,7 +226,7 @@ class Elites(SharedSearcher):
             parents, mates = self._parents(first, size, seeds, counters)
             varied = change_pixels(cross(parents, mates, seeds, counters), seeds, counters, self.space)
             candidates = torch.where(is_new[:, None, None], candidates, varied)
-        if self._guidance is not None:
+        if self._looked:
             candidates = self._led(candidates, is_looked, seeds, counters)
         self._candidates = candidates = self._started(candidates)
         return Proposal(candidates, self._focus)
@@ -266,14 +247,11 @@ class Elites(SharedSearcher):
     def _led(self, candidates: Tensor, is_looked: Tensor, seeds: Tensor, counters: Tensor) -> Tensor:
         """Puts candidates that gradients lead in the place of the first ones of each cell."""
         assert self._bases is not None
-        assert self._guidance is not None
         number = torch.arange(len(self._focus), device=self.device) - torch.searchsorted(self._focus, self._focus)
         led = torch.nonzero(is_looked[self._focus] & (number < self.settings.num_led)).squeeze(1)
-        base = torch.searchsorted(self._bases.owners, self._focus[led])
-        told = self._guidance
-        given = Guidance(told.pixels[base], told.is_valid[base], told.order[base])
-        bases, is_bare = self._bases.genes[base], self._bases.is_bare[base]
-        made = led_candidates(given, bases, is_bare, number[led] == 0, seeds[led], counters[led])
+        of_base = torch.searchsorted(self._bases.owners, self._focus[led])
+        told, bases = Guidance.concat(self._looked).select(of_base), self._bases.select(of_base)
+        made = led_candidates(told, bases, number[led] == 0, seeds[led], counters[led])
         candidates = candidates.clone()
         candidates[led] = made
         return candidates
@@ -311,7 +289,8 @@ class Elites(SharedSearcher):
             genes=torch.where(lanes.is_settled[:, None, None, None], lanes.genes, genes),
             log_prob=torch.where(lanes.is_settled[:, None], lanes.log_prob, best),
         )
-        self._candidates = self._bases = self._guidance = None
+        self._candidates = self._bases = None
+        self._looked = []
         self._refresh()
 
     def _refresh(self) -> None:

@@ -118,40 +118,54 @@ def ranked(
     rows, cols = -(-height // side), -(-width // side)
     num_corners = gains.shape[2]
     step = max(1, _GAINS_AT_ONCE // (rows * cols * side * side * num_corners))
+    # Where nothing but the best of each tile is wanted, nothing is sorted inside the tiles.
+    is_shallow = count <= rows * cols and bool((start <= rows * cols - count).all())
+    rank = _ranked_best if is_shallow else _ranked
     parts = [
-        _ranked(gains[i : i + step], start[i : i + step], count, (height, width), (rows, cols), side)
+        rank(gains[i : i + step], start[i : i + step], count, (height, width), (rows, cols), side)
         for i in range(0, len(gains), step)
     ]
     spots, corners, is_valid = (torch.cat(part) for part in zip(*parts, strict=True))
     return spots, corners, is_valid
 
 
-def _ranked(
-    gains: Tensor, start: Tensor, count: int, image: tuple[int, int], tiles: tuple[int, int], side: int
-) -> tuple[Tensor, Tensor, Tensor]:
+def _by_tile(gains: Tensor, image: tuple[int, int], tiles: tuple[int, int], side: int) -> Tensor:
+    """Lays gains out by tile, ``(N, tiles, members of a tile)``; -inf outside the image."""
     num_cells, _, num_corners = gains.shape
     (height, width), (rows, cols) = image, tiles
     padded = gains.new_full((num_cells, rows * side, cols * side, num_corners), -torch.inf)
     padded[:, :height, :width] = gains.view(num_cells, height, width, num_corners)
-    by_tile = padded.view(num_cells, rows, side, cols, side, num_corners).transpose(2, 3).flatten(3).flatten(1, 2)
-    num_tiles = rows * cols
-    ranks = start.unsqueeze(1) + torch.arange(count, device=gains.device)
-    if int(start.max()) + count <= num_tiles:
-        # Nothing but the best of each tile is wanted, which needs no sorting inside the tiles.
-        best = by_tile.max(dim=2)
-        order = best.values.sort(dim=1, descending=True, stable=True)
-        tile = order.indices.gather(1, ranks)
-        is_valid = order.values.gather(1, ranks) > -torch.inf
-        return (*_placed(tile, best.indices.gather(1, tile), (height, width), cols, side, num_corners), is_valid)
+    by_tile = padded.view(num_cells, rows, side, cols, side, num_corners)
+    return by_tile.transpose(2, 3).flatten(3).flatten(1, 2)
+
+
+def _ranked(
+    gains: Tensor, start: Tensor, count: int, image: tuple[int, int], tiles: tuple[int, int], side: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    by_tile = _by_tile(gains, image, tiles, side)
+    num_tiles, num_members = by_tile.shape[1:]
     in_tile = by_tile.sort(dim=2, descending=True, stable=True)
     # Layers of equal rank within their tiles, each in the order of its gains.
     layers = in_tile.values.transpose(1, 2).sort(dim=2, descending=True, stable=True)
-    exists = ranks < num_tiles * by_tile.shape[2]
-    ranks = ranks.clamp(max=num_tiles * by_tile.shape[2] - 1)
+    ranks = start.unsqueeze(1) + torch.arange(count, device=gains.device)
+    exists = ranks < num_tiles * num_members
+    ranks = ranks.clamp(max=num_tiles * num_members - 1)
     tile = layers.indices.flatten(1).gather(1, ranks)
     is_valid = exists & (layers.values.flatten(1).gather(1, ranks) > -torch.inf)
-    inside = in_tile.indices.flatten(1).gather(1, tile * by_tile.shape[2] + ranks // num_tiles)
-    return (*_placed(tile, inside, (height, width), cols, side, num_corners), is_valid)
+    inside = in_tile.indices.flatten(1).gather(1, tile * num_members + ranks // num_tiles)
+    return (*_placed(tile, inside, image, tiles[1], side, gains.shape[2]), is_valid)
+
+
+def _ranked_best(
+    gains: Tensor, start: Tensor, count: int, image: tuple[int, int], tiles: tuple[int, int], side: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns ranks of the first layer alone; see `_ranked`. Of equals, too, the first member is the best."""
+    best = _by_tile(gains, image, tiles, side).max(dim=2)
+    order = best.values.sort(dim=1, descending=True, stable=True)
+    ranks = start.unsqueeze(1) + torch.arange(count, device=gains.device)
+    tile = order.indices.gather(1, ranks)
+    is_valid = order.values.gather(1, ranks) > -torch.inf
+    return (*_placed(tile, best.indices.gather(1, tile), image, tiles[1], side, gains.shape[2]), is_valid)
 
 
 def _placed(

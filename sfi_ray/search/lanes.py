@@ -1,10 +1,11 @@
-"""The state of the cells of a search: a table of tensors, one row a cell.
+"""Tables of tensors, such as the state of the cells of a search, one row a cell.
 
 Shapes: N cells.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Self
 
@@ -13,7 +14,25 @@ from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)
-class LaneTable:
+class Table:
+    """Tensors with one first axis; subclasses say which."""
+
+    def select(self, keep: Tensor) -> Self:
+        """Returns the rows that a flag or an index picks."""
+        return type(self)(**{entry.name: getattr(self, entry.name)[keep] for entry in fields(self)})
+
+    @classmethod
+    def concat(cls, parts: Sequence[Self]) -> Self:
+        """Returns the rows of at least one table, one after the other."""
+        return cls(**{entry.name: torch.cat([getattr(part, entry.name) for part in parts]) for entry in fields(cls)})
+
+    def join(self, others: Self) -> Self:
+        """Returns these rows and those of `others` behind them."""
+        return self.concat([self, others])
+
+
+@dataclass(frozen=True, slots=True)
+class LaneTable(Table):
     """Tensors with the cell as their first axis; subclasses add the columns."""
 
     #: ``(N,)`` int64.
@@ -22,12 +41,3 @@ class LaneTable:
     target_classes: Tensor
     #: ``(N,)`` int64: how often each cell was told.
     generation: Tensor
-
-    def select(self, keep: Tensor) -> Self:
-        """Returns the rows that a flag or an index picks."""
-        return type(self)(**{entry.name: getattr(self, entry.name)[keep] for entry in fields(self)})
-
-    def join(self, others: Self) -> Self:
-        """Returns these rows and those of `others` behind them."""
-        pairs = {entry.name: (getattr(self, entry.name), getattr(others, entry.name)) for entry in fields(self)}
-        return type(self)(**{name: torch.cat(pair) for name, pair in pairs.items()})

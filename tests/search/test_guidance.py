@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sfi_ray.search import SearchSpace
-from sfi_ray.search.guidance import guidance, led_candidates
+from sfi_ray.search.guidance import Bases, guidance, led_candidates
 
 SPACE = SearchSpace(height=5, width=6, channels=3, k=4, num_classes=3)
 
@@ -20,6 +20,10 @@ def bases_for(number, space=SPACE, seed=0):
     levels = torch.randint(0, 256, (number, space.k, space.channels), generator=generator) / 255.0
     gradients = torch.randn(number, space.channels, space.height, space.width, generator=generator)
     return torch.cat([place, levels], dim=2), gradients, spots
+
+
+def bases_of(genes, is_bare):
+    return Bases(genes, torch.arange(len(genes)), torch.as_tensor(is_bare).expand(len(genes)))
 
 
 def slow_gains(gradient, background, taken):
@@ -42,7 +46,7 @@ def test_pixels_are_ranked_by_what_they_gain_and_own_ones_by_what_they_are_worth
     bases, gradients, spots = bases_for(3)
     backgrounds = torch.tensor([[128.0, 128.0, 128.0], [0.0, 0.0, 0.0], [255.0, 0.0, 10.0]])
     is_bare = torch.tensor([False, False, True])
-    told = guidance(gradients, bases, is_bare, backgrounds, SPACE)
+    told = guidance(gradients, bases_of(bases, is_bare), backgrounds, SPACE)
     for i in range(3):
         taken = set() if is_bare[i] else set(spots[i].tolist())
         expected = slow_gains(gradients[i], backgrounds[i] / 255, taken)
@@ -57,14 +61,13 @@ def test_pixels_are_ranked_by_what_they_gain_and_own_ones_by_what_they_are_worth
 
 
 def led(number=40, is_bare=False, seed=0):
-    bases, gradients, _ = bases_for(1, seed=seed)
-    bare = torch.full((1,), is_bare)
-    told = guidance(gradients, bases, bare, torch.full((1, 3), 128.0), SPACE)
+    genes, gradients, _ = bases_for(1, seed=seed)
+    bases = bases_of(genes, is_bare)
+    told = guidance(gradients, bases, torch.full((1, 3), 128.0), SPACE)
     rows = torch.zeros(number, dtype=torch.int64)
-    many = type(told)(told.pixels[rows], told.is_valid[rows], told.order[rows])
     is_first = torch.arange(number) == 0
-    arguments = (many, bases[rows], bare[rows], is_first, torch.full((number,), 7), torch.arange(number))
-    return told, bases[0], led_candidates(*arguments), arguments
+    arguments = (told.select(rows), bases.select(rows), is_first, torch.full((number,), 7), torch.arange(number))
+    return told, genes[0], led_candidates(*arguments), arguments
 
 
 def test_a_known_candidate_keeps_all_but_a_few_pixels_and_gets_proposed_ones():
@@ -99,28 +102,26 @@ def test_on_a_bare_background_all_pixels_are_proposed_ones():
 
 
 def test_candidates_do_not_depend_on_those_beside_them():
-    _, _, candidates, (told, *others) = led()
+    _, _, candidates, (told, bases, *others) = led()
     some = torch.tensor([3, 17, 30])
-    alone = led_candidates(
-        type(told)(told.pixels[some], told.is_valid[some], told.order[some]), *(tensor[some] for tensor in others)
-    )
+    alone = led_candidates(told.select(some), bases.select(some), *(tensor[some] for tensor in others))
     assert torch.equal(alone, candidates[some])
 
 
 @pytest.mark.parametrize("is_bare", [False, True])
 def test_a_gradient_that_is_no_number_leaves_the_base_as_it_was(is_bare):
-    bases, gradients, _ = bases_for(2)
-    bare = torch.full((2,), is_bare)
-    told = guidance(torch.full_like(gradients, torch.nan), bases, bare, torch.zeros(2, 3), SPACE)
+    genes, gradients, _ = bases_for(2)
+    bases = bases_of(genes, is_bare)
+    told = guidance(torch.full_like(gradients, torch.nan), bases, torch.zeros(2, 3), SPACE)
     assert not told.is_valid.any()
-    made = led_candidates(told, bases, bare, torch.tensor([True, False]), torch.tensor([1, 2]), torch.tensor([0, 1]))
-    assert torch.equal(made, bases)
+    made = led_candidates(told, bases, torch.tensor([True, False]), torch.tensor([1, 2]), torch.tensor([0, 1]))
+    assert torch.equal(made, genes)
 
 
 def test_a_space_with_fewer_proposals_than_pixels_is_filled_with_what_there_is():
     space = SearchSpace(height=1, width=2, channels=1, k=2, num_classes=2)
-    base = torch.tensor([[[0.5, 0.5, 0.0], [0.5, 0.5, 0.0]]])
-    told = guidance(torch.tensor([[[[2.0, -1.0]]]]), base, torch.tensor([True]), torch.zeros(1, 1), space)
+    bases = bases_of(torch.tensor([[[0.5, 0.5, 0.0], [0.5, 0.5, 0.0]]]), is_bare=True)
+    told = guidance(torch.tensor([[[[2.0, -1.0]]]]), bases, torch.zeros(1, 1), space)
     assert told.pixels[0][told.is_valid[0]].tolist() == [[0.5, 0.5, 1.0], [0.5, 1.5, 1.0]]
-    made = led_candidates(told, base, torch.tensor([True]), torch.tensor([True]), torch.tensor([1]), torch.tensor([0]))
+    made = led_candidates(told, bases, torch.tensor([True]), torch.tensor([1]), torch.tensor([0]))
     assert made.tolist() == [[[0.5, 0.5, 1.0], [0.5, 1.5, 1.0]]]
