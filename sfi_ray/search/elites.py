@@ -319,15 +319,15 @@ def merge(genes: Tensor, log_prob: Tensor, candidates: Tensor, told: Tensor) -> 
         Genes and log-probabilities of the new elites, highest first.
     """
     num_elites = log_prob.shape[1]
-    together = torch.cat([log_prob, told], dim=1)
-    wide = min(2 * num_elites, together.shape[1])
-    values, order = together.sort(dim=1, descending=True, stable=True)
-    values, order = values[:, :wide], order[:, :wide]
+    values, order = torch.cat([log_prob, told], dim=1).sort(dim=1, descending=True, stable=True)
     is_double = torch.zeros_like(values, dtype=torch.bool)
     is_double[:, 1:] = values[:, 1:] == values[:, :-1]
-    values = values.masked_fill(is_double, -torch.inf)
-    values, chosen = values.sort(dim=1, descending=True, stable=True)
-    values, order = values[:, :num_elites], order.gather(1, chosen)[:, :num_elites]
+    # The first of each value goes to the next place; all others to one behind the last, which is dropped.
+    place = ((~is_double).cumsum(dim=1) - 1).masked_fill(is_double, num_elites).clamp(max=num_elites)
+    places = torch.arange(num_elites + 1, device=order.device).expand(len(order), -1)
+    order = places.scatter(1, place, order)[:, :num_elites]
+    values = torch.full_like(values[:, :1], -torch.inf).repeat(1, num_elites + 1).scatter(1, place, values)
+    values = values[:, :num_elites]
     own = genes.gather(1, order.clamp(max=num_elites - 1)[..., None, None].expand(-1, -1, *genes.shape[2:]))
     new = candidates[(order - num_elites).clamp(min=0)]
     return torch.where((order < num_elites)[..., None, None], own, new), values
