@@ -62,9 +62,9 @@ def main():
             rows.append(row)
     write_report(
         f"transfer_{arguments.dataset}",
-        f"Mean confidence of {arguments.k}-SFIs over the classes of {arguments.dataset} on black, gray and white, through "
-        f"{arguments.target}, {arguments.replicates} seeds, from nothing and from what was found for {arguments.source} "
-        f"with {arguments.evaluations:,} evaluations a class, which are not counted.",
+        f"Mean confidence of {arguments.k}-SFIs over the classes of {arguments.dataset} on black, gray and white, "
+        f"through {arguments.target}, {arguments.replicates} seeds, from nothing and from what was found for "
+        f"{arguments.source} with {arguments.evaluations:,} evaluations a class, which are not counted.",
         rows,
         command=" ".join(["uv run benchmarks/transfer.py", *sys.argv[1:]]),
     )
