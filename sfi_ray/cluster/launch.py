@@ -22,10 +22,10 @@ from sfi_ray.job import Job, load_job
 from sfi_ray.models import Classifier, ClassifierPayload
 from sfi_ray.plan import choose_cells_per_shard, tuning_request, unit_of
 from sfi_ray.report import write_reports
-from sfi_ray.store.checkpoints import drop_checkpoints
+from sfi_ray.store.checkpoints import CHECKPOINTS, drop_checkpoints
 from sfi_ray.store.folder import RunFolder
 from sfi_ray.store.natural import IMAGES, grid_images, image_records, read_natural_images, write_images
-from sfi_ray.store.parts import FinishedCells, PartWriter, committed_outcomes, drop_failed
+from sfi_ray.store.parts import RESULTS, FinishedCells, PartWriter, committed_outcomes, drop_failed
 from sfi_ray.store.progress import PROGRESS, RunState
 from sfi_ray.store.record import (
     RECORD,
@@ -204,6 +204,7 @@ class _Launch:
     def _search(self, record: RunRecord, payloads: Mapping[str, ClassifierPayload], backend: Backend) -> Run:
         job, grid = record.job.model_copy(update={"cluster": self._job.cluster}), record.grid()
         attack = job.attack.build()
+        self._sweep()
         finished = FinishedCells(self._folder)
         tally = Tally(
             num_cells=len(grid),
@@ -230,9 +231,14 @@ class _Launch:
                     record_failures=_FailureWriter(spec, self._folder),
                 )
                 self._drive(driver)
+            self._sweep()
         if tally.finished >= tally.num_cells:
             drop_checkpoints(self._folder)
         return self._finish()
+
+    def _sweep(self) -> None:
+        """Removes what actors that were killed had half written; the ones of now are not at work."""
+        self._folder.sweep("", RESULTS, CHECKPOINTS)
 
     def _drive(self, driver: Driver) -> None:
         heartbeat = Heartbeat(self._folder, driver.tally, self._reporter)
