@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -86,6 +86,30 @@ def open_dataset(folder: RunFolder) -> ds.Dataset:
     paths = [info.path for info in _parts(folder)]
     with explaining_broken_parts(folder):
         return ds.dataset(paths, schema=FINDINGS, format="parquet", filesystem=folder.filesystem)
+
+
+def stream_parts(
+    folder: RunFolder, columns: Sequence[str], batch_rows: int, on_broken: Callable[[str, str], None]
+) -> Iterator[pa.Table]:
+    """Reads rows part file by part file, a few at a time; a part file that cannot be read is left out.
+
+    Args:
+        folder: The run's folder.
+        columns: Names of the columns.
+        batch_rows: Rows of a batch at most.
+        on_broken: Hears the name and the fault of each part file that cannot be read. What was yielded of it stays.
+
+    Raises:
+        StorageError: The folder cannot be listed.
+    """
+    schema = pa.schema([FINDINGS.field(name) for name in columns])
+    for info in _parts(folder):
+        try:
+            with folder.filesystem.open_input_file(info.path) as stream, pq.ParquetFile(stream) as file:
+                for batch in file.iter_batches(batch_rows, columns=list(columns)):
+                    yield pa.Table.from_batches([batch]).select(columns).cast(schema)
+        except (OSError, KeyError, ValueError, pa.ArrowException) as error:
+            on_broken(f"{RESULTS}/{info.base_name}", " ".join(str(error).split()))
 
 
 @dataclass(frozen=True, slots=True)
