@@ -11,6 +11,7 @@ from rich.console import Console
 
 from sfi_ray.cli.arguments import RunLocation
 from sfi_ray.cli.exits import EXIT_FAILED_CELLS, EXIT_INTERRUPTED, explaining
+from sfi_ray.cli.export import export
 from sfi_ray.cli.training import train
 from sfi_ray.cli.verify import verify
 
@@ -206,6 +207,7 @@ def status(run: RunLocation) -> None:
 
 app.command()(train)
 app.command()(verify)
+app.command()(export)
 
 
 @app.command()

@@ -13,3 +13,4 @@ RunLocation = Annotated[
 Device = Annotated[
     str, typer.Option(help="Where classifiers compute: auto takes a GPU where there is one.", metavar="auto|cpu|cuda")
 ]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what this command has written there before.")]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import typer
 
@@ -30,3 +30,15 @@ def explaining(interrupted: str = "stopped at once; what is on disk is kept") ->
     except KeyboardInterrupt as error:
         typer.echo(interrupted, err=True)
         raise typer.Exit(EXIT_INTERRUPTED) from error
+
+
+def naming_broken_parts(broken: Mapping[str, str]) -> None:
+    """Names part files that were left out, and then ends with exit code 4.
+
+    Args:
+        broken: Why each part file cannot be read, by its name.
+    """
+    for name, text in broken.items():
+        typer.echo(f"left out: {name} cannot be read: {text}", err=True)
+    if broken:
+        raise typer.Exit(EXIT_DOES_NOT_HOLD)
