@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from sfi_ray.cli.arguments import RunLocation
+from sfi_ray.cli.compare import compare
 from sfi_ray.cli.exits import EXIT_FAILED_CELLS, EXIT_INTERRUPTED, explaining
 from sfi_ray.cli.export import export
 from sfi_ray.cli.training import train
@@ -208,6 +209,7 @@ def status(run: RunLocation) -> None:
 app.command()(train)
 app.command()(verify)
 app.command()(export)
+app.command()(compare)
 
 
 @app.command()
