@@ -9,8 +9,12 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from sfi_ray.cli.arguments import RunLocation
+from sfi_ray.cli.compare import compare
 from sfi_ray.cli.exits import EXIT_FAILED_CELLS, EXIT_INTERRUPTED, explaining
+from sfi_ray.cli.export import export
 from sfi_ray.cli.training import train
+from sfi_ray.cli.verify import verify
 
 app = typer.Typer(
     name="sfi-ray",
@@ -22,10 +26,6 @@ app = typer.Typer(
 )
 
 JobFile = Annotated[Path, typer.Argument(help="Job file, in YAML.", show_default=False)]
-RunLocation = Annotated[
-    str,
-    typer.Argument(metavar="RUN", help="Folder or URI of the run: <output>/<name> of its job.", show_default=False),
-]
 
 
 @app.callback()
@@ -207,6 +207,9 @@ def status(run: RunLocation) -> None:
 
 
 app.command()(train)
+app.command()(verify)
+app.command()(export)
+app.command()(compare)
 
 
 @app.command()
