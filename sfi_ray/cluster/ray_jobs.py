@@ -243,7 +243,7 @@ def _client(url: str) -> Any:
         logging.getLogger(logger).setLevel(logging.WARNING)
     token = _token()
 
-    class Client(JobSubmissionClient):
+    class Client(JobSubmissionClient):  # type: ignore[misc]
         """Gives up waiting some time: Ray's own waits for an answer for ever."""
 
         def _do_request(self, method: str, endpoint: str, **options: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Following a job over a connection that breaks; the server is a stand-in (tests/cluster/test_submission.py has Ray's)."""
+"""Following a job over a connection that breaks. The server is a stand-in; test_submission.py asks Ray's."""
 
 from types import SimpleNamespace
 
