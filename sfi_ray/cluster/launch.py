@@ -102,7 +102,7 @@ class _Launch:
         self._classifiers = classifiers
         self._reporter = reporter
         self._options = options
-        self._folder = RunFolder(f"{job.output.rstrip('/')}/{job.name}")
+        self._folder = RunFolder(job.location)
 
     def run(self) -> Run:
         unknown = set(self._classifiers) - {spec.name for spec in self._job.classifiers}
