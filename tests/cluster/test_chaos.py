@@ -1,4 +1,4 @@
-"""The program that injects faults, one scenario after the other: `uv run pytest -m slow tests/cluster/test_chaos.py`."""
+"""The program that injects faults, scenario by scenario: `uv run pytest -m slow tests/cluster/test_chaos.py`."""
 
 import os
 import re
