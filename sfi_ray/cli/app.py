@@ -83,7 +83,7 @@ def launch(
 
     Rows are written while the search goes on. Ctrl-C stops cleanly; launch again to go on. The exit code is 0 when
     every cell was searched, 2 when something has to be mended first, 3 when cells failed, 130 after Ctrl-C. With
-    --submit it is that of the launch on the cluster, which Ctrl-C leaves running, and 4 when the cluster stays out of
+    --submit it is that of the launch on the cluster, which Ctrl-C leaves running, and 5 when the cluster stays out of
     reach.
     """
     from sfi_ray.cluster.console import ConsoleReporter
