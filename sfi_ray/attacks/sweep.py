@@ -1,4 +1,4 @@
-"""One classifier and one class, searched for every k on some backgrounds."""
+"""One classifier, searched for every k on some backgrounds."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def sweep(
     settings: AttackSettings,
     *,
     backgrounds: Sequence[Background],
-    target_class: int,
+    target_classes: Sequence[int],
     ks: Sequence[int],
     seed: int = 0,
 ) -> list[Finding]:
@@ -25,17 +25,17 @@ def sweep(
         classifier: The attacked classifier.
         settings: Of the attack.
         backgrounds: The single colours.
-        target_class: Index of the class to be predicted.
+        target_classes: Indices of the classes to be predicted.
         ks: Numbers of pixels that may be altered, each at least 1.
         seed: Seed of every random draw.
 
     Returns:
-        A finding for each background and k, the k fastest.
+        A finding for each background, k and class, in this order, the classes fastest.
     """
     grid = Grid(
         classifiers=(GridClassifier(classifier.name, classifier.fingerprint),),
         backgrounds=tuple(backgrounds),
-        target_classes=((target_class, str(target_class)),),
+        target_classes=tuple((target, str(target)) for target in target_classes),
         ks=tuple(ks),
         replicates=1,
         seed=seed,

@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from sfi_ray.cli.exits import EXIT_FAILED_CELLS, EXIT_INTERRUPTED, explaining
+from sfi_ray.cli.theory import theory
 from sfi_ray.cli.training import train
 
 app = typer.Typer(
@@ -207,6 +208,7 @@ def status(run: RunLocation) -> None:
 
 
 app.command()(train)
+app.command()(theory)
 
 
 @app.command()

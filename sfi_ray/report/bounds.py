@@ -6,6 +6,7 @@ Shapes: K numbers of altered pixels.
 from __future__ import annotations
 
 import csv
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +22,8 @@ from sfi_ray.errors import StorageError
 
 _WIDTH, _HEIGHT = 10.0, 4.2  # inches
 # Of the palette of Okabe and Ito, which colour-blind readers tell apart; what is guaranteed goes first.
-_COLOURS = ("#000000", "#56B4E9", "#D55E00", "#009E73", "#CC79A7")
-_MARKERS = ("o", "s", "^", "v")
+_LINE_COLOURS = ("#000000", "#56B4E9")
+_POINT_STYLES = (("#D55E00", "o"), ("#009E73", "s"), ("#CC79A7", "^"))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,28 +34,29 @@ class Curve:
         name: What it is.
         log_odds: ln(p / (1 - p)) for each k, ``(K,)``.
         is_found: Whether a search found it; drawn as points then, as a line otherwise.
+        is_dashed: Whether the line is dashed, so that one below it shows.
     """
 
     name: str
     log_odds: NDArray[np.float64]
     is_found: bool = False
+    is_dashed: bool = False
 
     @property
     def confidences(self) -> NDArray[np.float64]:
-        """p for each k, ``(K,)``."""
+        """Confidence for each k, ``(K,)``."""
         confidences: NDArray[np.float64] = np.exp(-np.logaddexp(0.0, -self.log_odds))
         return confidences
 
 
-def bounds_table(title: str, ks: Sequence[int], curves: Sequence[Curve]) -> Table:
+def bounds_table(ks: Sequence[int], curves: Sequence[Curve]) -> Table:
     """Returns a table with a row for each k: confidence in percent, and log-odds in parentheses.
 
     Args:
-        title: What stands above it.
         ks: Numbers of altered pixels, ``(K,)``.
         curves: The columns.
     """
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
     table.add_column("k", justify="right")
     for curve in curves:
         table.add_column(curve.name, justify="right")
@@ -84,7 +86,9 @@ def write_bounds(stem: Path, title: str, ks: Sequence[int], curves: Sequence[Cur
         stem.parent.mkdir(parents=True, exist_ok=True)
         with table.open("w", newline="", encoding="utf-8") as stream:
             writer = csv.writer(stream, lineterminator="\n")
-            writer.writerow(["k", *(f"{curve.name}: {what}" for curve in curves for what in ("confidence", "log-odds"))])
+            writer.writerow(
+                ["k", *(f"{curve.name}: {what}" for curve in curves for what in ("confidence", "log-odds"))]
+            )
             for row, k in enumerate(ks):
                 numbers = ((float(curve.confidences[row]), float(curve.log_odds[row])) for curve in curves)
                 writer.writerow([k, *(number for pair in numbers for number in pair)])
@@ -106,13 +110,15 @@ def plot_bounds(title: str, ks: Sequence[int], curves: Sequence[Curve]) -> Figur
     FigureCanvasAgg(figure)
     figure.suptitle(title)
     left, right = figure.subplots(1, 2)
-    markers = iter(_MARKERS * len(curves))
-    for curve, colour in zip(curves, _COLOURS * len(curves), strict=False):
-        style = (
-            {"linestyle": "none", "marker": next(markers), "markersize": 5, "markerfacecolor": "none"}
-            if curve.is_found
-            else {"linewidth": 1.8, "marker": "." if len(ks) == 1 else ""}
-        )
+    lines, points = itertools.cycle(_LINE_COLOURS), itertools.cycle(_POINT_STYLES)
+    for curve in curves:
+        if curve.is_found:
+            colour, marker = next(points)
+            style = {"linestyle": "none", "marker": marker, "markersize": 5, "markerfacecolor": "none"}
+        else:
+            colour = next(lines)
+            dash = "--" if curve.is_dashed else "-"
+            style = {"linewidth": 1.8, "linestyle": dash, "marker": "." if len(ks) == 1 else ""}
         left.plot(ks, 100 * curve.confidences, color=colour, label=curve.name, **style)
         right.plot(ks, curve.log_odds, color=colour, label=curve.name, **style)
     left.set(ylabel="confidence (%)", ylim=(-3, 103))

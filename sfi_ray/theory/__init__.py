@@ -5,6 +5,7 @@ from sfi_ray.theory.definition import (
     UNIT_RANGE,
     PixelRange,
     SparseImages,
+    checked_ks,
     confidence_of,
     confidence_of_margins,
 )
@@ -17,20 +18,21 @@ from sfi_ray.theory.model import LogOddsModel
 from sfi_ray.theory.quadratic import QuadraticModel, pair_index
 
 __all__ = [
+    "MODEL_KINDS",
+    "UNIT_RANGE",
     "Certificate",
     "Growth",
     "HiddenLayerModel",
     "LinearModel",
     "LogOddsModel",
-    "MODEL_KINDS",
     "ModelKind",
     "PixelRange",
     "QuadraticModel",
     "SparseImages",
-    "UNIT_RANGE",
     "accuracy",
     "best_images",
     "certify",
+    "checked_ks",
     "confidence_of",
     "confidence_of_margins",
     "fit",
