@@ -45,6 +45,7 @@ class Curve:
     @property
     def confidences(self) -> NDArray[np.float64]:
         """Confidence for each k, ``(K,)``."""
+        # As in `sfi_ray.theory`, which would load torch.
         confidences: NDArray[np.float64] = np.exp(-np.logaddexp(0.0, -self.log_odds))
         return confidences
 

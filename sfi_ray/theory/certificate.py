@@ -85,6 +85,8 @@ def certify(
     Raises:
         InputError: A layer is of another kind, a k or the background lies outside, or a shape does not fit.
     """
+    if len(input_shape) != 3 or min(input_shape) < 1:
+        raise InputError(f"input_shape is (channels, height, width), each at least 1, got {tuple(input_shape)}")
     channels, height, width = input_shape
     numbers = checked_ks(ks, height * width)
     shifts = checked_array(np.zeros(channels) if mean is None else mean, (channels,), "mean")

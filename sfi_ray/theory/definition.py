@@ -97,6 +97,16 @@ def checked_array(values: ArrayLike, shape: tuple[int | None, ...], what: str) -
     return array
 
 
+def check_classes(first: int, second: int, num_classes: int) -> None:
+    """Checks that two classes exist and differ.
+
+    Raises:
+        InputError: They do not.
+    """
+    if first == second or not (0 <= first < num_classes and 0 <= second < num_classes):
+        raise InputError(f"classes {first} and {second} are not two different ones of {num_classes}, counted from 0")
+
+
 def confidence_of(log_odds: ArrayLike) -> Any:
     """Returns p = 1 / (1 + exp(-log-odds)), the inverse of ln(p / (1 - p)), without overflow."""
     return np.exp(-np.logaddexp(0.0, -np.asarray(log_odds, dtype=np.float64)))

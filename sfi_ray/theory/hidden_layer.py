@@ -12,7 +12,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import nn
 
-from sfi_ray.theory.definition import Floats, checked_array
+from sfi_ray.theory.definition import Floats, check_classes, checked_array
 from sfi_ray.theory.linear import against_zero
 from sfi_ray.theory.model import LogOddsModel
 
@@ -63,9 +63,10 @@ class HiddenLayerModel(LogOddsModel):
             second: The class it is held against.
 
         Raises:
-            InputError: A shape does not fit, or a value is not finite.
+            InputError: A shape does not fit, a value is not finite, or there are no two such classes.
         """
         matrix = checked_array(output_weights, (None, None), "output weights")
+        check_classes(first, second, len(matrix))
         offsets = checked_array(output_biases, (len(matrix),), "output biases")
         return cls(
             hidden_weights, hidden_biases, matrix[first] - matrix[second], float(offsets[first] - offsets[second])

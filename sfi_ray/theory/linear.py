@@ -13,7 +13,15 @@ import torch
 from numpy.typing import ArrayLike
 from torch import nn
 
-from sfi_ray.theory.definition import UNIT_RANGE, Floats, PixelRange, SparseImages, checked_array, checked_ks
+from sfi_ray.theory.definition import (
+    UNIT_RANGE,
+    Floats,
+    PixelRange,
+    SparseImages,
+    check_classes,
+    checked_array,
+    checked_ks,
+)
 from sfi_ray.theory.model import LogOddsModel
 
 
@@ -44,9 +52,10 @@ class LinearModel(LogOddsModel):
             second: The class it is held against.
 
         Raises:
-            InputError: A shape does not fit, or a value is not finite.
+            InputError: A shape does not fit, a value is not finite, or there are no two such classes.
         """
         matrix = checked_array(weights, (None, None), "weights")
+        check_classes(first, second, len(matrix))
         offsets = checked_array(biases, (len(matrix),), "biases")
         return cls(matrix[first] - matrix[second], float(offsets[first] - offsets[second]))
 

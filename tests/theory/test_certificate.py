@@ -168,6 +168,7 @@ def test_the_network_stays_as_it_was():
         ),
         (nn.Sequential(nn.Flatten(), nn.Linear(4, 1)), {}, r"output of shape \(1,\), expected at least 2 logits"),
         (nn.Sequential(nn.Conv2d(1, 2, 1)), {}, r"output of shape \(2, 2, 2\)"),
+        (None, {"input_shape": (2, 2)}, r"input_shape is \(channels, height, width\), .* got \(2, 2\)"),
         (None, {"ks": 5}, "k = 5 does not fit images of D = 4 pixels"),
         (None, {"ks": -1}, "k = -1 does not fit images of D = 4 pixels"),
         (None, {"background": 1.5}, r"background of 1\.5 does not lie in the range of pixel values \[0\.0, 1\.0\]"),

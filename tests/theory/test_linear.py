@@ -89,6 +89,8 @@ def test_two_classes_of_several_give_the_difference_of_their_logits():
         (lambda model: LinearModel([[1.0]]), r"weights have shape \(1, 1\), expected \(any,\)"),
         (lambda model: LinearModel([]), r"weights have shape \(0,\), expected \(any,\)"),
         (lambda model: LinearModel([float("inf")]), "not finite"),
+        (lambda model: LinearModel.between(np.ones((2, 3)), np.ones(2), 0, 2), "classes 0 and 2 .* of 2"),
+        (lambda model: LinearModel.between(np.ones((2, 3)), np.ones(2), 1, 1), "classes 1 and 1 .* of 2"),
         (
             lambda model: LinearModel.between(np.ones((2, 3)), np.ones(3), 0, 1),
             r"biases have shape \(3,\), expected \(2,\)",
