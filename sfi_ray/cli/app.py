@@ -14,6 +14,7 @@ from sfi_ray.cli.compare import compare
 from sfi_ray.cli.exits import EXIT_FAILED_CELLS, EXIT_INTERRUPTED, explaining
 from sfi_ray.cli.export import export
 from sfi_ray.cli.submission import LaunchCommand, attach, submit
+from sfi_ray.cli.theory import theory
 from sfi_ray.cli.training import train
 from sfi_ray.cli.verify import verify
 
@@ -232,6 +233,7 @@ app.command()(train)
 app.command()(verify)
 app.command()(export)
 app.command()(compare)
+app.command()(theory)
 
 
 @app.command()
