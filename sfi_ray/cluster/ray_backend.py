@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from sfi_ray.cluster.executor import Executor
 from sfi_ray.cluster.ray_session import RaySession, ray_session
+from sfi_ray.cluster.scoring import Scored, ScoreSpec, ScoreUnit
 from sfi_ray.cluster.worker import RunSpec
 from sfi_ray.errors import ResourceError
 from sfi_ray.job import ClusterSettings, Job
@@ -72,6 +73,17 @@ class RayBackend:
         options = ActorOptions(num_actors, num_cpus, num_gpus, job.cluster.startup_seconds)
         with contextlib.closing(RayExecutor(spec, payloads, options)) as executor:
             yield executor
+
+    def scores(
+        self, spec: ScoreSpec, payloads: Mapping[str, ClassifierPayload], units: Iterable[ScoreUnit], job: Job
+    ) -> Iterator[Scored]:
+        """Scores images on actors; see `Backend.scores`."""
+        from sfi_ray.cluster.ray_executor import ActorOptions
+        from sfi_ray.cluster.ray_scoring import score_on_ray
+
+        num_actors = self.num_actors(job, spec.device)
+        options = ActorOptions(num_actors, *_reserved(job, spec.device), job.cluster.startup_seconds)
+        return score_on_ray(spec, payloads, units, options)
 
 
 def _reserved(job: Job, device: str) -> tuple[float, float]:
