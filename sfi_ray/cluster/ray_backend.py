@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from sfi_ray.cluster.executor import Executor
 from sfi_ray.cluster.ray_session import RaySession, ray_session
+from sfi_ray.cluster.scoring import Scored, ScoreSpec, ScoreUnit
 from sfi_ray.cluster.worker import RunSpec
 from sfi_ray.errors import ResourceError
 from sfi_ray.job import ClusterSettings, Job
@@ -75,6 +76,17 @@ class RayBackend:
         options = _options(job, spec.device, num_actors)
         with contextlib.closing(RayExecutor(spec, payloads, options)) as executor:
             yield executor
+
+    def scores(
+        self, spec: ScoreSpec, payloads: Mapping[str, ClassifierPayload], units: Iterable[ScoreUnit], job: Job
+    ) -> Iterator[Scored]:
+        """Scores images on actors; see `Backend.scores`."""
+        from sfi_ray.cluster.ray_executor import ActorOptions
+        from sfi_ray.cluster.ray_scoring import score_on_ray
+
+        num_actors = self.num_actors(job, spec.device)
+        options = ActorOptions(num_actors, *_reserved(job, spec.device), job.cluster.startup_seconds)
+        return score_on_ray(spec, payloads, units, options)
 
 
 def _reserved(job: Job, device: str) -> tuple[float, float]:
