@@ -22,8 +22,9 @@ from sfi_ray import Classifier, Job, launch
 from sfi_ray.cluster.backlog import Backlog
 from sfi_ray.cluster.ray_session import ray_session
 from sfi_ray.grid import Grid, GridClassifier
+from sfi_ray.store.finished import FinishedCells
 from sfi_ray.store.folder import RunFolder
-from sfi_ray.store.parts import FinishedCells, PartWriter
+from sfi_ray.store.parts import PartWriter
 from sfi_ray.store.schema import Provenance
 from sfi_ray.types import Background, Finding, StopReason
 
@@ -60,8 +61,8 @@ def timed(what, function, cells):
 
 
 def drain(grid, finished):
-    backlog = Backlog(grid, finished, 1000, 1)
-    while backlog.take(None) is not None:
+    backlog = Backlog(grid, finished, 1)
+    while backlog.take(None, lambda _: 1000) is not None:
         pass
 
 
@@ -69,11 +70,11 @@ def planning_rows():
     grid = large_grid()
     assert len(grid) == MILLION
     with tempfile.TemporaryDirectory() as folder:
-        empty = FinishedCells(RunFolder(folder))
+        empty = FinishedCells(RunFolder(folder), grid)
         yield timed("plan: every shard of a fresh run", lambda: drain(grid, empty), MILLION)
         write_finished(grid, RunFolder(folder))
-        yield timed("resume: read a million finished rows", lambda: FinishedCells(RunFolder(folder)), MILLION)
-        finished = FinishedCells(RunFolder(folder))
+        yield timed("resume: read a million finished rows", lambda: FinishedCells(RunFolder(folder), grid), MILLION)
+        finished = FinishedCells(RunFolder(folder), grid)
         assert len(finished) == MILLION
         yield timed("resume: find that nothing is left", lambda: drain(grid, finished), MILLION)
 
@@ -81,7 +82,7 @@ def planning_rows():
 def write_finished(grid, folder):
     provenance = Provenance(
         run="x", dataset="x", classifier_fingerprint="x", attack="de", attack_settings="{}", height=4, width=4,
-        channels=1, device="cpu", versions="{}",
+        channels=1, device="cpu", execution="{}", versions="{}",
     )  # fmt: skip
     step = 20_000
     for start in range(0, len(grid), step):

@@ -165,7 +165,7 @@ def plan(job: JobFile) -> None:
     rows = {
         "cells": f"{made.num_cells:,}",
         "groups": f"{made.num_groups:,}",
-        "shards": f"{made.num_shards:,} on {made.num_actors} actors",
+        "shards": f"{made.num_shards:,} on {made.num_actors} actors at first; they follow the measured speed",
         "evaluations": f"{made.max_evaluations:,} at most",
         "memory": f"{(made.candidate_bytes + made.classifier_bytes) / 2**20:,.0f} MiB an actor, besides torch",
         "speed": ", ".join(f"{name} {rate:,.0f}/s" for name, rate in made.rates.items()) + " an actor, measured here",

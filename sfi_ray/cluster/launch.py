@@ -11,6 +11,7 @@ from sfi_ray.cluster.backend import Backend, InProcessBackend
 from sfi_ray.cluster.backlog import Backlog
 from sfi_ray.cluster.driver import Driver, Tally
 from sfi_ray.cluster.heartbeat import Heartbeat
+from sfi_ray.cluster.pace import Pace
 from sfi_ray.cluster.provision import Provisioner
 from sfi_ray.cluster.reporter import Reporter
 from sfi_ray.cluster.signals import calling_on_signals
@@ -20,12 +21,13 @@ from sfi_ray.errors import InputError
 from sfi_ray.grid import Grid, GridClassifier
 from sfi_ray.job import Job, load_job
 from sfi_ray.models import Classifier, ClassifierPayload
-from sfi_ray.plan import choose_cells_per_shard, tuning_request, unit_of
+from sfi_ray.plan import shard_sizes, tuning_request
 from sfi_ray.report import write_reports
 from sfi_ray.store.checkpoints import CHECKPOINTS, drop_checkpoints
+from sfi_ray.store.finished import FinishedCells
 from sfi_ray.store.folder import RunFolder
 from sfi_ray.store.natural import grid_images, image_records, read_natural_images, write_images
-from sfi_ray.store.parts import RESULTS, FinishedCells, PartWriter, committed_outcomes, drop_failed
+from sfi_ray.store.parts import RESULTS, PartWriter, committed_outcomes, drop_failed
 from sfi_ray.store.progress import RunState
 from sfi_ray.store.record import (
     RunRecord,
@@ -119,7 +121,11 @@ class _Launch:
         self._job.attack.check()
         provisioner = Provisioner(self._job, info, self._folder, self._classifiers, self._reporter, known)
         provisioner.check()
-        if known and not self._options.retry_failed and len(FinishedCells(self._folder)) == known.num_cells:
+        if (
+            known
+            and not self._options.retry_failed
+            and len(FinishedCells(self._folder, known.grid())) == known.num_cells
+        ):
             self._reporter.say(f"{known.num_cells:,} of {known.num_cells:,} cells are finished already")
             return self._finish()
         with contextlib.closing(self._reporter), self._backend() as backend, self._folder.lock():
@@ -198,7 +204,7 @@ class _Launch:
         job, grid = record.job.model_copy(update={"cluster": self._job.cluster}), record.grid()
         attack = job.attack.build()
         self._sweep()
-        finished = FinishedCells(self._folder)
+        finished = FinishedCells(self._folder, grid)
         tally = Tally(
             num_cells=len(grid),
             finished=len(finished),
@@ -210,13 +216,13 @@ class _Launch:
         if tally.finished < tally.num_cells:
             spec = _spec(job, record, grid, self._folder)
             num_actors = backend.num_actors(job, record.device)
-            unit = unit_of(grid, attack)
             micro_batch = min(execution.micro_batch for execution in spec.executions.values())
-            per_shard = choose_cells_per_shard(grid, attack, num_actors, micro_batch, job.cluster.cells_per_shard)
+            sizes = shard_sizes(grid, attack, num_actors, micro_batch, job.cluster.cells_per_shard)
             with backend.executor(spec, payloads, job, num_actors) as executor:
                 driver = Driver(
                     grid,
-                    Backlog(grid, finished, per_shard, unit),
+                    Backlog(grid, finished, sizes.unit),
+                    Pace(sizes),
                     executor,
                     tally,
                     in_flight=job.cluster.in_flight,

@@ -7,7 +7,6 @@ import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
@@ -112,56 +111,6 @@ def committed_outcomes(folder: RunFolder, start: int, stop: int) -> dict[int, Ou
             if not outcome.failed or row["cell_index"] not in found:
                 found[row["cell_index"]] = outcome
     return found
-
-
-class FinishedCells:
-    """The cells that a run has rows of, eight bytes each.
-
-    A cell counts once, however many rows it has, and as failed only when all of them say so.
-
-    Args:
-        folder: The run's folder.
-
-    Attributes:
-        num_fooled: Cells that were fooled.
-        num_failed: Cells that failed.
-
-    Raises:
-        StorageError: A part file cannot be read.
-    """
-
-    def __init__(self, folder: RunFolder) -> None:
-        keys, fooled, failed = [np.zeros(0, dtype=np.uint64)], [np.zeros(0, dtype=bool)], [np.zeros(0, dtype=bool)]
-        scanner = open_dataset(folder).scanner(columns=["cell_id", "fooled", "stop_reason"])
-        with explaining_broken_parts(folder):
-            for batch in scanner.to_batches():
-                keys.append(_keys(batch["cell_id"].to_pylist()))
-                fooled.append(batch["fooled"].to_numpy(zero_copy_only=False))
-                is_failed = pc.equal(batch["stop_reason"], StopReason.FAILED.value)
-                failed.append(is_failed.to_numpy(zero_copy_only=False))
-        all_keys, all_failed = np.concatenate(keys), np.concatenate(failed)
-        order = np.lexsort((all_failed, all_keys))
-        self._keys, first = np.unique(all_keys[order], return_index=True)
-        chosen = order[first]
-        self.num_fooled = int(np.concatenate(fooled)[chosen].sum())
-        self.num_failed = int(all_failed[chosen].sum())
-
-    def __len__(self) -> int:
-        return len(self._keys)
-
-    def contains(self, cell_ids: Sequence[str]) -> np.ndarray:
-        """Returns for each cell whether it is finished, ``(N,)`` bool."""
-        if not len(self._keys) or not cell_ids:
-            return np.zeros(len(cell_ids), dtype=bool)
-        keys = _keys(cell_ids)
-        places = np.searchsorted(self._keys, keys).clip(max=len(self._keys) - 1)
-        found: np.ndarray = self._keys[places] == keys
-        return found
-
-
-def _keys(cell_ids: Sequence[str]) -> np.ndarray:
-    """Returns the first 64 bits of each cell's hash."""
-    return np.fromiter((int(cell_id[:16], 16) for cell_id in cell_ids), dtype=np.uint64, count=len(cell_ids))
 
 
 def drop_failed(folder: RunFolder) -> int:
