@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from sfi_ray.cli.compaction import compact
 from sfi_ray.cli.exits import EXIT_FAILED_CELLS, EXIT_INTERRUPTED, explaining
 from sfi_ray.cli.training import train
 
@@ -207,6 +208,7 @@ def status(run: RunLocation) -> None:
 
 
 app.command()(train)
+app.command()(compact)
 
 
 @app.command()

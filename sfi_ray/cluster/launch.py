@@ -24,6 +24,7 @@ from sfi_ray.models import Classifier, ClassifierPayload
 from sfi_ray.plan import shard_sizes, tuning_request
 from sfi_ray.report import write_reports
 from sfi_ray.store.checkpoints import CHECKPOINTS, drop_checkpoints
+from sfi_ray.store.compaction import finish_compaction
 from sfi_ray.store.finished import FinishedCells
 from sfi_ray.store.folder import RunFolder
 from sfi_ray.store.natural import grid_images, image_records, read_natural_images, write_images
@@ -134,6 +135,8 @@ class _Launch:
                     self._folder.delete(name)
             elif read_record(self._folder) != known:
                 raise InputError(f"another launch has written to '{self._folder.location}' a moment ago; launch again")
+            self._sweep()
+            finish_compaction(self._folder)
             device = backend.device(known.device if known else self._job.compute.device)
             request = tuning_request(self._job, grid, self._job.attack.build(), info.shape)
             provided = provisioner.provide(device, backend.trainer, backend.tuner, request)
@@ -203,7 +206,6 @@ class _Launch:
     def _search(self, record: RunRecord, payloads: Mapping[str, ClassifierPayload], backend: Backend) -> Run:
         job, grid = record.job.model_copy(update={"cluster": self._job.cluster}), record.grid()
         attack = job.attack.build()
-        self._sweep()
         finished = FinishedCells(self._folder, grid)
         tally = Tally(
             num_cells=len(grid),

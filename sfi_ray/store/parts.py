@@ -7,11 +7,13 @@ import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from pyarrow import fs
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from sfi_ray.errors import StorageError
 from sfi_ray.store.folder import RunFolder
@@ -19,6 +21,8 @@ from sfi_ray.store.schema import FINDINGS, Provenance, findings_table
 from sfi_ray.types import Finding, StopReason
 
 RESULTS = "results"
+#: Names what a compaction replaces, see `sfi_ray.store.compaction`; readers of the files alone pass over it.
+JOURNAL = ".compaction.json"
 _PREFIX = "part-"
 
 
@@ -53,9 +57,72 @@ def part_prefix(start: int, stop: int) -> str:
     return f"{_PREFIX}{start:012d}-{stop:012d}-"
 
 
-def _parts(folder: RunFolder, prefix: str = _PREFIX) -> list[fs.FileInfo]:
-    """Lists part files in order; a file of the user's own beside them is not read."""
-    return [info for info in folder.list(RESULTS, ".parquet") if info.base_name.startswith(prefix)]
+def shard_of(name: str) -> tuple[int, int]:
+    """Returns first and last ordinal, the latter excluded, of the part of the grid that a part file is of."""
+    _, start, stop, *_ = name.split("-")
+    return int(start), int(stop)
+
+
+class Journal(BaseModel):
+    """What a compaction is about: as soon as `merged` is there, the files that it replaces do not count."""
+
+    model_config = ConfigDict(frozen=True)
+
+    merged: str
+    replaced: tuple[str, ...]
+
+
+def read_journal(folder: RunFolder) -> Journal | None:
+    """Reads the journal of a compaction that was not finished; None when there is none.
+
+    Raises:
+        StorageError: It cannot be read.
+    """
+    if not folder.exists(f"{RESULTS}/{JOURNAL}"):
+        return None
+    try:
+        return Journal.model_validate_json(folder.read(f"{RESULTS}/{JOURNAL}"))
+    except ValidationError as error:
+        raise StorageError(
+            f"'{folder.location}/{RESULTS}/{JOURNAL}' is broken; delete it, and the cells that it doubles count once"
+        ) from error
+
+
+def list_parts(folder: RunFolder, prefix: str = _PREFIX) -> list[fs.FileInfo]:
+    """Lists part files in order; a file of the user's own beside them is not read.
+
+    Args:
+        folder: The run's folder.
+        prefix: How their names begin.
+
+    Raises:
+        StorageError: The folder cannot be read.
+    """
+    journal = read_journal(folder)
+    infos = [info for info in folder.list(RESULTS, ".parquet") if info.base_name.startswith(_PREFIX)]
+    if journal and any(info.base_name == journal.merged for info in infos):
+        replaced = set(journal.replaced)
+        infos = [info for info in infos if info.base_name not in replaced]
+    return [info for info in infos if info.base_name.startswith(prefix)]
+
+
+def each_cell_once(table: pa.Table) -> pa.Table:
+    """Puts rows into the order of the grid and keeps one of each cell.
+
+    A worker cut off from its cluster may write a cell that another has searched again: the rows are equal, or one says
+    that the cell was given up, which does not count.
+
+    Args:
+        table: Rows with `cell_index` and `stop_reason`.
+    """
+    is_failed = pc.equal(table["stop_reason"], StopReason.FAILED.value)
+    keys = pa.table({"cell_index": table["cell_index"], "is_failed": is_failed})
+    order = pc.sort_indices(keys, sort_keys=[("cell_index", "ascending"), ("is_failed", "ascending")])
+    table = table.take(order)
+    index = table["cell_index"].to_numpy()
+    if len(index):
+        table = table.filter(pa.array(np.concatenate([[True], index[1:] != index[:-1]])))
+    return table
 
 
 @contextlib.contextmanager
@@ -82,7 +149,7 @@ def open_dataset(folder: RunFolder) -> ds.Dataset:
     Raises:
         StorageError: The folder cannot be read.
     """
-    paths = [info.path for info in _parts(folder)]
+    paths = [info.path for info in list_parts(folder)]
     with explaining_broken_parts(folder):
         return ds.dataset(paths, schema=FINDINGS, format="parquet", filesystem=folder.filesystem)
 
@@ -103,7 +170,7 @@ def committed_outcomes(folder: RunFolder, start: int, stop: int) -> dict[int, Ou
     """
     columns = ["cell_index", "fooled", "stop_reason"]
     found: dict[int, Outcome] = {}
-    for info in _parts(folder, part_prefix(start, stop)):
+    for info in list_parts(folder, part_prefix(start, stop)):
         with explaining_broken_parts(folder):
             rows = pq.read_table(info.path, columns=columns, filesystem=folder.filesystem).to_pylist()
         for row in rows:
@@ -123,7 +190,7 @@ def drop_failed(folder: RunFolder) -> int:
         StorageError: A part file cannot be read or written.
     """
     dropped = 0
-    for info in _parts(folder):
+    for info in list_parts(folder):
         with explaining_broken_parts(folder):
             table = pq.read_table(info.path, filesystem=folder.filesystem)
         kept = table.filter(pc.not_equal(table["stop_reason"], StopReason.FAILED.value))

@@ -14,11 +14,10 @@ from sfi_ray.errors import InputError
 from sfi_ray.job import Job
 from sfi_ray.store.folder import RunFolder
 from sfi_ray.store.natural import read_natural_images, stacked
-from sfi_ray.store.parts import explaining_broken_parts, open_dataset
+from sfi_ray.store.parts import each_cell_once, explaining_broken_parts, open_dataset
 from sfi_ray.store.progress import Progress, RunState, read_progress
 from sfi_ray.store.rebuild import rebuild_images
 from sfi_ray.store.record import RECORD, RunRecord, read_record
-from sfi_ray.types import StopReason
 
 
 class Run:
@@ -67,16 +66,7 @@ class Run:
         read = list(dict.fromkeys([*wanted, "cell_index", "stop_reason"]))
         with explaining_broken_parts(self.folder):
             table = self.dataset.to_table(columns=read, filter=filter)
-        # A worker cut off from its cluster may write a cell that another has searched again: the rows are equal, or
-        # one says that the cell was given up.
-        is_failed = pc.equal(table["stop_reason"], StopReason.FAILED.value)
-        keys = pa.table({"cell_index": table["cell_index"], "is_failed": is_failed})
-        order = pc.sort_indices(keys, sort_keys=[("cell_index", "ascending"), ("is_failed", "ascending")])
-        table = table.take(order)
-        index = table["cell_index"].to_numpy()
-        if len(index):
-            table = table.filter(pa.array(np.concatenate([[True], index[1:] != index[:-1]])))
-        return table.select(wanted)
+        return each_cell_once(table).select(wanted)
 
     def to_pandas(self, columns: list[str] | None = None) -> Any:
         """Loads rows as a pandas DataFrame; needs pandas."""
