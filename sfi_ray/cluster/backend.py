@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol
 
 import torch
 
+from sfi_ray.cluster.driver import Tally
 from sfi_ray.cluster.executor import Executor
 from sfi_ray.cluster.local import LocalExecutor
 from sfi_ray.cluster.training_cache import Trainer, train_here
@@ -54,6 +55,10 @@ class Backend(Protocol):
         """Runs an executor for the duration of a block."""
         ...
 
+    def watcher(self, run: str) -> Callable[[Tally], None]:
+        """Returns who there is told of a run after every round of its driver."""
+        ...
+
 
 class InProcessBackend:
     """This process: one worker, no Ray."""
@@ -84,3 +89,12 @@ class InProcessBackend:
             yield LocalExecutor(spec, payloads)
         finally:
             torch.set_num_threads(threads)
+
+    def watcher(self, run: str) -> Callable[[Tally], None]:
+        """Returns nobody."""
+        del run
+        return _tell_nobody
+
+
+def _tell_nobody(tally: Tally) -> None:
+    del tally

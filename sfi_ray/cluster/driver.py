@@ -49,9 +49,11 @@ class Tally:
         fooled: Cells that were fooled.
         failed: Cells that failed.
         evaluations: Images classified since the driver started.
+        evaluations_by_classifier: The same for each classifier.
         evaluations_per_second: Lately.
         workers: Workers alive.
         retries: Leases that were given out again.
+        waiting: Cells that no worker holds.
     """
 
     num_cells: int
@@ -59,9 +61,11 @@ class Tally:
     fooled: int = 0
     failed: int = 0
     evaluations: int = 0
+    evaluations_by_classifier: dict[str, int] = field(default_factory=dict)
     evaluations_per_second: float = 0.0
     workers: int = 0
     retries: int = 0
+    waiting: int = 0
 
 
 @dataclass(slots=True)
@@ -156,6 +160,7 @@ class Driver:
                 self._handle(event)
             if not self._stopping.is_set():
                 self._top_up()
+            self.tally.waiting = sum(self._backlog.left.values())
             self.on_round()
         return self.tally.finished >= self.tally.num_cells
 
@@ -206,6 +211,8 @@ class Driver:
                 self.tally.fooled += report.fooled
                 self.tally.failed += report.failed
                 self.tally.evaluations += report.evaluations
+                known = self.tally.evaluations_by_classifier
+                known[lease.shard.classifier] = known.get(lease.shard.classifier, 0) + report.evaluations
                 for note in report.notes:
                     self.on_note(note)
             case LeaseEnded(worker, lease):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -231,7 +231,7 @@ class _Launch:
                     retries=job.cluster.retries,
                     record_failures=_FailureWriter(spec, self._folder),
                 )
-                self._drive(driver)
+                self._drive(driver, backend.watcher(job.name))
             self._sweep()
         if tally.finished >= tally.num_cells:
             drop_checkpoints(self._folder)
@@ -241,9 +241,14 @@ class _Launch:
         """Removes what actors that were killed had half written; the ones of now are not at work."""
         self._folder.sweep("", RESULTS, CHECKPOINTS)
 
-    def _drive(self, driver: Driver) -> None:
+    def _drive(self, driver: Driver, watch: Callable[[Tally], None]) -> None:
         heartbeat = Heartbeat(self._folder, driver.tally, self._reporter)
-        driver.on_round = heartbeat.beat
+
+        def tell() -> None:
+            watch(driver.tally)
+            heartbeat.beat()
+
+        driver.on_round = tell
         driver.on_note = self._reporter.say
         state = RunState.STOPPED
 

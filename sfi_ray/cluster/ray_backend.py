@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
+from sfi_ray.cluster.driver import Tally
 from sfi_ray.cluster.executor import Executor
 from sfi_ray.cluster.ray_session import RaySession, ray_session
 from sfi_ray.cluster.worker import RunSpec
@@ -75,6 +76,12 @@ class RayBackend:
         options = _options(job, spec.device, num_actors)
         with contextlib.closing(RayExecutor(spec, payloads, options)) as executor:
             yield executor
+
+    def watcher(self, run: str) -> Callable[[Tally], None]:
+        """Returns Ray's metrics."""
+        from sfi_ray.cluster.ray_metrics import RunMetrics
+
+        return RunMetrics(run).update
 
 
 def _reserved(job: Job, device: str) -> tuple[float, float]:
