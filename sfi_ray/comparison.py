@@ -132,7 +132,8 @@ def compare(pair: FittedPair, ks: Sequence[int], *, evaluations: int, seed: int 
             micro_batch=_MICRO_BATCH,
         )
         found = {
-            settings.kind: _search(pair, classifier, settings, ordered, seed) for settings in _settings(evaluations)
+            str(settings.kind): _search(pair, classifier, settings, ordered, seed)
+            for settings in _settings(evaluations)
         }
     return Comparison(ordered, guaranteed, printed, found)
 
