@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from sfi_ray.cli.exits import EXIT_FAILED_CELLS, EXIT_INTERRUPTED, explaining
+from sfi_ray.cli.rounds import launch_rounds
 from sfi_ray.cli.training import train
 
 app = typer.Typer(
@@ -68,23 +69,28 @@ def launch(
         bool, typer.Option(help="Run Ray's dashboard, on the loopback interface, when Ray is started here.")
     ] = True,
 ) -> None:
-    """Search the cells of a job, or go on with it where it stopped.
+    """Search the cells of a job, or run its rounds of defence and re-attack, or go on where it stopped.
 
     Rows are written while the search goes on. Ctrl-C stops cleanly; launch again to go on. The exit code is 0 when
     every cell was searched, 2 when something has to be mended first, 3 when cells failed, 130 after Ctrl-C.
     """
     from sfi_ray.cluster.console import ConsoleReporter
     from sfi_ray.cluster.launch import launch as start
-    from sfi_ray.job import load_job
+    from sfi_ray.job import RoundsJob, load_any
 
     with explaining():
-        loaded = load_job(job)
+        loaded = load_any(job)
         if output is not None:
             loaded = loaded.model_copy(update={"output": output})
         if actors is not None:
             if actors < 1:
                 raise typer.BadParameter("at least one actor is needed", param_hint="--actors")
             loaded = loaded.model_copy(update={"cluster": loaded.cluster.model_copy(update={"actors": actors})})
+        if isinstance(loaded, RoundsJob):
+            if retry_failed:
+                raise typer.BadParameter("rounds count failed cells as such and go on", param_hint="--retry-failed")
+            launch_rounds(loaded, job, output, address=address, in_process=in_process, fresh=fresh, dashboard=dashboard)
+            return
         run = start(
             loaded,
             reporter=ConsoleReporter(),

@@ -15,7 +15,7 @@ LAYERS = [
     {"cli"},
     {"cluster"},
     {"report"},
-    {"job", "plan", "store"},
+    {"job", "plan", "store", "rounds"},
     {"attacks"},
     {"search"},
     {"models"},
