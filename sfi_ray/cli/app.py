@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from sfi_ray.cli.exits import EXIT_FAILED_CELLS, EXIT_INTERRUPTED, explaining
-from sfi_ray.cli.rounds import launch_rounds
+from sfi_ray.cli.rounds import launch_rounds, show_rounds
 from sfi_ray.cli.training import train
 
 app = typer.Typer(
@@ -194,6 +194,8 @@ def status(run: RunLocation) -> None:
     from sfi_ray.store.run import open_run
 
     with explaining():
+        if show_rounds(run):
+            return
         opened = open_run(run)
         state = opened.status()
     progress = state.progress

@@ -60,3 +60,21 @@ def launch_rounds(
         for title, name in (("tables", "report/rounds.md"), ("pictures", "report"), ("TensorBoard", "tune")):
             if experiment.folder.exists(name):
                 typer.echo(f"{title + ':':<13}{location}/{name}")
+
+
+def show_rounds(location: str) -> bool:
+    """Prints how the rounds in a folder stand, from the folder alone; returns whether it holds rounds.
+
+    Args:
+        location: Path or URI of a folder.
+    """
+    from sfi_ray.rounds.experiment import Experiment, read_experiment
+    from sfi_ray.store.folder import RunFolder
+
+    if read_experiment(RunFolder(location)) is None:
+        return False
+    experiment = Experiment(location)
+    for name, trial in experiment.trials().items():
+        done = f"{len(trial.rounds)} of {trial.number} rounds, {len(trial.finals)} final attacks"
+        typer.echo(f"{name}: {done}{'' if trial.is_complete else f'; see {location}/{name}/round_{len(trial.rounds)}'}")
+    return True
