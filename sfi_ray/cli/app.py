@@ -218,8 +218,10 @@ app.command()(train)
 
 
 @app.command()
-def schema() -> None:
+def schema(
+    rounds: Annotated[bool, typer.Option("--rounds", help="Of jobs with the key `rounds` instead of grids.")] = False,
+) -> None:
     """Print the JSON schema of job files, for editors that complete and check YAML."""
-    from sfi_ray.job import schema_json
+    from sfi_ray.job import rounds_schema_json, schema_json
 
-    typer.echo(schema_json(), nl=False)
+    typer.echo(rounds_schema_json() if rounds else schema_json(), nl=False)

@@ -18,6 +18,7 @@ from sfi_ray.errors import InputError
 from sfi_ray.grid import GridClassifier
 from sfi_ray.job import Job, RoundsJob, load_any
 from sfi_ray.models import Classifier
+from sfi_ray.models.detectors import require_detectors
 from sfi_ray.report.rounds import write_round_reports
 from sfi_ray.rounds.experiment import (
     EXPERIMENT_RECORD,
@@ -131,6 +132,8 @@ def checked_trials(job: RoundsJob) -> dict[str, RoundsJob]:
         except ValueError as error:
             raise InputError(f"{where}{error}") from error
         trial.attack.check()
+        if trial.rounds.detectors == "all":
+            require_detectors()
         check_models(trial, info)
         _check_grids(trial, info)
         trials[name] = trial
@@ -161,6 +164,7 @@ def _record(job: RoundsJob, trials: Mapping[str, RoundsJob]) -> ExperimentRecord
         trials={
             name: TrialRecord(
                 number=trial.rounds.number,
+                detectors=trial.rounds.detectors == "all",
                 finals=tuple(map(final_folder, trial.rounds.final_backgrounds)),
                 identity=trial.identity(),
             )

@@ -18,12 +18,14 @@ from torch import Tensor
 from sfi_ray.cluster.backend import Backend
 from sfi_ray.cluster.reporter import Reporter
 from sfi_ray.cluster.rounds_models import RoundModels
-from sfi_ray.data import OUTLIER, DatasetSpec, DatasetWithOutliers, dataset_info, load_split
+from sfi_ray.data import OUTLIER, DatasetSpec, DatasetWithOutliers, dataset_info, load_dataset, load_split
 from sfi_ray.errors import InputError
 from sfi_ray.grid import derive_seed
 from sfi_ray.images import parse_background
 from sfi_ray.job import Job, RoundsJob
 from sfi_ray.models import Classifier
+from sfi_ray.models.detectors import make_detectors
+from sfi_ray.rounds.detection import DETECTIONS, NATURAL, SFI, SINGLE_COLOUR, write_scores
 from sfi_ray.rounds.experiment import final_folder
 from sfi_ray.rounds.measures import attack_record, count_right, verdicts
 from sfi_ray.rounds.record import (
@@ -102,6 +104,8 @@ class Trial:
                 write_round(folder, record)
                 if record.shortage:
                     self._reporter.say(record.shortage)
+            if self._job.rounds.detectors == "all" and not folder.exists(DETECTIONS):
+                self._detect(number, folder)
             on_round(record)
         for background in self._job.rounds.final_backgrounds:
             name = final_folder(background)
@@ -137,6 +141,24 @@ class Trial:
                 held_out=len(parts.held_out),
             ),
         )
+
+    def _detect(self, number: int, folder: RunFolder) -> None:
+        """Scores the SFIs that fool a model, natural test images, and the bare backgrounds with every detector."""
+        run = Run(folder.location)
+        fooling = [cell.index for cell in self._searched(run) if cell.is_fooling]
+        colours = [background.value for background in run.record.grid().backgrounds]
+        images = {
+            SFI: self._sfis(number, fooling),
+            NATURAL: self._natural_test[0],
+            SINGLE_COLOUR: torch.tensor(colours, dtype=torch.uint8)[:, :, None, None].expand(-1, *self._info.shape),
+        }
+        scores = {
+            (name, kind): score(of_kind).double().numpy()
+            for name, score in make_detectors(self._model(number), load_dataset(self._job.dataset)).items()
+            for kind, of_kind in images.items()
+            if len(of_kind)
+        }
+        write_scores(folder, scores)
 
     def _model(self, number: int) -> Classifier:
         if number == 0:

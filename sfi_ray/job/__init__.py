@@ -1,7 +1,7 @@
 """Jobs: what to search, how, and where."""
 
 from sfi_ray.job.loader import load_any, load_job, parse_any, parse_job
-from sfi_ray.job.rounds import ONLY_TRIAL, RoundsJob, RoundsSettings
+from sfi_ray.job.rounds import ONLY_TRIAL, RoundsJob, RoundsSettings, rounds_schema_json
 from sfi_ray.job.schema import (
     ClassifierSpec,
     ClusterSettings,
@@ -26,5 +26,6 @@ __all__ = [
     "load_job",
     "parse_any",
     "parse_job",
+    "rounds_schema_json",
     "schema_json",
 ]

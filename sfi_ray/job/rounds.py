@@ -74,6 +74,11 @@ class RoundsSettings(_Settings):
     final_backgrounds: Annotated[
         tuple[str, ...], BeforeValidator(_listed, json_schema_input_type=str | tuple[str, ...])
     ] = Field(("white",), description="Backgrounds on which the last model is attacked at the end; [] for no attack.")
+    detectors: Literal["none", "all"] = Field(
+        "none",
+        description="all scores how well usual detectors tell the SFIs that fool each model from natural images; needs "
+        "the extra `detectors`.",
+    )
 
     @property
     def outlier_loss(self) -> OutlierLoss:
@@ -226,8 +231,15 @@ class RoundsJob(_Settings):
 
     def identity(self) -> dict[str, Any]:
         """Returns what decides the results, as plain data: everything but where it runs and what it is called."""
-        plain: dict[str, Any] = json.loads(self.model_dump_json(exclude={"name", "cluster", "output", "trials"}))
+        where = {"name": True, "cluster": True, "output": True, "trials": True}
+        # Detectors look on; they can be asked for later.
+        plain: dict[str, Any] = json.loads(self.model_dump_json(exclude={**where, "rounds": {"detectors"}}))
         return plain
+
+
+def rounds_schema_json() -> str:
+    """Returns the JSON schema of a job of rounds, for editors that complete and check YAML."""
+    return json.dumps(RoundsJob.model_json_schema(), indent=2) + "\n"
 
 
 def merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from sfi_ray.report.percent import BOLD_FROM, as_percent
 from sfi_ray.report.rounds_figures import accuracies_png, passed_png
+from sfi_ray.rounds.detection import SFI
 from sfi_ray.rounds.experiment import Experiment, TrialResults
 from sfi_ray.rounds.record import AttackRecord
 from sfi_ray.store.folder import RunFolder
@@ -33,9 +34,11 @@ def write_round_reports(experiment: Experiment, write: Callable[[str, bytes], No
         "rounds.csv": accuracies_csv(trials).encode(),
         "reattack.csv": reattack_csv(trials).encode(),
         "rounds.md": "\n".join(
-            accuracies_markdown(trial) + "\n" + reattack_markdown(trial) for trial in trials
+            accuracies_markdown(trial) + "\n" + reattack_markdown(trial) + detectors_markdown(trial) for trial in trials
         ).encode(),
     }
+    if any(any(trial.detections.values()) for trial in trials):
+        files["detectors.csv"] = detectors_csv(trials).encode()
     for trial in trials:
         files[f"{trial.name}.png"] = accuracies_png(trial)
         location = experiment.trial_location(trial.name)
@@ -82,6 +85,37 @@ def reattack_markdown(trial: TrialResults) -> str:
         shown = " | ".join(_bold(_percent(outcome.ratio)) for outcome in attack.classes)
         lines.append(f"| {model} ({', '.join(attack.backgrounds)}) | {shown} |")
     return "\n".join([*lines, ""])
+
+
+def detectors_markdown(trial: TrialResults) -> str:
+    """Writes how well detectors tell the SFIs that fool each model from natural images; empty where none were asked."""
+    models = [number for number, found in trial.detections.items() if any(one.kind == SFI for one in found)]
+    if not models:
+        return ""
+    at = {(one.detector, number): one for number in models for one in trial.detections[number] if one.kind == SFI}
+    lines = [
+        f"\n### {trial.name}: AUROC (%), in parentheses natural images taken for outliers where 95 % of SFIs are found",
+        "",
+        f"| detector | {' | '.join(f'M{number}' for number in models)} |",
+        "|:--|" + "--:|" * len(models),
+    ]
+    for detector in dict.fromkeys(name for name, _ in at):
+        places = (at.get((detector, number)) for number in models)
+        shown = (f"{_percent(one.auroc)} ({_percent(one.fpr_at_95_tpr)})" if one else _NONE for one in places)
+        lines.append(f"| {detector} | {' | '.join(shown)} |")
+    return "\n".join([*lines, ""])
+
+
+def detectors_csv(trials: Sequence[TrialResults]) -> str:
+    """Writes one line for each detector, model and kind of outlier, with shares in [0, 1]."""
+    heading = ("trial", "model", "detector", "outliers", "num_outliers", "auroc", "fpr_at_95_tpr")
+    rows = [
+        (trial.name, f"M{number}", one.detector, one.kind, one.num_outliers, one.auroc, one.fpr_at_95_tpr)
+        for trial in trials
+        for number, found in trial.detections.items()
+        for one in found
+    ]
+    return _csv(heading, rows)
 
 
 def accuracies_csv(trials: Sequence[TrialResults]) -> str:

@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sfi_ray.errors import InputError
+from sfi_ray.rounds.detection import DETECTIONS, Detection, read_detections
 from sfi_ray.rounds.record import FinalRecord, RoundRecord, read_final, read_round
 from sfi_ray.store.folder import RunFolder
 
@@ -24,6 +25,7 @@ class TrialRecord(BaseModel):
 
     number: int = Field(description="Models that are attacked.")
     finals: tuple[str, ...] = Field(description="Folders of the attacks on the last model.")
+    detectors: bool = Field(description="Whether detectors are scored.")
     identity: dict[str, Any] = Field(description="Its settings, with all defaults.")
 
 
@@ -47,6 +49,7 @@ class TrialResults:
         number: Rounds that it is to have.
         rounds: Those that are finished, in their order.
         finals: The attacks on its last model that are finished.
+        detections: How well detectors tell the SFIs of each round from natural images, where that was measured.
         is_complete: Whether nothing is left to do.
     """
 
@@ -54,6 +57,7 @@ class TrialResults:
     number: int
     rounds: Sequence[RoundRecord]
     finals: Sequence[FinalRecord]
+    detections: Mapping[int, Sequence[Detection]]
     is_complete: bool
 
 
@@ -102,7 +106,14 @@ class Experiment:
             number=record.number,
             rounds=[found for found in rounds if found],
             finals=[found for found in finals if found],
-            is_complete=None not in rounds and None not in finals,
+            detections={
+                number: read_detections(RunFolder(f"{location}/round_{number}")) for number in range(record.number)
+            },
+            is_complete=None not in rounds
+            and None not in finals
+            and all(
+                self.folder.exists(f"{name}/round_{n}/{DETECTIONS}") for n in range(record.number) if record.detectors
+            ),
         )
 
 

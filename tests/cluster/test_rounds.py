@@ -183,6 +183,22 @@ def test_when_only_what_fools_counts_a_shortage_is_said_and_recorded(tmp_path):
     assert first.shortage in experiment.folder.read("report/rounds.md").decode()
 
 
+def test_detectors_can_be_asked_for_later(whole):
+    pytest.importorskip("pytorch_ood")
+    output = whole.folder.location.rpartition("/")[0]
+    before = results(whole)
+    experiment = go(make_rounds(output, {"detectors": "all"}))
+    assert results(experiment) == before
+    detections = experiment.trials()["rounds"].detections
+    names = {one.detector for one in detections[1]}
+    assert names >= {"msp", "odin", "vim", "few_colours", "outlier_class"}
+    assert "outlier_class" not in {one.detector for one in detections[0]}
+    fooling = sum(result.fooling for result in experiment.trials()["rounds"].rounds[0].attack.classes)
+    assert {one.num_outliers for one in detections[0] if one.kind == "sfi"} == {fooling}
+    assert {one.num_outliers for one in detections[0] if one.kind == "single_colour"} == {1}
+    assert "| few_colours |" in experiment.folder.read("report/rounds.md").decode()
+
+
 def test_rounds_that_find_nothing_say_what_to_do(tmp_path):
     job = make_rounds(
         tmp_path, {"sfis": "fooling"}, attack={"kind": "elites", "max_evaluations": 1}, verification={"threshold": 1.0}
