@@ -31,7 +31,9 @@ from tests.cluster.conftest import (
     make_module,
     outcome,
     pids_of,
+    slow,
     temporary_files,
+    wait_for,
 )
 
 pytestmark = [pytest.mark.ray, pytest.mark.skipif(sys.platform != "linux", reason="finds processes through /proc")]
@@ -49,28 +51,6 @@ def ray():
 def go(job, **options):
     options.setdefault("classifiers", {"toy": make_classifier()})
     return launch(job, **options)
-
-
-def wait_for(condition, seconds=60.0):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "nothing happened"
-        time.sleep(0.02)
-
-
-def slow(module, seconds):
-    """Wraps a module so that every forward pass takes a while; pickled by value."""
-
-    class Slow(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.inner = module
-
-        def forward(self, images):
-            time.sleep(seconds)
-            return self.inner(images)
-
-    return Slow()
 
 
 def test_a_transfer_gives_the_same_rows_when_actors_are_killed(ray, tmp_path, monkeypatch):
@@ -99,7 +79,7 @@ def test_a_transfer_gives_the_same_rows_when_actors_are_killed(ray, tmp_path, mo
     rows = [pq.read_table(tmp_path / name / "transfer.parquet") for name in "ab"]
     assert rows[0].num_rows == 60
     assert rows[0].equals(rows[1])
-    assert not pids_of("ray::ScoringActor")
+    wait_for(lambda: not pids_of("ray::ScoringActor"))
 
 
 def deadly(module, flag, pixel=27):
