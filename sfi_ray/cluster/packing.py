@@ -54,10 +54,10 @@ def _require_reachable(job: Job) -> None:
     """Refuses paths that mean another place on another machine; the nodes of a cluster run Linux."""
     for key, path in _paths(job):
         if "://" not in path and not PurePosixPath(path).is_absolute():
-            uri = ", or a URI such as s3://BUCKET/runs (--output sets it)" if key == "output" else ""
+            uri = " or a URI such as s3://BUCKET/runs (--output sets it)" if key == "output" else ""
             raise InputError(
-                f"{key}: '{path}' is a path of this machine, and a submitted job takes neither data nor weights "
-                f"along; give an absolute path that every node of the cluster reaches{uri}"
+                f"{key}: '{path}' is a path of this machine, and a submitted job takes code along, but no data, "
+                f"weights or results; give an absolute path that every node of the cluster reaches{uri}"
             )
 
 
@@ -65,6 +65,8 @@ def _paths(job: Job) -> Iterator[tuple[str, str]]:
     yield "output", job.output
     if job.dataset.path is not None:
         yield "dataset.path", job.dataset.path
+    if job.attack.starts_from is not None:
+        yield "attack.transfer_from", job.attack.starts_from
     for image in (job.images and job.images.files) or ():
         yield "images.files", image.path
     for spec in job.classifiers:

@@ -1,6 +1,6 @@
 """Jobs: what to search, how, and where."""
 
-from sfi_ray.job.loader import load_job, parse_job
+from sfi_ray.job.loader import load_job, parse_job, plain_values
 from sfi_ray.job.schema import (
     ClassifierSpec,
     ClusterSettings,
@@ -20,5 +20,6 @@ __all__ = [
     "Verification",
     "load_job",
     "parse_job",
+    "plain_values",
     "schema_json",
 ]
