@@ -9,9 +9,17 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from sfi_ray.cli.arguments import Address, InProcess
+from sfi_ray.cli.compaction import compact
+from sfi_ray.cli.compare import compare
 from sfi_ray.cli.exits import EXIT_FAILED_CELLS, EXIT_INTERRUPTED, explaining
+from sfi_ray.cli.export import export
+from sfi_ray.cli.standing import spell, status
 from sfi_ray.cli.submission import LaunchCommand, attach, submit
+from sfi_ray.cli.theory import theory
 from sfi_ray.cli.training import train
+from sfi_ray.cli.transfer import transfer
+from sfi_ray.cli.verify import verify
 
 app = typer.Typer(
     name="sfi-ray",
@@ -23,10 +31,6 @@ app = typer.Typer(
 )
 
 JobFile = Annotated[Path, typer.Argument(help="Job file, in YAML.", show_default=False)]
-RunLocation = Annotated[
-    str,
-    typer.Argument(metavar="RUN", help="Folder or URI of the run: <output>/<name> of its job.", show_default=False),
-]
 
 
 @app.callback()
@@ -39,14 +43,7 @@ def _configure(
 @app.command(cls=LaunchCommand)
 def launch(
     job: JobFile,
-    address: Annotated[
-        str | None,
-        typer.Option(
-            help="Address of a running Ray cluster, such as 'auto' or 'host:6379'. By default RAY_ADDRESS is used "
-            "where it is set; otherwise Ray is started on this machine.",
-            show_default=False,
-        ),
-    ] = None,
+    address: Address = None,
     submit_to: Annotated[
         str | None,
         typer.Option(
@@ -57,9 +54,7 @@ def launch(
             show_default=False,
         ),
     ] = None,
-    in_process: Annotated[
-        bool, typer.Option("--in-process", help="Run in this process, without Ray. The rows are the same.")
-    ] = False,
+    in_process: InProcess = False,
     output: Annotated[
         str | None,
         typer.Option(
@@ -83,7 +78,7 @@ def launch(
 
     Rows are written while the search goes on. Ctrl-C stops cleanly; launch again to go on. The exit code is 0 when
     every cell was searched, 2 when something has to be mended first, 3 when cells failed, 130 after Ctrl-C. With
-    --submit it is that of the launch on the cluster, which Ctrl-C leaves running, and 4 when the cluster stays out of
+    --submit it is that of the launch on the cluster, which Ctrl-C leaves running, and 5 when the cluster stays out of
     reach.
     """
     from sfi_ray.cluster.console import ConsoleReporter
@@ -186,49 +181,25 @@ def plan(job: JobFile) -> None:
     rows = {
         "cells": f"{made.num_cells:,}",
         "groups": f"{made.num_groups:,}",
-        "shards": f"{made.num_shards:,} on {made.num_actors} actors",
+        "shards": f"{made.num_shards:,} on {made.num_actors} actors at first; they follow the measured speed",
         "evaluations": f"{made.max_evaluations:,} at most",
         "memory": f"{(made.candidate_bytes + made.classifier_bytes) / 2**20:,.0f} MiB an actor, besides torch",
         "speed": ", ".join(f"{name} {rate:,.0f}/s" for name, rate in made.rates.items()) + " an actor, measured here",
-        "time": f"{_spell(made.seconds)} at most, on {made.num_actors} such actors, training not counted",
+        "time": f"{spell(made.seconds)} at most, on {made.num_actors} such actors, training not counted",
     }
     for title, text in rows.items():
         typer.echo(f"{title + ':':<13}{text}")
 
 
-def _spell(seconds: float) -> str:
-    for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
-        if seconds >= 1.5 * size:
-            return f"{seconds / size:,.1f} {unit}"
-    return f"{seconds:,.0f} seconds"
-
-
-@app.command()
-def status(run: RunLocation) -> None:
-    """Say how a run stands, from its folder alone: no Ray is started or asked."""
-    from sfi_ray.store.run import open_run
-
-    with explaining():
-        opened = open_run(run)
-        state = opened.status()
-    progress = state.progress
-    typer.echo(f"{opened.record.job.name}: {state.state}")
-    typer.echo(
-        f"{state.finished:,} of {state.num_cells:,} cells, {state.fooled:,} fooled, {state.failed:,} failed, "
-        f"{state.evaluations:,} evaluations"
-    )
-    if progress and progress.is_alive and not state.is_complete:
-        left = "" if progress.seconds_left is None else f", {_spell(progress.seconds_left)} left"
-        typer.echo(
-            f"driver {progress.pid} on {progress.host}: {progress.actors} actors, "
-            f"{progress.evaluations_per_second:,.0f} evaluations/s{left}"
-        )
-    elif not state.is_complete:
-        typer.echo("no driver is running; launch the job again to go on")
-
-
 app.command()(attach)
+app.command()(status)
 app.command()(train)
+app.command()(verify)
+app.command()(export)
+app.command()(compare)
+app.command()(compact)
+app.command()(theory)
+app.command()(transfer)
 
 
 @app.command()

@@ -75,7 +75,7 @@ def attach(
     """Follow a submitted job again: what it has printed, what it prints, and its exit code.
 
     The job is the latest one that was submitted for this run. The exit code is that of the job; 130 when the job was
-    stopped or after Ctrl-C, which leaves it running; 4 when the cluster stays out of reach.
+    stopped or after Ctrl-C, which leaves it running; 5 when the cluster stays out of reach.
     """
     from sfi_ray.cluster.ray_jobs import JobServer
 

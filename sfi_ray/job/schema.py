@@ -194,6 +194,11 @@ class ClusterSettings(_Settings):
         gt=0,
         description="How long to wait for the first actor; clusters that scale up from zero need minutes.",
     )
+    hang_seconds: float = Field(
+        600.0,
+        gt=0,
+        description="An actor that holds cells and says nothing for so long is ended, and its cells go to others.",
+    )
 
 
 class Job(_Settings):

@@ -170,7 +170,7 @@ def test_a_submitted_job_outlives_its_connection_and_gives_its_exit_code(head, t
         cutter = when(line.is_followed.is_set, line.close)
         done = call("launch", "job.yaml", "--submit", line.url)
         cutter.join()
-    assert done.exit_code == 4, done.output
+    assert done.exit_code == 5, done.output
     assert "has been out of reach for too long" in done.stderr
     assert f"sfi-ray attach {run} --address {line.url}" in done.stderr
 

@@ -14,8 +14,8 @@ LAYERS = [
     {"__init__", "__main__"},  # the package itself: entry points
     {"cli"},
     {"cluster"},
-    {"report"},
-    {"job", "plan", "store"},
+    {"report", "review"},
+    {"job", "plan", "store", "comparison"},
     {"attacks"},
     {"search"},
     {"models"},
