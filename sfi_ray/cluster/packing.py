@@ -54,10 +54,10 @@ def _require_reachable(job: Job | RoundsJob) -> None:
     """Refuses paths that mean another place on another machine; the nodes of a cluster run Linux."""
     for key, path in _paths(job):
         if "://" not in path and not PurePosixPath(path).is_absolute():
-            uri = ", or a URI such as s3://BUCKET/runs (--output sets it)" if key == "output" else ""
+            uri = " or a URI such as s3://BUCKET/runs (--output sets it)" if key == "output" else ""
             raise InputError(
-                f"{key}: '{path}' is a path of this machine, and a submitted job takes neither data nor weights "
-                f"along; give an absolute path that every node of the cluster reaches{uri}"
+                f"{key}: '{path}' is a path of this machine, and a submitted job takes code along, but no data, "
+                f"weights or results; give an absolute path that every node of the cluster reaches{uri}"
             )
 
 
