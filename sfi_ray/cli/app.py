@@ -10,9 +10,13 @@ import typer
 from rich.console import Console
 
 from sfi_ray.cli.compaction import compact
+from sfi_ray.cli.compare import compare
 from sfi_ray.cli.exits import EXIT_FAILED_CELLS, EXIT_INTERRUPTED, explaining
+from sfi_ray.cli.export import export
 from sfi_ray.cli.standing import spell, status
+from sfi_ray.cli.submission import LaunchCommand, attach, submit
 from sfi_ray.cli.training import train
+from sfi_ray.cli.verify import verify
 
 app = typer.Typer(
     name="sfi-ray",
@@ -33,7 +37,7 @@ def _configure(
     logging.basicConfig(level=logging.INFO if verbose else logging.ERROR, format="%(asctime)s %(name)s: %(message)s")
 
 
-@app.command()
+@app.command(cls=LaunchCommand)
 def launch(
     job: JobFile,
     address: Annotated[
@@ -41,6 +45,16 @@ def launch(
         typer.Option(
             help="Address of a running Ray cluster, such as 'auto' or 'host:6379'. By default RAY_ADDRESS is used "
             "where it is set; otherwise Ray is started on this machine.",
+            show_default=False,
+        ),
+    ] = None,
+    submit_to: Annotated[
+        str | None,
+        typer.Option(
+            "--submit",
+            metavar="[URL]",
+            help="Launch on the cluster whose dashboard has this address and follow what is printed there; without "
+            "a value RAY_API_SERVER_ADDRESS where it is set, else http://127.0.0.1:8265.",
             show_default=False,
         ),
     ] = None,
@@ -69,7 +83,9 @@ def launch(
     """Search the cells of a job, or go on with it where it stopped.
 
     Rows are written while the search goes on. Ctrl-C stops cleanly; launch again to go on. The exit code is 0 when
-    every cell was searched, 2 when something has to be mended first, 3 when cells failed, 130 after Ctrl-C.
+    every cell was searched, 2 when something has to be mended first, 3 when cells failed, 130 after Ctrl-C. With
+    --submit it is that of the launch on the cluster, which Ctrl-C leaves running, and 5 when the cluster stays out of
+    reach.
     """
     from sfi_ray.cluster.console import ConsoleReporter
     from sfi_ray.cluster.launch import launch as start
@@ -83,6 +99,14 @@ def launch(
             if actors < 1:
                 raise typer.BadParameter("at least one actor is needed", param_hint="--actors")
             loaded = loaded.model_copy(update={"cluster": loaded.cluster.model_copy(update={"actors": actors})})
+    if submit_to is not None:
+        if address or in_process:
+            raise typer.BadParameter("goes without --address and --in-process", param_hint="--submit")
+        given = {"--output": output, "--actors": actors}
+        options = [text for key, value in given.items() if value is not None for text in (key, str(value))]
+        options += [key for key, is_on in {"--fresh": fresh, "--retry-failed": retry_failed}.items() if is_on]
+        submit(job, loaded, submit_to, options)
+    with explaining():
         run = start(
             loaded,
             reporter=ConsoleReporter(),
@@ -174,8 +198,12 @@ def plan(job: JobFile) -> None:
 
 
 app.command()(status)
+app.command()(attach)
 app.command()(train)
 app.command()(compact)
+app.command()(verify)
+app.command()(export)
+app.command()(compare)
 
 
 @app.command()

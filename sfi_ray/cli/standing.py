@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from sfi_ray.cli.arguments import RunLocation
 from sfi_ray.cli.exits import explaining
 
 _WATCH_SECONDS = 5.0
@@ -18,10 +19,7 @@ _READING_SHARE = 0.1
 
 
 def status(
-    run: Annotated[
-        str,
-        typer.Argument(metavar="RUN", help="Folder or URI of the run: <output>/<name> of its job.", show_default=False),
-    ],
+    run: RunLocation,
     watch: Annotated[
         bool, typer.Option("--watch", help="Say it again every few seconds until no driver runs.")
     ] = False,

@@ -27,10 +27,11 @@ from sfi_ray.store.checkpoints import CHECKPOINTS, drop_checkpoints
 from sfi_ray.store.compaction import finish_compaction
 from sfi_ray.store.finished import FinishedCells
 from sfi_ray.store.folder import RunFolder
-from sfi_ray.store.natural import grid_images, image_records, read_natural_images, write_images
+from sfi_ray.store.natural import IMAGES, grid_images, image_records, read_natural_images, write_images
 from sfi_ray.store.parts import RESULTS, PartWriter, committed_outcomes, drop_failed
-from sfi_ray.store.progress import RunState
+from sfi_ray.store.progress import PROGRESS, RunState
 from sfi_ray.store.record import (
+    RECORD,
     RunRecord,
     differences,
     make_grid,
@@ -40,10 +41,11 @@ from sfi_ray.store.record import (
     write_record,
 )
 from sfi_ray.store.run import Run
+from sfi_ray.store.starts import STARTS, digest_of, select_starts, write_starts
 from sfi_ray.types import Finding
 
 #: What `fresh` removes; files of the user's own stay.
-_OWN_FILES = ("results", "checkpoints", "models", "report", "images.parquet", "job.yaml", "progress.json")
+_OWN_FILES = ("results", "checkpoints", "models", "report", IMAGES, STARTS, RECORD, PROGRESS)
 
 
 def launch(
@@ -103,7 +105,7 @@ class _Launch:
         self._classifiers = classifiers
         self._reporter = reporter
         self._options = options
-        self._folder = RunFolder(f"{job.output.rstrip('/')}/{job.name}")
+        self._folder = RunFolder(job.location)
 
     def run(self) -> Run:
         unknown = set(self._classifiers) - {spec.name for spec in self._job.classifiers}
@@ -118,6 +120,8 @@ class _Launch:
         # Everything that can be wrong with the grid or the attack is found before anything is trained or written.
         images = self._images(info, known)
         classifiers = tuple(GridClassifier(spec.name, "") for spec in self._job.classifiers)
+        starts_from = self._job.attack.starts_from
+        starts = select_starts(starts_from, info) if starts_from and known is None else ()
         grid = make_grid(self._job, info, classifiers, grid_images(images))
         self._job.attack.check()
         provisioner = Provisioner(self._job, info, self._folder, self._classifiers, self._reporter, known)
@@ -149,6 +153,7 @@ class _Launch:
                     class_names=info.class_names,
                     classifiers=tuple(p.record for p in provided),
                     images=image_records(images),
+                    starts=digest_of(starts),
                     device=device,
                     num_cells=0,
                     versions=versions(),
@@ -156,6 +161,8 @@ class _Launch:
                 known = known.model_copy(update={"num_cells": len(known.grid())})
                 if images:
                     write_images(self._folder, images, info.class_names)
+                if starts:
+                    write_starts(self._folder, starts)
                 write_record(self._folder, known)
             if self._options.retry_failed:
                 dropped = drop_failed(self._folder)
@@ -294,6 +301,7 @@ def _spec(job: Job, record: RunRecord, grid: Grid, folder: RunFolder) -> RunSpec
         checkpoint_seconds=job.cluster.checkpoint_seconds,
         versions=versions(),
         images=tuple(image.source for image in record.images),
+        starts=record.starts,
     )
 
 

@@ -282,6 +282,11 @@ class Job(_Settings):
             return None
         return self.images or ImageSelection(per_class=1)
 
+    @property
+    def location(self) -> str:
+        """Path or URI of the run's folder."""
+        return f"{self.output.rstrip('/')}/{self.name}"
+
     def identity(self) -> dict[str, Any]:
         """Returns what decides the results, as plain data: everything but where it runs and what it is called."""
         plain: dict[str, Any] = json.loads(self.model_dump_json(exclude={"name", "cluster", "output"}))

@@ -14,7 +14,7 @@ LAYERS = [
     {"__init__", "__main__"},  # the package itself: entry points
     {"cli"},
     {"cluster"},
-    {"report"},
+    {"report", "review"},
     {"job", "plan", "store"},
     {"attacks"},
     {"search"},
