@@ -73,6 +73,21 @@ class Pixel:
 
 
 @dataclass(frozen=True, slots=True)
+class Start:
+    """An image of an earlier run that a search may begin with.
+
+    Attributes:
+        background: 8-bit value of each channel of its background.
+        target_class: Index of the class that it was found for.
+        pixels: Its altered pixels.
+    """
+
+    background: tuple[int, ...]
+    target_class: int
+    pixels: tuple[Pixel, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class TracePoint:
     """The best confidence known after so many evaluations."""
 

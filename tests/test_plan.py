@@ -1,6 +1,5 @@
 import math
 import os
-import time
 from types import SimpleNamespace
 
 import pytest
@@ -151,13 +150,16 @@ def test_measuring_leaves_the_number_of_threads_as_it_was(toy_gray):
 
 
 def test_a_rate_is_images_over_time(toy_gray, monkeypatch):
+    now = 0.0
+
     def slow(images):
-        time.sleep(0.002)
+        nonlocal now
+        now += 0.25
         return images.new_zeros(len(images), 4)
 
     monkeypatch.setattr(toy_gray.classifier, "log_probs", slow)
-    rate = forward_rate(toy_gray.classifier, threads=1, seconds=0.05)
-    assert 0.2 * 32 / 0.002 < rate <= 32 / 0.002
+    monkeypatch.setattr(sfi_ray.plan, "time", SimpleNamespace(perf_counter=lambda: now))
+    assert forward_rate(toy_gray.classifier, threads=1, seconds=1.5) == 32 / 0.25
 
 
 def test_threads_are_restored_when_the_classifier_fails(monkeypatch):

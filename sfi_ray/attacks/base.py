@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sfi_ray.attacks.snapshot import Keeper
 from sfi_ray.models import Classifier
-from sfi_ray.types import Cell, Finding, StopReason
+from sfi_ray.types import Cell, Finding, Start, StopReason
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +33,12 @@ class Surroundings:
         images: Natural images to imitate, 8 bit, ``(N, C, H, W)`` uint8; `Cell.image` is an ordinal among them. None
             where the cells have none.
         keeper: Keeps what a long search has reached; None where nobody does.
+        starts: Images of an earlier run to begin with, better ones first; none where the attack begins with nothing.
     """
 
     images: Tensor | None = None
     keeper: Keeper | None = None
+    starts: Sequence[Start] = ()
 
 
 class Attack(ABC):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Generator, Iterator, Sequence
 
 import torch
 
 from sfi_ray.attacks.base import Surroundings, Tick
-from sfi_ray.attacks.evolution import EvolutionAttack
+from sfi_ray.attacks.evolution import EvolutionAttack, space_of
 from sfi_ray.attacks.lanes import StoppingSettings, by_k
+from sfi_ray.attacks.verify import Verifier
 from sfi_ray.images import render
 from sfi_ray.models import Classifier
 from sfi_ray.search import Elites, ElitesSettings, Searcher
@@ -22,14 +24,11 @@ class ElitesAttack(EvolutionAttack):
     Args:
         settings: What decides what is proposed.
         stopping: When a cell ends before its budget.
-        starts: Genes of the first candidate of a cell, ``(K, G)``, by the cell's seed.
     """
 
-    def __init__(
-        self, settings: ElitesSettings, stopping: StoppingSettings, starts: Mapping[int, torch.Tensor] | None = None
-    ) -> None:
+    def __init__(self, settings: ElitesSettings, stopping: StoppingSettings) -> None:
         super().__init__(
-            lambda space, device: Elites(space, settings, device, starts),
+            lambda space, device: Elites(space, settings, device),
             population_size=settings.num_candidates,
             max_evaluations=settings.max_evaluations,
             stopping=stopping,
@@ -55,16 +54,27 @@ class ElitesAttack(EvolutionAttack):
         threshold: float,
         surroundings: Surroundings = Surroundings(),  # noqa: B008 - frozen
     ) -> Iterator[Tick | Finding]:
-        """Searches cells; see `Attack.search`. Those that begin with smaller k are searched by ascending k."""
-        if not self.shares_ks:
-            yield from super().search(classifier, cells, threshold, surroundings)
-            return
+        """Searches cells by ascending k; see `Attack.search`.
+
+        A cell begins with what was found for it with the k before, where the settings say so, and then with the images
+        of an earlier run that have its background, its class and no more pixels than it may alter.
+        """
+        earlier: dict[tuple[tuple[int, ...], int], list[torch.Tensor]] = defaultdict(list)
+        for start in surroundings.starts:
+            earlier[start.background, start.target_class].append(_genes(start.pixels))
         found: dict[tuple[Background, int, int], torch.Tensor] = {}
+        verifier = Verifier(classifier, threshold)
         for k, same_k in sorted(by_k(cells).items()):
-            starts = {cell.seed: _grown(found[_kin(cell)], k) for cell in same_k if _kin(cell) in found}
-            attack = ElitesAttack(self._settings.model_copy(update={"begins_with": "nothing"}), self._stopping, starts)
-            for event in attack.search(classifier, same_k, threshold, surroundings):
-                if isinstance(event, Finding) and event.pixels:
+            starts = {}
+            for cell in same_k:
+                known = earlier.get((cell.background.value, cell.target_class), [])
+                grown = [found[_kin(cell)]] if _kin(cell) in found else []
+                fitting = [*grown, *(genes for genes in known if len(genes) <= k)][: self._settings.num_candidates]
+                if fitting:
+                    starts[cell.seed] = torch.stack([_grown(genes, k) for genes in fitting])
+            searcher = Elites(space_of(classifier, k), self._settings, classifier.device, starts)
+            for event in self._search_with(searcher, classifier, same_k, verifier, surroundings.keeper):
+                if self.shares_ks and isinstance(event, Finding) and event.pixels:
                     found[_kin(event.cell)] = _genes(event.pixels)
                 yield event
 

@@ -9,6 +9,7 @@ import torch
 
 from sfi_ray.attacks.base import Attack, Surroundings, Tick
 from sfi_ray.attacks.lanes import StoppingSettings, by_k, classify, lanes_for, search_lanes
+from sfi_ray.attacks.snapshot import Keeper
 from sfi_ray.attacks.verify import Verifier
 from sfi_ray.models import Classifier
 from sfi_ray.search import Searcher, SearchSpace, SharedSearcher
@@ -58,24 +59,44 @@ class EvolutionAttack(Attack):
         surroundings: Surroundings = Surroundings(),  # noqa: B008 - frozen
     ) -> Iterator[Tick | Finding]:
         """Searches cells; see `Attack.search`. Cells of one k are searched together."""
-        channels, height, width = classifier.input_shape
         verifier = Verifier(classifier, threshold)
         for k, same_k in by_k(cells).items():
-            space = SearchSpace(height, width, channels, k, classifier.num_classes)
-            searcher = self._make_searcher(space, classifier.device)
-            yield from search_lanes(
-                searcher,
-                partial(self._advance, classifier, searcher),
-                same_k,
-                num_lanes=self.num_lanes(classifier.micro_batch),
-                verifier=verifier,
-                stopping=self._stopping,
-                keeper=surroundings.keeper,
-                settle=searcher.settle if isinstance(searcher, SharedSearcher) else None,
-            )
+            searcher = self._make_searcher(space_of(classifier, k), classifier.device)
+            yield from self._search_with(searcher, classifier, same_k, verifier, surroundings.keeper)
+
+    def _search_with(
+        self,
+        searcher: Searcher,
+        classifier: Classifier,
+        cells: Sequence[Cell],
+        verifier: Verifier,
+        keeper: Keeper | None,
+    ) -> Iterator[Tick | Finding]:
+        """Searches cells of one k with a searcher that has no cell yet."""
+        yield from search_lanes(
+            searcher,
+            partial(self._advance, classifier, searcher),
+            cells,
+            num_lanes=self.num_lanes(classifier.micro_batch),
+            verifier=verifier,
+            stopping=self._stopping,
+            keeper=keeper,
+            settle=searcher.settle if isinstance(searcher, SharedSearcher) else None,
+        )
 
     def _advance(
         self, classifier: Classifier, searcher: Searcher, backgrounds: torch.Tensor
     ) -> Generator[Tick, None, None]:
         """Asks for the next generation of every cell and tells how it was classified."""
         searcher.tell((yield from classify(classifier, searcher.ask(), backgrounds)))
+
+
+def space_of(classifier: Classifier, k: int) -> SearchSpace:
+    """Returns where the candidates of a classifier live.
+
+    Args:
+        classifier: The attacked classifier.
+        k: Pixels that may be altered.
+    """
+    channels, height, width = classifier.input_shape
+    return SearchSpace(height, width, channels, k, classifier.num_classes)

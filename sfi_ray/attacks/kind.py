@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+import json
+from typing import Any, ClassVar
 
 from pydantic import BaseModel
 
@@ -21,6 +22,16 @@ class AttackKind(BaseModel):
     def shares_ks(self) -> bool:
         """Whether a k begins with what smaller ones found, so that which k a job names decides results, too."""
         return False
+
+    @property
+    def starts_from(self) -> str | None:
+        """Folder or URI of the earlier run whose images cells begin with; None where they begin with nothing."""
+        return None
+
+    def identity(self) -> dict[str, Any]:
+        """Returns what of the settings decides what is found for a cell, as plain data."""
+        plain: dict[str, Any] = json.loads(self.model_dump_json())
+        return plain
 
     def check(self) -> None:
         """Checks what reading the settings did not.

@@ -99,10 +99,26 @@ class ElitesAttackSettings(ElitesSettings, StoppingSettings, AttackKind):
     shares_classes: ClassVar[bool] = True
 
     kind: Literal["elites"] = Field(description="One archive of the best candidates of every class, shared by all.")
+    transfer_from: str | None = Field(
+        None,
+        min_length=1,
+        description="Folder or URI of an earlier run, of another classifier for instance, whose images a class begins "
+        "with: the best ones of its background and name with at most k pixels, no more of them than a generation has "
+        "candidates; null for none.",
+    )
 
     def build(self) -> Attack:
         """Makes the attack."""
         return ElitesAttack(self, self)
+
+    @property
+    def starts_from(self) -> str | None:
+        """The earlier run whose images classes begin with; see `AttackKind.starts_from`."""
+        return self.transfer_from
+
+    def identity(self) -> dict[str, Any]:
+        """Returns what decides what is found: not where images to begin with lie, for what they are decides."""
+        return {key: value for key, value in super().identity().items() if key != "transfer_from"}
 
     @property
     def shares_ks(self) -> bool:

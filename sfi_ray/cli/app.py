@@ -9,9 +9,16 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from sfi_ray.cli.arguments import Address, InProcess, RunLocation
+from sfi_ray.cli.compare import compare
 from sfi_ray.cli.exits import EXIT_FAILED_CELLS, EXIT_INTERRUPTED, explaining
+from sfi_ray.cli.export import export
 from sfi_ray.cli.rounds import launch_rounds, show_rounds
+from sfi_ray.cli.submission import LaunchCommand, attach, submit
+from sfi_ray.cli.theory import theory
 from sfi_ray.cli.training import train
+from sfi_ray.cli.transfer import transfer
+from sfi_ray.cli.verify import verify
 
 app = typer.Typer(
     name="sfi-ray",
@@ -23,10 +30,6 @@ app = typer.Typer(
 )
 
 JobFile = Annotated[Path, typer.Argument(help="Job file, in YAML.", show_default=False)]
-RunLocation = Annotated[
-    str,
-    typer.Argument(metavar="RUN", help="Folder or URI of the run: <output>/<name> of its job.", show_default=False),
-]
 
 
 @app.callback()
@@ -36,20 +39,21 @@ def _configure(
     logging.basicConfig(level=logging.INFO if verbose else logging.ERROR, format="%(asctime)s %(name)s: %(message)s")
 
 
-@app.command()
+@app.command(cls=LaunchCommand)
 def launch(
     job: JobFile,
-    address: Annotated[
+    address: Address = None,
+    submit_to: Annotated[
         str | None,
         typer.Option(
-            help="Address of a running Ray cluster, such as 'auto' or 'host:6379'. By default RAY_ADDRESS is used "
-            "where it is set; otherwise Ray is started on this machine.",
+            "--submit",
+            metavar="[URL]",
+            help="Launch on the cluster whose dashboard has this address and follow what is printed there; without "
+            "a value RAY_API_SERVER_ADDRESS where it is set, else http://127.0.0.1:8265.",
             show_default=False,
         ),
     ] = None,
-    in_process: Annotated[
-        bool, typer.Option("--in-process", help="Run in this process, without Ray. The rows are the same.")
-    ] = False,
+    in_process: InProcess = False,
     output: Annotated[
         str | None,
         typer.Option(
@@ -72,7 +76,9 @@ def launch(
     """Search the cells of a job, or run its rounds of defence and re-attack, or go on where it stopped.
 
     Rows are written while the search goes on. Ctrl-C stops cleanly; launch again to go on. The exit code is 0 when
-    every cell was searched, 2 when something has to be mended first, 3 when cells failed, 130 after Ctrl-C.
+    every cell was searched, 2 when something has to be mended first, 3 when cells failed, 130 after Ctrl-C. With
+    --submit it is that of the launch on the cluster, which Ctrl-C leaves running, and 5 when the cluster stays out of
+    reach.
     """
     from sfi_ray.cluster.console import ConsoleReporter
     from sfi_ray.cluster.launch import launch as start
@@ -86,11 +92,21 @@ def launch(
             if actors < 1:
                 raise typer.BadParameter("at least one actor is needed", param_hint="--actors")
             loaded = loaded.model_copy(update={"cluster": loaded.cluster.model_copy(update={"actors": actors})})
-        if isinstance(loaded, RoundsJob):
-            if retry_failed:
-                raise typer.BadParameter("rounds count failed cells as such and go on", param_hint="--retry-failed")
-            launch_rounds(loaded, job, output, address=address, in_process=in_process, fresh=fresh, dashboard=dashboard)
-            return
+    if isinstance(loaded, RoundsJob):
+        if retry_failed:
+            raise typer.BadParameter("rounds count failed cells as such and go on", param_hint="--retry-failed")
+        if submit_to is not None:
+            raise typer.BadParameter("takes grids; launch rounds with --address", param_hint="--submit")
+        launch_rounds(loaded, job, output, address=address, in_process=in_process, fresh=fresh, dashboard=dashboard)
+        return
+    if submit_to is not None:
+        if address or in_process:
+            raise typer.BadParameter("goes without --address and --in-process", param_hint="--submit")
+        given = {"--output": output, "--actors": actors}
+        options = [text for key, value in given.items() if value is not None for text in (key, str(value))]
+        options += [key for key, is_on in {"--fresh": fresh, "--retry-failed": retry_failed}.items() if is_on]
+        submit(job, loaded, submit_to, options)
+    with explaining():
         run = start(
             loaded,
             reporter=ConsoleReporter(),
@@ -214,7 +230,13 @@ def status(run: RunLocation) -> None:
         typer.echo("no driver is running; launch the job again to go on")
 
 
+app.command()(attach)
 app.command()(train)
+app.command()(verify)
+app.command()(export)
+app.command()(compare)
+app.command()(theory)
+app.command()(transfer)
 
 
 @app.command()

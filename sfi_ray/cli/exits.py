@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import typer
 
@@ -11,6 +11,8 @@ from sfi_ray.errors import USER_FACING_ERRORS
 
 EXIT_BAD_INPUT = 2
 EXIT_FAILED_CELLS = 3
+EXIT_DOES_NOT_HOLD = 4
+EXIT_DISCONNECTED = 5
 EXIT_INTERRUPTED = 130
 
 
@@ -29,3 +31,15 @@ def explaining(interrupted: str = "stopped at once; what is on disk is kept") ->
     except KeyboardInterrupt as error:
         typer.echo(interrupted, err=True)
         raise typer.Exit(EXIT_INTERRUPTED) from error
+
+
+def naming_broken_parts(broken: Mapping[str, str]) -> None:
+    """Names part files that were left out, and then ends with exit code 4.
+
+    Args:
+        broken: Why each part file cannot be read, by its name.
+    """
+    for name, text in broken.items():
+        typer.echo(f"left out: {name} cannot be read: {text}", err=True)
+    if broken:
+        raise typer.Exit(EXIT_DOES_NOT_HOLD)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Protocol
 
 import torch
 
 from sfi_ray.cluster.executor import Executor
 from sfi_ray.cluster.local import LocalExecutor
+from sfi_ray.cluster.scoring import Scored, ScoreSpec, ScoreUnit, score_here
 from sfi_ray.cluster.training_cache import Trainer, train_here
 from sfi_ray.cluster.tuning_cache import Tuner, tune_here
 from sfi_ray.cluster.worker import RunSpec
@@ -54,6 +55,20 @@ class Backend(Protocol):
         """Runs an executor for the duration of a block."""
         ...
 
+    def scores(
+        self,
+        spec: ScoreSpec,
+        payloads: Mapping[str, ClassifierPayload],
+        units: Iterable[ScoreUnit],
+        job: Job,
+    ) -> Iterator[Scored]:
+        """Scores images of a run; yields what each unit gave, in order.
+
+        Raises:
+            ResourceError: Nobody can score, or was lost too often.
+        """
+        ...
+
 
 class InProcessBackend:
     """This process: one worker, no Ray."""
@@ -84,3 +99,34 @@ class InProcessBackend:
             yield LocalExecutor(spec, payloads)
         finally:
             torch.set_num_threads(threads)
+
+    def scores(
+        self, spec: ScoreSpec, payloads: Mapping[str, ClassifierPayload], units: Iterable[ScoreUnit], job: Job
+    ) -> Iterator[Scored]:
+        """Scores images in this process; see `Backend.scores`."""
+        del job
+        return score_here(spec, payloads, units)
+
+
+@contextlib.contextmanager
+def open_backend(
+    *, in_process: bool, address: str | None, dashboard: bool, say: Callable[[str], None]
+) -> Iterator[Backend]:
+    """Gives the place that a job runs in for the duration of a block.
+
+    Args:
+        in_process: This process, without Ray.
+        address: Address of a Ray cluster; see `ray_session`.
+        dashboard: Whether a private cluster has a dashboard.
+        say: Hears where that is.
+
+    Raises:
+        ResourceError: Ray cannot be reached or started.
+    """
+    if in_process:
+        yield InProcessBackend()
+        return
+    from sfi_ray.cluster.ray_backend import ray_backend  # imports Ray, which takes seconds
+
+    with ray_backend(address, dashboard=dashboard, say=say) as backend:
+        yield backend

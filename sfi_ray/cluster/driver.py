@@ -173,12 +173,13 @@ class Driver:
         match event:
             case WorkerJoined(worker):
                 self._held[worker] = _Held()
-            case WorkerLost(worker, error):
+            case WorkerLost(worker, error, blames_lease):
                 held = self._held.pop(worker, _Held())
-                logger.warning("lost %s: %s", worker, error)
+                num_left = sum(len(opened.left) for opened in held.leases.values())
+                self.on_note(f"lost {worker}: {error}" + (f"; {num_left:,} cells go to others" if num_left else ""))
                 for position, opened in enumerate(held.leases.values()):
                     # Only the lease that was being searched can have brought its worker down.
-                    self._return(opened, error, is_suspect=position == 0)
+                    self._return(opened, error, is_suspect=blames_lease and position == 0)
             case LeaseProgressed(worker, lease, report):
                 left = self._held[worker].leases[lease.shard].left
                 newly = left.intersection(report.committed)
@@ -195,7 +196,7 @@ class Driver:
                 if isinstance(error, USER_FACING_ERRORS):
                     raise error
                 reason = f"{type(error).__name__}: {error}"
-                logger.warning("cells %d to %d failed: %s", lease.shard.start, lease.shard.stop - 1, reason)
+                self.on_note(f"{_spell(lease)}: the search failed: {reason}")
                 self._release(worker, lease, reason)
         self.tally.workers = len(self._held)
         self.tally.evaluations_per_second = self._rate.update(self.tally.evaluations)
@@ -216,9 +217,15 @@ class Driver:
             self._backlog.put_back(rest)
             return
         reason = f"given up after {rest.attempt} attempts: {error}"
+        self.on_note(f"{_spell(rest)}: {reason}")
         findings = [failed(cell, reason) for cell in self._grid.cells(rest.indices)]
         self.tally.failed += self._record_failures(rest, findings)
         self.tally.finished += len(opened.left)
+
+
+def _spell(lease: Lease) -> str:
+    """Names the cells of a lease for people."""
+    return f"{lease.shard.classifier}, {len(lease.indices):,} cells from {lease.indices[0]:,} on"
 
 
 class _Rate:

@@ -17,10 +17,17 @@ class WorkerJoined:
 
 @dataclass(frozen=True, slots=True)
 class WorkerLost:
-    """A worker is gone, with every lease it held."""
+    """A worker is gone, with every lease it held.
+
+    Attributes:
+        worker: Its name.
+        error: Why, for people.
+        blames_lease: Whether the lease that it was searching can have brought it down.
+    """
 
     worker: str
     error: str
+    blames_lease: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from sfi_ray.cluster.backend import Backend, InProcessBackend
+from sfi_ray.cluster.backend import Backend, open_backend
 from sfi_ray.cluster.backlog import Backlog
 from sfi_ray.cluster.driver import Driver, Tally
 from sfi_ray.cluster.heartbeat import Heartbeat
@@ -22,12 +22,13 @@ from sfi_ray.job import Job, load_job
 from sfi_ray.models import Classifier, ClassifierPayload
 from sfi_ray.plan import choose_cells_per_shard, tuning_request, unit_of
 from sfi_ray.report import write_reports
-from sfi_ray.store.checkpoints import drop_checkpoints
+from sfi_ray.store.checkpoints import CHECKPOINTS, drop_checkpoints
 from sfi_ray.store.folder import RunFolder
-from sfi_ray.store.natural import grid_images, image_records, read_natural_images, write_images
-from sfi_ray.store.parts import FinishedCells, PartWriter, committed_outcomes, drop_failed
-from sfi_ray.store.progress import RunState
+from sfi_ray.store.natural import IMAGES, grid_images, image_records, read_natural_images, write_images
+from sfi_ray.store.parts import RESULTS, FinishedCells, PartWriter, committed_outcomes, drop_failed
+from sfi_ray.store.progress import PROGRESS, RunState
 from sfi_ray.store.record import (
+    RECORD,
     RunRecord,
     differences,
     make_grid,
@@ -37,10 +38,11 @@ from sfi_ray.store.record import (
     write_record,
 )
 from sfi_ray.store.run import Run
+from sfi_ray.store.starts import STARTS, digest_of, select_starts, write_starts
 from sfi_ray.types import Finding
 
 #: What `fresh` removes; files of the user's own stay.
-_OWN_FILES = ("results", "checkpoints", "models", "report", "images.parquet", "job.yaml", "progress.json")
+_OWN_FILES = ("results", "checkpoints", "models", "report", IMAGES, STARTS, RECORD, PROGRESS)
 
 
 def launch(
@@ -100,7 +102,7 @@ class _Launch:
         self._classifiers = classifiers
         self._reporter = reporter
         self._options = options
-        self._folder = RunFolder(f"{job.output.rstrip('/')}/{job.name}")
+        self._folder = RunFolder(job.location)
 
     def run(self) -> Run:
         unknown = set(self._classifiers) - {spec.name for spec in self._job.classifiers}
@@ -115,6 +117,8 @@ class _Launch:
         # Everything that can be wrong with the grid or the attack is found before anything is trained or written.
         images = self._images(info, known)
         classifiers = tuple(GridClassifier(spec.name, "") for spec in self._job.classifiers)
+        starts_from = self._job.attack.starts_from
+        starts = select_starts(starts_from, info) if starts_from and known is None else ()
         grid = make_grid(self._job, info, classifiers, grid_images(images))
         self._job.attack.check()
         provisioner = Provisioner(self._job, info, self._folder, self._classifiers, self._reporter, known)
@@ -140,6 +144,7 @@ class _Launch:
                     class_names=info.class_names,
                     classifiers=tuple(p.record for p in provided),
                     images=image_records(images),
+                    starts=digest_of(starts),
                     device=device,
                     num_cells=0,
                     versions=versions(),
@@ -147,6 +152,8 @@ class _Launch:
                 known = known.model_copy(update={"num_cells": len(known.grid())})
                 if images:
                     write_images(self._folder, images, info.class_names)
+                if starts:
+                    write_starts(self._folder, starts)
                 write_record(self._folder, known)
             if self._options.retry_failed:
                 dropped = drop_failed(self._folder)
@@ -184,19 +191,16 @@ class _Launch:
                 "give the job another name, or throw that run away with --fresh"
             )
 
-    @contextlib.contextmanager
-    def _backend(self) -> Iterator[Backend]:
-        if self._options.in_process:
-            yield InProcessBackend()
-            return
-        from sfi_ray.cluster.ray_backend import ray_backend  # imports Ray, which takes seconds
-
-        with ray_backend(self._options.address, dashboard=self._options.dashboard, say=self._reporter.say) as backend:
-            yield backend
+    def _backend(self) -> contextlib.AbstractContextManager[Backend]:
+        options, say = self._options, self._reporter.say
+        return open_backend(
+            in_process=options.in_process, address=options.address, dashboard=options.dashboard, say=say
+        )
 
     def _search(self, record: RunRecord, payloads: Mapping[str, ClassifierPayload], backend: Backend) -> Run:
         job, grid = record.job.model_copy(update={"cluster": self._job.cluster}), record.grid()
         attack = job.attack.build()
+        self._sweep()
         finished = FinishedCells(self._folder)
         tally = Tally(
             num_cells=len(grid),
@@ -223,9 +227,14 @@ class _Launch:
                     record_failures=_FailureWriter(spec, self._folder),
                 )
                 self._drive(driver)
+            self._sweep()
         if tally.finished >= tally.num_cells:
             drop_checkpoints(self._folder)
         return self._finish()
+
+    def _sweep(self) -> None:
+        """Removes what actors that were killed had half written; the ones of now are not at work."""
+        self._folder.sweep("", RESULTS, CHECKPOINTS)
 
     def _drive(self, driver: Driver) -> None:
         heartbeat = Heartbeat(self._folder, driver.tally, self._reporter)
@@ -275,6 +284,7 @@ def _spec(job: Job, record: RunRecord, grid: Grid, folder: RunFolder) -> RunSpec
         checkpoint_seconds=job.cluster.checkpoint_seconds,
         versions=versions(),
         images=tuple(image.source for image in record.images),
+        starts=record.starts,
     )
 
 

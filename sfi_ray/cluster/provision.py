@@ -9,9 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import safetensors.torch
 import torch
-from safetensors import SafetensorError
 
 from sfi_ray.cluster.reporter import Reporter
 from sfi_ray.cluster.training_cache import Trainer, train_once
@@ -31,6 +29,7 @@ from sfi_ray.models import (
     weights_bytes,
 )
 from sfi_ray.models.sources import Normalisation, Source
+from sfi_ray.store.classifiers import read_classifier, stored_source, weights_name
 from sfi_ray.store.folder import RunFolder
 from sfi_ray.store.record import ClassifierRecord, RunRecord
 
@@ -142,7 +141,7 @@ class Provisioner:
         if spec.name in self._given:
             classifier = self._given[spec.name]
         elif known:
-            classifier = self._from_run(spec, known)
+            classifier = read_classifier(self._folder, spec, known, self._info)
         elif spec.name in self._loaded:
             classifier = self._loaded.pop(spec.name)
         else:
@@ -216,20 +215,9 @@ class Provisioner:
             std=std,
         )
 
-    def _with_weights(
-        self, spec: ClassifierSpec, state: Mapping[str, torch.Tensor], origin: str, normalisation: Normalisation
-    ) -> Classifier:
-        """Builds the classifier from weights that a run or a training has stored."""
-        module = self._source(spec).build_module(self._info.shape, self._info.num_classes)
-        load_into(module, state, origin)
-        return self._classifier(spec, module, normalisation)
-
     def _source(self, spec: ClassifierSpec) -> Source:
         """Returns what a classifier is built from, in a run that is resumed with what the run's folder keeps of it."""
-        source = spec.source
-        if spec.name in self._known and source.suffix:
-            return source.with_content(self._folder.read(f"models/{spec.name}{source.suffix}"))
-        return source
+        return stored_source(self._folder, spec) if spec.name in self._known else spec.source
 
     def _from_source(self, spec: ClassifierSpec) -> Classifier:
         module, normalisation = spec.source.load(self._info.shape, self._info.num_classes)
@@ -241,16 +229,6 @@ class Provisioner:
             module = self._source(spec).build_module(self._info.shape, self._info.num_classes)
         return self._classifier(spec, module, None)
 
-    def _from_run(self, spec: ClassifierSpec, known: ClassifierRecord) -> Classifier:
-        name = _weights_name(spec.name)
-        try:
-            state = safetensors.torch.load(self._folder.read(name))
-        except SafetensorError as error:
-            raise InputError(
-                f"'{self._folder.location}/{name}' is broken ({error}); start over with --fresh"
-            ) from error
-        return self._with_weights(spec, state, f"{self._folder.location}/{name}", (known.mean, known.std))
-
     def _trained(self, spec: ClassifierSpec, device: str, trainer: Trainer) -> tuple[Classifier, ModelCard]:
         card, folder = train_once(
             spec.network,
@@ -261,17 +239,14 @@ class Provisioner:
             trainer=trainer,
             reporter=self._reporter,
         )
-        state = read_state_dict(folder / "weights.safetensors")
-        return self._with_weights(spec, state, str(folder), (card.mean, card.std)), card
+        module = spec.source.build_module(self._info.shape, self._info.num_classes)
+        load_into(module, read_state_dict(folder / "weights.safetensors"), str(folder))
+        return self._classifier(spec, module, (card.mean, card.std)), card
 
     def _copy_into_run(self, spec: ClassifierSpec, classifier: Classifier, card: ModelCard | None) -> None:
-        self._folder.write(_weights_name(spec.name), weights_bytes(classifier.module))
+        self._folder.write(weights_name(spec.name), weights_bytes(classifier.module))
         content = spec.source.read_content()
         if content is not None:
             self._folder.write(f"models/{spec.name}{spec.source.suffix}", content)
         if card:
             self._folder.write(f"models/{spec.name}.json", card.model_dump_json(indent=2).encode())
-
-
-def _weights_name(classifier: str) -> str:
-    return f"models/{classifier}.safetensors"

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING
 
 from sfi_ray.cluster.executor import Executor
 from sfi_ray.cluster.ray_session import RaySession, ray_session
+from sfi_ray.cluster.scoring import Scored, ScoreSpec, ScoreUnit
 from sfi_ray.cluster.worker import RunSpec
 from sfi_ray.errors import ResourceError
 from sfi_ray.job import ClusterSettings, Job
 from sfi_ray.models import ClassifierPayload
+
+if TYPE_CHECKING:
+    from sfi_ray.cluster.ray_executor import ActorOptions
 
 
 @contextlib.contextmanager
@@ -50,12 +55,12 @@ class RayBackend:
 
     def num_actors(self, job: Job, device: str) -> int:
         """Returns the actors that the job asks for, or as many as fit; see `Backend.num_actors`."""
-        from sfi_ray.cluster.ray_executor import ActorOptions, describe_shortage, fitting_actors
+        from sfi_ray.cluster.ray_executor import describe_shortage, fitting_actors
 
         num_cpus, num_gpus = _reserved(job, device)
         fitting = fitting_actors(num_cpus, num_gpus)
         if not fitting and self._session.is_local:
-            raise ResourceError(describe_shortage(ActorOptions(1, num_cpus, num_gpus, 0.0)))
+            raise ResourceError(describe_shortage(_options(job, device, 1)))
         if job.cluster.actors:
             # More than fit on this machine would wait for ever; a shared cluster may grow.
             return min(job.cluster.actors, fitting) if self._session.is_local else job.cluster.actors
@@ -66,12 +71,22 @@ class RayBackend:
         self, spec: RunSpec, payloads: Mapping[str, ClassifierPayload], job: Job, num_actors: int
     ) -> Iterator[Executor]:
         """Runs actors for the duration of a block."""
-        from sfi_ray.cluster.ray_executor import ActorOptions, RayExecutor
+        from sfi_ray.cluster.ray_executor import RayExecutor
 
-        num_cpus, num_gpus = _reserved(job, spec.device)
-        options = ActorOptions(num_actors, num_cpus, num_gpus, job.cluster.startup_seconds)
+        options = _options(job, spec.device, num_actors)
         with contextlib.closing(RayExecutor(spec, payloads, options)) as executor:
             yield executor
+
+    def scores(
+        self, spec: ScoreSpec, payloads: Mapping[str, ClassifierPayload], units: Iterable[ScoreUnit], job: Job
+    ) -> Iterator[Scored]:
+        """Scores images on actors; see `Backend.scores`."""
+        from sfi_ray.cluster.ray_executor import ActorOptions
+        from sfi_ray.cluster.ray_scoring import score_on_ray
+
+        num_actors = self.num_actors(job, spec.device)
+        options = ActorOptions(num_actors, *_reserved(job, spec.device), job.cluster.startup_seconds)
+        return score_on_ray(spec, payloads, units, options)
 
 
 def _reserved(job: Job, device: str) -> tuple[float, float]:
@@ -80,3 +95,10 @@ def _reserved(job: Job, device: str) -> tuple[float, float]:
     num_cpus = cluster.cpus_per_actor if cluster.cpus_per_actor is not None else float(job.compute.threads)
     default_gpus = 1.0 if device == "cuda" else 0.0
     return num_cpus, cluster.gpus_per_actor if cluster.gpus_per_actor is not None else default_gpus
+
+
+def _options(job: Job, device: str, num_actors: int) -> ActorOptions:
+    from sfi_ray.cluster.ray_executor import ActorOptions
+
+    num_cpus, num_gpus = _reserved(job, device)
+    return ActorOptions(num_actors, num_cpus, num_gpus, job.cluster.startup_seconds, job.cluster.hang_seconds)

@@ -1,7 +1,8 @@
 """Running a grid on Ray: one actor a worker, one streaming task a lease.
 
 An actor never restarts by itself: the driver hears that it is lost, puts back what it held, and a new actor takes its
-place. What an actor had reported before it died still arrives.
+place. What an actor had reported before it died still arrives. An actor that holds leases and says nothing for too long
+hangs; it is killed and counts as lost.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ from ray import ObjectRefGenerator
 from ray.exceptions import RayError, RayTaskError
 
 from sfi_ray.cluster.executor import Event, LeaseEnded, LeaseFailed, LeaseProgressed, WorkerJoined, WorkerLost
+from sfi_ray.cluster.ray_head import HeadWatch
+from sfi_ray.cluster.ray_losses import LeavingError, Loss, loss_of
+from sfi_ray.cluster.signals import call_on_sigterm
 from sfi_ray.cluster.worker import Lease, RunSpec, Worker, WorkReport
 from sfi_ray.errors import ResourceError
 from sfi_ray.models import ClassifierPayload
@@ -26,19 +30,37 @@ _MAX_STARTUP_FAILURES = 3
 
 
 class SearchActor(Worker):
-    """A worker as a Ray actor; `stop` has a thread of its own, so that it is heard during a search."""
+    """A worker as a Ray actor; `stop` has a thread of its own, so that it is heard during a search.
+
+    SIGTERM, which a node sends before it goes, lets it commit what is finished and leave.
+    """
+
+    def __init__(self, spec: RunSpec) -> None:
+        super().__init__(spec)
+        self._is_leaving = False
+        call_on_sigterm(self._leave)
 
     def ready(self) -> None:
         """Returns once the actor is up."""
 
     @ray.method(num_returns="streaming")  # type: ignore[untyped-decorator]
     def search(self, lease: Lease, payload: ClassifierPayload) -> Iterator[WorkReport]:
-        """See `Worker.search`."""
+        """See `Worker.search`.
+
+        Raises:
+            LeavingError: The actor was asked to end.
+        """
         yield from super().search(lease, payload)
+        if self._is_leaving:
+            raise LeavingError
 
     @ray.method(concurrency_group="control")  # type: ignore[untyped-decorator]
     def stop(self) -> None:
         """See `Worker.stop`."""
+        super().stop()
+
+    def _leave(self) -> None:
+        self._is_leaving = True
         super().stop()
 
 
@@ -51,12 +73,14 @@ class ActorOptions:
         num_cpus: CPUs of each.
         num_gpus: GPUs of each; a fraction shares one.
         startup_seconds: How long to wait for the first of them, and for another after the last was lost.
+        hang_seconds: How long one that holds leases may say nothing.
     """
 
     num_actors: int
     num_cpus: float
     num_gpus: float
     startup_seconds: float
+    hang_seconds: float
 
 
 @dataclass(slots=True)
@@ -64,6 +88,7 @@ class _Actor:
     name: str
     handle: Any
     starting: Any
+    heard_at: float = 0.0
     leases: dict[ObjectRefGenerator, Lease] = field(default_factory=dict)
 
 
@@ -88,12 +113,15 @@ class RayExecutor:
         self._actors: dict[str, _Actor] = {}
         self._waiting: dict[Any, _Actor] = {}
         self._alone_since = time.monotonic()
+        self._head = HeadWatch()
         for _ in range(options.num_actors):
             self._spawn()
 
     def submit(self, worker: str, lease: Lease) -> None:
         """Gives a lease to an actor; see `Executor.submit`."""
         actor = self._actors[worker]
+        if not actor.leases:
+            actor.heard_at = time.monotonic()
         stream = actor.handle.search.remote(lease, self._payloads[lease.shard.classifier])
         actor.leases[stream] = lease
         self._waiting[stream] = actor
@@ -101,6 +129,7 @@ class RayExecutor:
     def poll(self, seconds: float) -> list[Event]:
         """Waits for actors; see `Executor.poll`."""
         self._check_someone_comes()
+        self._head.check()
         if not self._waiting:
             time.sleep(seconds)
             return []
@@ -109,7 +138,8 @@ class RayExecutor:
         if done and len(refs) > 1:
             done, _ = ray.wait(refs, num_returns=len(refs), timeout=0, fetch_local=False)
         # An actor that is lost takes its other streams along, so some of these may be gone when their turn comes.
-        return [self._next_event(ref, self._waiting[ref]) for ref in done if ref in self._waiting]
+        events = [self._next_event(ref, self._waiting[ref]) for ref in done if ref in self._waiting]
+        return events + self._end_hanging()
 
     def stop(self) -> None:
         """Asks all actors to commit what is finished; see `Executor.stop`."""
@@ -139,45 +169,56 @@ class RayExecutor:
         self._actors[name] = actor
         self._waiting[actor.starting] = actor
 
+    def _end_hanging(self) -> list[Event]:
+        """Ends the actors that hold leases and have said nothing for too long."""
+        limit = self._options.hang_seconds
+        hanging = [a for a in self._actors.values() if a.leases and time.monotonic() - a.heard_at > limit]
+        silence = f"it said nothing for {limit:g} s (cluster.hang_seconds) and was ended"
+        return [self._lose(actor, Loss(silence)) for actor in hanging]
+
     def _next_event(self, ref: Any, actor: _Actor) -> Event:
+        actor.heard_at = time.monotonic()
         try:
             if ref is actor.starting:
                 ray.get(ref)
                 del self._waiting[ref]
                 self._startup_failures = 0
                 return WorkerJoined(actor.name)
-            return LeaseProgressed(actor.name, actor.leases[ref], ray.get(next(ref)))
+            return LeaseProgressed(
+                actor.name, actor.leases[ref], ray.get(next(ref), timeout=self._options.hang_seconds)
+            )
         except StopIteration:
             del self._waiting[ref]
             return LeaseEnded(actor.name, actor.leases.pop(ref))
         except RayTaskError as error:
             if ref is actor.starting:
-                return self._lose(actor, error)
+                return self._lose(actor, loss_of(error), error)
+            if isinstance(error.cause, LeavingError):
+                return self._lose(actor, Loss("it was asked to end (SIGTERM)", blames_lease=False))
             del self._waiting[ref]
             cause = error.cause if isinstance(error.cause, Exception) else error
             return LeaseFailed(actor.name, actor.leases.pop(ref), cause)
         except RayError as error:
-            return self._lose(actor, error)
+            return self._lose(actor, loss_of(error), error)
 
-    def _lose(self, actor: _Actor, error: RayError) -> Event:
+    def _lose(self, actor: _Actor, loss: Loss, error: RayError | None = None) -> Event:
         """Lets a lost actor go and starts another in its place."""
         was_starting = actor.starting in self._waiting
         for ref in (actor.starting, *actor.leases):
             self._waiting.pop(ref, None)
         del self._actors[actor.name]
         ray.kill(actor.handle)
-        reason = " ".join(str(error).split())
         if was_starting:
             self._startup_failures += 1
             if self._startup_failures >= _MAX_STARTUP_FAILURES:
                 raise ResourceError(
-                    f"{self._startup_failures} actors in a row died while starting; the last one: {reason}"
+                    f"{self._startup_failures} actors in a row died while starting; the last one: {loss.reason}"
                 ) from error
         if all(other.starting in self._waiting for other in self._actors.values()):
             self._alone_since = time.monotonic()
         if not self._is_stopping:
             self._spawn()
-        return WorkerLost(actor.name, reason)
+        return WorkerLost(actor.name, loss.reason, loss.blames_lease)
 
     def _check_someone_comes(self) -> None:
         """Gives up when no actor is up and none has come for too long."""

@@ -20,6 +20,8 @@ from sfi_ray.errors import ResourceError
 
 # Ray's hook for `uv run` would start every worker through uv, in an environment of its own.
 _ALWAYS = {"RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0", "RAY_USAGE_STATS_ENABLED": "0"}
+# Without clusters, which Windows and macOS do without anyway, Ray takes the loopback interface for all of its ports.
+_PRIVATE = {"RAY_AUTH_MODE": "token", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 # Weights are all that goes through the object store; it is shared memory, taken only as it fills.
 _OBJECT_STORE_BYTES = 2 << 30
 _CONNECT_SECONDS = 5.0
@@ -54,15 +56,14 @@ def ray_session(address: str | None, *, dashboard: bool) -> Iterator[RaySession]
     Raises:
         ResourceError: The cluster does not answer, or Ray cannot start.
     """
-    for key, value in _ALWAYS.items():
-        os.environ.setdefault(key, value)
+    prepare_environment()
     address = address or os.environ.get("RAY_ADDRESS") or None
     is_local = address is None or address == "local"
     token = None
     before = dict(os.environ)
     if is_local:
-        # Ray's own ports listen on every interface: a private cluster answers only to who has its token.
-        os.environ["RAY_AUTH_MODE"] = "token"
+        # Other users of this machine reach its loopback interface: a private cluster answers only to who has its token.
+        os.environ.update(_PRIVATE)
         token = os.environ["RAY_AUTH_TOKEN"] = _own_token()
     import ray
 
@@ -111,6 +112,12 @@ def ray_session(address: str | None, *, dashboard: bool) -> Iterator[RaySession]
             shutil.rmtree(folder, ignore_errors=True)
 
 
+def prepare_environment() -> None:
+    """Sets what Ray is to be told before it is imported, whatever it is used for."""
+    for key, value in _ALWAYS.items():
+        os.environ.setdefault(key, value)
+
+
 def _asks_for_tokens() -> bool:
     """Whether this process uses token authentication: Ray reads that from the environment once, on import."""
     from ray._raylet import AuthenticationMode, get_authentication_mode  # type: ignore[attr-defined]
@@ -131,7 +138,7 @@ def _short_folder() -> str:
 
 
 def _restore(environment: dict[str, str]) -> None:
-    for key in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
+    for key in (*_PRIVATE, "RAY_AUTH_TOKEN"):
         if key in environment:
             os.environ[key] = environment[key]
         else:

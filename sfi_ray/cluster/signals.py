@@ -1,8 +1,9 @@
-"""Ctrl-C and SIGTERM: the first one asks, the second one ends."""
+"""Ctrl-C and SIGTERM: the first one asks a driver, the second one ends it; an actor commits what is finished."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -40,3 +41,27 @@ def calling_on_signals(callback: Callable[[], None]) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def call_on_sigterm(callback: Callable[[], None]) -> None:
+    """Calls back, from a thread of its own, as soon as SIGTERM comes; for the rest of the process.
+
+    Python's handlers wait until the main thread runs Python again, which that of an actor does between its tasks only.
+    They come then as they would without this.
+
+    Args:
+        callback: What to do.
+
+    Raises:
+        ValueError: This is not the main thread.
+    """
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+
+    def watch() -> None:
+        while received := os.read(reader, 1):
+            if received[0] == signal.SIGTERM:
+                callback()
+
+    threading.Thread(target=watch, name="sigterm", daemon=True).start()

@@ -22,7 +22,8 @@ from sfi_ray.store.folder import RunFolder
 from sfi_ray.store.natural import read_natural_images, stacked
 from sfi_ray.store.parts import PartWriter, committed_outcomes
 from sfi_ray.store.schema import Provenance
-from sfi_ray.types import Finding, StopReason
+from sfi_ray.store.starts import read_starts
+from sfi_ray.types import Finding, Start, StopReason
 
 # A worker says how it is doing at most this often.
 _REPORT_SECONDS = 0.5
@@ -48,6 +49,7 @@ class RunSpec:
         checkpoint_seconds: A search that goes on for so long is checkpointed, again and again.
         versions: What computes, by package.
         images: Where the natural images come from, in the order of the grid's; their pixels are in the run's folder.
+        starts: Hash of the images of an earlier run that searches begin with; they are in the run's folder.
     """
 
     run: str
@@ -65,6 +67,7 @@ class RunSpec:
     checkpoint_seconds: float
     versions: dict[str, str]
     images: tuple[str, ...] = ()
+    starts: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +119,7 @@ class Worker:
         self._attack = spec.attack.build()
         self._warm: OrderedDict[str, Classifier] = OrderedDict()
         self._images: torch.Tensor | None = None
+        self._starts: tuple[Start, ...] = ()
         self._stopping = threading.Event()
 
     def stop(self) -> None:
@@ -130,8 +134,8 @@ class Worker:
             payload: The classifier of the shard, used when it is not warm.
 
         Raises:
-            StorageError: Rows cannot be written, or the run's natural images not read.
-            InputError: The run's natural images are not those it was launched with.
+            StorageError: Rows cannot be written, or the run's natural images or images to begin with not read.
+            InputError: These images are not those that the run was launched with.
         """
         torch.set_num_threads(self._spec.threads)
         shard = lease.shard
@@ -158,7 +162,7 @@ class Worker:
         )
         execution = classifier.execution
         keeper = CheckpointKeeper(self._folder, shard.start, shard.stop, self._spec.checkpoint_seconds)
-        surroundings = Surroundings(images=self._natural_images(), keeper=keeper)
+        surroundings = Surroundings(images=self._natural_images(), starts=self._earlier_images(), keeper=keeper)
         for event in self._attack.search(classifier, cells, self._spec.threshold, surroundings):
             if isinstance(event, Tick):
                 journal.evaluations += event.evaluations
@@ -183,6 +187,11 @@ class Worker:
         if self._images is None and self._spec.grid.images:
             self._images = stacked(read_natural_images(self._folder, self._spec.grid.images))
         return self._images
+
+    def _earlier_images(self) -> tuple[Start, ...]:
+        if not self._starts and self._spec.starts:
+            self._starts = read_starts(self._folder, self._spec.starts)
+        return self._starts
 
     def _classifier(self, name: str, payload: ClassifierPayload) -> Classifier:
         """Returns a classifier ready on the device, letting the one unused for longest go when they do not all fit."""

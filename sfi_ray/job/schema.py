@@ -194,6 +194,11 @@ class ClusterSettings(_Settings):
         gt=0,
         description="How long to wait for the first actor; clusters that scale up from zero need minutes.",
     )
+    hang_seconds: float = Field(
+        600.0,
+        gt=0,
+        description="An actor that holds cells and says nothing for so long is ended, and its cells go to others.",
+    )
 
 
 class Job(_Settings):
@@ -276,6 +281,11 @@ class Job(_Settings):
         if not isinstance(self.attack, InversionAttackSettings):
             return None
         return self.images or ImageSelection(per_class=1)
+
+    @property
+    def location(self) -> str:
+        """Path or URI of the run's folder."""
+        return f"{self.output.rstrip('/')}/{self.name}"
 
     def identity(self) -> dict[str, Any]:
         """Returns what decides the results, as plain data: everything but where it runs and what it is called."""

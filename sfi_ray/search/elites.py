@@ -92,7 +92,8 @@ class Elites(SharedSearcher):
         space: Where candidates live.
         settings: What decides what is proposed.
         device: Where tensors lie.
-        starts: By the seed of a cell, ``(K, G)``: the first candidate that is made for it.
+        starts: By the seed of a cell, ``(S, K, G)``: the first candidates that are made for it, as many as its first
+            generation has.
     """
 
     def __init__(
@@ -239,9 +240,11 @@ class Elites(SharedSearcher):
         lanes = self._lanes
         begins = torch.nonzero((lanes.generation == 0) & ~lanes.is_settled).squeeze(1)
         places = torch.searchsorted(self._focus, begins).tolist()
-        for seed, place in zip(lanes.seeds[begins].tolist(), places, strict=True):
+        counts = self._focus.bincount(minlength=len(lanes.seeds))[begins].tolist()
+        for seed, place, count in zip(lanes.seeds[begins].tolist(), places, counts, strict=True):
             if seed in self._starts:
-                candidates[place] = self._starts[seed].to(candidates)
+                starts = self._starts[seed][:count].to(candidates)
+                candidates[place : place + len(starts)] = starts
         return candidates
 
     def _led(self, candidates: Tensor, is_looked: Tensor, seeds: Tensor, counters: Tensor) -> Tensor:

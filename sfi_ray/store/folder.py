@@ -20,6 +20,7 @@ from pyarrow import fs
 from sfi_ray.errors import InputError, StorageError
 
 _OBJECT_STORES = ("s3", "gcs", "abfs")
+_TEMPORARY = ".tmp"
 
 
 class RunFolder:
@@ -96,7 +97,7 @@ class RunFolder:
                 with self._fs.open_output_stream(path) as stream:
                     stream.write(content)
                 return
-            temporary = f"{folder}/.{base}.{secrets.token_hex(4)}.tmp"
+            temporary = f"{folder}/.{base}.{secrets.token_hex(4)}{_TEMPORARY}"
             try:
                 self._write_through(temporary, content)
                 self._fs.move(temporary, path)
@@ -124,6 +125,17 @@ class RunFolder:
                 self._fs.delete_dir(info.path)
             elif info.type == fs.FileType.File:
                 self._fs.delete_file(info.path)
+
+    def sweep(self, *folders: str) -> None:
+        """Removes what killed writers left half-written directly in some folders; nobody may be writing there."""
+        for folder in folders:
+            selector = fs.FileSelector(self.path(folder), allow_not_found=True)
+            with self._explained("read", folder):
+                infos = self._fs.get_file_info(selector)
+            for info in infos:
+                if info.base_name.startswith(".") and info.base_name.endswith(_TEMPORARY):
+                    with self._explained("write", folder), contextlib.suppress(FileNotFoundError):
+                        self._fs.delete_file(info.path)
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:

@@ -19,6 +19,7 @@ from sfi_ray.data import NaturalImage
 from sfi_ray.errors import InputError
 from sfi_ray.grid import GridImage
 from sfi_ray.store.folder import RunFolder
+from sfi_ray.store.png import to_png
 from sfi_ray.store.record import ImageRecord
 
 IMAGES = "images.parquet"
@@ -42,7 +43,7 @@ def write_images(folder: RunFolder, images: Sequence[NaturalImage], class_names:
     Raises:
         StorageError: They cannot be written.
     """
-    encoded = [_to_png(image.pixels) for image in images]
+    encoded = [to_png(image.pixels.permute(1, 2, 0).numpy()) for image in images]
     sources = [image.source for image in images]
     column = pa.StructArray.from_arrays(
         [pa.array(encoded, pa.binary()), pa.array(sources, pa.string())], names=["bytes", "path"]
@@ -82,13 +83,6 @@ def read_natural_images(folder: RunFolder, expected: Sequence[GridImage]) -> tup
 def stacked(images: Sequence[NaturalImage]) -> torch.Tensor:
     """Returns the pixels of images of one size, ``(N, C, H, W)`` uint8."""
     return torch.stack([image.pixels for image in images])
-
-
-def _to_png(pixels: torch.Tensor) -> bytes:
-    array = pixels[0].numpy() if len(pixels) == 1 else pixels.permute(1, 2, 0).contiguous().numpy()
-    out = BytesIO()
-    Image.fromarray(array).save(out, "PNG")
-    return out.getvalue()
 
 
 def _from_png(encoded: bytes) -> torch.Tensor:

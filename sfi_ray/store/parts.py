@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import secrets
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +23,7 @@ from sfi_ray.types import Finding, StopReason
 
 RESULTS = "results"
 _PREFIX = "part-"
+_NAME = re.compile(r"part-(\d{12})-(\d{12})-")
 
 
 class PartWriter:
@@ -86,6 +89,81 @@ def open_dataset(folder: RunFolder) -> ds.Dataset:
     paths = [info.path for info in _parts(folder)]
     with explaining_broken_parts(folder):
         return ds.dataset(paths, schema=FINDINGS, format="parquet", filesystem=folder.filesystem)
+
+
+def stream_parts(
+    folder: RunFolder, columns: Sequence[str], batch_rows: int, on_broken: Callable[[str, str], None]
+) -> Iterator[pa.Table]:
+    """Reads rows part file by part file, a few at a time; a part file that cannot be read is left out.
+
+    Args:
+        folder: The run's folder.
+        columns: Names of the columns.
+        batch_rows: Rows of a batch at most.
+        on_broken: Hears the name and the fault of each part file that cannot be read. What was yielded of it stays.
+
+    Raises:
+        StorageError: The folder cannot be listed.
+    """
+    schema = pa.schema([FINDINGS.field(name) for name in columns])
+    for info in _parts(folder):
+        try:
+            with folder.filesystem.open_input_file(info.path) as stream, pq.ParquetFile(stream) as file:
+                for batch in file.iter_batches(batch_rows, columns=list(columns)):
+                    yield pa.Table.from_batches([batch]).select(columns).cast(schema)
+        except (OSError, KeyError, ValueError, pa.ArrowException) as error:
+            on_broken(f"{RESULTS}/{info.base_name}", " ".join(str(error).split()))
+
+
+def read_windows(
+    folder: RunFolder,
+    windows: Iterable[range],
+    columns: Sequence[str],
+    wanted: ds.Expression | None = None,
+    on_broken: Callable[[str, str], None] | None = None,
+) -> Iterator[pa.Table]:
+    """Reads the rows of some cells after others, each window at once, from the part files whose names promise them.
+
+    Args:
+        folder: The run's folder.
+        windows: Ordinals of cells.
+        columns: Names of the columns; ``cell_index`` must be among them.
+        wanted: Which rows; all by default.
+        on_broken: Hears the name and the fault of each part file that cannot be read, once, and it is left out.
+
+    Yields:
+        The rows of a window, in no particular order, a cell that was written twice with both its rows.
+
+    Raises:
+        StorageError: A part file cannot be read and nobody hears of it, or the folder cannot be listed.
+    """
+    schema = pa.schema([FINDINGS.field(name) for name in columns])
+    infos, broken = _parts(folder), set()
+    spans = [_span(info.base_name) for info in infos]
+    for window in windows:
+        inside = (ds.field("cell_index") >= window.start) & (ds.field("cell_index") < window.stop)
+        inside = inside if wanted is None else inside & wanted
+        tables = [schema.empty_table()]
+        for info, span in zip(infos, spans, strict=True):
+            if info.path in broken or span.stop <= window.start or window.stop <= span.start:
+                continue
+            try:
+                part = ds.dataset([info.path], schema=FINDINGS, format="parquet", filesystem=folder.filesystem)
+                tables.append(part.to_table(columns=list(columns), filter=inside))
+            except (OSError, ValueError, pa.ArrowException) as error:
+                name = f"{RESULTS}/{info.base_name}"
+                if on_broken is None:
+                    with explaining_broken_parts(folder):
+                        raise pa.ArrowException(f"{name}: {error}") from error
+                broken.add(info.path)
+                on_broken(name, " ".join(str(error).split()))
+        yield pa.concat_tables(tables)
+
+
+def _span(base_name: str) -> range:
+    """Returns the ordinals that a part file can have rows of, by its name."""
+    match = _NAME.match(base_name)
+    return range(int(match[1]), int(match[2])) if match else range(sys.maxsize)
 
 
 @dataclass(frozen=True, slots=True)

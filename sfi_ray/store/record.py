@@ -59,6 +59,7 @@ class RunRecord(_Record):
     class_names: tuple[str, ...]
     classifiers: tuple[ClassifierRecord, ...]
     images: tuple[ImageRecord, ...] = Field((), description="Natural images to imitate.")
+    starts: str | None = Field(None, description="Hash of the images of an earlier run that its searches begin with.")
     device: str = Field(description="Kind of device: cpu or cuda.")
     num_cells: int
     versions: dict[str, str]
@@ -74,6 +75,7 @@ class RunRecord(_Record):
             self.dataset_info,
             tuple(GridClassifier(record.name, record.fingerprint) for record in self.classifiers),
             tuple(GridImage(record.target_class, record.digest) for record in self.images),
+            self.starts,
         )
 
     @property
@@ -84,7 +86,11 @@ class RunRecord(_Record):
 
 
 def make_grid(
-    job: Job, info: DatasetInfo, classifiers: tuple[GridClassifier, ...], images: tuple[GridImage, ...] = ()
+    job: Job,
+    info: DatasetInfo,
+    classifiers: tuple[GridClassifier, ...],
+    images: tuple[GridImage, ...] = (),
+    starts: str | None = None,
 ) -> Grid:
     """Lays out the cells of a job.
 
@@ -93,6 +99,7 @@ def make_grid(
         info: Its data set.
         classifiers: Its classifiers.
         images: The natural images that it imitates, if it does.
+        starts: Hash of the images of an earlier run that its searches begin with, if they do.
 
     Raises:
         InputError: A background or a target class does not exist, or k is larger than the images.
@@ -109,12 +116,13 @@ def make_grid(
         replicates=job.replicates,
         seed=job.seed,
         method={
-            "attack": json.loads(job.attack.model_dump_json()),
+            "attack": job.attack.identity(),
             "precision": job.compute.precision,
             "input_shape": [info.channels, info.height, info.width],
             # Classes that are searched together decide what is found for each.
             **({"classes": classes} if job.attack.shares_classes else {}),
             **({"ks": sorted(ks)} if job.attack.shares_ks and not isinstance(ks, KRange) else {}),
+            **({"starts": starts} if starts else {}),
         },
         images=images,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from sfi_ray.errors import InputError
 from sfi_ray.job import Job
 from sfi_ray.store.folder import RunFolder
 from sfi_ray.store.natural import read_natural_images, stacked
-from sfi_ray.store.parts import explaining_broken_parts, open_dataset
+from sfi_ray.store.parts import explaining_broken_parts, open_dataset, read_windows
 from sfi_ray.store.progress import Progress, RunState, read_progress
 from sfi_ray.store.rebuild import rebuild_images
 from sfi_ray.store.record import RECORD, RunRecord, read_record
@@ -67,16 +68,54 @@ class Run:
         read = list(dict.fromkeys([*wanted, "cell_index", "stop_reason"]))
         with explaining_broken_parts(self.folder):
             table = self.dataset.to_table(columns=read, filter=filter)
-        # A worker cut off from its cluster may write a cell that another has searched again: the rows are equal, or
-        # one says that the cell was given up.
-        is_failed = pc.equal(table["stop_reason"], StopReason.FAILED.value)
-        keys = pa.table({"cell_index": table["cell_index"], "is_failed": is_failed})
-        order = pc.sort_indices(keys, sort_keys=[("cell_index", "ascending"), ("is_failed", "ascending")])
-        table = table.take(order)
-        index = table["cell_index"].to_numpy()
-        if len(index):
-            table = table.filter(pa.array(np.concatenate([[True], index[1:] != index[:-1]])))
-        return table.select(wanted)
+        return _in_order(table).select(wanted)
+
+    def batches(
+        self,
+        columns: Sequence[str],
+        num_cells: int,
+        wanted: ds.Expression | None = None,
+        on_broken: Callable[[str, str], None] | None = None,
+    ) -> Iterator[pa.Table]:
+        """Reads rows in the order of the grid, each cell once, a few at a time.
+
+        Args:
+            columns: Names of the columns.
+            num_cells: Cells of the grid that are looked at together; batches that come out empty are left out.
+            wanted: A pyarrow expression such as ``pyarrow.dataset.field("fooled")``.
+            on_broken: Hears the name and the fault of each part file that cannot be read, which is then left out.
+
+        Raises:
+            StorageError: A part file cannot be read, and nobody hears of it.
+        """
+        read = list(dict.fromkeys([*columns, "cell_index", "stop_reason"]))
+        total = self.record.num_cells
+        windows = (range(start, min(start + num_cells, total)) for start in range(0, total, num_cells))
+        for table in read_windows(self.folder, windows, read, wanted, on_broken):
+            if table.num_rows:
+                yield _in_order(table).select(list(columns))
+
+    def rows_of(
+        self,
+        cells: range,
+        columns: Sequence[str],
+        wanted: ds.Expression | None = None,
+        on_broken: Callable[[str, str], None] | None = None,
+    ) -> pa.Table:
+        """Reads the rows of neighbouring cells, in the order of the grid, each cell once.
+
+        Args:
+            cells: Ordinals of the cells.
+            columns: As `batches`.
+            wanted: As `batches`.
+            on_broken: As `batches`.
+
+        Raises:
+            StorageError: A part file cannot be read, and nobody hears of it.
+        """
+        read = list(dict.fromkeys([*columns, "cell_index", "stop_reason"]))
+        (table,) = read_windows(self.folder, [cells], read, wanted, on_broken)
+        return _in_order(table).select(list(columns))
 
     def to_pandas(self, columns: list[str] | None = None) -> Any:
         """Loads rows as a pandas DataFrame; needs pandas."""
@@ -151,6 +190,18 @@ class RunStatus:
         if progress.state is RunState.RUNNING and not progress.is_alive:
             return "lost"
         return progress.state.value
+
+
+def _in_order(table: pa.Table) -> pa.Table:
+    """Sorts rows by cell and keeps one of each."""
+    # A worker cut off from its cluster may write a cell that another has searched again: the rows are equal, or
+    # one says that the cell was given up.
+    is_failed = pc.equal(table["stop_reason"], StopReason.FAILED.value)
+    keys = pa.table({"cell_index": table["cell_index"], "is_failed": is_failed})
+    order = pc.sort_indices(keys, sort_keys=[("cell_index", "ascending"), ("is_failed", "ascending")])
+    table = table.take(order)
+    index = table["cell_index"].to_numpy()
+    return table.filter(pa.array(np.concatenate([[True], index[1:] != index[:-1]]))) if len(index) else table
 
 
 def open_run(location: str | Path) -> Run:

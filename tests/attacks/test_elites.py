@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from sfi_ray.attacks import Surroundings, Tick, read_attack_settings
-from sfi_ray.types import Finding, StopReason
+from sfi_ray.types import Finding, Pixel, Start, StopReason
 from tests.attacks.conftest import evaluations, make_cells, outcomes, search
 from tests.attacks.test_snapshots import MemoryKeeper
 
@@ -173,3 +173,64 @@ def test_rows_of_a_growing_search_are_the_same_when_it_goes_on_from_snapshots(to
         assert list(itertools.islice(events, stopped_after))
     last = attack.search(toy.classifier, cells, 0.9, Surroundings(keeper=keeper))
     assert outcomes([event for event in last if isinstance(event, Finding)]) == expected
+
+
+def starts_of(findings, **changes):
+    """What another search found, as what this one begins with."""
+    background = changes.get("background")
+    return tuple(
+        Start(background or finding.cell.background.value, finding.cell.target_class, finding.pixels)
+        for finding in findings
+    )
+
+
+def begun_with(attack, classifier, cells, starts):
+    found = attack.search(classifier, cells, 0.9, Surroundings(starts=starts))
+    return [event for event in found if isinstance(event, Finding)]
+
+
+def test_a_class_begins_with_what_an_earlier_run_found_for_it(toy):
+    earlier = search(read_attack_settings(SHORT).build(), toy.classifier, make_cells(toy.classifier, ks=(2,)))
+    attack = read_attack_settings({**SHORT, "max_evaluations": 1}).build()
+    cells = make_cells(toy.classifier, ks=(3,))
+    findings = begun_with(attack, toy.classifier, cells, starts_of(earlier))
+    assert {finding.evaluations for finding in findings} == {1}
+    # One image for each class: the others' starts can only be better for it.
+    by_class = {finding.cell.target_class: finding for finding in findings}
+    assert all(by_class[known.cell.target_class].confidence >= known.confidence for known in earlier)
+    made = {finding.pixels for finding in findings}
+    assert made <= {known.pixels for known in earlier}
+
+
+@pytest.mark.parametrize("obstacle", ["more pixels", "another background"])
+def test_images_that_do_not_fit_a_cell_are_left_out(toy, obstacle):
+    earlier = search(read_attack_settings(SHORT).build(), toy.classifier, make_cells(toy.classifier, ks=(3,)))
+    earlier = [finding for finding in earlier if len(finding.pixels) == 3]
+    assert earlier
+    changes = {"background": (1,) * toy.classifier.input_shape[0]} if obstacle == "another background" else {}
+    cells = make_cells(toy.classifier, ks=(2,) if obstacle == "more pixels" else (3,))
+    attack = read_attack_settings(SHORT).build()
+    expected = outcomes(search(attack, toy.classifier, cells))
+    assert outcomes(begun_with(attack, toy.classifier, cells, starts_of(earlier, **changes))) == expected
+
+
+def test_no_more_images_are_begun_with_than_a_generation_has_candidates(toy_gray):
+    target = 1
+    pixels = [(Pixel(row, col, (200,)),) for row, col in itertools.product(range(3), range(3))]
+    starts = [Start((0,), target, altered) for altered in pixels]
+    cells = make_cells(toy_gray.classifier, ks=(1,))
+    attack = read_attack_settings({**SHORT, "max_evaluations": SHORT["num_candidates"]}).build()
+    first = begun_with(attack, toy_gray.classifier, cells, starts[: SHORT["num_candidates"]])
+    assert outcomes(begun_with(attack, toy_gray.classifier, cells, starts)) == outcomes(first)
+    fewer = begun_with(attack, toy_gray.classifier, cells, starts[:1])
+    assert outcomes(fewer) != outcomes(first)
+
+
+def test_growing_and_an_earlier_run_go_together(toy):
+    earlier = search(read_attack_settings(SHORT).build(), toy.classifier, make_cells(toy.classifier, ks=(3,)))
+    attack = read_attack_settings({**GROWING, "max_evaluations": 2}).build()
+    findings = begun_with(attack, toy.classifier, make_cells(toy.classifier, ks=(1, 3)), starts_of(earlier))
+    found = {(finding.cell.k, finding.cell.target_class): finding.confidence for finding in findings}
+    for known in earlier:
+        if len(known.pixels) == 3:
+            assert found[3, known.cell.target_class] >= max(known.confidence, found[1, known.cell.target_class])

@@ -1,4 +1,5 @@
 import os
+import time
 from pathlib import Path
 
 import pyarrow as pa
@@ -9,6 +10,9 @@ from torch import nn
 from sfi_ray import Classifier, Job
 from sfi_ray.store.run import Run
 from sfi_ray.store.schema import CIRCUMSTANCES
+
+# Every process that these tests start inherits it, so that they find and kill no one else's.
+os.environ["SFI_RAY_TESTS"] = str(os.getpid())
 
 
 @pytest.fixture(autouse=True)
@@ -62,15 +66,38 @@ def temporary_files(folder: Path) -> list[Path]:
     return [path for path in Path(folder).rglob("*") if path.name.endswith(".tmp")]
 
 
+def wait_for(condition, seconds=60.0):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "nothing happened"
+        time.sleep(0.02)
+
+
+def slow(module, seconds):
+    """Wraps a module so that every forward pass takes a while; pickled by value."""
+
+    class Slow(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = module
+
+        def forward(self, images):
+            time.sleep(seconds)
+            return self.inner(images)
+
+    return Slow()
+
+
 def pids_of(prefix: str, containing: str = "") -> list[int]:
-    """Processes of this machine whose title begins like this and has this in it."""
+    """Processes started by these tests whose title begins like this and has this in it."""
     found = []
+    mark = f"SFI_RAY_TESTS={os.environ['SFI_RAY_TESTS']}".encode()
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():
             try:
-                command = (entry / "cmdline").read_bytes()
+                command, environment = (entry / "cmdline").read_bytes(), (entry / "environ").read_bytes()
             except OSError:
                 continue
-            if command.startswith(prefix.encode()) and containing.encode() in command:
+            if command.startswith(prefix.encode()) and containing.encode() in command and mark in environment:
                 found.append(int(entry.name))
     return found

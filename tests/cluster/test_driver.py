@@ -63,10 +63,10 @@ class SimulatedExecutor:
     def stop(self):
         self.is_stopping = True
 
-    def lose(self, worker, error="gone"):
+    def lose(self, worker, error="gone", *, blames_lease=True):
         self.queues.pop(worker, None)
         self.left.pop(worker, None)
-        self._events.append(WorkerLost(worker, error))
+        self._events.append(WorkerLost(worker, error, blames_lease))
 
     def write(self, lease, indices):
         self.rows.extend(indices)
@@ -202,6 +202,26 @@ def test_only_the_running_lease_is_suspected_when_a_worker_dies(tmp_path):
     driver.run()
     again = {lease.shard: lease for _, lease in executor.history if lease.is_returned}
     assert [again[lease.shard].attempt for lease in lost] == [1, 0]
+
+
+def test_a_lease_is_not_suspected_when_its_node_goes(tmp_path):
+    losses = iter(range(10))
+
+    def mishap(executor, worker, lease):
+        if lease.shard.start == 14 and next(losses, None) is not None:
+            executor.lose(worker, "its node was lost", blames_lease=False)
+            executor.join()
+            return True
+        return False
+
+    grid, executor = make_grid(), SimulatedExecutor(1, mishap)
+    driver, failures = make_driver(tmp_path, executor, grid, retries=0)
+    notes = []
+    driver.on_note = notes.append
+    assert driver.run()
+    assert_every_cell_once(executor, failures, grid)
+    assert not failures
+    assert notes == [f"lost w{i}: its node was lost; 14 cells go to others" for i in range(10)]
 
 
 @pytest.mark.parametrize("kind", ["error", "death"])

@@ -14,8 +14,8 @@ LAYERS = [
     {"__init__", "__main__"},  # the package itself: entry points
     {"cli"},
     {"cluster"},
-    {"report"},
-    {"job", "plan", "store", "rounds"},
+    {"report", "review"},
+    {"job", "plan", "store", "comparison", "rounds"},
     {"attacks"},
     {"search"},
     {"models"},

@@ -340,3 +340,13 @@ def test_a_remote_folder_is_not_locked():
     folder = RunFolder("memory://nobody/run")
     with folder.lock(), folder.lock():
         pass
+
+
+def test_a_sweep_takes_what_killed_writers_left_and_nothing_else(anywhere):
+    kept = ["results/a.parquet", "results/.mine", "results/b.tmp", "results/inner/.c.tmp", ".lock"]
+    for name in (*kept, "results/.a.parquet.0f.tmp", ".job.yaml.0f.tmp"):
+        anywhere.write(name, b"x")
+    anywhere.sweep("", "results", "checkpoints")
+    assert all(anywhere.exists(name) for name in kept)
+    assert not anywhere.exists("results/.a.parquet.0f.tmp")
+    assert not anywhere.exists(".job.yaml.0f.tmp")

@@ -231,3 +231,30 @@ def test_only_a_running_driver_is_alive(folder):
 def test_a_progress_that_cannot_be_read_is_none(folder):
     folder.write("progress.json/inner", b"a folder in its place")
     assert read_progress(folder) is None
+
+
+@pytest.mark.parametrize("size", [1, 3, 100])
+def test_batches_are_the_table_a_few_cells_at_a_time(folder, size):
+    PartWriter(folder, 4, NUM_CELLS).commit([make_finding(i) for i in (7, 4, 9)], PROVENANCE)
+    # Another cut of the grid, as after a resume, and a cell that two workers wrote.
+    PartWriter(folder, 0, 6).commit([failed(make_cell(4), "lost"), make_finding(1)], PROVENANCE)
+    run = Run(folder.location)
+    batches = list(run.batches(["cell_index", "confidence", "pixels"], size))
+    assert max(batch.num_rows for batch in batches) <= size
+    joined = [row for batch in batches for row in batch.to_pylist()]
+    assert joined == run.table(["cell_index", "confidence", "pixels"]).to_pylist()
+    assert [row["cell_index"] for row in joined] == [1, 4, 7, 9]
+    (only,) = run.batches(["cell_index"], NUM_CELLS, ds.field("cell_index") == 7)
+    assert only.to_pylist() == [{"cell_index": 7}]
+
+
+def test_batches_name_a_broken_part_or_leave_it_out(folder):
+    commit(folder, [make_finding(1)], [make_finding(2)])
+    first, _ = folder.list("results")
+    folder.write(f"results/{first.base_name}", b"PAR1")
+    run, broken = Run(folder.location), []
+    with pytest.raises(StorageError, match=first.base_name):
+        list(run.batches(["cell_index"], 1))
+    (left,) = run.batches(["cell_index"], 1, on_broken=lambda name, text: broken.append(name))
+    assert left.to_pylist() == [{"cell_index": 2}]
+    assert broken == [f"results/{first.base_name}"]

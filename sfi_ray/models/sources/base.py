@@ -120,6 +120,18 @@ class Source(ABC):
         """What the job says that images are normalised with."""
         return None if self.mean is None or self.std is None else (self.mean, self.std)
 
+    def files(self) -> tuple[str, ...]:
+        """Returns the paths of the files that it reads, as the job says them."""
+        return () if self.weights is None else (self.weights,)
+
+    def code(self) -> Path | None:
+        """Returns the file or the package's folder of the user's own code that builds it; None where all is installed.
+
+        Raises:
+            InputError: If the code is not there.
+        """
+        return None
+
     def read_content(self) -> bytes | None:
         """Reads the file that the network is built from; None where there is none."""
         return None

@@ -41,6 +41,10 @@ class ExportSource(Source):
         """Nothing beside the file."""
         return None
 
+    def files(self) -> tuple[str, ...]:
+        """Returns the path of the export."""
+        return (self.what,)
+
     def read_content(self) -> bytes:
         """Reads the file, unless it is in hand."""
         if self.content is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
+import importlib.util
 import inspect
 import sys
 import sysconfig
@@ -49,7 +49,10 @@ class FactorySource(Source):
         """Lets classes of code that is not installed be pickled by value."""
         module = self._module()
         root = sys.modules[module.__name__.partition(".")[0]]
-        if _is_installed(module) or root.__name__ in cloudpickle.list_registry_pickle_by_value():
+        if (
+            _is_installed(getattr(module, "__file__", None))
+            or root.__name__ in cloudpickle.list_registry_pickle_by_value()
+        ):
             yield
             return
         cloudpickle.register_pickle_by_value(root)
@@ -57,6 +60,18 @@ class FactorySource(Source):
             yield
         finally:
             cloudpickle.unregister_pickle_by_value(root)
+
+    def code(self) -> Path | None:
+        """Returns where the outermost package or module lies, without importing it."""
+        name = self._module_name().partition(".")[0]
+        with _current_folder_on_path():
+            found = importlib.util.find_spec(name)
+        if found is None:
+            raise self._no_module(name)
+        # A package's folder; a module of one file has none.
+        folder = next(iter(found.submodule_search_locations or ()), None)
+        place = folder or (found.origin if found.has_location else None)
+        return None if place is None or _is_installed(place) else Path(place)
 
     def _call(self, input_shape: tuple[int, int, int], num_classes: int) -> nn.Module | Classifier:
         factory = self._factory()
@@ -94,28 +109,42 @@ class FactorySource(Source):
         return target  # type: ignore[no-any-return]
 
     def _module(self) -> ModuleType:
+        name = self._module_name()
+        try:
+            with _current_folder_on_path():
+                return importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            raise self._no_module(error.name) from error
+
+    def _module_name(self) -> str:
         name, separator, attribute = self.what.partition(":")
         if not (separator and name and attribute):
             raise InputError(f"factory '{self.what}' is not written package.module:callable")
-        folder = str(Path.cwd())
-        is_new = folder not in sys.path and "" not in sys.path
+        return name
+
+    def _no_module(self, name: str | None) -> InputError:
+        return InputError(
+            f"factory '{self.what}': there is no module '{name}' on sys.path or in {Path.cwd()}; install it, or "
+            "launch from the folder that holds it"
+        )
+
+
+@contextlib.contextmanager
+def _current_folder_on_path() -> Iterator[None]:
+    """Lets modules of the current folder be found, after all others."""
+    folder = str(Path.cwd())
+    is_new = folder not in sys.path and "" not in sys.path
+    if is_new:
+        sys.path.append(folder)
+    try:
+        yield
+    finally:
         if is_new:
-            sys.path.append(folder)
-        try:
-            return importlib.import_module(name)
-        except ModuleNotFoundError as error:
-            raise InputError(
-                f"factory '{self.what}': there is no module '{error.name}' on sys.path or in {folder}; install it, or "
-                "launch from the folder that holds it"
-            ) from error
-        finally:
-            if is_new:
-                sys.path.remove(folder)
+            sys.path.remove(folder)
 
 
-def _is_installed(module: ModuleType) -> bool:
-    """Says whether other processes find the module where this one did."""
-    file = getattr(module, "__file__", None)
+def _is_installed(file: str | None) -> bool:
+    """Says whether other processes find a module where this one did."""
     if file is None:
         return True
     paths = sysconfig.get_paths()

@@ -58,6 +58,10 @@ class TorchvisionSource(Source):
         )
         return network
 
+    def files(self) -> tuple[str, ...]:
+        """Returns the path of the weights, unless they are a member of the enum."""
+        return super().files() if self._is_file else ()
+
     def state(self) -> Mapping[str, Tensor]:
         """Reads the weights from the file, or from torch's cache, into which they are downloaded once."""
         state = (

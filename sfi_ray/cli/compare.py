@@ -1,0 +1,52 @@
+"""The command `sfi-ray compare`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sfi_ray.cli.arguments import Overwrite, RunLocation
+from sfi_ray.cli.exits import explaining
+from sfi_ray.cli.tables import print_table
+
+
+def compare(
+    run_a: RunLocation,
+    run_b: RunLocation,
+    by: Annotated[
+        str, typer.Option(help="What cells are grouped by: classifier, background, k, class, with commas between.")
+    ] = "classifier,background,k",
+    to: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder to make with groups.csv, groups.md and cells.csv, which has every pair.", show_default=False
+        ),
+    ] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Compare two runs cell by cell: which reaches the higher confidence, which fools more, and whether by chance.
+
+    Cells are matched by what is searched for: classifier, background, class or natural image, k and replicate.
+    """
+    from sfi_ray.review.compare import cells_csv, compare_pairs, contest_table
+    from sfi_ray.review.pairing import pair_runs
+    from sfi_ray.store.run import open_run
+    from sfi_ray.store.whole_folder import whole_folder
+
+    axes = [axis.strip() for axis in by.split(",") if axis.strip()]
+    with explaining():
+        pairs = pair_runs(open_run(run_a), open_run(run_b))
+        table = contest_table(compare_pairs(pairs, axes), pairs, axes, (run_a, run_b))
+        if to is not None:
+            with whole_folder(to, marker="groups.csv", overwrite=overwrite) as folder:
+                for name, text in {
+                    "groups.csv": table.to_csv(),
+                    "groups.md": table.to_markdown(),
+                    "cells.csv": cells_csv(pairs),
+                }.items():
+                    (folder / name).write_text(text, "utf-8")
+    print_table(table)
+    if to is not None:
+        typer.echo(f"tables: {to}")

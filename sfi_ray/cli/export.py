@@ -1,0 +1,31 @@
+"""The command `sfi-ray export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sfi_ray.cli.arguments import Overwrite, RunLocation
+from sfi_ray.cli.exits import explaining, naming_broken_parts
+
+
+def export(
+    run: RunLocation,
+    to: Annotated[Path, typer.Option(help="Folder to make; it appears whole or not at all.", show_default=False)],
+    kind: Annotated[str, typer.Option("--format", help="What to write.", metavar="png|numpy|parquet")] = "png",
+    fooled: Annotated[bool, typer.Option("--fooled", help="Only images that reached the run's threshold.")] = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Write the images of a run as files that other programs read, with what is known of each.
+
+    The exit code is 4 when a part file could not be read; it is named, and everything else is exported.
+    """
+    from sfi_ray.review.export import export_run
+    from sfi_ray.store.run import open_run
+
+    with explaining("stopped; nothing was exported"):
+        done = export_run(open_run(run), to, kind, fooled=fooled, overwrite=overwrite)
+    typer.echo(f"{done.num_images:,} image{'s' * (done.num_images != 1)} in {done.folder}")
+    naming_broken_parts(done.broken)

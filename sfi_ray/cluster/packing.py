@@ -1,0 +1,72 @@
+"""What a submitted job takes along: its file and the user's own code. Data and weights stay where they are."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+from sfi_ray.errors import InputError
+from sfi_ray.job import Job
+
+# Ray refuses packages of 100 MiB; code alone is far below this.
+_MAX_BYTES = 8 << 20
+
+
+def pack(job_file: Path, job: Job, folder: Path) -> None:
+    """Copies what a cluster needs to launch a job: the job file, and of factories' packages the Python files.
+
+    Args:
+        job_file: The job file.
+        job: What it says, its `output` as it will be launched.
+        folder: An empty folder.
+
+    Raises:
+        InputError: The job names a path that only this machine knows, or code that is not there or too large.
+    """
+    _require_reachable(job)
+    shutil.copyfile(job_file, folder / job_file.name)
+    places = {place for spec in job.classifiers if (place := spec.source.code()) is not None}
+    size = 0
+    for place in sorted(places):
+        for file in _python_files(place):
+            size += file.stat().st_size
+            if size > _MAX_BYTES:
+                raise InputError(
+                    f"{place}: more than {_MAX_BYTES >> 20} MiB of Python files are not sent along; "
+                    "install the package on the cluster's nodes"
+                )
+            copy = folder / file.relative_to(place.parent)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, copy)
+
+
+def _python_files(place: Path) -> Iterator[Path]:
+    if place.is_file():
+        yield place
+        return
+    for file in sorted(place.rglob("*.py")):
+        if not any(part.startswith(".") for part in file.relative_to(place).parts):
+            yield file
+
+
+def _require_reachable(job: Job) -> None:
+    """Refuses paths that mean another place on another machine; the nodes of a cluster run Linux."""
+    for key, path in _paths(job):
+        if "://" not in path and not PurePosixPath(path).is_absolute():
+            uri = ", or a URI such as s3://BUCKET/runs (--output sets it)" if key == "output" else ""
+            raise InputError(
+                f"{key}: '{path}' is a path of this machine, and a submitted job takes neither data nor weights "
+                f"along; give an absolute path that every node of the cluster reaches{uri}"
+            )
+
+
+def _paths(job: Job) -> Iterator[tuple[str, str]]:
+    yield "output", job.output
+    if job.dataset.path is not None:
+        yield "dataset.path", job.dataset.path
+    for image in (job.images and job.images.files) or ():
+        yield "images.files", image.path
+    for spec in job.classifiers:
+        for path in spec.source.files():
+            yield f"classifier '{spec.name}'", path

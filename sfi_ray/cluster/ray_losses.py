@@ -1,0 +1,44 @@
+"""Why an actor was lost, in a sentence for people, and whether what it searched can be to blame."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ray.exceptions import ActorUnavailableError, NodeDiedError, OutOfMemoryError, RayError
+
+# A message of Ray's holds identifiers, addresses and advice; so much of one that is not known is shown.
+_MOST_CHARACTERS = 300
+_NODE_DIED = "its node has died"
+_REASON = "the actor's node was terminated"
+
+
+class LeavingError(Exception):
+    """Raised by an actor that was asked to end, by SIGTERM, after it has committed what is finished."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """How an actor was lost.
+
+    Attributes:
+        reason: For people.
+        blames_lease: Whether what the actor searched can have brought it down.
+    """
+
+    reason: str
+    blames_lease: bool = True
+
+
+def loss_of(error: RayError) -> Loss:
+    """Reads what Ray says of a lost actor."""
+    text = " ".join(str(error).split())
+    if isinstance(error, OutOfMemoryError):
+        return Loss("its node ran out of memory, and Ray ended it before the operating system would")
+    if isinstance(error, NodeDiedError) or _NODE_DIED in text:
+        detail = text.partition(_REASON)[2].partition(":")[2].strip()
+        return Loss("its node was lost" + (f" ({detail})" if detail else ""), blames_lease=False)
+    if isinstance(error, ActorUnavailableError):
+        return Loss("it cannot be reached", blames_lease=False)
+    if "its worker process has died" in text:
+        return Loss("its process crashed or was killed, by hand or because memory ran out")
+    return Loss(text[:_MOST_CHARACTERS])

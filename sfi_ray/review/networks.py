@@ -1,0 +1,68 @@
+"""The classifiers of a run, one at a time, each proved to be the one that was searched."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sfi_ray.errors import InputError
+from sfi_ray.models import Classifier
+from sfi_ray.store.classifiers import read_classifier
+from sfi_ray.store.run import Run
+
+
+class RunClassifiers:
+    """Rebuilds the classifiers of a run from its folder; only the last one is held.
+
+    Args:
+        run: The run.
+        given: Classifiers that were given in code at the launch and are not in the folder, by name.
+        device: ``cpu`` or ``cuda``.
+    """
+
+    def __init__(self, run: Run, given: Mapping[str, Classifier] | None = None, device: str = "cpu") -> None:
+        self._run = run
+        self._given = dict(given or {})
+        self._device = device
+        self._records = {record.name: record for record in run.record.classifiers}
+        self._last: Classifier | None = None
+        if unknown := self._given.keys() - self._records.keys():
+            raise InputError(f"'{run.folder.location}' has no classifier '{min(unknown)}', only {self.names}")
+
+    @property
+    def names(self) -> str:
+        """The names of all classifiers of the run, for messages."""
+        return ", ".join(self._records)
+
+    def __getitem__(self, name: str) -> Classifier:
+        """Returns a classifier in the micro-batches of the search.
+
+        Raises:
+            InputError: It is not in the folder, is broken, or is another than the one that was searched.
+            StorageError: Its files cannot be read.
+        """
+        if self._last is None or self._last.name != name:
+            self._last = None  # two networks need not fit into memory
+            self._last = self._load(name)
+        return self._last
+
+    def _load(self, name: str) -> Classifier:
+        run, record = self._run, self._records[name]
+        micro_batch = record.execution.micro_batch
+        if name in self._given:
+            payload = self._given[name].to_payload()
+            classifier = Classifier.from_payload(payload, device=self._device, micro_batch=micro_batch)
+        elif record.architecture is None:
+            raise InputError(
+                f"classifier '{name}' was given in code and is not in '{run.folder.location}'; give it again, from "
+                f"Python, with classifiers={{'{name}': ...}}"
+            )
+        else:
+            spec = next(spec for spec in run.job.classifiers if spec.name == name)
+            info = run.record.dataset_info
+            classifier = read_classifier(run.folder, spec, record, info, device=self._device, micro_batch=micro_batch)
+        if classifier.fingerprint != record.fingerprint:
+            raise InputError(
+                f"classifier '{name}' is not the one that '{run.folder.location}' was launched with (fingerprint "
+                f"{classifier.fingerprint}, then {record.fingerprint})"
+            )
+        return classifier

@@ -1,0 +1,113 @@
+"""A small table of results: for the terminal, as Markdown, and as CSV with every digit."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+NOTHING = "-"
+"""What stands where there is no value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of a table.
+
+    Attributes:
+        name: Its name in CSV.
+        title: Its heading elsewhere.
+        show: Turns a value into text for people; None is shown as `NOTHING`.
+        is_text: Whether it stands on the left, as text does.
+    """
+
+    name: str
+    title: str
+    show: Callable[[Any], str] = str
+    is_text: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ResultTable:
+    """Rows of values under columns.
+
+    Attributes:
+        title: What is shown.
+        columns: The columns.
+        rows: A value for each column, or None.
+        notes: Sentences below it.
+    """
+
+    title: str
+    columns: Sequence[Column]
+    rows: Sequence[Sequence[Any]]
+    notes: Sequence[str] = field(default=())
+
+    def to_rich(self) -> Table:
+        """Lays it out for the terminal."""
+        table = Table(
+            title=Text(self.title),
+            caption=Text("\n".join(self.notes)),
+            title_justify="left",
+            caption_justify="left",
+            box=box.SIMPLE_HEAD,
+            padding=(0, 1, 0, 0),
+            pad_edge=False,
+        )
+        for column in self.columns:
+            table.add_column(Text(column.title), justify="left" if column.is_text else "right", overflow="fold")
+        for shown in self._shown():
+            table.add_row(*map(Text, shown))  # Text, not str: a class called "[red]" is no markup
+        return table
+
+    def to_markdown(self) -> str:
+        """Writes it as GitHub-flavoured Markdown."""
+        lines = [
+            f"### {_escaped(self.title)}",
+            "",
+            _line([_escaped(column.title) for column in self.columns]),
+            _line([":--" if column.is_text else "--:" for column in self.columns]),
+            *(_line(map(_escaped, shown)) for shown in self._shown()),
+        ]
+        if self.notes:
+            lines += ["", _escaped(" ".join(self.notes))]
+        return "\n".join(lines) + "\n"
+
+    def to_csv(self) -> str:
+        """Writes every value as it is; where there is none, nothing."""
+        out = io.StringIO()
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow([column.name for column in self.columns])
+        writer.writerows(self.rows)
+        return out.getvalue()
+
+    def _shown(self) -> list[list[str]]:
+        return [
+            [NOTHING if value is None else column.show(value) for column, value in zip(self.columns, row, strict=True)]
+            for row in self.rows
+        ]
+
+
+def percent(value: float) -> str:
+    """Shows a share or a probability in percent, with one decimal."""
+    return f"{100 * value:.1f}"
+
+
+def count(value: int) -> str:
+    """Shows a whole number with its thousands set apart."""
+    return f"{value:,}"
+
+
+def _line(cells: Sequence[str] | map[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _escaped(text: str) -> str:
+    return re.sub(r"([\\`*_{}\[\]<>|#])", r"\\\1", " ".join(text.split()))

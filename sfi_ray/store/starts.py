@@ -1,0 +1,115 @@
+"""Images of an earlier run that a search begins with, kept in the run's folder: it goes on without that run."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from sfi_ray.data import DatasetInfo
+from sfi_ray.errors import InputError
+from sfi_ray.store.folder import RunFolder
+from sfi_ray.store.run import open_run
+from sfi_ray.store.schema import PIXEL
+from sfi_ray.types import Pixel, Start
+
+STARTS = "starts.parquet"
+
+_COLUMNS = pa.schema([("background", pa.list_(pa.uint8())), ("target_class", pa.int32()), ("pixels", pa.list_(PIXEL))])
+
+
+def select_starts(location: str, info: DatasetInfo) -> tuple[Start, ...]:
+    """Chooses what a search of a data set can begin with of an earlier run.
+
+    Classes are matched by their names. Of each classifier, background, class and k the best image is taken.
+
+    Args:
+        location: Folder or URI of the run.
+        info: The data set.
+
+    Returns:
+        Images, those of higher confidence first.
+
+    Raises:
+        InputError: There is no run, its images are of another size, or it found nothing for any of the classes.
+        StorageError: It cannot be read.
+    """
+    run = open_run(location)
+    if run.record.input_shape != info.shape:
+        there, here = (" x ".join(map(str, shape)) for shape in (run.record.input_shape, info.shape))
+        raise InputError(
+            f"attack.transfer_from: the images of '{location}' are {there} (channels x rows x columns), "
+            f"those of '{info.name}' are {here}; name a run with images of the same size"
+        )
+    keys = ["classifier", "background_value", "target_name", "k"]
+    table = run.table([*keys, "confidence", "pixels"], pc.field("num_altered") > 0)
+    best: dict[tuple[object, ...], Start] = {}
+    for row in table.sort_by([("confidence", "descending")]).to_pylist():
+        background = tuple(row["background_value"])
+        key = row["classifier"], background, row["target_name"], row["k"]
+        if row["target_name"] in info.class_names and key not in best:
+            pixels = tuple(Pixel(p["row"], p["col"], tuple(p["value"])) for p in row["pixels"])
+            best[key] = Start(background, info.class_names.index(row["target_name"]), pixels)
+    if not best:
+        raise InputError(
+            f"attack.transfer_from: '{location}' has no image of any class of '{info.name}'; "
+            "name a run that has searched the same classes"
+        )
+    return tuple(best.values())
+
+
+def digest_of(starts: Sequence[Start]) -> str | None:
+    """Returns a hash of images to begin with; None for none."""
+    return hashlib.sha256(repr(list(starts)).encode()).hexdigest()[:32] if starts else None
+
+
+def write_starts(folder: RunFolder, starts: Sequence[Start]) -> None:
+    """Writes images to begin with into a run's folder.
+
+    Raises:
+        StorageError: They cannot be written.
+    """
+    rows = [
+        {
+            "background": start.background,
+            "target_class": start.target_class,
+            "pixels": [{"row": p.row, "col": p.col, "value": p.value} for p in start.pixels],
+        }
+        for start in starts
+    ]
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist(rows, _COLUMNS), sink, compression="zstd")
+    folder.write(STARTS, sink.getvalue())
+
+
+def read_starts(folder: RunFolder, digest: str) -> tuple[Start, ...]:
+    """Reads the images that a run began with.
+
+    Args:
+        folder: The run's folder.
+        digest: What `digest_of` said of them.
+
+    Raises:
+        StorageError: The file cannot be read.
+        InputError: It is broken, or holds other images.
+    """
+    where = f"'{folder.location}/{STARTS}'"
+    content = folder.read(STARTS)
+    try:
+        rows = pq.read_table(pa.BufferReader(content)).to_pylist()
+        starts = tuple(
+            Start(
+                tuple(row["background"]),
+                row["target_class"],
+                tuple(Pixel(p["row"], p["col"], tuple(p["value"])) for p in row["pixels"]),
+            )
+            for row in rows
+        )
+    except (pa.ArrowException, KeyError, TypeError, OSError) as error:
+        raise InputError(f"{where} is broken ({' '.join(str(error).split())}); start over with --fresh") from error
+    if digest_of(starts) != digest:
+        raise InputError(f"{where} holds other images than this run was launched with; start over with --fresh")
+    return starts

@@ -1,0 +1,268 @@
+"""Harm from outside, for real: nodes that go and come, actors that are told to end or hang, disks that fill up."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+
+import pytest
+from torch import nn
+
+from sfi_ray import launch
+from sfi_ray.cluster.ray_session import _ALWAYS, _own_token
+from sfi_ray.cluster.reporter import Reporter
+from sfi_ray.errors import ResourceError, StorageError
+from tests.cluster.conftest import (
+    assert_complete,
+    make_classifier,
+    make_job,
+    make_module,
+    outcome,
+    pids_of,
+    slow,
+    temporary_files,
+    wait_for,
+)
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="finds processes through /proc")
+NODE = {"object_store_memory": 80 << 20, "include_dashboard": False}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _environment():
+    """What Ray reads when it is imported, as a launch sets it; so nothing here may import Ray earlier."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {**_ALWAYS, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": _own_token()}.items():
+            patch.setenv(name, value)
+        yield
+
+
+@pytest.fixture(scope="module")
+def nodes(_environment):
+    """A cluster of a head without CPUs and two nodes with one each, which this process is connected to."""
+    import ray
+    from ray.cluster_utils import Cluster
+
+    impatient = {"health_check_period_ms": 500, "health_check_failure_threshold": 3}
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "_system_config": impatient, **NODE})
+    try:
+        for _ in range(2):
+            cluster.add_node(num_cpus=1, **NODE)
+        ray.init(address=cluster.address, log_to_driver=False, logging_level="CRITICAL")
+        yield cluster
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+
+
+class Harming(Reporter):
+    """Does something to a run once, after a few cells, and remembers what was said."""
+
+    def __init__(self, harm=lambda: None, after=4):
+        self.heard = []
+        self._harm, self._after = harm, after
+        self._is_done = False
+
+    def say(self, text):
+        self.heard.append(text)
+
+    def progressed(self, tally, seconds_left):
+        if tally.finished > self._after and not self._is_done:
+            self._is_done = True
+            self._harm()
+
+
+def assert_undisturbed(run, classifier, folder):
+    assert_complete(run)
+    job = run.job.model_copy(update={"output": str(folder)})
+    expected = launch(job, classifiers={"toy": classifier}, in_process=True)
+    assert outcome(run).equals(outcome(expected))
+    assert not temporary_files(folder.parent)
+
+
+@linux
+@pytest.mark.ray
+def test_a_forward_pass_that_hangs_is_ended_after_the_stated_time(nodes, tmp_path):
+    flag = str(tmp_path / "hung")
+
+    class Hanging(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = make_module()
+
+        def forward(self, images):
+            if len(images) > 1:
+                with contextlib.suppress(FileExistsError):
+                    os.close(os.open(flag, os.O_CREAT | os.O_EXCL))
+                    threading.Event().wait()
+            return self.inner(images)
+
+    hanging, listener = make_classifier(module=Hanging()), Harming()
+    job = make_job(tmp_path / "a", cluster={"cells_per_shard": 7, "hang_seconds": 3})
+    run = launch(job, classifiers={"toy": hanging}, reporter=listener)
+    assert sum("said nothing for 3 s (cluster.hang_seconds)" in text for text in listener.heard) == 1
+    assert_undisturbed(run, hanging, tmp_path / "b")
+
+
+@linux
+@pytest.mark.ray
+def test_an_actor_that_is_told_to_end_commits_and_goes_and_its_shard_is_not_to_blame(nodes, tmp_path):
+    gone = []
+
+    def tell():
+        gone.extend(pids_of("ray::SearchActor.search")[:1])
+        os.kill(gone[0], signal.SIGTERM)
+
+    slowly, listener = make_classifier(module=slow(make_module(), 0.02)), Harming(tell)
+    job = make_job(tmp_path / "a", cluster={"cells_per_shard": 4, "flush_seconds": 100, "retries": 0})
+    run = launch(job, classifiers={"toy": slowly}, reporter=listener)
+    assert sum("it was asked to end (SIGTERM)" in text for text in listener.heard) == 1
+    wait_for(lambda: not set(pids_of("ray::")) & set(gone))
+    assert run.status().failed == 0
+    assert_undisturbed(run, slowly, tmp_path / "b")
+
+
+@linux
+@pytest.mark.ray
+def test_a_node_that_is_lost_costs_no_row_and_one_that_joins_is_used(nodes, tmp_path):
+    lost = next(iter(nodes.worker_nodes))
+
+    def harm():
+        os.kill(lost.all_processes["raylet"][0].process.pid, signal.SIGKILL)
+        nodes.add_node(num_cpus=1, **NODE)
+
+    class Watching(Harming):
+        workers = ()
+
+        def progressed(self, tally, seconds_left):
+            super().progressed(tally, seconds_left)
+            self.workers = (*self.workers, tally.workers)
+
+    slowly, listener = make_classifier(module=slow(make_module(), 0.03)), Watching(harm, after=8)
+    job = make_job(tmp_path / "a", replicates=2, cluster={"cells_per_shard": 4, "retries": 0, "actors": 2})
+    run = launch(job, classifiers={"toy": slowly}, reporter=listener)
+    assert sum("its node was lost" in text for text in listener.heard) == 1
+    after_the_loss = listener.workers[listener.workers.index(2) :]
+    assert 2 in after_the_loss[after_the_loss.index(1) :], "nobody came in the place of the lost actor"
+    assert run.status().failed == 0
+    assert_undisturbed(run, slowly, tmp_path / "b")
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A file system of 160 KiB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    try:
+        done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=160k", "tmpfs", place], capture_output=True)
+    except FileNotFoundError:
+        pytest.skip("there is no mount command here")
+    if done.returncode:
+        pytest.skip("mounting is not permitted here")
+    yield place
+    subprocess.run(["umount", place], check=True)
+
+
+def assert_goes_on(job, classifier, folder):
+    """A run that was stopped keeps what it had and ends with the rows of one that nothing disturbed."""
+    again = Harming()
+    run = launch(job, classifiers={"toy": classifier}, in_process=True, reporter=again)
+    assert any(f"of {run.record.num_cells} cells are finished already" in text for text in again.heard)
+    assert_undisturbed(run, classifier, folder)
+
+
+def test_a_disk_that_fills_up_costs_no_row_that_was_written(disk, tmp_path):
+    job, classifier = make_job(disk, replicates=2, cluster={"cells_per_shard": 4}), make_classifier()
+    with pytest.raises(StorageError, match="No space left on device; free some space and launch again"):
+        launch(job, classifiers={"toy": classifier}, in_process=True)
+    assert not temporary_files(disk)
+    subprocess.run(["mount", "-o", "remount,size=64m", disk], check=True)
+    assert_goes_on(job, classifier, tmp_path / "b")
+
+
+def test_a_file_system_that_becomes_read_only_costs_no_row_that_was_written(disk, tmp_path):
+    job, classifier = make_job(tmp_path / "a", cluster={"cells_per_shard": 4}), make_classifier()
+    results = tmp_path / "a/test/results"
+    closing = Harming(lambda: subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", results], check=True))
+    try:
+        with pytest.raises(StorageError, match="Read-only file system; choose another folder"):
+            launch(job, classifiers={"toy": classifier}, in_process=True, reporter=closing)
+    finally:
+        subprocess.run(["umount", results], check=True)
+    assert not temporary_files(tmp_path)
+    assert_goes_on(job, classifier, tmp_path / "b")
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "reason", "blames_lease"),
+    [
+        ("OutOfMemoryError", ("Task was killed due to the node running low on memory. " * 9,), "out of memory", True),
+        ("NodeDiedError", ("node 1 died",), "its node was lost", False),
+        ("ActorUnavailableError", ("cannot connect", b"0" * 16), "it cannot be reached", False),
+        ("ActorDiedError", (), "The actor died unexpectedly", True),
+        ("RaySystemError", ("broken\n" * 99,), "broken", True),
+    ],
+)
+def test_what_ray_says_of_a_lost_actor_becomes_a_sentence(name, arguments, reason, blames_lease):
+    from ray import exceptions
+
+    from sfi_ray.cluster.ray_losses import loss_of
+
+    loss = loss_of(getattr(exceptions, name)(*arguments))
+    assert reason in loss.reason
+    assert len(loss.reason) <= 300
+    assert "\n" not in loss.reason
+    assert loss.blames_lease is blames_lease
+
+
+class Clock:
+    def __init__(self):
+        self.now = 1000.0
+
+    def monotonic(self):
+        return self.now
+
+
+@pytest.fixture
+def head(monkeypatch):
+    """A watch over a head that listens, the clock it goes by, and what closes the head."""
+    from sfi_ray.cluster import ray_head
+
+    listening = socket.create_server(("127.0.0.1", 0))
+    port = listening.getsockname()[1]
+    clock = Clock()
+    context = type("Context", (), {"gcs_address": f"127.0.0.1:{port}"})()
+    monkeypatch.setattr(ray_head.ray, "get_runtime_context", lambda: context)
+    monkeypatch.setattr(ray_head, "time", clock)
+    yield ray_head.HeadWatch(), clock, listening.close
+    listening.close()
+
+
+def test_a_head_that_answers_is_no_matter(head):
+    watch, clock, _ = head
+    for _ in range(40):
+        clock.now += 4
+        watch.check()
+
+
+def test_a_head_that_is_gone_is_named_after_half_a_minute(head):
+    watch, clock, close = head
+    close()
+    for _ in range(7):
+        clock.now += 4
+        watch.check()
+    clock.now += 4
+    with pytest.raises(ResourceError, match="for 32 s; finished cells are kept: start the cluster and launch again"):
+        watch.check()
+
+
+def test_a_driver_that_was_held_up_gives_the_head_its_time(head):
+    watch, clock, close = head
+    close()
+    clock.now += 3600
+    watch.check()
+    clock.now += 4
+    watch.check()
