@@ -94,6 +94,8 @@ def launch(
             if actors < 1:
                 raise typer.BadParameter("at least one actor is needed", param_hint="--actors")
             loaded = loaded.model_copy(update={"cluster": loaded.cluster.model_copy(update={"actors": actors})})
+    if isinstance(loaded, RoundsJob) and retry_failed:
+        raise typer.BadParameter("rounds count failed cells as such and go on", param_hint="--retry-failed")
     if submit_to is not None:
         if address or in_process:
             raise typer.BadParameter("goes without --address and --in-process", param_hint="--submit")
@@ -101,12 +103,10 @@ def launch(
         options = [text for key, value in given.items() if value is not None for text in (key, str(value))]
         options += [key for key, is_on in {"--fresh": fresh, "--retry-failed": retry_failed}.items() if is_on]
         submit(job, loaded, submit_to, options)
+    if isinstance(loaded, RoundsJob):
+        launch_rounds(loaded, job, output, address=address, in_process=in_process, fresh=fresh, dashboard=dashboard)
+        return
     with explaining():
-        if isinstance(loaded, RoundsJob):
-            if retry_failed:
-                raise typer.BadParameter("rounds count failed cells as such and go on", param_hint="--retry-failed")
-            launch_rounds(loaded, job, output, address=address, in_process=in_process, fresh=fresh, dashboard=dashboard)
-            return
         run = start(
             loaded,
             reporter=ConsoleReporter(),
