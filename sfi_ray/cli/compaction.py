@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import typer
 
+from sfi_ray.cli.arguments import RunLocation
 from sfi_ray.cli.exits import explaining
 
 
 def compact(
-    run: Annotated[
-        str,
-        typer.Argument(metavar="RUN", help="Folder or URI of the run: <output>/<name> of its job.", show_default=False),
-    ],
+    run: RunLocation,
 ) -> None:
     """Write the rows of a run's many small part files into few large ones, which are read faster.
 

@@ -10,6 +10,7 @@ import pytest
 import sfi_ray.cluster
 from sfi_ray import launch
 from sfi_ray.cluster.ray_session import ray_session
+from sfi_ray.cluster.reporter import Reporter
 from tests.cluster.conftest import make_classifier, make_job, wait_for
 
 DASHBOARD = Path(sfi_ray.cluster.__file__).parent / "grafana_dashboard.json"
@@ -29,12 +30,29 @@ def scrape(port):
     return sums
 
 
+class Asking(Reporter):
+    """Asks the actors what they do, as `sfi-ray status` does."""
+
+    def __init__(self):
+        self.heard = []
+
+    def progressed(self, tally, seconds_left):
+        from sfi_ray.cluster.ray_actors import what_actors_do
+
+        self.heard += what_actors_do("test")
+        assert what_actors_do("tes") == what_actors_do("another") == []
+
+
 @pytest.mark.ray
-def test_what_is_scraped_is_what_the_data_set_says(tmp_path):
+def test_what_is_scraped_and_asked_is_what_the_data_set_says(tmp_path):
     with ray_session(None, dashboard=False):
         import ray
 
-        run = launch(make_job(tmp_path, verification={"threshold": 0.13}), classifiers={"toy": make_classifier()})
+        asking = Asking()
+        job = make_job(tmp_path, verification={"threshold": 0.13})
+        run = launch(job, classifiers={"toy": make_classifier()}, reporter=asking)
+        line = r"search-test-\w+-\d: on \S+, (searches toy, [\d,]+ evaluations/s, \d+ images at once|waits)"
+        assert any(re.fullmatch(line, text) for text in asking.heard), asking.heard
         rows = run.table(["fooled", "evaluations"])
         fooled = sum(rows["fooled"].to_pylist())
         assert 0 < fooled < 40
