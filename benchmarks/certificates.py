@@ -3,8 +3,8 @@
     uv run benchmarks/certificates.py FOLDER [FOLDER ...] [--backgrounds black,gray,white] [--ks 1,2,3,5,10]
 
 A folder holds weights.safetensors and card.json, as `sfi-ray train` writes them. For each background and k it bounds
-the confidence of every class from above, and searches every class with `elites` led by gradients for a bound from below.
-A class is decided at 50 % when it was found above, or is certified to stay below. It prints its rows.
+the confidence of every class from above, and searches every class with `elites` led by gradients for a bound from
+below. A class is decided at 50 % when it was found above, or is certified to stay below. It prints its rows.
 """
 
 import argparse

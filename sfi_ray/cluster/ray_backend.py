@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
+from sfi_ray.cluster.driver import Tally
 from sfi_ray.cluster.executor import Executor
 from sfi_ray.cluster.ray_session import RaySession, ray_session
 from sfi_ray.cluster.scoring import Scored, ScoreSpec, ScoreUnit
@@ -81,12 +82,15 @@ class RayBackend:
         self, spec: ScoreSpec, payloads: Mapping[str, ClassifierPayload], units: Iterable[ScoreUnit], job: Job
     ) -> Iterator[Scored]:
         """Scores images on actors; see `Backend.scores`."""
-        from sfi_ray.cluster.ray_executor import ActorOptions
         from sfi_ray.cluster.ray_scoring import score_on_ray
 
-        num_actors = self.num_actors(job, spec.device)
-        options = ActorOptions(num_actors, *_reserved(job, spec.device), job.cluster.startup_seconds)
-        return score_on_ray(spec, payloads, units, options)
+        return score_on_ray(spec, payloads, units, _options(job, spec.device, self.num_actors(job, spec.device)))
+
+    def watcher(self, run: str) -> Callable[[Tally], None]:
+        """Returns Ray's metrics."""
+        from sfi_ray.cluster.ray_metrics import RunMetrics
+
+        return RunMetrics(run).update
 
 
 def _reserved(job: Job, device: str) -> tuple[float, float]:

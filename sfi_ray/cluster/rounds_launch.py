@@ -71,7 +71,7 @@ def launch_rounds(
             raise InputError(f"{job}: it has no key `rounds` and describes a grid; `launch` takes it")
         job = loaded
     reporter = reporter or Reporter()
-    folder = RunFolder(f"{job.output.rstrip('/')}/{job.name}")
+    folder = RunFolder(job.location)
     trials = checked_trials(job)
     record = _record(job, trials)
     known = None if fresh else read_experiment(folder)

@@ -79,7 +79,8 @@ def parse_any(text: str, source: str = "job") -> Job | RoundsJob:
     Raises:
         InputError: As `load_job`.
     """
-    values, lines = _read_yaml(text, source)
+    values, node = _read_yaml(text, source)
+    lines = _lines(node, source)
     if not isinstance(values, dict):
         raise InputError(f"{source}:1: a job is a mapping of keys to values, such as 'name: my_run'")
     if "rounds" not in values:
@@ -168,8 +169,21 @@ class _Loader(yaml.SafeLoader):
         return value
 
 
-def _read_yaml(text: str, source: str) -> tuple[Any, dict[Path_, int]]:
-    """Returns what a text holds, and the line of every key and item by its path."""
+def plain_values(text: str, source: str) -> Any:
+    """Reads YAML that holds plain data only; what could multiply or construct anything is refused.
+
+    Args:
+        text: YAML.
+        source: What error messages call it.
+
+    Raises:
+        InputError: It is not YAML, or more than plain data.
+    """
+    return _read_yaml(text, source)[0]
+
+
+def _read_yaml(text: str, source: str) -> tuple[Any, yaml.Node | None]:
+    """Returns what a text holds, and the tree that it was read from."""
     loader: _Loader | None = None
     try:
         loader = _Loader(text)
@@ -187,7 +201,7 @@ def _read_yaml(text: str, source: str) -> tuple[Any, dict[Path_, int]]:
     except (ValueError, OverflowError) as error:  # an escape such as "\UFFFFFFFF"
         line = loader.line + 1 if loader else 1
         raise InputError(f"{source}:{line}: not valid YAML: {error}") from error
-    return values, _lines(node, source)
+    return values, node
 
 
 def _lines(root: yaml.Node | None, source: str) -> dict[Path_, int]:

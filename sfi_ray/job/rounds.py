@@ -174,6 +174,16 @@ class RoundsJob(_Settings):
         return self
 
     @property
+    def location(self) -> str:
+        """Path or URI of the folder that holds those of the trials."""
+        return f"{self.output.rstrip('/')}/{self.name}"
+
+    @property
+    def classifiers(self) -> tuple[ClassifierSpec, ...]:
+        """The networks that a launch has to find: the first model alone."""
+        return (self.classifier,)
+
+    @property
     def trial_names(self) -> tuple[str, ...]:
         """Names of the trials, in their order."""
         return tuple(self.trials) or (ONLY_TRIAL,)
