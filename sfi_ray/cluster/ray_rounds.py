@@ -84,9 +84,13 @@ class _Tuning:
         watch = _Watch(self._reporter, news, self._bundles, self._startup_seconds)
         said = {name: trial.model_dump_json(exclude={"trials"}) for name, trial in self._trials.items()}
         location, is_shown = self._folder.location, self._is_shown
+        chosen = os.environ.get("SFI_RAY_CACHE")
+        cache = os.path.abspath(os.path.expanduser(chosen)) if chosen else None  # noqa: PTH100, PTH111
 
         def lead(config: dict[str, Any]) -> None:
             name = str(config["trial"])
+            if cache:  # what a cluster that was up before this launch does not know
+                os.environ["SFI_RAY_CACHE"] = cache
             _lead(name, RoundsJob.model_validate_json(said[name]), location, news, is_shown=is_shown)
 
         tuner = tune.Tuner(

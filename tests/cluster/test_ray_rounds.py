@@ -36,6 +36,18 @@ class Listening(Reporter):
         self.lines.append(text)
 
 
+def test_a_trial_over_tune_gives_the_rows_of_this_process(tmp_path):
+    few = {"number": 1, "per_class": 1, "train": None, "held_out": None, "final_backgrounds": []}
+    jobs = [make_rounds(tmp_path / place, few, attack={"kind": "elites", "max_evaluations": 20}) for place in "ab"]
+    reporter = Listening()
+    experiment = launch_rounds(jobs[1], reporter=reporter)
+    assert results(experiment) == results(launch_rounds(jobs[0], in_process=True))
+    assert any(line.startswith("M0: natural") for line in reporter.lines)
+    assert list((tmp_path / "b/rounds/tune/rounds").glob("events.out.tfevents.*")), "TensorBoard"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_trials_over_tune_give_the_rows_of_this_process(tmp_path):
     """One of them finds something to mend, which does not end the other."""
     changes = {"trials": {"a": {}, "b": {"rounds": {"sfis": "fooling"}, "verification": {"threshold": 1.0}}}}
@@ -64,9 +76,11 @@ def test_resources_that_cannot_be_had_are_named_in_bounded_time(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_trial_that_is_killed_between_and_inside_rounds_goes_on_to_the_same_rows(tmp_path):
-    attack = {"kind": "elites", "max_evaluations": 3000}
-    jobs = [make_rounds(tmp_path / place, {"number": 3}, attack=attack) for place in ("here", "ray")]
+    attack = {"kind": "elites", "max_evaluations": 150}
+    rounds = {"number": 3, "final_backgrounds": []}
+    jobs = [make_rounds(tmp_path / place, rounds, attack=attack) for place in ("here", "ray")]
     expected = launch_rounds(jobs[0], in_process=True)
     folder = tmp_path / "ray/rounds/rounds"
     moments = [
@@ -97,11 +111,13 @@ def test_a_trial_that_is_killed_between_and_inside_rounds_goes_on_to_the_same_ro
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_driver_that_is_killed_goes_on_to_the_same_rows(tmp_path):
     import subprocess
 
-    attack = {"kind": "elites", "max_evaluations": 3000}
-    jobs = [make_rounds(tmp_path / place, {"number": 3}, attack=attack) for place in ("here", "ray")]
+    attack = {"kind": "elites", "max_evaluations": 150}
+    rounds = {"number": 3, "final_backgrounds": []}
+    jobs = [make_rounds(tmp_path / place, rounds, attack=attack) for place in ("here", "ray")]
     expected = launch_rounds(jobs[0], in_process=True)
     file = tmp_path / "job.json"
     file.write_text(jobs[1].model_dump_json())  # JSON is YAML
