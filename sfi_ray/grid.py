@@ -174,24 +174,14 @@ class Shard:
         return self.stop - self.start
 
 
-def shards_of(grid: Grid, classifier_index: int, cells_per_shard: int, unit: int = 1) -> Iterator[Shard]:
-    """Yields the shards of one classifier in order.
+def num_shards(grid: Grid, cells_per_shard: int, unit: int = 1) -> int:
+    """Returns how many shards of one size all classifiers have.
 
     Args:
         grid: The grid.
-        classifier_index: Which classifier.
         cells_per_shard: Cells of a shard at most, but never less than `unit`.
-        unit: Cells that must not be parted; shards start at its multiples.
+        unit: Cells that must not be parted.
     """
-    step = max(unit, cells_per_shard // unit * unit)
-    first = classifier_index * grid.cells_per_classifier
-    last = first + grid.cells_per_classifier
-    for start in range(first, last, step):
-        yield Shard(start, min(start + step, last), grid.classifiers[classifier_index].name)
-
-
-def num_shards(grid: Grid, cells_per_shard: int, unit: int = 1) -> int:
-    """Returns how many shards `shards_of` yields for all classifiers."""
     step = max(unit, cells_per_shard // unit * unit)
     return len(grid.classifiers) * -(-grid.cells_per_classifier // step)
 

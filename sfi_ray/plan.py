@@ -21,6 +21,7 @@ _EVALUATIONS_A_SHARD = 1_000_000
 # generation fills less than this part of the micro-batches it should.
 _SHARDS_AN_ACTOR = 16
 _LEAST_FILLING = 1 / 16
+_FIRST_OVER_LEAST = 4
 _MEASURE_SECONDS = 1.0
 _MAX_SHARD_CELLS = 100_000
 # Input elements of all images of a search from which on measuring its micro-batch pays: half a minute or more.
@@ -60,6 +61,35 @@ def choose_cells_per_shard(
     small = max(1, math.ceil(len(grid) / (_SHARDS_AN_ACTOR * num_actors)), math.ceil(lanes * _LEAST_FILLING))
     fair = min(small, math.ceil(len(grid) / num_actors))
     return max(unit, min(filling, fair, _MAX_SHARD_CELLS))
+
+
+@dataclass(frozen=True, slots=True)
+class ShardSizes:
+    """What the sizes of shards may be while they follow the measured speed of workers.
+
+    Attributes:
+        first: Cells of a shard as long as no speed is known.
+        least: Cells of a shard at least, unless fewer are left; a device would stay empty with fewer.
+        most: Cells of a shard at most.
+        unit: Cells that must not be parted; sizes are its multiples.
+        is_fixed: Whether all shards have the first size.
+    """
+
+    first: int
+    least: int
+    most: int
+    unit: int
+    is_fixed: bool
+
+
+def shard_sizes(grid: Grid, attack: Attack, num_actors: int, micro_batch: int, wanted: int | None = None) -> ShardSizes:
+    """Chooses what the sizes of shards may be; see `choose_cells_per_shard`."""
+    unit = unit_of(grid, attack)
+    chosen = choose_cells_per_shard(grid, attack, num_actors, micro_batch, wanted)
+    least = min(chosen, math.ceil(attack.num_lanes(micro_batch) * _LEAST_FILLING))
+    # A device that is far slower than the others shows it by its first shard, which therefore is small.
+    first = chosen if wanted else min(chosen, _FIRST_OVER_LEAST * least)
+    return ShardSizes(max(unit, first // unit * unit), max(unit, least), _MAX_SHARD_CELLS, unit, wanted is not None)
 
 
 def tuning_request(job: Job, grid: Grid, attack: Attack, input_shape: tuple[int, int, int]) -> TuningRequest | None:

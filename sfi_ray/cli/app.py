@@ -9,11 +9,15 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from sfi_ray.cli.arguments import Address, InProcess, RunLocation
+from sfi_ray.cli.arguments import Address, InProcess
+from sfi_ray.cli.compaction import compact
 from sfi_ray.cli.compare import compare
 from sfi_ray.cli.exits import EXIT_FAILED_CELLS, EXIT_INTERRUPTED, explaining
 from sfi_ray.cli.export import export
+from sfi_ray.cli.rounds import launch_rounds
+from sfi_ray.cli.standing import spell, status
 from sfi_ray.cli.submission import LaunchCommand, attach, submit
+from sfi_ray.cli.theory import theory
 from sfi_ray.cli.training import train
 from sfi_ray.cli.transfer import transfer
 from sfi_ray.cli.verify import verify
@@ -71,25 +75,27 @@ def launch(
         bool, typer.Option(help="Run Ray's dashboard, on the loopback interface, when Ray is started here.")
     ] = True,
 ) -> None:
-    """Search the cells of a job, or go on with it where it stopped.
+    """Search the cells of a job, or run its rounds of defence and re-attack, or go on where it stopped.
 
     Rows are written while the search goes on. Ctrl-C stops cleanly; launch again to go on. The exit code is 0 when
     every cell was searched, 2 when something has to be mended first, 3 when cells failed, 130 after Ctrl-C. With
-    --submit it is that of the launch on the cluster, which Ctrl-C leaves running, and 4 when the cluster stays out of
+    --submit it is that of the launch on the cluster, which Ctrl-C leaves running, and 5 when the cluster stays out of
     reach.
     """
     from sfi_ray.cluster.console import ConsoleReporter
     from sfi_ray.cluster.launch import launch as start
-    from sfi_ray.job import load_job
+    from sfi_ray.job import RoundsJob, load_any
 
     with explaining():
-        loaded = load_job(job)
+        loaded = load_any(job)
         if output is not None:
             loaded = loaded.model_copy(update={"output": output})
         if actors is not None:
             if actors < 1:
                 raise typer.BadParameter("at least one actor is needed", param_hint="--actors")
             loaded = loaded.model_copy(update={"cluster": loaded.cluster.model_copy(update={"actors": actors})})
+    if isinstance(loaded, RoundsJob) and retry_failed:
+        raise typer.BadParameter("rounds count failed cells as such and go on", param_hint="--retry-failed")
     if submit_to is not None:
         if address or in_process:
             raise typer.BadParameter("goes without --address and --in-process", param_hint="--submit")
@@ -97,6 +103,9 @@ def launch(
         options = [text for key, value in given.items() if value is not None for text in (key, str(value))]
         options += [key for key, is_on in {"--fresh": fresh, "--retry-failed": retry_failed}.items() if is_on]
         submit(job, loaded, submit_to, options)
+    if isinstance(loaded, RoundsJob):
+        launch_rounds(loaded, job, output, address=address, in_process=in_process, fresh=fresh, dashboard=dashboard)
+        return
     with explaining():
         run = start(
             loaded,
@@ -178,58 +187,32 @@ def plan(job: JobFile) -> None:
     rows = {
         "cells": f"{made.num_cells:,}",
         "groups": f"{made.num_groups:,}",
-        "shards": f"{made.num_shards:,} on {made.num_actors} actors",
+        "shards": f"{made.num_shards:,} on {made.num_actors} actors at first; they follow the measured speed",
         "evaluations": f"{made.max_evaluations:,} at most",
         "memory": f"{(made.candidate_bytes + made.classifier_bytes) / 2**20:,.0f} MiB an actor, besides torch",
         "speed": ", ".join(f"{name} {rate:,.0f}/s" for name, rate in made.rates.items()) + " an actor, measured here",
-        "time": f"{_spell(made.seconds)} at most, on {made.num_actors} such actors, training not counted",
+        "time": f"{spell(made.seconds)} at most, on {made.num_actors} such actors, training not counted",
     }
     for title, text in rows.items():
         typer.echo(f"{title + ':':<13}{text}")
 
 
-def _spell(seconds: float) -> str:
-    for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
-        if seconds >= 1.5 * size:
-            return f"{seconds / size:,.1f} {unit}"
-    return f"{seconds:,.0f} seconds"
-
-
-@app.command()
-def status(run: RunLocation) -> None:
-    """Say how a run stands, from its folder alone: no Ray is started or asked."""
-    from sfi_ray.store.run import open_run
-
-    with explaining():
-        opened = open_run(run)
-        state = opened.status()
-    progress = state.progress
-    typer.echo(f"{opened.record.job.name}: {state.state}")
-    typer.echo(
-        f"{state.finished:,} of {state.num_cells:,} cells, {state.fooled:,} fooled, {state.failed:,} failed, "
-        f"{state.evaluations:,} evaluations"
-    )
-    if progress and progress.is_alive and not state.is_complete:
-        left = "" if progress.seconds_left is None else f", {_spell(progress.seconds_left)} left"
-        typer.echo(
-            f"driver {progress.pid} on {progress.host}: {progress.actors} actors, "
-            f"{progress.evaluations_per_second:,.0f} evaluations/s{left}"
-        )
-    elif not state.is_complete:
-        typer.echo("no driver is running; launch the job again to go on")
-
-
 app.command()(attach)
+app.command()(status)
 app.command()(train)
 app.command()(verify)
 app.command()(export)
 app.command()(compare)
+app.command()(compact)
+app.command()(theory)
 app.command()(transfer)
 
 
 @app.command()
-def schema() -> None:
+def schema(
+    rounds: Annotated[bool, typer.Option("--rounds", help="Of jobs with the key `rounds` instead of grids.")] = False,
+) -> None:
     """Print the JSON schema of job files, for editors that complete and check YAML."""
-    from sfi_ray.job import schema_json
+    from sfi_ray.job import rounds_schema_json, schema_json
 
-    typer.echo(schema_json(), nl=False)
+    typer.echo(rounds_schema_json() if rounds else schema_json(), nl=False)

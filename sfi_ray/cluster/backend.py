@@ -8,6 +8,7 @@ from typing import Protocol
 
 import torch
 
+from sfi_ray.cluster.driver import Tally
 from sfi_ray.cluster.executor import Executor
 from sfi_ray.cluster.local import LocalExecutor
 from sfi_ray.cluster.scoring import Scored, ScoreSpec, ScoreUnit, score_here
@@ -69,6 +70,10 @@ class Backend(Protocol):
         """
         ...
 
+    def watcher(self, run: str) -> Callable[[Tally], None]:
+        """Returns who there is told of a run after every round of its driver."""
+        ...
+
 
 class InProcessBackend:
     """This process: one worker, no Ray."""
@@ -106,6 +111,15 @@ class InProcessBackend:
         """Scores images in this process; see `Backend.scores`."""
         del job
         return score_here(spec, payloads, units)
+
+    def watcher(self, run: str) -> Callable[[Tally], None]:
+        """Returns nobody."""
+        del run
+        return _tell_nobody
+
+
+def _tell_nobody(tally: Tally) -> None:
+    del tally
 
 
 @contextlib.contextmanager

@@ -1,13 +1,28 @@
-"""The shards that wait for a worker, made one at a time from the grid."""
+"""The cells that wait for a worker, cut into leases as they are asked for."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
 
 from sfi_ray.cluster.worker import Lease
-from sfi_ray.grid import Grid, Shard, num_shards, shards_of
-from sfi_ray.store.parts import FinishedCells
+from sfi_ray.grid import Grid, Shard
+from sfi_ray.store.finished import FinishedCells
+
+# Cells that are looked at in one go for one that is not finished.
+_WINDOW = 1 << 16
+
+
+@dataclass(slots=True)
+class _Rest:
+    """What was not given out yet of a classifier: ordinals from `start` to `stop`, of which `left` have no row."""
+
+    start: int
+    stop: int
+    left: int
 
 
 class Backlog:
@@ -16,57 +31,63 @@ class Backlog:
     Args:
         grid: The cells.
         finished: The cells that need no search.
-        cells_per_shard: Cells of a shard at most.
         unit: Cells that must not be parted.
     """
 
-    def __init__(self, grid: Grid, finished: FinishedCells, cells_per_shard: int, unit: int) -> None:
-        self._grid = grid
+    def __init__(self, grid: Grid, finished: FinishedCells, unit: int) -> None:
         self._finished = finished
+        self._unit = unit
         self._returned: deque[Lease] = deque()
-        self._fresh: dict[str, Iterator[Shard]] = {
-            classifier.name: shards_of(grid, index, cells_per_shard, unit)
-            for index, classifier in enumerate(grid.classifiers)
-        }
-        self._num_fresh = num_shards(grid, cells_per_shard, unit)
+        self._fresh: dict[str, _Rest] = {}
+        for index, classifier in enumerate(grid.classifiers):
+            start = index * grid.cells_per_classifier
+            stop = start + grid.cells_per_classifier
+            left = stop - start - finished.count(start, stop)
+            if left:
+                self._fresh[classifier.name] = _Rest(start, stop, left)
         self._num_workers: dict[str, int] = dict.fromkeys(self._fresh, 0)
 
     @property
-    def num_left(self) -> int:
-        """Shards that wait, counting those that may turn out to be finished."""
-        return len(self._returned) + self._num_fresh
+    def left(self) -> dict[str, int]:
+        """Cells that wait, by classifier."""
+        left = {name: rest.left for name, rest in self._fresh.items()}
+        for lease in self._returned:
+            left[lease.shard.classifier] = left.get(lease.shard.classifier, 0) + len(lease.indices)
+        return left
 
     def put_back(self, lease: Lease) -> None:
         """Takes back a lease that was not finished."""
         self._returned.append(lease)
 
-    def take(self, warm: str | None) -> Lease | None:
+    def take(self, warm: str | None, size: Callable[[str], int]) -> Lease | None:
         """Returns the next lease for a worker; None when nothing waits.
 
         Args:
             warm: Name of the classifier that the worker searched last, or None.
+            size: Says how many cells of a classifier a new shard should have, a multiple of the unit.
         """
         if self._returned:
             mine = next((lease for lease in self._returned if lease.shard.classifier == warm), self._returned[0])
             self._returned.remove(mine)
             return mine
+        if not self._fresh:
+            return None
         # The classifier at hand, then the one that fewest workers have been given.
-        names = sorted(self._fresh, key=lambda name: (name != warm, self._num_workers[name]))
-        for name in names:
-            for shard in self._fresh[name]:
-                self._num_fresh -= 1
-                lease = self._lease(shard)
-                if lease.indices:
-                    self._num_workers[name] += name != warm
-                    return lease
+        name = min(self._fresh, key=lambda name: (name != warm, self._num_workers[name]))
+        self._num_workers[name] += name != warm
+        rest = self._fresh[name]
+        start = self._first_open(rest)
+        stop = min(start + size(name), rest.stop)
+        is_done = self._finished.among(start, stop)
+        indices = range(start, stop) if not is_done.any() else tuple((start + np.flatnonzero(~is_done)).tolist())
+        rest.start, rest.left = stop, rest.left - len(indices)
+        if not rest.left:
             del self._fresh[name]
-        return None
+        return Lease(Shard(start, stop, name), indices)
 
-    def _lease(self, shard: Shard) -> Lease:
-        indices = range(shard.start, shard.stop)
-        if not len(self._finished):
-            return Lease(shard, indices)
-        is_done = self._finished.contains([cell.cell_id for cell in self._grid.cells(indices)])
-        if not is_done.any():
-            return Lease(shard, indices)
-        return Lease(shard, tuple(index for index, done in zip(indices, is_done, strict=True) if not done))
+    def _first_open(self, rest: _Rest) -> int:
+        """Returns where the first unit begins of which a cell has no row; there is one."""
+        start = rest.start
+        while (is_done := self._finished.among(start, min(start + _WINDOW, rest.stop))).all():
+            start += len(is_done)
+        return (start + int(is_done.argmin())) // self._unit * self._unit

@@ -24,6 +24,7 @@ from sfi_ray.cluster.executor import (
     WorkerJoined,
     WorkerLost,
 )
+from sfi_ray.cluster.pace import Pace
 from sfi_ray.cluster.worker import Lease
 from sfi_ray.errors import USER_FACING_ERRORS
 from sfi_ray.grid import Grid, Shard
@@ -48,9 +49,11 @@ class Tally:
         fooled: Cells that were fooled.
         failed: Cells that failed.
         evaluations: Images classified since the driver started.
+        evaluations_by_classifier: The same for each classifier.
         evaluations_per_second: Lately.
         workers: Workers alive.
         retries: Leases that were given out again.
+        waiting: Cells that no worker holds.
     """
 
     num_cells: int
@@ -58,17 +61,20 @@ class Tally:
     fooled: int = 0
     failed: int = 0
     evaluations: int = 0
+    evaluations_by_classifier: dict[str, int] = field(default_factory=dict)
     evaluations_per_second: float = 0.0
     workers: int = 0
     retries: int = 0
+    waiting: int = 0
 
 
 @dataclass(slots=True)
 class _Open:
-    """A lease that was given out, and the ordinals of its cells that have no row yet."""
+    """A lease that was given out, the ordinals of its cells that have no row yet, and when its turn came."""
 
     lease: Lease
     left: set[int]
+    began_at: float
 
 
 @dataclass(slots=True)
@@ -85,27 +91,33 @@ class Driver:
     Args:
         grid: The cells.
         backlog: What is to be searched.
+        pace: How much of it a worker gets at once.
         executor: Runs the workers.
         tally: Counts, kept up to date.
         in_flight: Leases that a worker holds at most.
         retries: How often a lease is given out again.
         record_failures: Writes rows for the cells of a lease that are given up, but for those that have one, and
             returns how many it wrote.
+        clock: Tells the time, in seconds.
     """
 
     def __init__(
         self,
         grid: Grid,
         backlog: Backlog,
+        pace: Pace,
         executor: Executor,
         tally: Tally,
         *,
         in_flight: int,
         retries: int,
         record_failures: Callable[[Lease, list[Finding]], int],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._grid = grid
         self._backlog = backlog
+        self._pace = pace
+        self._clock = clock
         self._executor = executor
         self.tally = tally
         self._in_flight = in_flight
@@ -116,7 +128,7 @@ class Driver:
         #: Called with what people should know.
         self.on_note: Callable[[str], None] = logger.warning
         self._held: dict[str, _Held] = {}
-        self._rate = _Rate()
+        self._rate = _Rate(clock)
         self._stopping = threading.Event()
 
     def stop(self) -> None:
@@ -138,34 +150,44 @@ class Driver:
             is_idle = not any(held.leases for held in self._held.values())
             if self._stopping.is_set():
                 if deadline is None:
-                    deadline = time.monotonic() + _STOP_SECONDS
+                    deadline = self._clock() + _STOP_SECONDS
                     self._executor.stop()
-                if is_idle or time.monotonic() > deadline:
+                if is_idle or self._clock() > deadline:
                     break
-            elif is_idle and self._held and not self._backlog.num_left:
+            elif is_idle and self._held and not self._backlog.left:
                 break  # every shard came back, yet the counts do not add up: the data set is what counts
             for event in self._executor.poll(_POLL_SECONDS):
                 self._handle(event)
             if not self._stopping.is_set():
                 self._top_up()
+            self.tally.waiting = sum(self._backlog.left.values())
             self.on_round()
         return self.tally.finished >= self.tally.num_cells
 
     def _top_up(self) -> None:
         """Gives every worker as many leases as it may hold, one round at a time so that all get some.
 
-        Towards the end a worker gets no second one, which might wait there while another worker has nothing to do.
+        A worker gets no second one while its speed is not known, and none towards the end: it might wait there while
+        another worker has nothing to do.
         """
         for depth in range(self._in_flight):
-            if depth and self._backlog.num_left < len(self._held):
-                return
             for worker, held in self._held.items():
                 if len(held.leases) > depth:
                     continue
-                lease = self._backlog.take(held.warm)
-                if lease is None:
+                left = self._backlog.left
+                if not left:
                     return
-                held.leases[lease.shard] = _Open(lease, set(lease.indices))
+
+                def size(classifier: str, worker: str = worker, left: dict[str, int] = left) -> int:
+                    return self._pace.size(worker, classifier, left, len(self._held))
+
+                if depth and not (held.warm and self._pace.is_known(worker, held.warm)):
+                    continue
+                if depth and sum(left.values()) < len(self._held) * size(str(held.warm)):
+                    return
+                lease = self._backlog.take(held.warm, size)
+                assert lease is not None, "something waits"
+                held.leases[lease.shard] = _Open(lease, set(lease.indices), self._clock())
                 held.warm = lease.shard.classifier
                 self._executor.submit(worker, lease)
 
@@ -175,6 +197,7 @@ class Driver:
                 self._held[worker] = _Held()
             case WorkerLost(worker, error, blames_lease):
                 held = self._held.pop(worker, _Held())
+                self._pace.forget(worker)
                 num_left = sum(len(opened.left) for opened in held.leases.values())
                 self.on_note(f"lost {worker}: {error}" + (f"; {num_left:,} cells go to others" if num_left else ""))
                 for position, opened in enumerate(held.leases.values()):
@@ -188,9 +211,15 @@ class Driver:
                 self.tally.fooled += report.fooled
                 self.tally.failed += report.failed
                 self.tally.evaluations += report.evaluations
+                known = self.tally.evaluations_by_classifier
+                known[lease.shard.classifier] = known.get(lease.shard.classifier, 0) + report.evaluations
                 for note in report.notes:
                     self.on_note(note)
             case LeaseEnded(worker, lease):
+                opened = self._held[worker].leases[lease.shard]
+                if not opened.left and not lease.is_returned:
+                    seconds = self._clock() - opened.began_at
+                    self._pace.note(worker, lease.shard.classifier, len(lease.indices), seconds)
                 self._release(worker, lease, "the search ended without a row for the cell")
             case LeaseFailed(worker, lease, error):
                 if isinstance(error, USER_FACING_ERRORS):
@@ -202,7 +231,10 @@ class Driver:
         self.tally.evaluations_per_second = self._rate.update(self.tally.evaluations)
 
     def _release(self, worker: str, lease: Lease, error: str) -> None:
-        opened = self._held[worker].leases.pop(lease.shard)
+        leases = self._held[worker].leases
+        opened = leases.pop(lease.shard)
+        if leases:
+            next(iter(leases.values())).began_at = self._clock()
         if not self._stopping.is_set():
             self._return(opened, error, is_suspect=True)
 
@@ -231,11 +263,12 @@ def _spell(lease: Lease) -> str:
 class _Rate:
     """Evaluations a second over the recent past."""
 
-    def __init__(self) -> None:
-        self._points: deque[tuple[float, int]] = deque([(time.monotonic(), 0)])
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._points: deque[tuple[float, int]] = deque([(clock(), 0)])
 
     def update(self, evaluations: int) -> float:
-        now = time.monotonic()
+        now = self._clock()
         if now - self._points[-1][0] >= 0.25:
             self._points.append((now, evaluations))
         while len(self._points) > 2 and now - self._points[0][0] > _RATE_SECONDS:

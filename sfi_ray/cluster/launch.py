@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from sfi_ray.cluster.backend import Backend, open_backend
 from sfi_ray.cluster.backlog import Backlog
 from sfi_ray.cluster.driver import Driver, Tally
 from sfi_ray.cluster.heartbeat import Heartbeat
+from sfi_ray.cluster.pace import Pace
 from sfi_ray.cluster.provision import Provisioner
 from sfi_ray.cluster.reporter import Reporter
 from sfi_ray.cluster.signals import calling_on_signals
@@ -20,12 +21,14 @@ from sfi_ray.errors import InputError
 from sfi_ray.grid import Grid, GridClassifier
 from sfi_ray.job import Job, load_job
 from sfi_ray.models import Classifier, ClassifierPayload
-from sfi_ray.plan import choose_cells_per_shard, tuning_request, unit_of
+from sfi_ray.plan import shard_sizes, tuning_request
 from sfi_ray.report import write_reports
 from sfi_ray.store.checkpoints import CHECKPOINTS, drop_checkpoints
+from sfi_ray.store.compaction import finish_compaction
+from sfi_ray.store.finished import FinishedCells
 from sfi_ray.store.folder import RunFolder
 from sfi_ray.store.natural import IMAGES, grid_images, image_records, read_natural_images, write_images
-from sfi_ray.store.parts import RESULTS, FinishedCells, PartWriter, committed_outcomes, drop_failed
+from sfi_ray.store.parts import RESULTS, PartWriter, committed_outcomes, drop_failed
 from sfi_ray.store.progress import PROGRESS, RunState
 from sfi_ray.store.record import (
     RECORD,
@@ -123,7 +126,11 @@ class _Launch:
         self._job.attack.check()
         provisioner = Provisioner(self._job, info, self._folder, self._classifiers, self._reporter, known)
         provisioner.check()
-        if known and not self._options.retry_failed and len(FinishedCells(self._folder)) == known.num_cells:
+        if (
+            known
+            and not self._options.retry_failed
+            and len(FinishedCells(self._folder, known.grid())) == known.num_cells
+        ):
             self._reporter.say(f"{known.num_cells:,} of {known.num_cells:,} cells are finished already")
             return self._finish()
         with contextlib.closing(self._reporter), self._backend() as backend, self._folder.lock():
@@ -132,6 +139,8 @@ class _Launch:
                     self._folder.delete(name)
             elif read_record(self._folder) != known:
                 raise InputError(f"another launch has written to '{self._folder.location}' a moment ago; launch again")
+            self._sweep()
+            finish_compaction(self._folder)
             device = backend.device(known.device if known else self._job.compute.device)
             request = tuning_request(self._job, grid, self._job.attack.build(), info.shape)
             provided = provisioner.provide(device, backend.trainer, backend.tuner, request)
@@ -200,8 +209,7 @@ class _Launch:
     def _search(self, record: RunRecord, payloads: Mapping[str, ClassifierPayload], backend: Backend) -> Run:
         job, grid = record.job.model_copy(update={"cluster": self._job.cluster}), record.grid()
         attack = job.attack.build()
-        self._sweep()
-        finished = FinishedCells(self._folder)
+        finished = FinishedCells(self._folder, grid)
         tally = Tally(
             num_cells=len(grid),
             finished=len(finished),
@@ -213,20 +221,20 @@ class _Launch:
         if tally.finished < tally.num_cells:
             spec = _spec(job, record, grid, self._folder)
             num_actors = backend.num_actors(job, record.device)
-            unit = unit_of(grid, attack)
             micro_batch = min(execution.micro_batch for execution in spec.executions.values())
-            per_shard = choose_cells_per_shard(grid, attack, num_actors, micro_batch, job.cluster.cells_per_shard)
+            sizes = shard_sizes(grid, attack, num_actors, micro_batch, job.cluster.cells_per_shard)
             with backend.executor(spec, payloads, job, num_actors) as executor:
                 driver = Driver(
                     grid,
-                    Backlog(grid, finished, per_shard, unit),
+                    Backlog(grid, finished, sizes.unit),
+                    Pace(sizes),
                     executor,
                     tally,
                     in_flight=job.cluster.in_flight,
                     retries=job.cluster.retries,
                     record_failures=_FailureWriter(spec, self._folder),
                 )
-                self._drive(driver)
+                self._drive(driver, backend.watcher(job.name))
             self._sweep()
         if tally.finished >= tally.num_cells:
             drop_checkpoints(self._folder)
@@ -236,9 +244,14 @@ class _Launch:
         """Removes what actors that were killed had half written; the ones of now are not at work."""
         self._folder.sweep("", RESULTS, CHECKPOINTS)
 
-    def _drive(self, driver: Driver) -> None:
+    def _drive(self, driver: Driver, watch: Callable[[Tally], None]) -> None:
         heartbeat = Heartbeat(self._folder, driver.tally, self._reporter)
-        driver.on_round = heartbeat.beat
+
+        def tell() -> None:
+            watch(driver.tally)
+            heartbeat.beat()
+
+        driver.on_round = tell
         driver.on_note = self._reporter.say
         state = RunState.STOPPED
 

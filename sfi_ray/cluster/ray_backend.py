@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
+from sfi_ray.cluster.driver import Tally
 from sfi_ray.cluster.executor import Executor
 from sfi_ray.cluster.ray_session import RaySession, ray_session
 from sfi_ray.cluster.scoring import Scored, ScoreSpec, ScoreUnit
@@ -84,6 +85,12 @@ class RayBackend:
         from sfi_ray.cluster.ray_scoring import score_on_ray
 
         return score_on_ray(spec, payloads, units, _options(job, spec.device, self.num_actors(job, spec.device)))
+
+    def watcher(self, run: str) -> Callable[[Tally], None]:
+        """Returns Ray's metrics."""
+        from sfi_ray.cluster.ray_metrics import RunMetrics
+
+        return RunMetrics(run).update
 
 
 def _reserved(job: Job, device: str) -> tuple[float, float]:

@@ -20,6 +20,7 @@ from ray.exceptions import RayError, RayTaskError
 from sfi_ray.cluster.executor import Event, LeaseEnded, LeaseFailed, LeaseProgressed, WorkerJoined, WorkerLost
 from sfi_ray.cluster.ray_head import HeadWatch
 from sfi_ray.cluster.ray_losses import LeavingError, Loss, loss_of
+from sfi_ray.cluster.ray_metrics import ActorMetrics
 from sfi_ray.cluster.signals import call_on_sigterm
 from sfi_ray.cluster.worker import Lease, RunSpec, Worker, WorkReport
 from sfi_ray.errors import ResourceError
@@ -38,7 +39,12 @@ class SearchActor(Worker):
     def __init__(self, spec: RunSpec) -> None:
         super().__init__(spec)
         self._is_leaving = False
+        self._metrics = ActorMetrics(spec.run)
         call_on_sigterm(self._leave)
+
+    def __repr__(self) -> str:
+        """Says in Ray's dashboard and logs what the actor is for."""
+        return f"search of {self._spec.run}"
 
     def ready(self) -> None:
         """Returns once the actor is up."""
@@ -50,7 +56,13 @@ class SearchActor(Worker):
         Raises:
             LeavingError: The actor was asked to end.
         """
-        yield from super().search(lease, payload)
+        self._metrics.begin()
+        name = lease.shard.classifier
+        for report in super().search(lease, payload):
+            if name in self._warm:
+                self._metrics.update(self._warm[name], report)
+            yield report
+        self._metrics.end(name)
         if self._is_leaving:
             raise LeavingError
 
@@ -58,6 +70,11 @@ class SearchActor(Worker):
     def stop(self) -> None:
         """See `Worker.stop`."""
         super().stop()
+
+    @ray.method(concurrency_group="control")  # type: ignore[untyped-decorator]
+    def doing(self) -> str:
+        """Says for people what the actor does and where."""
+        return f"on {ray.util.get_node_ip_address()}, {self._metrics.describe()}"
 
     def _leave(self) -> None:
         self._is_leaving = True
@@ -155,7 +172,7 @@ class RayExecutor:
         self._waiting.clear()
 
     def _spawn(self) -> None:
-        name = f"search-{self._run}-{self._token}-{self._num_started}"
+        name = f"{actor_prefix(self._run)}{self._token}-{self._num_started}"
         self._num_started += 1
         remote = ray.remote(concurrency_groups={"control": 1})(SearchActor)
         handle = remote.options(
@@ -226,6 +243,11 @@ class RayExecutor:
             return
         if time.monotonic() - self._alone_since > self._options.startup_seconds and not self._is_stopping:
             raise ResourceError(describe_shortage(self._options, time.monotonic() - self._alone_since))
+
+
+def actor_prefix(run: str) -> str:
+    """Returns how the names of a run's actors begin."""
+    return f"search-{run}-"
 
 
 def describe_shortage(options: ActorOptions, seconds: float = 0.0) -> str:

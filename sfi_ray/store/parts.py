@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import re
 import secrets
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -15,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from pyarrow import fs
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from sfi_ray.errors import StorageError
 from sfi_ray.store.folder import RunFolder
@@ -22,6 +22,8 @@ from sfi_ray.store.schema import FINDINGS, Provenance, findings_table
 from sfi_ray.types import Finding, StopReason
 
 RESULTS = "results"
+#: Names what a compaction replaces, see `sfi_ray.store.compaction`; readers of the files alone pass over it.
+JOURNAL = ".compaction.json"
 _PREFIX = "part-"
 _NAME = re.compile(r"part-(\d{12})-(\d{12})-")
 
@@ -57,9 +59,72 @@ def part_prefix(start: int, stop: int) -> str:
     return f"{_PREFIX}{start:012d}-{stop:012d}-"
 
 
-def _parts(folder: RunFolder, prefix: str = _PREFIX) -> list[fs.FileInfo]:
-    """Lists part files in order; a file of the user's own beside them is not read."""
-    return [info for info in folder.list(RESULTS, ".parquet") if info.base_name.startswith(prefix)]
+def _shard_of(base_name: str) -> range | None:
+    """Returns the ordinals that a part file can have rows of, by its name; None where that says nothing."""
+    match = _NAME.match(base_name)
+    return range(int(match[1]), int(match[2])) if match else None
+
+
+class Journal(BaseModel):
+    """What a compaction is about: as soon as `merged` is there, the files that it replaces do not count."""
+
+    model_config = ConfigDict(frozen=True)
+
+    merged: str
+    replaced: tuple[str, ...]
+
+
+def read_journal(folder: RunFolder) -> Journal | None:
+    """Reads the journal of a compaction that was not finished; None when there is none.
+
+    Raises:
+        StorageError: It cannot be read.
+    """
+    if not folder.exists(f"{RESULTS}/{JOURNAL}"):
+        return None
+    try:
+        return Journal.model_validate_json(folder.read(f"{RESULTS}/{JOURNAL}"))
+    except ValidationError as error:
+        raise StorageError(
+            f"'{folder.location}/{RESULTS}/{JOURNAL}' is broken; delete it, and the cells that it doubles count once"
+        ) from error
+
+
+def list_parts(folder: RunFolder, prefix: str = _PREFIX) -> list[fs.FileInfo]:
+    """Lists part files in order; a file of the user's own beside them is not read.
+
+    Args:
+        folder: The run's folder.
+        prefix: How their names begin.
+
+    Raises:
+        StorageError: The folder cannot be read.
+    """
+    journal = read_journal(folder)
+    infos = [info for info in folder.list(RESULTS, ".parquet") if info.base_name.startswith(_PREFIX)]
+    if journal and any(info.base_name == journal.merged for info in infos):
+        replaced = set(journal.replaced)
+        infos = [info for info in infos if info.base_name not in replaced]
+    return [info for info in infos if info.base_name.startswith(prefix)]
+
+
+def each_cell_once(table: pa.Table) -> pa.Table:
+    """Puts rows into the order of the grid and keeps one of each cell.
+
+    A worker cut off from its cluster may write a cell that another has searched again: the rows are equal, or one says
+    that the cell was given up, which does not count.
+
+    Args:
+        table: Rows with `cell_index` and `stop_reason`.
+    """
+    is_failed = pc.equal(table["stop_reason"], StopReason.FAILED.value)
+    keys = pa.table({"cell_index": table["cell_index"], "is_failed": is_failed})
+    order = pc.sort_indices(keys, sort_keys=[("cell_index", "ascending"), ("is_failed", "ascending")])
+    table = table.take(order)
+    index = table["cell_index"].to_numpy()
+    if len(index):
+        table = table.filter(pa.array(np.concatenate([[True], index[1:] != index[:-1]])))
+    return table
 
 
 @contextlib.contextmanager
@@ -86,7 +151,7 @@ def open_dataset(folder: RunFolder) -> ds.Dataset:
     Raises:
         StorageError: The folder cannot be read.
     """
-    paths = [info.path for info in _parts(folder)]
+    paths = [info.path for info in list_parts(folder)]
     with explaining_broken_parts(folder):
         return ds.dataset(paths, schema=FINDINGS, format="parquet", filesystem=folder.filesystem)
 
@@ -106,7 +171,7 @@ def stream_parts(
         StorageError: The folder cannot be listed.
     """
     schema = pa.schema([FINDINGS.field(name) for name in columns])
-    for info in _parts(folder):
+    for info in list_parts(folder):
         try:
             with folder.filesystem.open_input_file(info.path) as stream, pq.ParquetFile(stream) as file:
                 for batch in file.iter_batches(batch_rows, columns=list(columns)):
@@ -138,14 +203,14 @@ def read_windows(
         StorageError: A part file cannot be read and nobody hears of it, or the folder cannot be listed.
     """
     schema = pa.schema([FINDINGS.field(name) for name in columns])
-    infos, broken = _parts(folder), set()
-    spans = [_span(info.base_name) for info in infos]
+    infos, broken = list_parts(folder), set()
+    shards = [_shard_of(info.base_name) for info in infos]
     for window in windows:
         inside = (ds.field("cell_index") >= window.start) & (ds.field("cell_index") < window.stop)
         inside = inside if wanted is None else inside & wanted
         tables = [schema.empty_table()]
-        for info, span in zip(infos, spans, strict=True):
-            if info.path in broken or span.stop <= window.start or window.stop <= span.start:
+        for info, shard in zip(infos, shards, strict=True):
+            if info.path in broken or (shard and (shard.stop <= window.start or window.stop <= shard.start)):
                 continue
             try:
                 part = ds.dataset([info.path], schema=FINDINGS, format="parquet", filesystem=folder.filesystem)
@@ -158,12 +223,6 @@ def read_windows(
                 broken.add(info.path)
                 on_broken(name, " ".join(str(error).split()))
         yield pa.concat_tables(tables)
-
-
-def _span(base_name: str) -> range:
-    """Returns the ordinals that a part file can have rows of, by its name."""
-    match = _NAME.match(base_name)
-    return range(int(match[1]), int(match[2])) if match else range(sys.maxsize)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +241,7 @@ def committed_outcomes(folder: RunFolder, start: int, stop: int) -> dict[int, Ou
     """
     columns = ["cell_index", "fooled", "stop_reason"]
     found: dict[int, Outcome] = {}
-    for info in _parts(folder, part_prefix(start, stop)):
+    for info in list_parts(folder, part_prefix(start, stop)):
         with explaining_broken_parts(folder):
             rows = pq.read_table(info.path, columns=columns, filesystem=folder.filesystem).to_pylist()
         for row in rows:
@@ -190,56 +249,6 @@ def committed_outcomes(folder: RunFolder, start: int, stop: int) -> dict[int, Ou
             if not outcome.failed or row["cell_index"] not in found:
                 found[row["cell_index"]] = outcome
     return found
-
-
-class FinishedCells:
-    """The cells that a run has rows of, eight bytes each.
-
-    A cell counts once, however many rows it has, and as failed only when all of them say so.
-
-    Args:
-        folder: The run's folder.
-
-    Attributes:
-        num_fooled: Cells that were fooled.
-        num_failed: Cells that failed.
-
-    Raises:
-        StorageError: A part file cannot be read.
-    """
-
-    def __init__(self, folder: RunFolder) -> None:
-        keys, fooled, failed = [np.zeros(0, dtype=np.uint64)], [np.zeros(0, dtype=bool)], [np.zeros(0, dtype=bool)]
-        scanner = open_dataset(folder).scanner(columns=["cell_id", "fooled", "stop_reason"])
-        with explaining_broken_parts(folder):
-            for batch in scanner.to_batches():
-                keys.append(_keys(batch["cell_id"].to_pylist()))
-                fooled.append(batch["fooled"].to_numpy(zero_copy_only=False))
-                is_failed = pc.equal(batch["stop_reason"], StopReason.FAILED.value)
-                failed.append(is_failed.to_numpy(zero_copy_only=False))
-        all_keys, all_failed = np.concatenate(keys), np.concatenate(failed)
-        order = np.lexsort((all_failed, all_keys))
-        self._keys, first = np.unique(all_keys[order], return_index=True)
-        chosen = order[first]
-        self.num_fooled = int(np.concatenate(fooled)[chosen].sum())
-        self.num_failed = int(all_failed[chosen].sum())
-
-    def __len__(self) -> int:
-        return len(self._keys)
-
-    def contains(self, cell_ids: Sequence[str]) -> np.ndarray:
-        """Returns for each cell whether it is finished, ``(N,)`` bool."""
-        if not len(self._keys) or not cell_ids:
-            return np.zeros(len(cell_ids), dtype=bool)
-        keys = _keys(cell_ids)
-        places = np.searchsorted(self._keys, keys).clip(max=len(self._keys) - 1)
-        found: np.ndarray = self._keys[places] == keys
-        return found
-
-
-def _keys(cell_ids: Sequence[str]) -> np.ndarray:
-    """Returns the first 64 bits of each cell's hash."""
-    return np.fromiter((int(cell_id[:16], 16) for cell_id in cell_ids), dtype=np.uint64, count=len(cell_ids))
 
 
 def drop_failed(folder: RunFolder) -> int:
@@ -252,7 +261,7 @@ def drop_failed(folder: RunFolder) -> int:
         StorageError: A part file cannot be read or written.
     """
     dropped = 0
-    for info in _parts(folder):
+    for info in list_parts(folder):
         with explaining_broken_parts(folder):
             table = pq.read_table(info.path, filesystem=folder.filesystem)
         kept = table.filter(pc.not_equal(table["stop_reason"], StopReason.FAILED.value))

@@ -15,11 +15,10 @@ from sfi_ray.errors import InputError
 from sfi_ray.job import Job
 from sfi_ray.store.folder import RunFolder
 from sfi_ray.store.natural import read_natural_images, stacked
-from sfi_ray.store.parts import explaining_broken_parts, open_dataset, read_windows
+from sfi_ray.store.parts import each_cell_once, explaining_broken_parts, open_dataset, read_windows
 from sfi_ray.store.progress import Progress, RunState, read_progress
 from sfi_ray.store.rebuild import rebuild_images
 from sfi_ray.store.record import RECORD, RunRecord, read_record
-from sfi_ray.types import StopReason
 
 
 class Run:
@@ -68,7 +67,7 @@ class Run:
         read = list(dict.fromkeys([*wanted, "cell_index", "stop_reason"]))
         with explaining_broken_parts(self.folder):
             table = self.dataset.to_table(columns=read, filter=filter)
-        return _in_order(table).select(wanted)
+        return each_cell_once(table).select(wanted)
 
     def batches(
         self,
@@ -93,7 +92,7 @@ class Run:
         windows = (range(start, min(start + num_cells, total)) for start in range(0, total, num_cells))
         for table in read_windows(self.folder, windows, read, wanted, on_broken):
             if table.num_rows:
-                yield _in_order(table).select(list(columns))
+                yield each_cell_once(table).select(list(columns))
 
     def rows_of(
         self,
@@ -115,7 +114,7 @@ class Run:
         """
         read = list(dict.fromkeys([*columns, "cell_index", "stop_reason"]))
         (table,) = read_windows(self.folder, [cells], read, wanted, on_broken)
-        return _in_order(table).select(list(columns))
+        return each_cell_once(table).select(list(columns))
 
     def to_pandas(self, columns: list[str] | None = None) -> Any:
         """Loads rows as a pandas DataFrame; needs pandas."""
@@ -190,18 +189,6 @@ class RunStatus:
         if progress.state is RunState.RUNNING and not progress.is_alive:
             return "lost"
         return progress.state.value
-
-
-def _in_order(table: pa.Table) -> pa.Table:
-    """Sorts rows by cell and keeps one of each."""
-    # A worker cut off from its cluster may write a cell that another has searched again: the rows are equal, or
-    # one says that the cell was given up.
-    is_failed = pc.equal(table["stop_reason"], StopReason.FAILED.value)
-    keys = pa.table({"cell_index": table["cell_index"], "is_failed": is_failed})
-    order = pc.sort_indices(keys, sort_keys=[("cell_index", "ascending"), ("is_failed", "ascending")])
-    table = table.take(order)
-    index = table["cell_index"].to_numpy()
-    return table.filter(pa.array(np.concatenate([[True], index[1:] != index[:-1]]))) if len(index) else table
 
 
 def open_run(location: str | Path) -> Run:

@@ -7,15 +7,20 @@ from dataclasses import replace
 
 import pytest
 
+from sfi_ray.attacks import failed
 from sfi_ray.cluster.backlog import Backlog
 from sfi_ray.cluster.driver import Driver, Tally
 from sfi_ray.cluster.executor import LeaseEnded, LeaseFailed, LeaseProgressed, WorkerJoined, WorkerLost
+from sfi_ray.cluster.pace import Pace
 from sfi_ray.cluster.worker import WorkReport
 from sfi_ray.errors import StorageError
 from sfi_ray.grid import Grid, GridClassifier
+from sfi_ray.plan import ShardSizes
+from sfi_ray.store.finished import FinishedCells
 from sfi_ray.store.folder import RunFolder
-from sfi_ray.store.parts import FinishedCells
+from sfi_ray.store.parts import PartWriter
 from sfi_ray.types import Background, StopReason
+from tests.store.conftest import PROVENANCE
 
 
 def make_grid(num_classes=10, classifiers=("a", "b")):
@@ -101,7 +106,7 @@ class SimulatedExecutor:
 
 
 def make_driver(tmp_path, executor, grid, retries=3, in_flight=2, cells_per_shard=7, unit=1):
-    finished = FinishedCells(RunFolder(tmp_path))
+    finished = FinishedCells(RunFolder(tmp_path), grid)
     failures = []
 
     def record(lease, findings):
@@ -111,7 +116,8 @@ def make_driver(tmp_path, executor, grid, retries=3, in_flight=2, cells_per_shar
 
     driver = Driver(
         grid,
-        Backlog(grid, finished, cells_per_shard, unit),
+        Backlog(grid, finished, unit),
+        Pace(ShardSizes(cells_per_shard, cells_per_shard, cells_per_shard, unit, is_fixed=True)),
         executor,
         Tally(num_cells=len(grid)),
         in_flight=in_flight,
@@ -307,29 +313,12 @@ def test_stopping_keeps_what_is_finished_and_gives_out_nothing_more(tmp_path):
 
 
 def test_finished_cells_are_not_leased(tmp_path):
-    grid = make_grid()
-    cells = list(grid.cells(range(len(grid))))
-
-    class Finished:
-        def __len__(self):
-            return 30
-
-        def contains(self, cell_ids):
-            import numpy as np
-
-            done = {cell.cell_id for cell in cells[:20]} | {cell.cell_id for cell in cells[50:60]}
-            return np.array([cell_id in done for cell_id in cell_ids])
-
+    grid, folder = make_grid(), RunFolder(tmp_path)
+    done = [*range(20), *range(50, 60)]
+    PartWriter(folder, 0, len(grid)).commit([failed(cell, "known") for cell in grid.cells(done)], PROVENANCE)
     executor = SimulatedExecutor(2)
-    driver = Driver(
-        grid,
-        Backlog(grid, Finished(), 7, 1),
-        executor,
-        Tally(num_cells=len(grid), finished=30),
-        in_flight=2,
-        retries=0,
-        record_failures=lambda lease, findings: 0,
-    )
+    driver, _ = make_driver(tmp_path, executor, grid)
+    driver.tally.finished = len(done)
     assert driver.run()
     assert sorted(executor.rows) == [*range(20, 50), *range(60, len(grid))]
 

@@ -12,7 +12,7 @@ import pytest
 from torch import nn
 
 from sfi_ray import launch
-from sfi_ray.cluster.ray_session import _ALWAYS, _own_token
+from sfi_ray.cluster.ray_session import _ALWAYS, _PRIVATE, _own_token
 from sfi_ray.cluster.reporter import Reporter
 from sfi_ray.errors import ResourceError, StorageError
 from tests.cluster.conftest import (
@@ -35,7 +35,7 @@ NODE = {"object_store_memory": 80 << 20, "include_dashboard": False}
 def _environment():
     """What Ray reads when it is imported, as a launch sets it; so nothing here may import Ray earlier."""
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in {**_ALWAYS, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": _own_token()}.items():
+        for name, value in {**_ALWAYS, **_PRIVATE, "RAY_AUTH_TOKEN": _own_token()}.items():
             patch.setenv(name, value)
         yield
 

@@ -86,6 +86,7 @@ def test_a_package_of_many_megabytes_is_refused(packed):
         ({"classifiers": "[{name: mlp, weights: w.pt}]"}, "classifier 'mlp': 'w.pt'"),
         ({"classifiers": "[{name: a, export: a.pt2}]"}, "classifier 'a': 'a.pt2'"),
         ({"classifiers": "[{torchvision: resnet50, weights: my/w.pth}]"}, "classifier 'resnet50': 'my/w.pth'"),
+        ({"attack": "{kind: elites, transfer_from: runs/a}"}, "attack.transfer_from: 'runs/a'"),
         (
             {"attack": "{kind: inversion}", "images": "{files: [{path: car.png, target_class: 1}]}"},
             "images.files: 'car.png'",
@@ -105,6 +106,7 @@ def test_a_path_of_this_machine_is_refused(packed, keys, named):
         {"dataset": "{name: x, path: /shared/data}"},
         {"classifiers": "[{torchvision: resnet50, weights: IMAGENET1K_V1}]"},
         {"classifiers": "[{name: a, export: /shared/a.pt2}]"},
+        {"attack": "{kind: elites, transfer_from: s3://bucket/runs/a}"},
     ],
 )
 def test_what_every_node_reaches_passes(packed, keys):

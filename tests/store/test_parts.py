@@ -1,7 +1,6 @@
 import math
 
 import duckdb
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset as ds
@@ -14,7 +13,6 @@ from sfi_ray.attacks import failed
 from sfi_ray.errors import StorageError
 from sfi_ray.store.folder import RunFolder
 from sfi_ray.store.parts import (
-    FinishedCells,
     Outcome,
     PartWriter,
     committed_outcomes,
@@ -221,36 +219,7 @@ def test_duckdb_reads_the_files_alone(written):
 def test_a_data_set_without_rows_is_empty(folder):
     assert open_dataset(folder).to_table().num_rows == 0
     assert open_dataset(folder).schema == FINDINGS
-    finished = FinishedCells(folder)
-    assert (len(finished), finished.num_fooled, finished.num_failed) == (0, 0, 0)
-    assert finished.contains(["0" * 32]).tolist() == [False]
-    assert finished.contains([]).tolist() == []
     assert drop_failed(folder) == 0
-
-
-def test_finished_cells_are_known_and_counted(written):
-    finished = FinishedCells(written)
-    assert (len(finished), finished.num_fooled, finished.num_failed) == (5, 3, 1)
-    asked = [make_cell(index).cell_id for index in range(10)]
-    assert np.flatnonzero(finished.contains(asked)).tolist() == [0, 1, 2, 5, 6]
-    assert finished.contains(asked[::-1]).tolist() == finished.contains(asked)[::-1].tolist()
-    assert finished.contains(["f" * 32, "0" * 31 + "1"]).tolist() == [False, True], "the first 64 bits decide"
-
-
-def test_a_row_that_stands_twice_counts_once(written):
-    commit(written, 0, 5, [make_finding(0)])
-    commit(written, 5, 10, [failed(make_cell(5), "it broke again")])
-    finished = FinishedCells(written)
-    assert (len(finished), finished.num_fooled, finished.num_failed) == (5, 3, 1)
-
-
-@pytest.mark.parametrize("failed_first", [True, False])
-def test_a_cell_that_was_given_up_but_finished_is_finished(folder, failed_first):
-    rows = [failed(make_cell(3), "given up"), make_finding(3)]
-    commit(folder, 0, 5, *([row] for row in (rows if failed_first else rows[::-1])))
-    finished = FinishedCells(folder)
-    assert (len(finished), finished.num_fooled, finished.num_failed) == (1, 1, 0)
-    assert committed_outcomes(folder, 0, 5) == {3: Outcome(fooled=True, failed=False)}
 
 
 def test_committed_outcomes_are_those_of_the_shard(written):
@@ -281,7 +250,6 @@ def test_dropping_failed_rows_keeps_all_others(written):
     assert len(part_names(written)) == 3, "a file without rows is removed"
     assert all(pq.read_schema(info.path) == FINDINGS for info in written.list("results"))
     assert drop_failed(written) == 0
-    assert FinishedCells(written).num_failed == 0
     assert committed_outcomes(written, 5, 10) == {6: Outcome(fooled=True, failed=False)}
 
 
@@ -292,13 +260,13 @@ def test_a_broken_part_file_is_named_with_the_mend(written, content):
         content = whole[: len(whole) // 2]
     broken = "part-000000000000-000000000005-broken.parquet"
     written.write(f"results/{broken}", content)
-    for read in (FinishedCells, drop_failed, lambda folder: committed_outcomes(folder, 0, 5)):
+    for read in (drop_failed, lambda folder: committed_outcomes(folder, 0, 5)):
         with pytest.raises(StorageError) as caught:
             read(written)
         assert "move the broken part file away and launch again: its cells will be searched again" in str(caught.value)
         assert broken in str(caught.value)
     written.delete(f"results/{broken}")
-    assert len(FinishedCells(written)) == 5
+    assert open_dataset(written).count_rows() == 5
 
 
 def test_files_of_the_users_own_are_not_read(written):
@@ -306,6 +274,5 @@ def test_files_of_the_users_own_are_not_read(written):
     written.write("results/notes.txt", b"mine")
     written.write("results/.part-0-5.parquet.1.tmp", b"half of one")
     assert open_dataset(written).count_rows() == 5
-    assert len(FinishedCells(written)) == 5
     assert drop_failed(written) == 1
     assert written.exists("results/summary.parquet")

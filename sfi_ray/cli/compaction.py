@@ -1,0 +1,27 @@
+"""The command `sfi-ray compact`."""
+
+from __future__ import annotations
+
+import typer
+
+from sfi_ray.cli.arguments import RunLocation
+from sfi_ray.cli.exits import explaining
+
+
+def compact(
+    run: RunLocation,
+) -> None:
+    """Write the rows of a run's many small part files into few large ones, which are read faster.
+
+    The rows stay the same. A compaction that is stopped loses nothing; the next one, or the next launch, finishes it.
+    It is refused while a launch is writing.
+    """
+    from sfi_ray.store.compaction import compact as compact_parts
+    from sfi_ray.store.run import open_run
+
+    with explaining():
+        done = compact_parts(open_run(run).folder)
+    typer.echo(
+        f"{done.files_before:,} part files of {done.bytes_before / 2**20:,.1f} MiB are now {done.files_after:,} of "
+        f"{done.bytes_after / 2**20:,.1f} MiB"
+    )

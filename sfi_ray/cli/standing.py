@@ -1,0 +1,97 @@
+"""The command `sfi-ray status`: how a run stands, from its folder, and what its actors do, from their cluster."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Iterator
+from typing import Annotated
+
+import typer
+
+from sfi_ray.cli.arguments import RunLocation
+from sfi_ray.cli.exits import explaining
+from sfi_ray.cli.rounds import show_rounds
+
+_WATCH_SECONDS = 5.0
+# Of the time while it watches, at most about this part is spent on reading the rows.
+_READING_SHARE = 0.1
+
+
+def status(
+    run: RunLocation,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Say it again every few seconds until no driver runs.")
+    ] = False,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            help="Address of the Ray cluster that searches, whose actors are asked what they do. By default "
+            "RAY_ADDRESS where it is set; otherwise only the folder is read.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Say how a run stands, from its folder; what its actors do now, where a cluster is named and answers.
+
+    Without an address no Ray is started or asked.
+    """
+    from sfi_ray.store.run import open_run
+
+    with explaining("stopped watching; the run goes on"):
+        if show_rounds(run):
+            return
+        opened = open_run(run)
+        with _asking(address or os.environ.get("RAY_ADDRESS"), opened.record.job.name) as ask:
+            while True:
+                began = time.monotonic()
+                state = opened.status()
+                progress = state.progress
+                is_running = bool(progress and progress.is_alive and not state.is_complete)
+                typer.echo(f"{opened.record.job.name}: {state.state}")
+                typer.echo(
+                    f"{state.finished:,} of {state.num_cells:,} cells, {state.fooled:,} fooled, "
+                    f"{state.failed:,} failed, {state.evaluations:,} evaluations"
+                )
+                if progress and is_running:
+                    left = "" if progress.seconds_left is None else f", {spell(progress.seconds_left)} left"
+                    typer.echo(
+                        f"driver {progress.pid} on {progress.host}: {progress.actors} actors, "
+                        f"{progress.evaluations_per_second:,.0f} evaluations/s{left}"
+                    )
+                elif not state.is_complete:
+                    typer.echo("no driver is running; launch the job again to go on")
+                for line in ask():
+                    typer.echo(line)
+                if not watch or not is_running:
+                    return
+                time.sleep(max(_WATCH_SECONDS, (time.monotonic() - began) / _READING_SHARE))
+
+
+@contextlib.contextmanager
+def _asking(address: str | None, run: str) -> Iterator[Callable[[], list[str]]]:
+    """Connects to a cluster for the duration of a block, where one is named."""
+    if address is None:
+        yield list
+        return
+    from sfi_ray.cluster.ray_actors import what_actors_do
+    from sfi_ray.cluster.ray_session import ray_session
+    from sfi_ray.errors import ResourceError
+
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(ray_session(address, dashboard=False))
+        except ResourceError as error:
+            typer.echo(f"from the folder alone: {error}", err=True)
+            yield list
+        else:
+            yield lambda: what_actors_do(run)
+
+
+def spell(seconds: float) -> str:
+    """Says a time in its largest unit."""
+    for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 1.5 * size:
+            return f"{seconds / size:,.1f} {unit}"
+    return f"{seconds:,.0f} seconds"

@@ -1,0 +1,84 @@
+"""How many cells a lease has: what the worker gets done in a minute or two, and less towards the end of a run.
+
+Nothing is known of a worker until it has finished its first lease; from then on its leases follow its own speed, so a
+fast device gets large ones and a slow one small ones. When the rest of the run would take all workers together less
+than a few leases of that length, leases shrink with it, so that all workers end at nearly the same time.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping
+
+from sfi_ray.plan import ShardSizes
+
+# What a lease should take: long against the cost of giving it out, short against what is lost with a worker.
+_LEASE_SECONDS = 120.0
+# A lease takes at most this part of the time that is left to all workers together.
+_PART_OF_THE_REST = 1 / 4
+# A lease is at most so many times larger than the worker's last one: a speed measured once is a guess.
+_MOST_GROWTH = 4.0
+
+
+class Pace:
+    """The measured speed of each worker with each classifier, and the sizes that follow from it.
+
+    Args:
+        sizes: What sizes may be.
+    """
+
+    def __init__(self, sizes: ShardSizes) -> None:
+        self._sizes = sizes
+        self._rates: dict[str, dict[str, float]] = {}
+        self._last: dict[tuple[str, str], int] = {}
+
+    def note(self, worker: str, classifier: str, num_cells: int, seconds: float) -> None:
+        """Takes note of a lease that a worker has finished.
+
+        Args:
+            worker: Its name.
+            classifier: What it searched.
+            num_cells: Cells that it searched.
+            seconds: What that took.
+        """
+        self._rates.setdefault(classifier, {})[worker] = num_cells / max(seconds, 1e-3)
+        self._last[worker, classifier] = num_cells
+
+    def forget(self, worker: str) -> None:
+        """Forgets a worker that is gone."""
+        for classifier, rates in self._rates.items():
+            rates.pop(worker, None)
+            self._last.pop((worker, classifier), None)
+
+    def is_known(self, worker: str, classifier: str) -> bool:
+        """Whether the size of a worker's next lease is more than a guess."""
+        return self._sizes.is_fixed or worker in self._rates.get(classifier, {})
+
+    def size(self, worker: str, classifier: str, left: Mapping[str, int], num_workers: int) -> int:
+        """Returns how many cells the next lease of a worker should have.
+
+        Args:
+            worker: Its name.
+            classifier: What it will search.
+            left: Cells that wait, by classifier.
+            num_workers: Workers alive.
+        """
+        sizes = self._sizes
+        if sizes.is_fixed:
+            return sizes.first
+        rates = self._rates.get(classifier, {})
+        wanted = float(sizes.first)
+        if worker in rates:
+            wanted = min(rates[worker] * _LEASE_SECONDS, _MOST_GROWTH * self._last[worker, classifier])
+        if rates:
+            speed = rates.get(worker) or statistics.fmean(rates.values())
+            wanted = min(wanted, speed * _PART_OF_THE_REST * self._seconds_left(left, num_workers))
+        size = max(sizes.least, min(math.ceil(wanted), sizes.most))
+        return max(sizes.unit, size // sizes.unit * sizes.unit)
+
+    def _seconds_left(self, left: Mapping[str, int], num_workers: int) -> float:
+        """Estimates what all workers together need for what waits; there is a measured speed."""
+        means = {name: statistics.fmean(rates.values()) for name, rates in self._rates.items() if rates}
+        typical = statistics.fmean(means.values())
+        return sum(count / means.get(name, typical) for name, count in left.items()) / max(1, num_workers)

@@ -1,0 +1,55 @@
+import random
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sfi_ray.cluster.backlog import Backlog
+from sfi_ray.cluster.worker import Lease
+from tests.cluster.test_driver import make_grid
+
+
+class Finished:
+    def __init__(self, state):
+        self.state = np.array(state)
+
+    def count(self, start, stop):
+        return int(self.state[start:stop].sum())
+
+    def among(self, start, stop):
+        return self.state[start:stop]
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(1, 12), st.sampled_from([1, 2, 4]), st.integers(0, 2**32), st.floats(0, 1))
+def test_leases_are_the_unfinished_cells_once_and_part_no_unit(num_classes, parts, seed, share):
+    grid, chance = make_grid(num_classes=num_classes), random.Random(seed)
+    unit = grid.cells_per_classifier // parts
+    state = [chance.random() < share for _ in range(len(grid))]
+    backlog = Backlog(grid, Finished(state), unit)
+    given_out, warm = [], None
+    while backlog.left:
+        waiting = [index for index in range(len(grid)) if not state[index] and index not in given_out]
+        assert sum(backlog.left.values()) == len(waiting)
+        wanted = unit * chance.randint(1, 3)
+        lease = backlog.take(warm, lambda name, wanted=wanted: wanted)
+        assert lease.shard.start % unit == lease.shard.stop % unit == 0
+        assert 0 < len(lease.indices) <= len(lease.shard) <= wanted
+        assert {cell.classifier for cell in grid.cells(lease.indices)} == {lease.shard.classifier}
+        assert all(lease.shard.start <= index < lease.shard.stop for index in lease.indices)
+        given_out += lease.indices
+        warm = lease.shard.classifier
+    assert sorted(given_out) == [index for index in range(len(grid)) if not state[index]]
+    assert backlog.take(warm, lambda name: unit) is None
+
+
+@pytest.mark.parametrize("warm", ["a", "b", None])
+def test_what_came_back_goes_out_first_to_who_has_its_classifier_warm(warm):
+    grid = make_grid()
+    backlog = Backlog(grid, Finished([False] * len(grid)), 1)
+    leases = {name: backlog.take(name, lambda _: 7) for name in ("a", "b")}
+    for lease in leases.values():
+        backlog.put_back(Lease(lease.shard, lease.indices[3:], 1, is_returned=True))
+    assert sum(backlog.left.values()) == len(grid) - 6
+    assert backlog.take(warm, lambda _: 7).shard == leases[warm or "a"].shard
