@@ -9,13 +9,16 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from sfi_ray.cli.arguments import Address, InProcess
 from sfi_ray.cli.compaction import compact
 from sfi_ray.cli.compare import compare
 from sfi_ray.cli.exits import EXIT_FAILED_CELLS, EXIT_INTERRUPTED, explaining
 from sfi_ray.cli.export import export
 from sfi_ray.cli.standing import spell, status
 from sfi_ray.cli.submission import LaunchCommand, attach, submit
+from sfi_ray.cli.theory import theory
 from sfi_ray.cli.training import train
+from sfi_ray.cli.transfer import transfer
 from sfi_ray.cli.verify import verify
 
 app = typer.Typer(
@@ -40,14 +43,7 @@ def _configure(
 @app.command(cls=LaunchCommand)
 def launch(
     job: JobFile,
-    address: Annotated[
-        str | None,
-        typer.Option(
-            help="Address of a running Ray cluster, such as 'auto' or 'host:6379'. By default RAY_ADDRESS is used "
-            "where it is set; otherwise Ray is started on this machine.",
-            show_default=False,
-        ),
-    ] = None,
+    address: Address = None,
     submit_to: Annotated[
         str | None,
         typer.Option(
@@ -58,9 +54,7 @@ def launch(
             show_default=False,
         ),
     ] = None,
-    in_process: Annotated[
-        bool, typer.Option("--in-process", help="Run in this process, without Ray. The rows are the same.")
-    ] = False,
+    in_process: InProcess = False,
     output: Annotated[
         str | None,
         typer.Option(
@@ -197,13 +191,15 @@ def plan(job: JobFile) -> None:
         typer.echo(f"{title + ':':<13}{text}")
 
 
-app.command()(status)
 app.command()(attach)
+app.command()(status)
 app.command()(train)
-app.command()(compact)
 app.command()(verify)
 app.command()(export)
 app.command()(compare)
+app.command()(compact)
+app.command()(theory)
+app.command()(transfer)
 
 
 @app.command()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Protocol
 
 import torch
@@ -11,6 +11,7 @@ import torch
 from sfi_ray.cluster.driver import Tally
 from sfi_ray.cluster.executor import Executor
 from sfi_ray.cluster.local import LocalExecutor
+from sfi_ray.cluster.scoring import Scored, ScoreSpec, ScoreUnit, score_here
 from sfi_ray.cluster.training_cache import Trainer, train_here
 from sfi_ray.cluster.tuning_cache import Tuner, tune_here
 from sfi_ray.cluster.worker import RunSpec
@@ -55,6 +56,20 @@ class Backend(Protocol):
         """Runs an executor for the duration of a block."""
         ...
 
+    def scores(
+        self,
+        spec: ScoreSpec,
+        payloads: Mapping[str, ClassifierPayload],
+        units: Iterable[ScoreUnit],
+        job: Job,
+    ) -> Iterator[Scored]:
+        """Scores images of a run; yields what each unit gave, in order.
+
+        Raises:
+            ResourceError: Nobody can score, or was lost too often.
+        """
+        ...
+
     def watcher(self, run: str) -> Callable[[Tally], None]:
         """Returns who there is told of a run after every round of its driver."""
         ...
@@ -90,6 +105,13 @@ class InProcessBackend:
         finally:
             torch.set_num_threads(threads)
 
+    def scores(
+        self, spec: ScoreSpec, payloads: Mapping[str, ClassifierPayload], units: Iterable[ScoreUnit], job: Job
+    ) -> Iterator[Scored]:
+        """Scores images in this process; see `Backend.scores`."""
+        del job
+        return score_here(spec, payloads, units)
+
     def watcher(self, run: str) -> Callable[[Tally], None]:
         """Returns nobody."""
         del run
@@ -98,3 +120,27 @@ class InProcessBackend:
 
 def _tell_nobody(tally: Tally) -> None:
     del tally
+
+
+@contextlib.contextmanager
+def open_backend(
+    *, in_process: bool, address: str | None, dashboard: bool, say: Callable[[str], None]
+) -> Iterator[Backend]:
+    """Gives the place that a job runs in for the duration of a block.
+
+    Args:
+        in_process: This process, without Ray.
+        address: Address of a Ray cluster; see `ray_session`.
+        dashboard: Whether a private cluster has a dashboard.
+        say: Hears where that is.
+
+    Raises:
+        ResourceError: Ray cannot be reached or started.
+    """
+    if in_process:
+        yield InProcessBackend()
+        return
+    from sfi_ray.cluster.ray_backend import ray_backend  # imports Ray, which takes seconds
+
+    with ray_backend(address, dashboard=dashboard, say=say) as backend:
+        yield backend

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from sfi_ray.cluster.backend import Backend, InProcessBackend
+from sfi_ray.cluster.backend import Backend, open_backend
 from sfi_ray.cluster.backlog import Backlog
 from sfi_ray.cluster.driver import Driver, Tally
 from sfi_ray.cluster.heartbeat import Heartbeat
@@ -200,15 +200,11 @@ class _Launch:
                 "give the job another name, or throw that run away with --fresh"
             )
 
-    @contextlib.contextmanager
-    def _backend(self) -> Iterator[Backend]:
-        if self._options.in_process:
-            yield InProcessBackend()
-            return
-        from sfi_ray.cluster.ray_backend import ray_backend  # imports Ray, which takes seconds
-
-        with ray_backend(self._options.address, dashboard=self._options.dashboard, say=self._reporter.say) as backend:
-            yield backend
+    def _backend(self) -> contextlib.AbstractContextManager[Backend]:
+        options, say = self._options, self._reporter.say
+        return open_backend(
+            in_process=options.in_process, address=options.address, dashboard=options.dashboard, say=say
+        )
 
     def _search(self, record: RunRecord, payloads: Mapping[str, ClassifierPayload], backend: Backend) -> Run:
         job, grid = record.job.model_copy(update={"cluster": self._job.cluster}), record.grid()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from sfi_ray.cluster.driver import Tally
 from sfi_ray.cluster.executor import Executor
 from sfi_ray.cluster.ray_session import RaySession, ray_session
+from sfi_ray.cluster.scoring import Scored, ScoreSpec, ScoreUnit
 from sfi_ray.cluster.worker import RunSpec
 from sfi_ray.errors import ResourceError
 from sfi_ray.job import ClusterSettings, Job
@@ -76,6 +77,15 @@ class RayBackend:
         options = _options(job, spec.device, num_actors)
         with contextlib.closing(RayExecutor(spec, payloads, options)) as executor:
             yield executor
+
+    def scores(
+        self, spec: ScoreSpec, payloads: Mapping[str, ClassifierPayload], units: Iterable[ScoreUnit], job: Job
+    ) -> Iterator[Scored]:
+        """Scores images on actors; see `Backend.scores`."""
+        from sfi_ray.cluster.ray_scoring import score_on_ray
+
+        options = _options(job, spec.device, self.num_actors(job, spec.device))
+        return score_on_ray(spec, payloads, units, options)
 
     def watcher(self, run: str) -> Callable[[Tally], None]:
         """Returns Ray's metrics."""

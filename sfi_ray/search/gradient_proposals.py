@@ -19,7 +19,8 @@ _SMALL = 32
 # Of five proposals for a pixel that is placed anew, so many go by gain alone, wherever they lie: late in a search those
 # help far more often. The others come from tiles that would not be looked at.
 _BY_GAIN, _OF = 4, 5
-# How far a pixel is moved at most, in pixels each way: on large images, moves of more than a few seldom help.
+# How far a pixel is moved at most, in pixels each way: on large images, moves of more than a few seldom help,
+# and on small ones up to four help more than up to two.
 _REACH = 4
 # Gains that are ranked in one go: ranking takes several times their memory.
 _GAINS_AT_ONCE = 1 << 22
@@ -209,7 +210,7 @@ def local_moves(
 ) -> tuple[Tensor, Tensor]:
     """Draws pixels that are like given ones: moved a little, one channel changed, or both, equally often.
 
-    A move goes up to 4 pixels away in each direction, on small images 2. A channel goes to its other end, 0 or 255, or
+    A move goes up to 4 pixels away in each direction. A channel goes to its other end, 0 or 255, or
     to a level drawn uniformly, equally often.
 
     Args:
@@ -227,8 +228,7 @@ def local_moves(
     num_cells, count, channels = levels.shape
     words = random_words(seeds, generations, stream, 7 * count).view(num_cells, count, 7).unbind(-1)
     kind = below(words[0], 3)  # 0: moved, 1: recoloured, 2: both
-    reach = min(_REACH, 2 * tile_side(height, width))
-    radius = 1 + below(words[1], reach)
+    radius = 1 + below(words[1], _REACH)
     rows = ((words[2] * (2 * radius + 1)) >> 32) - radius
     cols = ((words[3] * (2 * radius + 1)) >> 32) - radius
     cols = torch.where((rows == 0) & (cols == 0), 1, cols)

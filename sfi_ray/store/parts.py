@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import re
 import secrets
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -58,6 +57,12 @@ class PartWriter:
 def part_prefix(start: int, stop: int) -> str:
     """Returns how the names of a shard's part files begin."""
     return f"{_PREFIX}{start:012d}-{stop:012d}-"
+
+
+def shard_of(base_name: str) -> range | None:
+    """Returns the ordinals that a part file can have rows of, by its name; None where that says nothing."""
+    match = _NAME.match(base_name)
+    return range(int(match[1]), int(match[2])) if match else None
 
 
 class Journal(BaseModel):
@@ -199,13 +204,13 @@ def read_windows(
     """
     schema = pa.schema([FINDINGS.field(name) for name in columns])
     infos, broken = list_parts(folder), set()
-    spans = [_span(info.base_name) for info in infos]
+    shards = [shard_of(info.base_name) for info in infos]
     for window in windows:
         inside = (ds.field("cell_index") >= window.start) & (ds.field("cell_index") < window.stop)
         inside = inside if wanted is None else inside & wanted
         tables = [schema.empty_table()]
-        for info, span in zip(infos, spans, strict=True):
-            if info.path in broken or span.stop <= window.start or window.stop <= span.start:
+        for info, shard in zip(infos, shards, strict=True):
+            if info.path in broken or (shard and (shard.stop <= window.start or window.stop <= shard.start)):
                 continue
             try:
                 part = ds.dataset([info.path], schema=FINDINGS, format="parquet", filesystem=folder.filesystem)
@@ -218,12 +223,6 @@ def read_windows(
                 broken.add(info.path)
                 on_broken(name, " ".join(str(error).split()))
         yield pa.concat_tables(tables)
-
-
-def _span(base_name: str) -> range:
-    """Returns the ordinals that a part file can have rows of, by its name."""
-    match = _NAME.match(base_name)
-    return range(int(match[1]), int(match[2])) if match else range(sys.maxsize)
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,6 +94,28 @@ class Run:
             if table.num_rows:
                 yield each_cell_once(table).select(list(columns))
 
+    def rows_of(
+        self,
+        cells: range,
+        columns: Sequence[str],
+        wanted: ds.Expression | None = None,
+        on_broken: Callable[[str, str], None] | None = None,
+    ) -> pa.Table:
+        """Reads the rows of neighbouring cells, in the order of the grid, each cell once.
+
+        Args:
+            cells: Ordinals of the cells.
+            columns: As `batches`.
+            wanted: As `batches`.
+            on_broken: As `batches`.
+
+        Raises:
+            StorageError: A part file cannot be read, and nobody hears of it.
+        """
+        read = list(dict.fromkeys([*columns, "cell_index", "stop_reason"]))
+        (table,) = read_windows(self.folder, [cells], read, wanted, on_broken)
+        return each_cell_once(table).select(list(columns))
+
     def to_pandas(self, columns: list[str] | None = None) -> Any:
         """Loads rows as a pandas DataFrame; needs pandas."""
         return self.table(columns).to_pandas()

@@ -9,16 +9,20 @@ import threading
 import time
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 from torch import nn
 
 from sfi_ray import launch, open_run
+from sfi_ray.cluster import transfer as transfer_module
 from sfi_ray.cluster.ray_session import ray_session
 from sfi_ray.cluster.reporter import Reporter
 from sfi_ray.cluster.training_cache import checkpoint_in, train_here
+from sfi_ray.cluster.transfer import transfer
 from sfi_ray.data import DatasetSpec, load_dataset
 from sfi_ray.errors import InputError, ResourceError, StorageError
+from sfi_ray.job.classifier_text import parse_classifier
 from sfi_ray.models import EpochRecord, Execution, TrainingNote, TrainingSettings, train_classifier, training
 from tests.cluster.conftest import (
     assert_complete,
@@ -47,6 +51,35 @@ def ray():
 def go(job, **options):
     options.setdefault("classifiers", {"toy": make_classifier()})
     return launch(job, **options)
+
+
+def test_a_transfer_gives_the_same_rows_when_actors_are_killed(ray, tmp_path, monkeypatch):
+    run = go(make_job(tmp_path, backgrounds=["black", "gray", "white"]), in_process=True)
+    own = parse_classifier("{name: other, architecture: mlp, training: {epochs: 1}}").model_dump_json(exclude_none=True)
+    # The classifier of the run was given in code, and only its folder is asked.
+    with pytest.raises(InputError, match="was given in code"):
+        transfer(run, [], tmp_path / "none", in_process=True)
+    monkeypatch.setattr(transfer_module, "batch_rows", lambda shape: 4)
+    transfer(run, [own], tmp_path / "a", in_process=True, device="cpu")
+    writer = transfer_module.pq.ParquetWriter
+    killed = []
+
+    class KillingWriter(writer):
+        def write_table(self, *arguments, **options):
+            if not killed:
+                killed.extend(pids_of("ray::ScoringActor"))
+                assert killed
+                for pid in killed:
+                    os.kill(pid, signal.SIGKILL)
+            super().write_table(*arguments, **options)
+
+    monkeypatch.setattr(transfer_module.pq, "ParquetWriter", KillingWriter)
+    transfer(run, [own], tmp_path / "b", device="cpu", actors=2)
+    assert killed
+    rows = [pq.read_table(tmp_path / name / "transfer.parquet") for name in "ab"]
+    assert rows[0].num_rows == 60
+    assert rows[0].equals(rows[1])
+    wait_for(lambda: not pids_of("ray::ScoringActor"))
 
 
 def deadly(module, flag, pixel=27):

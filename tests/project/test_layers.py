@@ -15,7 +15,7 @@ LAYERS = [
     {"cli"},
     {"cluster"},
     {"report", "review"},
-    {"job", "plan", "store"},
+    {"job", "plan", "store", "comparison"},
     {"attacks"},
     {"search"},
     {"models"},

@@ -168,7 +168,7 @@ def test_local_moves_go_a_little_way_or_change_one_channel_or_both():
     for wanted in ((is_moved & (changed == 0)), (~is_moved & (changed == 1)), (is_moved & (changed == 1))):
         assert 0.3 < wanted.float().mean().item() < 0.37
     rows, cols = spots[0] // 9 - 5, spots[0] % 9 - 4
-    assert {int(step) for step in rows.unique()} == {int(step) for step in cols.unique()} == {-2, -1, 0, 1, 2}
+    assert {int(step) for step in rows.unique()} == {int(step) for step in cols.unique()} == set(range(-4, 5))
 
 
 def test_a_changed_channel_goes_to_its_other_end_half_of_the_time():
@@ -184,8 +184,8 @@ def test_local_moves_stay_inside_the_image():
     spots, _ = moves(spot=10 * 9 + 8)
     assert spots.min() >= 0
     assert spots.max() < 99
-    assert (spots[1] // 9).max() <= 2
-    assert (spots[1] % 9).max() <= 2
+    assert (spots[1] // 9).max() <= 4
+    assert (spots[1] % 9).max() <= 4
 
 
 def test_random_pixels_are_everywhere_and_of_every_level():

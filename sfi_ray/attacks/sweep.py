@@ -1,0 +1,47 @@
+"""One classifier, searched for every k on some backgrounds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sfi_ray.attacks.settings import AttackSettings
+from sfi_ray.grid import Grid, GridClassifier
+from sfi_ray.models import Classifier
+from sfi_ray.types import Background, Finding
+
+
+def sweep(
+    classifier: Classifier,
+    settings: AttackSettings,
+    *,
+    backgrounds: Sequence[Background],
+    target_classes: Sequence[int],
+    ks: Sequence[int],
+    seed: int = 0,
+) -> list[Finding]:
+    """Searches every k on every background, without stopping at any confidence that the settings do not name.
+
+    Args:
+        classifier: The attacked classifier.
+        settings: Of the attack.
+        backgrounds: The single colours.
+        target_classes: Indices of the classes to be predicted.
+        ks: Numbers of pixels that may be altered, each at least 1.
+        seed: Seed of every random draw.
+
+    Returns:
+        A finding for each background, k and class, in this order, the classes fastest.
+    """
+    grid = Grid(
+        classifiers=(GridClassifier(classifier.name, classifier.fingerprint),),
+        backgrounds=tuple(backgrounds),
+        target_classes=tuple((target, str(target)) for target in target_classes),
+        ks=tuple(ks),
+        replicates=1,
+        seed=seed,
+        method=settings.model_dump(mode="json"),
+    )
+    cells = list(grid.cells(range(len(grid))))
+    events = settings.build().search(classifier, cells, threshold=1.0)
+    findings = {event.cell.index: event for event in events if isinstance(event, Finding)}
+    return [findings[cell.index] for cell in cells]

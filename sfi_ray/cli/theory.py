@@ -1,0 +1,123 @@
+"""The command `sfi-ray theory`: from options to a model, what it guarantees, and what searches find."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from sfi_ray.cli.exits import explaining
+from sfi_ray.errors import InputError
+
+_RANGE = re.compile(r"([0-9]{1,5})(?:\.\.([0-9]{1,5}))?")
+
+
+def theory(
+    data: Annotated[
+        str, typer.Option(help="Name of a data set of gray images, such as digits, mnist or fashion-mnist.")
+    ] = "digits",
+    path: Annotated[
+        str | None,
+        typer.Option(
+            help="Folder of the data set's parquet files. By default it is looked for by name.", show_default=False
+        ),
+    ] = None,
+    model: Annotated[
+        str,
+        typer.Option(
+            metavar="linear|hidden|kernel",
+            help="Model to fit: logistic regression (Theorem 1), a network with one hidden layer (Theorem 2), or a "
+            "support vector machine with a polynomial kernel of degree 2 (Theorem 3).",
+        ),
+    ] = "linear",
+    pair: Annotated[
+        tuple[str, str] | None,
+        typer.Option(
+            metavar="FIRST SECOND",
+            help="Names of two classes: the one to be predicted, and the one it is told from. Give this or "
+            "--against-rest.",
+            show_default=False,
+        ),
+    ] = None,
+    against_rest: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FIRST",
+            help="Name of the class to be predicted, told from all others together. Give this or --pair.",
+            show_default=False,
+        ),
+    ] = None,
+    k: Annotated[
+        str, typer.Option(help="Numbers of pixels that may be altered: 5, 1,2,5, or 1..50.", metavar="K")
+    ] = "1..20",
+    evaluations: Annotated[
+        int,
+        typer.Option(min=0, help="Images that each search classifies for each k and background; 0 searches nothing."),
+    ] = 2000,
+    hidden_units: Annotated[int, typer.Option(min=1, help="Units of the hidden layer of --model hidden.")] = 64,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the fit and of the searches.")] = 0,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for the table as CSV and the plot as PNG.")
+    ] = Path("theory"),
+) -> None:
+    """Show how sure a simple model can be made by k altered pixels: by theorem, and by search on the same model.
+
+    A model of two classes is fitted to the data set's training images. For every k, the best of a black and a white
+    background is shown: for a linear model the optimum, which nothing exceeds, and Theorem 1 as it is printed; for the
+    others what Algorithms 1 and 2 guarantee, which a search may exceed. Beside it stands what `de` and `elites` find.
+    """
+    from sfi_ray.comparison import compare, fit_pair
+    from sfi_ray.data import DatasetSpec, dataset_info
+    from sfi_ray.report.bounds import Curve, bounds_table, write_bounds
+    from sfi_ray.theory import checked_ks
+
+    if (pair is None) == (against_rest is None):
+        raise typer.BadParameter("give --pair or --against-rest, and not both")
+    first, second = pair or (str(against_rest), None)
+    with explaining():
+        ks = _read_ks(k)
+        spec = DatasetSpec(name=data, path=path)
+        info = dataset_info(spec)
+        checked_ks(ks, info.height * info.width)  # before anything is fitted
+        fitted = fit_pair(spec, model, first, second, hidden_units=hidden_units, seed=seed)  # type: ignore[arg-type]
+        compared = compare(fitted, ks, evaluations=evaluations, seed=seed)
+        curves = [Curve("optimum" if compared.printed is not None else "guaranteed", compared.guaranteed.log_odds)]
+        if compared.printed is not None:
+            curves.append(Curve("Theorem 1 as printed", compared.printed, is_dashed=True))
+        curves += [Curve(f"{kind} found", log_odds, is_found=True) for kind, log_odds in compared.found.items()]
+        title = f"'{first}' against {_called(second)}: {model} model of {data}, {fitted.test_accuracy:.1%} accurate"
+        stem = output / "_".join([data, model, first, second or "rest"]).replace("/", "-")
+        written = write_bounds(stem, title, compared.ks, curves)
+    console = Console()
+    if not console.is_terminal:
+        console.width = 120  # nobody's window is too small
+    console.out(f"{title}\nConfidence in percent (log-odds):", highlight=False)
+    console.print(bounds_table(compared.ks, curves))
+    for what, file in zip(("table", "plot"), written, strict=True):
+        console.out(f"{what + ':':<7}{file}", highlight=False)
+
+
+def _called(second: str | None) -> str:
+    return "the rest" if second is None else f"'{second}'"
+
+
+def _read_ks(text: str) -> list[int]:
+    """Reads numbers of pixels: 5, 1,2,5, or 1..50.
+
+    Raises:
+        InputError: The text is none of these.
+    """
+    ks: list[int] = []
+    for part in text.split(","):
+        bounds = _RANGE.fullmatch(part.strip())
+        if bounds is None:
+            raise InputError(f"--k: '{part.strip()}' is not a number of pixels; give 5, 1,2,5, or 1..50")
+        low = int(bounds[1])
+        high = low if bounds[2] is None else int(bounds[2])
+        if low > high:
+            raise InputError(f"--k: '{part.strip()}' has no number in it: {low} is above {high}")
+        ks += range(low, high + 1)
+    return ks

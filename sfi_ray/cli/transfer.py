@@ -1,0 +1,63 @@
+"""The command `sfi-ray transfer`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sfi_ray.cli.arguments import Actors, Address, Device, InProcess, Overwrite, RunLocation
+from sfi_ray.cli.exits import explaining, naming_broken_parts
+from sfi_ray.cli.tables import print_table
+
+
+def transfer(
+    run: RunLocation,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder to make with the rows and the tables.", show_default=False)
+    ],
+    to: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="CLASSIFIER",
+            help="A classifier to re-score with; may be given several times: one of the run's by its name, a network "
+            "of the zoo, a .pt2 file, package.module:callable, or what a job says in braces, such as "
+            "'{torchvision: resnet50, weights: DEFAULT}'. By default all classifiers of the run.",
+            show_default=False,
+        ),
+    ] = None,
+    threshold: Annotated[float, typer.Option(help="Confidence from which an image fools, in (0, 1].")] = 0.9,
+    fooled: Annotated[bool, typer.Option("--fooled", help="Only images that fool their source.")] = False,
+    device: Device = "auto",
+    actors: Actors = None,
+    address: Address = None,
+    in_process: InProcess = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Re-score the images of a run with other classifiers and count those that fool both (Table 18 of the paper).
+
+    The exit code is 4 when a part file could not be read; it is named, and everything else is re-scored.
+    """
+    from sfi_ray.cluster.console import ConsoleReporter
+    from sfi_ray.cluster.transfer import transfer as start
+    from sfi_ray.review.transfer import matrix_table
+    from sfi_ray.store.run import open_run
+
+    with explaining("stopped; nothing was written"):
+        done = start(
+            open_run(run),
+            to or [],
+            output,
+            threshold=threshold,
+            only_fooled=fooled,
+            device=device,
+            actors=actors,
+            address=address,
+            in_process=in_process,
+            overwrite=overwrite,
+            reporter=ConsoleReporter(),
+        )
+    print_table(matrix_table(done.counts, threshold))
+    typer.echo(f"rows and tables: {output}")
+    naming_broken_parts(done.broken)

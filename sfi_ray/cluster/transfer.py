@@ -1,0 +1,165 @@
+"""A transfer from the first check to the last row: a run's images through other classifiers (Section 5.8, Table 18)."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from sfi_ray.cluster.backend import Backend, open_backend
+from sfi_ray.cluster.provision import Provisioner
+from sfi_ray.cluster.reporter import Reporter
+from sfi_ray.cluster.scoring import ScoreSpec, ScoreUnit
+from sfi_ray.errors import InputError
+from sfi_ray.job import ClassifierSpec, Job
+from sfi_ray.job.classifier_text import parse_classifier
+from sfi_ray.models import ClassifierPayload
+from sfi_ray.review.networks import RunClassifiers
+from sfi_ray.review.scoring import batch_rows
+from sfi_ray.review.transfer import TRANSFERS, Counts, counts_table, matrix_table
+from sfi_ray.store.folder import RunFolder
+from sfi_ray.store.run import Run
+from sfi_ray.store.whole_folder import whole_folder
+
+DATA = "transfer.parquet"
+"""The file of a transfer's rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Transferred:
+    """What a transfer gave.
+
+    Attributes:
+        counts: How many images fool both.
+        broken: Why part files of the run could not be read, by their names; their images are left out.
+    """
+
+    counts: Counts
+    broken: dict[str, str]
+
+
+def transfer(
+    run: Run,
+    to: Sequence[str],
+    output: Path,
+    *,
+    threshold: float = 0.9,
+    only_fooled: bool = False,
+    device: str = "auto",
+    actors: int | None = None,
+    address: str | None = None,
+    in_process: bool = False,
+    overwrite: bool = False,
+    reporter: Reporter | None = None,
+) -> Transferred:
+    """Re-scores the images of a run with other classifiers.
+
+    Args:
+        run: The run, finished or not.
+        to: Classifiers: those of the run by their names, all of them if none is given, and any that
+            `parse_classifier` reads. A network of the zoo without weights is trained as a job would train it.
+        output: Folder to make, with the rows, the tables and the weights of the classifiers that are not the run's.
+        threshold: Confidence from which an image fools, in (0, 1].
+        only_fooled: Leave out images that do not fool their source.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        actors: Actors; as many as fit if None.
+        address: Address of a Ray cluster; None takes ``RAY_ADDRESS`` or starts Ray on this machine.
+        in_process: Score in this process, without Ray.
+        overwrite: Replace a folder of an earlier transfer.
+        reporter: Hears how it goes; nobody by default.
+
+    Raises:
+        InputError: A classifier cannot be had or takes other images, the run has no images, or the folder exists.
+        StorageError: The folder cannot be written.
+        ResourceError: There is no such device, or the cluster lacks what an actor asks for.
+    """
+    if not 0 < threshold <= 1:
+        raise InputError(f"the threshold is a confidence above 0 and at most 1, got {threshold:g}")
+    reporter = reporter or Reporter()
+    known, specs = _split(run, to)
+    job = run.job.model_copy(
+        update={
+            "classifiers": specs,
+            "attack": Job.model_fields["attack"].default,  # an attack may refuse networks that can be scored well
+            "compute": run.job.compute.model_copy(update={"device": device}),
+            "cluster": run.job.cluster.model_copy(update={"actors": actors}),
+        }
+    )
+    broken: dict[str, str] = {}
+    counts = Counts()
+    with (
+        whole_folder(output, marker=DATA, overwrite=overwrite) as folder,
+        contextlib.closing(reporter),
+        open_backend(in_process=in_process, address=address, dashboard=False, say=reporter.say) as backend,
+    ):
+        payloads, micro_batches, kind = _provide(run, known, job, RunFolder(folder), backend, reporter)
+        spec = ScoreSpec(
+            location=run.folder.location,
+            device=kind,
+            threads=job.compute.threads,
+            micro_batches=micro_batches,
+            threshold=threshold,
+            only_fooled=only_fooled,
+        )
+        units = list(_units(run, list(payloads)))
+        with pq.ParquetWriter(folder / DATA, TRANSFERS, compression="zstd") as writer:
+            for unit, scored in zip(units, backend.scores(spec, payloads, units, job), strict=True):
+                broken.update(scored.broken)
+                counts.add(scored.rows)
+                writer.write_table(scored.rows)
+                if unit.cells.stop == run.record.num_cells:
+                    reporter.say(f"{unit.classifier}: all images scored")
+        if not counts.sources:
+            left_out = "".join(f"; {name} cannot be read: {text}" for name, text in broken.items())
+            what = "fooled cell; leave --fooled out" if only_fooled else "image yet; launch its job first"
+            raise InputError(f"'{run.folder.location}' has no {what}{left_out}")
+        (folder / "counts.csv").write_text(counts_table(counts).to_csv(), "utf-8")
+        (folder / "table.md").write_text(matrix_table(counts, threshold).to_markdown(), "utf-8")
+    return Transferred(counts, broken)
+
+
+def _split(run: Run, to: Sequence[str]) -> tuple[list[str], tuple[ClassifierSpec, ...]]:
+    """Tells the classifiers of the run from others.
+
+    Raises:
+        InputError: One is no classifier, or has the name of another.
+    """
+    own = [record.name for record in run.record.classifiers]
+    known = [name for name in to if name in own] if to else own
+    specs = tuple(parse_classifier(text) for text in to if text not in own)
+    names = [*known, *(spec.name for spec in specs)]
+    for name in names:
+        if names.count(name) > 1 or (name in own and name not in known):
+            raise InputError(f"two classifiers are called '{name}'; give one another name: {{name: ..., ...}}")
+    return known, specs
+
+
+def _provide(
+    run: Run, known: Sequence[str], job: Job, folder: RunFolder, backend: Backend, reporter: Reporter
+) -> tuple[dict[str, ClassifierPayload], dict[str, int], str]:
+    """Gets all classifiers ready to travel: their payloads and micro-batches by name, and the device."""
+    device = backend.device(job.compute.device)
+    classifiers = RunClassifiers(run)
+    by_name = {spec.name: spec for spec in run.job.classifiers}
+    payloads, micro_batches = {}, {}
+    for name in known:
+        payloads[name] = classifiers[name].to_payload(by_name[name].source)
+        micro_batches[name] = classifiers[name].micro_batch
+    if job.classifiers:
+        provisioner = Provisioner(job, run.record.dataset_info, folder, {}, reporter, None)
+        provisioner.check()
+        for provided in provisioner.provide(device, backend.trainer, backend.tuner, None):
+            payloads[provided.record.name] = provided.payload
+            micro_batches[provided.record.name] = provided.record.execution.micro_batch
+    return payloads, micro_batches, device
+
+
+def _units(run: Run, names: Sequence[str]) -> Iterator[ScoreUnit]:
+    """Cuts the images of all cells into units, classifier by classifier."""
+    total, size = run.record.num_cells, batch_rows(run.record.input_shape)
+    for name in names:
+        for start in range(0, total, size):
+            yield ScoreUnit(name, range(start, min(start + size, total)))

@@ -1,0 +1,133 @@
+"""Confidence against the number of altered pixels: what theorems guarantee beside what searches found.
+
+Shapes: K numbers of altered pixels.
+"""
+
+from __future__ import annotations
+
+import csv
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+from rich.table import Table
+
+from sfi_ray.errors import StorageError
+
+_WIDTH, _HEIGHT = 10.0, 4.2  # inches
+# Of the palette of Okabe and Ito, which colour-blind readers tell apart; what is guaranteed goes first.
+_LINE_COLOURS = ("#000000", "#56B4E9")
+_POINT_STYLES = (("#D55E00", "o"), ("#009E73", "s"), ("#CC79A7", "^"))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Curve:
+    """One line of the plot, one column of the table.
+
+    Attributes:
+        name: What it is.
+        log_odds: ln(p / (1 - p)) for each k, ``(K,)``.
+        is_found: Whether a search found it; drawn as points then, as a line otherwise.
+        is_dashed: Whether the line is dashed, so that one below it shows.
+    """
+
+    name: str
+    log_odds: NDArray[np.float64]
+    is_found: bool = False
+    is_dashed: bool = False
+
+    @property
+    def confidences(self) -> NDArray[np.float64]:
+        """Confidence for each k, ``(K,)``."""
+        # As in `sfi_ray.theory`, which would load torch.
+        confidences: NDArray[np.float64] = np.exp(-np.logaddexp(0.0, -self.log_odds))
+        return confidences
+
+
+def bounds_table(ks: Sequence[int], curves: Sequence[Curve]) -> Table:
+    """Returns a table with a row for each k: confidence in percent, and log-odds in parentheses.
+
+    Args:
+        ks: Numbers of altered pixels, ``(K,)``.
+        curves: The columns.
+    """
+    table = Table(box=None, pad_edge=False)
+    table.add_column("k", justify="right")
+    for curve in curves:
+        table.add_column(curve.name, justify="right")
+    for row, k in enumerate(ks):
+        texts = (f"{100 * curve.confidences[row]:.2f} ({curve.log_odds[row]:+.3f})" for curve in curves)
+        table.add_row(str(k), *texts)
+    return table
+
+
+def write_bounds(stem: Path, title: str, ks: Sequence[int], curves: Sequence[Curve]) -> tuple[Path, Path]:
+    """Writes the curves as ``<stem>.csv`` and their plot as ``<stem>.png``.
+
+    Args:
+        stem: Path of both files without their endings; its folder is made if it is not there.
+        title: What stands above the plot.
+        ks: Numbers of altered pixels, ``(K,)``.
+        curves: The curves, each ``(K,)``.
+
+    Returns:
+        Both paths.
+
+    Raises:
+        StorageError: The files cannot be written there.
+    """
+    table, plot = stem.with_name(stem.name + ".csv"), stem.with_name(stem.name + ".png")
+    try:
+        stem.parent.mkdir(parents=True, exist_ok=True)
+        with table.open("w", newline="", encoding="utf-8") as stream:
+            writer = csv.writer(stream, lineterminator="\n")
+            writer.writerow(
+                ["k", *(f"{curve.name}: {what}" for curve in curves for what in ("confidence", "log-odds"))]
+            )
+            for row, k in enumerate(ks):
+                numbers = ((float(curve.confidences[row]), float(curve.log_odds[row])) for curve in curves)
+                writer.writerow([k, *(number for pair in numbers for number in pair)])
+        plot_bounds(title, ks, curves).savefig(plot, dpi=150)
+    except OSError as error:
+        raise StorageError(f"{stem.parent}: the table and the plot cannot be written here: {error}") from error
+    return table, plot
+
+
+def plot_bounds(title: str, ks: Sequence[int], curves: Sequence[Curve]) -> Figure:
+    """Draws confidences, which soon come near 1, and beside them log-odds, in which they can be told apart.
+
+    Args:
+        title: What stands above it.
+        ks: Numbers of altered pixels, ``(K,)``.
+        curves: The curves, each ``(K,)``.
+    """
+    figure = Figure(figsize=(_WIDTH, _HEIGHT), layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title)
+    left, right = figure.subplots(1, 2)
+    lines, points = itertools.cycle(_LINE_COLOURS), itertools.cycle(_POINT_STYLES)
+    for curve in curves:
+        if curve.is_found:
+            colour, marker = next(points)
+            style = {"linestyle": "none", "marker": marker, "markersize": 5, "markerfacecolor": "none"}
+        else:
+            colour = next(lines)
+            dash = "--" if curve.is_dashed else "-"
+            style = {"linewidth": 1.8, "linestyle": dash, "marker": "." if len(ks) == 1 else ""}
+        left.plot(ks, 100 * curve.confidences, color=colour, label=curve.name, **style)
+        right.plot(ks, curve.log_odds, color=colour, label=curve.name, **style)
+    left.set(ylabel="confidence (%)", ylim=(-3, 103))
+    right.set(ylabel="log-odds ln(p / (1 - p))")
+    for axes in (left, right):
+        axes.set_xlabel("k, pixels that may be altered")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(color="#dddddd", linewidth=0.6)
+        axes.spines[["top", "right"]].set_visible(False)
+    right.legend(frameon=False)
+    return figure

@@ -1,0 +1,119 @@
+"""The three models of Section 4, fitted to images with scikit-learn.
+
+Shapes: N images, D pixels.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Iterator
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from sfi_ray.errors import InputError
+from sfi_ray.theory.definition import Floats, checked_array
+from sfi_ray.theory.hidden_layer import HiddenLayerModel
+from sfi_ray.theory.linear import LinearModel
+from sfi_ray.theory.model import LogOddsModel
+from sfi_ray.theory.quadratic import QuadraticModel
+
+ModelKind = Literal["linear", "hidden", "kernel"]
+MODEL_KINDS: tuple[ModelKind, ...] = get_args(ModelKind)
+DEFAULT_HIDDEN_UNITS = 64
+
+
+def fit(
+    kind: ModelKind, images: ArrayLike, is_first: ArrayLike, *, hidden_units: int = DEFAULT_HIDDEN_UNITS, seed: int = 0
+) -> LinearModel | HiddenLayerModel | QuadraticModel:
+    """Fits a model that tells the images of one class from others.
+
+    Args:
+        kind: ``linear`` is logistic regression (Section 4.1), ``hidden`` a network with one hidden layer of ReLUs
+            (4.2), ``kernel`` a support vector machine with the homogeneous polynomial kernel of degree 2 (4.3), whose
+            decision function is taken for the log-odds, as in (23).
+        images: In [0, 1], ``(N, D)``.
+        is_first: Whether each is of the class to be predicted, ``(N,)`` bool.
+        hidden_units: D_h of ``hidden``.
+        seed: Of the weights and batches of ``hidden``; the others draw nothing.
+
+    Raises:
+        InputError: The kind is not one of these, a shape does not fit, or one class has no image.
+    """
+    if kind not in MODEL_KINDS:
+        raise InputError(f"there is no model '{kind}'; use one of {', '.join(MODEL_KINDS)}")
+    if hidden_units < 1:
+        raise InputError(f"a hidden layer has at least 1 unit, got hidden_units = {hidden_units}")
+    inputs = checked_array(images, (None, None), "images")
+    labels = _checked_labels(is_first, len(inputs))
+    if labels.all() or not labels.any():
+        raise InputError(f"both classes need images; of {len(labels)}, {int(labels.sum())} are of the first class")
+    match kind:
+        case "linear":
+            return _logistic_regression(inputs, labels)
+        case "hidden":
+            return _perceptron(inputs, labels, hidden_units, seed)
+        case "kernel":
+            return _support_vector_machine(inputs, labels)
+
+
+def accuracy(model: LogOddsModel, images: ArrayLike, is_first: ArrayLike) -> float:
+    """Returns the share of images that a model puts into their class, in [0, 1].
+
+    Args:
+        model: The model.
+        images: ``(N, D)``.
+        is_first: Whether each is of the first class, ``(N,)`` bool.
+
+    Raises:
+        InputError: A shape does not fit.
+    """
+    found = model.log_odds(images) > 0
+    return float((found == _checked_labels(is_first, len(found))).mean())
+
+
+def _checked_labels(is_first: ArrayLike, num_images: int) -> NDArray[np.bool_]:
+    labels = np.asarray(is_first)
+    if labels.shape != (num_images,) or labels.dtype != np.bool_:
+        raise InputError(
+            f"labels are bool and have shape ({num_images},), as there are {num_images} images; got {labels.dtype} of "
+            f"shape {labels.shape}"
+        )
+    return labels
+
+
+def _logistic_regression(images: Floats, is_first: NDArray[np.bool_]) -> LinearModel:
+    from sklearn.linear_model import LogisticRegression  # a second to import
+
+    with _any_optimum():
+        fitted = LogisticRegression(max_iter=1000).fit(images, is_first)
+    return LinearModel(fitted.coef_[0], fitted.intercept_[0])
+
+
+def _perceptron(images: Floats, is_first: NDArray[np.bool_], hidden_units: int, seed: int) -> HiddenLayerModel:
+    from sklearn.neural_network import MLPClassifier
+
+    with _any_optimum():
+        fitted = MLPClassifier((hidden_units,), max_iter=50, random_state=seed).fit(images, is_first)
+    (hidden, output), (hidden_biases, output_biases) = fitted.coefs_, fitted.intercepts_
+    return HiddenLayerModel(hidden.T, hidden_biases, output[:, 0], output_biases[0])
+
+
+def _support_vector_machine(images: Floats, is_first: NDArray[np.bool_]) -> QuadraticModel:
+    from sklearn.svm import SVC
+
+    gamma = 1.0 / (images.shape[1] * images.var())  # scikit-learn's "scale"
+    fitted = SVC(kernel="poly", degree=2, gamma=gamma, coef0=0.0).fit(images, is_first)
+    return QuadraticModel(fitted.support_vectors_, gamma**2 * fitted.dual_coef_[0], fitted.intercept_[0])
+
+
+@contextlib.contextmanager
+def _any_optimum() -> Iterator[None]:
+    """Lets a fit end before it has converged: the theorems hold for any weights."""
+    from sklearn.exceptions import ConvergenceWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        yield
