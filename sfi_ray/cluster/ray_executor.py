@@ -28,6 +28,8 @@ from sfi_ray.models import ClassifierPayload
 
 # So many actors in a row that die before they are ready mean that none ever will be.
 _MAX_STARTUP_FAILURES = 3
+# Ray's account of such an actor ends with the error that it died of; so much of it is shown.
+_MOST_CHARACTERS = 500
 
 
 class SearchActor(Worker):
@@ -228,8 +230,10 @@ class RayExecutor:
         if was_starting:
             self._startup_failures += 1
             if self._startup_failures >= _MAX_STARTUP_FAILURES:
+                said = " ".join(str(error).split())[-_MOST_CHARACTERS:]
                 raise ResourceError(
-                    f"{self._startup_failures} actors in a row died while starting; the last one: {loss.reason}"
+                    f"{self._startup_failures} actors in a row died while starting; the last one: {loss.reason}. "
+                    f"Ray says: {said}"
                 ) from error
         if all(other.starting in self._waiting for other in self._actors.values()):
             self._alone_since = time.monotonic()
