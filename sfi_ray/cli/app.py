@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from sfi_ray.cli.exits import EXIT_FAILED_CELLS, EXIT_INTERRUPTED, explaining
+from sfi_ray.cli.reporting import report
 from sfi_ray.cli.training import train
 
 app = typer.Typer(
@@ -128,7 +129,13 @@ def _print_results(location: str) -> None:
         f"{status.fooled:,} of {status.finished:,} cells fooled, {status.evaluations:,} evaluations",
         highlight=False,
     )
-    for title, name in (("data set", "results"), ("tables", "report/tables"), ("pictures", "report/figures")):
+    places = {
+        "page": "report/index.html",
+        "data set": "results",
+        "tables": "report/tables",
+        "pictures": "report/figures",
+    }
+    for title, name in places.items():
         print_line(f"{title + ':':<10}{location}/{name}", highlight=False)
 
 
@@ -207,6 +214,7 @@ def status(run: RunLocation) -> None:
 
 
 app.command()(train)
+app.command()(report)
 
 
 @app.command()

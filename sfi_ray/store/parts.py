@@ -54,7 +54,7 @@ def part_prefix(start: int, stop: int) -> str:
     return f"{_PREFIX}{start:012d}-{stop:012d}-"
 
 
-def _parts(folder: RunFolder, prefix: str = _PREFIX) -> list[fs.FileInfo]:
+def part_files(folder: RunFolder, prefix: str = _PREFIX) -> list[fs.FileInfo]:
     """Lists part files in order; a file of the user's own beside them is not read."""
     return [info for info in folder.list(RESULTS, ".parquet") if info.base_name.startswith(prefix)]
 
@@ -83,7 +83,7 @@ def open_dataset(folder: RunFolder) -> ds.Dataset:
     Raises:
         StorageError: The folder cannot be read.
     """
-    paths = [info.path for info in _parts(folder)]
+    paths = [info.path for info in part_files(folder)]
     with explaining_broken_parts(folder):
         return ds.dataset(paths, schema=FINDINGS, format="parquet", filesystem=folder.filesystem)
 
@@ -104,7 +104,7 @@ def committed_outcomes(folder: RunFolder, start: int, stop: int) -> dict[int, Ou
     """
     columns = ["cell_index", "fooled", "stop_reason"]
     found: dict[int, Outcome] = {}
-    for info in _parts(folder, part_prefix(start, stop)):
+    for info in part_files(folder, part_prefix(start, stop)):
         with explaining_broken_parts(folder):
             rows = pq.read_table(info.path, columns=columns, filesystem=folder.filesystem).to_pylist()
         for row in rows:
@@ -174,7 +174,7 @@ def drop_failed(folder: RunFolder) -> int:
         StorageError: A part file cannot be read or written.
     """
     dropped = 0
-    for info in _parts(folder):
+    for info in part_files(folder):
         with explaining_broken_parts(folder):
             table = pq.read_table(info.path, filesystem=folder.filesystem)
         kept = table.filter(pc.not_equal(table["stop_reason"], StopReason.FAILED.value))
