@@ -14,6 +14,7 @@ from sfi_ray.cli.compaction import compact
 from sfi_ray.cli.compare import compare
 from sfi_ray.cli.exits import EXIT_FAILED_CELLS, EXIT_INTERRUPTED, explaining
 from sfi_ray.cli.export import export
+from sfi_ray.cli.reporting import report
 from sfi_ray.cli.rounds import launch_rounds
 from sfi_ray.cli.standing import spell, status
 from sfi_ray.cli.submission import LaunchCommand, attach, submit
@@ -150,7 +151,13 @@ def _print_results(location: str) -> None:
         f"{status.fooled:,} of {status.finished:,} cells fooled, {status.evaluations:,} evaluations",
         highlight=False,
     )
-    for title, name in (("data set", "results"), ("tables", "report/tables"), ("pictures", "report/figures")):
+    places = {
+        "page": "report/index.html",
+        "data set": "results",
+        "tables": "report/tables",
+        "pictures": "report/figures",
+    }
+    for title, name in places.items():
         print_line(f"{title + ':':<10}{location}/{name}", highlight=False)
 
 
@@ -200,6 +207,7 @@ def plan(job: JobFile) -> None:
 app.command()(attach)
 app.command()(status)
 app.command()(train)
+app.command()(report)
 app.command()(verify)
 app.command()(export)
 app.command()(compare)

@@ -17,21 +17,21 @@ from sfi_ray.cluster.reporter import Reporter
 from sfi_ray.cluster.signals import calling_on_signals
 from sfi_ray.cluster.worker import Lease, RunSpec, provenance_of
 from sfi_ray.data import DatasetInfo, NaturalImage, dataset_info, select_images
-from sfi_ray.errors import InputError
+from sfi_ray.errors import InputError, StorageError
 from sfi_ray.grid import Grid, GridClassifier
 from sfi_ray.job import Job, load_job
 from sfi_ray.models import Classifier, ClassifierPayload
 from sfi_ray.plan import shard_sizes, tuning_request
-from sfi_ray.report import write_reports
+from sfi_ray.report import write_report
 from sfi_ray.store.checkpoints import CHECKPOINTS, drop_checkpoints
 from sfi_ray.store.compaction import finish_compaction
 from sfi_ray.store.finished import FinishedCells
-from sfi_ray.store.folder import RunFolder
-from sfi_ray.store.natural import IMAGES, grid_images, image_records, read_natural_images, write_images
+from sfi_ray.store.folder import RECORD, RunFolder
+from sfi_ray.store.image_file import IMAGES
+from sfi_ray.store.natural import grid_images, image_records, read_natural_images, write_images
 from sfi_ray.store.parts import RESULTS, PartWriter, committed_outcomes, drop_failed
 from sfi_ray.store.progress import PROGRESS, RunState
 from sfi_ray.store.record import (
-    RECORD,
     RunRecord,
     differences,
     make_grid,
@@ -269,14 +269,12 @@ class _Launch:
                 heartbeat.write(state)
 
     def _finish(self) -> Run:
-        """Draws tables and pictures of what there is."""
+        """Writes page, tables and pictures of what there is."""
         self._reporter.close()
         run = Run(self._folder.location)
-        write_reports(
-            run.dataset,
-            write=lambda name, content: self._folder.write(f"report/{name}", content),
-            natural=run.natural_images(),
-        )
+        report = write_report([self._folder.location], charts=False)
+        if report.losses:
+            raise StorageError(report.losses[0])
         return run
 
 

@@ -7,7 +7,7 @@ Shapes: N natural images, B backgrounds, T target classes, H height, W width, C 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from sfi_ray.report.matrices import ConfidenceMatrix
 from sfi_ray.report.page import MUTED, Tile, draw_page
 from sfi_ray.report.percent import as_percent
-from sfi_ray.report.scan import Source, batches_of
+from sfi_ray.report.positions import ALTERED_FROM, altered_shares
+from sfi_ray.report.scan import Source, finished_rows
 from sfi_ray.report.sheet import (
     DASH,
     MAX_COLUMNS,
@@ -36,11 +37,7 @@ from sfi_ray.store.rebuild import IMAGE_COLUMNS, rebuild_images
 MAX_PAIRED = 20
 """A sheet of pairs shows at most this many natural images."""
 
-ALTERED_FROM = 0.3
-"""A pixel counts as altered in Figure 10 when one of its values differs by more than this, for values in [0, 1]."""
-
 _COLUMNS_A_ROW = 10
-_BATCH_ROWS = 256
 
 
 def pairs_png(source: Source, matrix: ConfidenceMatrix, natural: NDArray[np.uint8]) -> bytes:
@@ -62,7 +59,7 @@ def pairs_png(source: Source, matrix: ConfidenceMatrix, natural: NDArray[np.uint
     found: dict[tuple[str, int], Tile] = {}
     confidences: dict[int, float] = {}
     factor = max(1, -(-MIN_TILE // int(max(natural.shape[1:3]))))
-    for batch in _rows_of(source, matrix, columns, wanted):
+    for batch in finished_rows(source, matrix, (*columns, *IMAGE_COLUMNS), wanted):
         for row, image in zip(batch.select(columns).to_pylist(), rebuild_images(batch), strict=True):
             symbol, color = verdict_of(is_fooled=row["fooled"])
             altered = f"{row['feature_inner_product']:.3f}"
@@ -139,53 +136,6 @@ def positions_png(source: Source, matrix: ConfidenceMatrix) -> bytes:
     return page_png(draw_page(title, subtitle, rows, row_names=names, tile_size=size))
 
 
-def altered_shares(source: Source, matrix: ConfidenceMatrix) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Counts where images are altered by more than `ALTERED_FROM`.
-
-    Args:
-        source: Findings, those of `matrix` among them.
-        matrix: Says which classifier and k to count; one with a finished cell.
-
-    Returns:
-        The share of images, ``(B, T, H, W)`` in [0, 1], and the number of images, ``(B, T)``.
-    """
-    to_row = {background: row for row, background in enumerate(matrix.backgrounds)}
-    to_col = {target: col for col, target in enumerate(matrix.target_classes)}
-    numbers = np.zeros((len(to_row), len(to_col)), dtype=np.int64)
-    altered: NDArray[np.float64] | None = None
-    for batch in _rows_of(source, matrix, ("background", "target_class")):
-        images = rebuild_images(batch).astype(np.int16)
-        colours = np.array(batch["background_value"].to_pylist(), dtype=np.int16)[:, None, None, :]
-        is_altered = np.abs(images - colours).max(axis=3) > ALTERED_FROM * 255
-        at = (
-            [to_row[background] for background in batch["background"].to_pylist()],
-            [to_col[target] for target in batch["target_class"].to_pylist()],
-        )
-        if altered is None:
-            altered = np.zeros((*numbers.shape, *images.shape[1:3]))
-        np.add.at(altered, at, is_altered)
-        np.add.at(numbers, at, 1)
-    if altered is None:
-        raise ValueError(f"no finished cell of {matrix.classifier}, k = {matrix.k_label} to draw")
-    return altered / np.maximum(numbers, 1)[:, :, None, None], numbers
-
-
-def _rows_of(
-    source: Source, matrix: ConfidenceMatrix, columns: Sequence[str], wanted: pc.Expression | None = None
-) -> Iterator[pa.Table]:
-    """Yields the finished rows of a matrix a few at a time, each cell once."""
-    condition = (
-        (pc.field("dataset") == matrix.dataset)
-        & (pc.field("classifier") == matrix.classifier)
-        & (pc.field("attack") == matrix.attack)
-        & (pc.field("k") >= matrix.k_min)
-        & (pc.field("k") <= matrix.k_max)
-        & pc.is_finite(pc.field("confidence"))
-    )
-    condition = condition if wanted is None else condition & wanted
-    yield from batches_of(source, (*columns, *IMAGE_COLUMNS), condition, _BATCH_ROWS)
-
-
 def _images_to_show(source: Source, matrix: ConfidenceMatrix) -> list[int]:
     """Chooses natural images: the first of every class, then the second of every class, and so on."""
     classes = _classes(source, matrix, None)
@@ -201,6 +151,6 @@ def _images_to_show(source: Source, matrix: ConfidenceMatrix) -> list[int]:
 def _classes(source: Source, matrix: ConfidenceMatrix, indices: Sequence[int] | None) -> Mapping[int, int]:
     """Returns the class of each natural image that has a finished row."""
     found: dict[int, Any] = {}
-    for batch in _rows_of(source, matrix, ("image_index", "target_class")):
+    for batch in finished_rows(source, matrix, ("image_index", "target_class")):
         found |= dict(zip(batch["image_index"].to_pylist(), batch["target_class"].to_pylist(), strict=True))
     return found if indices is None else {index: found[index] for index in indices}

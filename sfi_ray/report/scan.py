@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +18,22 @@ from sfi_ray.store.rebuild import IMAGE_COLUMNS
 
 Source: TypeAlias = pa.Table | pads.Dataset
 """Findings, in memory or on disk."""
+
+
+class Series(Protocol):
+    """What no table may mix, with the range of k that goes into one table."""
+
+    @property
+    def dataset(self) -> str: ...  # noqa: D102
+    @property
+    def classifier(self) -> str: ...  # noqa: D102
+    @property
+    def attack(self) -> str: ...  # noqa: D102
+    @property
+    def k_min(self) -> int: ...  # noqa: D102
+    @property
+    def k_max(self) -> int: ...  # noqa: D102
+
 
 SERIES = ("dataset", "classifier", "attack")
 """Columns that tell apart what no table may mix."""
@@ -31,6 +47,7 @@ _COLUMNS = (
     *("image_index", "num_altered", "height", "width"),
 )
 _BATCH_ROWS = 1 << 15
+_IMAGE_ROWS = 1 << 8
 _PARTIAL_ROWS = 1 << 16
 
 # How each column of a tally joins with its like; "first" takes the row with the highest confidence.
@@ -122,6 +139,35 @@ def batches_of(source: Source, columns: Collection[str], wanted: pc.Expression, 
         rows = pa.Table.from_batches([batch]).filter(is_first)
         if rows.num_rows:
             yield rows.select(list(columns))
+
+
+def finished_rows(
+    source: Source,
+    series: Series,
+    columns: Collection[str],
+    wanted: pc.Expression | None = None,
+    *,
+    batch_rows: int = _IMAGE_ROWS,
+) -> Iterator[pa.Table]:
+    """Yields the finished rows of one series a few at a time, each cell once.
+
+    Args:
+        source: Findings.
+        series: Which rows, such as those of a confidence matrix.
+        columns: Names of the columns.
+        wanted: A further condition.
+        batch_rows: Rows of a batch at most; by default few, since images can be large.
+    """
+    condition = (
+        (pc.field("dataset") == series.dataset)
+        & (pc.field("classifier") == series.classifier)
+        & (pc.field("attack") == series.attack)
+        & (pc.field("k") >= series.k_min)
+        & (pc.field("k") <= series.k_max)
+        & pc.is_finite(pc.field("confidence"))
+    )
+    condition = condition if wanted is None else condition & wanted
+    yield from batches_of(source, columns, condition, batch_rows)
 
 
 def _as_dataset(source: Source) -> pads.Dataset:

@@ -9,9 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 from rich import box
@@ -20,6 +18,7 @@ from rich.text import Text
 
 from sfi_ray.report.matrices import ConfidenceMatrix
 from sfi_ray.report.percent import BOLD_FROM, as_percent
+from sfi_ray.report.plain_table import Entry, escape_markdown, latex_table, markdown_line
 
 MAX_COLUMNS = 12
 """More target classes than this are summarised."""
@@ -35,14 +34,6 @@ _CSV_COLUMNS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    """What stands in one place of a table."""
-
-    text: str
-    is_bold: bool = False
-
-
 def render_table(matrix: ConfidenceMatrix) -> Table:
     """Renders a matrix for the terminal, one row a background.
 
@@ -53,7 +44,7 @@ def render_table(matrix: ConfidenceMatrix) -> Table:
         One column a target class, bold from 90 %; a summary when there are more than `MAX_COLUMNS` classes.
     """
     table = Table(
-        title=Text(_title(matrix)),
+        title=Text(matrix_title(matrix)),
         caption=Text("\n".join(_caption(matrix))),
         title_justify="left",
         caption_justify="left",
@@ -85,11 +76,27 @@ def matrix_to_markdown(matrix: ConfidenceMatrix) -> str:
         ":--" if position == 0 or heading == _SUMMARY_HEADINGS[-1] else "--:"
         for position, heading in enumerate(headings)
     ]
-    lines = [f"### {_escape(_title(matrix))}", "", _line(map(_escape, headings)), _line(aligned)]
+    lines = [
+        f"### {escape_markdown(matrix_title(matrix))}",
+        "",
+        markdown_line(map(escape_markdown, headings)),
+        markdown_line(aligned),
+    ]
     for entries in _rows(matrix):
-        cells = (_escape(entry.text) for entry in entries)
-        lines.append(_line(f"**{cell}**" if e.is_bold else cell for cell, e in zip(cells, entries, strict=True)))
-    return "\n".join([*lines, "", _escape(" ".join(_caption(matrix))), ""])
+        cells = (escape_markdown(entry.text) for entry in entries)
+        lines.append(
+            markdown_line(f"**{cell}**" if e.is_bold else cell for cell, e in zip(cells, entries, strict=True))
+        )
+    return "\n".join([*lines, "", escape_markdown(" ".join(_caption(matrix))), ""])
+
+
+def matrix_to_latex(matrix: ConfidenceMatrix) -> str:
+    """Writes the table of `render_table` as LaTeX that needs no package.
+
+    Args:
+        matrix: What to write.
+    """
+    return latex_table(matrix_title(matrix), _headings(matrix), list(_rows(matrix)), " ".join(_caption(matrix)))
 
 
 def matrix_to_csv(matrix: ConfidenceMatrix) -> str:
@@ -120,7 +127,8 @@ def matrix_to_csv(matrix: ConfidenceMatrix) -> str:
     return out.getvalue()
 
 
-def _title(matrix: ConfidenceMatrix) -> str:
+def matrix_title(matrix: ConfidenceMatrix) -> str:
+    """Returns what a matrix is of, as a title."""
     if matrix.altered is not None:
         sfis = f"SFIs with {matrix.altered} altered pixels"
     elif matrix.k_min == matrix.k_max:
@@ -155,52 +163,44 @@ def _headings(matrix: ConfidenceMatrix) -> list[str]:
     return ["", *(_SUMMARY_HEADINGS if _is_wide(matrix) else map(_one_line, matrix.target_names))]
 
 
-def _rows(matrix: ConfidenceMatrix) -> Iterator[list[_Entry]]:
+def _rows(matrix: ConfidenceMatrix) -> Iterator[list[Entry]]:
     for row, background in enumerate(matrix.backgrounds):
-        name = _Entry(_one_line(background))
+        name = Entry(_one_line(background))
         if _is_wide(matrix):
             yield [name, *_summary(matrix, row)]
         else:
             yield [name, *(_entry(matrix, row, col) for col in range(len(matrix.target_classes)))]
 
 
-def _entry(matrix: ConfidenceMatrix, row: int, col: int) -> _Entry:
+def _entry(matrix: ConfidenceMatrix, row: int, col: int) -> Entry:
     mark = _FAILED if matrix.num_failed[row, col] else ""
     if not matrix.num_finished[row, col]:
-        return _Entry(_NOT_FINISHED + mark)
+        return Entry(_NOT_FINISHED + mark)
     percent = as_percent(matrix.mean_confidence[row, col])
     bare = matrix.background_confidence[row, col]
     shown = _NOT_FINISHED if math.isnan(bare) else as_percent(bare)
-    return _Entry(f"{percent} ({shown}){mark}", is_bold=percent >= BOLD_FROM)
+    return Entry(f"{percent} ({shown}){mark}", is_bold=percent >= BOLD_FROM)
 
 
-def _summary(matrix: ConfidenceMatrix, row: int) -> list[_Entry]:
+def _summary(matrix: ConfidenceMatrix, row: int) -> list[Entry]:
     """Summarises the classes of one background: how many, how high, and the highest by name."""
     confidences = matrix.mean_confidence[row]
     finished = np.flatnonzero(matrix.num_finished[row])
     mark = _FAILED if matrix.num_failed[row].any() else ""
     if not finished.size:
-        return [_Entry(f"0{mark}"), *[_Entry(_NOT_FINISHED)] * (len(_SUMMARY_HEADINGS) - 1)]
+        return [Entry(f"0{mark}"), *[Entry(_NOT_FINISHED)] * (len(_SUMMARY_HEADINGS) - 1)]
     percents = [as_percent(confidence) for confidence in confidences[finished]]
     mean, median = (as_percent(float(average(confidences[finished]))) for average in (np.mean, np.median))
     top = finished[np.argsort(-confidences[finished], kind="stable")[:_NUM_TOP]]
     return [
-        _Entry(f"{finished.size}{mark}"),
-        _Entry(str(mean), is_bold=mean >= BOLD_FROM),
-        _Entry(str(median), is_bold=median >= BOLD_FROM),
-        _Entry(str(sum(percent >= 50 for percent in percents))),
-        _Entry(str(sum(percent >= BOLD_FROM for percent in percents))),
-        _Entry("; ".join(f"{_one_line(matrix.target_names[i])}: {as_percent(confidences[i])}" for i in top)),
+        Entry(f"{finished.size}{mark}"),
+        Entry(str(mean), is_bold=mean >= BOLD_FROM),
+        Entry(str(median), is_bold=median >= BOLD_FROM),
+        Entry(str(sum(percent >= 50 for percent in percents))),
+        Entry(str(sum(percent >= BOLD_FROM for percent in percents))),
+        Entry("; ".join(f"{_one_line(matrix.target_names[i])}: {as_percent(confidences[i])}" for i in top)),
     ]
 
 
 def _one_line(name: str) -> str:
     return " ".join(name.split())
-
-
-def _line(cells: Iterator[str] | map[str] | list[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def _escape(text: str) -> str:
-    return re.sub(r"([\\`*_\[\]<>|~])", r"\\\1", text)

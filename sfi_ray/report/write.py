@@ -14,7 +14,7 @@ from sfi_ray.report.inversions import pairs_png, positions_png
 from sfi_ray.report.matrices import ConfidenceMatrix, confidence_matrices
 from sfi_ray.report.scan import Source, fetch_images
 from sfi_ray.report.sheet import MAX_COLUMNS, contact_sheet_png, sheet_cell_ids
-from sfi_ray.report.tables import matrix_to_csv, matrix_to_markdown
+from sfi_ray.report.tables import matrix_to_csv, matrix_to_latex, matrix_to_markdown
 
 _MAX_STEM = 120
 
@@ -40,10 +40,11 @@ def write_reports(
     wanted = [cell_id for matrix in matrices for cell_id in sheet_cell_ids(matrix)]
     images = fetch_images(source, wanted) if wanted else None
     names = []
-    for matrix, stem in zip(matrices, _stems(matrices), strict=True):
+    for matrix, stem in zip(matrices, matrix_stems(matrices), strict=True):
         files = {
             f"tables/{stem}.csv": matrix_to_csv(matrix).encode(),
             f"tables/{stem}.md": matrix_to_markdown(matrix).encode(),
+            f"tables/{stem}.tex": matrix_to_latex(matrix).encode(),
         }
         if images is not None and matrix.num_finished.any():
             files[f"figures/{stem}.png"] = contact_sheet_png(images, matrix)
@@ -57,10 +58,12 @@ def write_reports(
     return names
 
 
-def _stems(matrices: Sequence[ConfidenceMatrix]) -> list[str]:
+def matrix_stems(matrices: Sequence[ConfidenceMatrix]) -> list[str]:
     """Names each matrix as briefly as tells it apart, also where file names ignore case."""
-    stems = [_safe(f"{matrix.classifier}_k{matrix.k_label}") for matrix in matrices]
-    fuller = [_safe(f"{matrix.dataset}_{matrix.classifier}_{matrix.attack}_k{matrix.k_label}") for matrix in matrices]
+    stems = [safe_name(f"{matrix.classifier}_k{matrix.k_label}") for matrix in matrices]
+    fuller = [
+        safe_name(f"{matrix.dataset}_{matrix.classifier}_{matrix.attack}_k{matrix.k_label}") for matrix in matrices
+    ]
     stems = _where_shared(stems, fuller)
     return _where_shared(stems, [f"{stem}-{_digest(matrix)}" for stem, matrix in zip(fuller, matrices, strict=True)])
 
@@ -71,7 +74,7 @@ def _where_shared(stems: list[str], instead: list[str]) -> list[str]:
     return [other if counts[stem.casefold()] > 1 else stem for stem, other in zip(stems, instead, strict=True)]
 
 
-def _safe(name: str) -> str:
+def safe_name(name: str) -> str:
     """Keeps letters, digits and ``._-`` of a name, no two dots in a row and none at its ends."""
     return re.sub(r"(?:[^A-Za-z0-9._-]|\.\.+)+", "_", name)[-_MAX_STEM:].strip("._-")
 

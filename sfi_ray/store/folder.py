@@ -19,6 +19,9 @@ from pyarrow import fs
 
 from sfi_ray.errors import InputError, StorageError
 
+RECORD = "job.yaml"
+"""The file by which a folder is known as a run's; `store.record` says what is in it."""
+
 _OBJECT_STORES = ("s3", "gcs", "abfs")
 _TEMPORARY = ".tmp"
 

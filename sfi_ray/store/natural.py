@@ -1,28 +1,21 @@
-"""The natural images of a run, kept in its folder, so that it can be resumed, checked and drawn from itself alone.
-
-``images.parquet`` follows the Hugging Face convention for image data sets, with where each image comes from besides.
-"""
+"""The natural images of a run, kept in its folder, so that it can be resumed, checked and drawn from itself alone."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from io import BytesIO
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from PIL import Image
 
 from sfi_ray.data import NaturalImage
 from sfi_ray.errors import InputError
 from sfi_ray.grid import GridImage
 from sfi_ray.store.folder import RunFolder
+from sfi_ray.store.image_file import IMAGES, read_image_file
 from sfi_ray.store.png import to_png
 from sfi_ray.store.record import ImageRecord
-
-IMAGES = "images.parquet"
 
 
 def image_records(images: Sequence[NaturalImage]) -> tuple[ImageRecord, ...]:
@@ -66,26 +59,17 @@ def read_natural_images(folder: RunFolder, expected: Sequence[GridImage]) -> tup
         StorageError: The file cannot be read.
         InputError: It is broken, or holds other images than the grid has.
     """
-    where = f"'{folder.location}/{IMAGES}'"
-    content = folder.read(IMAGES)
-    try:
-        rows = pq.read_table(pa.BufferReader(content)).to_pylist()
-        images = tuple(
-            NaturalImage(_from_png(row["image"]["bytes"]), row["label"], row["image"]["path"]) for row in rows
-        )
-    except (pa.ArrowException, KeyError, TypeError, ValueError, OSError, SyntaxError) as error:
-        raise InputError(f"{where} is broken ({' '.join(str(error).split())}); start over with --fresh") from error
+    images = tuple(
+        NaturalImage(torch.from_numpy(stored.pixels.transpose(2, 0, 1).copy()), stored.target_class, stored.source)
+        for stored in read_image_file(folder)
+    )
     if grid_images(images) != tuple(expected):
-        raise InputError(f"{where} holds other images than this run was launched with; start over with --fresh")
+        raise InputError(
+            f"'{folder.location}/{IMAGES}' holds other images than this run was launched with; start over with --fresh"
+        )
     return images
 
 
 def stacked(images: Sequence[NaturalImage]) -> torch.Tensor:
     """Returns the pixels of images of one size, ``(N, C, H, W)`` uint8."""
     return torch.stack([image.pixels for image in images])
-
-
-def _from_png(encoded: bytes) -> torch.Tensor:
-    with Image.open(BytesIO(encoded), formats=["PNG"]) as image:
-        array = np.array(image)
-    return torch.from_numpy(array[np.newaxis] if array.ndim == 2 else array.transpose(2, 0, 1).copy())

@@ -63,3 +63,23 @@ def read_progress(folder: RunFolder) -> Progress | None:
         return Progress.model_validate_json(folder.read(PROGRESS)) if folder.exists(PROGRESS) else None
     except (StorageError, ValidationError):
         return None
+
+
+def state_of(progress: Progress | None, *, is_complete: bool) -> str:
+    """Says how a run stands.
+
+    Args:
+        progress: The driver's last sign of life.
+        is_complete: Whether every cell has a row.
+
+    Returns:
+        ``running``, ``finished``, ``interrupted`` (asked to stop), ``stopped`` (by an error), or ``lost``: a driver
+        that ended without a word, or rows that were there once.
+    """
+    if is_complete:
+        return RunState.FINISHED.value
+    if progress is None or progress.state is RunState.FINISHED:
+        return "lost"
+    if progress.state is RunState.RUNNING and not progress.is_alive:
+        return "lost"
+    return progress.state.value

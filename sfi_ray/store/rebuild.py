@@ -5,6 +5,7 @@ Shapes: N rows, H height, W width, C channels, M altered pixels of all rows toge
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,23 @@ from numpy.typing import NDArray
 
 IMAGE_COLUMNS = ("background_value", "pixels", "height", "width", "channels")
 """The columns that an image is rebuilt from."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AlteredPixels:
+    """The altered pixels of several rows.
+
+    Attributes:
+        owners: Which row each belongs to, ``(M,)`` ascending.
+        rows: Row in its image, ``(M,)``.
+        cols: Column in its image, ``(M,)``.
+        values: 8-bit values, ``(M, C)``.
+    """
+
+    owners: NDArray[np.int64]
+    rows: NDArray[np.int64]
+    cols: NDArray[np.int64]
+    values: NDArray[np.uint8]
 
 
 def rebuild_images(table: pa.Table) -> NDArray[np.uint8]:
@@ -33,10 +51,26 @@ def rebuild_images(table: pa.Table) -> NDArray[np.uint8]:
     if table.num_rows == 0:
         return np.zeros((0, 0, 0, 0), dtype=np.uint8)
     height, width, channels = (_one_size(table, name) for name in ("height", "width", "channels"))
-    backgrounds = _values(_array(table["background_value"]), channels, "background_value")
     images = np.empty((table.num_rows, height, width, channels), dtype=np.uint8)
-    images[:] = backgrounds[:, None, None, :]
+    images[:] = background_values(table)[:, None, None, :]
+    pixels = altered_pixels(table)
+    images[pixels.owners, pixels.rows, pixels.cols] = pixels.values
+    return images
 
+
+def altered_pixels(table: pa.Table) -> AlteredPixels:
+    """Lists the altered pixels of all rows, one after the other.
+
+    Args:
+        table: Findings with at least the columns of `IMAGE_COLUMNS`, all of one image size, at least one.
+
+    Returns:
+        The pixels in the order of the rows.
+
+    Raises:
+        ValueError: When the sizes differ, a pixel lies outside its image, or a value is missing.
+    """
+    height, width, channels = (_one_size(table, name) for name in ("height", "width", "channels"))
     pixels = _array(table["pixels"])
     # Like flattening, lengths leave out what null rows keep behind the scenes; parent indices do not.
     lengths = _integers(pc.fill_null(pc.list_value_length(pixels), 0), "pixels")
@@ -51,8 +85,16 @@ def rebuild_images(table: pa.Table) -> NDArray[np.uint8]:
             f"table row {owners[worst]} has a pixel at row {rows[worst]}, col {cols[worst]}, "
             f"outside its image of {height} x {width}"
         )
-    images[owners, rows, cols] = _values(pc.struct_field(flat, "value"), channels, "a pixel's value")
-    return images
+    return AlteredPixels(owners, rows, cols, _values(pc.struct_field(flat, "value"), channels, "a pixel's value"))
+
+
+def background_values(table: pa.Table) -> NDArray[np.uint8]:
+    """Returns the 8-bit background of each row, ``(N, C)``.
+
+    Raises:
+        ValueError: When the sizes differ or a value is missing.
+    """
+    return _values(_array(table["background_value"]), _one_size(table, "channels"), "background_value")
 
 
 def _array(column: Any) -> pa.Array:

@@ -17,9 +17,7 @@ from sfi_ray.grid import Grid, GridClassifier, GridImage
 from sfi_ray.images import parse_background
 from sfi_ray.job import Job, KRange, plain_values
 from sfi_ray.models import Execution
-from sfi_ray.store.folder import RunFolder
-
-RECORD = "job.yaml"
+from sfi_ray.store.folder import RECORD, RunFolder
 
 
 class _Record(BaseModel):

@@ -13,12 +13,12 @@ import pyarrow.dataset as ds
 
 from sfi_ray.errors import InputError
 from sfi_ray.job import Job
-from sfi_ray.store.folder import RunFolder
+from sfi_ray.store.folder import RECORD, RunFolder
 from sfi_ray.store.natural import read_natural_images, stacked
 from sfi_ray.store.parts import each_cell_once, explaining_broken_parts, open_dataset, read_windows
-from sfi_ray.store.progress import Progress, RunState, read_progress
+from sfi_ray.store.progress import Progress, read_progress, state_of
 from sfi_ray.store.rebuild import rebuild_images
-from sfi_ray.store.record import RECORD, RunRecord, read_record
+from sfi_ray.store.record import RunRecord, read_record
 
 
 class Run:
@@ -173,22 +173,12 @@ class RunStatus:
         self.failed = pc.sum(pc.equal(table["stop_reason"], "failed")).as_py() or 0
         self.evaluations = pc.sum(table["evaluations"]).as_py() or 0
         self.progress: Progress | None = read_progress(run.folder)
-        self.state = self._state()
+        self.state = state_of(self.progress, is_complete=self.is_complete)
 
     @property
     def is_complete(self) -> bool:
         """Whether every cell has a row."""
         return bool(self.finished >= self.num_cells)
-
-    def _state(self) -> str:
-        if self.is_complete:
-            return RunState.FINISHED.value
-        progress = self.progress
-        if progress is None or progress.state is RunState.FINISHED:
-            return "lost"
-        if progress.state is RunState.RUNNING and not progress.is_alive:
-            return "lost"
-        return progress.state.value
 
 
 def open_run(location: str | Path) -> Run:

@@ -249,3 +249,21 @@ def test_help_is_quick_to_import():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_report_writes_a_page_and_names_what_it_leaves_out():
+    call("launch", write(), "--in-process")
+    assert Path("runs/small/report/index.html").is_file()
+    done = call("report", "runs/small", "--output", "elsewhere")
+    assert done.exit_code == 0, done.output
+    assert done.stdout == "elsewhere/index.html\n"
+    part = next(Path("runs/small/results").iterdir())
+    part.write_bytes(part.read_bytes()[:50])
+    damaged = call("report", "runs/small")
+    assert damaged.exit_code == 2
+    assert part.name in damaged.stderr
+    assert "none of its 10 cells is finished" in damaged.stderr
+    assert Path(damaged.stdout.strip()).is_file()
+    missing = call("report", "runs/nowhere")
+    assert missing.exit_code == 2
+    assert "holds no run" in missing.stderr

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from sfi_ray.report import confidence_matrices, matrix_to_csv, matrix_to_markdown, pairs_png, positions_png
-from sfi_ray.report.inversions import MAX_PAIRED, _images_to_show, altered_shares
+from sfi_ray.report.inversions import MAX_PAIRED, _images_to_show
+from sfi_ray.report.positions import altered_shares
 
 
 def inverted(make_findings: Any, *rows: dict[str, Any]) -> Any:

@@ -14,6 +14,7 @@ from sfi_ray.report import (
     confidence_matrices,
     contact_sheet_png,
     matrix_to_csv,
+    matrix_to_latex,
     matrix_to_markdown,
     write_reports,
 )
@@ -40,9 +41,11 @@ def test_each_matrix_has_tables_and_a_figure(make_findings: Any, on_disk: bool, 
     assert written == {
         "tables/cnn_k1.csv": matrix_to_csv(one).encode(),
         "tables/cnn_k1.md": matrix_to_markdown(one).encode(),
+        "tables/cnn_k1.tex": matrix_to_latex(one).encode(),
         "figures/cnn_k1.png": contact_sheet_png(table, one),
         "tables/cnn_k5.csv": matrix_to_csv(five).encode(),
         "tables/cnn_k5.md": matrix_to_markdown(five).encode(),
+        "tables/cnn_k5.tex": matrix_to_latex(five).encode(),
         "figures/cnn_k5.png": contact_sheet_png(table, five),
     }
 
@@ -69,7 +72,9 @@ def test_a_cell_written_twice_is_drawn_once(make_findings: Any) -> None:
 
 
 def test_where_nothing_finished_there_is_no_figure(make_findings: Any) -> None:
-    assert list(reports(make_findings({"confidence": None}))) == ["tables/cnn_k5.csv", "tables/cnn_k5.md"]
+    assert list(reports(make_findings({"confidence": None}))) == [
+        f"tables/cnn_k5.{kind}" for kind in ("csv", "md", "tex")
+    ]
 
 
 def test_nothing_writes_nothing(make_findings: Any, tmp_path: Path) -> None:
@@ -97,9 +102,9 @@ def test_pandas_is_not_needed(make_findings: Any, tmp_path: Path) -> None:
 )
 def test_no_name_leads_out_of_the_folder(make_findings: Any, name: str) -> None:
     written = reports(make_findings({"classifier": name}))
-    assert len(written) == 3
+    assert len(written) == 4
     for path in written:
-        assert re.fullmatch(r"(tables|figures)/[A-Za-z0-9_][A-Za-z0-9._-]{0,130}\.(csv|md|png)", path)
+        assert re.fullmatch(r"(tables|figures)/[A-Za-z0-9_][A-Za-z0-9._-]{0,130}\.(csv|md|png|tex)", path)
         assert ".." not in path
         assert "k5." in path
 
@@ -114,6 +119,6 @@ def test_no_report_overwrites_another(make_findings: Any) -> None:
         {"classifier": "cnn"},
     ]
     names = list(reports(make_findings(*rows)))
-    assert len({name.casefold() for name in names}) == 3 * len(rows)
+    assert len({name.casefold() for name in names}) == 4 * len(rows)
     assert "tables/cnn_k5.csv" in names
     assert {"tables/mnist_vgg_evolution_k5.csv", "tables/mnist_vgg_gradient_k5.csv"} <= set(names)

@@ -1,0 +1,44 @@
+"""The command `sfi-ray report`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from sfi_ray.cli.exits import EXIT_BAD_INPUT, explaining
+
+
+def report(
+    runs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN...", help="Folders or URIs of runs: <output>/<name> of their jobs.", show_default=False
+        ),
+    ],
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="Folder or URI to write into. By default 'report' in the run's folder, or, of several runs, here.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Write a page that shows what runs found, with all tables and figures, from their folders alone.
+
+    The page is one file, index.html, that needs no network. A run that is empty or unfinished is shown as far as it
+    came. A part file that cannot be read is named and left out, and the exit code is then 2.
+    """
+    from sfi_ray.report import write_report
+
+    with explaining():
+        written = write_report(runs, output)
+    for line in written.notes:
+        typer.echo(f"note: {line}", err=True)
+    for line in written.losses:
+        typer.echo(f"error: {line}", err=True)
+    typer.echo(written.location)
+    if written.losses:
+        raise typer.Exit(EXIT_BAD_INPUT)

@@ -1,0 +1,104 @@
+"""Best-of-n tables (Tables 14, 15): for each class the highest confidence on every background, by classifier.
+
+Shapes: B backgrounds, T target classes.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sfi_ray.report.matrices import ConfidenceMatrix
+from sfi_ray.report.paper import PublishedBest, published_best
+from sfi_ray.report.percent import BOLD_FROM, as_percent
+from sfi_ray.report.plain_table import Entry, PlainTable
+from sfi_ray.report.runs import ClassifierFacts, ReportedRun
+from sfi_ray.report.tables import MAX_COLUMNS
+
+NOTHING = "-"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BestRow:
+    """One classifier of a best-of-n table.
+
+    Attributes:
+        matrix: Its confidence matrix.
+        classifier: What is known of it.
+        published: The paper's row for it, or None.
+    """
+
+    matrix: ConfidenceMatrix
+    classifier: ClassifierFacts
+    published: PublishedBest | None
+
+
+def best_tables(run: ReportedRun) -> list[PlainTable]:
+    """Lays out a best-of-n table for each data set, attack and k with at most `MAX_COLUMNS` classes.
+
+    An entry holds the best of each background, bold from the classifier's mean confidence on natural images, or from
+    90 % where that is not known. Where the paper has the row, it stands below.
+
+    Args:
+        run: The run.
+    """
+    groups: dict[tuple[str, str, str], list[ConfidenceMatrix]] = {}
+    for matrix in run.matrices:
+        if len(matrix.target_classes) <= MAX_COLUMNS:
+            groups.setdefault((matrix.dataset, matrix.attack, matrix.k_label), []).append(matrix)
+    return [_table(run, matrices) for matrices in groups.values()]
+
+
+def _table(run: ReportedRun, matrices: list[ConfidenceMatrix]) -> PlainTable:
+    classes = sorted({pair for m in matrices for pair in zip(m.target_classes, m.target_names, strict=True)})
+    backgrounds = list(dict.fromkeys(name for matrix in matrices for name in matrix.backgrounds))
+    known = {facts.name: facts for facts in run.facts.classifiers}
+    rows = []
+    for matrix in matrices:
+        facts = known.get(matrix.classifier, ClassifierFacts(name=matrix.classifier))
+        best = _aligned(matrix, backgrounds, [number for number, _ in classes])
+        natural = facts.test_confidence
+        bold_from = BOLD_FROM if natural is None else as_percent(natural)
+        quality = [_percent(facts.test_accuracy), _percent(natural)]
+        rows.append([Entry(matrix.classifier), *map(Entry, quality), *(_entry(col, bold_from) for col in best.T)])
+        published = published_best(
+            matrix.dataset, facts.architecture or matrix.classifier, matrix.k_min, backgrounds, [n for n, _ in classes]
+        )
+        if published is not None and matrix.k_min == matrix.k_max:
+            quality = [f"{published.accuracy:.0f}", f"{published.natural_confidence:.0f}"]
+            texts = ["/".join(NOTHING if math.isnan(v) else f"{v:.0f}" for v in col) for col in published.best.T]
+            name = f"{matrix.classifier}, paper's Table {published.table}"
+            rows.append([Entry(name, is_paper=True), *(Entry(text, is_paper=True) for text in [*quality, *texts])])
+    first = matrices[0]
+    most = max(int(matrix.num_finished.max(initial=0)) for matrix in matrices)
+    sfis = "SFIs" if first.altered is not None else f"{first.k_label}-SFIs"
+    return PlainTable(
+        stem=f"best_{first.dataset}_{first.attack}_k{first.k_label}",
+        title=f"Highest confidence (%) of up to {most} {sfis} of each class ({first.dataset}, {first.attack})",
+        headings=("classifier", "accuracy", "natural confidence", *(name for _, name in classes)),
+        rows=tuple(tuple(row) for row in rows),
+        caption=f"In each entry: {'/'.join(backgrounds)}. Bold where one of them reaches the classifier's mean "
+        f"confidence on natural images, or {BOLD_FROM} where that is not known. {NOTHING} nothing finished.",
+    )
+
+
+def _aligned(matrix: ConfidenceMatrix, backgrounds: list[str], classes: list[int]) -> NDArray[np.float64]:
+    """Returns the best confidences with NaN where the matrix lacks a background or a class."""
+    best = np.full((len(backgrounds), len(classes)), np.nan)
+    rows = [backgrounds.index(name) for name in matrix.backgrounds]
+    cols = [classes.index(number) for number in matrix.target_classes]
+    best[np.ix_(rows, cols)] = matrix.best_confidence
+    return best
+
+
+def _entry(best: NDArray[np.float64], bold_from: int) -> Entry:
+    percents = [None if math.isnan(value) else as_percent(value) for value in best]
+    text = "/".join(NOTHING if percent is None else str(percent) for percent in percents)
+    return Entry(text, is_bold=any(percent is not None and percent >= bold_from for percent in percents))
+
+
+def _percent(share: float | None) -> str:
+    return NOTHING if share is None else str(as_percent(share))

@@ -1,0 +1,68 @@
+"""Packs plain data and arrays into one text that a page can hold: JSON, then raw columns, compressed, in base64."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+import struct
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_TYPES = {
+    "u1": "Uint8Array",
+    "u2": "Uint16Array",
+    "u4": "Uint32Array",
+    "i4": "Int32Array",
+    "f4": "Float32Array",
+    "f8": "Float64Array",
+}
+_ALIGNMENT = 8
+_LEVEL = 6
+
+
+class Pack:
+    """Collects arrays; plain data refers to them by what `add` returns."""
+
+    def __init__(self) -> None:
+        self._columns: list[bytes] = []
+        self._size = 0
+
+    def add(self, array: NDArray[Any]) -> dict[str, list[Any]]:
+        """Adds an array, flattened.
+
+        Args:
+            array: Numbers. Fractions are kept as float32, whole numbers beyond 32 bits as float64.
+
+        Returns:
+            The reference that the page turns back into a typed array.
+        """
+        narrow = _narrow(array)
+        content = narrow.tobytes()
+        reference = {"$": [self._size, _TYPES[narrow.dtype.str[1:]], narrow.size]}
+        padding = -len(content) % _ALIGNMENT
+        self._columns += [content, b"\0" * padding]
+        self._size += len(content) + padding
+        return reference
+
+    def text(self, facts: Any) -> str:
+        """Returns everything as ASCII that holds no character with a meaning in HTML."""
+        head = json.dumps(facts, separators=(",", ":"), allow_nan=False).encode()
+        head += b" " * (-len(head) % _ALIGNMENT)
+        body = b"".join([struct.pack("<Q", len(head)), head, *self._columns])
+        return base64.b64encode(gzip.compress(body, _LEVEL, mtime=0)).decode()
+
+
+def _narrow(array: NDArray[Any]) -> NDArray[Any]:
+    """Returns an array in the smallest little-endian type that holds its numbers."""
+    flat = np.ascontiguousarray(array).ravel()
+    if flat.dtype.kind == "f":
+        return flat.astype("<f4")
+    flat = flat.astype(np.int64)
+    low, high = int(flat.min(initial=0)), int(flat.max(initial=0))
+    for code in ("u1", "u2", "u4") if low >= 0 else ("i4",):
+        if low >= np.iinfo(code).min and high <= np.iinfo(code).max:
+            return flat.astype("<" + code)
+    return flat.astype("<f8")

@@ -1,0 +1,117 @@
+"""A table of texts, and how it is written: as CSV, Markdown and LaTeX."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+_LATEX = {
+    **{character: f"\\{character}" for character in "&%$#_{}"},
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "\\": r"\textbackslash{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': r"\textquotedbl{}",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What stands in one place of a table.
+
+    Attributes:
+        text: What it says.
+        is_bold: Whether it is set in bold.
+        is_paper: Whether it is the paper's value and not the run's.
+    """
+
+    text: str
+    is_bold: bool = False
+    is_paper: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlainTable:
+    """A table with its lettering.
+
+    Attributes:
+        stem: Name of its files, without folder and suffix.
+        title: What it shows.
+        headings: One for each column; the first column holds names, the others mostly numbers.
+        rows: As many entries as headings, row by row.
+        caption: How to read it.
+    """
+
+    stem: str
+    title: str
+    headings: tuple[str, ...]
+    rows: tuple[tuple[Entry, ...], ...]
+    caption: str = ""
+
+    def to_csv(self) -> str:
+        """Writes headings and entries."""
+        out = io.StringIO()
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow(self.headings)
+        writer.writerows([entry.text for entry in row] for row in self.rows)
+        return out.getvalue()
+
+    def to_markdown(self) -> str:
+        """Writes GitHub-flavoured markdown with title and caption."""
+        lines = [f"### {escape_markdown(self.title)}", "", markdown_line(map(escape_markdown, self.headings))]
+        lines.append(markdown_line([":--", *["--:"] * (len(self.headings) - 1)]))
+        for row in self.rows:
+            texts = [escape_markdown(entry.text) for entry in row]
+            lines.append(
+                markdown_line(f"**{text}**" if entry.is_bold else text for text, entry in zip(texts, row, strict=True))
+            )
+        return "\n".join([*lines, "", escape_markdown(self.caption), ""])
+
+    def to_latex(self) -> str:
+        """Writes a LaTeX table that needs no package."""
+        return latex_table(self.title, self.headings, self.rows, self.caption)
+
+
+def latex_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[Entry]], caption: str) -> str:
+    """Writes a LaTeX table that needs no package.
+
+    Args:
+        title: First sentence of its caption.
+        headings: One for each column.
+        rows: As many entries as headings, row by row.
+        caption: The rest of its caption.
+    """
+    lines = [
+        r"\begin{table}",
+        r"\centering",
+        rf"\caption{{{escape_latex(title)}. {escape_latex(caption)}}}",
+        rf"\begin{{tabular}}{{l{'r' * (len(headings) - 1)}}}",
+        r"\hline",
+        " & ".join(map(escape_latex, headings)) + r" \\",
+        r"\hline",
+    ]
+    for row in rows:
+        texts = [escape_latex(entry.text) for entry in row]
+        texts = [rf"\textbf{{{text}}}" if entry.is_bold else text for text, entry in zip(texts, row, strict=True)]
+        lines.append(" & ".join(texts) + r" \\")
+    return "\n".join([*lines, r"\hline", r"\end{tabular}", r"\end{table}", ""])
+
+
+def escape_latex(text: str) -> str:
+    """Returns text in which no character has a meaning in LaTeX."""
+    return "".join(_LATEX.get(character, character) for character in " ".join(text.split()))
+
+
+def escape_markdown(text: str) -> str:
+    """Returns text in which no character has a meaning in markdown."""
+    return re.sub(r"([\\`*_\[\]<>|~])", r"\\\1", text)
+
+
+def markdown_line(cells: Iterable[str]) -> str:
+    """Returns one row of a markdown table."""
+    return f"| {' | '.join(cells)} |"

@@ -1,0 +1,190 @@
+"""The runs of a report, read from their folders without Ray and without torch, and what is wrong with them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow.dataset as ds
+import yaml
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from sfi_ray.errors import InputError
+from sfi_ray.report.matrices import ConfidenceMatrix, confidence_matrices
+from sfi_ray.store.damage import DamagedPart, sound_rows
+from sfi_ray.store.folder import RECORD, RunFolder
+from sfi_ray.store.image_file import read_image_file
+from sfi_ray.store.progress import read_progress, state_of
+
+
+class _Facts(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class ClassifierFacts(_Facts):
+    """What a report says of a classifier."""
+
+    name: str
+    architecture: str | None = None
+    fingerprint: str = ""
+    test_accuracy: float | None = None
+    test_confidence: float | None = None
+
+
+class VerificationFacts(_Facts):
+    """From which confidence a cell counts as fooled."""
+
+    threshold: float
+
+
+class JobFacts(_Facts):
+    """What a report says of a job."""
+
+    name: str
+    backgrounds: tuple[str, ...]
+    k: Any = None
+    replicates: int = 1
+    seed: int = 0
+    attack: dict[str, Any]
+    verification: VerificationFacts
+
+
+class RunFacts(_Facts):
+    """What a report needs of a run's record; the record itself knows attacks and networks, and loads torch."""
+
+    job: JobFacts
+    dataset: str
+    input_shape: tuple[int, int, int]
+    class_names: tuple[str, ...]
+    classifiers: tuple[ClassifierFacts, ...]
+    images: tuple[dict[str, Any], ...] = ()
+    device: str = ""
+    num_cells: int
+    versions: dict[str, str] = {}
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ReportedRun:
+    """One run of a report.
+
+    Attributes:
+        label: Its name, with its place where several have that name.
+        folder: Its folder.
+        facts: What its record says.
+        rows: The rows of all part files that can be read.
+        damaged: The part files that cannot.
+        natural: The natural images it imitates, ``(N, height, width, channels)`` uint8; None for none.
+        natural_error: Why those cannot be read; None when they can, or when there are none.
+        matrices: Its confidence matrices.
+        state: How it stands, see `sfi_ray.store.progress.state_of`.
+    """
+
+    label: str
+    folder: RunFolder
+    facts: RunFacts
+    rows: ds.Dataset
+    damaged: tuple[DamagedPart, ...]
+    natural: NDArray[np.uint8] | None
+    natural_error: str | None
+    matrices: tuple[ConfidenceMatrix, ...]
+    state: str
+
+    @cached_property
+    def num_finished(self) -> int:
+        """Cells that were searched."""
+        return sum(int(matrix.num_finished.sum()) for matrix in self.matrices)
+
+    @cached_property
+    def num_failed(self) -> int:
+        """Cells that failed."""
+        return sum(int(matrix.num_failed.sum()) for matrix in self.matrices)
+
+    @cached_property
+    def num_fooled(self) -> int:
+        """Cells that were fooled."""
+        return sum(round(float(np.nansum(matrix.fooled_ratio * matrix.num_finished))) for matrix in self.matrices)
+
+    @property
+    def losses(self) -> list[str]:
+        """What could not be read and is left out, one line each with its mend."""
+        lines = [
+            f"'{self.folder.location}/{part.name}' cannot be read and is left out ({part.reason}); move it away and "
+            "launch again: its cells will be searched again"
+            for part in self.damaged
+        ]
+        return lines if self.natural_error is None else [*lines, f"natural images are left out: {self.natural_error}"]
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader has to know of how far the run came."""
+        found, cells = self.num_finished + self.num_failed, self.facts.num_cells
+        if not found:
+            return [f"{self.label} has no rows yet: none of its {cells:,} cells is finished ({self.state})"]
+        if found < cells:
+            return [f"{self.label} is unfinished: {found:,} of {cells:,} cells have a row ({self.state})"]
+        return []
+
+
+def open_runs(locations: Sequence[str]) -> list[ReportedRun]:
+    """Opens the runs of a report.
+
+    Args:
+        locations: Paths or URIs of run folders, at least one.
+
+    Returns:
+        The runs in the order given, told apart by their labels.
+
+    Raises:
+        InputError: A folder holds no run, its record is broken, or it is given twice.
+        StorageError: A folder cannot be reached.
+    """
+    folders = [RunFolder(location) for location in locations]
+    places = Counter(folder.path("") for folder in folders)
+    twice = next((folder for folder in folders if places[folder.path("")] > 1), None)
+    if twice is not None:
+        raise InputError(f"'{twice.location}' is given twice; name each run once")
+    runs = [_open(folder) for folder in folders]
+    names = Counter(run.label for run in runs)
+    return [replace(run, label=f"{run.label} ({run.folder.location})") if names[run.label] > 1 else run for run in runs]
+
+
+def _open(folder: RunFolder) -> ReportedRun:
+    facts = _read_facts(folder)
+    rows, damaged = sound_rows(folder)
+    natural, natural_error = None, None
+    if facts.images:
+        try:
+            natural = np.stack([image.pixels for image in read_image_file(folder)])
+        except (InputError, OSError, ValueError) as error:
+            natural_error = str(error)
+    matrices = tuple(confidence_matrices(rows))
+    found = sum(int((matrix.num_finished + matrix.num_failed).sum()) for matrix in matrices)
+    return ReportedRun(
+        label=facts.job.name,
+        folder=folder,
+        facts=facts,
+        rows=rows,
+        damaged=damaged,
+        natural=natural,
+        natural_error=natural_error,
+        matrices=matrices,
+        state=state_of(read_progress(folder), is_complete=found >= facts.num_cells),
+    )
+
+
+def _read_facts(folder: RunFolder) -> RunFacts:
+    if not folder.exists(RECORD):
+        raise InputError(
+            f"'{folder.location}' holds no run: it has no {RECORD}; a run's folder is <output>/<name> of its job"
+        )
+    try:
+        return RunFacts.model_validate(yaml.safe_load(folder.read(RECORD)))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        first = error.errors()[0] if isinstance(error, ValidationError) else None
+        reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}" if first else " ".join(str(error).split())
+        raise InputError(f"'{folder.location}/{RECORD}' is not the record of a run ({reason})") from error

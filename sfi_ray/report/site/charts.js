@@ -1,0 +1,147 @@
+// Charts, all by Plot: confidence against evaluations, success against k, where evaluations and time went.
+
+function chart(label, options) {
+  const drawn = Plot.plot({
+    width: Math.max(320, Math.min(960, document.querySelector("main").clientWidth - 16)),
+    marginLeft: 60,
+    style: { background: "transparent", color: "inherit", fontFamily: "inherit", fontSize: "12px" },
+    ...options,
+  });
+  const image = drawn.tagName === "svg" ? drawn : drawn.querySelector(":scope > svg");
+  // An image has one name; those that Plot gives to its groups are not allowed on them.
+  for (const group of image.querySelectorAll("g[aria-label]")) group.removeAttribute("aria-label");
+  image.setAttribute("role", "img");
+  image.setAttribute("aria-label", label);
+  return drawn;
+}
+
+/** A chart below its controls, drawn anew when one of them changes or the page gets another width. */
+function controlled(id, controls, state, draw) {
+  const place = element("div", { class: "chart" });
+  const redraw = () => place.replaceChildren(...[draw(state)].flat());
+  section(id).append(
+    element(
+      "div",
+      { class: "controls" },
+      ...controls.map(([name, label, options]) =>
+        choice(label, options, (value) => ((state[name] = value), redraw()), state[name]),
+      ),
+    ),
+    place,
+  );
+  redraw();
+  let width = innerWidth;
+  addEventListener("resize", () => {
+    if (innerWidth !== width) redraw();
+    width = innerWidth;
+  });
+}
+
+const MEASURES = {
+  median: { label: "median confidence", value: (course, row, at) => course.quartiles[(row * 3 + 1) * course.evaluations.length + at] },
+  mean: { label: "mean confidence", value: (course, row, at) => course.mean[row * course.evaluations.length + at] },
+  fooled: { label: "share of cells fooled", value: (course, row, at) => course.fooled[row * course.evaluations.length + at] },
+};
+
+function showCourses(facts) {
+  if (!facts.courses.length) return;
+  reveal("course");
+  const of = [["all", "every classifier, attack and k"]];
+  of.push(...facts.courses.map((course, at) => [at, `backgrounds of ${facts.series[course.series].title}`]));
+  const measures = Object.entries(MEASURES).map(([name, { label }]) => [name, label]);
+  controlled("course", [["of", "Show", of], ["measure", "Measure", measures]], { of: "all", measure: "median" }, (state) => {
+    const lines = state.of === "all"
+      ? facts.courses.map((course) => [course, course.names.length, facts.series[course.series].title])
+      : facts.courses[state.of].names.map((name, row) => [facts.courses[state.of], row, name]);
+    const measure = MEASURES[state.measure];
+    const points = lines.flatMap(([course, row, name]) =>
+      Array.from(course.evaluations, (evaluations, at) => ({
+        name,
+        evaluations,
+        value: measure.value(course, row, at),
+        low: course.quartiles[row * 3 * course.evaluations.length + at],
+        high: course.quartiles[(row * 3 + 2) * course.evaluations.length + at],
+      })),
+    );
+    const marks = [Plot.ruleY([0]), Plot.lineY(points, { x: "evaluations", y: "value", stroke: "name", strokeWidth: 2, curve: "step-after" })];
+    if (state.measure === "median" && lines.length <= 4) {
+      marks.push(Plot.areaY(points, { x: "evaluations", y1: "low", y2: "high", fill: "name", fillOpacity: 0.15, curve: "step-after" }));
+    }
+    marks.push(Plot.tip(points, Plot.pointer({ x: "evaluations", y: "value", title: (d) => `${d.name}\n${withCommas(d.evaluations)} evaluations: ${percent(d.value)}%` })));
+    return chart(`${measure.label} against evaluations of a cell`, {
+      x: { type: "log", label: "evaluations of a cell", tickFormat: "~s", grid: true },
+      y: { domain: [0, 100], percent: true, label: `${measure.label} (%)`, grid: true },
+      color: { legend: true, domain: [...new Set(points.map((point) => point.name))] },
+      marks,
+    });
+  });
+}
+
+function showSuccess(facts) {
+  if (!facts.by_k.length) return;
+  reveal("success");
+  const points = facts.by_k.map((row) => ({
+    ...row,
+    name: facts.runs.length > 1 ? `${row.run}: ${row.classifier}, ${row.attack}` : `${row.classifier}, ${row.attack}`,
+    share: row.fooled / row.cells,
+    mean: row.confidence / row.cells,
+  }));
+  const measures = [["share", "share of cells fooled"], ["mean", "mean confidence"]];
+  controlled("success", [["measure", "Measure", measures]], { measure: "share" }, (state) => {
+    const label = measures.find(([name]) => name === state.measure)[1];
+    const ks = [...new Set(points.map((point) => point.k))].sort((a, b) => a - b);
+    const place = { x: "k", y: state.measure, stroke: "name" };
+    return [
+      chart(`${label} against k`, {
+        x: { type: ks.length > 12 ? "linear" : "point", label: "k, pixels that may be altered", ...(ks.length > 12 ? {} : { domain: ks }) },
+        y: { domain: [0, 100], percent: true, label: `${label} (%)`, grid: true },
+        color: { legend: true, domain: [...new Set(points.map((point) => point.name))] },
+        marks: [
+          Plot.ruleY([0]),
+          ks.length > 1 ? Plot.lineY(points, { ...place, z: "name", sort: "k" }) : null,
+          Plot.dot(points, { ...place, fill: "name", r: 4 }),
+          Plot.tip(points, Plot.pointer({ ...place, stroke: undefined, title: (d) => `${d.name}\nk = ${d.k}: ${d.fooled} of ${d.cells} fooled, mean ${percent(d.mean)}%` })),
+        ],
+      }),
+      disclosure("As a table", () => plainTable(facts.tables.by_k), false),
+    ];
+  });
+}
+
+function showSpending(facts) {
+  if (!facts.spent.length) return;
+  reveal("spending");
+  const rows = facts.spent.map((row) => ({
+    ...row,
+    name: `${facts.runs.length > 1 ? `${row.run}: ` : ""}${row.classifier}, ${row.attack}`,
+    stratum: `k = ${row.k}`,
+  }));
+  const measures = [["evaluations", "evaluations"], ["seconds", "seconds of search"], ["backward_passes", "backward passes"], ["cells", "cells"]];
+  const by = [["stop_reason", "why the search ended"], ["background", "background"], ["stratum", "k"]];
+  controlled("spending", [["measure", "Measure", measures], ["by", "Divided by", by]], { measure: "evaluations", by: "stop_reason" }, (state) => {
+    const label = measures.find(([name]) => name === state.measure)[1];
+    const names = [...new Set(rows.map((row) => row.name))];
+    // A column called like a CSS colour, such as "background", would be taken for one.
+    const parts = rows.map((row) => ({ ...row, part: row[state.by] }));
+    return [
+      chart(`${label} of each classifier and attack`, {
+        marginLeft: Math.min(220, 24 + 7 * Math.max(...names.map((name) => name.length))),
+        height: 60 + 34 * names.length,
+        x: { label, grid: true, tickFormat: "~s" },
+        y: { label: null, domain: names },
+        color: { legend: true, domain: [...new Set(parts.map((row) => row.part))] },
+        marks: [
+          Plot.barX(parts, Plot.groupY({ x: "sum" }, { x: state.measure, y: "name", fill: "part", tip: true })),
+          Plot.ruleX([0]),
+        ],
+      }),
+      disclosure("As a table", () => plainTable(facts.tables.spending), false),
+    ];
+  });
+}
+
+function showFailures(facts) {
+  if (!facts.tables.failures) return;
+  reveal("failures");
+  section("failures").append(...plainTable(facts.tables.failures));
+}

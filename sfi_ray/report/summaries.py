@@ -1,0 +1,108 @@
+"""The tables that sum a report up: what was found, success by k, where evaluations and time went, and failures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from sfi_ray.report.accounts import Accounts
+from sfi_ray.report.matrices import ConfidenceMatrix
+from sfi_ray.report.percent import BOLD_FROM, as_percent
+from sfi_ray.report.plain_table import Entry, PlainTable
+from sfi_ray.report.runs import ReportedRun
+
+_NOTHING = "-"
+_MAX_FAILURES = 100
+
+
+def summary_table(runs: Sequence[ReportedRun]) -> PlainTable:
+    """Lays out what each series of each run found, one row a series."""
+    rows = [_series_row(run, matrix) for run in runs for matrix in run.matrices]
+    headings = (
+        *("run", "classifier", "attack", "k", "cells", "fooled", "share fooled", "pairs fooled"),
+        *("mean confidence", "bare background"),
+    )
+    caption = (
+        "Pairs: of background and class, those with a fooled cell. Confidences in percent, rounded down, means over "
+        f"the finished cells; bold from {BOLD_FROM}."
+    )
+    return PlainTable(stem="summary", title="What was found", headings=headings, rows=tuple(rows), caption=caption)
+
+
+def by_k_table(runs: Sequence[ReportedRun], accounts: Sequence[Accounts]) -> PlainTable:
+    """Lays out how many cells each k fooled, one row for each run, classifier, attack and k."""
+    rows = []
+    for run, account in zip(runs, accounts, strict=True):
+        for row in account.by_k.to_pylist():
+            share, mean = row["fooled"] / row["cells"], row["confidence"] / row["cells"]
+            texts = (run.label, row["classifier"], row["attack"], str(row["k"]), f"{row['cells']:,}")
+            rows.append((*map(Entry, texts), Entry(f"{row['fooled']:,}"), Entry(_percent(share)), _confidence(mean)))
+    headings = ("run", "classifier", "attack", "k", "finished", "fooled", "share fooled", "mean confidence")
+    return PlainTable(stem="success_by_k", title="Success against k", headings=headings, rows=tuple(rows))
+
+
+def spending_table(runs: Sequence[ReportedRun], accounts: Sequence[Accounts]) -> PlainTable:
+    """Lays out where evaluations and time went, one row for each run, classifier, attack, k, background and end."""
+    rows = []
+    for run, account in zip(runs, accounts, strict=True):
+        for row in account.spent.to_pylist():
+            texts = [run.label, row["classifier"], row["attack"], str(row["k"]), row["background"], row["stop_reason"]]
+            numbers = [row["cells"], row["fooled"], row["evaluations"], row["backward_passes"]]
+            texts += [*(f"{number:,}" for number in numbers), f"{row['seconds']:,.1f}"]
+            rows.append(tuple(map(Entry, texts)))
+    headings = (
+        *("run", "classifier", "attack", "k", "background", "ended by"),
+        *("cells", "fooled", "evaluations", "backward passes", "seconds"),
+    )
+    caption = "Seconds of search, shared evenly by the cells that were searched side by side, summed over all actors."
+    return PlainTable(
+        stem="spending", title="Where evaluations and time went", headings=headings, rows=tuple(rows), caption=caption
+    )
+
+
+def failures_table(runs: Sequence[ReportedRun], accounts: Sequence[Accounts]) -> PlainTable:
+    """Lays out why cells failed, the most frequent reasons first."""
+    rows = []
+    for run, account in zip(runs, accounts, strict=True):
+        for row in account.failures.slice(0, _MAX_FAILURES).to_pylist():
+            texts = (run.label, row["classifier"], row["error"], f"{row['cells']:,}", str(row["first"]))
+            rows.append(tuple(map(Entry, texts)))
+    return PlainTable(
+        stem="failures",
+        title="Failed cells and why",
+        headings=("run", "classifier", "reason", "cells", "first cell"),
+        rows=tuple(rows),
+        caption="`sfi-ray launch JOB --retry-failed` searches them again.",
+    )
+
+
+def mean_confidence(matrix: ConfidenceMatrix) -> float | None:
+    """Returns the mean over all finished cells of a matrix; None when there is none."""
+    number = int(matrix.num_finished.sum())
+    return float(np.nansum(matrix.mean_confidence * matrix.num_finished)) / number if number else None
+
+
+def _series_row(run: ReportedRun, matrix: ConfidenceMatrix) -> tuple[Entry, ...]:
+    finished = int(matrix.num_finished.sum())
+    fooled = round(float(np.nansum(matrix.fooled_ratio * matrix.num_finished)))
+    pairs, of = int((matrix.fooled_ratio > 0).sum()), int((matrix.num_finished > 0).sum())
+    bare = matrix.background_confidence[np.isfinite(matrix.background_confidence)]
+    texts = (run.label, matrix.classifier, matrix.attack, matrix.k_label, f"{finished:,}", f"{fooled:,}")
+    return (
+        *map(Entry, texts),
+        Entry(_percent(fooled / finished) if finished else _NOTHING),
+        Entry(f"{pairs:,} of {of:,}"),
+        _confidence(mean_confidence(matrix)),
+        Entry(str(as_percent(float(bare.mean()))) if bare.size else _NOTHING),
+    )
+
+
+def _confidence(mean: float | None) -> Entry:
+    if mean is None:
+        return Entry(_NOTHING)
+    return Entry(str(as_percent(mean)), is_bold=as_percent(mean) >= BOLD_FROM)
+
+
+def _percent(share: float) -> str:
+    return f"{as_percent(share)}%"
