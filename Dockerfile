@@ -27,10 +27,10 @@ RUN --mount=type=cache,target=/var/cache/uv \
 
 FROM ${BASE}
 # `ray up` in its docker mode copies files with rsync inside the container, and a head reaches its workers over ssh.
-# It starts the image as `IMAGE bash`, so give docker.run_options an `--entrypoint=env`.
+# It starts the image as `IMAGE bash`, so give docker.run_options an `--entrypoint=env`. KubeRay's probes call wget.
 # hadolint ignore=DL3008
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends openssh-client rsync \
+    && apt-get install --yes --no-install-recommends openssh-client rsync wget \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --uid 1000 --create-home sfi \
     && install --directory --owner=sfi --group=sfi /runs \

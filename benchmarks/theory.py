@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 from report import table
 
 from sfi_ray.comparison import fit_pair
@@ -158,12 +159,14 @@ def plot(curves, widths, path):
             panel.loglog(KS, values, color=colour, label=label, linewidth=1.8)
             panel.loglog(KS, growth.factor * KS**growth.exponent, color=colour, linewidth=0.8, linestyle=":")
         panel.set(title=name, xlabel="k", ylabel="log-odds gained over the bare image")
-    for (name, rows), marker in zip(widths.items(), "os", strict=True):
-        for k, values in zip((1, 5, 20), np.array(rows).T, strict=True):
-            growth = fit_growth(WIDTHS, values)
-            label = f"{name}, k = {k}: {growth.exponent:.2f}"
-            axes[2].loglog(WIDTHS, values, marker=marker, markersize=4, linewidth=1, label=label)
-    axes[2].set(title="hidden layers, exponent of D_h", xlabel="D_h")
+    for (name, rows), marker, dash in zip(widths.items(), "os", "-:", strict=True):
+        for k, values, colour in zip((1, 5, 20), np.array(rows).T, ("#56B4E9", "#009E73", "#CC79A7"), strict=True):
+            label = f"{name}, k = {k}: D_h^{fit_growth(WIDTHS, values).exponent:.2f}"
+            style = {"color": colour, "marker": marker, "linestyle": dash, "markersize": 4, "linewidth": 1}
+            axes[2].loglog(WIDTHS, values, label=label, **style)
+    axes[2].set(title="one hidden layer", xlabel="D_h", ylim=(1, 1e7))
+    axes[2].set_xticks(WIDTHS, [str(width) for width in WIDTHS])
+    axes[2].xaxis.set_minor_locator(NullLocator())
     for panel in axes:
         panel.grid(which="both", color="#e5e5e5", linewidth=0.5)
         panel.legend(frameon=False, fontsize=7.5)

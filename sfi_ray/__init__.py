@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sfi_ray.cluster.console import ConsoleReporter
     from sfi_ray.cluster.launch import launch
-    from sfi_ray.job import Job, load_job
+    from sfi_ray.cluster.rounds_launch import launch_rounds
+    from sfi_ray.job import Job, RoundsJob, load_job
     from sfi_ray.models import Classifier
     from sfi_ray.store.run import Run, open_run
 
@@ -19,13 +20,25 @@ _HOMES = {
     "Classifier": "sfi_ray.models",
     "ConsoleReporter": "sfi_ray.cluster.console",
     "Job": "sfi_ray.job",
+    "RoundsJob": "sfi_ray.job",
     "Run": "sfi_ray.store.run",
     "launch": "sfi_ray.cluster.launch",
+    "launch_rounds": "sfi_ray.cluster.rounds_launch",
     "load_job": "sfi_ray.job",
     "open_run": "sfi_ray.store.run",
 }
 
-__all__ = ["Classifier", "ConsoleReporter", "Job", "Run", "launch", "load_job", "open_run"]
+__all__ = [
+    "Classifier",
+    "ConsoleReporter",
+    "Job",
+    "RoundsJob",
+    "Run",
+    "launch",
+    "launch_rounds",
+    "load_job",
+    "open_run",
+]
 
 
 def __getattr__(name: str) -> Any:

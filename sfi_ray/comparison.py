@@ -122,7 +122,7 @@ def compare(pair: FittedPair, ks: Sequence[int], *, evaluations: int, seed: int 
     else:
         darkest, brightest = (greedy_images(model, ordered, background=end) for end in (0.0, 1.0))
         guaranteed, printed = darkest.or_better(brightest), None
-    found = {}
+    found: dict[str, NDArray[np.float64]] = {}
     if evaluations and ordered[-1] > 0:
         classifier = Classifier(
             model.network(),
@@ -131,10 +131,8 @@ def compare(pair: FittedPair, ks: Sequence[int], *, evaluations: int, seed: int 
             num_classes=2,
             micro_batch=_MICRO_BATCH,
         )
-        found = {
-            str(settings.kind): _search(pair, classifier, settings, ordered, seed)
-            for settings in _settings(evaluations)
-        }
+        for settings in _settings(evaluations):
+            found[settings.kind] = _search(pair, classifier, settings, ordered, seed)
     return Comparison(ordered, guaranteed, printed, found)
 
 

@@ -14,6 +14,7 @@ from sfi_ray.cli.compaction import compact
 from sfi_ray.cli.compare import compare
 from sfi_ray.cli.exits import EXIT_FAILED_CELLS, EXIT_INTERRUPTED, explaining
 from sfi_ray.cli.export import export
+from sfi_ray.cli.rounds import launch_rounds
 from sfi_ray.cli.standing import spell, status
 from sfi_ray.cli.submission import LaunchCommand, attach, submit
 from sfi_ray.cli.theory import theory
@@ -74,7 +75,7 @@ def launch(
         bool, typer.Option(help="Run Ray's dashboard, on the loopback interface, when Ray is started here.")
     ] = True,
 ) -> None:
-    """Search the cells of a job, or go on with it where it stopped.
+    """Search the cells of a job, or run its rounds of defence and re-attack, or go on where it stopped.
 
     Rows are written while the search goes on. Ctrl-C stops cleanly; launch again to go on. The exit code is 0 when
     every cell was searched, 2 when something has to be mended first, 3 when cells failed, 130 after Ctrl-C. With
@@ -83,16 +84,18 @@ def launch(
     """
     from sfi_ray.cluster.console import ConsoleReporter
     from sfi_ray.cluster.launch import launch as start
-    from sfi_ray.job import load_job
+    from sfi_ray.job import RoundsJob, load_any
 
     with explaining():
-        loaded = load_job(job)
+        loaded = load_any(job)
         if output is not None:
             loaded = loaded.model_copy(update={"output": output})
         if actors is not None:
             if actors < 1:
                 raise typer.BadParameter("at least one actor is needed", param_hint="--actors")
             loaded = loaded.model_copy(update={"cluster": loaded.cluster.model_copy(update={"actors": actors})})
+    if isinstance(loaded, RoundsJob) and retry_failed:
+        raise typer.BadParameter("rounds count failed cells as such and go on", param_hint="--retry-failed")
     if submit_to is not None:
         if address or in_process:
             raise typer.BadParameter("goes without --address and --in-process", param_hint="--submit")
@@ -100,6 +103,9 @@ def launch(
         options = [text for key, value in given.items() if value is not None for text in (key, str(value))]
         options += [key for key, is_on in {"--fresh": fresh, "--retry-failed": retry_failed}.items() if is_on]
         submit(job, loaded, submit_to, options)
+    if isinstance(loaded, RoundsJob):
+        launch_rounds(loaded, job, output, address=address, in_process=in_process, fresh=fresh, dashboard=dashboard)
+        return
     with explaining():
         run = start(
             loaded,
@@ -203,8 +209,10 @@ app.command()(transfer)
 
 
 @app.command()
-def schema() -> None:
+def schema(
+    rounds: Annotated[bool, typer.Option("--rounds", help="Of jobs with the key `rounds` instead of grids.")] = False,
+) -> None:
     """Print the JSON schema of job files, for editors that complete and check YAML."""
-    from sfi_ray.job import schema_json
+    from sfi_ray.job import rounds_schema_json, schema_json
 
-    typer.echo(schema_json(), nl=False)
+    typer.echo(rounds_schema_json() if rounds else schema_json(), nl=False)

@@ -12,6 +12,7 @@ import typer
 
 from sfi_ray.cli.arguments import RunLocation
 from sfi_ray.cli.exits import explaining
+from sfi_ray.cli.rounds import show_rounds
 
 _WATCH_SECONDS = 5.0
 # Of the time while it watches, at most about this part is spent on reading the rows.
@@ -39,6 +40,8 @@ def status(
     from sfi_ray.store.run import open_run
 
     with explaining("stopped watching; the run goes on"):
+        if show_rounds(run):
+            return
         opened = open_run(run)
         with _asking(address or os.environ.get("RAY_ADDRESS"), opened.record.job.name) as ask:
             while True:

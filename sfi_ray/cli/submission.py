@@ -16,7 +16,7 @@ from sfi_ray.cli.exits import EXIT_DISCONNECTED, EXIT_INTERRUPTED, explaining
 
 if TYPE_CHECKING:
     from sfi_ray.cluster.ray_jobs import JobServer
-    from sfi_ray.job import Job
+    from sfi_ray.job import Job, RoundsJob
 
 _SUBMIT = "--submit"
 _ANY_SERVER = "default"
@@ -34,7 +34,7 @@ class LaunchCommand(TyperCommand):
         return super().parse_args(ctx, args)
 
 
-def submit(job_file: Path, job: Job, server: str, options: list[str]) -> NoReturn:
+def submit(job_file: Path, job: Job | RoundsJob, server: str, options: list[str]) -> NoReturn:
     """Submits a job, follows it, and ends with its exit code.
 
     Args:

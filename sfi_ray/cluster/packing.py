@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from sfi_ray.errors import InputError
-from sfi_ray.job import Job
+from sfi_ray.job import Job, RoundsJob
 
 # Ray refuses packages of 100 MiB; code alone is far below this.
 _MAX_BYTES = 8 << 20
 
 
-def pack(job_file: Path, job: Job, folder: Path) -> None:
+def pack(job_file: Path, job: Job | RoundsJob, folder: Path) -> None:
     """Copies what a cluster needs to launch a job: the job file, and of factories' packages the Python files.
 
     Args:
@@ -50,23 +50,26 @@ def _python_files(place: Path) -> Iterator[Path]:
             yield file
 
 
-def _require_reachable(job: Job) -> None:
+def _require_reachable(job: Job | RoundsJob) -> None:
     """Refuses paths that mean another place on another machine; the nodes of a cluster run Linux."""
     for key, path in _paths(job):
         if "://" not in path and not PurePosixPath(path).is_absolute():
-            uri = ", or a URI such as s3://BUCKET/runs (--output sets it)" if key == "output" else ""
+            uri = " or a URI such as s3://BUCKET/runs (--output sets it)" if key == "output" else ""
             raise InputError(
-                f"{key}: '{path}' is a path of this machine, and a submitted job takes neither data nor weights "
-                f"along; give an absolute path that every node of the cluster reaches{uri}"
+                f"{key}: '{path}' is a path of this machine, and a submitted job takes code along, but no data, "
+                f"weights or results; give an absolute path that every node of the cluster reaches{uri}"
             )
 
 
-def _paths(job: Job) -> Iterator[tuple[str, str]]:
+def _paths(job: Job | RoundsJob) -> Iterator[tuple[str, str]]:
     yield "output", job.output
     if job.dataset.path is not None:
         yield "dataset.path", job.dataset.path
-    for image in (job.images and job.images.files) or ():
+    selection = job.images if isinstance(job, Job) else None
+    for image in (selection and selection.files) or ():
         yield "images.files", image.path
+    if job.attack.starts_from is not None:
+        yield "attack.transfer_from", job.attack.starts_from
     for spec in job.classifiers:
         for path in spec.source.files():
             yield f"classifier '{spec.name}'", path

@@ -84,8 +84,7 @@ class RayBackend:
         """Scores images on actors; see `Backend.scores`."""
         from sfi_ray.cluster.ray_scoring import score_on_ray
 
-        options = _options(job, spec.device, self.num_actors(job, spec.device))
-        return score_on_ray(spec, payloads, units, options)
+        return score_on_ray(spec, payloads, units, _options(job, spec.device, self.num_actors(job, spec.device)))
 
     def watcher(self, run: str) -> Callable[[Tally], None]:
         """Returns Ray's metrics."""

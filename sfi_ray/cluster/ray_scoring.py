@@ -50,8 +50,9 @@ def score_on_ray(
     remote = ray.remote(ScoringActor).options(
         num_cpus=options.num_cpus, num_gpus=options.num_gpus, max_restarts=_RETRIES, max_task_retries=_RETRIES
     )
-    shared, references = ray.put(spec), {name: ray.put(payload) for name, payload in payloads.items()}
-    actors = [remote.remote(shared) for _ in range(options.num_actors)]
+    references = {name: ray.put(payload) for name, payload in payloads.items()}
+    # Given whole: what an actor is made of must outlive its node.
+    actors = [remote.remote(spec) for _ in range(options.num_actors)]
     try:
         _wait_for_one(actors, options)
         pending: deque[Any] = deque()

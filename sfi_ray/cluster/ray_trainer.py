@@ -10,7 +10,7 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from sfi_ray.cluster.training_cache import OnEvent, checkpoint_in, train_here
-from sfi_ray.data import DatasetSpec
+from sfi_ray.data import TrainingData
 from sfi_ray.errors import USER_FACING_ERRORS
 from sfi_ray.models import TrainedModel, TrainingEvent, TrainingNote, TrainingSettings
 
@@ -18,7 +18,7 @@ _RETRIES = 3
 
 
 def _train(
-    architecture: str, dataset: DatasetSpec, settings: TrainingSettings, device: str, place: str, cache: Path | None
+    architecture: str, dataset: TrainingData, settings: TrainingSettings, device: str, place: str, cache: Path | None
 ) -> Iterator[TrainingEvent | TrainedModel]:
     """Yields what a training tells, then what was trained."""
     import queue
@@ -45,7 +45,7 @@ def _train(
 
 def train_on_ray(
     architecture: str,
-    dataset: DatasetSpec,
+    dataset: TrainingData,
     settings: TrainingSettings,
     device: str,
     on_event: OnEvent,

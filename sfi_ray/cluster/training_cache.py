@@ -18,7 +18,7 @@ import torch
 
 from sfi_ray.cluster.reporter import Reporter
 from sfi_ray.cluster.signals import calling_on_signals
-from sfi_ray.data import DatasetSpec, dataset_fingerprint, dataset_info, load_dataset
+from sfi_ray.data import DatasetSpec, TrainingData, dataset_fingerprint, dataset_info, load_dataset
 from sfi_ray.errors import StorageError
 from sfi_ray.models import (
     Checkpoint,
@@ -50,7 +50,7 @@ class Trainer(Protocol):
     def __call__(
         self,
         architecture: str,
-        dataset: DatasetSpec,
+        dataset: TrainingData,
         settings: TrainingSettings,
         device: str,
         on_event: OnEvent,
@@ -65,7 +65,7 @@ class Trainer(Protocol):
 
 def train_here(
     architecture: str,
-    dataset: DatasetSpec,
+    dataset: TrainingData,
     settings: TrainingSettings,
     device: str,
     on_event: OnEvent,
@@ -112,7 +112,7 @@ def checkpoint_in(place: str, cache: Path | None = None) -> Checkpoint:
 
 def train_once(
     architecture: str,
-    dataset: DatasetSpec,
+    dataset: TrainingData,
     settings: TrainingSettings,
     *,
     name: str,

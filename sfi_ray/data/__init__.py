@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from sfi_ray.data.class_indices import class_index
-from sfi_ray.data.dataset import DatasetInfo, ImageDataset, Split
+from sfi_ray.data.dataset import DatasetInfo, ImageDataset, OutlierLoss, Split
 from sfi_ray.data.fitting import Fit
+from sfi_ray.data.outliers import OUTLIER, DatasetWithOutliers
 from sfi_ray.data.selection import ImageFile, ImageSelection, NaturalImage, select_images
 from sfi_ray.data.sources import (
+    TrainingData,
     dataset_fingerprint,
     dataset_info,
     load_dataset,
@@ -17,14 +19,18 @@ from sfi_ray.data.sources import (
 from sfi_ray.data.spec import DatasetSpec
 
 __all__ = [
+    "OUTLIER",
     "DatasetInfo",
     "DatasetSpec",
+    "DatasetWithOutliers",
     "Fit",
     "ImageDataset",
     "ImageFile",
     "ImageSelection",
     "NaturalImage",
+    "OutlierLoss",
     "Split",
+    "TrainingData",
     "class_index",
     "dataset_fingerprint",
     "dataset_info",

@@ -42,6 +42,25 @@ class DatasetInfo:
         return self.channels, self.height, self.width
 
 
+@dataclass(frozen=True, slots=True)
+class OutlierLoss:
+    """How outliers count in a training. Their label is the number of the data set's own classes.
+
+    Attributes:
+        kind: ``outlier_class`` teaches them as one more class (Section 5.7); ``outlier_exposure`` teaches that no class
+            is likelier than another for them (Hendrycks et al., ICLR 2019) and adds no class.
+        weight: What an outlier counts, where a natural image counts 1; above 0.
+    """
+
+    kind: Literal["outlier_class", "outlier_exposure"] = "outlier_class"
+    weight: float = 1.0
+
+    @property
+    def adds_class(self) -> bool:
+        """Whether networks learn one class more than the data set has."""
+        return self.kind == "outlier_class"
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class ImageDataset:
     """Both splits of a data set in memory.
@@ -52,6 +71,7 @@ class ImageDataset:
         train_labels: int64, ``(N,)``, indices into the class names.
         test_images: uint8, ``(N, C, H, W)``, 0 to 255; its N is its own.
         test_labels: int64, ``(N,)``, indices into the class names.
+        outlier_loss: How training images of the outlier label count; None where there are none.
     """
 
     info: DatasetInfo
@@ -59,3 +79,4 @@ class ImageDataset:
     train_labels: Tensor
     test_images: Tensor
     test_labels: Tensor
+    outlier_loss: OutlierLoss | None = None

@@ -13,9 +13,10 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import platformdirs
+import torch
 from torch import Tensor
 
 from sfi_ray.data.dataset import DatasetInfo, ImageDataset, Split
@@ -24,13 +25,17 @@ from sfi_ray.data.downloads import DOWNLOADABLE, DownloadSource
 from sfi_ray.data.fitting import Fit
 from sfi_ray.data.folder import ParquetSource, split_files
 from sfi_ray.data.imagenet import IMAGENET, USUAL_SHAPE, imagenet_info
+from sfi_ray.data.outliers import OUTLIER, DatasetWithOutliers
 from sfi_ray.data.spec import DatasetSpec
 from sfi_ray.errors import InputError
+
+TrainingData: TypeAlias = DatasetSpec | DatasetWithOutliers
+"""What a network can be trained on."""
 
 _DATA_VARIABLE = "SFI_RAY_DATA"
 
 
-def dataset_info(spec: DatasetSpec) -> DatasetInfo:
+def dataset_info(spec: TrainingData) -> DatasetInfo:
     """Finds out a data set's shape and classes without decoding more than its first image.
 
     A file whose images differ in size is described by its first image; `load_split` then refuses it.
@@ -109,7 +114,7 @@ def load_rows(spec: DatasetSpec, split: Split, rows: Sequence[int], fit: Fit = "
     return source.load_split(split, info)[0][list(rows)]
 
 
-def load_dataset(spec: DatasetSpec) -> ImageDataset:
+def load_dataset(spec: TrainingData) -> ImageDataset:
     """Reads both splits of a data set into memory.
 
     Args:
@@ -126,10 +131,11 @@ def load_dataset(spec: DatasetSpec) -> ImageDataset:
     info = source.info()
     train_images, train_labels = source.load_split("train", info)
     test_images, test_labels = source.load_split("test", info)
-    return ImageDataset(info, train_images, train_labels, test_images, test_labels)
+    loss = spec.loss if isinstance(spec, DatasetWithOutliers) else None
+    return ImageDataset(info, train_images, train_labels, test_images, test_labels, loss)
 
 
-def dataset_fingerprint(spec: DatasetSpec) -> str:
+def dataset_fingerprint(spec: TrainingData) -> str:
     """Names the content of a data set, so that what was trained on it is not taken for what was trained on another.
 
     Args:
@@ -176,7 +182,35 @@ class _InlineSource:
         )
 
 
-def _find_source(spec: DatasetSpec) -> _Source:
+@dataclass(frozen=True, slots=True)
+class _OutlierSource:
+    """A data set with outliers behind its own images, in both splits where they are a class."""
+
+    spec: DatasetWithOutliers
+    natural: _Source
+
+    def info(self) -> DatasetInfo:
+        info = self.natural.info()
+        if not self.spec.loss.adds_class:
+            return info
+        return DatasetInfo(info.name, *info.shape, (*info.class_names, OUTLIER))
+
+    def fingerprint(self) -> str:
+        return f"{self.natural.fingerprint()} with outliers {self.spec.digest()}"
+
+    def load_split(self, split: Split, info: DatasetInfo) -> tuple[Tensor, Tensor]:
+        del info
+        own = self.natural.info()
+        images, labels = self.natural.load_split(split, own)
+        if split == "test" and not self.spec.loss.adds_class:
+            return images, labels  # no label would be right for an outlier
+        outliers = self.spec.train if split == "train" else self.spec.held_out
+        return torch.cat([images, outliers]), torch.cat([labels, labels.new_full((len(outliers),), own.num_classes)])
+
+
+def _find_source(spec: TrainingData) -> _Source:
+    if isinstance(spec, DatasetWithOutliers):
+        return _OutlierSource(spec, _find_source(spec.natural))
     if spec.shape is not None and spec.class_names is not None:
         return _InlineSource(DatasetInfo(spec.name, *spec.shape, spec.class_names))
     if spec.path is not None:

@@ -10,7 +10,7 @@ from sfi_ray.data.class_names import class_names_problem
 from sfi_ray.data.imagenet import IMAGENET
 
 _Channels = Annotated[int, Field(json_schema_extra={"enum": [1, 3]})]
-_Size = Annotated[int, Field(ge=1)]
+_Size = Annotated[int, Field(ge=1, le=4096)]
 
 
 def _allow_plain_name(schema: dict[str, Any]) -> None:

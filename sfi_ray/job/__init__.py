@@ -1,6 +1,7 @@
 """Jobs: what to search, how, and where."""
 
-from sfi_ray.job.loader import load_job, parse_job
+from sfi_ray.job.loader import load_any, load_job, parse_any, parse_job, plain_values
+from sfi_ray.job.rounds import ONLY_TRIAL, RoundsJob, RoundsSettings, rounds_schema_json
 from sfi_ray.job.schema import (
     ClassifierSpec,
     ClusterSettings,
@@ -12,13 +13,20 @@ from sfi_ray.job.schema import (
 )
 
 __all__ = [
+    "ONLY_TRIAL",
     "ClassifierSpec",
     "ClusterSettings",
     "Compute",
     "Job",
     "KRange",
+    "RoundsJob",
+    "RoundsSettings",
     "Verification",
+    "load_any",
     "load_job",
+    "parse_any",
     "parse_job",
+    "plain_values",
+    "rounds_schema_json",
     "schema_json",
 ]

@@ -7,12 +7,13 @@ import re
 import types
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from sfi_ray.errors import InputError
+from sfi_ray.job.rounds import RoundsJob, merged
 from sfi_ray.job.schema import Job
 
 # Some seconds of reading; a thousand class names take a tenth of it.
@@ -21,17 +22,28 @@ _MAX_DEPTH = 20
 _MAX_PROBLEMS = 20
 _TAG = "tag:yaml.org,2002:"
 Path_ = tuple[int | str, ...]
+_Kind = TypeVar("_Kind", Job, RoundsJob)
+_Root = type[BaseModel]
 
 
 def load_job(path: str | Path) -> Job:
-    """Reads and checks a job file.
+    """Reads and checks a job file that describes a grid.
 
     Args:
         path: A YAML file.
 
     Raises:
-        InputError: The file is missing, is not YAML, or does not describe a job; the message names the line, the key,
+        InputError: The file is missing, is not YAML, or does not describe a grid; the message names the line, the key,
             its value and how to mend it.
+    """
+    return _grid_only(load_any(path), str(path))
+
+
+def load_any(path: str | Path) -> Job | RoundsJob:
+    """Reads and checks a job file of either kind: one with the key `rounds` describes rounds, any other a grid.
+
+    Raises:
+        InputError: As `load_job`.
     """
     try:
         with Path(path).open("rb") as file:
@@ -45,11 +57,11 @@ def load_job(path: str | Path) -> Job:
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise InputError(f"{path}:{line}: not text in UTF-8; save the file in that encoding") from error
-    return parse_job(text, source=str(path))
+    return parse_any(text, source=str(path))
 
 
 def parse_job(text: str, source: str = "job") -> Job:
-    """Reads and checks a job written in YAML.
+    """Reads and checks a grid written in YAML.
 
     Args:
         text: YAML.
@@ -58,14 +70,49 @@ def parse_job(text: str, source: str = "job") -> Job:
     Raises:
         InputError: As `load_job`.
     """
-    values, lines = _read_yaml(text, source)
+    return _grid_only(parse_any(text, source), source)
+
+
+def parse_any(text: str, source: str = "job") -> Job | RoundsJob:
+    """Reads and checks a job of either kind written in YAML.
+
+    Raises:
+        InputError: As `load_job`.
+    """
+    values, node = _read_yaml(text, source)
+    lines = _lines(node, source)
     if not isinstance(values, dict):
         raise InputError(f"{source}:1: a job is a mapping of keys to values, such as 'name: my_run'")
+    if "rounds" not in values:
+        return _validated(Job, values, lines, source)
+    job = _validated(RoundsJob, values, lines, source)
+    for name, changes in job.trials.items():
+        place: Path_ = ("trials", name)
+        # What a trial does not change stands where the job says it.
+        own = {path[2:]: line for path, line in lines.items() if path[:2] == place and path[2:]}
+        of_trial = {path: line for path, line in lines.items() if path[:1] not in {key[:1] for key in own}}
+        said = {key: value for key, value in values.items() if key != "trials"}
+        _validated(RoundsJob, merged(said, changes), of_trial | own, source, f"trial {_printable(name)}: ")
+    return job
+
+
+def _grid_only(job: Job | RoundsJob, source: str) -> Job:
+    if isinstance(job, RoundsJob):
+        raise InputError(
+            f"{source}: it has the key `rounds` and describes rounds of defence and re-attack, which only "
+            "`sfi-ray launch` takes; a grid is wanted here"
+        )
+    return job
+
+
+def _validated(
+    kind: type[_Kind], values: dict[str, Any], lines: dict[Path_, int], source: str, prefix: str = ""
+) -> _Kind:
     try:
-        return Job.model_validate(values)
+        return kind.model_validate(values)
     except ValidationError as error:
-        problems = sorted(_describe(problem, lines) for problem in _relevant(error))
-        described = [f"{source}:{line}: {message}" for line, message in problems[:_MAX_PROBLEMS]]
+        problems = sorted(_describe(problem, lines, kind) for problem in _relevant(error, kind))
+        described = [f"{source}:{line}: {prefix}{message}" for line, message in problems[:_MAX_PROBLEMS]]
         if len(problems) > _MAX_PROBLEMS:
             described.append(f"{source}: and {len(problems) - _MAX_PROBLEMS:,} more like these")
         raise InputError("\n".join(described)) from error
@@ -122,8 +169,21 @@ class _Loader(yaml.SafeLoader):
         return value
 
 
-def _read_yaml(text: str, source: str) -> tuple[Any, dict[Path_, int]]:
-    """Returns what a text holds, and the line of every key and item by its path."""
+def plain_values(text: str, source: str) -> Any:
+    """Reads YAML that holds plain data only; what could multiply or construct anything is refused.
+
+    Args:
+        text: YAML.
+        source: What error messages call it.
+
+    Raises:
+        InputError: It is not YAML, or more than plain data.
+    """
+    return _read_yaml(text, source)[0]
+
+
+def _read_yaml(text: str, source: str) -> tuple[Any, yaml.Node | None]:
+    """Returns what a text holds, and the tree that it was read from."""
     loader: _Loader | None = None
     try:
         loader = _Loader(text)
@@ -141,7 +201,7 @@ def _read_yaml(text: str, source: str) -> tuple[Any, dict[Path_, int]]:
     except (ValueError, OverflowError) as error:  # an escape such as "\UFFFFFFFF"
         line = loader.line + 1 if loader else 1
         raise InputError(f"{source}:{line}: not valid YAML: {error}") from error
-    return values, _lines(node, source)
+    return values, node
 
 
 def _lines(root: yaml.Node | None, source: str) -> dict[Path_, int]:
@@ -168,7 +228,7 @@ def _lines(root: yaml.Node | None, source: str) -> dict[Path_, int]:
     return lines
 
 
-def _relevant(error: ValidationError) -> list[Any]:
+def _relevant(error: ValidationError, root: _Root) -> list[Any]:
     """Returns one problem for each place: of a union's failed branches, the one that got deepest."""
     by_place: dict[Path_, Any] = {}
     for problem in error.errors():
@@ -179,7 +239,7 @@ def _relevant(error: ValidationError) -> list[Any]:
     # A list counts as too short when its items were refused, and a misspelt key as missing.
     holders = {place[:n] for place in by_place for n in range(len(place))}
     unknown = [place for place, problem in by_place.items() if problem["type"] == "extra_forbidden"]
-    misspelt = {(*place[:-1], *_near_keys(place)) for place in unknown}
+    misspelt = {(*place[:-1], *_near_keys(place, root)) for place in unknown}
     consequences = {"too_short": holders, "missing": misspelt}
     return [problem for place, problem in by_place.items() if place not in consequences.get(problem["type"], ())]
 
@@ -195,24 +255,24 @@ def _rank(problem: Any) -> tuple[bool, int, bool]:
     return not says_little, len(problem["loc"]), kind in ("too_short", "extra_forbidden")
 
 
-def _describe(problem: Any, lines: dict[Path_, int]) -> tuple[int, str]:
+def _describe(problem: Any, lines: dict[Path_, int], root: _Root) -> tuple[int, str]:
     """Says on which line a problem is, and in one sentence or two what it is and how to mend it."""
     path, kind = _path_in_job(problem["loc"], lines), problem["type"]
-    shown = _untagged(path)
+    shown = _untagged(path, root)
     # What a short form leaves out has no line of its own.
     known = next((shown[:n] for n in range(len(shown), 0, -1) if shown[:n] in lines), ())
     line = lines.get(known, 1)
     if kind == "extra_forbidden":
-        return line, f"unknown key '{_dotted(shown)}'; {_nearest_key(path)}"
+        return line, f"unknown key '{_dotted(shown)}'; {_nearest_key(path, root)}"
     if kind == "missing":
-        return line, f"key '{_dotted(shown)}' is missing; add it{_meaning(path)}"
+        return line, f"key '{_dotted(shown)}' is missing; add it{_meaning(path, root)}"
     if kind == "union_tag_invalid":
         return _describe_unknown_kind(problem, (*shown, "kind"), lines)
     if kind == "value_error":
         message = problem["msg"].removeprefix("Value error, ")
         message = message[:1].lower() + message[1:]
     else:
-        message = f"{_what(problem, path)} (found {_shown(problem['input'])}){_meaning(path)}"
+        message = f"{_what(problem, path, root)} (found {_shown(problem['input'])}){_meaning(path, root)}"
     return line, f"{_dotted(known)}: {message}" if known else message
 
 
@@ -226,9 +286,9 @@ def _describe_unknown_kind(problem: Any, path: Path_, lines: dict[Path_, int]) -
     return line, f"{_dotted(path)}: should be one of {', '.join(kinds)} (found {_shown(found)}){hint}"
 
 
-def _untagged(path: Path_) -> Path_:
+def _untagged(path: Path_, root: _Root) -> Path_:
     """Removes the kind that pydantic names after a tagged union: it is no key of the job."""
-    return path[:1] + path[2:] if _kind_at(path[:1], path[1:2]) else path
+    return path[:1] + path[2:] if _kind_at(path[:1], path[1:2], root) else path
 
 
 def _path_in_job(location: Sequence[int | str], lines: dict[Path_, int]) -> Path_:
@@ -240,7 +300,7 @@ def _path_in_job(location: Sequence[int | str], lines: dict[Path_, int]) -> Path
     return path if path[:2] in lines or path[1:2] != (0,) else path[:1] + path[2:]
 
 
-def _what(problem: Any, path: Path_) -> str:
+def _what(problem: Any, path: Path_, root: _Root) -> str:
     """Says what is wanted, in the words of a job and not of Python."""
     kind, context = problem["type"], problem.get("ctx", {})
     wording = re.sub("^(Input|String|Value) ", "", problem["msg"])
@@ -261,7 +321,7 @@ def _what(problem: Any, path: Path_) -> str:
         case "tuple_type":
             return "should be a list"
         case "model_type" | "model_attributes_type":
-            model = _model_at(path)
+            model = _model_at(path, root)
             return f"should be a mapping with keys among {', '.join(model.model_fields)}" if model else wording
         case "too_short":
             return f"should have at least {context['min_length']} item(s)"
@@ -276,38 +336,38 @@ def _what(problem: Any, path: Path_) -> str:
     return wording
 
 
-def _nearest_key(path: Path_) -> str:
+def _nearest_key(path: Path_, root: _Root) -> str:
     """Says which key may have been meant."""
-    for section in Job.model_fields:
-        inner = _model_at((section,))
+    for section in root.model_fields:
+        inner = _model_at((section,), root)
         if inner and path[-1] in inner.model_fields:
             return f"did you mean '{section}.{path[-1]}'?"
-    near, model = _near_keys(path), _model_at(path[:-1])
+    near, model = _near_keys(path, root), _model_at(path[:-1], root)
     if near:
         return f"did you mean '{near[0]}'?"
     return f"the keys here are {', '.join(model.model_fields)}" if model else "remove it"
 
 
-def _near_keys(path: Path_) -> list[str]:
+def _near_keys(path: Path_, root: _Root) -> list[str]:
     """Returns the key that is spelt most like the last of a path, if any is."""
-    model = _model_at(path[:-1])
+    model = _model_at(path[:-1], root)
     return difflib.get_close_matches(str(path[-1])[:100], model.model_fields if model else (), n=1, cutoff=0.5)
 
 
-def _meaning(path: Path_) -> str:
+def _meaning(path: Path_, root: _Root) -> str:
     """Returns the description of a key as a sentence to append, with its unit and range."""
     names = [part for part in path if isinstance(part, str)]
-    model = _model_at(names[:-1])
+    model = _model_at(names[:-1], root)
     field = model.model_fields.get(names[-1]) if model and names else None
     return f". {field.description}" if field and field.description else ""
 
 
-def _model_at(path: Sequence[int | str]) -> type[BaseModel] | None:
+def _model_at(path: Sequence[int | str], root: _Root) -> type[BaseModel] | None:
     """Returns the model that a key's value is read into, if it is one."""
-    annotation: Any = Job
+    annotation: Any = root
     for depth, part in enumerate(path):
         if isinstance(part, str):
-            annotation = _kind_at(path[:depth], (part,)) or _annotation_of(_model_in(annotation), part)
+            annotation = _kind_at(path[:depth], (part,), root) or _annotation_of(_model_in(annotation), part)
     return _model_in(annotation)
 
 
@@ -316,11 +376,11 @@ def _annotation_of(model: type[BaseModel] | None, key: str) -> Any:
     return field.annotation if field else None
 
 
-def _kind_at(path: Sequence[int | str], tag: Sequence[int | str]) -> type[BaseModel] | None:
+def _kind_at(path: Sequence[int | str], tag: Sequence[int | str], root: _Root) -> type[BaseModel] | None:
     """Returns the model of a kind in the tagged union at a path, if there is such a union and kind."""
     if list(path) != ["attack"] or not tag:
         return None
-    kinds: tuple[type[BaseModel], ...] = get_args(Job.model_fields["attack"].annotation)
+    kinds: tuple[type[BaseModel], ...] = get_args(root.model_fields["attack"].annotation)
     return next((kind for kind in kinds if tag[0] in get_args(kind.model_fields["kind"].annotation)), None)
 
 

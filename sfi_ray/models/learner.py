@@ -9,7 +9,6 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +19,7 @@ from sfi_ray.models.augmentation import FlipCrop
 from sfi_ray.models.checkpoint import CheckpointError, Counters, TrainingState
 from sfi_ray.models.device import existing_device
 from sfi_ray.models.evaluation import evaluate
+from sfi_ray.models.losses import loss_of
 from sfi_ray.models.normalisation import channel_statistics
 from sfi_ray.models.precision import training_precision
 from sfi_ray.models.progress import EpochRecord, TrainingProgress
@@ -55,7 +55,7 @@ class Learner:
         epochs: Passes to be made.
 
     Raises:
-        InputError: If a split has no images.
+        InputError: If a split has no images, or the network's own loss does not take the data set's outliers.
         ResourceError: If `device` is not there.
     """
 
@@ -73,9 +73,7 @@ class Learner:
         statistics = channel_statistics(dataset.train_images)
         self._mean, self._std = (torch.tensor(values, device=device).view(-1, 1, 1) for values in statistics)
         self._is_bfloat16 = training_precision(settings.precision, device) == "bfloat16"
-        self._loss = cast(
-            "Callable[[Tensor, Tensor], Tensor]", getattr(module, "training_loss", nn.functional.cross_entropy)
-        )
+        self._loss = loss_of(module, dataset.info.num_classes, dataset.outlier_loss)
         self._optimizer = _optimizer(module, settings)
         self.epochs = settings.num_epochs(len(self._images))
         self._steps_per_epoch = -(-len(self._images) // settings.batch_size)

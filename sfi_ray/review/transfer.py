@@ -65,6 +65,7 @@ def transfer_rows(
     # A threshold of 0.9 means the float32 next to it, as where images are verified.
     limit = np.float32(threshold)
     fooled_source, fooled_destination = table["confidence"].to_numpy() >= limit, confidence >= limit
+    predicted = np.nan_to_num(probabilities, nan=-1.0).argmax(axis=1)  # NaN would win otherwise
     columns = {
         **{name: table[name] for name in ("cell_id", "cell_index", "background", "target_class", "target_name", "k")},
         "replicate": table["replicate"],
@@ -74,8 +75,8 @@ def transfer_rows(
         "destination_fingerprint": pa.array([fingerprint] * size, pa.string()),
         "source_confidence": table["confidence"],
         "destination_confidence": pa.array(confidence),
-        "destination_predicted_class": pa.array(probabilities.argmax(axis=1).astype(np.int32)),
-        "destination_predicted_confidence": pa.array(probabilities.max(axis=1, initial=0.0)),
+        "destination_predicted_class": pa.array(predicted.astype(np.int32)),
+        "destination_predicted_confidence": pa.array(probabilities[np.arange(size), predicted]),
         "fooled_source": pa.array(fooled_source),
         "fooled_destination": pa.array(fooled_destination),
         "transfers": pa.array(fooled_source & fooled_destination),

@@ -27,7 +27,6 @@ from sfi_ray.store.parts import (
     list_parts,
     part_prefix,
     read_journal,
-    shard_of,
 )
 from sfi_ray.store.progress import read_progress
 
@@ -74,8 +73,7 @@ def compact(folder: RunFolder, file_bytes: int = _FILE_BYTES) -> Compaction:
             raise InputError(f"a launch on {progress.host} is writing to '{folder.location}'; wait until it has ended")
         finish_compaction(folder)
         before = list_parts(folder)
-        # A file that somebody gave another name is left as it is.
-        for batch in _batches([info for info in before if shard_of(info.base_name)], file_bytes):
+        for batch in _batches(before, file_bytes):
             _merge(folder, batch)
         after = list_parts(folder)
     return Compaction(len(before), len(after), _size(before), _size(after))
@@ -117,9 +115,8 @@ def _merge(folder: RunFolder, batch: Sequence[fs.FileInfo]) -> None:
         return
     sink = pa.BufferOutputStream()
     pq.write_table(merged, sink, compression="zstd", row_group_size=_ROWS_A_GROUP)
-    shards = [shard for info in batch if (shard := shard_of(info.base_name))]
-    prefix = part_prefix(min(shard.start for shard in shards), max(shard.stop for shard in shards))
-    name = f"{prefix}{secrets.token_hex(4)}-000000.parquet"
+    first, last = merged["cell_index"][0].as_py(), merged["cell_index"][-1].as_py()
+    name = f"{part_prefix(first, last + 1)}{secrets.token_hex(4)}-000000.parquet"
     journal = Journal(merged=name, replaced=tuple(info.base_name for info in batch))
     folder.write(f"{RESULTS}/{JOURNAL}", journal.model_dump_json().encode())
     folder.write(f"{RESULTS}/{name}", sink.getvalue())

@@ -59,7 +59,7 @@ def part_prefix(start: int, stop: int) -> str:
     return f"{_PREFIX}{start:012d}-{stop:012d}-"
 
 
-def shard_of(base_name: str) -> range | None:
+def _shard_of(base_name: str) -> range | None:
     """Returns the ordinals that a part file can have rows of, by its name; None where that says nothing."""
     match = _NAME.match(base_name)
     return range(int(match[1]), int(match[2])) if match else None
@@ -204,7 +204,7 @@ def read_windows(
     """
     schema = pa.schema([FINDINGS.field(name) for name in columns])
     infos, broken = list_parts(folder), set()
-    shards = [shard_of(info.base_name) for info in infos]
+    shards = [_shard_of(info.base_name) for info in infos]
     for window in windows:
         inside = (ds.field("cell_index") >= window.start) & (ds.field("cell_index") < window.stop)
         inside = inside if wanted is None else inside & wanted

@@ -15,7 +15,7 @@ from sfi_ray.data import DatasetInfo, class_index
 from sfi_ray.errors import InputError
 from sfi_ray.grid import Grid, GridClassifier, GridImage
 from sfi_ray.images import parse_background
-from sfi_ray.job import Job, KRange
+from sfi_ray.job import Job, KRange, plain_values
 from sfi_ray.models import Execution
 from sfi_ray.store.folder import RunFolder
 
@@ -171,8 +171,8 @@ def read_record(folder: RunFolder) -> RunRecord | None:
     if not folder.exists(RECORD):
         return None
     try:
-        return RunRecord.model_validate(yaml.safe_load(folder.read(RECORD)))
-    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+        return RunRecord.model_validate(plain_values(folder.read(RECORD).decode(), RECORD))
+    except (ValueError, TypeError) as error:
         raise InputError(
             f"'{folder.location}/{RECORD}' is not the record of a run ({_reason(error)}); "
             "choose another folder, or start over with --fresh"

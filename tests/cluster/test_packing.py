@@ -7,7 +7,7 @@ import pytest
 
 from sfi_ray.cluster.packing import pack
 from sfi_ray.errors import InputError
-from sfi_ray.job import parse_job
+from sfi_ray.job import parse_any, parse_job
 
 
 def written(place, text=""):
@@ -42,6 +42,23 @@ def packed(tmp_path, monkeypatch):
 
 def test_a_job_without_own_code_travels_alone(packed):
     assert packed(job_with()) == {"my job.yaml"}
+
+
+def rounds_with(**keys):
+    keys = {"name": "sent", "dataset": "digits", "classifier": "mlp", "k": "1", "rounds": "{number: 1}", **keys}
+    return parse_any("\n".join(f"{key}: {value}" for key, value in keys.items()))
+
+
+def test_rounds_travel_as_grids_do(packed):
+    assert packed(rounds_with(output="/shared/runs")) == {"my job.yaml"}
+
+
+def test_rounds_must_not_name_a_path_of_this_machine_either(tmp_path):
+    with pytest.raises(InputError, match="output: 'runs' is a path of this machine"):
+        pack(written(tmp_path / "job.yaml"), rounds_with(), tmp_path)
+    earlier = rounds_with(output="/shared/runs", attack="{kind: elites, transfer_from: runs/earlier}")
+    with pytest.raises(InputError, match=r"attack\.transfer_from: 'runs/earlier' is a path of this machine"):
+        pack(written(tmp_path / "job.yaml"), earlier, tmp_path)
 
 
 def test_of_a_factorys_package_the_python_files_travel_and_nothing_else(packed):
@@ -86,6 +103,7 @@ def test_a_package_of_many_megabytes_is_refused(packed):
         ({"classifiers": "[{name: mlp, weights: w.pt}]"}, "classifier 'mlp': 'w.pt'"),
         ({"classifiers": "[{name: a, export: a.pt2}]"}, "classifier 'a': 'a.pt2'"),
         ({"classifiers": "[{torchvision: resnet50, weights: my/w.pth}]"}, "classifier 'resnet50': 'my/w.pth'"),
+        ({"attack": "{kind: elites, transfer_from: runs/a}"}, "attack.transfer_from: 'runs/a'"),
         (
             {"attack": "{kind: inversion}", "images": "{files: [{path: car.png, target_class: 1}]}"},
             "images.files: 'car.png'",
@@ -105,6 +123,7 @@ def test_a_path_of_this_machine_is_refused(packed, keys, named):
         {"dataset": "{name: x, path: /shared/data}"},
         {"classifiers": "[{torchvision: resnet50, weights: IMAGENET1K_V1}]"},
         {"classifiers": "[{name: a, export: /shared/a.pt2}]"},
+        {"attack": "{kind: elites, transfer_from: s3://bucket/runs/a}"},
     ],
 )
 def test_what_every_node_reaches_passes(packed, keys):

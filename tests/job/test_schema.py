@@ -7,7 +7,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from sfi_ray.attacks import DifferentialEvolutionAttackSettings as De
-from sfi_ray.job import ClassifierSpec, Job, KRange, load_job, parse_job, schema_json
+from sfi_ray.job import ClassifierSpec, Job, KRange, load_any, parse_job, rounds_schema_json, schema_json
 
 JOBS = sorted((Path(__file__).parents[2] / "jobs").glob("*.yaml"))
 SHORT = {"name": "a", "dataset": "digits", "classifiers": "mlp", "k": 5}
@@ -52,12 +52,21 @@ FORMS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def validator():
-    schema = json.loads(schema_json())
+def validator_of(text):
+    schema = json.loads(text)
     kind = jsonschema.validators.validator_for(schema)
     kind.check_schema(schema)
     return kind(schema)
+
+
+@pytest.fixture(scope="module")
+def validator():
+    return validator_of(schema_json())
+
+
+@pytest.fixture(scope="module")
+def rounds_validator():
+    return validator_of(rounds_schema_json())
 
 
 @pytest.mark.parametrize(("values", "key", "expected"), FORMS)
@@ -120,11 +129,14 @@ def test_the_shipped_jobs_are_found():
 
 
 @pytest.mark.parametrize("path", JOBS, ids=lambda path: path.stem)
-def test_shipped_jobs_load_and_fit_the_json_schema(validator, path):
-    job = load_job(path)
+def test_shipped_jobs_load_and_fit_the_json_schema(validator, rounds_validator, path):
+    job = load_any(path)
     assert job.name == path.stem
     assert path.read_text("utf-8").startswith("# "), "a comment says what it is for"
-    assert list(validator.iter_errors(yaml.safe_load(path.read_text("utf-8")))) == []
+    fitting, other = (validator, rounds_validator) if isinstance(job, Job) else (rounds_validator, validator)
+    values = yaml.safe_load(path.read_text("utf-8"))
+    assert list(fitting.iter_errors(values)) == []
+    assert list(other.iter_errors(values)), "the two kinds are told apart"
 
 
 def test_the_json_schema_ends_with_a_newline_and_is_the_same_every_time():

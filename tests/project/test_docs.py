@@ -11,7 +11,7 @@ from typer.main import get_command
 from sfi_ray import launch
 from sfi_ray.attacks import DIFFERENTIAL_EVOLUTION_PRESETS
 from sfi_ray.cli import app
-from sfi_ray.job import ClassifierSpec, Job, load_job, parse_job
+from sfi_ray.job import ClassifierSpec, Job, RoundsJob, RoundsSettings, load_any, load_job, parse_any, parse_job
 from sfi_ray.models import ARCHITECTURES, TRAINING_PRESETS, TrainingSettings
 from sfi_ray.store.schema import FINDINGS
 
@@ -78,7 +78,7 @@ def test_commands_in_documents_exist(document):
 
 @pytest.mark.parametrize("path", JOBS, ids=lambda path: path.name)
 def test_job_files_load_and_say_what_they_are_for(path):
-    job = load_job(path)
+    job = load_any(path)
     assert job.name == path.stem
     assert path.read_text().startswith("# ")
 
@@ -102,6 +102,14 @@ def test_every_key_of_a_job_is_documented():
         assert f"`{architecture}`" in text, architecture
     for preset in DIFFERENTIAL_EVOLUTION_PRESETS:
         assert f"`{preset}`" in text
+
+
+def test_the_rounds_in_the_documents_load_and_every_key_of_theirs_is_documented():
+    document = ROOT / "docs/rounds.md"
+    for block in blocks(document, "yaml"):
+        assert isinstance(parse_any(block), RoundsJob)
+    for name in (*RoundsJob.model_fields, *RoundsSettings.model_fields):
+        assert re.search(rf"`(rounds\.)?{name}`", document.read_text()), name
 
 
 def test_the_classifiers_in_the_documents_are_those_of_a_job():

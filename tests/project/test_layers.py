@@ -15,7 +15,7 @@ LAYERS = [
     {"cli"},
     {"cluster"},
     {"report", "review"},
-    {"job", "plan", "store", "comparison"},
+    {"job", "plan", "store", "rounds", "comparison"},
     {"attacks"},
     {"search"},
     {"models"},

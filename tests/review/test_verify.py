@@ -1,5 +1,6 @@
 import json
 
+import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -9,7 +10,7 @@ import torch
 from torch import nn
 from typer.testing import CliRunner
 
-from sfi_ray import Classifier, launch
+from sfi_ray import Classifier, Run, launch
 from sfi_ray.cli import app
 from sfi_ray.errors import InputError, ResourceError
 from sfi_ray.review import verify as module
@@ -296,3 +297,10 @@ def test_the_command_names_rows_and_ends_with_its_own_exit_code(run):
     nothing = CliRunner().invoke(app, ["verify", f"{run.folder.location}/results"])
     assert nothing.exit_code == 2
     assert "holds no run" in nothing.stderr
+
+
+def test_a_run_on_another_file_system_is_verified_there(run):
+    fsspec.filesystem("memory").put(run.folder.location, "/verified", recursive=True)
+    found = verify_run(Run("memory://verified"), device="cpu", tolerance=0.0)
+    assert found.holds, found.faults
+    assert found.num_scored == 12

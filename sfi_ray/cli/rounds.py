@@ -1,0 +1,80 @@
+"""`sfi-ray launch` of a job of rounds: what it runs and what it prints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+from rich.console import Console
+from rich.markdown import Markdown
+
+from sfi_ray.cli.exits import explaining
+
+if TYPE_CHECKING:
+    from sfi_ray.job import RoundsJob
+
+
+def launch_rounds(
+    job: RoundsJob,
+    path: Path,
+    output: str | None,
+    *,
+    address: str | None,
+    in_process: bool,
+    fresh: bool,
+    dashboard: bool,
+) -> None:
+    """Runs the trials of a job, or goes on with them, and prints their tables.
+
+    Args:
+        job: The job.
+        path: Its file.
+        output: What the command line said instead of the job's `output`.
+        address: Address of a Ray cluster.
+        in_process: Whether to run without Ray.
+        fresh: Whether to throw earlier rounds away.
+        dashboard: Whether a private Ray has a dashboard.
+    """
+    from sfi_ray.cluster.console import ConsoleReporter
+    from sfi_ray.cluster.rounds_launch import launch_rounds as start
+    from sfi_ray.report.rounds import accuracies_markdown, reattack_markdown
+
+    resume = f"sfi-ray launch {path}" + (f" --output {output}" if output else "")
+    with explaining(f"stopped; finished rounds and finished cells are kept: go on with: {resume}"):
+        experiment = start(
+            job,
+            reporter=ConsoleReporter(),
+            address=address,
+            in_process=in_process,
+            fresh=fresh,
+            dashboard=dashboard,
+        )
+        console = Console()
+        if not console.is_terminal:
+            console.width = 120
+        for trial in experiment.trials().values():
+            console.print(Markdown(accuracies_markdown(trial)))
+            console.print(Markdown(reattack_markdown(trial)))
+        location = experiment.folder.location
+        for title, name in (("tables", "report/rounds.md"), ("pictures", "report"), ("TensorBoard", "tune")):
+            if experiment.folder.exists(name):
+                typer.echo(f"{title + ':':<13}{location}/{name}")
+
+
+def show_rounds(location: str) -> bool:
+    """Prints how the rounds in a folder stand, from the folder alone; returns whether it holds rounds.
+
+    Args:
+        location: Path or URI of a folder.
+    """
+    from sfi_ray.rounds.experiment import Experiment, read_experiment
+    from sfi_ray.store.folder import RunFolder
+
+    if read_experiment(RunFolder(location)) is None:
+        return False
+    experiment = Experiment(location)
+    for name, trial in experiment.trials().items():
+        done = f"{len(trial.rounds)} of {trial.number} rounds, {len(trial.finals)} final attacks"
+        typer.echo(f"{name}: {done}{'' if trial.is_complete else f'; see {location}/{name}/round_{len(trial.rounds)}'}")
+    return True

@@ -1,0 +1,265 @@
+"""A job of rounds: attack a model, train the next one with what was found, attack that one, and so on (Section 5.7).
+
+A job file with the key `rounds` is one of these. Each of its trials is the same job with some keys changed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+
+from sfi_ray.attacks import AttackSettings, DifferentialEvolutionAttackSettings, InversionAttackSettings
+from sfi_ray.data import DatasetSpec, OutlierLoss
+from sfi_ray.job.schema import ClassifierSpec, ClusterSettings, Compute, Job, KRange, Name, Verification
+
+#: The trial of a job that names none.
+ONLY_TRIAL = "rounds"
+#: Keys that are the same in all trials: what they search with is shared, and where they run.
+_SHARED = ("name", "dataset", "classifier", "compute", "cluster", "output", "trials")
+# Folders beside those of the trials.
+_TAKEN = ("report", "tune")
+# Weights of the losses where the job says none: as in the papers.
+_DEFAULT_WEIGHTS = {"outlier_class": 1.0, "outlier_exposure": 0.5}
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def _listed(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+_Backgrounds = Annotated[tuple[str, ...], Field(min_length=1)]
+
+
+class RoundsSettings(_Settings):
+    """How many rounds, and what later models are trained with."""
+
+    number: int = Field(
+        5, ge=1, le=100, description="Models that are attacked: the classifier itself, and those trained after it."
+    )
+    per_class: int = Field(
+        600, ge=1, le=1_000_000, description="Cells searched for each class in a round, over all backgrounds."
+    )
+    train: int | None = Field(
+        None, ge=1, description="SFIs of a round that later models are trained with; null: all but the held-out ones."
+    )
+    held_out: int | None = Field(
+        None, ge=1, description="SFIs of a round that later models are tested with; null: a sixth, as in the paper."
+    )
+    sfis: Literal["all", "fooling"] = Field(
+        "all",
+        description="Which images train and test: all, the best one of every cell, as the paper's numbers have it; "
+        "fooling, only those that reached the threshold.",
+    )
+    earlier: Literal["keep", "drop"] = Field(
+        "keep",
+        description="keep trains a model with the SFIs of all rounds before it; drop with those of the last one.",
+    )
+    loss: Literal["outlier_class", "outlier_exposure"] = Field(
+        "outlier_class",
+        description="outlier_class teaches SFIs as one more class; outlier_exposure teaches the model not to be sure "
+        "of any class for them.",
+    )
+    loss_weight: float | None = Field(
+        None,
+        gt=0,
+        le=1e6,
+        description="What SFIs weigh in the loss, above 0; null: 1 for outlier_class, 0.5 for outlier_exposure.",
+    )
+    final_backgrounds: Annotated[
+        tuple[str, ...], BeforeValidator(_listed, json_schema_input_type=str | tuple[str, ...])
+    ] = Field(("white",), description="Backgrounds on which the last model is attacked at the end; [] for no attack.")
+    detectors: Literal["none", "all"] = Field(
+        "none",
+        description="all scores how well usual detectors tell the SFIs that fool each model from natural images; needs "
+        "the extra `detectors`.",
+    )
+
+    @property
+    def outlier_loss(self) -> OutlierLoss:
+        """How SFIs count in a training."""
+        return OutlierLoss(self.loss, self.loss_weight or _DEFAULT_WEIGHTS[self.loss])
+
+    def parts(self, num_classes: int) -> tuple[int, int]:
+        """Returns how many SFIs of a round are to train and to test with.
+
+        Args:
+            num_classes: Classes of the data set.
+
+        Raises:
+            ValueError: They are more than are searched.
+        """
+        searched = self.per_class * num_classes
+        held_out = self.held_out or max(1, searched // 6 if self.train is None else searched - self.train)
+        train = self.train or max(1, searched - held_out)
+        if train + held_out > searched:
+            raise ValueError(
+                f"rounds: {train:,} SFIs to train with and {held_out:,} held out are more than the {searched:,} that "
+                f"are searched in a round (per_class {self.per_class:,}, {num_classes} classes); lower train or "
+                "held_out, or raise per_class"
+            )
+        return train, held_out
+
+
+class RoundsJob(_Settings):
+    """Everything `sfi-ray launch` needs to know of rounds of defence and re-attack."""
+
+    name: Name = Field(description="Name of the job and of its folder; letters, digits, '.', '_' and '-'.")
+    dataset: DatasetSpec = Field(description="Data set with natural images to train and to test with.")
+    classifier: ClassifierSpec = Field(
+        description="The first model, without an outlier class, trained or read from weights; later ones are the same "
+        "network of the zoo, trained anew with the same settings."
+    )
+    rounds: RoundsSettings = Field(description="How many rounds, and what later models are trained with.")
+    backgrounds: Annotated[_Backgrounds, BeforeValidator(_listed, json_schema_input_type=str | _Backgrounds)] = Field(
+        ("black",), description="Colours: black, gray, white, red, green, blue or '#rrggbb'."
+    )
+    k: KRange | Annotated[int, Field(ge=1, lt=2**31)] = Field(
+        description="Pixels that may be altered: a number, or a range {low, high} that every cell draws from."
+    )
+    attack: AttackSettings = Field(
+        DifferentialEvolutionAttackSettings(), description="How cells are searched, told apart by `kind`."
+    )
+    seed: int = Field(0, ge=0, lt=2**63, description="Seed of all random draws but those of the first model.")
+    verification: Verification = Field(Verification(), description="How stored images are judged.")
+    trials: dict[Name, dict[str, Any]] = Field(
+        {}, description="Trials by name, each with the keys that it changes; without any there is just one."
+    )
+    compute: Compute = Field(Compute(), description="How classifiers compute.")
+    cluster: ClusterSettings = Field(
+        ClusterSettings(), description="Where the job runs; the actors are those of one trial."
+    )
+    output: str = Field("runs", min_length=1, description="Folder or URI that the job's folder is made in.")
+
+    @field_validator("backgrounds", "rounds")
+    @classmethod
+    def _check_unique(cls, value: Any) -> Any:
+        colours = value.final_backgrounds if isinstance(value, RoundsSettings) else value
+        twice = next((colour for at, colour in enumerate(colours) if colour in colours[:at]), None)
+        if twice is not None:
+            raise ValueError(f"{twice!r} is listed twice; remove one")
+        return value
+
+    @field_validator("trials")
+    @classmethod
+    def _check_trials(cls, value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        for name, changes in value.items():
+            if name in _TAKEN:
+                raise ValueError(f"a trial cannot be called '{name}': the job's folder has one of that name")
+            shared = next((key for key in changes if key in _SHARED), None)
+            if shared:
+                raise ValueError(f"{name}: `{shared}` is the same in all trials; set it once, beside `trials`")
+        return value
+
+    @model_validator(mode="after")
+    def _check_kind(self) -> RoundsJob:
+        if isinstance(self.attack, InversionAttackSettings):
+            raise ValueError("attack kind inversion imitates natural images; rounds attack classes, with another kind")
+        if not self.classifier.source.is_trainable:
+            raise ValueError(
+                f"classifier: later models are trained, which only networks of the zoo are, not those of "
+                f"`{self.classifier.source.kind}`; name an `architecture`"
+            )
+        backgrounds = len(self.backgrounds)
+        if self.rounds.per_class % backgrounds:
+            raise ValueError(
+                f"rounds.per_class: {self.rounds.per_class} cells of a class do not part evenly over {backgrounds} "
+                f"backgrounds; use a multiple of {backgrounds}"
+            )
+        return self
+
+    @property
+    def location(self) -> str:
+        """Path or URI of the folder that holds those of the trials."""
+        return f"{self.output.rstrip('/')}/{self.name}"
+
+    @property
+    def classifiers(self) -> tuple[ClassifierSpec, ...]:
+        """The networks that a launch has to find: the first model alone."""
+        return (self.classifier,)
+
+    @property
+    def trial_names(self) -> tuple[str, ...]:
+        """Names of the trials, in their order."""
+        return tuple(self.trials) or (ONLY_TRIAL,)
+
+    def trial_values(self, name: str) -> dict[str, Any]:
+        """Returns the keys of one trial: those of the job, changed as the trial says. Settings merge key by key."""
+        values: dict[str, Any] = json.loads(self.model_dump_json(exclude={"trials"}))
+        return merged(values, self.trials.get(name, {}))
+
+    def trial(self, name: str) -> RoundsJob:
+        """Returns one trial as a job of its own.
+
+        Raises:
+            pydantic.ValidationError: What it changes is wrong.
+        """
+        return RoundsJob.model_validate(self.trial_values(name))
+
+    def attack_job(
+        self,
+        name: str,
+        *,
+        model: str,
+        output: str,
+        dataset: DatasetSpec,
+        backgrounds: tuple[str, ...],
+        seed: int,
+        num_targets: int,
+    ) -> Job:
+        """Returns the grid of one attack: every class of the natural images, as often as a round wants it.
+
+        Args:
+            name: Name of its run.
+            model: Name of the attacked model.
+            output: Where its run goes.
+            dataset: Shape and classes of the model, an outlier class at the end where it has one.
+            backgrounds: Its backgrounds.
+            seed: Its seed.
+            num_targets: Classes of the natural images, which are the targets.
+        """
+        return Job(
+            name=name,
+            dataset=dataset,
+            classifiers=(ClassifierSpec(name=model, architecture=self.classifier.network),),
+            backgrounds=backgrounds,
+            target_classes=tuple(range(num_targets)),
+            k=self.k if isinstance(self.k, KRange) else (self.k,),
+            replicates=-(-self.rounds.per_class // len(backgrounds)),
+            seed=seed,
+            attack=self.attack,
+            verification=self.verification,
+            compute=self.compute,
+            cluster=self.cluster,
+            output=output,
+        )
+
+    def identity(self) -> dict[str, Any]:
+        """Returns what decides the results, as plain data: everything but where it runs and what it is called."""
+        where = {"name": True, "cluster": True, "output": True, "trials": True}
+        # Detectors look on; they can be asked for later.
+        plain: dict[str, Any] = json.loads(self.model_dump_json(exclude={**where, "rounds": {"detectors"}}))
+        return plain
+
+
+def rounds_schema_json() -> str:
+    """Returns the JSON schema of a job of rounds, for editors that complete and check YAML."""
+    return json.dumps(RoundsJob.model_json_schema(), indent=2) + "\n"
+
+
+def merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the keys of a job with those of a trial put over them.
+
+    The keys within `rounds` and `verification` are put over one by one; everything else is taken as a whole, for
+    settings of one kind of attack mean nothing to another.
+    """
+    result = {**values, **changes}
+    for key in ("rounds", "verification"):
+        if isinstance(values.get(key), Mapping) and isinstance(changes.get(key), Mapping):
+            result[key] = {**values[key], **changes[key]}
+    return result

@@ -1,0 +1,148 @@
+"""Detectors that look at a trained network from outside, and how unlike natural images they find images.
+
+They are pytorch-ood's, with its defaults, on the logits of the natural classes and on the features that enter the last
+layer. Shapes: N images, B images of a batch, C channels, H height, W width, K logits of natural classes, D features.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from sfi_ray.data.dataset import ImageDataset
+from sfi_ray.errors import InputError
+from sfi_ray.models.classifier import Classifier
+from sfi_ray.models.features import SECOND_TO_LAST
+
+#: Images that are classified at once.
+_BATCH = 512
+
+Scorer = Callable[[Tensor], Tensor]
+"""Maps 8-bit images, ``(N, C, H, W)``, to one number each, ``(N,)``: the higher, the more of an outlier."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Views:
+    """What a network makes of images: logits of the natural classes, ``(N, K)``, and features, ``(N, D)``."""
+
+    logits: Tensor
+    features: Tensor | None
+
+
+def require_detectors() -> None:
+    """Checks that the detectors are installed.
+
+    Raises:
+        InputError: They are not.
+    """
+    if importlib.util.find_spec("pytorch_ood") is None:
+        raise InputError(
+            "rounds.detectors needs the package pytorch-ood: `uv sync --extra detectors` installs it; or set it to none"
+        )
+
+
+def make_detectors(classifier: Classifier, dataset: ImageDataset) -> dict[str, Scorer]:
+    """Fits every detector to the natural training images.
+
+    Args:
+        classifier: The network, on the CPU. A class behind those of the data set is that of outliers.
+        dataset: Natural images.
+
+    Returns:
+        By name: ``msp``, ``max_logit``, ``energy`` and ``odin`` of any network; ``mahalanobis``, ``knn``, ``vim`` and
+        ``react`` of one whose last layer is fully connected; ``outlier_class``, its own verdict, of one that has that
+        class; and ``few_colours``, the number of different colours in an image, which needs no network.
+    """
+    from pytorch_ood.detector import ODIN, EnergyBased, MaxLogit, MaxSoftmax
+
+    num_classes = dataset.info.num_classes
+    last = _last_layer(classifier)
+
+    def views(images: Tensor) -> _Views:
+        parts = [_view(classifier, batch, num_classes, last) for batch in torch.split(images, _BATCH)]
+        features = [part.features for part in parts if part.features is not None]
+        return _Views(torch.cat([part.logits for part in parts]), torch.cat(features) if features else None)
+
+    odin = ODIN(lambda batch: classifier.module(batch)[:, :num_classes], norm_std=list(classifier.std))
+    detectors: dict[str, Scorer] = {
+        "msp": lambda images: MaxSoftmax.score(views(images).logits),
+        "max_logit": lambda images: MaxLogit.score(views(images).logits),
+        "energy": lambda images: EnergyBased.score(views(images).logits),
+        "odin": lambda images: torch.cat(
+            [odin.predict(_prepared(classifier, batch)) for batch in torch.split(images, _BATCH)]
+        ),
+        "few_colours": _few_colours,
+    }
+    if classifier.num_classes > num_classes:
+        detectors["outlier_class"] = lambda images: torch.cat(
+            [classifier.log_probs(batch.float() / 255)[:, num_classes] for batch in torch.split(images, _BATCH)]
+        )
+    if last is None:
+        return detectors
+    trained = views(dataset.train_images)
+    assert trained.features is not None
+    of_features = _fitted(trained.features, dataset.train_labels, last, num_classes)
+    for name, score in of_features.items():
+        detectors[name] = lambda images, score=score: score(views(images).features)  # type: ignore[misc]
+    return detectors
+
+
+def _fitted(features: Tensor, labels: Tensor, last: nn.Linear, num_classes: int) -> dict[str, Scorer]:
+    """Fits the detectors that look at features; ViM's subspace has half of their dimensions."""
+    from pytorch_ood.detector import KNN, Mahalanobis, ReAct, ViM
+
+    weight = last.weight.detach()[:num_classes]
+    bias = last.bias.detach()[:num_classes] if last.bias is not None else weight.new_zeros(num_classes)
+    vim = ViM(None, d=max(1, features.shape[1] // 2), w=weight, b=bias)
+    knn = KNN(None, k=min(50, len(features)))
+    mahalanobis = Mahalanobis(None)
+    react = ReAct(nn.Identity(), lambda rectified: rectified @ weight.T + bias)
+    for detector in (vim, knn, mahalanobis):
+        detector.fit_features(features, labels)
+    react.fit_feature_maps(features, labels)
+    return {
+        "mahalanobis": mahalanobis.predict_features,
+        "knn": knn.predict_features,
+        "vim": vim.predict_features,
+        "react": react.predict_feature_maps,
+    }
+
+
+def _last_layer(classifier: Classifier) -> nn.Linear | None:
+    """Returns the last layer where it is fully connected and gives the logits."""
+    layers = [module for module in classifier.module.modules() if isinstance(module, nn.Linear)]
+    if not layers or layers[-1].out_features != classifier.num_classes:
+        return None
+    image = torch.zeros((1, *classifier.input_shape))
+    features = classifier.features(image, SECOND_TO_LAST)
+    if features.shape[1] != layers[-1].in_features:
+        return None
+    with torch.inference_mode():
+        given = classifier.module(classifier.normalize(image))
+        return layers[-1] if torch.allclose(layers[-1](features), given, atol=1e-3) else None
+
+
+def _view(classifier: Classifier, images: Tensor, num_classes: int, last: nn.Linear | None) -> _Views:
+    pixels = images.float() / 255
+    if last is None:
+        with torch.inference_mode():
+            return _Views(classifier.module(classifier.normalize(pixels))[:, :num_classes].clone(), None)
+    features = classifier.features(pixels, SECOND_TO_LAST)
+    with torch.no_grad():
+        return _Views(last(features)[:, :num_classes], features)
+
+
+def _prepared(classifier: Classifier, images: Tensor) -> Tensor:
+    return classifier.normalize(images.float() / 255)
+
+
+def _few_colours(images: Tensor) -> Tensor:
+    """Returns minus the number of different colours in each image: the "simple filtering" of Section 5.7."""
+    weights = torch.tensor([256**channel for channel in range(images.shape[1])])
+    colours = (images.to(torch.int64) * weights.view(1, -1, 1, 1)).sum(dim=1).flatten(1)
+    ordered = colours.sort(dim=1).values
+    return -(1 + (ordered[:, 1:] != ordered[:, :-1]).sum(dim=1)).double()

@@ -1,0 +1,112 @@
+"""What detectors say of SFIs and of natural images, kept as rows, and how well they tell them apart."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from sfi_ray.errors import StorageError
+from sfi_ray.store.folder import RunFolder
+
+DETECTIONS = "detectors.parquet"
+
+SFI, NATURAL, SINGLE_COLOUR = "sfi", "natural", "single_colour"
+"""What an image is: a sparse fooling image, a natural one, or a bare background (k = 0)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Detection:
+    """How well a detector tells outliers from natural images.
+
+    Attributes:
+        detector: Its name.
+        kind: `SFI` or `SINGLE_COLOUR`.
+        auroc: Probability that it finds an outlier less natural than a natural image, ties counted half, in [0, 1].
+        fpr_at_95_tpr: Share of natural images taken for outliers where 95 % of the outliers are found, in [0, 1].
+        num_outliers: Outliers that it was measured on.
+    """
+
+    detector: str
+    kind: str
+    auroc: float
+    fpr_at_95_tpr: float
+    num_outliers: int
+
+
+def detect(detector: str, kind: str, outliers: NDArray[np.float64], natural: NDArray[np.float64]) -> Detection:
+    """Measures a detector.
+
+    Args:
+        detector: Its name.
+        kind: What the outliers are.
+        outliers: Its scores of outliers, at least one; the higher, the more of an outlier.
+        natural: Its scores of natural images, at least one.
+    """
+    from sklearn.metrics import roc_auc_score, roc_curve
+
+    labels = np.concatenate([np.ones(len(outliers)), np.zeros(len(natural))])
+    scores = np.concatenate([outliers, natural])
+    false_positives, true_positives, _ = roc_curve(labels, scores)
+    return Detection(
+        detector=detector,
+        kind=kind,
+        auroc=float(roc_auc_score(labels, scores)),
+        fpr_at_95_tpr=float(false_positives[np.argmax(true_positives >= 0.95)]),
+        num_outliers=len(outliers),
+    )
+
+
+def write_scores(folder: RunFolder, scores: Mapping[tuple[str, str], NDArray[np.float64]]) -> None:
+    """Keeps scores in a round's folder.
+
+    Args:
+        folder: The round's folder.
+        scores: By detector and kind of image.
+
+    Raises:
+        StorageError: They cannot be written.
+    """
+    table = pa.concat_tables(
+        [
+            pa.table({"detector": [detector] * len(values), "kind": [kind] * len(values), "score": values})
+            for (detector, kind), values in scores.items()
+        ]
+    )
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    folder.write(DETECTIONS, sink.getvalue())
+
+
+def read_detections(folder: RunFolder) -> list[Detection]:
+    """Measures the detectors of a round from the scores that are kept of it; none where none are.
+
+    Raises:
+        StorageError: They cannot be read.
+    """
+    if not folder.exists(DETECTIONS):
+        return []
+    try:
+        table = pq.read_table(pa.BufferReader(folder.read(DETECTIONS)))
+    except pa.ArrowException as error:
+        raise StorageError(
+            f"cannot read '{folder.location}/{DETECTIONS}': {error}; delete it and launch again: they are scored again"
+        ) from error
+    found = []
+    for detector in pc.unique(table["detector"]).to_pylist():
+        of_detector = table.filter(pc.equal(table["detector"], detector))
+        by_kind = {
+            kind: of_detector.filter(pc.equal(of_detector["kind"], kind))["score"].to_numpy()
+            for kind in (SFI, NATURAL, SINGLE_COLOUR)
+        }
+        found += [
+            detect(detector, kind, by_kind[kind], by_kind[NATURAL])
+            for kind in (SFI, SINGLE_COLOUR)
+            if len(by_kind[kind])
+        ]
+    return found

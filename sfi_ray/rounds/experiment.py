@@ -1,0 +1,147 @@
+"""Reading a job of rounds: its trials, their rounds, and the runs of their attacks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from sfi_ray.errors import InputError
+from sfi_ray.rounds.detection import DETECTIONS, Detection, read_detections
+from sfi_ray.rounds.record import FinalRecord, RoundRecord, read_final, read_round
+from sfi_ray.store.folder import RunFolder
+
+EXPERIMENT_RECORD = "rounds.yaml"
+
+
+class TrialRecord(BaseModel):
+    """What decides the results of a trial, as of its first launch."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    number: int = Field(description="Models that are attacked.")
+    finals: tuple[str, ...] = Field(description="Folders of the attacks on the last model.")
+    detectors: bool = Field(description="Whether detectors are scored.")
+    identity: dict[str, Any] = Field(description="Its settings, with all defaults.")
+
+
+class ExperimentRecord(BaseModel):
+    """What a job of rounds remembers of its first launch."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    data: str = Field(description="Name and content of the data set.")
+    trials: dict[str, TrialRecord]
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class TrialResults:
+    """What is finished of a trial.
+
+    Attributes:
+        name: Its name.
+        number: Rounds that it is to have.
+        rounds: Those that are finished, in their order.
+        finals: The attacks on its last model that are finished.
+        detections: How well detectors tell the SFIs of each round from natural images, where that was measured.
+        is_complete: Whether nothing is left to do.
+    """
+
+    name: str
+    number: int
+    rounds: Sequence[RoundRecord]
+    finals: Sequence[FinalRecord]
+    detections: Mapping[int, Sequence[Detection]]
+    is_complete: bool
+
+
+class Experiment:
+    """The results of a job of rounds, read from its folder.
+
+    Args:
+        location: Path or URI of the folder.
+
+    Raises:
+        InputError: The folder holds no job of rounds.
+    """
+
+    def __init__(self, location: str | Path) -> None:
+        self.folder = RunFolder(location)
+        record = read_experiment(self.folder)
+        if record is None:
+            raise InputError(
+                f"'{location}' holds no rounds: it has no {EXPERIMENT_RECORD}; the folder of a job of rounds is "
+                "<output>/<name>"
+            )
+        self.record: ExperimentRecord = record
+
+    def __repr__(self) -> str:
+        return f"Experiment({self.folder.location!r})"
+
+    def trial_location(self, trial: str) -> str:
+        """Returns the folder of a trial; ``round_0`` and so on in it are the runs of its attacks."""
+        return f"{self.folder.location}/{trial}"
+
+    def trials(self) -> Mapping[str, TrialResults]:
+        """Reads what is finished of every trial, by its name."""
+        return {name: self._trial(name, record) for name, record in self.record.trials.items()}
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every round of every trial is finished."""
+        return all(trial.is_complete for trial in self.trials().values())
+
+    def _trial(self, name: str, record: TrialRecord) -> TrialResults:
+        location = self.trial_location(name)
+        rounds = [read_round(RunFolder(f"{location}/round_{number}")) for number in range(record.number)]
+        finals = [read_final(RunFolder(f"{location}/{folder}")) for folder in record.finals]
+        return TrialResults(
+            name=name,
+            number=record.number,
+            rounds=[found for found in rounds if found],
+            finals=[found for found in finals if found],
+            detections={
+                number: read_detections(RunFolder(f"{location}/round_{number}")) for number in range(record.number)
+            },
+            is_complete=None not in rounds
+            and None not in finals
+            and all(
+                self.folder.exists(f"{name}/round_{n}/{DETECTIONS}") for n in range(record.number) if record.detectors
+            ),
+        )
+
+
+def final_folder(background: str) -> str:
+    """Returns the name of the folder of a final attack."""
+    return f"final_{background.strip().lower().removeprefix('#')}"
+
+
+def write_experiment(folder: RunFolder, record: ExperimentRecord) -> None:
+    """Writes the record into the folder."""
+    text = yaml.safe_dump(record.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=110)
+    header = "# The trials of these rounds with all defaults. Written by sfi-ray.\n"
+    folder.write(EXPERIMENT_RECORD, (header + text).encode())
+
+
+def read_experiment(folder: RunFolder) -> ExperimentRecord | None:
+    """Reads the record; None when the folder holds none.
+
+    Raises:
+        InputError: The record is broken.
+    """
+    if not folder.exists(EXPERIMENT_RECORD):
+        return None
+    try:
+        return ExperimentRecord.model_validate(yaml.safe_load(folder.read(EXPERIMENT_RECORD)))
+    except (yaml.YAMLError, ValidationError, UnicodeDecodeError) as error:
+        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else " ".join(str(error).split())
+        raise InputError(
+            f"'{folder.location}/{EXPERIMENT_RECORD}' is not the record of a job of rounds ({reason}); choose another "
+            "folder, or start over with --fresh"
+        ) from error

@@ -1,0 +1,161 @@
+"""What is recorded of a round: counts, and the accuracies that follow from them. Free of torch."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from sfi_ray.errors import InputError
+from sfi_ray.store.folder import RunFolder
+
+_R = TypeVar("_R", bound=BaseModel)
+
+ROUND_RECORD = "round.json"
+"""A round's folder with this file is finished; it is written last."""
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Counted(_Record):
+    """How many of some images are taken for what they are."""
+
+    right: int = Field(ge=0)
+    total: int = Field(ge=0)
+
+    @property
+    def share(self) -> float | None:
+        """Share that is right, in [0, 1]; None of no images."""
+        return self.right / self.total if self.total else None
+
+
+class ClassOutcome(_Record):
+    """What an attack reached for one target class."""
+
+    target_class: int
+    target_name: str
+    searched: int = Field(description="Cells.")
+    failed: int = Field(description="Cells whose search failed.")
+    fooling: int = Field(description="Cells whose target reached the threshold.")
+    found: int = Field(description="Cells that gave an SFI to train or test with.")
+
+    @property
+    def ratio(self) -> float | None:
+        """Share of the searched cells that fool, in [0, 1] (Table 17); None where none was searched to its end."""
+        return Counted(right=self.fooling, total=self.searched - self.failed).share
+
+
+class AttackRecord(_Record):
+    """What the attack on one model reached."""
+
+    backgrounds: tuple[str, ...]
+    classes: tuple[ClassOutcome, ...]
+
+    @property
+    def accuracy(self) -> float | None:
+        """Re-attack accuracy: share of all searched cells that fool, in [0, 1] (Table 16)."""
+        fooling, failed, searched = (
+            sum(getattr(outcome, name) for outcome in self.classes) for name in ("fooling", "failed", "searched")
+        )
+        return Counted(right=fooling, total=searched - failed).share
+
+    @property
+    def without_sfi(self) -> tuple[str, ...]:
+        """Names of the classes that gave no SFI to train or test with."""
+        return tuple(outcome.target_name for outcome in self.classes if not outcome.found)
+
+
+class SplitRecord(_Record):
+    """How many SFIs of a round later models are trained and tested with."""
+
+    wanted_train: int
+    wanted_held_out: int
+    train: int
+    held_out: int
+
+
+class RoundRecord(_Record):
+    """One model: what it was trained with, how it does, and what an attack on it reached."""
+
+    round: int = Field(ge=0, description="Number of the round, and of its model.")
+    fingerprint: str = Field(description="Hash of the model's weights.")
+    trained_with: dict[int, int] = Field(description="SFIs in its training set, by the round they are of.")
+    natural: Counted = Field(description="Natural test images.")
+    outliers: Counted = Field(description="Held-out SFIs of the rounds before; right when taken for outliers.")
+    attack: AttackRecord
+    split: SplitRecord = Field(description="The SFIs that its attack gave.")
+
+    @property
+    def model(self) -> str:
+        """What the paper calls the model: ``M0``, ``M1`` and so on."""
+        return f"M{self.round}"
+
+    @property
+    def combined(self) -> float | None:
+        """Share of natural images and held-out SFIs together that are right; None before there are SFIs."""
+        if not self.outliers.total:
+            return None
+        return (self.natural.right + self.outliers.right) / (self.natural.total + self.outliers.total)
+
+    @property
+    def defence(self) -> float | None:
+        """Share of the held-out SFIs that are taken for outliers; None before there are some."""
+        return self.outliers.share
+
+    @property
+    def shortage(self) -> str | None:
+        """Says in one line how the split fell short of what was wanted; None where it did not."""
+        split = self.split
+        wanted = split.wanted_train + split.wanted_held_out
+        if split.train + split.held_out >= wanted:
+            return None
+        found = sum(outcome.found for outcome in self.attack.classes)
+        without = f" (none of class {', '.join(self.attack.without_sfi)})" if self.attack.without_sfi else ""
+        return (
+            f"{self.model} gave {found:,} of the {wanted:,} SFIs of the split{without}: {split.train:,} to train with "
+            f"instead of {split.wanted_train:,}, {split.held_out:,} held out instead of {split.wanted_held_out:,}"
+        )
+
+
+class FinalRecord(_Record):
+    """The last model attacked on another background."""
+
+    round: int
+    attack: AttackRecord
+
+
+def write_round(folder: RunFolder, record: RoundRecord | FinalRecord) -> None:
+    """Marks a round's folder as finished.
+
+    Raises:
+        StorageError: It cannot be written.
+    """
+    folder.write(ROUND_RECORD, (record.model_dump_json(indent=2) + "\n").encode())
+
+
+def read_round(folder: RunFolder) -> RoundRecord | None:
+    """Returns the record of a finished round, None of one that is not.
+
+    Raises:
+        InputError: The record is broken.
+    """
+    return _read(folder, RoundRecord)
+
+
+def read_final(folder: RunFolder) -> FinalRecord | None:
+    """As `read_round`, of the final attack."""
+    return _read(folder, FinalRecord)
+
+
+def _read(folder: RunFolder, kind: type[_R]) -> _R | None:
+    if not folder.exists(ROUND_RECORD):
+        return None
+    try:
+        return kind.model_validate_json(folder.read(ROUND_RECORD))
+    except ValidationError as error:
+        raise InputError(
+            f"'{folder.location}/{ROUND_RECORD}' is not the record of a round ({error.errors()[0]['msg']}); delete the "
+            "file and launch again: what it says is counted again"
+        ) from error

@@ -1,0 +1,77 @@
+"""Which SFIs of a round later models are trained with, and which they are tested with (Section 5.7)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+Sfis = Literal["all", "fooling"]
+"""Which images of an attack are SFIs to train with: the best one of every cell, or those that fool."""
+
+
+@dataclass(frozen=True, slots=True)
+class Searched:
+    """What came of one cell of an attack.
+
+    Attributes:
+        index: Ordinal of the cell in its grid.
+        target_class: Index of the class it was to be predicted as.
+        background: Ordinal of its background.
+        replicate: Ordinal of the repetition.
+        has_failed: Whether its search failed, so that there is no image.
+        is_fooling: Whether its target's confidence reached the threshold.
+    """
+
+    index: int
+    target_class: int
+    background: int
+    replicate: int
+    has_failed: bool
+    is_fooling: bool
+
+    def is_found(self, sfis: Sfis) -> bool:
+        """Whether it is one of the SFIs to train and test with."""
+        return not self.has_failed and (self.is_fooling or sfis == "all")
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """The SFIs of a round, parted.
+
+    Attributes:
+        train: Ordinals of the cells whose images later models are trained with.
+        held_out: Ordinals of those they are tested with.
+    """
+
+    train: tuple[int, ...]
+    held_out: tuple[int, ...]
+
+
+def split(searched: Iterable[Searched], train: int, held_out: int, sfis: Sfis) -> Split:
+    """Parts the SFIs of a round.
+
+    They are taken replicate by replicate, so that all classes and backgrounds have their share of both parts: the first
+    `train` are to train with, the next `held_out` to test with, and what is left over is of no use. Where fewer were
+    found than both parts need, each gets less in proportion, the held-out part rounded down.
+
+    Args:
+        searched: The cells of the round's attack, in any order.
+        train: SFIs wanted to train with.
+        held_out: SFIs wanted to test with.
+        sfis: Which images count.
+    """
+    found = sorted(
+        (cell for cell in searched if cell.is_found(sfis)),
+        key=lambda cell: (cell.replicate, cell.background, cell.target_class),
+    )
+    if len(found) < train + held_out:
+        held_out = len(found) * held_out // (train + held_out)
+        train = len(found) - held_out
+    order = [cell.index for cell in found]
+    return Split(tuple(order[:train]), tuple(order[train : train + held_out]))
+
+
+def earlier_rounds(number: int, earlier: Literal["keep", "drop"]) -> Sequence[int]:
+    """Returns the rounds whose SFIs the model of a round is trained with: all before it, or only the last one."""
+    return range(0 if earlier == "keep" else max(0, number - 1), number)

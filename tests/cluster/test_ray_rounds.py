@@ -1,0 +1,135 @@
+"""Rounds over a real Ray Tune on this machine, with trials killed for real."""
+
+import os
+import signal
+import sys
+import threading
+import time
+
+import pytest
+
+from sfi_ray.cluster.ray_session import ray_session
+from sfi_ray.cluster.reporter import Reporter
+from sfi_ray.cluster.rounds_launch import launch_rounds
+from sfi_ray.errors import InputError, ResourceError
+from sfi_ray.rounds.experiment import Experiment
+from tests.cluster.conftest import pids_of
+from tests.cluster.test_rounds import make_rounds, results
+
+pytestmark = [pytest.mark.ray, pytest.mark.skipif(sys.platform != "linux", reason="finds processes through /proc")]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ray():
+    """A private Ray of this module; a launch in this process finds it."""
+    with ray_session(None, dashboard=False):
+        import ray
+
+        yield ray
+
+
+class Listening(Reporter):
+    def __init__(self):
+        self.lines = []
+
+    def say(self, text):
+        self.lines.append(text)
+
+
+def test_a_trial_over_tune_gives_the_rows_of_this_process(tmp_path):
+    few = {"number": 1, "per_class": 1, "train": None, "held_out": None, "final_backgrounds": []}
+    jobs = [make_rounds(tmp_path / place, few, attack={"kind": "elites", "max_evaluations": 20}) for place in "ab"]
+    reporter = Listening()
+    experiment = launch_rounds(jobs[1], reporter=reporter)
+    assert results(experiment) == results(launch_rounds(jobs[0], in_process=True))
+    assert any(line.startswith("M0: natural") for line in reporter.lines)
+    assert list((tmp_path / "b/rounds/tune/rounds").glob("events.out.tfevents.*")), "TensorBoard"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_trials_over_tune_give_the_rows_of_this_process(tmp_path):
+    """One of them finds something to mend, which does not end the other."""
+    changes = {"trials": {"a": {}, "b": {"rounds": {"sfis": "fooling"}, "verification": {"threshold": 1.0}}}}
+    expected = launch_rounds(make_rounds(tmp_path / "here", trials={"a": {}}), in_process=True)
+    reporter = Listening()
+    with pytest.raises(InputError, match="trial b: M1 has nothing to be trained with"):
+        launch_rounds(make_rounds(tmp_path / "ray", **changes), reporter=reporter)
+    experiment = Experiment(tmp_path / "ray/rounds")
+    assert experiment.trials()["a"].is_complete
+    assert not experiment.trials()["b"].is_complete
+    rows, records = results(experiment)
+    expected_rows, expected_records = results(expected)
+    assert records["a"] == expected_records["a"]
+    assert {key: table for key, table in rows.items() if key[0] == "a"} == expected_rows
+    assert any(line.startswith("a: M1: natural") for line in reporter.lines)
+    assert list((tmp_path / "ray/rounds/tune/a").glob("events.out.tfevents.*")), "TensorBoard"
+    assert not pids_of("ray::SearchActor")
+
+
+def test_resources_that_cannot_be_had_are_named_in_bounded_time(tmp_path):
+    cluster = {"actors": 2, "cpus_per_actor": 1000, "startup_seconds": 2}
+    started = time.monotonic()
+    with pytest.raises(ResourceError, match=r"one reserves 2000 CPU, 0 GPU at once for its 2 actors, the cluster has"):
+        launch_rounds(make_rounds(tmp_path, cluster=cluster))
+    assert time.monotonic() - started < 60
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_trial_that_is_killed_between_and_inside_rounds_goes_on_to_the_same_rows(tmp_path):
+    attack = {"kind": "elites", "max_evaluations": 150}
+    rounds = {"number": 3, "final_backgrounds": []}
+    jobs = [make_rounds(tmp_path / place, rounds, attack=attack) for place in ("here", "ray")]
+    expected = launch_rounds(jobs[0], in_process=True)
+    folder = tmp_path / "ray/rounds/rounds"
+    moments = [
+        lambda: any((folder / "round_0/results").glob("part-*.parquet")),  # inside a round
+        lambda: (folder / "round_0/round.json").exists(),  # between two
+        lambda: any((folder / "round_2/results").glob("part-*.parquet")),
+    ]
+    killed = []
+
+    def kill():
+        for moment in moments:
+            while not moment():
+                time.sleep(0.005)
+            before = pids_of("ray::", "ImplicitFunc")
+            for pid in before:
+                os.kill(pid, signal.SIGKILL)
+            killed.append(len(before))
+            # Whoever is started in its place is another one.
+            while set(before) & set(pids_of("ray::", "ImplicitFunc")):
+                time.sleep(0.05)
+
+    killer = threading.Thread(target=kill, daemon=True)
+    killer.start()
+    experiment = launch_rounds(jobs[1])
+    killer.join(timeout=1)
+    assert killed == [1, 1, 1]
+    assert results(experiment) == results(expected)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_driver_that_is_killed_goes_on_to_the_same_rows(tmp_path):
+    import subprocess
+
+    attack = {"kind": "elites", "max_evaluations": 150}
+    rounds = {"number": 3, "final_backgrounds": []}
+    jobs = [make_rounds(tmp_path / place, rounds, attack=attack) for place in ("here", "ray")]
+    expected = launch_rounds(jobs[0], in_process=True)
+    file = tmp_path / "job.json"
+    file.write_text(jobs[1].model_dump_json())  # JSON is YAML
+    command = [sys.executable, "-m", "sfi_ray", "launch", str(file)]
+    folder = tmp_path / "ray/rounds/rounds"
+    for moment in ("round_0/results", "round_1/results"):
+        driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        while not any((folder / moment).glob("part-*.parquet")):
+            assert driver.poll() is None, driver.stderr.read().decode()
+            time.sleep(0.01)
+        driver.kill()
+        driver.communicate()
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    assert results(Experiment(tmp_path / "ray/rounds")) == results(expected)

@@ -1,0 +1,271 @@
+"""Rounds of defence and re-attack in this process: what is recorded, what is refused, and going on after any stop."""
+
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from safetensors.torch import save_file
+from torchvision.io import encode_png
+
+from sfi_ray.cluster.reporter import Reporter
+from sfi_ray.cluster.rounds_launch import launch_rounds
+from sfi_ray.data import DatasetSpec, load_split
+from sfi_ray.errors import InputError
+from sfi_ray.job import RoundsJob
+from sfi_ray.models.zoo import build
+from sfi_ray.store.run import Run
+from tests.cluster.conftest import outcome
+
+
+def make_rounds(output, rounds=None, **changes):
+    values = {
+        "name": "rounds",
+        "dataset": "digits",
+        "classifier": {"name": "mlp", "training": {"epochs": 2, "threads": 1}},
+        "rounds": {"number": 2, "per_class": 3, "train": 20, "held_out": 10, **(rounds or {})},
+        "k": {"low": 1, "high": 40},
+        "attack": {"kind": "elites", "max_evaluations": 40, "stop_confidence": 0.9},
+        "verification": {"threshold": 0.6},
+        "cluster": {"flush_seconds": 0, "cells_per_shard": 10},
+        "output": str(output),
+        **changes,
+    }
+    return RoundsJob.model_validate(values)
+
+
+def go(job, **options):
+    return launch_rounds(job, in_process=True, **options)
+
+
+def results(experiment):
+    """All that decides anything: the rows of every attack, and the records of every round."""
+    trials = experiment.trials()
+    rows = {
+        (trial, folder): outcome(Run(f"{experiment.trial_location(trial)}/{folder}"))
+        for trial, found in trials.items()
+        for folder in [f"round_{record.round}" for record in found.rounds] + ["final_white"] * len(found.finals)
+    }
+    return rows, {name: (list(trial.rounds), list(trial.finals)) for name, trial in trials.items()}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Rounds that nobody stopped."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SFI_RAY_CACHE", str(tmp_path_factory.mktemp("cache")))
+        return go(make_rounds(tmp_path_factory.mktemp("whole")))
+
+
+def test_a_round_is_what_the_paper_defines(whole):
+    first, second = whole.trials()["rounds"].rounds
+    assert (first.model, first.trained_with, first.outliers.total, first.combined) == ("M0", {}, 0, None)
+    # 30 cells a round: 20 SFIs to train with, 10 held out; every one of those M1 is tested with.
+    assert (second.model, second.trained_with, second.outliers.total) == ("M1", {0: 20}, 10)
+    assert second.natural.total == first.natural.total == 360
+    for record in (first, second):
+        run = Run(f"{whole.trial_location('rounds')}/round_{record.round}")
+        fooled = run.table(["target_class", "fooled"]).to_pylist()
+        by_class = [sum(row["fooled"] for row in fooled if row["target_class"] == target) for target in range(10)]
+        assert [outcome.fooling for outcome in record.attack.classes] == by_class
+        assert [outcome.searched for outcome in record.attack.classes] == [3] * 10
+        assert record.attack.accuracy == sum(by_class) / 30
+        assert run.record.classifiers[0].fingerprint == record.fingerprint
+    assert [final.attack.backgrounds for final in whole.trials()["rounds"].finals] == [("white",)]
+
+
+def test_the_retrained_model_has_the_outlier_class_and_the_attack_never_targets_it(whole):
+    location = whole.trial_location("rounds")
+    assert len(Run(f"{location}/round_0").record.class_names) == 10
+    attacked = Run(f"{location}/round_1")
+    assert attacked.record.class_names[10:] == ("outlier",)
+    assert set(attacked.table(["target_class"])["target_class"].to_pylist()) == set(range(10))
+    assert json.loads(whole.folder.read("rounds/models/M1.json"))["num_classes"] == 11
+    ks = attacked.table(["k"])["k"].to_pylist()
+    assert len(set(ks)) > 5
+    assert min(ks) >= 1
+    assert max(ks) <= 40
+
+
+class Stopping(Reporter):
+    """Ends the launch when a condition comes true, once."""
+
+    def __init__(self, moment):
+        self._moment = moment
+        self.has_stopped = False
+
+    def _see(self, what, value):
+        if not self.has_stopped and self._moment(what, value):
+            self.has_stopped = True
+            raise KeyboardInterrupt
+
+    def say(self, text):
+        self._see("said", text)
+
+    def trained(self, classifier, epoch, num_epochs, accuracy):
+        self._see(f"trained {classifier}", epoch)
+
+    def progressed(self, tally, seconds_left):
+        self._see("searched", tally.finished)
+
+
+MOMENTS = {
+    "inside the first attack": lambda what, value: what == "searched" and value == 10,
+    "between two rounds": lambda what, value: what == "said" and value.startswith("M0: natural"),
+    "inside a retraining": lambda what, value: (what, value) == ("trained M1", 1),
+}
+
+
+@pytest.mark.parametrize("moment", MOMENTS.values(), ids=MOMENTS)
+def test_rounds_that_were_stopped_go_on_to_the_same_rows(whole, tmp_path, monkeypatch, moment):
+    monkeypatch.setenv("SFI_RAY_CACHE", str(tmp_path / "cache"))
+    reporter = Stopping(moment)
+    with pytest.raises(KeyboardInterrupt):
+        go(make_rounds(tmp_path), reporter=reporter)
+    assert reporter.has_stopped
+    experiment = go(make_rounds(tmp_path))
+    assert experiment.is_complete
+    assert results(experiment) == results(whole)
+
+
+def test_finished_rounds_are_not_run_again_and_a_changed_job_is_refused(whole):
+    output = whole.folder.location.rpartition("/")[0]
+    lines = []
+
+    class Listening(Reporter):
+        def say(self, text):
+            lines.append(text)
+
+    go(make_rounds(output), reporter=Listening())
+    assert lines == []
+    with pytest.raises(InputError, match=r"trials\.rounds\.seed: 0 -> 1\n.*--fresh"):
+        go(make_rounds(output, seed=1))
+
+
+def test_trials_stand_side_by_side_and_one_can_be_added(tmp_path):
+    few = {"number": 1, "per_class": 1, "train": None, "held_out": None, "final_backgrounds": []}
+    one = go(make_rounds(tmp_path, few, trials={"a": {}}))
+    both = go(make_rounds(tmp_path, few, trials={"a": {}, "b": {"seed": 1}}))
+    assert results(both)[1]["a"] == results(one)[1]["a"]
+    assert both.is_complete
+    first, second = (outcome(Run(f"{both.trial_location(name)}/round_0")) for name in "ab")
+    assert first["seed"] != second["seed"]
+    assert both.trials()["a"].rounds[0].fingerprint == both.trials()["b"].rounds[0].fingerprint
+
+
+def test_exposure_adds_no_class_and_rejects_what_no_class_is_sure_of(tmp_path):
+    job = make_rounds(
+        tmp_path, {"loss": "outlier_exposure", "final_backgrounds": []}, backgrounds=["black", "gray", "white"]
+    )
+    record = go(job).trials()["rounds"].rounds[1]
+    run = Run(tmp_path / "rounds/rounds/round_1")
+    assert len(run.record.class_names) == 10
+    assert record.attack.backgrounds == ("black", "gray", "white")
+    assert [result.searched for result in record.attack.classes] == [3] * 10
+    assert record.defence > 0.5
+
+
+def test_when_only_what_fools_counts_a_shortage_is_said_and_recorded(tmp_path):
+    lines = []
+
+    class Listening(Reporter):
+        def say(self, text):
+            lines.append(text)
+
+    experiment = go(make_rounds(tmp_path, {"sfis": "fooling", "final_backgrounds": []}), reporter=Listening())
+    first, second = experiment.trials()["rounds"].rounds
+    found = sum(result.found for result in first.attack.classes)
+    assert 0 < found < 30
+    assert (first.split.train + first.split.held_out, first.split.wanted_train) == (found, 20)
+    assert second.trained_with == {0: first.split.train}
+    assert first.attack.without_sfi
+    assert first.shortage in lines
+    assert first.shortage in experiment.folder.read("report/rounds.md").decode()
+
+
+def test_detectors_can_be_asked_for_later(whole):
+    pytest.importorskip("pytorch_ood")
+    output = whole.folder.location.rpartition("/")[0]
+    before = results(whole)
+    experiment = go(make_rounds(output, {"detectors": "all"}))
+    assert results(experiment) == before
+    detections = experiment.trials()["rounds"].detections
+    names = {one.detector for one in detections[1]}
+    assert names >= {"msp", "odin", "vim", "few_colours", "outlier_class"}
+    assert "outlier_class" not in {one.detector for one in detections[0]}
+    fooling = sum(result.fooling for result in experiment.trials()["rounds"].rounds[0].attack.classes)
+    assert {one.num_outliers for one in detections[0] if one.kind == "sfi"} == {fooling}
+    assert {one.num_outliers for one in detections[0] if one.kind == "single_colour"} == {1}
+    assert "| few_colours |" in experiment.folder.read("report/rounds.md").decode()
+
+
+def test_rounds_that_find_nothing_say_what_to_do(tmp_path):
+    job = make_rounds(
+        tmp_path, {"sfis": "fooling"}, attack={"kind": "elites", "max_evaluations": 1}, verification={"threshold": 1.0}
+    )
+    with pytest.raises(
+        InputError, match="M1 has nothing to be trained with: no SFI was found in round 0; give the attack"
+    ):
+        go(job)
+
+
+def weights_with(num_classes, folder):
+    file = folder / "weights.safetensors"
+    save_file(build("mlp", input_shape=(1, 8, 8), num_classes=num_classes).state_dict(), file)
+    return {"name": "mlp", "weights": str(file), "mean": [0.3], "std": [0.4]}
+
+
+def test_a_model_that_knows_outliers_already_is_refused(tmp_path):
+    with pytest.raises(InputError, match="has 11 classes, one more than 'digits': an outlier class, it seems"):
+        go(make_rounds(tmp_path, classifier=weights_with(11, tmp_path)))
+    with pytest.raises(InputError, match="the weights do not fit"):
+        go(make_rounds(tmp_path, classifier=weights_with(13, tmp_path)))
+    assert not (tmp_path / "rounds").exists()
+
+
+def test_weights_that_fit_are_the_first_model(tmp_path):
+    few = {"number": 1, "per_class": 1, "train": None, "held_out": None, "final_backgrounds": []}
+    experiment = go(make_rounds(tmp_path, few, classifier=weights_with(10, tmp_path)))
+    assert experiment.trials()["rounds"].rounds[0].natural.share < 0.5  # nobody trained it
+
+
+def write_digits(folder, splits, class_names):
+    """A data set in parquet files with the first digits of each split."""
+    for split in splits:
+        images, labels = (tensor[:60] for tensor in load_split(DatasetSpec(name="digits"), split))
+        column = [{"bytes": encode_png(image).numpy().tobytes(), "path": None} for image in images]
+        table = pa.table({"image": column, "label": labels.numpy()})
+        table = table.replace_schema_metadata({"class_names": json.dumps(class_names)})
+        pq.write_table(table, folder / f"{split}.parquet")
+    return {"name": "mine", "path": str(folder)}
+
+
+@pytest.mark.parametrize(("split", "what"), [("train", "training"), ("test", "test")])
+def test_a_data_set_without_one_of_the_splits_is_refused(tmp_path, split, what):
+    dataset = write_digits(tmp_path, {"train", "test"} - {split}, [str(i) for i in range(10)])
+    with pytest.raises(InputError, match=f"'mine' has no {what} split"):
+        go(make_rounds(tmp_path, dataset=dataset))
+    assert not (tmp_path / "rounds").exists()
+
+
+def test_a_data_set_that_has_outliers_already_is_refused(tmp_path):
+    names = [*(str(i) for i in range(9)), "outlier"]
+    with pytest.raises(InputError, match="has a class 'outlier' already"):
+        go(make_rounds(tmp_path, dataset=write_digits(tmp_path, ("train", "test"), names)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rounds": {"train": 30, "held_out": 1}}, "1 held out are more than the 30 that are searched"),
+        ({"rounds": {"final_backgrounds": "whit"}}, "unknown background 'whit'; did you mean 'white'"),
+        ({"k": 65}, "k = 65 is more than the 64 pixels"),
+        ({"backgrounds": "red"}, "background 'red' is a colour"),
+        ({"classifier": "cnn"}, "cnn"),
+        ({"trials": {"a": {}, "b": {"k": 65}}}, "k = 65"),
+    ],
+)
+def test_what_is_wrong_is_found_before_anything_is_trained_or_written(tmp_path, changes, message):
+    with pytest.raises(InputError, match=message):
+        go(make_rounds(tmp_path, **changes))
+    assert not (tmp_path / "rounds").exists()
