@@ -143,6 +143,21 @@ def test_tables_sort_by_keyboard(opens: Opens, run: tuple[str, Any]) -> None:
     assert before
 
 
+def test_charts_by_background_have_the_colours_of_their_legends(opens: Opens, run: tuple[str, Any]) -> None:
+    """`black` is also a colour of CSS, in which it would be drawn."""
+    page = opens(run[0])
+    page.locator("#course select").first.select_option(index=1)
+    page.locator("#spending select").nth(1).select_option("background")
+    for section, drawn, attribute in (
+        ("course", "path[stroke^='#']", "stroke"),
+        ("spending", "rect[fill^='#']", "fill"),
+    ):
+        chart = page.locator(f"#{section} .chart")
+        chart.locator("text=black").wait_for()
+        legend = chart.locator("[class$='-swatch'] svg").first.get_attribute("fill")
+        assert chart.locator(drawn).first.get_attribute(attribute) == legend
+
+
 def test_without_javascript_the_findings_are_still_there(browser: Browser, run: tuple[str, Any]) -> None:
     context = browser.new_context(java_script_enabled=False)
     page = context.new_page()

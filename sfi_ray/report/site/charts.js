@@ -37,6 +37,15 @@ function controlled(id, controls, state, draw) {
   });
 }
 
+function palette(names) {
+  return { legend: true, domain: [...new Set(names)] };
+}
+
+// Names of backgrounds are CSS colours, and would be drawn as they are, whatever the legend says.
+function colouredBy(column) {
+  return { value: column, scale: "color" };
+}
+
 const MEASURES = {
   median: { label: "median confidence", value: (course, row, at) => course.quartiles[(row * 3 + 1) * course.evaluations.length + at] },
   mean: { label: "mean confidence", value: (course, row, at) => course.mean[row * course.evaluations.length + at] },
@@ -63,15 +72,15 @@ function showCourses(facts) {
         high: course.quartiles[(row * 3 + 2) * course.evaluations.length + at],
       })),
     );
-    const marks = [Plot.ruleY([0]), Plot.lineY(points, { x: "evaluations", y: "value", stroke: "name", strokeWidth: 2, curve: "step-after" })];
+    const marks = [Plot.ruleY([0]), Plot.lineY(points, { x: "evaluations", y: "value", stroke: colouredBy("name"), strokeWidth: 2, curve: "step-after" })];
     if (state.measure === "median" && lines.length <= 4) {
-      marks.push(Plot.areaY(points, { x: "evaluations", y1: "low", y2: "high", fill: "name", fillOpacity: 0.15, curve: "step-after" }));
+      marks.push(Plot.areaY(points, { x: "evaluations", y1: "low", y2: "high", fill: colouredBy("name"), fillOpacity: 0.15, curve: "step-after" }));
     }
     marks.push(Plot.tip(points, Plot.pointer({ x: "evaluations", y: "value", title: (d) => `${d.name}\n${withCommas(d.evaluations)} evaluations: ${percent(d.value)}%` })));
     return chart(`${measure.label} against evaluations of a cell`, {
       x: { type: "log", label: "evaluations of a cell", tickFormat: "~s", grid: true },
       y: { domain: [0, 100], percent: true, label: `${measure.label} (%)`, grid: true },
-      color: { legend: true, domain: [...new Set(points.map((point) => point.name))] },
+      color: palette(points.map((point) => point.name)),
       marks,
     });
   });
@@ -93,9 +102,10 @@ function showSuccess(facts) {
     const place = { x: "k", y: state.measure, stroke: "name" };
     return [
       chart(`${label} against k`, {
-        x: { type: ks.length > 12 ? "linear" : "point", label: "k, pixels that may be altered", ...(ks.length > 12 ? {} : { domain: ks }) },
+        marginBottom: 44,
+        x: { type: ks.length > 12 ? "linear" : "point", label: "k, pixels that may be altered", labelOffset: 36, ...(ks.length > 12 ? {} : { domain: ks }) },
         y: { domain: [0, 100], percent: true, label: `${label} (%)`, grid: true },
-        color: { legend: true, domain: [...new Set(points.map((point) => point.name))] },
+        color: palette(points.map((point) => point.name)),
         marks: [
           Plot.ruleY([0]),
           ks.length > 1 ? Plot.lineY(points, { ...place, z: "name", sort: "k" }) : null,
@@ -121,17 +131,17 @@ function showSpending(facts) {
   controlled("spending", [["measure", "Measure", measures], ["by", "Divided by", by]], { measure: "evaluations", by: "stop_reason" }, (state) => {
     const label = measures.find(([name]) => name === state.measure)[1];
     const names = [...new Set(rows.map((row) => row.name))];
-    // A column called like a CSS colour, such as "background", would be taken for one.
-    const parts = rows.map((row) => ({ ...row, part: row[state.by] }));
+    const sums = d3.flatRollup(rows, (some) => d3.sum(some, (row) => row[state.measure]), (row) => row.name, (row) => row[state.by]);
+    const parts = sums.map(([name, part, sum]) => ({ name, part, sum }));
     return [
       chart(`${label} of each classifier and attack`, {
         marginLeft: Math.min(220, 24 + 7 * Math.max(...names.map((name) => name.length))),
         height: 60 + 34 * names.length,
         x: { label, grid: true, tickFormat: "~s" },
         y: { label: null, domain: names },
-        color: { legend: true, domain: [...new Set(parts.map((row) => row.part))] },
+        color: palette(parts.map((row) => row.part)),
         marks: [
-          Plot.barX(parts, Plot.groupY({ x: "sum" }, { x: state.measure, y: "name", fill: "part", tip: true })),
+          Plot.barX(parts, { x: "sum", y: "name", fill: colouredBy("part"), tip: true }),
           Plot.ruleX([0]),
         ],
       }),

@@ -2,6 +2,13 @@
 
 const NAMED_CLASSES = 30;
 const LISTED_CLASSES = 20;
+// Points have the colours of their backgrounds: without a rim, black ones are lost on a dark page and white ones on a light.
+const rim = { stroke: "currentColor", strokeWidth: 0.9 };
+
+function colourOf(facts, background) {
+  const [red, green = red, blue = red] = facts.cells.background_values[facts.cells.names.background.indexOf(background)];
+  return `rgb(${red}, ${green}, ${blue})`;
+}
 
 function showClasses(facts) {
   if (!facts.series.length) return;
@@ -29,7 +36,8 @@ function showClasses(facts) {
     const points = pointsOf().filter((point) => Number.isFinite(point.value));
     const words = state.words.trim().toLowerCase();
     const isFound = (point) => !words || point.name.toLowerCase().includes(words);
-    const isNamed = facts.matrices[state.series].classes.length <= NAMED_CLASSES;
+    const { classes, backgrounds } = facts.matrices[state.series];
+    const isNamed = classes.length <= NAMED_CLASSES;
     const x = isNamed ? "name" : "rank";
     const label = measures[state.measure];
     const channels = { x, y: "value" };
@@ -40,10 +48,10 @@ function showClasses(facts) {
           ? { type: "point", label: null, domain: [...new Set(points.map((point) => point.name))], tickRotate: -45 }
           : { label: state.order === "class" ? "target class" : "target classes, the highest first" },
         y: { domain: [0, 100], percent: true, label: `${label} (%)`, grid: true },
-        color: { legend: true, domain: [...new Set(points.map((point) => point.on))] },
+        color: { legend: true, domain: backgrounds, range: backgrounds.map((name) => colourOf(facts, name)) },
         marks: [
           Plot.ruleY([0]),
-          Plot.dot(points, { ...channels, r: isNamed ? 4 : 2, fill: "on", fillOpacity: (d) => (isFound(d) ? 1 : 0.12) }),
+          Plot.dot(points, { ...channels, r: isNamed ? 4 : 2, fill: "on", fillOpacity: (d) => (isFound(d) ? 1 : 0.12), ...(isNamed ? rim : {}) }),
           words ? Plot.dot(points.filter(isFound), { ...channels, r: 6, stroke: "currentColor", fill: "on" }) : null,
           Plot.tip(points, Plot.pointer({ ...channels, title: (d) => `${d.name} on ${d.on}: ${percent(d.value)}%` })),
         ],
