@@ -362,7 +362,16 @@ def test_runs_can_lie_on_any_file_system(tmp_path):
 def test_reports_are_written_with_the_run(tmp_path):
     go(make_job(tmp_path))
     names = {str(path.relative_to(tmp_path / "test/report")) for path in (tmp_path / "test/report").rglob("*.*")}
-    tables = {"toy_k1", "toy_k3", "best_digits_de_k1", "best_digits_de_k3", "summary", "failures", "spending", "success_by_k"}
+    tables = {
+        "toy_k1",
+        "toy_k3",
+        "best_digits_de_k1",
+        "best_digits_de_k3",
+        "summary",
+        "failures",
+        "spending",
+        "success_by_k",
+    }
     assert names == {"index.html", "figures/toy_k1.png", "figures/toy_k3.png"} | {
         f"tables/{table}.{end}" for table in tables for end in ("csv", "md", "tex")
     }
