@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -121,7 +122,7 @@ def train_classifier(
 
     Raises:
         InputError: If there is no such architecture, or a split has no images.
-        DivergenceError: If the loss is no longer a number.
+        DivergenceError: If the loss, or what the network returns in the end, is no longer a number.
         ResourceError: If there is no such device, or a batch does not fit into its memory.
         KeyboardInterrupt: If `is_stopping` said so.
     """
@@ -159,6 +160,12 @@ def train_classifier(
     with cpu_threads(settings.threads):
         threads = torch.get_num_threads()
         test = evaluate(classifier.log_probs, dataset.test_images, dataset.test_labels, device=device)
+    if not math.isfinite(test.confidence):
+        keeper.forget()
+        raise DivergenceError(
+            f"training on {info.name!r} diverged: the network returns NaN for test images; lower learning_rate, which "
+            f"is {settings.learning_rate:g}"
+        )
     card = ModelCard(
         architecture=architecture,
         dataset=info.name,

@@ -17,6 +17,7 @@ from sfi_ray.store.schema import PIXEL
 from sfi_ray.types import Pixel, Start
 
 STARTS = "starts.parquet"
+_CELLS_AT_ONCE = 1 << 14
 
 _COLUMNS = pa.schema([("background", pa.list_(pa.uint8())), ("target_class", pa.int32()), ("pixels", pa.list_(PIXEL))])
 
@@ -44,21 +45,22 @@ def select_starts(location: str, info: DatasetInfo) -> tuple[Start, ...]:
             f"attack.transfer_from: the images of '{location}' are {there} (channels x rows x columns), "
             f"those of '{info.name}' are {here}; name a run with images of the same size"
         )
-    keys = ["classifier", "background_value", "target_name", "k"]
-    table = run.table([*keys, "confidence", "pixels"], pc.field("num_altered") > 0)
-    best: dict[tuple[object, ...], Start] = {}
-    for row in table.sort_by([("confidence", "descending")]).to_pylist():
-        background = tuple(row["background_value"])
-        key = row["classifier"], background, row["target_name"], row["k"]
-        if row["target_name"] in info.class_names and key not in best:
-            pixels = tuple(Pixel(p["row"], p["col"], tuple(p["value"])) for p in row["pixels"])
-            best[key] = Start(background, info.class_names.index(row["target_name"]), pixels)
+    columns = ["classifier", "background_value", "target_name", "k", "confidence", "pixels"]
+    numbers = {name: number for number, name in enumerate(info.class_names)}
+    best: dict[tuple[object, ...], tuple[float, Start]] = {}
+    for table in run.batches(columns, _CELLS_AT_ONCE, pc.field("num_altered") > 0):
+        for row in table.to_pylist():
+            background = tuple(row["background_value"])
+            key = row["classifier"], background, row["target_name"], row["k"]
+            if row["target_name"] in numbers and (key not in best or row["confidence"] > best[key][0]):
+                pixels = tuple(Pixel(p["row"], p["col"], tuple(p["value"])) for p in row["pixels"])
+                best[key] = row["confidence"], Start(background, numbers[row["target_name"]], pixels)
     if not best:
         raise InputError(
             f"attack.transfer_from: '{location}' has no image of any class of '{info.name}'; "
             "name a run that has searched the same classes"
         )
-    return tuple(best.values())
+    return tuple(start for _, start in sorted(best.values(), key=lambda found: -found[0]))
 
 
 def digest_of(starts: Sequence[Start]) -> str | None:

@@ -140,7 +140,7 @@ def when(condition, action):
     """Acts once something is the case, meanwhile."""
 
     def wait():
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 240  # a head may need minutes before it takes a job
         while not condition() and time.monotonic() < deadline:
             time.sleep(0.05)
         action()

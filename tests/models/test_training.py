@@ -8,6 +8,7 @@ from sfi_ray.data.dataset import DatasetInfo, ImageDataset
 from sfi_ray.errors import InputError
 from sfi_ray.models import (
     TRAINING_PRESETS,
+    Checkpoint,
     Classifier,
     DivergenceError,
     TrainingSettings,
@@ -18,6 +19,7 @@ from sfi_ray.models import (
     train_classifier,
     training_key,
 )
+from sfi_ray.models.evaluation import Evaluation
 from sfi_ray.models.normalisation import channel_statistics
 
 
@@ -151,6 +153,16 @@ def test_divergence_is_told_with_its_mend(few_digits):
         train_classifier("cnn_mp", few_digits, settings)
     assert issubclass(DivergenceError, InputError)
     assert issubclass(DivergenceError, RuntimeError)
+
+
+def test_a_network_that_ends_in_nan_is_no_result(few_digits, monkeypatch, tmp_path):
+    monkeypatch.setattr("sfi_ray.models.training.evaluate", lambda *_, **__: Evaluation(0.1, math.nan))
+    checkpoint = Checkpoint(tmp_path, "mine")
+    with pytest.raises(
+        DivergenceError, match=r"'digits' diverged: .* returns NaN for test images; lower"
+    ):
+        train_classifier("mlp", few_digits, TrainingSettings(epochs=1), checkpoint=checkpoint)
+    assert not list(tmp_path.iterdir()), "it would lead there again"
 
 
 @pytest.mark.parametrize("split", ["training", "test"])
