@@ -17,6 +17,7 @@ from sfi_ray.models import Classifier
 SHARED_DATA = Path(__file__).parents[1].parent / "shared" / "data"
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keeps all tests of real Ray in one process: they look for each other's actors among the machine's."""
     for item in items:

@@ -158,9 +158,7 @@ def test_divergence_is_told_with_its_mend(few_digits):
 def test_a_network_that_ends_in_nan_is_no_result(few_digits, monkeypatch, tmp_path):
     monkeypatch.setattr("sfi_ray.models.training.evaluate", lambda *_, **__: Evaluation(0.1, math.nan))
     checkpoint = Checkpoint(tmp_path, "mine")
-    with pytest.raises(
-        DivergenceError, match=r"'digits' diverged: .* returns NaN for test images; lower"
-    ):
+    with pytest.raises(DivergenceError, match=r"'digits' diverged: .* returns NaN for test images; lower"):
         train_classifier("mlp", few_digits, TrainingSettings(epochs=1), checkpoint=checkpoint)
     assert not list(tmp_path.iterdir()), "it would lead there again"
 
