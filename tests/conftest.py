@@ -19,7 +19,7 @@ SHARED_DATA = Path(__file__).parents[1].parent / "shared" / "data"
 
 @pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keeps all tests of real Ray in one process: they look for each other's actors among the machine's."""
+    """Keeps all tests of real Ray in one process: two Rays on one machine ask for the same ports."""
     for item in items:
         if item.get_closest_marker("ray"):
             item.add_marker(pytest.mark.xdist_group("ray"))
