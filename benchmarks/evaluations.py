@@ -82,7 +82,13 @@ def trained(dataset, options):
     info = dataset_info(spec)
     settings = TrainingSettings(preset="paper_mnist")
     card, folder = train_once(
-        "cnn_mp", spec, settings, name=f"cnn_mp on {dataset}", device="cpu", trainer=train_here, reporter=Printer()
+        "cnn_mp",
+        spec,
+        settings,
+        name=f"cnn_mp on {dataset}",
+        device=options.device,
+        trainer=train_here,
+        reporter=Printer(),
     )
     module = build("cnn_mp", input_shape=info.shape, num_classes=info.num_classes)
     module.load_state_dict(read_state_dict(folder / "weights.safetensors"))
@@ -106,6 +112,7 @@ def classifier_of(name, module, shape, options, *, mean, std):
         num_classes=10,
         mean=mean,
         std=std,
+        device=options.device,
         precision=options.precision,
         micro_batch=options.micro_batch,
     )
@@ -202,6 +209,7 @@ def parse_options():
         parser.add_argument(f"--seeds-{name}", dest=f"seeds_{name}", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--precision", default="bfloat16")
     parser.add_argument("--micro-batch", type=int, default=128)
+    parser.add_argument("--device", default="cpu", help="of training and search")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--output", type=Path, default=Path("runs/evaluations"))
     parser.add_argument("--name", default="evaluations", help="of the report")
@@ -221,6 +229,7 @@ def command_of(options):
     for what in ("budget", "seeds"):
         given = {name: getattr(options, f"{what}_{name}") for name in CONTENDERS}
         words += [f"--{what}-{name} {value}" for name, value in given.items() if value]
+    words += [f"--device {options.device}"] if options.device != "cpu" else []
     words += [f"--precision {options.precision}", f"--micro-batch {options.micro_batch}", f"--name {options.name}"]
     return " ".join(words)
 

@@ -42,11 +42,13 @@ NETWORKS = {
 }
 
 
-def load_classifier(name, weights, precision):
+def load_classifier(name, weights, precision, device="cpu"):
     described = dict(NETWORKS[name])
+    if device != "cpu":
+        described.pop("micro_batch")
     module = described.pop("make")()
     module.load_state_dict(load_file(weights))  # copies float16 into float32
-    return Classifier(module, name=name, precision=precision, **described)
+    return Classifier(module, name=name, precision=precision, device=device, **described)
 
 
 def main():
@@ -59,12 +61,13 @@ def main():
     parser.add_argument("--replicates", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--precision", default="bfloat16")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--attack", type=json.loads, default={}, help="settings as JSON, like a job's attack")
     parser.add_argument("--pixels", action="store_true", help="also print the altered pixels")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    classifier = load_classifier(options.network, options.weights, options.precision)
+    classifier = load_classifier(options.network, options.weights, options.precision, options.device)
     targets = [int(target) for target in options.targets.split(",")]
     grid = Grid(
         classifiers=(GridClassifier(options.network, classifier.fingerprint),),

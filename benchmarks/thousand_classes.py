@@ -32,8 +32,8 @@ class Watch:
 
     def __init__(self, classifier):
         self.images = self.gradients = 0
-        self.best = torch.zeros(classifier.num_classes)
-        self.is_top = torch.zeros(classifier.num_classes, dtype=torch.bool)
+        self.best = torch.zeros(classifier.num_classes, device=classifier.device)
+        self.is_top = torch.zeros(classifier.num_classes, dtype=torch.bool, device=classifier.device)
         log_probs, gradients = classifier.log_probs, classifier.gradients
 
         def watched_log_probs(images):
@@ -62,7 +62,7 @@ class Watch:
 
 
 def search(options, background, name, settings, write):
-    classifier = load_classifier("squeezenet", options.weights, options.precision)
+    classifier = load_classifier("squeezenet", options.weights, options.precision, options.device)
     targets = tuple((i, str(i)) for i in range(classifier.num_classes))
     grid = Grid(
         classifiers=(GridClassifier("squeezenet", classifier.fingerprint),),
@@ -118,6 +118,7 @@ def main():
     parser.add_argument("--evaluations", type=int, default=50, help="images classified a class")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--precision", default="bfloat16")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument(
         "--searches", type=json.loads, default={"elites": {}, "with gradients": {"gradient_share": 0.5}}

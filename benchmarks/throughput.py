@@ -1,6 +1,7 @@
 """Search evaluations a second over the classifier's tuned forward rate, both measured in turn in one run.
 
     uv run benchmarks/throughput.py [--threads N] [--seconds S] [--rounds R] [--cpu-time]
+    uv run benchmarks/throughput.py --device cuda --cases vgg16:3x32x32,torchvision-resnet50:3x224x224 --replicates 50
 
 For each network and precision, the classifier computes as a long job would let it: `float32` as one that says nothing,
 `auto` as one with `compute.precision: auto`. The forward rate is that of `Classifier.log_probs` on ready-made images;
@@ -16,6 +17,7 @@ import statistics
 import time
 
 import torch
+import torchvision
 from report import write_report
 
 from sfi_ray.attacks import DifferentialEvolutionAttackSettings, Tick
@@ -23,21 +25,42 @@ from sfi_ray.grid import Grid, GridClassifier
 from sfi_ray.models import Classifier, TuningRequest, build, tune
 from sfi_ray.types import Background
 
-CASES = [("mlp", (1, 28, 28)), ("cnn_mp", (1, 28, 28)), ("cnn_none", (1, 28, 28)), ("cnn_mp", (3, 32, 32))]
+CASES = "mlp:1x28x28,cnn_mp:1x28x28,cnn_none:1x28x28,cnn_mp:3x32x32"
+
+
+def make(name, shape):
+    """Returns a network with random weights and its number of classes."""
+    if name.startswith("torchvision-"):
+        return torchvision.models.get_model(name.removeprefix("torchvision-"), weights=None), 1000
+    return build(name, input_shape=shape, num_classes=10), 10
+
+
+def cases(text):
+    """Reads `NAME:CxHxW,...`."""
+    for case in text.split(","):
+        name, _, shape = case.partition(":")
+        yield name, tuple(map(int, shape.split("x")))
 
 
 def forward_rate(classifier, seconds, clock):
     """Returns images a second."""
-    images = torch.rand(4 * classifier.micro_batch, *classifier.input_shape)
+    images = torch.rand(4 * classifier.micro_batch, *classifier.input_shape, device=classifier.device)
     classifier.log_probs(images)
+    wait(classifier)
     count, started = 0, clock()
     while (spent := clock() - started) < seconds:
         classifier.log_probs(images)
+        wait(classifier)
         count += len(images)
     return count / spent
 
 
-def search_rate(classifier, seconds, clock):
+def wait(classifier):
+    if classifier.device.type == "cuda":
+        torch.cuda.synchronize(classifier.device)
+
+
+def search_rate(classifier, seconds, clock, replicates):
     """Runs the paper's attack for a while and returns its evaluations a second."""
     channels = classifier.input_shape[0]
     grid = Grid(
@@ -45,7 +68,7 @@ def search_rate(classifier, seconds, clock):
         backgrounds=(Background("black", (0,) * channels),),
         target_classes=tuple((i, str(i)) for i in range(10)),
         ks=(5,),
-        replicates=1,
+        replicates=replicates,
         seed=0,
         method={},
     )
@@ -53,17 +76,24 @@ def search_rate(classifier, seconds, clock):
     events = attack.search(classifier, list(grid.cells(range(len(grid)))), 0.9)
     for _ in itertools.islice(events, 40):  # the initial population is drawn once
         pass
+    wait(classifier)
     count, started = 0, clock()
     for event in events:
         count += event.evaluations if isinstance(event, Tick) else 0
-        if (spent := clock() - started) >= seconds:
+        if clock() - started >= seconds:
             break
+    wait(classifier)
+    spent = clock() - started
     events.close()
     return count / spent
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--cases", default=CASES, help="networks of the zoo, or torchvision-NAME, with their input")
+    parser.add_argument("--replicates", type=int, default=1, help="cells of each class that are searched side by side")
+    parser.add_argument("--precisions", default="float32,auto")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=1.0)
     parser.add_argument("--rounds", type=int, default=15)
@@ -72,16 +102,16 @@ def main():
     clock = time.process_time if options.cpu_time else time.perf_counter
     torch.set_num_threads(options.threads)
     rows = []
-    for (name, shape), precision in itertools.product(CASES, ("float32", "auto")):
-        module = build(name, input_shape=shape, num_classes=10)
-        rule = Classifier(module, name="rule", input_shape=shape, num_classes=10)
+    for (name, shape), precision in itertools.product(cases(options.cases), options.precisions.split(",")):
+        module, num_classes = make(name, shape)
+        rule = Classifier(module, name="rule", input_shape=shape, num_classes=num_classes, device=options.device)
         choice = tune(rule, TuningRequest(precision=precision, micro_batch=None, threads=options.threads))
         tuned = rule.running(choice.execution)
         rounds = [
             (
                 forward_rate(rule, options.seconds, clock),
                 forward_rate(tuned, options.seconds, clock),
-                search_rate(tuned, options.seconds, clock),
+                search_rate(tuned, options.seconds, clock, options.replicates),
             )
             for _ in range(options.rounds)
         ]
@@ -103,8 +133,9 @@ def main():
         "throughput",
         __doc__,
         rows,
-        command=f"uv run benchmarks/throughput.py --threads {options.threads} --seconds {options.seconds:g} "
-        f"--rounds {options.rounds}" + " --cpu-time" * options.cpu_time,
+        command=f"uv run benchmarks/throughput.py --device {options.device} --cases {options.cases} "
+        f"--replicates {options.replicates} --precisions {options.precisions} --threads {options.threads} "
+        f"--seconds {options.seconds:g} --rounds {options.rounds}" + " --cpu-time" * options.cpu_time,
     )
 
 
