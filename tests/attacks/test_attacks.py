@@ -34,6 +34,11 @@ ATTACKS = {
     },
     "gradient": {"kind": "gradient", "max_evaluations": 90, "proposals": 10},
 }
+#: Their cells share what is found, so part of the contract is another: see test_elites.py.
+GROUPED = {
+    "elites": {"kind": "elites", "max_evaluations": 60},
+    "elites with gradients": {"kind": "elites", "max_evaluations": 60, "gradient_share": 0.5},
+}
 #: Minutes; they run with `uv run pytest -m slow tests/attacks`.
 SLOW = {"nevergrad TwoPointsDE", "nevergrad CMA", "nevergrad OnePlusOne"}
 
@@ -91,23 +96,42 @@ def test_no_cells_give_no_findings(attack, toy):
     assert list(attack.search(toy.classifier, [], 0.9)) == []
 
 
+def assert_holds(finding, toy, *, threshold):
+    """Scores the image of a finding again, without torch."""
+    cell = finding.cell
+    assert len(finding.pixels) <= cell.k
+    image = np.empty(toy.classifier.input_shape, dtype=np.int64)
+    image[:] = np.array(cell.background.value)[:, None, None]
+    bare = toy.probabilities(image)
+    for pixel in finding.pixels:
+        assert pixel.value != tuple(image[:, pixel.row, pixel.col]), "a pixel that alters nothing or two on a spot"
+        image[:, pixel.row, pixel.col] = pixel.value
+    probabilities = toy.probabilities(image)
+    assert finding.confidence == pytest.approx(probabilities[cell.target_class], abs=1e-6)
+    assert finding.background_confidence == pytest.approx(bare[cell.target_class], abs=1e-6)
+    assert finding.predicted_confidence == pytest.approx(probabilities.max(), abs=1e-6)
+    assert probabilities[finding.predicted_class] == pytest.approx(probabilities.max(), abs=1e-6)
+    assert finding.fooled == (finding.confidence >= threshold)
+
+
 def test_findings_are_sparse_fooling_images_whose_confidence_holds_when_rescored(attack, toy, some_cells):
-    channels, height, width = toy.classifier.input_shape
     for finding in search(attack, toy.classifier, some_cells(toy.classifier), threshold=0.5):
-        cell = finding.cell
-        assert len(finding.pixels) <= cell.k
-        image = np.empty((channels, height, width), dtype=np.int64)
-        image[:] = np.array(cell.background.value)[:, None, None]
-        bare = toy.probabilities(image)
-        for pixel in finding.pixels:
-            assert pixel.value != tuple(image[:, pixel.row, pixel.col]), "a pixel that alters nothing or two on a spot"
-            image[:, pixel.row, pixel.col] = pixel.value
-        probabilities = toy.probabilities(image)
-        assert finding.confidence == pytest.approx(probabilities[cell.target_class], abs=1e-6)
-        assert finding.background_confidence == pytest.approx(bare[cell.target_class], abs=1e-6)
-        assert finding.predicted_confidence == pytest.approx(probabilities.max(), abs=1e-6)
-        assert probabilities[finding.predicted_class] == pytest.approx(probabilities.max(), abs=1e-6)
-        assert finding.fooled == (finding.confidence >= 0.5)
+        assert_holds(finding, toy, threshold=0.5)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("name", [*ATTACKS, *GROUPED])
+def test_what_is_found_on_a_gpu_holds_when_rescored(name, toy):
+    settings = {**ATTACKS, **GROUPED}[name]
+    cells = make_cells(
+        toy.classifier, ks=(1, 3), backgrounds=("black", "white"), imitate=settings["kind"] == "inversion"
+    )
+    classifier = Classifier.from_payload(toy.classifier.to_payload(), device="cuda", micro_batch=32)
+    findings = search(read_attack_settings(settings).build(), classifier, cells, threshold=0.5)
+    assert {finding.cell for finding in findings} == set(cells)
+    for finding in findings:
+        assert_holds(finding, toy, threshold=0.5)
         assert finding.error is None
 
 

@@ -288,6 +288,32 @@ def test_an_image_that_does_not_fit_is_a_matter_of_resources():
         hungry(0).log_probs(torch.zeros(1, 1, 2, 2))
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_the_micro_batch_halves_when_a_gpu_s_memory_runs_out():
+    class Greedy(nn.Module):
+        def forward(self, images):
+            images.new_empty(len(images), 2**24)  # 64 MiB an image
+            return images.flatten(1)[:, :10]
+
+    def make(micro_batch):
+        return Classifier(
+            Greedy(), name="greedy", input_shape=(1, 8, 8), num_classes=10, device="cuda", micro_batch=micro_batch
+        )
+
+    images = torch.rand(300, 1, 8, 8, device="cuda")
+    expected = make(1).log_probs(images)
+    total = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction(2**31 / total)
+    try:
+        classifier = make(256)
+        assert torch.equal(classifier.log_probs(images), expected)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert 1 <= classifier.micro_batch < 32  # 2 GiB hold 32 images and nothing else
+
+
 def test_what_is_measured_never_halves():
     classifier = hungry(32).running(Execution(micro_batch=64))
     with pytest.raises(ResourceError, match=r"64 images at once do not fit .* lower micro_batch to 32"):

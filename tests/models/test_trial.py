@@ -162,3 +162,16 @@ def test_an_open_precision_is_chosen_among_those_that_are_near():
     assert choice.execution.precision == "float32"
     assert choice.execution.micro_batch <= 64
     assert choice.gain >= 1
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("precision", ["float32", "auto"])
+def test_on_a_gpu_what_is_chosen_runs_and_is_near(precision):
+    classifier = make_classifier(device="cuda")
+    choice = tune(classifier, TuningRequest(precision=precision, micro_batch=None, threads=1), seconds=5.0)
+    images = sparse_images(SHAPE, 200, classifier.device)
+    log_probs = classifier.running(choice.execution).log_probs(images)
+    assert are_near(log_probs, classifier.reference_log_probs(images))
+    if precision == "float32":
+        assert torch.equal(log_probs, classifier.log_probs(images))
