@@ -258,7 +258,8 @@ def _client(url: str) -> Any:
     # Ray's client would go elsewhere if these were set, whatever address it is given.
     hidden = {key: os.environ.pop(key, None) for key in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")}
     try:
-        return Client(url, headers={"Authorization": f"Bearer {token}"} if token else None)
+        # Without a header, Ray's client looks for a token itself and fails before the cluster was asked.
+        return Client(url, headers={"Authorization": f"Bearer {token}" if token else ""})
     finally:
         os.environ.update({key: value for key, value in hidden.items() if value is not None})
 

@@ -154,7 +154,8 @@ def test_what_is_recorded_is_that_of_the_stored_image(small, photos, k):
             wanted, found = (features_of(small, pixels[None] / 255)[0].double().numpy() for pixels in (image, stored))
             natural = (make_network()[-1](features_of(small, image[None] / 255))).softmax(1)
         likeness = finding.likeness
-        assert likeness.feature_distance == pytest.approx(((found - wanted) ** 2).sum() / (wanted**2).sum(), abs=1e-6)
+        # Of float32 features that came in another batch, so other last bits.
+        assert likeness.feature_distance == pytest.approx(((found - wanted) ** 2).sum() / (wanted**2).sum(), abs=1e-5)
         product = found @ wanted / np.linalg.norm(found) / np.linalg.norm(wanted)
         assert likeness.feature_inner_product == pytest.approx(product, abs=1e-5)
         assert likeness.image_confidence == pytest.approx(natural[0, finding.cell.target_class].item(), abs=1e-5)
