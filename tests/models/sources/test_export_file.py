@@ -173,7 +173,9 @@ def archive(**files):
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"no zip at all", archive(readme="hello"), archive(**{"a/models/model.json": "{}"})]
+    "content",
+    [b"", b"no zip at all", archive(readme="hello"), archive(**{"a/models/model.json": "{}"})],
+    ids=["nothing", "no zip", "no network", "an empty one"],  # an archive says when it was made
 )
 def test_what_is_no_export_is_refused(content):
     with pytest.raises(InputError, match=r"model\.pt2: not a network that torch\.export\.save wrote"):
