@@ -23,6 +23,7 @@ COLOURS = {
     "jde": "#8c6d31",
     "sparse_rs": "#d95f02",
     "elites": "#1b7837",
+    "elites_steady": "#7fbf7b",
     "gradient": "#2166ac",
     "nevergrad-cma": "#b2182b",
     "nevergrad-twopointsde": "#c994c7",

@@ -52,6 +52,7 @@ CONTENDERS = {
     "jde": lambda budget: {"kind": "jde", "generations": max(0, budget // 100 - 1)},
     "sparse_rs": lambda budget: {"kind": "sparse_rs", "max_evaluations": budget},
     "elites": lambda budget: {"kind": "elites", "max_evaluations": budget},
+    "elites_steady": lambda budget: {"kind": "elites", "max_evaluations": budget, "patience": None},
     "gradient": lambda budget: {"kind": "gradient", "max_evaluations": budget},
     "nevergrad-cma": lambda budget: {"kind": "nevergrad", "optimizer": "CMA", "max_evaluations": budget},
     "nevergrad-twopointsde": lambda budget: {
@@ -198,7 +199,8 @@ def parse_options():
     names = lambda text: tuple(text.split(","))  # noqa: E731
     parser.add_argument("--datasets", type=names, default=("mnist", "fashion-mnist"), help="also cifar10")
     parser.add_argument("--weights", type=Path, help="safetensors file of a VGG16, for cifar10")
-    parser.add_argument("--contenders", type=names, default=tuple(CONTENDERS))
+    usual = tuple(name for name in CONTENDERS if name != "elites_steady")  # which never begins anew
+    parser.add_argument("--contenders", type=names, default=usual, help=f"among {', '.join(CONTENDERS)}")
     parser.add_argument("--backgrounds", type=names, default=("black", "gray", "white"))
     parser.add_argument("--ks", type=lambda text: tuple(map(int, text.split(","))), default=(1, 5, 25))
     parser.add_argument("--seeds", type=int, default=3, help="repetitions of every cell")

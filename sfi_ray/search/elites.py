@@ -4,6 +4,9 @@ It is MAP-Elites (Mouret & Clune 2015) with the classes as its niches, as Nguyen
 forward pass says how good a candidate is for every class. So each class keeps its few best candidates, its elites,
 whoever they were made for, and new candidates are made from the elites of any class of the group.
 
+Near an optimum all elites of a class are alike, and most of what they could become was tried. A class that has not
+become better for long begins anew, with fresh candidates; what it had is kept aside.
+
 A share of the candidates can be led by gradients: then a generation begins with the gradient of each class's
 log-probability at one of its elites, or at the bare background, and proposes what that says would gain most.
 
@@ -53,6 +56,12 @@ class ElitesSettings(BaseModel):
         "every generation; it counts as one image classified and as one backward pass. 0 takes none.",
     )
 
+    patience: int | None = Field(
+        1000,
+        ge=1,
+        description="Evaluations of a class without a better elite after which it begins anew with nothing, and only "
+        "its best image is kept; after a longer rise it waits half as long as the rise took. null never begins anew.",
+    )
     begins_with: Literal["nothing", "smaller_k"] = Field(
         "nothing",
         description="What a class of a larger k begins with: nothing, or what was found for it with a smaller k of the "
@@ -83,6 +92,28 @@ class _Lanes(LaneTable):
     genes: Tensor
     #: ``(N, L)`` float32: log-probability of the cell's class, highest first; -inf where there is no elite yet.
     log_prob: Tensor
+    #: ``(N,)`` int64: evaluations when the cell began with nothing, and when its first elite was last replaced.
+    began_at: Tensor
+    improved_at: Tensor
+    #: The best candidate before the cell last began anew, ``(N, K, G)`` float32.
+    kept: Tensor
+    #: ``(N,)`` float32: its log-probability; -inf where the cell has not begun anew.
+    kept_log_prob: Tensor
+
+
+#: What decides how a cell goes on, besides what it is.
+_STATE = (
+    "generation",
+    "evaluations",
+    "backward",
+    "is_settled",
+    "genes",
+    "log_prob",
+    "began_at",
+    "improved_at",
+    "kept",
+    "kept_log_prob",
+)
 
 
 class Elites(SharedSearcher):
@@ -122,14 +153,17 @@ class Elites(SharedSearcher):
             is_settled=integers.bool(),
             genes=torch.zeros(0, settings.num_elites, space.k, space.genes_per_pixel, device=self.device),
             log_prob=torch.zeros(0, settings.num_elites, device=self.device),
+            began_at=integers,
+            improved_at=integers,
+            kept=torch.zeros(0, space.k, space.genes_per_pixel, device=self.device),
+            kept_log_prob=torch.zeros(0, device=self.device),
         )
         self._refresh()
 
     def state(self) -> dict[str, Tensor]:
         """Returns the elites of each cell; see `Searcher.state`."""
         lanes = self._lanes
-        names = ("generation", "evaluations", "backward", "is_settled", "genes", "log_prob")
-        return {name: getattr(lanes, name) for name in names}
+        return {name: getattr(lanes, name) for name in _STATE}
 
     def _admit(self, entrants: Entrants, state: Mapping[str, Tensor] | None) -> None:
         if entrants.groups is None:
@@ -144,6 +178,10 @@ class Elites(SharedSearcher):
                 "is_settled": zeros.bool(),
                 "genes": self._lanes.genes.new_zeros(count, *self._lanes.genes.shape[1:]),
                 "log_prob": torch.full((count, self.settings.num_elites), -torch.inf, device=self.device),
+                "began_at": zeros,
+                "improved_at": zeros,
+                "kept": self._lanes.kept.new_zeros(count, *self._lanes.kept.shape[1:]),
+                "kept_log_prob": torch.full((count,), -torch.inf, device=self.device),
             }
         self._lanes = self._lanes.join(
             _Lanes(
@@ -220,7 +258,7 @@ class Elites(SharedSearcher):
         # Every candidate has draws of its own: under its group's seed, by its generation and its place in the group.
         place = torch.arange(len(groups), device=self.device) - torch.searchsorted(groups, groups)
         seeds, counters = lanes.seeds[first], lanes.generation[self._focus] * _MOST_CANDIDATES + place
-        is_new = lanes.generation[self._focus] == 0
+        is_new = lanes.log_prob[self._focus, 0] == -torch.inf
         candidates = fresh_candidates(seeds, counters, self.space)
         if not bool(is_new.all()):
             size = torch.searchsorted(lanes.groups, groups, right=True) - first
@@ -284,29 +322,53 @@ class Elites(SharedSearcher):
             made = torch.nonzero(told_groups == group).squeeze(1)
             told = log_probs[made][:, lanes.target_classes[cells]].T.nan_to_num(nan=-torch.inf)
             genes[cells], best[cells] = merge(lanes.genes[cells], lanes.log_prob[cells], self._candidates[made], told)
+        evaluations = lanes.evaluations + self._focus.bincount(minlength=len(lanes.seeds))
         self._lanes = replace(
             lanes,
             generation=lanes.generation + ~lanes.is_settled,
-            evaluations=lanes.evaluations + self._focus.bincount(minlength=len(lanes.seeds)),
+            evaluations=evaluations,
             # A settled cell is as its finding says; its elites serve the others as they are.
             genes=torch.where(lanes.is_settled[:, None, None, None], lanes.genes, genes),
             log_prob=torch.where(lanes.is_settled[:, None], lanes.log_prob, best),
+            improved_at=torch.where(best[:, 0] > lanes.log_prob[:, 0], evaluations, lanes.improved_at),
         )
+        if self.settings.patience is not None:
+            self._begin_anew(self.settings.patience)
         self._candidates = self._bases = None
         self._looked = []
         self._refresh()
+
+    def _begin_anew(self, patience: int) -> None:
+        """Forgets the elites of cells that have not become better for long, but for the best.
+
+        Their genes stay where they are and serve other classes until new ones take their place.
+        """
+        lanes = self._lanes
+        waited = lanes.evaluations - lanes.improved_at
+        is_stuck = ~lanes.is_settled & (waited >= ((lanes.improved_at - lanes.began_at) // 2).clamp(min=patience))
+        is_better = is_stuck & (lanes.log_prob[:, 0] > lanes.kept_log_prob)
+        self._lanes = replace(
+            lanes,
+            log_prob=lanes.log_prob.masked_fill(is_stuck[:, None], -torch.inf),
+            began_at=torch.where(is_stuck, lanes.evaluations, lanes.began_at),
+            improved_at=torch.where(is_stuck, lanes.evaluations, lanes.improved_at),
+            kept=torch.where(is_better[:, None, None], lanes.genes[:, 0], lanes.kept),
+            kept_log_prob=torch.where(is_better, lanes.log_prob[:, 0], lanes.kept_log_prob),
+        )
 
     def _refresh(self) -> None:
         lanes = self._lanes
         self.generation = lanes.generation
         self.evaluations = lanes.evaluations.to(torch.float64)
         self.is_exhausted = lanes.evaluations >= self.settings.max_evaluations
-        self.best_log_prob = lanes.log_prob[:, 0]
+        self.best_log_prob = torch.maximum(lanes.log_prob[:, 0], lanes.kept_log_prob)
 
     @property
     def best(self) -> Tensor:
-        """``(N, K, G)``: the first elite of each cell."""
-        return self._lanes.genes[:, 0]
+        """``(N, K, G)``: the first elite of each cell, or what it had before it began anew where that is better."""
+        lanes = self._lanes
+        is_kept = lanes.kept_log_prob >= lanes.log_prob[:, 0]
+        return torch.where(is_kept[:, None, None], lanes.kept, lanes.genes[:, 0])
 
 
 def merge(genes: Tensor, log_prob: Tensor, candidates: Tensor, told: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,10 +1,12 @@
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sfi_ray.images import render
-from sfi_ray.search import Entrants, SearchSpace
+from sfi_ray.search import Entrants, Proposal, SearchSpace
 from sfi_ray.search.elites import Elites, ElitesSettings, merge
+from sfi_ray.search.variation import fresh_candidates
 
 SPACE = SearchSpace(height=8, width=8, channels=1, k=2, num_classes=4)
 SETTINGS = ElitesSettings(max_evaluations=60, num_elites=3, num_candidates=5)
@@ -132,17 +134,47 @@ def test_the_budget_is_what_a_class_may_use(toy_gray):
     assert search.evaluations.tolist() == [12.0] * 4
 
 
-def test_a_search_restored_from_its_state_goes_on_in_the_same_way(toy_gray):
-    search = searching(group_of(0), group_of(1))
+@pytest.mark.parametrize("patience", [1, 1000])
+def test_a_search_restored_from_its_state_goes_on_in_the_same_way(toy_gray, patience):
+    settings = SETTINGS.model_copy(update={"patience": patience})
+    search = searching(group_of(0), group_of(1), settings=settings)
     for _ in range(3):
         step(search, toy_gray)
     state = search.state()
-    again = Elites(SPACE, SETTINGS)
+    again = Elites(SPACE, settings)
     again.admit(group_of(1), {name: tensor[4:] for name, tensor in state.items()})
     for _ in range(4):
         step(search, toy_gray)
         step(again, toy_gray)
     assert torch.equal(again.best, search.best[4:])
+
+
+def test_a_class_that_is_stuck_begins_anew_and_what_it_had_is_kept(toy_gray):
+    search = searching(group_of(0), settings=ElitesSettings(max_evaluations=400, num_candidates=5, patience=20))
+    best, num_begun = search.best_log_prob, 0
+    while not search.is_exhausted.all():
+        step(search, toy_gray)
+        assert (search.best_log_prob >= best).all()
+        best = search.best_log_prob
+        stored = classify(toy_gray, Proposal(search.best, torch.arange(4)))
+        assert torch.equal(stored.diagonal(), best)
+        num_begun += int((search.state()["log_prob"][:, 0] == -torch.inf).sum())
+    assert num_begun >= 8  # of four classes, in 400 evaluations each
+
+
+def test_what_a_class_begins_anew_with_is_as_at_first(toy_gray):
+    search = searching(group_of(0, targets=[1]), settings=ElitesSettings(max_evaluations=400, patience=20))
+    while search.state()["log_prob"][0, 0] > -torch.inf or search.generation[0] == 0:
+        step(search, toy_gray)
+    counters = search.generation[0] * (1 << 24) + torch.arange(8)
+    assert torch.equal(search.ask().genes, fresh_candidates(torch.full((8,), 100), counters, SPACE))
+
+
+def test_without_patience_no_class_begins_anew(toy_gray):
+    search = searching(group_of(0), settings=ElitesSettings(max_evaluations=400, patience=None))
+    while not search.is_exhausted.all():
+        step(search, toy_gray)
+        assert (search.state()["log_prob"][:, 0] > -torch.inf).all()
 
 
 def test_the_optimum_of_a_linear_toy_is_found_with_few_images(toy_gray):
