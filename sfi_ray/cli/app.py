@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from sfi_ray.cli.arguments import Address, InProcess
+from sfi_ray.cli.audit import audit
 from sfi_ray.cli.compaction import compact
 from sfi_ray.cli.compare import compare
 from sfi_ray.cli.exits import EXIT_FAILED_CELLS, EXIT_INTERRUPTED, explaining
@@ -216,6 +217,7 @@ app.command()(compact)
 app.command()(theory)
 app.command()(transfer)
 app.command()(features)
+app.command()(audit)
 
 
 @app.command()

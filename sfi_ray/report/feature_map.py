@@ -80,6 +80,7 @@ def feature_map(shown: FeatureMap) -> dict[str, bytes]:
         c=[colours[index] for index in shown.sfi_classes.tolist()],
         marker="x",
         linewidths=1.1,
+        zorder=4,
         rasterized=len(shown.sfis) > _VECTOR_DOTS,
     )
     for place, value in zip(shown.colours, shown.colour_values, strict=True):
