@@ -34,7 +34,9 @@ MOST_TILES = 60
 
 _TILE = 96  # pixels on the page, at least
 _STYLE = """\
-td.share { background: color-mix(in srgb, var(--bad) calc(var(--share) * 30%), var(--paper)); }
+td.share { background: color-mix(in srgb, var(--bad) calc(var(--share) * 30%), var(--paper)); white-space: nowrap; }
+#detectors td.share { background: color-mix(in srgb, var(--good) calc(var(--share) * 30%), var(--paper)); }
+td.text, th.text { text-align: left; }
 .tiles .tile { display: flex; }
 th .swatch { display: inline-block; width: 0.8rem; height: 0.8rem; margin-right: 0.4rem; vertical-align: -0.1rem;
   border: 1px solid var(--muted); }
@@ -138,7 +140,12 @@ def _tile(shown: ShownImage) -> dict[str, object]:
 
 def _table(table: ResultTable, swatches: Mapping[str, tuple[int, ...]]) -> Markup:
     """Lays a table out as HTML; shares are tinted, and a background's name has its colour beside it."""
-    heading = Markup("").join(Markup('<th scope="col">{}</th>').format(column.title) for column in table.columns)
+    heading = Markup("").join(
+        Markup('<th scope="col"{}>{}</th>').format(
+            Markup(' class="text"') if column.is_text else Markup(""), column.title
+        )
+        for column in table.columns
+    )
     lines = []
     for row in table.rows:
         entries = []
@@ -153,12 +160,13 @@ def _table(table: ResultTable, swatches: Mapping[str, tuple[int, ...]]) -> Marku
                     Markup('<td class="share" style="--share:{}">{}</td>').format(f"{value.share:.3f}", shown)
                 )
             else:
-                entries.append(Markup("<td>{}</td>").format(shown))
+                kind = Markup(' class="text"') if column.is_text else Markup("")
+                entries.append(Markup("<td{}>{}</td>").format(kind, shown))
         lines.append(Markup("<tr>{}</tr>").format(Markup("").join(entries)))
     if not lines:
         return Markup('<p class="caption">{}</p>').format(" ".join(table.notes))
     return Markup(
-        '<div class="scroll" tabindex="0" role="region" aria-label="{title}"><table><caption>{title}</caption>'
+        '<div class="scroll" tabindex="0" role="region" aria-label="{title}"><table>'
         '<thead><tr>{heading}</tr></thead><tbody>{lines}</tbody></table></div><p class="caption">{notes}</p>'
     ).format(title=table.title, heading=heading, lines=Markup("").join(lines), notes=" ".join(table.notes))
 

@@ -43,7 +43,7 @@ def shares_table(card: Scorecard) -> ResultTable:
     classes = len(card.grid.classes)
     notes = [
         f"Of {classes} classes and {card.grid.seeds} seeds, the share that at most k pixels fool; in parentheses "
-        f"Wilson's {_LEVEL} interval, which takes cases as independent."
+        f"Wilson's {_LEVEL} interval, which takes cases as independent. {ANY}: on any of the backgrounds."
     ]
     return ResultTable(f"Classes fooled at {card.grid.threshold:.0%} (%)", columns, rows, notes)
 
@@ -57,7 +57,10 @@ def smallest_k_table(card: Scorecard) -> ResultTable:
         (one.name, one.smallest_k, *one.by_seed, *(one.by_background[name] for name in card.grid.backgrounds))
         for one in card.classes
     ]
-    notes = [f"k among {', '.join(map(str, card.grid.ks))}; {NOTHING} where none of them fooled."]
+    notes = [
+        f"k among {', '.join(map(str, card.grid.ks))}; {NOTHING} where none of them fooled. {ANY}: on any background "
+        "with any seed; a seed: on any background; a background: with any seed."
+    ]
     return ResultTable("Smallest k that fools each class", columns, rows, notes)
 
 
@@ -95,7 +98,9 @@ def facts(card: Scorecard) -> list[tuple[str, str]]:
     """Lists who was audited and how, name by value."""
     channels, height, width = card.model.input_shape
     grid, model = card.grid, card.model
-    settings = ", ".join(f"{name} {value}" for name, value in grid.attack.items() if name != "kind")
+    settings = ", ".join(
+        f"{name} {value}" for name, value in grid.attack.items() if name != "kind" and value is not None
+    )
     kind = "standard" if grid.is_standard else "not standard: other budget, classes, seeds or attack"
     natural = (
         f"{model.accuracy:.1%} of {model.num_natural:,} natural images right" if model.accuracy is not None else ""
