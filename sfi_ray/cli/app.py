@@ -10,10 +10,12 @@ import typer
 from rich.console import Console
 
 from sfi_ray.cli.arguments import Address, InProcess
+from sfi_ray.cli.audit import audit
 from sfi_ray.cli.compaction import compact
 from sfi_ray.cli.compare import compare
 from sfi_ray.cli.exits import EXIT_FAILED_CELLS, EXIT_INTERRUPTED, explaining
 from sfi_ray.cli.export import export
+from sfi_ray.cli.features import features
 from sfi_ray.cli.reporting import report
 from sfi_ray.cli.rounds import launch_rounds
 from sfi_ray.cli.standing import spell, status
@@ -214,6 +216,8 @@ app.command()(compare)
 app.command()(compact)
 app.command()(theory)
 app.command()(transfer)
+app.command()(features)
+app.command()(audit)
 
 
 @app.command()

@@ -23,6 +23,7 @@ from sfi_ray.job import Job, load_job
 from sfi_ray.models import Classifier, ClassifierPayload
 from sfi_ray.plan import shard_sizes, tuning_request
 from sfi_ray.report import write_report
+from sfi_ray.review.scorecard import AUDIT_JOB, PAGE, SCORECARD, TEXT
 from sfi_ray.store.checkpoints import CHECKPOINTS, drop_checkpoints
 from sfi_ray.store.compaction import finish_compaction
 from sfi_ray.store.finished import FinishedCells
@@ -45,7 +46,10 @@ from sfi_ray.store.starts import STARTS, digest_of, select_starts, write_starts
 from sfi_ray.types import Finding
 
 #: What `fresh` removes; files of the user's own stay.
-_OWN_FILES = ("results", "checkpoints", "models", "report", IMAGES, STARTS, RECORD, PROGRESS)
+_OWN_FILES = (
+    *("results", "checkpoints", "models", "report", IMAGES, STARTS, RECORD, PROGRESS),
+    *(SCORECARD, TEXT, PAGE, AUDIT_JOB),
+)
 
 
 def launch(

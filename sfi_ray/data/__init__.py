@@ -15,6 +15,7 @@ from sfi_ray.data.sources import (
     load_labels,
     load_rows,
     load_split,
+    stream_rows,
 )
 from sfi_ray.data.spec import DatasetSpec
 
@@ -39,4 +40,5 @@ __all__ = [
     "load_rows",
     "load_split",
     "select_images",
+    "stream_rows",
 ]

@@ -6,7 +6,7 @@ Shapes: N images, C channels (1 gray or 3 RGB), H height, W width.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from sfi_ray.data.parquet import (
     read_labels,
     read_max_label,
     read_rows,
+    stream_rows,
 )
 from sfi_ray.errors import InputError
 
@@ -142,6 +143,10 @@ class ParquetSource:
             InputError: There is no such split, or its file or a row of it cannot be used.
         """
         return read_rows(self._file_of(split, info), rows, info.shape, fit)
+
+    def stream_rows(self, split: Split, info: DatasetInfo, rows: Sequence[int], fit: Fit) -> Iterator[Tensor]:
+        """Decodes some images of one split, a few at a time; see `sfi_ray.data.parquet.stream_rows`."""
+        return stream_rows(self._file_of(split, info), rows, info.shape, fit)
 
     def _file_of(self, split: Split, info: DatasetInfo) -> Path:
         path = self.files.get(split)

@@ -171,6 +171,38 @@ def read_rows(path: Path, rows: Sequence[int], shape: tuple[int, int, int], fit:
     return torch.from_numpy(images)
 
 
+def stream_rows(path: Path, rows: Sequence[int], shape: tuple[int, int, int], fit: Fit) -> Iterator[Tensor]:
+    """Decodes the images of some rows, a few at a time.
+
+    Args:
+        path: A parquet file.
+        rows: Which rows, counted from 0, ascending, each once.
+        shape: ``(C, H, W)`` that each image must have or be brought to.
+        fit: What is done with an image of another size.
+
+    Yields:
+        uint8, ``(B, C, H, W)``, in the order of `rows`; their B differ.
+
+    Raises:
+        InputError: The file or one of the images cannot be used; the message names both.
+    """
+    ordered = np.asarray(rows, np.int64)
+    with _opened(path) as file:
+        first = 0
+        for batch in _batches(file, path, _ROWS_PER_BATCH, ["image"]):
+            here = ordered[np.searchsorted(ordered, first) : np.searchsorted(ordered, first + len(batch))]
+            if len(here):
+                encoded = encoded_images(batch)
+                images = np.empty((len(here), *shape), np.uint8)
+                for place, row in enumerate(here.tolist()):
+                    try:
+                        images[place] = decode_fitted(encoded[row - first], shape, fit)
+                    except UnusableImageError as error:
+                        raise InputError(f"{path}: row {row}: {error}") from error
+                yield torch.from_numpy(images)
+            first += len(batch)
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
     """Opens a parquet file and checks its columns."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeAlias
@@ -112,6 +112,36 @@ def load_rows(spec: DatasetSpec, split: Split, rows: Sequence[int], fit: Fit = "
     if isinstance(source, ParquetSource):
         return source.load_rows(split, info, rows, fit)
     return source.load_split(split, info)[0][list(rows)]
+
+
+def stream_rows(
+    spec: DatasetSpec, split: Split, rows: Sequence[int], size: int, fit: Fit = "refuse"
+) -> Iterator[Tensor]:
+    """Reads some images of one split a few at a time, so that those of a parquet file are never all in memory.
+
+    Args:
+        spec: Which data set.
+        split: ``train`` or ``test``.
+        rows: Which rows, counted from 0, ascending, each once and below their number.
+        size: Images at a time, at most.
+        fit: What is done with an image that has not the data set's size, see `sfi_ray.data.fitting.fitted`.
+
+    Yields:
+        uint8, ``(B, C, H, W)`` with B at most `size`, in the order of `rows`.
+
+    Raises:
+        InputError: There is no such data set or split, or one of the images cannot be used.
+    """
+    source = _find_source(spec)
+    info = source.info()
+    if isinstance(source, ParquetSource):
+        for images in source.stream_rows(split, info, rows, fit):
+            yield from torch.split(images, size)
+    else:
+        images = source.load_split(split, info)[0]
+        for part in torch.split(torch.as_tensor(rows, dtype=torch.int64), size):
+            if len(part):
+                yield images[part]
 
 
 def load_dataset(spec: TrainingData) -> ImageDataset:

@@ -11,6 +11,7 @@ from sfi_ray.job.loader import parse_job
 from sfi_ray.job.schema import ClassifierSpec
 
 _EXPORTED = ".pt2"
+_WEIGHTS = (".safetensors", ".pt", ".pth")
 
 
 def parse_classifier(text: str) -> ClassifierSpec:
@@ -27,6 +28,11 @@ def parse_classifier(text: str) -> ClassifierSpec:
     text = text.strip()
     if not text:
         raise InputError("a classifier has no name; give one such as cnn_mp")
+    if text.lower().endswith(_WEIGHTS) and not text.startswith("{"):
+        raise InputError(
+            f"'{text}' holds weights, and not which network they belong to; say both, such as "
+            f"'{{name: vgg16, weights: {text}}}'"
+        )
     if text.startswith("{"):
         written = text
     elif text.lower().endswith(_EXPORTED):

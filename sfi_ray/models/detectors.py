@@ -7,6 +7,7 @@ layer. Shapes: N images, B images of a batch, C channels, H height, W width, K l
 from __future__ import annotations
 
 import importlib.util
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -20,9 +21,14 @@ from sfi_ray.models.features import SECOND_TO_LAST
 
 #: Images that are classified at once.
 _BATCH = 512
+#: Tensors of images whose logits and features are kept: SFIs, natural images and single colours.
+_KEPT = 3
 
 Scorer = Callable[[Tensor], Tensor]
-"""Maps 8-bit images, ``(N, C, H, W)``, to one number each, ``(N,)``: the higher, the more of an outlier."""
+"""Maps 8-bit images, ``(N, C, H, W)``, to one number each, ``(N,)``: the higher, the more of an outlier.
+
+What it has been given is not to be changed in place: it knows a tensor again.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +68,17 @@ def make_detectors(classifier: Classifier, dataset: ImageDataset) -> dict[str, S
     num_classes = dataset.info.num_classes
     last = _last_layer(classifier)
 
+    # Detectors are asked about the same images one after the other, and the network costs more than any of them.
+    seen: deque[tuple[Tensor, _Views]] = deque(maxlen=_KEPT)
+
     def views(images: Tensor) -> _Views:
+        for known, its_views in seen:
+            if known is images:
+                return its_views
+        seen.append((images, views_of(images)))
+        return seen[-1][1]
+
+    def views_of(images: Tensor) -> _Views:
         parts = [_view(classifier, batch, num_classes, last) for batch in torch.split(images, _BATCH)]
         features = [part.features for part in parts if part.features is not None]
         return _Views(torch.cat([part.logits for part in parts]), torch.cat(features) if features else None)
@@ -83,7 +99,7 @@ def make_detectors(classifier: Classifier, dataset: ImageDataset) -> dict[str, S
         )
     if last is None:
         return detectors
-    trained = views(dataset.train_images)
+    trained = views_of(dataset.train_images)
     assert trained.features is not None
     of_features = _fitted(trained.features, dataset.train_labels, last, num_classes)
     for name, score in of_features.items():

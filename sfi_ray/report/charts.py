@@ -40,7 +40,7 @@ def heat_map(matrix: ConfidenceMatrix) -> dict[str, bytes]:
     """
     num_rows, num_cols = matrix.mean_confidence.shape
     is_named = num_cols <= _NAMED_CLASSES
-    figure, axes = _figure(
+    figure, axes = new_figure(
         series_title(matrix), (max(_WIDTH / 2, 0.55 * min(num_cols, 20) + 2.5), 0.4 * num_rows + 1.6)
     )
     image = axes.imshow(matrix.mean_confidence, vmin=0, vmax=1, cmap="viridis", aspect="auto", interpolation="nearest")
@@ -56,7 +56,7 @@ def heat_map(matrix: ConfidenceMatrix) -> dict[str, bytes]:
     else:
         axes.set_xlabel("target class")
     figure.colorbar(image, ax=axes, format=PercentFormatter(1), label="mean confidence")
-    return _encode(figure)
+    return encode(figure)
 
 
 def class_chart(matrix: ConfidenceMatrix) -> dict[str, bytes]:
@@ -68,7 +68,7 @@ def class_chart(matrix: ConfidenceMatrix) -> dict[str, bytes]:
     Returns:
         The picture by suffix, ``.png`` and ``.svg``.
     """
-    figure, axes = _figure(series_title(matrix), (_WIDTH, 3.5))
+    figure, axes = new_figure(series_title(matrix), (_WIDTH, 3.5))
     is_named = len(matrix.target_classes) <= _NAMED_CLASSES
     places = np.arange(len(matrix.target_classes)) if is_named else np.array(matrix.target_classes)
     for row in range(len(matrix.backgrounds)):
@@ -84,7 +84,7 @@ def class_chart(matrix: ConfidenceMatrix) -> dict[str, bytes]:
     else:
         axes.set_xlabel("target class")
     _finish(axes, "highest confidence")
-    return _encode(figure)
+    return encode(figure)
 
 
 def course_chart(title: str, courses: Mapping[str, Course]) -> dict[str, bytes]:
@@ -97,7 +97,7 @@ def course_chart(title: str, courses: Mapping[str, Course]) -> dict[str, bytes]:
     Returns:
         The picture by suffix, ``.png`` and ``.svg``.
     """
-    figure, axes = _figure(title, (_WIDTH, 4.0))
+    figure, axes = new_figure(title, (_WIDTH, 4.0))
     for name, course in courses.items():
         low, median, high = course.quartiles[-1]
         (line,) = axes.step(course.evaluations, median, where="post", label=_label(name))
@@ -106,7 +106,7 @@ def course_chart(title: str, courses: Mapping[str, Course]) -> dict[str, bytes]:
     axes.set_xscale("log")
     axes.set_xlabel("evaluations of a cell")
     _finish(axes, "median confidence")
-    return _encode(figure)
+    return encode(figure)
 
 
 def success_chart(title: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, bytes]:
@@ -119,7 +119,7 @@ def success_chart(title: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, by
     Returns:
         The picture by suffix, ``.png`` and ``.svg``.
     """
-    figure, axes = _figure(title, (_WIDTH, 3.5))
+    figure, axes = new_figure(title, (_WIDTH, 3.5))
     for series in sorted({(row["classifier"], row["attack"]) for row in rows}):
         own = [row for row in rows if (row["classifier"], row["attack"]) == series]
         shares = [row["fooled"] / row["cells"] for row in own]
@@ -127,10 +127,16 @@ def success_chart(title: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, by
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("k")
     _finish(axes, "share of cells fooled")
-    return _encode(figure)
+    return encode(figure)
 
 
-def _figure(title: str, size: tuple[float, float]) -> tuple[Figure, Any]:
+def new_figure(title: str, size: tuple[float, float]) -> tuple[Figure, Any]:
+    """Begins a figure in the style of all others; returns it and its axes.
+
+    Args:
+        title: What it shows.
+        size: Width and height in inches.
+    """
     figure = Figure(figsize=size, dpi=DPI, facecolor="white", layout="constrained")
     axes = figure.subplots()
     axes.set_title(title, fontproperties=font(9, is_bold=True), loc="left", parse_math=False)
@@ -164,7 +170,8 @@ def _finish(axes: Any, label: str) -> None:
         text.set_parse_math(False)
 
 
-def _encode(figure: Figure) -> dict[str, bytes]:
+def encode(figure: Figure) -> dict[str, bytes]:
+    """Returns a figure as files by suffix, ``.png`` and ``.svg``; equal figures give equal bytes."""
     files = {}
     with mpl.rc_context(_SETTINGS):
         for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):

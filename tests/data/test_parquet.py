@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from sfi_ray.data import DatasetSpec, dataset_info, load_split, parquet
+from sfi_ray.data import DatasetSpec, dataset_info, load_rows, load_split, parquet, stream_rows
 from sfi_ray.data.dataset import DatasetInfo
 from sfi_ray.errors import InputError, ResourceError
 
@@ -249,3 +249,20 @@ def test_encoded_images_are_held_a_batch_at_a_time(
     load_split(at(path), "test")
     assert sum(sizes) == 1000
     assert max(sizes) <= 256
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000])
+def test_streamed_rows_are_those_that_are_asked_for(size: int, encode: Encode, write_parquet: Write) -> None:
+    path = write_parquet("test.parquet", [encode(value=row % 250) for row in range(600)], [0] * 600)
+    rows = [0, 3, 255, 256, 511, 599]
+    parts = list(stream_rows(at(path), "test", rows, size))
+    assert max(map(len, parts)) <= size
+    assert torch.equal(torch.cat(parts), load_rows(at(path), "test", rows))
+    assert list(stream_rows(at(path), "test", [], size)) == []
+
+
+def test_digits_are_streamed_as_they_are_loaded() -> None:
+    digits = DatasetSpec(name="digits")
+    parts = list(stream_rows(digits, "test", [1, 5, 9], 2))
+    assert [len(part) for part in parts] == [2, 1]
+    assert torch.equal(torch.cat(parts), load_split(digits, "test")[0][[1, 5, 9]])

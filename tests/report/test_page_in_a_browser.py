@@ -158,6 +158,31 @@ def test_charts_by_background_have_the_colours_of_their_legends(opens: Opens, ru
         assert chart.locator(drawn).first.get_attribute(attribute) == legend
 
 
+def test_a_printed_page_shows_every_table_light_and_within_the_sheet(opens: Opens, run: tuple[str, Any]) -> None:
+    page = opens(run[0], color_scheme="dark")
+    for _ in range(2):
+        page.locator("#theme").click()
+    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+    shut = page.locator("main details:not([open])").count()
+    assert shut
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    page.emulate_media(media="print")
+    page.set_viewport_size({"width": 700, "height": 1000})
+    for box in page.locator("main details").all():
+        assert box.locator("table").count() == 1
+        assert box.locator("table").is_visible()
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    widest = (
+        "Math.max(...[...document.querySelectorAll('.scroll table')].map(one => one.getBoundingClientRect().width))"
+    )
+    assert page.evaluate(widest) <= 700
+    assert not page.locator("nav").is_visible()
+    assert page.locator("main button:visible:not(.sort):not(.tile)").count() == 0
+    assert page.locator("#course select").first.is_visible()
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert page.locator("main details:not([open])").count() == shut
+
+
 def test_without_javascript_the_findings_are_still_there(browser: Browser, run: tuple[str, Any]) -> None:
     context = browser.new_context(java_script_enabled=False)
     page = context.new_page()

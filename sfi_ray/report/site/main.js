@@ -12,16 +12,35 @@ function chooseTheme() {
   });
 }
 
-/** Printed, a page shows what it would show opened. */
-function openForPrint() {
+// What of a sheet is left between its margins, and what print's smaller letters leave of a table's width.
+const SHEET_WIDTH = 680;
+const PRINTED_SHARE = 0.8;
+const SMALLEST_ZOOM = 0.3;
+
+/** Printed, a page shows what it would show opened, and tables that are wider than a sheet are made smaller. */
+function prepareForPrint() {
+  let opened = [];
   addEventListener("beforeprint", () => {
-    for (const box of document.querySelectorAll("main details")) box.open = true;
+    opened = [...document.querySelectorAll("main details:not([open])")];
+    for (const box of opened) {
+      box.open = true;
+      box.dispatchEvent(new Event("toggle")); // the browser's own comes after the page is printed
+    }
+    for (const table of document.querySelectorAll(".scroll table")) {
+      const share = table.classList.contains("pictures") ? 1 : PRINTED_SHARE;
+      const zoom = SHEET_WIDTH / (table.scrollWidth * share);
+      table.style.zoom = Math.max(SMALLEST_ZOOM, Math.min(1, zoom));
+    }
+  });
+  addEventListener("afterprint", () => {
+    for (const box of opened) box.open = false;
+    for (const table of document.querySelectorAll(".scroll table")) table.style.zoom = "";
   });
 }
 
 async function start() {
   chooseTheme();
-  openForPrint();
+  prepareForPrint();
   const facts = await unpack(document.getElementById("data").textContent);
   const cells = new Cells(facts);
   showMatrices(facts);

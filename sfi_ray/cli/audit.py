@@ -1,0 +1,294 @@
+"""The command `sfi-ray audit`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sfi_ray.cli.arguments import Actors, Address, Device, InProcess
+from sfi_ray.cli.exits import EXIT_DOES_NOT_HOLD, EXIT_FAILED_CELLS, EXIT_INTERRUPTED, explaining
+from sfi_ray.cli.tables import print_table
+
+if TYPE_CHECKING:
+    from sfi_ray.data import DatasetSpec
+    from sfi_ray.job import ClassifierSpec, Job
+    from sfi_ray.review.scorecard import Scorecard
+
+_LISTED_CLASSES = 20
+
+
+def audit(
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="MODEL",
+            help="Who is audited: a network of the zoo, a .pt2 file, package.module:callable, or what a job says in "
+            "braces, such as '{name: vgg16, weights: FILE}' or '{torchvision: resnet50, weights: DEFAULT}'.",
+            show_default=False,
+        ),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DATASET",
+            help="The data set that says image size and class names, and whose images the detectors are fitted to: a "
+            "name, a folder, or what a job says in braces. By default imagenet for networks of torchvision and timm.",
+            show_default=False,
+        ),
+    ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            help="Instead of --data: a file with the class names, one a line or a JSON list; goes with --shape.",
+            show_default=False,
+        ),
+    ] = None,
+    shape: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CxHxW", help="Channels, rows and columns of an image, with --labels.", show_default=False
+        ),
+    ] = None,
+    budget: Annotated[
+        int | None,
+        typer.Option(min=1, help="Images classified for a cell at most. By default 1,000.", show_default=False),
+    ] = None,
+    classes: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Classes to attack, in equal steps through the list. By default all, but at most 100.",
+            show_default=False,
+        ),
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help="Searches of every cell. By default 3.", show_default=False)
+    ] = None,
+    gradients: Annotated[
+        bool,
+        typer.Option(
+            "--gradients/--no-gradients",
+            help="Let gradients lead half of the candidates; without, the search sees probabilities alone.",
+        ),
+    ] = True,
+    fail_above: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SHARE",
+            min=0.0,
+            max=1.0,
+            help="End with exit code 4 when a larger share of the classes is fooled, on any background. By default no "
+            "share fails.",
+            show_default=False,
+        ),
+    ] = None,
+    at_k: Annotated[
+        int | None,
+        typer.Option("--at-k", help="The k that --fail-above looks at: 1, 5 or 25. By default 25.", show_default=False),
+    ] = None,
+    compare: Annotated[
+        tuple[str, str] | None,
+        typer.Option(
+            metavar="A B", help="Instead of auditing, compare two audits, given by folder or file.", show_default=False
+        ),
+    ] = None,
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="Folder or URI to make the audit's folder in, by default audits; with --compare a folder to make "
+            "with the table, by default none.",
+            show_default=False,
+        ),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the audit's folder. By default the model's.", show_default=False)
+    ] = None,
+    device: Device = "auto",
+    actors: Actors = None,
+    address: Address = None,
+    in_process: InProcess = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Throw away an earlier audit of this name first.")] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Search the cells again that failed in an earlier audit.")
+    ] = False,
+) -> None:
+    """Test a classifier on the standard grid of sparse fooling images, and write a scorecard.
+
+    Six backgrounds (three for gray images), 1, 5 and 25 altered pixels, all classes but at most 100, three seeds, and
+    the same search for everybody. It goes on where it was stopped. The exit code is 0 when the audit is done, 2 when
+    something has to be mended first, 3 when cells failed, 4 when more classes are fooled than --fail-above allows, 130
+    after Ctrl-C.
+    """
+    if compare is not None:
+        if model is not None:
+            raise typer.BadParameter("goes without a model", param_hint="--compare")
+        _compare(compare, output)
+        return
+    if model is None:
+        raise typer.BadParameter("give a model, or two audits to --compare", param_hint="MODEL")
+    from sfi_ray.cluster.audit import audit as start
+    from sfi_ray.cluster.console import ConsoleReporter
+    from sfi_ray.review.audit_job import BUDGET, KS, SEEDS
+
+    limit_k = max(KS) if at_k is None else at_k
+    if limit_k not in KS:
+        raise typer.BadParameter(f"is one of {', '.join(map(str, KS))}", param_hint="--at-k")
+    with explaining():
+        job = _job(
+            model,
+            data,
+            labels,
+            shape,
+            budget=budget or BUDGET,
+            classes=classes,
+            seeds=seeds or SEEDS,
+            gradients=gradients,
+            output=output or "audits",
+            name=name,
+            device=device,
+            actors=actors,
+        )
+        done = start(
+            job,
+            reporter=ConsoleReporter(),
+            address=address,
+            in_process=in_process,
+            fresh=fresh,
+            retry_failed=retry_failed,
+        )
+    if done.scorecard is None:
+        status = done.run.status()
+        typer.echo(
+            f"stopped with {status.finished:,} of {status.num_cells:,} cells finished; the same command goes on",
+            err=True,
+        )
+        raise typer.Exit(EXIT_INTERRUPTED)
+    _print(done.scorecard)
+    for title, file in {"page": "scorecard.html", "numbers": "scorecard.json", "job": "audit.yaml"}.items():
+        typer.echo(f"{title + ':':<10}{job.location}/{file}")
+    _judge(done.scorecard, fail_above, limit_k)
+
+
+def _job(
+    model: str,
+    data: str | None,
+    labels: Path | None,
+    shape: str | None,
+    *,
+    budget: int,
+    classes: int | None,
+    seeds: int,
+    gradients: bool,
+    output: str,
+    name: str | None,
+    device: str,
+    actors: int | None,
+) -> Job:
+    """Puts the options together.
+
+    Raises:
+        InputError: One of them is wrong.
+    """
+    from pydantic import ValidationError
+
+    from sfi_ray.data import dataset_info
+    from sfi_ray.errors import InputError
+    from sfi_ray.job import ClusterSettings, Compute
+    from sfi_ray.job.classifier_text import parse_classifier
+    from sfi_ray.review.audit_job import audit_job
+
+    classifier = parse_classifier(model)
+    dataset = _dataset(classifier, data, labels, shape)
+    if device not in ("auto", "cpu", "cuda"):
+        raise InputError(f"no such device: '{device}'; use auto, cpu or cuda")
+    try:
+        return audit_job(
+            classifier,
+            dataset,
+            dataset_info(dataset),
+            name=name,
+            budget=budget,
+            num_classes=classes,
+            seeds=seeds,
+            gradients=gradients,
+            output=output,
+            compute=Compute.model_validate({"device": device}),
+            cluster=ClusterSettings(actors=actors),
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InputError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}, got {first['input']!r}") from error
+
+
+def _dataset(classifier: ClassifierSpec, data: str | None, labels: Path | None, shape: str | None) -> DatasetSpec:
+    """Finds out what the classifier takes and how its classes are called.
+
+    Raises:
+        InputError: It cannot be known, or is said twice.
+    """
+    from sfi_ray.errors import InputError
+    from sfi_ray.job.dataset_text import described_dataset, parse_dataset
+
+    if (labels is None) != (shape is None):
+        raise InputError("--labels and --shape go together: the classes, and the size of an image such as 3x224x224")
+    if labels is not None and shape is not None:
+        if data is not None:
+            raise InputError("--data says the classes already; leave out either it or --labels and --shape")
+        return described_dataset(labels, shape)
+    if data is not None:
+        return parse_dataset(data)
+    if classifier.torchvision or classifier.timm:
+        return parse_dataset("imagenet")
+    raise InputError(
+        f"what images '{classifier.name}' takes and how its classes are called is not known; give --data, such as "
+        "--data cifar10, or --labels and --shape"
+    )
+
+
+def _print(card: Scorecard) -> None:
+    from sfi_ray.review.scorecard_tables import (
+        backgrounds_table,
+        detectors_table,
+        headline,
+        shares_table,
+        smallest_k_table,
+    )
+
+    print_table(shares_table(card))
+    print_table(backgrounds_table(card))
+    if len(card.classes) <= _LISTED_CLASSES:
+        print_table(smallest_k_table(card))
+    print_table(detectors_table(card))
+    typer.echo(headline(card))
+
+
+def _judge(card: Scorecard, fail_above: float | None, k: int) -> None:
+    """Ends with the exit code that the scorecard deserves."""
+    if card.costs.failed:
+        typer.echo(
+            f"{card.costs.failed:,} of {card.costs.cells:,} cells failed; try them again with --retry-failed", err=True
+        )
+        raise typer.Exit(EXIT_FAILED_CELLS)
+    share = card.share(k).share or 0.0
+    if fail_above is not None and share > fail_above:
+        typer.echo(f"{share:.1%} of the classes are fooled with k = {k}; at most {fail_above:.1%} may be", err=True)
+        raise typer.Exit(EXIT_DOES_NOT_HOLD)
+
+
+def _compare(places: tuple[str, str], output: str | None) -> None:
+    from sfi_ray.cluster.audit import open_scorecard
+    from sfi_ray.review.scorecard_tables import compare_scorecards, comparison_csv
+    from sfi_ray.store.whole_folder import whole_folder
+
+    with explaining("stopped; nothing was written"):
+        first, second = map(open_scorecard, places)
+        compared = compare_scorecards(first, second, places)
+        if output is not None:
+            with whole_folder(Path(output), marker="comparison.csv", overwrite=False) as folder:
+                (folder / "comparison.csv").write_text(comparison_csv(compared), "utf-8")
+                (folder / "comparison.md").write_text(compared.to_markdown(), "utf-8")
+    print_table(compared)

@@ -1,0 +1,111 @@
+"""An audit from a classifier's name to its scorecard: an ordinary launch of the standard grid, then what is counted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+
+from sfi_ray.cluster.launch import launch
+from sfi_ray.cluster.reporter import Reporter
+from sfi_ray.errors import InputError
+from sfi_ray.job import Job
+from sfi_ray.report.scorecard_page import ShownImage, best_cells, render_scorecard
+from sfi_ray.review.audit import make_scorecard
+from sfi_ray.review.audit_job import job_yaml
+from sfi_ray.review.scorecard import AUDIT_JOB, PAGE, SCORECARD, TEXT, Scorecard, read_scorecard
+from sfi_ray.review.scorecard_tables import scorecard_markdown
+from sfi_ray.store.folder import RunFolder
+from sfi_ray.store.rebuild import rebuild_images
+from sfi_ray.store.run import Run
+
+
+@dataclass(frozen=True, slots=True)
+class AuditOutcome:
+    """How an audit ended.
+
+    Attributes:
+        run: Its run.
+        scorecard: The scorecard; None where the search was interrupted.
+    """
+
+    run: Run
+    scorecard: Scorecard | None
+
+
+def audit(
+    job: Job,
+    *,
+    reporter: Reporter | None = None,
+    address: str | None = None,
+    in_process: bool = False,
+    fresh: bool = False,
+    retry_failed: bool = False,
+) -> AuditOutcome:
+    """Runs the job of an audit, or goes on with it, and writes the scorecard into its run's folder.
+
+    Args:
+        job: What `sfi_ray.review.audit_job.audit_job` made.
+        reporter: Hears how it goes; nobody by default.
+        address: As `sfi_ray.launch`.
+        in_process: As `sfi_ray.launch`.
+        fresh: As `sfi_ray.launch`.
+        retry_failed: As `sfi_ray.launch`.
+
+    Raises:
+        InputError: As `sfi_ray.launch`.
+        StorageError: As `sfi_ray.launch`.
+        ResourceError: As `sfi_ray.launch`.
+    """
+    reporter = reporter or Reporter()
+    run = launch(job, reporter=reporter, address=address, in_process=in_process, fresh=fresh, retry_failed=retry_failed)
+    run.folder.write(AUDIT_JOB, job_yaml(job).encode())
+    if not run.status().is_complete:
+        for name in (SCORECARD, TEXT, PAGE):  # of an earlier audit of this name
+            run.folder.delete(name)
+        return AuditOutcome(run, None)
+    card = make_scorecard(run, reporter.say)
+    files = {
+        SCORECARD: card.model_dump_json(indent=2) + "\n",
+        TEXT: scorecard_markdown(card),
+        PAGE: render_scorecard(card, _shown(run)),
+    }
+    for name, content in files.items():
+        run.folder.write(name, content.encode())
+    return AuditOutcome(run, card)
+
+
+def open_scorecard(location: str) -> Scorecard:
+    """Reads the scorecard of an audit.
+
+    Args:
+        location: Its folder or URI, or the file itself.
+
+    Raises:
+        InputError: There is none, or it is broken.
+        StorageError: It cannot be read.
+    """
+    path = Path(location)
+    if path.is_file():
+        return read_scorecard(path.read_bytes(), location)
+    folder = RunFolder(location)
+    if not folder.exists(SCORECARD):
+        raise InputError(f"'{location}' has no {SCORECARD}; give the folder of a finished audit, or that file")
+    return read_scorecard(folder.read(SCORECARD), f"{location}/{SCORECARD}")
+
+
+def _shown(run: Run) -> list[ShownImage]:
+    """Reads the images that the page shows."""
+    ids = best_cells(run.table(["cell_id", "target_class", "k", "fooled", "confidence"]))
+    if not ids:
+        return []
+    rows = run.table(filter=ds.field("cell_id").isin(pa.array(ids, pa.string())))
+    described = rows.select(["cell_id", "target_class", "background", "k", "confidence"]).to_pylist()
+    names = run.record.class_names
+    shown = {
+        row["cell_id"]: ShownImage(names[row["target_class"]], image, row["background"], row["k"], row["confidence"])
+        for row, image in zip(described, rebuild_images(rows), strict=True)
+    }
+    return [shown[cell_id] for cell_id in ids]

@@ -1,0 +1,220 @@
+"""Scorecards as tables, one alone and two beside each other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from scipy import stats
+
+from sfi_ray.errors import InputError
+from sfi_ray.review.scorecard import ANY, FALSE_ALARMS, Scorecard, Share
+from sfi_ray.review.table import NOTHING, Column, ResultTable, percent
+
+_LEVEL = "95 %"
+
+
+def interval(share: Share) -> str:
+    """Shows a share in percent with its interval, such as ``12.5 (4.3-31.0)``."""
+    if share.share is None or share.low is None or share.high is None:
+        return NOTHING
+    return f"{percent(share.share)} ({percent(share.low)}-{percent(share.high)})"
+
+
+def headline(card: Scorecard) -> str:
+    """Says the outcome in one sentence, of the largest k on any background."""
+    share = card.share(max(card.grid.ks))
+    if share.share is None:
+        return "No cell was searched; every one failed."
+    seeds = [percent(one) for one in share.by_seed if one is not None]
+    spread = f"; by seed {', '.join(seeds)}" if len(seeds) > 1 else ""
+    return (
+        f"{percent(share.share)} % of the attacked classes are fooled at {card.grid.threshold:.0%} by at most "
+        f"{share.k} altered pixels on a single colour ({_LEVEL} interval {percent(share.low or 0)} to "
+        f"{percent(share.high or 0)} %{spread})."
+    )
+
+
+def shares_table(card: Scorecard) -> ResultTable:
+    """Lays out the shares of classes fooled: a row for each background, a column for each k."""
+    names = (*card.grid.backgrounds, ANY)
+    columns = [Column("background", "background", is_text=True)]
+    columns += [Column(f"k{k}", f"k = {k}", interval) for k in card.grid.ks]
+    rows = [(name, *(card.share(k, name) for k in card.grid.ks)) for name in names]
+    classes = len(card.grid.classes)
+    notes = [
+        f"Of {classes} classes and {card.grid.seeds} seeds, the share that at most k pixels fool; in parentheses "
+        f"Wilson's {_LEVEL} interval, which takes cases as independent. {ANY}: on any of the backgrounds."
+    ]
+    return ResultTable(f"Classes fooled at {card.grid.threshold:.0%} (%)", columns, rows, notes)
+
+
+def smallest_k_table(card: Scorecard) -> ResultTable:
+    """Lays out the smallest k that fools each class: on any background, by seed, and on each background."""
+    columns = [Column("class", "class", is_text=True), Column("smallest_k", ANY)]
+    columns += [Column(f"seed_{seed}", f"seed {seed}") for seed in range(card.grid.seeds)]
+    columns += [Column(name, name) for name in card.grid.backgrounds]
+    rows = [
+        (one.name, one.smallest_k, *one.by_seed, *(one.by_background[name] for name in card.grid.backgrounds))
+        for one in card.classes
+    ]
+    notes = [
+        f"k among {', '.join(map(str, card.grid.ks))}; {NOTHING} where none of them fooled. {ANY}: on any background "
+        "with any seed; a seed: on any background; a background: with any seed."
+    ]
+    return ResultTable("Smallest k that fools each class", columns, rows, notes)
+
+
+def backgrounds_table(card: Scorecard) -> ResultTable:
+    """Lays out what the classifier says of the bare backgrounds."""
+    columns = [
+        Column("background", "background", is_text=True),
+        Column("predicted", "predicted", is_text=True),
+        Column("confidence", "confidence %", percent),
+    ]
+    rows = [(one.background, one.predicted_name, one.confidence) for one in card.backgrounds]
+    return ResultTable("The bare backgrounds", columns, rows)
+
+
+def detectors_table(card: Scorecard) -> ResultTable:
+    """Lays out which detectors would have caught the images that fool."""
+    columns = [
+        Column("detector", "detector", is_text=True),
+        Column("caught", "caught %", interval),
+        Column("auroc", "AUROC %", percent),
+        Column("backgrounds", "bare backgrounds caught", lambda caught: f"{caught} of {len(card.backgrounds)}"),
+    ]
+    rows = [(one.detector, one, one.auroc, one.backgrounds_caught) for one in card.detectors]
+    if card.detectors_missing:
+        notes = [f"None: {card.detectors_missing}."]
+    else:
+        notes = [
+            f"Of {card.detectors[0].total if card.detectors else 0} images that fool, the share that each detector "
+            f"would have caught while it takes {FALSE_ALARMS:.0%} of {card.model.num_natural} natural images for such."
+        ]
+    return ResultTable("Detectors", columns, rows, notes)
+
+
+def facts(card: Scorecard) -> list[tuple[str, str]]:
+    """Lists who was audited and how, name by value."""
+    channels, height, width = card.model.input_shape
+    grid, model = card.grid, card.model
+    settings = ", ".join(
+        f"{name} {value}" for name, value in grid.attack.items() if name != "kind" and value is not None
+    )
+    kind = "standard" if grid.is_standard else "not standard: other budget, classes, seeds or attack"
+    natural = (
+        f"{model.accuracy:.1%} of {model.num_natural:,} natural images right" if model.accuracy is not None else ""
+    )
+    failed = f", {card.costs.failed:,} failed" if card.costs.failed else ""
+    lines = [
+        ("classifier", f"{model.name}, {model.source or 'given in code'}, fingerprint {model.fingerprint}"),
+        ("data set", f"{model.dataset}, {model.num_classes:,} classes, {height} x {width} x {channels}"),
+        ("accuracy", natural),
+        ("grid", f"version {grid.standard}, {kind}"),
+        ("classes attacked", f"{len(grid.classes):,} of {model.num_classes:,}"),
+        ("k", ", ".join(map(str, grid.ks))),
+        ("seeds", str(grid.seeds)),
+        ("attack", f"{grid.attack.get('kind', '')}: {settings}"),
+        (
+            "cost",
+            f"{card.costs.cells:,} cells{failed}, {card.costs.evaluations:,} images classified, "
+            f"{card.costs.backward_passes:,} differentiated",
+        ),
+    ]
+    return [(name, text) for name, text in lines if text]
+
+
+def scorecard_markdown(card: Scorecard) -> str:
+    """Writes a scorecard as GitHub-flavoured Markdown."""
+    name = card.model.name.replace("_", "\\_")
+    parts = [f"# Audit of {name}\n", headline(card) + "\n"]
+    parts.append("".join(f"- {name}: {_escaped(text)}\n" for name, text in facts(card)))
+    tables = (shares_table(card), backgrounds_table(card), smallest_k_table(card), detectors_table(card))
+    parts += [table.to_markdown() for table in tables]
+    return "\n".join(parts)
+
+
+def compare_scorecards(first: Scorecard, second: Scorecard, names: tuple[str, str]) -> ResultTable:
+    """Lays out the shares of two audits beside each other.
+
+    Args:
+        first: Audit A.
+        second: Audit B.
+        names: What they are called.
+
+    Raises:
+        InputError: They were not searched in the same way; the message names what differs.
+    """
+    differ = _differences(first, second)
+    if differ:
+        raise InputError(
+            f"'{names[0]}' and '{names[1]}' do not compare: {'; '.join(differ)}. Audit both with the same options"
+        )
+    columns = [
+        Column("k", "k"),
+        Column("background", "background", is_text=True),
+        Column("share_a", "A %", interval),
+        Column("share_b", "B %", interval),
+        Column("difference", "A-B %", lambda value: f"{100 * value:+.1f}"),
+        Column("p", "p", lambda value: "<0.0001" if value < 1e-4 else f"{value:.4f}"),
+    ]
+    rows: list[Sequence[object]] = []
+    for one in first.shares:
+        other = second.share(one.k, one.background)
+        difference = None if one.share is None or other.share is None else one.share - other.share
+        table = [[one.count, one.total - one.count], [other.count, other.total - other.count]]
+        p = None if difference is None else float(stats.fisher_exact(table).pvalue)
+        rows.append((one.k, one.background, one, other, difference, p))
+    notes = ["p: Fisher's exact test of the counts, two-sided, each row by itself."]
+    if [one.name for one in first.classes] != [one.name for one in second.classes]:
+        notes.append(
+            f"A was attacked with {len(first.classes)} classes of {first.model.dataset}, B with "
+            f"{len(second.classes)} of {second.model.dataset}."
+        )
+    title = f"Classes fooled at {first.grid.threshold:.0%}: A = {names[0]}, B = {names[1]}"
+    return ResultTable(title, columns, rows, notes)
+
+
+def comparison_csv(compared: ResultTable) -> str:
+    """Writes a comparison with every digit: of each share also its counts and its interval."""
+    parts = ("share", "low", "high", "count", "total")
+    heading = ["k", "background", *(f"{part}_{side}" for side in "ab" for part in parts), "difference", "p"]
+    rows = [
+        (k, background, *(getattr(share, part) for share in (one, other) for part in parts), difference, p)
+        for k, background, one, other, difference, p in compared.rows
+    ]
+    return ResultTable("", [Column(name, name) for name in heading], rows).to_csv()
+
+
+def _differences(first: Scorecard, second: Scorecard) -> list[str]:
+    """Says in what two audits differ that would make a comparison mean nothing."""
+    labels = {
+        "standard": "version of the grid",
+        "backgrounds": "backgrounds",
+        "ks": "k",
+        "seeds": "seeds",
+        "threshold": "threshold",
+        "attack": "attack",
+    }
+    found = []
+    for key, label in labels.items():
+        one, other = getattr(first.grid, key), getattr(second.grid, key)
+        if one == other:
+            continue
+        if key == "attack":
+            found += [
+                f"attack {name} is {one.get(name)} in A and {other.get(name)} in B"
+                for name in dict.fromkeys([*one, *other])
+                if one.get(name) != other.get(name)
+            ]
+        else:
+            found.append(f"{label}: {_listed(one)} in A and {_listed(other)} in B")
+    return found
+
+
+def _listed(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _escaped(text: str) -> str:
+    return text.replace("_", "\\_").replace("|", "\\|")
