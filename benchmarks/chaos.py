@@ -74,6 +74,7 @@ class Stage:
         self.chance = random.Random(seed)
         self.listener = Listener()
         self.calm = self.folder / "calm"
+        self.generations = 200
 
     def classifier(self, strike, width=32):
         calm, root = self.calm, str(self.folder)
@@ -434,6 +435,8 @@ def driver_told(stage):
 
 def head_killed(stage):
     """SIGKILL of all processes of the cluster's head, which holds no results"""
+    # Actors search on without a head, and must not be through before the driver misses it, after half a minute.
+    stage.generations = 500
     with cluster({}, {}, connect=False) as made:
         driver = start(stage, "--address", made.address)
         wait_for(lambda: num_parts(stage) >= 3)
@@ -509,7 +512,7 @@ classifiers: [{{name: mlp, training: {{epochs: 1}}}}]
 backgrounds: [black, gray]
 k: [1, 3]
 replicates: 6
-attack: {{kind: de, population_size: 10, generations: 200}}
+attack: {{kind: de, population_size: 10, generations: {stage.generations}}}
 cluster: {{flush_seconds: 0, cells_per_shard: 5}}
 output: {stage.folder}
 """
@@ -528,7 +531,7 @@ def start(stage, *options):
 def finish(stage, *options):
     """Launches the job of `start` again, to its end."""
     driver = start(stage, *options)
-    said = driver.communicate(timeout=300)[1]
+    said = driver.communicate(timeout=400)[1]
     assert driver.returncode == 0, said
     assert "cells are finished already" in said, said
     stage.listener.heard += [line for line in said.splitlines() if "finished already" in line]

@@ -1,0 +1,63 @@
+"""What an actor reserves is what it uses."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from sfi_ray import launch
+from sfi_ray.cluster.ray_session import _ALWAYS, _PRIVATE, _own_token
+from tests.cluster.conftest import assert_complete, make_classifier, make_job, make_module
+
+pytestmark = [pytest.mark.ray, pytest.mark.skipif(sys.platform != "linux", reason="finds processes through /proc")]
+
+
+@pytest.fixture(scope="module")
+def node():
+    """A node with four CPUs and two GPUs that are there in name only."""
+    with pytest.MonkeyPatch.context() as patch:
+        environment = {**_ALWAYS, **_PRIVATE, "RAY_AUTH_TOKEN": _own_token()}
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        import ray
+        from ray.cluster_utils import Cluster
+
+        args = {"num_cpus": 4, "num_gpus": 2, "object_store_memory": 80 << 20, "include_dashboard": False}
+        cluster = Cluster(initialize_head=True, head_node_args=args)
+        try:
+            ray.init(address=cluster.address, log_to_driver=False, logging_level="CRITICAL")
+            yield cluster
+        finally:
+            ray.shutdown()
+            cluster.shutdown()
+
+
+def telling(folder):
+    """Wraps a module so that each process leaves the GPUs that it sees, and its threads."""
+
+    class Telling(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = make_module()
+
+        def forward(self, images):
+            seen = f"{os.environ.get('CUDA_VISIBLE_DEVICES')} {torch.get_num_threads()}"
+            Path(folder, str(os.getpid())).write_text(seen)
+            return self.inner(images)
+
+    return Telling()
+
+
+def test_every_actor_has_a_gpu_of_its_own_and_its_threads(node, tmp_path):
+    said = tmp_path / "said"
+    said.mkdir()
+    job = make_job(
+        tmp_path, compute={"device": "cpu", "threads": 2}, cluster={"gpus_per_actor": 1, "cells_per_shard": 2}
+    )
+    run = launch(job, classifiers={"toy": make_classifier(module=telling(str(said)))})
+    assert_complete(run)
+    actors = {path.read_text() for path in said.iterdir() if int(path.name) != os.getpid()}
+    assert actors == {"0 2", "1 2"}
