@@ -17,7 +17,7 @@ from sfi_ray.cli.exits import EXIT_FAILED_CELLS, EXIT_INTERRUPTED, explaining
 from sfi_ray.cli.export import export
 from sfi_ray.cli.features import features
 from sfi_ray.cli.reporting import report
-from sfi_ray.cli.rounds import launch_rounds
+from sfi_ray.cli.rounds import launch_rounds, plan_rounds
 from sfi_ray.cli.standing import spell, status
 from sfi_ray.cli.submission import LaunchCommand, attach, submit
 from sfi_ray.cli.theory import theory
@@ -176,17 +176,21 @@ def _first_error(location: str) -> str:
 def plan(job: JobFile) -> None:
     """Say what a job would take, without searching: cells, shards, evaluations, memory and time.
 
-    The time is measured on this machine for a moment, and is that of a search in which no cell stops early.
+    The time is measured on this machine for a moment, and is that of a search in which no cell stops early. Of a job of
+    rounds it says, for each trial, the rounds, cells, SFIs, evaluations and epochs, and measures nothing.
     """
     from sfi_ray.data import dataset_info, select_images
     from sfi_ray.grid import GridClassifier
-    from sfi_ray.job import load_job
+    from sfi_ray.job import RoundsJob, load_any
     from sfi_ray.plan import make_plan
     from sfi_ray.store.natural import grid_images
     from sfi_ray.store.record import make_grid, target_indices
 
     with explaining():
-        loaded = load_job(job)
+        loaded = load_any(job)
+        if isinstance(loaded, RoundsJob):
+            plan_rounds(loaded)
+            return
         info = dataset_info(loaded.dataset)
         classifiers = tuple(GridClassifier(spec.name, "") for spec in loaded.classifiers)
         selection, targets = loaded.selection, target_indices(loaded, info)

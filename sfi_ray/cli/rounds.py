@@ -62,6 +62,37 @@ def launch_rounds(
                 typer.echo(f"{title + ':':<13}{location}/{name}")
 
 
+def plan_rounds(job: RoundsJob) -> None:
+    """Prints what each trial of a job would train and search, without doing it.
+
+    Args:
+        job: The job.
+
+    Raises:
+        InputError: The job, or something it names, is wrong.
+    """
+    from sfi_ray.cluster.rounds_launch import checked_trials
+    from sfi_ray.data import dataset_info, load_labels
+    from sfi_ray.rounds.plan import plan_trial
+
+    trials = checked_trials(job)
+    num_classes, num_natural = dataset_info(job.dataset).num_classes, len(load_labels(job.dataset, "train"))
+    for name, trial in trials.items():
+        made = plan_trial(trial, num_classes, num_natural)
+        finals = ", ".join(trial.rounds.final_backgrounds) or "none"
+        rows = {
+            "trial": f"{name} (one of {len(trials)})",
+            "rounds": f"{made.num_rounds}, each of {made.cells_per_attack:,} cells on {', '.join(trial.backgrounds)}",
+            "final": f"attacks on M{made.num_rounds - 1}, of as many cells each, on: {finals}",
+            "SFIs": f"{made.num_train:,} of a round to train with, {made.num_held_out:,} held out, at most",
+            "evaluations": f"{made.max_evaluations:,} at most",
+            "epochs": ", ".join(f"M{number} {epochs}" for number, epochs in enumerate(made.epochs))
+            + f"; {made.max_trained:,} images in all at most",
+        }
+        for title, text in rows.items():
+            typer.echo(f"{title + ':':<13}{text}")
+
+
 def show_rounds(location: str) -> bool:
     """Prints how the rounds in a folder stand, from the folder alone; returns whether it holds rounds.
 

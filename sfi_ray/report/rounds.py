@@ -7,6 +7,7 @@ import io
 from collections.abc import Callable, Iterator, Sequence
 
 from sfi_ray.report.percent import BOLD_FROM, as_percent
+from sfi_ray.report.rounds_curves import roc_curves
 from sfi_ray.report.rounds_figures import accuracies_png, passed_png
 from sfi_ray.rounds.detection import SFI
 from sfi_ray.rounds.experiment import Experiment, TrialResults
@@ -18,7 +19,7 @@ _NONE = "-"
 
 
 def write_round_reports(experiment: Experiment, write: Callable[[str, bytes], None]) -> list[str]:
-    """Writes the tables of all trials, and of each trial a figure and a sheet of SFIs.
+    """Writes the tables of all trials, and of each trial a figure, a sheet of SFIs and the ROC curves of its detectors.
 
     Args:
         experiment: The rounds; what is not finished is left out.
@@ -39,8 +40,10 @@ def write_round_reports(experiment: Experiment, write: Callable[[str, bytes], No
     }
     if any(any(trial.detections.values()) for trial in trials):
         files["detectors.csv"] = detectors_csv(trials).encode()
+        files["roc.csv"] = roc_csv(trials).encode()
     for trial in trials:
         files[f"{trial.name}.png"] = accuracies_png(trial)
+        files |= {f"{trial.name}_roc{suffix}": picture for suffix, picture in roc_curves(trial).items()}
         location = experiment.trial_location(trial.name)
         sources = [open_dataset(RunFolder(f"{location}/round_{record.round}")) for record in trial.rounds]
         sheet = passed_png(trial, sources)
@@ -114,6 +117,19 @@ def detectors_csv(trials: Sequence[TrialResults]) -> str:
         for trial in trials
         for number, found in trial.detections.items()
         for one in found
+    ]
+    return _csv(heading, rows)
+
+
+def roc_csv(trials: Sequence[TrialResults]) -> str:
+    """Writes one line for each point of the ROC curve of each detector, model and kind of outlier, in [0, 1]."""
+    heading = ("trial", "model", "detector", "outliers", "false_positives", "true_positives")
+    rows = [
+        (trial.name, f"M{number}", one.detector, one.kind, *point)
+        for trial in trials
+        for number, found in trial.detections.items()
+        for one in found
+        for point in one.curve
     ]
     return _csv(heading, rows)
 

@@ -19,6 +19,9 @@ DETECTIONS = "detectors.parquet"
 SFI, NATURAL, SINGLE_COLOUR = "sfi", "natural", "single_colour"
 """What an image is: a sparse fooling image, a natural one, or a bare background (k = 0)."""
 
+#: Points of a curve at most.
+MAX_POINTS = 201
+
 
 @dataclass(frozen=True, slots=True)
 class Detection:
@@ -30,6 +33,8 @@ class Detection:
         auroc: Probability that it finds an outlier less natural than a natural image, ties counted half, in [0, 1].
         fpr_at_95_tpr: Share of natural images taken for outliers where 95 % of the outliers are found, in [0, 1].
         num_outliers: Outliers that it was measured on.
+        curve: Its ROC curve from (0, 0) to (1, 1), `MAX_POINTS` points at most: share of natural images taken for
+            outliers, share of outliers found.
     """
 
     detector: str
@@ -37,6 +42,7 @@ class Detection:
     auroc: float
     fpr_at_95_tpr: float
     num_outliers: int
+    curve: tuple[tuple[float, float], ...]
 
 
 def detect(detector: str, kind: str, outliers: NDArray[np.float64], natural: NDArray[np.float64]) -> Detection:
@@ -59,7 +65,19 @@ def detect(detector: str, kind: str, outliers: NDArray[np.float64], natural: NDA
         auroc=float(roc_auc_score(labels, scores)),
         fpr_at_95_tpr=float(false_positives[np.argmax(true_positives >= 0.95)]),
         num_outliers=len(outliers),
+        curve=_thinned(false_positives, true_positives),
     )
+
+
+def _thinned(
+    false_positives: NDArray[np.float64], true_positives: NDArray[np.float64]
+) -> tuple[tuple[float, float], ...]:
+    """Keeps points of a curve that lie evenly along it, its ends among them; each is a point of the whole curve."""
+    if len(false_positives) > MAX_POINTS:
+        along = false_positives + true_positives  # from 0 to 2, never falling
+        kept = np.unique(np.searchsorted(along, np.linspace(0, along[-1], MAX_POINTS)))
+        false_positives, true_positives = false_positives[kept], true_positives[kept]
+    return tuple(zip(false_positives.tolist(), true_positives.tolist(), strict=True))
 
 
 def write_scores(folder: RunFolder, scores: Mapping[tuple[str, str], NDArray[np.float64]]) -> None:

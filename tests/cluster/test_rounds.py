@@ -1,5 +1,7 @@
 """Rounds of defence and re-attack in this process: what is recorded, what is refused, and going on after any stop."""
 
+import csv
+import io
 import json
 
 import pyarrow as pa
@@ -197,6 +199,14 @@ def test_detectors_can_be_asked_for_later(whole):
     assert {one.num_outliers for one in detections[0] if one.kind == "sfi"} == {fooling}
     assert {one.num_outliers for one in detections[0] if one.kind == "single_colour"} == {1}
     assert "| few_colours |" in experiment.folder.read("report/rounds.md").decode()
+    points = list(csv.DictReader(io.StringIO(experiment.folder.read("report/roc.csv").decode())))
+    of_knn = [
+        (float(point["false_positives"]), float(point["true_positives"]))
+        for point in points
+        if (point["model"], point["detector"], point["outliers"]) == ("M0", "knn", "sfi")
+    ]
+    assert of_knn == next(list(one.curve) for one in detections[0] if (one.detector, one.kind) == ("knn", "sfi"))
+    assert experiment.folder.read("report/rounds_roc.png").startswith(b"\x89PNG")
 
 
 def test_rounds_that_find_nothing_say_what_to_do(tmp_path):

@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
+from sklearn.metrics import roc_curve
 
 from sfi_ray.errors import StorageError
-from sfi_ray.rounds.detection import DETECTIONS, detect, read_detections, write_scores
+from sfi_ray.rounds.detection import DETECTIONS, MAX_POINTS, detect, read_detections, write_scores
 from sfi_ray.store.folder import RunFolder
 
 
@@ -13,6 +14,23 @@ def test_auroc_and_false_positives_are_those_counted_by_hand():
     assert found.auroc == (3 + 0.5 + 15) / 20
     assert found.fpr_at_95_tpr == 2 / 5  # all four outliers are found from 2 on, and so are 2 and 4
     assert found.num_outliers == 4
+    # From the highest threshold down: 5, 6 and 7; 4; 2, which an outlier and a natural image have; and all others.
+    assert found.curve == ((0, 0), (0, 1 / 4), (0, 3 / 4), (1 / 5, 3 / 4), (2 / 5, 1), (1, 1))
+
+
+def test_a_long_curve_is_thinned_to_points_of_its_own_that_lose_next_to_no_area():
+    rng = np.random.default_rng(0)
+    outliers, natural = rng.normal(1.5, 1, 3000), rng.normal(0, 1, 5000)
+    found = detect("any", "sfi", outliers, natural)
+    false_positives, true_positives = np.array(found.curve).T
+    assert 50 < len(found.curve) <= MAX_POINTS
+    assert (found.curve[0], found.curve[-1]) == ((0, 0), (1, 1))
+    assert (np.diff(false_positives) >= 0).all()
+    assert (np.diff(true_positives) >= 0).all()
+    assert np.trapezoid(true_positives, false_positives) == pytest.approx(found.auroc, abs=2e-3)
+    whole, found_of_all, _ = roc_curve(np.repeat([1, 0], [3000, 5000]), np.concatenate([outliers, natural]))
+    assert set(found.curve) <= set(zip(whole.tolist(), found_of_all.tolist(), strict=True))
+    assert detect("any", "sfi", outliers, natural) == found
 
 
 def test_what_is_kept_is_what_was_scored(tmp_path):
