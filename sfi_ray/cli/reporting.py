@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from sfi_ray.cli.exits import EXIT_BAD_INPUT, explaining
+from sfi_ray.cli.rounds import is_rounds, report_rounds
 
 
 def report(
@@ -29,11 +30,21 @@ def report(
     """Write a page that shows what runs found, with all tables and figures, from their folders alone.
 
     The page is one file, index.html, that needs no network. A run that is empty or unfinished is shown as far as it
-    came. A part file that cannot be read is named and left out, and the exit code is then 2.
+    came. A part file that cannot be read is named and left out, and the exit code is then 2. Of a job of rounds it
+    writes the tables and figures, without a page.
     """
+    from sfi_ray.errors import InputError
     from sfi_ray.report import write_report
 
     with explaining():
+        rounds = [where for where in runs if is_rounds(where)]
+        if rounds and len(runs) > 1:
+            raise InputError(
+                f"'{rounds[0]}' is a job of rounds, which is reported alone; give its runs by their folders"
+            )
+        if rounds:
+            typer.echo(report_rounds(rounds[0], output))
+            return
         written = write_report(runs, output)
     for line in written.notes:
         typer.echo(f"note: {line}", err=True)

@@ -93,16 +93,57 @@ def plan_rounds(job: RoundsJob) -> None:
             typer.echo(f"{title + ':':<13}{text}")
 
 
+def is_rounds(location: str) -> bool:
+    """Whether a folder holds a job of rounds.
+
+    Args:
+        location: Path or URI of a folder.
+
+    Raises:
+        InputError: It holds a broken one.
+    """
+    from sfi_ray.rounds.experiment import read_experiment
+    from sfi_ray.store.folder import RunFolder
+
+    return read_experiment(RunFolder(location)) is not None
+
+
+def report_rounds(location: str, output: str | None) -> str:
+    """Writes tables and figures of the rounds in a folder anew, from the folder alone.
+
+    Args:
+        location: Path or URI of a folder.
+        output: Folder or URI to write into; ``report`` in the folder if None.
+
+    Returns:
+        Where the tables are.
+
+    Raises:
+        InputError: The folder holds no rounds, or none that is finished.
+    """
+    from sfi_ray.errors import InputError
+    from sfi_ray.report.rounds import write_round_reports
+    from sfi_ray.rounds.experiment import Experiment
+    from sfi_ray.store.folder import RunFolder
+
+    experiment = Experiment(location)
+    folder = RunFolder(output or f"{experiment.folder.location}/report")
+    if not write_round_reports(experiment, folder.write):
+        raise InputError(f"no round in '{location}' is finished; launch its job to go on")
+    if not experiment.is_complete:
+        typer.echo(f"note: '{location}' is not finished; see sfi-ray status {location}", err=True)
+    return f"{folder.location}/rounds.md"
+
+
 def show_rounds(location: str) -> bool:
     """Prints how the rounds in a folder stand, from the folder alone; returns whether it holds rounds.
 
     Args:
         location: Path or URI of a folder.
     """
-    from sfi_ray.rounds.experiment import Experiment, read_experiment
-    from sfi_ray.store.folder import RunFolder
+    from sfi_ray.rounds.experiment import Experiment
 
-    if read_experiment(RunFolder(location)) is None:
+    if not is_rounds(location):
         return False
     experiment = Experiment(location)
     for name, trial in experiment.trials().items():

@@ -9,7 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.torch import save_file
 from torchvision.io import encode_png
+from typer.testing import CliRunner
 
+from sfi_ray.cli import app
 from sfi_ray.cluster.reporter import Reporter
 from sfi_ray.cluster.rounds_launch import launch_rounds
 from sfi_ray.data import DatasetSpec, load_split
@@ -207,6 +209,15 @@ def test_detectors_can_be_asked_for_later(whole):
     ]
     assert of_knn == next(list(one.curve) for one in detections[0] if (one.detector, one.kind) == ("knn", "sfi"))
     assert experiment.folder.read("report/rounds_roc.png").startswith(b"\x89PNG")
+
+
+def test_the_report_of_rounds_is_written_anew_from_their_folder(whole, tmp_path):
+    done = CliRunner().invoke(app, ["report", whole.folder.location, "--output", str(tmp_path / "a")])
+    assert (done.exit_code, done.stdout.strip()) == (0, str(tmp_path / "a" / "rounds.md"))
+    assert (tmp_path / "a" / "rounds.md").read_bytes() == whole.folder.read("report/rounds.md")
+    assert (tmp_path / "a" / "rounds.png").read_bytes().startswith(b"\x89PNG")
+    done = CliRunner().invoke(app, ["report", whole.folder.location, whole.folder.location])
+    assert (done.exit_code, "is reported alone" in done.stderr) == (2, True)
 
 
 def test_rounds_that_find_nothing_say_what_to_do(tmp_path):
