@@ -18,7 +18,15 @@ function chart(label, options) {
 /** A chart below its controls, drawn anew when one of them changes or the page gets another width. */
 function controlled(id, controls, state, draw) {
   const place = element("div", { class: "chart" });
-  const redraw = () => place.replaceChildren(...[draw(state)].flat());
+  const redraw = () => {
+    const isOpen = [...place.querySelectorAll("details")].map((box) => box.open);
+    place.replaceChildren(...[draw(state)].flat());
+    for (const [number, box] of place.querySelectorAll("details").entries()) {
+      if (!isOpen[number]) continue;
+      box.open = true;
+      box.dispatchEvent(new Event("toggle")); // the browser's own comes later
+    }
+  };
   section(id).append(
     element(
       "div",

@@ -12,8 +12,8 @@ function chooseTheme() {
   });
 }
 
-// What of a sheet is left between its margins, and what print's smaller letters leave of a table's width.
-const SHEET_WIDTH = 680;
+// Pixels of a sheet that are left in a box between its margins, and what print's smaller letters leave of a table's width.
+const SHEET_WIDTH = 640;
 const PRINTED_SHARE = 0.8;
 const SMALLEST_ZOOM = 0.3;
 
