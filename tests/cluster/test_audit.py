@@ -178,6 +178,7 @@ def test_the_standard_grid_is_what_it_is():
         "num_elites": 6,
         "num_candidates": 8,
         "gradient_share": 0.5,
+        "patience": 1000,
         "begins_with": "nothing",
     }
     many = DatasetInfo("x", 3, 32, 32, tuple(map(str, range(1000))))
