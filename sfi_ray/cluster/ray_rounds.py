@@ -84,6 +84,8 @@ class _Tuning:
         watch = _Watch(self._reporter, news, self._bundles, self._startup_seconds)
         said = {name: trial.model_dump_json(exclude={"trials"}) for name, trial in self._trials.items()}
         location, is_shown = self._folder.location, self._is_shown
+        if "://" not in location:  # Tune runs a trial in a folder of its own
+            location = os.path.abspath(location)  # noqa: PTH100
         chosen = os.environ.get("SFI_RAY_CACHE")
         cache = os.path.abspath(os.path.expanduser(chosen)) if chosen else None  # noqa: PTH100, PTH111
 
@@ -99,7 +101,7 @@ class _Tuning:
             tune_config=tune.TuneConfig(trial_dirname_creator=lambda trial: str(trial.config["trial"])),
             run_config=tune.RunConfig(
                 name="tune",
-                storage_path=location if "://" in location else os.path.abspath(location),  # noqa: PTH100
+                storage_path=location,
                 verbose=0,
                 callbacks=[watch, *trackers(self._folder.location)],
                 failure_config=tune.FailureConfig(max_failures=self._retries),

@@ -36,9 +36,10 @@ class Listening(Reporter):
         self.lines.append(text)
 
 
-def test_a_trial_over_tune_gives_the_rows_of_this_process(tmp_path):
+def test_a_trial_over_tune_gives_the_rows_of_this_process(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # as in the job files, the folder is named from here; Tune runs trials elsewhere
     few = {"number": 1, "per_class": 1, "train": None, "held_out": None, "final_backgrounds": []}
-    jobs = [make_rounds(tmp_path / place, few, attack={"kind": "elites", "max_evaluations": 20}) for place in "ab"]
+    jobs = [make_rounds(place, few, attack={"kind": "elites", "max_evaluations": 20}) for place in "ab"]
     reporter = Listening()
     experiment = launch_rounds(jobs[1], reporter=reporter)
     assert results(experiment) == results(launch_rounds(jobs[0], in_process=True))
