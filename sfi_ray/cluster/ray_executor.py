@@ -167,11 +167,13 @@ class RayExecutor:
             actor.handle.stop.remote()
 
     def close(self) -> None:
-        """Ends all actors."""
+        """Ends all actors, and lets go of what lies in the object store, however long this object is remembered."""
         for actor in list(self._actors.values()):
             ray.kill(actor.handle)
         self._actors.clear()
         self._waiting.clear()
+        self._payloads.clear()
+        self._spec = None
 
     def _spawn(self) -> None:
         name = f"{actor_prefix(self._run)}{self._token}-{self._num_started}"

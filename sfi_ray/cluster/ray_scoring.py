@@ -65,6 +65,7 @@ def score_on_ray(
     finally:
         for actor in actors:
             ray.kill(actor)
+        references.clear()
 
 
 def _wait_for_one(actors: list[Any], options: ActorOptions) -> None:

@@ -19,7 +19,13 @@ from dataclasses import dataclass
 from sfi_ray.errors import ResourceError
 
 # Ray's hook for `uv run` would start every worker through uv, in an environment of its own.
-_ALWAYS = {"RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0", "RAY_USAGE_STATS_ENABLED": "0"}
+_ALWAYS = {
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # What a network prints at every pass is kept in files of Ray's, which would grow for as long as a run takes.
+    "RAY_ROTATION_MAX_BYTES": str(16 << 20),
+    "RAY_ROTATION_BACKUP_COUNT": "1",
+}
 # Without clusters, which Windows and macOS do without anyway, Ray takes the loopback interface for all of its ports.
 _PRIVATE = {"RAY_AUTH_MODE": "token", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 # Weights are all that goes through the object store; it is shared memory, taken only as it fills.

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from sfi_ray.errors import InputError, ResourceError
+from sfi_ray.models.allocator import keep_freed_memory
 from sfi_ray.models.device import existing_device, in_layout
 from sfi_ray.models.execution import Execution, MemoryLayout, default_micro_batch, power_of_two_within
 from sfi_ray.models.features import Tap, find_tap, layer_names, tapped
@@ -84,6 +85,8 @@ class Classifier:
         if min(self.std) <= 0:
             raise InputError(f"classifier {name!r}: std must be above 0 in each channel, got {self.std}")
         self.device = existing_device(device)
+        if self.device.type == "cpu":
+            keep_freed_memory()
         if micro_batch is None:
             micro_batch = default_micro_batch(self.input_shape, self.device)
         if micro_batch < 1 or micro_batch & (micro_batch - 1):

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from sfi_ray.data.dataset import ImageDataset
 from sfi_ray.errors import InputError, ResourceError
+from sfi_ray.models.allocator import keep_freed_memory
 from sfi_ray.models.augmentation import FlipCrop
 from sfi_ray.models.checkpoint import CheckpointError, Counters, TrainingState
 from sfi_ray.models.device import existing_device
@@ -68,6 +69,8 @@ class Learner:
         self._dataset = dataset
         self._settings = settings
         self._device = device = existing_device(device)
+        if device.type == "cpu":
+            keep_freed_memory()
         self.module = module.to(device)
         self._images, self._labels = dataset.train_images.to(device), dataset.train_labels.to(device)
         statistics = channel_statistics(dataset.train_images)

@@ -1,9 +1,9 @@
 """Tables and pictures of a run. Reads data sets, never classifiers."""
 
-from sfi_ray.report.inversions import pairs_png, positions_png
+from sfi_ray.report.inversions import pairs_sheet, positions_sheet
 from sfi_ray.report.matrices import ConfidenceMatrix, confidence_matrices
 from sfi_ray.report.percent import as_percent
-from sfi_ray.report.sheet import contact_sheet_png, draw_contact_sheet
+from sfi_ray.report.sheet import contact_sheet, draw_contact_sheet
 from sfi_ray.report.tables import matrix_to_csv, matrix_to_latex, matrix_to_markdown, render_table
 from sfi_ray.report.whole import WrittenReport, write_report
 from sfi_ray.report.write import write_reports
@@ -13,13 +13,13 @@ __all__ = [
     "WrittenReport",
     "as_percent",
     "confidence_matrices",
-    "contact_sheet_png",
+    "contact_sheet",
     "draw_contact_sheet",
     "matrix_to_csv",
     "matrix_to_latex",
     "matrix_to_markdown",
-    "pairs_png",
-    "positions_png",
+    "pairs_sheet",
+    "positions_sheet",
     "render_table",
     "write_report",
     "write_reports",

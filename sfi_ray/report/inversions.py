@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from sfi_ray.report.matrices import ConfidenceMatrix
-from sfi_ray.report.page import MUTED, Tile, draw_page
+from sfi_ray.report.page import MUTED, Tile, lay_out
 from sfi_ray.report.percent import as_percent
 from sfi_ray.report.positions import ALTERED_FROM, altered_shares
 from sfi_ray.report.scan import Source, finished_rows
@@ -28,7 +28,6 @@ from sfi_ray.report.sheet import (
     background_name,
     class_name,
     enlarge,
-    page_png,
     series_title,
     verdict_of,
 )
@@ -40,7 +39,7 @@ MAX_PAIRED = 20
 _COLUMNS_A_ROW = 10
 
 
-def pairs_png(source: Source, matrix: ConfidenceMatrix, natural: NDArray[np.uint8]) -> bytes:
+def pairs_sheet(source: Source, matrix: ConfidenceMatrix, natural: NDArray[np.uint8]) -> dict[str, bytes]:
     """Draws natural images and, below each, the images that imitate it, a row for each background.
 
     More than `MAX_PAIRED` are cut off so that every class keeps some. Of several replicates the first is shown.
@@ -51,7 +50,7 @@ def pairs_png(source: Source, matrix: ConfidenceMatrix, natural: NDArray[np.uint
         natural: The natural images that ``image_index`` counts, ``(N, H, W, C)``.
 
     Returns:
-        The PNG.
+        The sheet by suffix, ``.png`` and ``.svg``.
     """
     shown = _images_to_show(source, matrix)
     columns = ("background", "image_index", "image_confidence", "confidence", "fooled", "feature_inner_product")
@@ -92,10 +91,10 @@ def pairs_png(source: Source, matrix: ConfidenceMatrix, natural: NDArray[np.uint
     )
     size = int(natural.shape[1]) * factor, int(natural.shape[2]) * factor
     title = series_title(matrix) + f"{SEPARATOR}natural images and SFIs"
-    return page_png(draw_page(title, subtitle, rows, row_names=names, tile_size=size))
+    return lay_out(title, subtitle, rows, row_names=names, tile_size=size).files()
 
 
-def positions_png(source: Source, matrix: ConfidenceMatrix) -> bytes:
+def positions_sheet(source: Source, matrix: ConfidenceMatrix) -> dict[str, bytes]:
     """Draws for each background and class where images are altered: the brighter, the more of them (Figure 10).
 
     Args:
@@ -103,7 +102,7 @@ def positions_png(source: Source, matrix: ConfidenceMatrix) -> bytes:
         matrix: Says which classifier and k to show; one with a finished cell and at most `MAX_COLUMNS` classes.
 
     Returns:
-        The PNG.
+        The sheet by suffix, ``.png`` and ``.svg``.
 
     Raises:
         ValueError: There are more classes.
@@ -133,7 +132,7 @@ def positions_png(source: Source, matrix: ConfidenceMatrix) -> bytes:
     )
     size = height * factor, width * factor
     title = series_title(matrix) + f"{SEPARATOR}altered positions"
-    return page_png(draw_page(title, subtitle, rows, row_names=names, tile_size=size))
+    return lay_out(title, subtitle, rows, row_names=names, tile_size=size).files()
 
 
 def _images_to_show(source: Source, matrix: ConfidenceMatrix) -> list[int]:

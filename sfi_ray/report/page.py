@@ -1,20 +1,25 @@
 """The page of a contact sheet: framed pictures in rows, with names above, captions beneath, and a title.
 
-matplotlib sets the lettering; the pictures are then copied into the page pixel by pixel, so none is smoothed.
-Figures are made without pyplot, so nobody's global state is touched. Lengths are in pixels.
+matplotlib sets the lettering of the PNG; the pictures are then copied into the page pixel by pixel, so none is
+smoothed. The SVG has the same lettering as text and the same pictures, embedded whole. Figures are made without pyplot,
+so nobody's global state is touched. Lengths are in pixels.
 """
 
 from __future__ import annotations
 
+import base64
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from xml.etree import ElementTree as ET
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from numpy.typing import NDArray
+from PIL import Image
 
 from sfi_ray.report.lettering import DPI, fit, font, measure
 
@@ -25,6 +30,8 @@ _FRAME = 2
 _HATCH_GRAY = 215
 _USUAL_WIDTH = 160  # of a tile; lettering grows with wider ones
 _NAME_LINES = 2
+_POINTS_AN_INCH = 72
+_SVG_ANCHORS = {"left": "start", "center": "middle", "right": "end"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +63,70 @@ class _Text:
     anchor: str = "center"
 
 
+@dataclass(frozen=True, slots=True)
+class _Picture:
+    top: int
+    left: int
+    #: 8-bit RGB, ``(height, width, 3)``.
+    pixels: NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A page that is laid out.
+
+    Attributes:
+        height: Of the whole page.
+        width: Of the whole page.
+        texts: Its lettering.
+        pictures: Its pictures, which are framed.
+    """
+
+    height: int
+    width: int
+    texts: Sequence[_Text]
+    pictures: Sequence[_Picture]
+
+    def files(self) -> dict[str, bytes]:
+        """Returns the page as files by suffix, ``.png`` and ``.svg``; equal pages give equal bytes."""
+        return {".png": _png(self.pixels()), ".svg": self.svg()}
+
+    def pixels(self) -> NDArray[np.uint8]:
+        """Draws the page, 8-bit RGB, ``(height, width, 3)``."""
+        page = _render(self.texts, (self.height, self.width))
+        for picture in self.pictures:
+            top, left = picture.top, picture.left
+            bottom, right = top + picture.pixels.shape[0], left + picture.pixels.shape[1]
+            page[top - _FRAME : bottom + _FRAME, left - _FRAME : right + _FRAME] = _FRAME_GRAY
+            page[top:bottom, left:right] = picture.pixels
+        return page
+
+    def svg(self) -> bytes:
+        """Writes the page as SVG: text that can be searched, and pictures that no viewer smooths."""
+        box = {"width": str(self.width), "height": str(self.height)}
+        root = ET.Element("svg", {"xmlns": "http://www.w3.org/2000/svg", "viewBox": f"0 0 {self.width} {self.height}"})
+        root.attrib |= box
+        ET.SubElement(root, "rect", {**box, "fill": "white"})
+        for picture in self.pictures:
+            height, width = picture.pixels.shape[:2]
+            frame = {"x": picture.left - _FRAME, "y": picture.top - _FRAME, "width": width + 2 * _FRAME}
+            frame["height"] = height + 2 * _FRAME
+            gray = f"#{_FRAME_GRAY:02x}" + 2 * f"{_FRAME_GRAY:02x}"
+            ET.SubElement(root, "rect", {**{name: str(value) for name, value in frame.items()}, "fill": gray})
+            place = {"x": picture.left, "y": picture.top, "width": width, "height": height}
+            data = base64.b64encode(_png(picture.pixels)).decode()
+            look = {"href": f"data:image/png;base64,{data}", "style": "image-rendering: pixelated"}
+            ET.SubElement(root, "image", {**{name: str(value) for name, value in place.items()}, **look})
+        for text in self.texts:
+            if text.text:
+                look = {"font-family": f"{text.face.get_family()[0]}, sans-serif", "fill": text.color}
+                look["font-size"] = f"{text.face.get_size_in_points() * DPI / _POINTS_AN_INCH:.2f}"
+                look["font-weight"] = str(text.face.get_weight())
+                look["text-anchor"] = _SVG_ANCHORS[text.anchor]
+                ET.SubElement(root, "text", {"x": f"{text.x:g}", "y": f"{text.baseline:g}", **look}).text = text.text
+        return bytes(ET.tostring(root, encoding="utf-8", xml_declaration=True))
+
+
 @dataclass(slots=True)
 class _Measures:
     """Every length of a page, from the size of its tiles."""
@@ -78,15 +149,15 @@ class _Measures:
         self.large = font(round(10 * self.unit, 1), is_bold=True)
 
 
-def draw_page(
+def lay_out(
     title: str,
     subtitle: str,
     rows: Sequence[Sequence[Tile]],
     *,
     row_names: Sequence[str],
     tile_size: tuple[int, int],
-) -> NDArray[np.uint8]:
-    """Draws a page.
+) -> Page:
+    """Lays out a page.
 
     Args:
         title: First line, in bold.
@@ -94,9 +165,6 @@ def draw_page(
         rows: Tiles, row by row.
         row_names: What stands left of each row; empty strings take no room.
         tile_size: Height and width of the pictures.
-
-    Returns:
-        8-bit RGB page, ``(height, width, 3)``.
     """
     measures = _Measures(*tile_size)
     column = max(measures.width, round(_USUAL_WIDTH * measures.unit))
@@ -124,13 +192,11 @@ def draw_page(
             for down, (line, color) in enumerate(beneath, start=1):
                 shown = fit(line, column, measures.small)[0]
                 texts.append(_Text(center, bottom + measures.line * down, shown, measures.small, color))
-            pictures.append((top, round(center - measures.width / 2), tile.picture))
+            picture = _hatching(measures) if tile.picture is None else tile.picture
+            pictures.append(_Picture(top, round(center - measures.width / 2), picture))
         num_beneath = 2 if any(tile.note for tile in row) else 1
         top = bottom + num_beneath * measures.line + measures.gap
-    page = _render(texts, (top - measures.gap + measures.margin, page_width))
-    for row_at, col_at, picture in pictures:
-        _paste(page, row_at, col_at, picture, measures)
-    return page
+    return Page(top - measures.gap + measures.margin, page_width, texts, pictures)
 
 
 def _set_title(title: str, subtitle: str, page_width: int, measures: _Measures) -> tuple[list[_Text], int]:
@@ -172,13 +238,13 @@ def _render(texts: Sequence[_Text], size: tuple[int, int]) -> NDArray[np.uint8]:
     return np.array(canvas.buffer_rgba(), dtype=np.uint8)[:height, :width, :3]
 
 
-def _paste(
-    page: NDArray[np.uint8], top: int, left: int, picture: NDArray[np.uint8] | None, measures: _Measures
-) -> None:
-    """Copies a picture into the page, framed; where there is none, hatching cannot be taken for white."""
-    height, width = measures.height, measures.width
-    if picture is None:
-        stripes = np.add.outer(np.arange(height), np.arange(width)) % 16 < 2
-        picture = np.where(stripes, _HATCH_GRAY, 255).astype(np.uint8)[:, :, None]
-    page[top - _FRAME : top + height + _FRAME, left - _FRAME : left + width + _FRAME] = _FRAME_GRAY
-    page[top : top + height, left : left + width] = picture
+def _hatching(measures: _Measures) -> NDArray[np.uint8]:
+    """Returns what stands where there is no picture, and cannot be taken for a white one."""
+    stripes = np.add.outer(np.arange(measures.height), np.arange(measures.width)) % 16 < 2
+    return np.where(stripes, _HATCH_GRAY, 255).astype(np.uint8)[:, :, None].repeat(3, axis=2)
+
+
+def _png(pixels: NDArray[np.uint8]) -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, "PNG", dpi=(DPI, DPI))
+    return out.getvalue()

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from sfi_ray.report.percent import BOLD_FROM, as_percent
 from sfi_ray.report.rounds_curves import roc_curves
-from sfi_ray.report.rounds_figures import accuracies_png, passed_png
+from sfi_ray.report.rounds_figures import accuracies, passed_sheet
 from sfi_ray.rounds.detection import SFI
 from sfi_ray.rounds.experiment import Experiment, TrialResults
 from sfi_ray.rounds.record import AttackRecord
@@ -42,13 +42,12 @@ def write_round_reports(experiment: Experiment, write: Callable[[str, bytes], No
         files["detectors.csv"] = detectors_csv(trials).encode()
         files["roc.csv"] = roc_csv(trials).encode()
     for trial in trials:
-        files[f"{trial.name}.png"] = accuracies_png(trial)
-        files |= {f"{trial.name}_roc{suffix}": picture for suffix, picture in roc_curves(trial).items()}
+        figures = {"": accuracies(trial), "_roc": roc_curves(trial)}
         location = experiment.trial_location(trial.name)
         sources = [open_dataset(RunFolder(f"{location}/round_{record.round}")) for record in trial.rounds]
-        sheet = passed_png(trial, sources)
-        if sheet:
-            files[f"{trial.name}_sfis.png"] = sheet
+        figures["_sfis"] = passed_sheet(trial, sources) or {}
+        for what, figure in figures.items():
+            files |= {f"{trial.name}{what}{suffix}": content for suffix, content in figure.items()}
     for name, content in files.items():
         write(name, content)
     return list(files)

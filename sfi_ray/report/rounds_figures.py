@@ -5,7 +5,6 @@ The same rounds give the same bytes.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,14 +13,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pads
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from sfi_ray.report.charts import encode
 from sfi_ray.report.lettering import DPI, font, printable
-from sfi_ray.report.page import INK, MUTED, Tile, draw_page
+from sfi_ray.report.page import INK, MUTED, Tile, lay_out
 from sfi_ray.report.percent import as_percent
 from sfi_ray.report.scan import fetch_images
-from sfi_ray.report.sheet import DASH, MAX_COLUMNS, MIN_TILE, SEPARATOR, enlarge, page_png, verdict_of
+from sfi_ray.report.sheet import DASH, MAX_COLUMNS, MIN_TILE, SEPARATOR, enlarge, verdict_of
 from sfi_ray.rounds.experiment import TrialResults
 from sfi_ray.store.rebuild import rebuild_images
 
@@ -36,14 +35,14 @@ _HEIGHT = 3.4
 _MAX_NUMBERED = 12  # of the classes, beyond which the squares get too small for numbers
 
 
-def accuracies_png(trial: TrialResults) -> bytes:
+def accuracies(trial: TrialResults) -> dict[str, bytes]:
     """Draws the accuracies by model, and beside them the share of each class that fools each model.
 
     Args:
         trial: Its finished rounds, at least one.
 
     Returns:
-        The PNG.
+        The picture by suffix, ``.png`` and ``.svg``.
     """
     attacks = [(record.model, record.attack) for record in trial.rounds]
     attacks += [(f"M{final.round} {' '.join(final.attack.backgrounds)}", final.attack) for final in trial.finals]
@@ -61,10 +60,7 @@ def accuracies_png(trial: TrialResults) -> bytes:
     names = [printable(outcome.target_name, str(outcome.target_class)) for outcome in attacks[0][1].classes]
     _draw_heat(heat, shares, [model for model, _ in attacks], names)
     figure.text(left, 0.93, printable(trial.name, "trial"), fontproperties=font(9, is_bold=True), color=INK)
-    canvas: Any = FigureCanvasAgg(figure)
-    out = io.BytesIO()
-    canvas.print_png(out, metadata={"Software": None})
-    return out.getvalue()
+    return encode(figure)
 
 
 def _draw_lines(axes: Axes, trial: TrialResults) -> None:
@@ -102,7 +98,7 @@ def _draw_heat(axes: Axes, shares: Any, models: Sequence[str], names: Sequence[s
     axes.set_title("re-attack by class (%)", fontproperties=font(7), color=MUTED, loc="left")
 
 
-def passed_png(trial: TrialResults, sources: Sequence[pads.Dataset]) -> bytes | None:
+def passed_sheet(trial: TrialResults, sources: Sequence[pads.Dataset]) -> dict[str, bytes] | None:
     """Draws for each model and class the image that passed with the highest confidence.
 
     Args:
@@ -110,7 +106,7 @@ def passed_png(trial: TrialResults, sources: Sequence[pads.Dataset]) -> bytes | 
         sources: The findings of each of them.
 
     Returns:
-        The PNG; None when nothing passed any model.
+        The sheet by suffix, ``.png`` and ``.svg``; None when nothing passed any model.
     """
     classes = trial.rounds[0].attack.classes[:MAX_COLUMNS]
     wanted = [outcome.target_class for outcome in classes]
@@ -135,14 +131,13 @@ def passed_png(trial: TrialResults, sources: Sequence[pads.Dataset]) -> bytes | 
     sentences = ["of each model and class the SFI with the highest confidence", "hatched: none passed"]
     if len(trial.rounds[0].attack.classes) > len(classes):
         sentences.append(f"the first {len(classes)} classes are shown")
-    page = draw_page(
+    return lay_out(
         f"{printable(trial.name, 'trial')}{SEPARATOR}SFIs that passed",
         SEPARATOR.join(sentences),
         rows,
         row_names=[record.model for record in trial.rounds],
         tile_size=(height * factor, width * factor),
-    )
-    return page_png(page)
+    ).files()
 
 
 def _best_by_class(source: pads.Dataset, classes: Sequence[int]) -> dict[int, tuple[Any, float]]:

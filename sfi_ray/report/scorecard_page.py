@@ -172,7 +172,7 @@ def _table(table: ResultTable, swatches: Mapping[str, tuple[int, ...]]) -> Marku
     if not lines:
         return Markup('<p class="caption">{}</p>').format(" ".join(table.notes))
     return Markup(
-        '<div class="scroll" tabindex="0" role="region" aria-label="{title}"><table>'
+        '<div class="scroll" tabindex="0" role="region" aria-label="Table: {title}"><table>'
         '<thead><tr>{heading}</tr></thead><tbody>{lines}</tbody></table></div><p class="caption">{notes}</p>'
     ).format(title=table.title, heading=heading, lines=Markup("").join(lines), notes=" ".join(table.notes))
 

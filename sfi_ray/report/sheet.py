@@ -5,7 +5,6 @@ The same findings give the same bytes.
 
 from __future__ import annotations
 
-import io
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -16,11 +15,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-from PIL import Image
 
-from sfi_ray.report.lettering import DPI, printable
+from sfi_ray.report.lettering import printable
 from sfi_ray.report.matrices import ConfidenceMatrix, confidence_matrices
-from sfi_ray.report.page import MUTED, Tile, draw_page
+from sfi_ray.report.page import MUTED, Tile, lay_out
 from sfi_ray.report.percent import as_percent
 from sfi_ray.store.rebuild import rebuild_images
 
@@ -48,27 +46,29 @@ _Place = tuple[int, int]
 def draw_contact_sheet(
     table: pa.Table, destination: str | os.PathLike[str] | IO[bytes], matrix: ConfidenceMatrix | None = None
 ) -> None:
-    """Writes the PNG of `contact_sheet_png` to a path, where it appears whole or not at all, or an open file.
+    """Writes a contact sheet to a path, where it appears whole or not at all, or to an open file.
 
     Args:
-        table: As in `contact_sheet_png`.
-        destination: A local path, or a file open for writing bytes.
-        matrix: As in `contact_sheet_png`.
+        table: As in `contact_sheet`.
+        destination: A local path, for an SVG where it ends in ``.svg``, else for a PNG; or a file open for writing
+            bytes, for a PNG.
+        matrix: As in `contact_sheet`.
     """
-    png = contact_sheet_png(table, matrix)
+    files = contact_sheet(table, matrix)
     if not isinstance(destination, str | os.PathLike):
-        destination.write(png)
+        destination.write(files[".png"])
         return
     path = Path(destination)
+    content = files.get(path.suffix.lower(), files[".png"])
     unfinished = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
     try:
-        unfinished.write_bytes(png)
+        unfinished.write_bytes(content)
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
 
 
-def contact_sheet_png(table: pa.Table, matrix: ConfidenceMatrix | None = None) -> bytes:
+def contact_sheet(table: pa.Table, matrix: ConfidenceMatrix | None = None) -> dict[str, bytes]:
     """Draws the best picture of each background and target class.
 
     With up to `MAX_COLUMNS` classes and `MAX_TILES` pictures, rows are backgrounds and columns are classes.
@@ -80,7 +80,7 @@ def contact_sheet_png(table: pa.Table, matrix: ConfidenceMatrix | None = None) -
             `table` holds all findings of just one.
 
     Returns:
-        The PNG.
+        The sheet by suffix, ``.png`` and ``.svg``.
 
     Raises:
         ValueError: When there is nothing to draw, a picture is missing, or `matrix` is needed.
@@ -108,14 +108,7 @@ def contact_sheet_png(table: pa.Table, matrix: ConfidenceMatrix | None = None) -
     }
     rows, row_names = _grid(matrix, tiles) if is_grid else _wrap(matrix, tiles)
     title, subtitle = _titles(matrix, None if is_grid else len(tiles))
-    return page_png(draw_page(title, subtitle, rows, row_names=row_names, tile_size=tile_size))
-
-
-def page_png(page: NDArray[np.uint8]) -> bytes:
-    """Encodes a page, ``(height, width, 3)``, as PNG."""
-    out = io.BytesIO()
-    Image.fromarray(page).save(out, "PNG", dpi=(DPI, DPI))
-    return out.getvalue()
+    return lay_out(title, subtitle, rows, row_names=row_names, tile_size=tile_size).files()
 
 
 def sheet_cell_ids(matrix: ConfidenceMatrix) -> list[str]:

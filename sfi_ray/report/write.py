@@ -10,10 +10,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from sfi_ray.report.inversions import pairs_png, positions_png
+from sfi_ray.report.inversions import pairs_sheet, positions_sheet
 from sfi_ray.report.matrices import ConfidenceMatrix, confidence_matrices
 from sfi_ray.report.scan import Source, fetch_images
-from sfi_ray.report.sheet import MAX_COLUMNS, contact_sheet_png, sheet_cell_ids
+from sfi_ray.report.sheet import MAX_COLUMNS, contact_sheet, sheet_cell_ids
 from sfi_ray.report.tables import matrix_to_csv, matrix_to_latex, matrix_to_markdown
 
 _MAX_STEM = 120
@@ -47,11 +47,13 @@ def write_reports(
             f"tables/{stem}.tex": matrix_to_latex(matrix).encode(),
         }
         if images is not None and matrix.num_finished.any():
-            files[f"figures/{stem}.png"] = contact_sheet_png(images, matrix)
+            sheets = {"": contact_sheet(images, matrix)}
             if natural is not None:
-                files[f"figures/{stem}_pairs.png"] = pairs_png(source, matrix, natural)
+                sheets["_pairs"] = pairs_sheet(source, matrix, natural)
                 if len(matrix.target_classes) <= MAX_COLUMNS:
-                    files[f"figures/{stem}_positions.png"] = positions_png(source, matrix)
+                    sheets["_positions"] = positions_sheet(source, matrix)
+            for what, sheet in sheets.items():
+                files |= {f"figures/{stem}{what}{suffix}": content for suffix, content in sheet.items()}
         for name, content in files.items():
             write(name, content)
             names.append(name)

@@ -7,6 +7,9 @@ whoever they were made for, and new candidates are made from the elites of any c
 Near an optimum all elites of a class are alike, and most of what they could become was tried. A class that has not
 become better for long begins anew, with fresh candidates; what it had is kept aside.
 
+With k = 1 there are few candidates at corners of the colour cube, and three of four go through all of them, each once
+for all classes of the group, before the rest is varied alone.
+
 A share of the candidates can be led by gradients: then a generation begins with the gradient of each class's
 log-probability at one of its elites, or at the bare background, and proposes what that says would gain most.
 
@@ -27,6 +30,7 @@ from sfi_ray.search.base import Entrants, Proposal, SearchSpace, SharedSearcher
 from sfi_ray.search.guidance import Bases, Guidance, guidance, led_candidates
 from sfi_ray.search.lanes import LaneTable
 from sfi_ray.search.philox import random_words, unit
+from sfi_ray.search.single_pixels import SinglePixels
 from sfi_ray.search.variation import change_pixels, cross, fresh_candidates
 
 # What the random words of a candidate are for.
@@ -34,6 +38,10 @@ _PARENTS, _BASES = 15, 20
 # Shares of the candidates whose parent, or whose mate, is an elite of any class of the group.
 _ANY_PARENT = 0.1
 _ANY_MATE = 0.5
+# Of so many candidates in a row all but one go through the single pixels, for k = 1.
+_SWEPT_OF = 4
+# Offers of a candidate to a class that are weighed in one go: sorting them takes several times their memory.
+_OFFERS_AT_ONCE = 1 << 22
 # Candidates of a group in one generation, at most: their numbers never meet those of the next generation.
 _MOST_CANDIDATES = 1 << 24
 
@@ -99,6 +107,8 @@ class _Lanes(LaneTable):
     kept: Tensor
     #: ``(N,)`` float32: its log-probability; -inf where the cell has not begun anew.
     kept_log_prob: Tensor
+    #: ``(N,)`` int64: single pixels that the cell's group has gone through; 0 for k above 1.
+    swept: Tensor
 
 
 #: What decides how a cell goes on, besides what it is.
@@ -113,6 +123,7 @@ _STATE = (
     "improved_at",
     "kept",
     "kept_log_prob",
+    "swept",
 )
 
 
@@ -137,6 +148,7 @@ class Elites(SharedSearcher):
         super().__init__(space, device)
         self.settings = settings
         self._starts = starts or {}
+        self._single_pixels = SinglePixels(space, self.device) if space.k == 1 else None
         self._candidates: Tensor | None = None
         self._focus = torch.zeros(0, dtype=torch.int64, device=self.device)
         self._bases: Bases | None = None
@@ -157,6 +169,7 @@ class Elites(SharedSearcher):
             improved_at=integers,
             kept=torch.zeros(0, space.k, space.genes_per_pixel, device=self.device),
             kept_log_prob=torch.zeros(0, device=self.device),
+            swept=integers,
         )
         self._refresh()
 
@@ -182,6 +195,7 @@ class Elites(SharedSearcher):
                 "improved_at": zeros,
                 "kept": self._lanes.kept.new_zeros(count, *self._lanes.kept.shape[1:]),
                 "kept_log_prob": torch.full((count,), -torch.inf, device=self.device),
+                "swept": zeros,
             }
         self._lanes = self._lanes.join(
             _Lanes(
@@ -265,10 +279,33 @@ class Elites(SharedSearcher):
             parents, mates = self._parents(first, size, seeds, counters)
             varied = change_pixels(cross(parents, mates, seeds, counters), seeds, counters, self.space)
             candidates = torch.where(is_new[:, None, None], candidates, varied)
+        if self._single_pixels is not None:
+            candidates = self._swept(candidates, self._single_pixels, first, place)
         if self._looked:
             candidates = self._led(candidates, is_looked, seeds, counters)
         self._candidates = candidates = self._started(candidates)
         return Proposal(candidates, self._focus)
+
+    def _swept(self, candidates: Tensor, pixels: SinglePixels, first: Tensor, place: Tensor) -> Tensor:
+        """Puts the next single pixels of each group in the place of most candidates, where no others will be put."""
+        lanes = self._lanes
+        is_swept = place % _SWEPT_OF < _SWEPT_OF - 1
+        number = place - place[torch.searchsorted(self._focus, self._focus)]
+        if self._looked:
+            is_swept &= number >= self.settings.num_led
+        if self._starts:
+            is_swept &= lanes.generation[self._focus] > 0
+        # Those of a group are numbered on from where its last generation ended.
+        before = is_swept.cumsum(dim=0) - is_swept.to(torch.int64)
+        numbers = lanes.swept[first] + before - before[torch.arange(len(place), device=self.device) - place]
+        backgrounds = lanes.backgrounds[first]
+        is_swept &= numbers < pixels.count(backgrounds)
+        made = pixels.genes(lanes.seeds[first[is_swept]], numbers[is_swept], backgrounds[is_swept])
+        candidates = candidates.clone()
+        candidates[is_swept] = made
+        counts = first[is_swept].bincount(minlength=len(lanes.seeds))
+        self._lanes = replace(lanes, swept=lanes.swept + counts[torch.searchsorted(lanes.groups, lanes.groups)])
+        return candidates
 
     def _started(self, candidates: Tensor) -> Tensor:
         """Puts what cells are to begin with in the place of their first candidates."""
@@ -315,13 +352,7 @@ class Elites(SharedSearcher):
         assert self._candidates is not None
         lanes = self._lanes
         log_probs = log_probs.to(self.device, torch.float32)
-        genes, best = lanes.genes.clone(), lanes.log_prob.clone()
-        told_groups = lanes.groups[self._focus]
-        for group in torch.unique_consecutive(told_groups).tolist():
-            cells = torch.nonzero(lanes.groups == group).squeeze(1)
-            made = torch.nonzero(told_groups == group).squeeze(1)
-            told = log_probs[made][:, lanes.target_classes[cells]].T.nan_to_num(nan=-torch.inf)
-            genes[cells], best[cells] = merge(lanes.genes[cells], lanes.log_prob[cells], self._candidates[made], told)
+        genes, best = self._merged(log_probs)
         evaluations = lanes.evaluations + self._focus.bincount(minlength=len(lanes.seeds))
         self._lanes = replace(
             lanes,
@@ -337,6 +368,25 @@ class Elites(SharedSearcher):
         self._candidates = self._bases = None
         self._looked = []
         self._refresh()
+
+    def _merged(self, log_probs: Tensor) -> tuple[Tensor, Tensor]:
+        """Offers the candidates of each group to all its cells, several groups at a time; see `merge`."""
+        assert self._candidates is not None
+        lanes = self._lanes
+        told_groups = lanes.groups[self._focus]
+        start = torch.searchsorted(told_groups, lanes.groups)
+        counts = torch.searchsorted(told_groups, lanes.groups, right=True) - start
+        places = torch.arange(int(counts.max()), device=self.device)
+        step = max(1, _OFFERS_AT_ONCE // max(1, len(places)))
+        parts = []
+        for begin in range(0, len(start), step):
+            cells = slice(begin, begin + step)
+            made = (start[cells].unsqueeze(1) + places).clamp(max=len(told_groups) - 1)
+            told = log_probs[made, lanes.target_classes[cells].unsqueeze(1)].nan_to_num(nan=-torch.inf)
+            told = told.masked_fill(places >= counts[cells].unsqueeze(1), -torch.inf)
+            parts.append(merge(lanes.genes[cells], lanes.log_prob[cells], self._candidates, told, made))
+        genes, best = zip(*parts, strict=True)
+        return torch.cat(genes), torch.cat(best)
 
     def _begin_anew(self, patience: int) -> None:
         """Forgets the elites of cells that have not become better for long, but for the best.
@@ -371,14 +421,15 @@ class Elites(SharedSearcher):
         return torch.where(is_kept[:, None, None], lanes.kept, lanes.genes[:, 0])
 
 
-def merge(genes: Tensor, log_prob: Tensor, candidates: Tensor, told: Tensor) -> tuple[Tensor, Tensor]:
+def merge(genes: Tensor, log_prob: Tensor, candidates: Tensor, told: Tensor, made: Tensor) -> tuple[Tensor, Tensor]:
     """Offers candidates to the elites of several cells; of candidates with one log-probability the first stays.
 
     Args:
         genes: Elites, ``(N, L, K, G)``.
         log_prob: Their log-probabilities, highest first, ``(N, L)``.
         candidates: ``(M, K, G)``.
-        told: Log-probability of each cell's class for each candidate, ``(N, M)``.
+        told: Log-probability of each cell's class for each candidate that it is offered, ``(N, O)``; -inf for none.
+        made: Which candidates these are, ``(N, O)`` int64.
 
     Returns:
         Genes and log-probabilities of the new elites, highest first.
@@ -394,5 +445,5 @@ def merge(genes: Tensor, log_prob: Tensor, candidates: Tensor, told: Tensor) -> 
     values = torch.full_like(values[:, :1], -torch.inf).repeat(1, num_elites + 1).scatter(1, place, values)
     values = values[:, :num_elites]
     own = genes.gather(1, order.clamp(max=num_elites - 1)[..., None, None].expand(-1, -1, *genes.shape[2:]))
-    new = candidates[(order - num_elites).clamp(min=0)]
+    new = candidates[made.gather(1, (order - num_elites).clamp(min=0))]
     return torch.where((order < num_elites)[..., None, None], own, new), values

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import json
 import platform
@@ -205,9 +206,9 @@ def _short(value: Any) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Returns the versions that a result may depend on."""
-    packages = ("sfi-ray", "torch", "numpy", "ray")
-    return {
-        "python": platform.python_version(),
-        **{name: importlib.metadata.version(name) for name in packages},
-    }
+    """Returns the versions that a result may depend on; no run in one process asks for Ray, which may be missing."""
+    found = {"python": platform.python_version()}
+    for name in ("sfi-ray", "torch", "numpy", "ray"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found

@@ -1,5 +1,6 @@
 """What an actor reserves is what it uses."""
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ from torch import nn
 
 from sfi_ray import launch
 from sfi_ray.cluster.ray_session import _ALWAYS, _PRIVATE, _own_token
-from tests.cluster.conftest import assert_complete, make_classifier, make_job, make_module
+from tests.cluster.conftest import assert_complete, make_classifier, make_job, make_module, pids_of, slow, wait_for
 
 pytestmark = [pytest.mark.ray, pytest.mark.skipif(sys.platform != "linux", reason="finds processes through /proc")]
 
@@ -19,7 +20,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.skipif(sys.platform != "linux", reaso
 def node():
     """A node with four CPUs and two GPUs that are there in name only."""
     with pytest.MonkeyPatch.context() as patch:
-        environment = {**_ALWAYS, **_PRIVATE, "RAY_AUTH_TOKEN": _own_token()}
+        environment = {**_ALWAYS, **_PRIVATE, "RAY_AUTH_TOKEN": _own_token(), "RAY_ROTATION_MAX_BYTES": str(1 << 20)}
         for name, value in environment.items():
             patch.setenv(name, value)
         import ray
@@ -61,3 +62,56 @@ def test_every_actor_has_a_gpu_of_its_own_and_its_threads(node, tmp_path):
     assert_complete(run)
     actors = {path.read_text() for path in said.iterdir() if int(path.name) != os.getpid()}
     assert actors == {"0 2", "1 2"}
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_nothing_is_held_after_a_run_by_a_driver_that_stays(node, tmp_path, fails):
+    import ray
+
+    gc.collect()  # what other tests left
+    module = slow(make_module(), 0.01)
+    if fails:
+        module = failing(make_module())
+    job = make_job(tmp_path, compute={"device": "cpu"}, cluster={"actors": 2, "cells_per_shard": 2})
+    launch(job, classifiers={"toy": make_classifier(module=module)})
+    # Object store memory among them: what travelled to the actors is let go, too.
+    wait_for(lambda: ray.available_resources() == ray.cluster_resources())
+    wait_for(lambda: not pids_of("ray::SearchActor"))
+
+
+def failing(module):
+    class Failing(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = module
+
+        def forward(self, images):
+            if len(images) and float(images.std()) > 0:
+                raise ValueError("not today")
+            return self.inner(images)
+
+    return Failing()
+
+
+def printing(module):
+    class Printing(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = module
+
+        def forward(self, images):
+            print("x" * (1 << 20), flush=True)  # noqa: T201 - what is tested
+            return self.inner(images)
+
+    return Printing()
+
+
+def test_what_a_network_prints_does_not_fill_the_disk(node, tmp_path):
+    import ray
+
+    job = make_job(tmp_path, compute={"device": "cpu"}, cluster={"actors": 1})
+    assert_complete(launch(job, classifiers={"toy": make_classifier(module=printing(make_module()))}))
+    logs = Path(ray._private.worker._global_node.get_session_dir_path(), "logs")
+    sizes = [path.stat().st_size for path in logs.glob("worker-*out*")]
+    assert 1 << 20 <= sum(sizes) <= 6 << 20, sizes
+    assert max(sizes) <= 3 << 20, sizes

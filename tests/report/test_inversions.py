@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sfi_ray.report import confidence_matrices, matrix_to_csv, matrix_to_markdown, pairs_png, positions_png
+from sfi_ray.report import confidence_matrices, matrix_to_csv, matrix_to_markdown, pairs_sheet, positions_sheet
 from sfi_ray.report.inversions import MAX_PAIRED, _images_to_show
 from sfi_ray.report.positions import altered_shares
 
@@ -81,7 +81,7 @@ def test_pairs_hold_every_natural_image_and_every_sfi_pixel_by_pixel(make_findin
     rows = [{"image_index": i, "target_class": i, "pixels": [spot(i, i, 200 + i)]} for i in range(3)]
     table = inverted(make_findings, *rows)
     (matrix,) = confidence_matrices(table)
-    page = decode(pairs_png(table, matrix, natural))
+    page = decode(pairs_sheet(table, matrix, natural)[".png"])
     windows = np.lib.stride_tricks.sliding_window_view(page[:, :, 0], (140, 140))
     altered = [np.zeros((4, 4), np.uint8) for _ in range(3)]
     for i in range(3):
@@ -100,8 +100,8 @@ def test_the_same_findings_in_any_order_give_the_same_pictures(make_findings: An
     table = inverted(make_findings, *rows)
     (matrix,) = confidence_matrices(table)
     turned = table.take([2, 0, 3, 1])
-    assert pairs_png(table, matrix, natural) == pairs_png(turned, matrix, natural)
-    assert positions_png(table, matrix) == positions_png(turned, matrix)
+    assert pairs_sheet(table, matrix, natural)[".png"] == pairs_sheet(turned, matrix, natural)[".png"]
+    assert positions_sheet(table, matrix)[".png"] == positions_sheet(turned, matrix)[".png"]
 
 
 def test_of_many_images_every_class_keeps_some(make_findings: Any) -> None:
@@ -112,7 +112,7 @@ def test_of_many_images_every_class_keeps_some(make_findings: Any) -> None:
     shown = _images_to_show(table, matrix)
     assert len(shown) == MAX_PAIRED
     assert np.bincount([index // 20 for index in shown]).tolist() == [7, 7, 6]
-    assert decode(pairs_png(table, matrix, natural)).shape[0] > 4 * 140
+    assert decode(pairs_sheet(table, matrix, natural)[".png"]).shape[0] > 4 * 140
 
 
 def test_positions_of_too_many_classes_are_refused(make_findings: Any) -> None:
@@ -120,4 +120,4 @@ def test_positions_of_too_many_classes_are_refused(make_findings: Any) -> None:
     table = inverted(make_findings, *rows)
     (matrix,) = confidence_matrices(table)
     with pytest.raises(ValueError, match="13 classes do not fit"):
-        positions_png(table, matrix)
+        positions_sheet(table, matrix)[".png"]

@@ -17,8 +17,10 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from sfi_ray.report import write_report
 from sfi_ray.report.accounts import accounts_of
 from sfi_ray.report.runs import open_runs
+from sfi_ray.report.scorecard_page import ShownImage, render_scorecard
 from sfi_ray.report.site import render_page
 from sfi_ray.store.rebuild import rebuild_images
+from tests.review.test_scorecard import card
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 EVIL = "</script><img src=x onerror=alert(1)>"
@@ -97,6 +99,25 @@ def test_the_page_is_accessible_in_both_schemes_and_widths(
         found = Axe().run(page).response["violations"]
         assert [(fault["id"], fault["nodes"][0]["html"]) for fault in found] == []
         page.keyboard.press("Escape")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1200])
+def test_a_scorecard_is_accessible_in_both_schemes_and_widths(
+    browser: Browser, tmp_path: Path, scheme: Any, width: int
+) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (8, 8, 1), np.uint8)
+    location = tmp_path / "index.html"
+    location.write_text(render_scorecard(card(), [ShownImage(EVIL, image, "black", 1, 0.95)] * 3), "utf-8")
+    complaints: list[str] = []
+    with browser.new_page(color_scheme=scheme, viewport={"width": width, "height": 900}, bypass_csp=True) as page:
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("request", lambda request: complaints.append(request.url) if "://" in request.url[5:] else None)
+        page.goto(location.as_uri())
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        found = Axe().run(page).response["violations"]
+        assert [(fault["id"], fault["nodes"][0]["html"]) for fault in found] == []
+    assert [text for text in complaints if not text.startswith("file:")] == []
 
 
 def test_filters_decide_what_gallery_and_table_show(opens: Opens, run: tuple[str, Any]) -> None:

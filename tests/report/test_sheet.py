@@ -1,22 +1,28 @@
 from __future__ import annotations
 
+import base64
 import io
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import matplotlib as mpl
 import numpy as np
 import pytest
 from PIL import Image
 
-from sfi_ray.report import confidence_matrices, contact_sheet_png, draw_contact_sheet
+from sfi_ray.report import confidence_matrices, contact_sheet, draw_contact_sheet
 from sfi_ray.report import sheet as sheet_module
-from sfi_ray.report.page import Tile, draw_page
+from sfi_ray.report.page import Page, Tile, lay_out
 
 INK, SPOT = [10, 20, 30], [200, 10, 250]
 GREEN, RED, FRAME = [0x1A, 0x7F, 0x37], [0xB4, 0x23, 0x18], [140] * 3
+
+
+def contact_sheet_png(*args: Any) -> bytes:
+    return contact_sheet(*args)[".png"]
 
 
 def decode(png: bytes) -> np.ndarray:
@@ -35,11 +41,11 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Records what a sheet gives to the page."""
     seen: dict[str, Any] = {}
 
-    def record(title: str, subtitle: str, rows: list[list[Tile]], **rest: Any) -> np.ndarray:
+    def record(title: str, subtitle: str, rows: list[list[Tile]], **rest: Any) -> Page:
         seen.update(title=title, subtitle=subtitle, rows=rows, **rest)
-        return draw_page(title, subtitle, rows, **rest)
+        return lay_out(title, subtitle, rows, **rest)
 
-    monkeypatch.setattr(sheet_module, "draw_page", record)
+    monkeypatch.setattr(sheet_module, "lay_out", record)
     return seen
 
 
@@ -223,7 +229,9 @@ def test_a_sheet_goes_to_a_path_or_an_open_file(make_findings: Any, tmp_path: Pa
     draw_contact_sheet(table, out)
     draw_contact_sheet(table, tmp_path / "sheet.png")
     assert out.getvalue() == (tmp_path / "sheet.png").read_bytes() == contact_sheet_png(table)
-    assert [path.name for path in tmp_path.iterdir()] == ["sheet.png"]
+    draw_contact_sheet(table, tmp_path / "sheet.svg")
+    assert (tmp_path / "sheet.svg").read_bytes() == contact_sheet(table)[".svg"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["sheet.png", "sheet.svg"]
 
 
 def test_a_failed_write_leaves_the_old_sheet(
@@ -240,3 +248,29 @@ def test_a_failed_write_leaves_the_old_sheet(
         draw_contact_sheet(make_findings({}), path)
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_svg_has_the_same_pictures_and_texts(drawn: dict[str, Any], make_grid: Any) -> None:
+    files = contact_sheet(make_grid({"white": [255], "black": [0]}, 3, k=25))
+    page = decode(files[".png"])
+    root = ElementTree.fromstring(files[".svg"])
+    assert [int(root.attrib["height"]), int(root.attrib["width"])] == list(page.shape[:2])
+    tiles = [tile for row in drawn["rows"] for tile in row]
+    images = root.findall("{*}image")
+    assert len(images) == len(tiles)
+    for image, tile in zip(images, tiles, strict=True):
+        shown = decode(base64.b64decode(image.attrib["href"].removeprefix("data:image/png;base64,")))
+        assert np.array_equal(shown, tile.picture)
+        top, left, height, width = (int(image.attrib[name]) for name in ("y", "x", "height", "width"))
+        assert np.array_equal(page[top : top + height, left : left + width], shown)
+    texts = [text.text for text in root.findall("{*}text")]
+    assert drawn["title"] in texts
+    assert [text for text in texts if text and text.endswith(("\N{CHECK MARK}", "\N{BALLOT X}"))] == [
+        tile.caption for tile in tiles
+    ]
+
+
+def test_names_with_markup_are_text_in_the_svg(make_findings: Any) -> None:
+    svg = contact_sheet(make_findings(spotted(target_name='<b>&"x')))[".svg"]
+    texts = ElementTree.fromstring(svg).findall("{*}text")
+    assert '<b>&"x' in {text.text for text in texts}

@@ -22,7 +22,7 @@ def test_one_run_gets_page_tables_and_charts_in_its_folder(write_run: Any, make_
     written = {str(path.relative_to(folder / "report")) for path in (folder / "report").rglob("*.*")}
     assert written == {
         "index.html",
-        "figures/cnn_k5.png",
+        *(f"figures/cnn_k5.{kind}" for kind in ("png", "svg")),
         *(f"tables/{name}.{kind}" for name in tables for kind in ("csv", "md", "tex")),
         *(f"figures/{name}.{kind}" for name in ("cnn_k5_confidence", "cnn_k5_classes") for kind in ("png", "svg")),
         *(f"figures/success_by_k.{kind}" for kind in ("png", "svg")),

@@ -12,7 +12,7 @@ import pytest
 
 from sfi_ray.report import (
     confidence_matrices,
-    contact_sheet_png,
+    contact_sheet,
     matrix_to_csv,
     matrix_to_latex,
     matrix_to_markdown,
@@ -42,11 +42,11 @@ def test_each_matrix_has_tables_and_a_figure(make_findings: Any, on_disk: bool, 
         "tables/cnn_k1.csv": matrix_to_csv(one).encode(),
         "tables/cnn_k1.md": matrix_to_markdown(one).encode(),
         "tables/cnn_k1.tex": matrix_to_latex(one).encode(),
-        "figures/cnn_k1.png": contact_sheet_png(table, one),
+        **{f"figures/cnn_k1{suffix}": content for suffix, content in contact_sheet(table, one).items()},
         "tables/cnn_k5.csv": matrix_to_csv(five).encode(),
         "tables/cnn_k5.md": matrix_to_markdown(five).encode(),
         "tables/cnn_k5.tex": matrix_to_latex(five).encode(),
-        "figures/cnn_k5.png": contact_sheet_png(table, five),
+        **{f"figures/cnn_k5{suffix}": content for suffix, content in contact_sheet(table, five).items()},
     }
 
 
@@ -94,7 +94,7 @@ def test_pandas_is_not_needed(make_findings: Any, tmp_path: Path) -> None:
         "print(*write_reports(pads.dataset(sys.argv[1]), write=lambda name, content: None))"
     )
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
-    assert done.stdout.split()[-1:] == ["figures/cnn_k5.png"], done.stderr
+    assert done.stdout.split()[-1:] == ["figures/cnn_k5.svg"], done.stderr
 
 
 @pytest.mark.parametrize(
@@ -102,9 +102,9 @@ def test_pandas_is_not_needed(make_findings: Any, tmp_path: Path) -> None:
 )
 def test_no_name_leads_out_of_the_folder(make_findings: Any, name: str) -> None:
     written = reports(make_findings({"classifier": name}))
-    assert len(written) == 4
+    assert len(written) == 5
     for path in written:
-        assert re.fullmatch(r"(tables|figures)/[A-Za-z0-9_][A-Za-z0-9._-]{0,130}\.(csv|md|png|tex)", path)
+        assert re.fullmatch(r"(tables|figures)/[A-Za-z0-9_][A-Za-z0-9._-]{0,130}\.(csv|md|png|svg|tex)", path)
         assert ".." not in path
         assert "k5." in path
 
@@ -119,6 +119,6 @@ def test_no_report_overwrites_another(make_findings: Any) -> None:
         {"classifier": "cnn"},
     ]
     names = list(reports(make_findings(*rows)))
-    assert len({name.casefold() for name in names}) == 4 * len(rows)
+    assert len({name.casefold() for name in names}) == 5 * len(rows)
     assert "tables/cnn_k5.csv" in names
     assert {"tables/mnist_vgg_evolution_k5.csv", "tables/mnist_vgg_gradient_k5.csv"} <= set(names)

@@ -63,7 +63,9 @@ def test_merging_equals_the_slow_reference(data, num_elites, count):
     told = data.draw(st.lists(VALUES, min_size=count, max_size=count))
     genes = torch.arange(num_elites * 2.0).view(num_elites, 1, 2)
     candidates = 100 + torch.arange(count * 2.0).view(count, 1, 2)
-    merged, values = merge(genes[None], torch.tensor([log_prob]), candidates, torch.tensor([told]))
+    merged, values = merge(
+        genes[None], torch.tensor([log_prob]), candidates, torch.tensor([told]), torch.arange(count)[None]
+    )
     expected = slow_merge(genes[:, 0].tolist(), log_prob, candidates[:, 0].tolist(), told)
     found = [pair for pair in zip(values[0].tolist(), merged[0, :, 0].tolist(), strict=True) if pair[0] > -torch.inf]
     assert found == expected
@@ -72,7 +74,7 @@ def test_merging_equals_the_slow_reference(data, num_elites, count):
 def test_many_doubles_of_the_best_push_no_elite_out():
     genes = torch.arange(6.0).view(1, 3, 1, 2)
     log_prob = torch.tensor([[-0.25, -5.0, -9.0]])
-    merged, values = merge(genes, log_prob, torch.zeros(50, 1, 2), torch.full((1, 50), -0.25))
+    merged, values = merge(genes, log_prob, torch.zeros(50, 1, 2), torch.full((1, 50), -0.25), torch.arange(50)[None])
     assert torch.equal(values, log_prob)
     assert torch.equal(merged, genes)
 
@@ -183,3 +185,41 @@ def test_the_optimum_of_a_linear_toy_is_found_with_few_images(toy_gray):
         step(search, toy_gray)
     for target in range(4):
         assert search.best_confidence[target].item() > 0.97 * toy_gray.best_confidence(target, k=2)
+
+
+@pytest.mark.parametrize("gradient_share", [0.0, 0.5])
+def test_with_one_pixel_all_corners_are_gone_through(toy_gray, gradient_share):
+    space = SearchSpace(height=8, width=8, channels=1, k=1, num_classes=4)
+    settings = ElitesSettings(max_evaluations=200, num_candidates=5, gradient_share=gradient_share)
+    search = searching(group_of(0), settings=settings, space=space)
+    corners = fresh_candidates(torch.zeros(64, dtype=torch.int64), torch.arange(64), space)
+    corners[:, 0, :2] = torch.cartesian_prod(torch.arange(8), torch.arange(8)) + 0.5
+    corners[:, 0, 2] = 1.0
+    best = classify(toy_gray, Proposal(corners, torch.zeros(64, dtype=torch.int64))).amax(dim=0)
+    seen = set()
+    # At most half of 20 candidates a generation are led, and three of four of the rest are new single pixels.
+    for _ in range(11):
+        if gradient_share:
+            bases = search.bases()
+            search.look(torch.zeros(len(bases.owners), 1, 8, 8))
+        proposal, _ = step(search, toy_gray)
+        white = proposal.genes[proposal.genes[:, 0, 2] == 1.0]
+        seen |= {tuple(spot) for spot in white[:, 0, :2].floor().int().tolist()}
+    assert len(seen) == 64
+    assert (search.best_log_prob >= best).all()
+
+
+def test_single_pixels_go_on_where_a_snapshot_was_taken(toy_gray):
+    space = SearchSpace(height=8, width=8, channels=1, k=1, num_classes=4)
+    whole = searching(group_of(0), group_of(1), settings=SETTINGS, space=space)
+    first = searching(group_of(0), group_of(1), settings=SETTINGS, space=space)
+    step(whole, toy_gray)
+    step(first, toy_gray)
+    second = Elites(space, SETTINGS)
+    state = first.state()
+    second.admit(group_of(0), {name: tensor[:4] for name, tensor in state.items()})
+    second.admit(group_of(1), {name: tensor[4:] for name, tensor in state.items()})
+    for _ in range(3):
+        expected, _ = step(whole, toy_gray)
+        found, _ = step(second, toy_gray)
+        assert torch.equal(found.genes, expected.genes)

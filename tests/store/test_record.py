@@ -1,3 +1,4 @@
+import importlib.metadata
 import math
 
 import pytest
@@ -273,6 +274,18 @@ def test_jobs_that_differ_say_where():
 def test_versions_name_what_a_result_depends_on():
     assert set(versions()) == {"python", "sfi-ray", "torch", "numpy", "ray"}
     assert all(versions().values())
+
+
+def test_without_ray_a_run_in_one_process_has_no_version_of_it(monkeypatch):
+    known = importlib.metadata.version
+
+    def without_ray(name):
+        if name == "ray":
+            raise importlib.metadata.PackageNotFoundError(name)
+        return known(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", without_ray)
+    assert set(versions()) == {"python", "sfi-ray", "torch", "numpy"}
 
 
 def test_a_classifier_without_held_out_images_has_no_accuracy(folder):
