@@ -85,6 +85,7 @@ def plan_rounds(job: RoundsJob) -> None:
             "rounds": f"{made.num_rounds}, each of {made.cells_per_attack:,} cells on {', '.join(trial.backgrounds)}",
             "final": f"attacks on M{made.num_rounds - 1}, of as many cells each, on: {finals}",
             "SFIs": f"{made.num_train:,} of a round to train with, {made.num_held_out:,} held out, at most",
+            **({"evaded": f"{trial.rounds.evade}, with every attack"} if trial.rounds.evade != "none" else {}),
             "evaluations": f"{made.max_evaluations:,} at most",
             "epochs": ", ".join(f"M{number} {epochs}" for number, epochs in enumerate(made.epochs))
             + f"; {made.max_trained:,} images in all at most",

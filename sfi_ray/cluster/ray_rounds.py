@@ -164,18 +164,42 @@ def bundles(trial: RoundsJob, device: str) -> list[dict[str, float]]:
 
 
 def trackers(location: str) -> list[tune.Callback]:
-    """Returns Tune's callbacks for the trackers that are installed and set up; TensorBoard is always written."""
+    """Returns Tune's callbacks for the trackers that are installed and set up; TensorBoard is always written.
+
+    Raises:
+        InputError: One that is set up cannot be reached.
+    """
     found: list[tune.Callback] = []
     name = location.rstrip("/").rpartition("/")[2]
-    if importlib.util.find_spec("mlflow") and os.environ.get("MLFLOW_TRACKING_URI"):
+    uri = os.environ.get("MLFLOW_TRACKING_URI")
+    if importlib.util.find_spec("mlflow") and uri:
         from ray.air.integrations.mlflow import MLflowLoggerCallback
 
-        found.append(MLflowLoggerCallback(tracking_uri=os.environ["MLFLOW_TRACKING_URI"], experiment_name=name))
+        _check_mlflow(uri, name)
+        found.append(MLflowLoggerCallback(tracking_uri=uri, experiment_name=name))
     if importlib.util.find_spec("wandb") and os.environ.get("WANDB_API_KEY"):
         from ray.air.integrations.wandb import WandbLoggerCallback
 
         found.append(WandbLoggerCallback(project=name))
     return found
+
+
+def _check_mlflow(uri: str, experiment: str) -> None:
+    """Asks MLflow for an experiment, there or not, before anything depends on the answer.
+
+    Raises:
+        InputError: It does not take the address, or nobody answers there.
+    """
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    try:
+        MlflowClient(uri).get_experiment_by_name(experiment)
+    except MlflowException as error:
+        raise InputError(
+            f"MLFLOW_TRACKING_URI is '{uri}', of which MLflow says: {error}; set it to another address, or unset it to "
+            "report to TensorBoard alone"
+        ) from error
 
 
 def _lead(name: str, trial: RoundsJob, location: str, news: Any, *, is_shown: bool) -> None:

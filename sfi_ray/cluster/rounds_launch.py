@@ -19,6 +19,7 @@ from sfi_ray.grid import GridClassifier
 from sfi_ray.job import Job, RoundsJob, load_any
 from sfi_ray.models import Classifier
 from sfi_ray.models.detectors import require_detectors
+from sfi_ray.models.guard import FITTED
 from sfi_ray.report.rounds import write_round_reports
 from sfi_ray.rounds.experiment import (
     EXPERIMENT_RECORD,
@@ -133,7 +134,9 @@ def checked_trials(job: RoundsJob) -> dict[str, RoundsJob]:
             raise InputError(f"{where}{error}") from error
         trial.attack.check()
         if trial.rounds.detectors == "all":
-            require_detectors()
+            require_detectors("detectors")
+        if trial.rounds.evade in FITTED:
+            require_detectors("evade")
         check_models(trial, info)
         _check_grids(trial, info)
         trials[name] = trial

@@ -14,11 +14,12 @@ from torch import Tensor, nn
 
 from sfi_ray.cluster.reporter import Reporter
 from sfi_ray.cluster.training_cache import Trainer, train_once
-from sfi_ray.data import OUTLIER, DatasetInfo, DatasetWithOutliers, TrainingData, load_labels
+from sfi_ray.data import OUTLIER, DatasetInfo, DatasetWithOutliers, TrainingData, load_dataset, load_labels
 from sfi_ray.errors import InputError
 from sfi_ray.grid import derive_seed
 from sfi_ray.job import RoundsJob
 from sfi_ray.models import Classifier, ModelCard, TrainingSettings, load_into, read_state_dict, weights_bytes
+from sfi_ray.models.guard import check_guard, fit_guard, guarded, has_detector
 from sfi_ray.models.losses import loss_of
 from sfi_ray.models.sources import Source
 from sfi_ray.store.folder import RunFolder
@@ -84,6 +85,30 @@ class RoundModels:
         num_classes = self._info.num_classes + self._job.rounds.outlier_loss.adds_class
         return self._train(number, outliers(), training.model_copy(update={"seed": seed}), num_classes)
 
+    def attacked(self, number: int, classifier: Classifier) -> Classifier:
+        """Returns what an attack on a model has to fool: the model, or the model guarded by a detector.
+
+        What the detector has learnt is kept beside the model, so that an attack goes on against the very same.
+
+        Args:
+            number: Of the model's round.
+            classifier: The model.
+        """
+        detector, num_classes = self._job.rounds.evade, self._info.num_classes
+        if detector == "none" or not has_detector(classifier, num_classes, detector):
+            return classifier
+        name = f"models/M{number}_{detector}.safetensors"
+        if not self._folder.exists(name):
+            fit = fit_guard(classifier, load_dataset(self._job.dataset), detector)
+            self._folder.write(name, safetensors.torch.save(fit, {"fingerprint": classifier.fingerprint}))
+        try:
+            fit = safetensors.torch.load(self._folder.read(name))
+        except SafetensorError as error:
+            raise InputError(
+                f"'{self._folder.location}/{name}' is not a whole detector ({error}); start over with --fresh"
+            ) from error
+        return guarded(classifier, num_classes, detector, fit)
+
     def _train(self, number: int, data: TrainingData, settings: TrainingSettings, num_classes: int) -> Classifier:
         name = f"M{number}"
         card, cached = train_once(
@@ -143,7 +168,8 @@ def check_models(job: RoundsJob, info: DatasetInfo) -> None:
 
     Raises:
         InputError: A split has no images, a class is called like that of outliers, the network does not take the
-            images, its weights do not fit or have an outlier class already, or its loss does not know outliers.
+            images or lacks what a detector looks at, its weights do not fit or have an outlier class already, or its
+            loss does not know outliers.
     """
     for split in ("train", "test"):
         if not len(load_labels(job.dataset, split)):
@@ -151,7 +177,7 @@ def check_models(job: RoundsJob, info: DatasetInfo) -> None:
                 f"data set '{info.name}' has no {split} images; rounds train on one split and measure on the other"
             )
     loss = job.rounds.outlier_loss
-    if loss.adds_class and OUTLIER in info.class_names:
+    if (loss.adds_class or job.rounds.evade != "none") and OUTLIER in info.class_names:
         raise InputError(
             f"data set '{info.name}' has a class '{OUTLIER}' already; rounds begin with a model that knows no "
             "outliers and add that class: rename it, or leave its images out"
@@ -159,6 +185,8 @@ def check_models(job: RoundsJob, info: DatasetInfo) -> None:
     source, num_classes = job.classifier.source, info.num_classes + loss.adds_class
     source.check(info.shape, info.num_classes)
     loss_of(source.build_empty(info.shape, num_classes), num_classes, loss)
+    if job.rounds.evade != "none":
+        check_guard(_untrained(source, info), job.rounds.evade)
     if not source.needs_training:
         job.attack.check_classifier(first_from_weights(job, info))
     elif job.attack.looks_inside:

@@ -112,9 +112,8 @@ class Trial:
             folder = self._subfolder(name)
             if read_final(folder) is None:
                 last = self._job.rounds.number - 1
-                run = self._attack(name, self._model(last), (background,), derive_seed(self._job.seed, name))
-                record_of_attack = self._counted(run, (background,))
-                write_round(folder, FinalRecord(round=last, attack=record_of_attack))
+                attack = self._attack(name, last, (background,), derive_seed(self._job.seed, name))
+                write_round(folder, FinalRecord(round=last, attack=attack))
 
     def _round(self, number: int) -> RoundRecord:
         job = self._job
@@ -125,7 +124,7 @@ class Trial:
         natural = count_right(self._verdicts(classifier, images, number), labels)
         outliers = torch.cat(held_out) if held_out else images[:0]
         as_outliers = np.full(len(outliers), self._info.num_classes)
-        run = self._attack(f"round_{number}", classifier, job.backgrounds, derive_seed(job.seed, f"round {number}"))
+        attack = self._attack(f"round_{number}", number, job.backgrounds, derive_seed(job.seed, f"round {number}"))
         parts = self._split(number)
         return RoundRecord(
             round=number,
@@ -133,7 +132,7 @@ class Trial:
             trained_with={before: len(self._split(before).train) for before in earlier},
             natural=natural,
             outliers=count_right(self._verdicts(classifier, outliers, number), as_outliers),
-            attack=self._counted(run, job.backgrounds),
+            attack=attack,
             split=SplitRecord(
                 wanted_train=self._parts[0],
                 wanted_held_out=self._parts[1],
@@ -183,8 +182,10 @@ class Trial:
             self._job.dataset, torch.cat(train), torch.cat(held_out), self._job.rounds.outlier_loss
         )
 
-    def _attack(self, name: str, classifier: Classifier, backgrounds: Sequence[str], seed: int) -> Run:
-        info = self._info
+    def _attack(self, name: str, number: int, backgrounds: Sequence[str], seed: int) -> AttackRecord:
+        """Attacks the model of a round, and the detector beside it where the trial says so; counts what came of it."""
+        info, model = self._info, self._model(number)
+        classifier = self._models.attacked(number, model)
         has_outlier_class = classifier.num_classes > info.num_classes
         classes = (*info.class_names, OUTLIER) if has_outlier_class else info.class_names
         job = self._job.attack_job(
@@ -199,7 +200,13 @@ class Trial:
         run = self._launcher(job, {classifier.name: classifier})
         if not run.status().is_complete:
             raise KeyboardInterrupt
-        return run
+        return attack_record(
+            self._searched(run),
+            tuple(enumerate(info.class_names)),
+            [parse_background(text, info.channels).name for text in backgrounds],
+            self._job.rounds.sfis,
+            evaded=None if classifier is model else self._job.rounds.evade,
+        )
 
     def _searched(self, run: Run) -> list[Searched]:
         """Reads what came of every cell of an attack."""
@@ -216,11 +223,6 @@ class Trial:
             )
             for row in run.table(columns).to_pylist()
         ]
-
-    def _counted(self, run: Run, backgrounds: Sequence[str]) -> AttackRecord:
-        classes = tuple(enumerate(self._info.class_names))
-        names = [parse_background(text, self._info.channels).name for text in backgrounds]
-        return attack_record(self._searched(run), classes, names, self._job.rounds.sfis)
 
     def _split(self, number: int) -> Split:
         run = Run(self._subfolder(f"round_{number}").location)

@@ -14,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 from sfi_ray.attacks import AttackSettings, DifferentialEvolutionAttackSettings, InversionAttackSettings
 from sfi_ray.data import DatasetSpec, OutlierLoss
 from sfi_ray.job.schema import ClassifierSpec, ClusterSettings, Compute, Job, KRange, Name, Verification
+from sfi_ray.models.guard import Evadable
 
 #: The trial of a job that names none.
 ONLY_TRIAL = "rounds"
@@ -78,6 +79,13 @@ class RoundsSettings(_Settings):
         "none",
         description="all scores how well usual detectors tell the SFIs that fool each model from natural images; needs "
         "the extra `detectors`.",
+    )
+
+    evade: Literal["none", Evadable] = Field(
+        "none",
+        description="Detector that every attack has to fool together with the class: an image counts when the "
+        "detector, at the threshold that 95 % of the natural test images pass, takes it for natural, too. Those fitted "
+        "to features need the extra `detectors`.",
     )
 
     @property
@@ -165,6 +173,7 @@ class RoundsJob(_Settings):
                 f"classifier: later models are trained, which only networks of the zoo are, not those of "
                 f"`{self.classifier.source.kind}`; name an `architecture`"
             )
+        self._check_evasion()
         backgrounds = len(self.backgrounds)
         if self.rounds.per_class % backgrounds:
             raise ValueError(
@@ -172,6 +181,23 @@ class RoundsJob(_Settings):
                 f"backgrounds; use a multiple of {backgrounds}"
             )
         return self
+
+    def _check_evasion(self) -> None:
+        if self.rounds.evade == "none":
+            return
+        if self.rounds.evade == "outlier_class" and not self.rounds.outlier_loss.adds_class:
+            raise ValueError(
+                f"rounds.evade: rounds.loss {self.rounds.loss} adds no outlier_class; name another detector, or set "
+                "the loss to outlier_class"
+            )
+        # What the detector rejects keeps up to half of its confidence.
+        confidences = {
+            "verification.threshold": self.verification.threshold,
+            "attack.stop_confidence": getattr(self.attack, "stop_confidence", None),
+        }
+        for key, confidence in confidences.items():
+            if confidence is not None and confidence <= 0.5:
+                raise ValueError(f"{key}: with rounds.evade it is above 0.5, found {confidence:g}; raise it")
 
     @property
     def location(self) -> str:
@@ -243,7 +269,8 @@ class RoundsJob(_Settings):
         """Returns what decides the results, as plain data: everything but where it runs and what it is called."""
         where = {"name": True, "cluster": True, "output": True, "trials": True}
         # Detectors look on; they can be asked for later.
-        plain: dict[str, Any] = json.loads(self.model_dump_json(exclude={**where, "rounds": {"detectors"}}))
+        silent = {"detectors"} if self.rounds.evade != "none" else {"detectors", "evade"}
+        plain: dict[str, Any] = json.loads(self.model_dump_json(exclude={**where, "rounds": silent}))
         return plain
 
 

@@ -10,6 +10,7 @@ import importlib.util
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -19,10 +20,15 @@ from sfi_ray.errors import InputError
 from sfi_ray.models.classifier import Classifier
 from sfi_ray.models.features import SECOND_TO_LAST
 
+if TYPE_CHECKING:
+    from pytorch_ood.detector import KNN, Mahalanobis, ReAct, ViM
+
 #: Images that are classified at once.
 _BATCH = 512
 #: Tensors of images whose logits and features are kept: SFIs, natural images and single colours.
 _KEPT = 3
+#: Which of the nearest training images KNN measures the distance of; the last one where there are fewer.
+NEIGHBOURS = 50
 
 Scorer = Callable[[Tensor], Tensor]
 """Maps 8-bit images, ``(N, C, H, W)``, to one number each, ``(N,)``: the higher, the more of an outlier.
@@ -39,15 +45,18 @@ class _Views:
     features: Tensor | None
 
 
-def require_detectors() -> None:
+def require_detectors(key: str) -> None:
     """Checks that the detectors are installed.
+
+    Args:
+        key: What of `rounds` asks for them.
 
     Raises:
         InputError: They are not.
     """
     if importlib.util.find_spec("pytorch_ood") is None:
         raise InputError(
-            "rounds.detectors needs the package pytorch-ood: `uv sync --extra detectors` installs it; or set it to none"
+            f"rounds.{key} needs the package pytorch-ood: `uv sync --extra detectors` installs it; or set it to none"
         )
 
 
@@ -66,7 +75,7 @@ def make_detectors(classifier: Classifier, dataset: ImageDataset) -> dict[str, S
     from pytorch_ood.detector import ODIN, EnergyBased, MaxLogit, MaxSoftmax
 
     num_classes = dataset.info.num_classes
-    last = _last_layer(classifier)
+    last = last_layer(classifier)
 
     # Detectors are asked about the same images one after the other, and the network costs more than any of them.
     seen: deque[tuple[Tensor, _Views]] = deque(maxlen=_KEPT)
@@ -99,37 +108,82 @@ def make_detectors(classifier: Classifier, dataset: ImageDataset) -> dict[str, S
         )
     if last is None:
         return detectors
-    trained = views_of(dataset.train_images)
-    assert trained.features is not None
-    of_features = _fitted(trained.features, dataset.train_labels, last, num_classes)
+    trained = training_features(classifier, dataset)
+    of_features: dict[str, Scorer] = {
+        "mahalanobis": trained.mahalanobis().predict_features,
+        "knn": trained.knn().predict_features,
+        "vim": trained.vim().predict_features,
+        "react": trained.react().predict_feature_maps,
+    }
     for name, score in of_features.items():
         detectors[name] = lambda images, score=score: score(views(images).features)  # type: ignore[misc]
     return detectors
 
 
-def _fitted(features: Tensor, labels: Tensor, last: nn.Linear, num_classes: int) -> dict[str, Scorer]:
-    """Fits the detectors that look at features; ViM's subspace has half of their dimensions."""
-    from pytorch_ood.detector import KNN, Mahalanobis, ReAct, ViM
+@dataclass(frozen=True, slots=True)
+class TrainingFeatures:
+    """What detectors that look at features are fitted to, and each of them fitted to it.
 
+    Attributes:
+        features: Of the natural training images, ``(N, D)``.
+        labels: Their classes, ``(N,)``.
+        weight: Of the last layer, natural classes alone, ``(K, D)``.
+        bias: Likewise, ``(K,)``.
+    """
+
+    features: Tensor
+    labels: Tensor
+    weight: Tensor
+    bias: Tensor
+
+    def mahalanobis(self) -> Mahalanobis:
+        """Fits a centre for each class, and one covariance."""
+        from pytorch_ood.detector import Mahalanobis
+
+        return Mahalanobis(None).fit_features(self.features, self.labels)
+
+    def knn(self) -> KNN:
+        """Keeps the features; it looks at `NEIGHBOURS` of them."""
+        from pytorch_ood.detector import KNN
+
+        return KNN(None, k=min(NEIGHBOURS, len(self.features))).fit_features(self.features, self.labels)
+
+    def vim(self) -> ViM:
+        """Fits a subspace of half of the features' dimensions."""
+        from pytorch_ood.detector import ViM
+
+        found = ViM(None, d=max(1, self.features.shape[1] // 2), w=self.weight, b=self.bias)
+        return found.fit_features(self.features, self.labels)
+
+    def react(self) -> ReAct:
+        """Finds the 90th percentile of the features, at which they are clipped."""
+        from pytorch_ood.detector import ReAct
+
+        found = ReAct(nn.Identity(), lambda clipped: clipped @ self.weight.T + self.bias)
+        return found.fit_feature_maps(self.features, self.labels)
+
+
+def training_features(classifier: Classifier, dataset: ImageDataset) -> TrainingFeatures:
+    """Computes what enters the last layer for the natural training images.
+
+    Args:
+        classifier: The network, on the CPU; `last_layer` finds its last one.
+        dataset: Natural images.
+    """
+    num_classes, last = dataset.info.num_classes, last_layer(classifier)
+    assert last is not None
+    parts = torch.split(dataset.train_images, _BATCH)
     weight = last.weight.detach()[:num_classes]
-    bias = last.bias.detach()[:num_classes] if last.bias is not None else weight.new_zeros(num_classes)
-    vim = ViM(None, d=max(1, features.shape[1] // 2), w=weight, b=bias)
-    knn = KNN(None, k=min(50, len(features)))
-    mahalanobis = Mahalanobis(None)
-    react = ReAct(nn.Identity(), lambda rectified: rectified @ weight.T + bias)
-    for detector in (vim, knn, mahalanobis):
-        detector.fit_features(features, labels)
-    react.fit_feature_maps(features, labels)
-    return {
-        "mahalanobis": mahalanobis.predict_features,
-        "knn": knn.predict_features,
-        "vim": vim.predict_features,
-        "react": react.predict_feature_maps,
-    }
+    return TrainingFeatures(
+        features=torch.cat([classifier.features(part.float() / 255, SECOND_TO_LAST) for part in parts]),
+        labels=dataset.train_labels,
+        weight=weight,
+        bias=last.bias.detach()[:num_classes] if last.bias is not None else weight.new_zeros(num_classes),
+    )
 
 
-def _last_layer(classifier: Classifier) -> nn.Linear | None:
-    """Returns the last layer where it is fully connected and gives the logits."""
+def last_layer(classifier: Classifier) -> nn.Linear | None:
+    """Returns the last layer of a network where it is fully connected and gives the logits, else None."""
     layers = [module for module in classifier.module.modules() if isinstance(module, nn.Linear)]
     if not layers or layers[-1].out_features != classifier.num_classes:
         return None
@@ -158,7 +212,12 @@ def _prepared(classifier: Classifier, images: Tensor) -> Tensor:
 
 def _few_colours(images: Tensor) -> Tensor:
     """Returns minus the number of different colours in each image: the "simple filtering" of Section 5.7."""
-    weights = torch.tensor([256**channel for channel in range(images.shape[1])])
+    return -count_colours(images).double()
+
+
+def count_colours(images: Tensor) -> Tensor:
+    """Counts the different colours of each image, 8-bit levels in any type, ``(N, C, H, W)`` to ``(N,)`` int64."""
+    weights = torch.tensor([256**channel for channel in range(images.shape[1])], device=images.device)
     colours = (images.to(torch.int64) * weights.view(1, -1, 1, 1)).sum(dim=1).flatten(1)
     ordered = colours.sort(dim=1).values
-    return -(1 + (ordered[:, 1:] != ordered[:, :-1]).sum(dim=1)).double()
+    return 1 + (ordered[:, 1:] != ordered[:, :-1]).sum(dim=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -32,6 +33,7 @@ class Detection:
         kind: `SFI` or `SINGLE_COLOUR`.
         auroc: Probability that it finds an outlier less natural than a natural image, ties counted half, in [0, 1].
         fpr_at_95_tpr: Share of natural images taken for outliers where 95 % of the outliers are found, in [0, 1].
+        missed_at_5_fpr: Share of the outliers that pass where 95 % of the natural images do, in [0, 1].
         num_outliers: Outliers that it was measured on.
         curve: Its ROC curve from (0, 0) to (1, 1), `MAX_POINTS` points at most: share of natural images taken for
             outliers, share of outliers found.
@@ -41,6 +43,7 @@ class Detection:
     kind: str
     auroc: float
     fpr_at_95_tpr: float
+    missed_at_5_fpr: float
     num_outliers: int
     curve: tuple[tuple[float, float], ...]
 
@@ -64,6 +67,7 @@ def detect(detector: str, kind: str, outliers: NDArray[np.float64], natural: NDA
         kind=kind,
         auroc=float(roc_auc_score(labels, scores)),
         fpr_at_95_tpr=float(false_positives[np.argmax(true_positives >= 0.95)]),
+        missed_at_5_fpr=float((outliers <= np.sort(natural)[math.ceil(0.95 * len(natural)) - 1]).mean()),
         num_outliers=len(outliers),
         curve=_thinned(false_positives, true_positives),
     )

@@ -40,7 +40,11 @@ def count_right(said: NDArray[np.int64], labels: NDArray[np.int64]) -> Counted:
 
 
 def attack_record(
-    searched: Iterable[Searched], target_classes: Sequence[tuple[int, str]], backgrounds: Sequence[str], sfis: Sfis
+    searched: Iterable[Searched],
+    target_classes: Sequence[tuple[int, str]],
+    backgrounds: Sequence[str],
+    sfis: Sfis,
+    evaded: str | None = None,
 ) -> AttackRecord:
     """Counts by class what an attack reached.
 
@@ -49,12 +53,14 @@ def attack_record(
         target_classes: Index and name of every class that was a target.
         backgrounds: Names of its backgrounds.
         sfis: Which images count as found.
+        evaded: Detector that had to be fooled, too.
     """
     by_class: dict[int, list[Searched]] = {index: [] for index, _ in target_classes}
     for cell in searched:
         by_class[cell.target_class].append(cell)
     return AttackRecord(
         backgrounds=tuple(backgrounds),
+        evaded=evaded,
         classes=tuple(
             ClassOutcome(
                 target_class=index,

@@ -52,6 +52,9 @@ class AttackRecord(_Record):
 
     backgrounds: tuple[str, ...]
     classes: tuple[ClassOutcome, ...]
+    evaded: str | None = Field(
+        None, description="Detector that had to take an image for natural for it to fool; null where the class was all."
+    )
 
     @property
     def accuracy(self) -> float | None:

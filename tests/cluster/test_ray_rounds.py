@@ -1,10 +1,12 @@
 """Rounds over a real Ray Tune on this machine, with trials killed for real."""
 
+import importlib.machinery
 import os
 import signal
 import sys
 import threading
 import time
+import types
 
 import pytest
 
@@ -45,6 +47,28 @@ def test_a_trial_over_tune_gives_the_rows_of_this_process(tmp_path, monkeypatch)
     assert results(experiment) == results(launch_rounds(jobs[0], in_process=True))
     assert any(line.startswith("M0: natural") for line in reporter.lines)
     assert list((tmp_path / "b/rounds/tune/rounds").glob("events.out.tfevents.*")), "TensorBoard"
+
+
+def test_an_mlflow_that_refuses_its_address_is_named(monkeypatch):
+    from sfi_ray.cluster.ray_rounds import trackers
+
+    class RefusalError(Exception):
+        pass
+
+    def refuse(uri):
+        raise RefusalError("in maintenance mode")
+
+    mlflow, exceptions = types.ModuleType("mlflow"), types.ModuleType("mlflow.exceptions")
+    mlflow.__spec__ = importlib.machinery.ModuleSpec("mlflow", None)
+    mlflow.MlflowClient, exceptions.MlflowException = refuse, RefusalError
+    monkeypatch.setitem(sys.modules, "mlflow", mlflow)
+    monkeypatch.setitem(sys.modules, "mlflow.exceptions", exceptions)
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert trackers("runs/defended") == []
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "file:here")
+    with pytest.raises(InputError, match="is 'file:here', of which MLflow says: in maintenance mode; set it"):
+        trackers("runs/defended")
 
 
 @pytest.mark.slow

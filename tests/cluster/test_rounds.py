@@ -4,9 +4,11 @@ import csv
 import io
 import json
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from safetensors.torch import save_file
 from torchvision.io import encode_png
 from typer.testing import CliRunner
@@ -14,10 +16,13 @@ from typer.testing import CliRunner
 from sfi_ray.cli import app
 from sfi_ray.cluster.reporter import Reporter
 from sfi_ray.cluster.rounds_launch import launch_rounds
-from sfi_ray.data import DatasetSpec, load_split
+from sfi_ray.cluster.rounds_models import RoundModels
+from sfi_ray.data import DatasetSpec, load_dataset, load_split
 from sfi_ray.errors import InputError
 from sfi_ray.job import RoundsJob
+from sfi_ray.models.detectors import make_detectors
 from sfi_ray.models.zoo import build
+from sfi_ray.store.folder import RunFolder
 from sfi_ray.store.run import Run
 from tests.cluster.conftest import outcome
 
@@ -211,6 +216,69 @@ def test_detectors_can_be_asked_for_later(whole):
     assert experiment.folder.read("report/rounds_roc.png").startswith(b"\x89PNG")
 
 
+EVADING = {
+    "number": 2,
+    "per_class": 2,
+    "train": 10,
+    "held_out": 10,
+    "final_backgrounds": "white",
+}
+STRONG = {"k": 40, "attack": {"kind": "elites", "max_evaluations": 150, "stop_confidence": 0.9}}
+
+
+@pytest.mark.parametrize("detector", ["energy", "knn", "outlier_class"])
+def test_an_attack_that_evades_a_detector_counts_what_fools_both(tmp_path, monkeypatch, detector):
+    pytest.importorskip("pytorch_ood")
+    monkeypatch.setenv("SFI_RAY_CACHE", str(tmp_path / "cache"))
+    job = make_rounds(tmp_path, {**EVADING, "evade": detector}, **STRONG)
+    experiment = go(job)
+    trial = experiment.trials()["rounds"]
+    dataset = load_dataset(DatasetSpec(name="digits"))
+    kept = RoundModels(job, dataset.info, RunFolder(experiment.trial_location("rounds")), None, "cpu", Reporter())
+    for record in trial.rounds:
+        model = kept.first() if record.round == 0 else kept.retrained(record.round, lambda: None)
+        has_class = record.round > 0
+        assert record.attack.evaded == (detector if has_class or detector != "outlier_class" else None)
+        run = Run(f"{experiment.trial_location('rounds')}/{record.model.replace('M', 'round_')}")
+        guards = record.attack.evaded is not None
+        assert len(run.record.class_names) == 10 + (has_class or guards)
+        images = torch.from_numpy(run.images()).permute(0, 3, 1, 2).contiguous()
+        own = model.reference_log_probs(images.float() / 255).exp()
+        rows = run.table(["target_class", "fooled", "confidence", "predicted_class"]).to_pylist()
+        passes = np.ones(len(rows), bool)
+        if guards:
+            score = make_detectors(model, dataset)[detector]
+            limit = np.sort(score(dataset.test_images).double().numpy())[341]  # 342 of 360 are 95 %
+            passes = score(images).double().numpy() <= limit + 1e-3 * abs(limit)
+        for row, probabilities, is_passing in zip(rows, own, passes, strict=True):
+            if row["fooled"]:
+                assert is_passing
+                assert row["confidence"] == pytest.approx(float(probabilities[row["target_class"]]), abs=1e-5)
+                assert row["confidence"] >= 0.6
+            elif not is_passing:
+                assert row["predicted_class"] == 10
+        fooled = sum(row["fooled"] for row in rows)
+        assert fooled == sum(outcome.fooling for outcome in record.attack.classes)
+        assert fooled > 0 or has_class
+    assert trial.finals[0].attack.evaded == detector
+    assert f"passes the detector {detector}, too" in experiment.folder.read("report/rounds.md").decode()
+    assert f",{detector}," in experiment.folder.read("report/reattack.csv").decode()
+
+
+def test_an_attack_that_evades_a_detector_goes_on_to_the_same_rows_and_is_another_job(tmp_path, monkeypatch):
+    pytest.importorskip("pytorch_ood")
+    monkeypatch.setenv("SFI_RAY_CACHE", str(tmp_path / "cache"))
+    whole = go(make_rounds(tmp_path / "whole", {**EVADING, "evade": "vim"}, **STRONG))
+    job = make_rounds(tmp_path / "stopped", {**EVADING, "evade": "vim"}, **STRONG)
+    reporter = Stopping(MOMENTS["inside the first attack"])
+    with pytest.raises(KeyboardInterrupt):
+        go(job, reporter=reporter)
+    assert reporter.has_stopped
+    assert results(go(job)) == results(whole)
+    with pytest.raises(InputError, match=r"trials\.rounds\.rounds\.evade"):
+        go(make_rounds(tmp_path / "stopped", EVADING, **STRONG))
+
+
 def test_the_report_of_rounds_is_written_anew_from_their_folder(whole, tmp_path):
     done = CliRunner().invoke(app, ["report", whole.folder.location, "--output", str(tmp_path / "a")])
     assert (done.exit_code, done.stdout.strip()) == (0, str(tmp_path / "a" / "rounds.md"))
@@ -283,6 +351,7 @@ def test_a_data_set_that_has_outliers_already_is_refused(tmp_path):
         ({"k": 65}, "k = 65 is more than the 64 pixels"),
         ({"backgrounds": "red"}, "background 'red' is a colour"),
         ({"classifier": "cnn"}, "cnn"),
+        ({"classifier": "nin", "rounds": {"evade": "knn"}}, "rounds.evade: knn looks at"),
         ({"trials": {"a": {}, "b": {"k": 65}}}, "k = 65"),
     ],
 )

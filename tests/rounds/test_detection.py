@@ -13,6 +13,7 @@ def test_auroc_and_false_positives_are_those_counted_by_hand():
     found = detect("any", "sfi", outliers, natural)
     assert found.auroc == (3 + 0.5 + 15) / 20
     assert found.fpr_at_95_tpr == 2 / 5  # all four outliers are found from 2 on, and so are 2 and 4
+    assert found.missed_at_5_fpr == 1 / 4  # all five natural images pass up to 4, and so does 2
     assert found.num_outliers == 4
     # From the highest threshold down: 5, 6 and 7; 4; 2, which an outlier and a natural image have; and all others.
     assert found.curve == ((0, 0), (0, 1 / 4), (0, 3 / 4), (1 / 5, 3 / 4), (2 / 5, 1), (1, 1))
