@@ -115,14 +115,16 @@ def test_a_cap_is_kept(tmp_path):
     table = run.table()
     assert all(altered <= k for altered, k in zip(*(table[c].to_pylist() for c in ("num_altered", "k")), strict=True))
     names = {path.name for path in (tmp_path / "test/report/figures").iterdir()}
-    assert names == {f"toy_k{k}{what}.png" for k in (2, 6) for what in ("", "_pairs", "_positions")}
+    assert names == {
+        f"toy_k{k}{what}.{kind}" for k in (2, 6) for what in ("", "_pairs", "_positions") for kind in ("png", "svg")
+    }
 
 
 def test_reports_name_what_was_altered_and_not_a_cap(tmp_path):
     go(job_of(tmp_path))
     names = {path.name for path in (tmp_path / "test/report").rglob("toy_*")}
     tables, figures = {"toy_kany.csv", "toy_kany.md", "toy_kany.tex"}, {"", "_pairs", "_positions"}
-    assert names == tables | {f"toy_kany{figure}.png" for figure in figures}
+    assert names == tables | {f"toy_kany{figure}.{kind}" for figure in figures for kind in ("png", "svg")}
     assert "altered pixels through toy" in (tmp_path / "test/report/tables/toy_kany.md").read_text()
 
 

@@ -372,7 +372,7 @@ def test_reports_are_written_with_the_run(tmp_path):
         "spending",
         "success_by_k",
     }
-    assert names == {"index.html", "figures/toy_k1.png", "figures/toy_k3.png"} | {
+    assert names == {"index.html", *(f"figures/toy_k{k}.{kind}" for k in (1, 3) for kind in ("png", "svg"))} | {
         f"tables/{table}.{end}" for table in tables for end in ("csv", "md", "tex")
     }
 
