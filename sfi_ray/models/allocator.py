@@ -10,11 +10,12 @@ import ctypes
 import functools
 import sys
 
-#: Up to so much freed memory is kept by the process.
+#: Up to so much freed memory at the end of the heap is kept by the process.
 KEPT_BYTES = 256 << 20
-# Names of glibc's malloc.h, and the largest threshold that all of its versions take.
+#: Buffers up to this size come from the heap, as glibc has it at most by itself; larger ones are given back when freed.
+HEAP_BYTES = 32 << 20
+# Names of glibc's malloc.h.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
-_ALWAYS_TAKEN = 32 << 20
 
 
 @functools.cache
@@ -30,6 +31,4 @@ def keep_freed_memory() -> bool:
         set_option = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):
         return False
-    is_kept = bool(set_option(_TRIM_THRESHOLD, KEPT_BYTES))
-    # Larger ones are refused by some versions.
-    return is_kept and any(set_option(_MMAP_THRESHOLD, size) for size in (KEPT_BYTES, _ALWAYS_TAKEN))
+    return bool(set_option(_TRIM_THRESHOLD, KEPT_BYTES)) and bool(set_option(_MMAP_THRESHOLD, HEAP_BYTES))
