@@ -197,8 +197,8 @@ def _check_mlflow(uri: str, experiment: str) -> None:
         MlflowClient(uri).get_experiment_by_name(experiment)
     except MlflowException as error:
         raise InputError(
-            f"MLFLOW_TRACKING_URI is '{uri}', of which MLflow says: {error}; set it to another address, or unset it to "
-            "report to TensorBoard alone"
+            f"MLFLOW_TRACKING_URI is '{uri}', of which MLflow says: {str(error).rstrip('.')}; set it to another "
+            "address, or unset it to report to TensorBoard alone"
         ) from error
 
 

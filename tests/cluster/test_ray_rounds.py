@@ -40,11 +40,12 @@ class Listening(Reporter):
 
 def test_a_trial_over_tune_gives_the_rows_of_this_process(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # as in the job files, the folder is named from here; Tune runs trials elsewhere
-    few = {"number": 1, "per_class": 1, "train": None, "held_out": None, "final_backgrounds": []}
+    few = {"number": 1, "per_class": 1, "train": None, "held_out": None, "final_backgrounds": [], "evade": "energy"}
     jobs = [make_rounds(place, few, attack={"kind": "elites", "max_evaluations": 20}) for place in "ab"]
     reporter = Listening()
     experiment = launch_rounds(jobs[1], reporter=reporter)
     assert results(experiment) == results(launch_rounds(jobs[0], in_process=True))
+    assert experiment.trials()["rounds"].rounds[0].attack.evaded == "energy"
     assert any(line.startswith("M0: natural") for line in reporter.lines)
     assert list((tmp_path / "b/rounds/tune/rounds").glob("events.out.tfevents.*")), "TensorBoard"
 
