@@ -12,6 +12,7 @@ import argparse
 import contextlib
 import os
 import random
+import re
 import secrets
 import signal
 import subprocess
@@ -556,7 +557,7 @@ def play(scenario, seed):
         wait_for(lambda: not marked(), LONGEST_FAREWELL)
     return {
         "fault": scenario.__doc__.strip(),
-        "message": messages[0].replace("|", " ") if messages else "none needed",
+        "message": re.sub(r"[\d.]+:\d+", "HOST:PORT", messages[0]).replace("|", " ") if messages else "none needed",
         "times said": len(messages),
         "seconds": round(seconds),
     }
