@@ -109,7 +109,8 @@ def launch(
     if isinstance(loaded, RoundsJob):
         launch_rounds(loaded, job, output, address=address, in_process=in_process, fresh=fresh, dashboard=dashboard)
         return
-    with explaining():
+    resume = f"sfi-ray launch {job}" + (f" --output {output}" if output else "")
+    with explaining(f"stopped at once; what is on disk is kept: go on with: {resume}"):
         run = start(
             loaded,
             reporter=ConsoleReporter(),
@@ -121,7 +122,6 @@ def launch(
         )
         status = run.status()
         _print_results(run.folder.location)
-    resume = f"sfi-ray launch {job}" + (f" --output {output}" if output else "")
     if not status.is_complete:
         typer.echo(
             f"stopped with {status.finished:,} of {status.num_cells:,} cells finished; go on with: {resume}",

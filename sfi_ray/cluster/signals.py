@@ -43,6 +43,30 @@ def calling_on_signals(callback: Callable[[], None]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
+@contextlib.contextmanager
+def interrupting_on_sigterm() -> Iterator[None]:
+    """Ends a block on SIGTERM as Ctrl-C does, also where Ray, which ends the process with a trace, took the signal.
+
+    Signals reach the main thread only; in any other, the block runs as it is.
+
+    Raises:
+        KeyboardInterrupt: SIGTERM came.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        del number, frame
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def call_on_sigterm(callback: Callable[[], None]) -> None:
     """Calls back, from a thread of its own, as soon as SIGTERM comes; for the rest of the process.
 

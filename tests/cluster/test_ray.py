@@ -421,6 +421,25 @@ def test_ctrl_c_keeps_finished_cells_and_says_how_to_go_on(tmp_path):
     assert not temporary_files(tmp_path)
 
 
+def test_sigterm_during_training_ends_the_launch_as_ctrl_c_does(tmp_path, monkeypatch):
+    monkeypatch.setenv("SFI_RAY_CACHE", str(tmp_path / "cache"))
+    before = ray_processes()
+    job = write_job(tmp_path)
+    job.write_text(job.read_text().replace("epochs: 1}", "epochs: 100000, threads: 1}"))
+    driver = start(job)
+    err = ""
+    while "training mlp: epoch" not in err:
+        line = driver.stderr.readline()
+        assert line, err
+        err += line
+    driver.terminate()
+    err += driver.communicate(timeout=60)[1]
+    assert driver.returncode == 130, err
+    assert f"go on with: sfi-ray launch {job}" in err
+    assert "Traceback" not in err
+    wait_for(lambda: not ray_processes() - before)
+
+
 def test_two_launches_of_one_run_do_not_meet(ray, tmp_path):
     seen = []
 
