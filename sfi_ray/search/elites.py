@@ -7,6 +7,9 @@ whoever they were made for, and new candidates are made from the elites of any c
 Near an optimum all elites of a class are alike, and most of what they could become was tried. A class that has not
 become better for long begins anew, with fresh candidates; what it had is kept aside.
 
+What a candidate shows of the pixel in which it differs from its parent is remembered for every class, and half of the
+new candidates are made of it; see `sfi_ray.search.pixel_memory`.
+
 With k = 1 there are few candidates at corners of the colour cube, and three of four go through all of them, each once
 for all classes of the group, before the rest is varied alone.
 
@@ -29,7 +32,9 @@ from torch import Tensor
 from sfi_ray.search.base import Entrants, Proposal, SearchSpace, SharedSearcher
 from sfi_ray.search.guidance import Bases, Guidance, guidance, led_candidates
 from sfi_ray.search.lanes import LaneTable
+from sfi_ray.search.niches import merge, offers, taken
 from sfi_ray.search.philox import random_words, unit
+from sfi_ray.search.pixel_memory import NUM_REMEMBERED, recall, remember, trials
 from sfi_ray.search.single_pixels import SinglePixels
 from sfi_ray.search.variation import change_pixels, cross, fresh_candidates
 
@@ -40,8 +45,8 @@ _ANY_PARENT = 0.1
 _ANY_MATE = 0.5
 # Of so many candidates in a row all but one go through the single pixels, for k = 1.
 _SWEPT_OF = 4
-# Offers of a candidate to a class that are weighed in one go: sorting them takes several times their memory.
-_OFFERS_AT_ONCE = 1 << 22
+# Above the number of every pixel.
+_NO_PIXEL = 1 << 62
 # Candidates of a group in one generation, at most: their numbers never meet those of the next generation.
 _MOST_CANDIDATES = 1 << 24
 
@@ -100,6 +105,11 @@ class _Lanes(LaneTable):
     genes: Tensor
     #: ``(N, L)`` float32: log-probability of the cell's class, highest first; -inf where there is no elite yet.
     log_prob: Tensor
+    #: ``(N, L, num_classes)`` float32: all log-probabilities of the elites; NaN where there was none yet.
+    log_probs: Tensor
+    #: What the best single changes brought, ``(N, R)`` float32, highest first, -inf for none; and the pixels, int64.
+    worth: Tensor
+    pixels: Tensor
     #: ``(N,)`` int64: evaluations when the cell began with nothing, and when its first elite was last replaced.
     began_at: Tensor
     improved_at: Tensor
@@ -119,6 +129,9 @@ _STATE = (
     "is_settled",
     "genes",
     "log_prob",
+    "log_probs",
+    "worth",
+    "pixels",
     "began_at",
     "improved_at",
     "kept",
@@ -150,6 +163,7 @@ class Elites(SharedSearcher):
         self._starts = starts or {}
         self._single_pixels = SinglePixels(space, self.device) if space.k == 1 else None
         self._candidates: Tensor | None = None
+        self._parents: tuple[Tensor, Tensor] | None = None
         self._focus = torch.zeros(0, dtype=torch.int64, device=self.device)
         self._bases: Bases | None = None
         self._looked: list[Guidance] = []
@@ -165,6 +179,10 @@ class Elites(SharedSearcher):
             is_settled=integers.bool(),
             genes=torch.zeros(0, settings.num_elites, space.k, space.genes_per_pixel, device=self.device),
             log_prob=torch.zeros(0, settings.num_elites, device=self.device),
+            log_probs=torch.zeros(0, settings.num_elites, space.num_classes, device=self.device),
+            # With one pixel there is nothing that a remembered one could be put into.
+            worth=torch.zeros(0, NUM_REMEMBERED if space.k > 1 else 0, device=self.device),
+            pixels=torch.zeros(0, NUM_REMEMBERED if space.k > 1 else 0, dtype=torch.int64, device=self.device),
             began_at=integers,
             improved_at=integers,
             kept=torch.zeros(0, space.k, space.genes_per_pixel, device=self.device),
@@ -191,6 +209,9 @@ class Elites(SharedSearcher):
                 "is_settled": zeros.bool(),
                 "genes": self._lanes.genes.new_zeros(count, *self._lanes.genes.shape[1:]),
                 "log_prob": torch.full((count, self.settings.num_elites), -torch.inf, device=self.device),
+                "log_probs": self._lanes.log_probs.new_full((count, *self._lanes.log_probs.shape[1:]), torch.nan),
+                "worth": self._lanes.worth.new_full((count, *self._lanes.worth.shape[1:]), -torch.inf),
+                "pixels": self._lanes.pixels.new_zeros(count, *self._lanes.pixels.shape[1:]),
                 "began_at": zeros,
                 "improved_at": zeros,
                 "kept": self._lanes.kept.new_zeros(count, *self._lanes.kept.shape[1:]),
@@ -276,8 +297,12 @@ class Elites(SharedSearcher):
         candidates = fresh_candidates(seeds, counters, self.space)
         if not bool(is_new.all()):
             size = torch.searchsorted(lanes.groups, groups, right=True) - first
-            parents, mates = self._parents(first, size, seeds, counters)
-            varied = change_pixels(cross(parents, mates, seeds, counters), seeds, counters, self.space)
+            self._parents, mates = self._chosen(first, size, seeds, counters)
+            parents = lanes.genes[self._parents]
+            varied = change_pixels(cross(parents, lanes.genes[mates], seeds, counters), seeds, counters, self.space)
+            if self.space.k > 1:
+                known = lanes.worth[self._focus], lanes.pixels[self._focus]
+                varied = recall(varied, parents, *known, seeds, counters, self.space)
             candidates = torch.where(is_new[:, None, None], candidates, varied)
         if self._single_pixels is not None:
             candidates = self._swept(candidates, self._single_pixels, first, place)
@@ -334,59 +359,79 @@ class Elites(SharedSearcher):
         candidates[led] = made
         return candidates
 
-    def _parents(self, first: Tensor, size: Tensor, seeds: Tensor, counters: Tensor) -> tuple[Tensor, Tensor]:
-        """Chooses two elites for each candidate: of its own class or of any of the group, better ones more often."""
+    def _chosen(
+        self, first: Tensor, size: Tensor, seeds: Tensor, counters: Tensor
+    ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """Chooses two elites for each candidate: of its own class or of any of the group, better ones more often.
+
+        Returns:
+            Cells and places of the parents, and of their mates.
+        """
         lanes = self._lanes
         words = random_words(seeds, counters, _PARENTS, 6)
         draws = unit(words)
         num_known = (lanes.log_prob > -torch.inf).sum(dim=1).clamp(min=1)
 
-        def choose(is_any: Tensor, which: Tensor, rank: Tensor) -> Tensor:
+        def choose(is_any: Tensor, which: Tensor, rank: Tensor) -> tuple[Tensor, Tensor]:
             cell = torch.where(is_any, first + ((which * size) >> 32), self._focus)
-            return lanes.genes[cell, (rank.square().square() * num_known[cell]).to(torch.int64)]
+            return cell, (rank.square().square() * num_known[cell]).to(torch.int64)
 
         parents = choose(draws[:, 0] < _ANY_PARENT, words[:, 1], draws[:, 2])
         return parents, choose(draws[:, 3] < _ANY_MATE, words[:, 4], draws[:, 5])
 
     def _learn(self, log_probs: Tensor) -> None:
         assert self._candidates is not None
-        lanes = self._lanes
         log_probs = log_probs.to(self.device, torch.float32)
-        genes, best = self._merged(log_probs)
+        if self._parents is not None and self.space.k > 1:
+            self._remember(log_probs, self._candidates, self._parents)
+        lanes = self._lanes
+        best, source = self._merged(log_probs)
         evaluations = lanes.evaluations + self._focus.bincount(minlength=len(lanes.seeds))
+        # A settled cell is as its finding says; its elites serve the others as they are.
+        goes_on = ~lanes.is_settled[:, None]
         self._lanes = replace(
             lanes,
             generation=lanes.generation + ~lanes.is_settled,
             evaluations=evaluations,
-            # A settled cell is as its finding says; its elites serve the others as they are.
-            genes=torch.where(lanes.is_settled[:, None, None, None], lanes.genes, genes),
-            log_prob=torch.where(lanes.is_settled[:, None], lanes.log_prob, best),
+            genes=torch.where(goes_on[..., None, None], taken(lanes.genes, self._candidates, source), lanes.genes),
+            log_prob=torch.where(goes_on, best, lanes.log_prob),
+            log_probs=torch.where(goes_on[..., None], taken(lanes.log_probs, log_probs, source), lanes.log_probs),
             improved_at=torch.where(best[:, 0] > lanes.log_prob[:, 0], evaluations, lanes.improved_at),
         )
         if self.settings.patience is not None:
             self._begin_anew(self.settings.patience)
-        self._candidates = self._bases = None
+        self._candidates = self._bases = self._parents = None
         self._looked = []
         self._refresh()
 
-    def _merged(self, log_probs: Tensor) -> tuple[Tensor, Tensor]:
-        """Offers the candidates of each group to all its cells, several groups at a time; see `merge`."""
-        assert self._candidates is not None
+    def _remember(self, log_probs: Tensor, candidates: Tensor, parents: tuple[Tensor, Tensor]) -> None:
+        """Learns for all cells of a group what the pixels brought in which candidates differ from their parents."""
         lanes = self._lanes
-        told_groups = lanes.groups[self._focus]
-        start = torch.searchsorted(told_groups, lanes.groups)
-        counts = torch.searchsorted(told_groups, lanes.groups, right=True) - start
-        places = torch.arange(int(counts.max()), device=self.device)
-        step = max(1, _OFFERS_AT_ONCE // max(1, len(places)))
+        # The first of its log-probabilities says whether a parent was classified.
+        is_known = ~lanes.log_probs[..., 0][parents].isnan()
+        shown = trials(candidates, lanes.genes[parents], lanes.groups[self._focus], is_known, self.space)
+        if len(shown.candidates) == 0:
+            return
+        cell, place = parents[0][shown.candidates], parents[1][shown.candidates]
+        gains = (log_probs[shown.candidates] - lanes.log_probs[cell, place]).nan_to_num(nan=-torch.inf)
         parts = []
-        for begin in range(0, len(start), step):
-            cells = slice(begin, begin + step)
-            made = (start[cells].unsqueeze(1) + places).clamp(max=len(told_groups) - 1)
-            told = log_probs[made, lanes.target_classes[cells].unsqueeze(1)].nan_to_num(nan=-torch.inf)
-            told = told.masked_fill(places >= counts[cells].unsqueeze(1), -torch.inf)
-            parts.append(merge(lanes.genes[cells], lanes.log_prob[cells], self._candidates, told, made))
-        genes, best = zip(*parts, strict=True)
-        return torch.cat(genes), torch.cat(best)
+        for part in offers(shown.groups, lanes.groups):
+            told = gains[part.which, lanes.target_classes[part.cells].unsqueeze(1)]
+            offered = shown.pixels[part.which].masked_fill(part.is_none, _NO_PIXEL)
+            told = told.masked_fill(part.is_none, -torch.inf)
+            parts.append(remember(lanes.worth[part.cells], lanes.pixels[part.cells], told, offered))
+        worth, pixels = zip(*parts, strict=True)
+        self._lanes = replace(lanes, worth=torch.cat(worth), pixels=torch.cat(pixels))
+
+    def _merged(self, log_probs: Tensor) -> tuple[Tensor, Tensor]:
+        """Offers the candidates of each group to all its cells; see `merge`."""
+        lanes = self._lanes
+        parts = []
+        for part in offers(lanes.groups[self._focus], lanes.groups):
+            told = log_probs[part.which, lanes.target_classes[part.cells].unsqueeze(1)].nan_to_num(nan=-torch.inf)
+            parts.append(merge(lanes.log_prob[part.cells], told.masked_fill(part.is_none, -torch.inf), part.which))
+        best, source = zip(*parts, strict=True)
+        return torch.cat(best), torch.cat(source)
 
     def _begin_anew(self, patience: int) -> None:
         """Forgets the elites of cells that have not become better for long, but for the best.
@@ -419,31 +464,3 @@ class Elites(SharedSearcher):
         lanes = self._lanes
         is_kept = lanes.kept_log_prob >= lanes.log_prob[:, 0]
         return torch.where(is_kept[:, None, None], lanes.kept, lanes.genes[:, 0])
-
-
-def merge(genes: Tensor, log_prob: Tensor, candidates: Tensor, told: Tensor, made: Tensor) -> tuple[Tensor, Tensor]:
-    """Offers candidates to the elites of several cells; of candidates with one log-probability the first stays.
-
-    Args:
-        genes: Elites, ``(N, L, K, G)``.
-        log_prob: Their log-probabilities, highest first, ``(N, L)``.
-        candidates: ``(M, K, G)``.
-        told: Log-probability of each cell's class for each candidate that it is offered, ``(N, O)``; -inf for none.
-        made: Which candidates these are, ``(N, O)`` int64.
-
-    Returns:
-        Genes and log-probabilities of the new elites, highest first.
-    """
-    num_elites = log_prob.shape[1]
-    values, order = torch.cat([log_prob, told], dim=1).sort(dim=1, descending=True, stable=True)
-    is_double = torch.zeros_like(values, dtype=torch.bool)
-    is_double[:, 1:] = values[:, 1:] == values[:, :-1]
-    # The first of each value goes to the next place; all others to one behind the last, which is dropped.
-    place = ((~is_double).cumsum(dim=1) - 1).masked_fill(is_double, num_elites).clamp(max=num_elites)
-    places = torch.arange(num_elites + 1, device=order.device).expand(len(order), -1)
-    order = places.scatter(1, place, order)[:, :num_elites]
-    values = torch.full_like(values[:, :1], -torch.inf).repeat(1, num_elites + 1).scatter(1, place, values)
-    values = values[:, :num_elites]
-    own = genes.gather(1, order.clamp(max=num_elites - 1)[..., None, None].expand(-1, -1, *genes.shape[2:]))
-    new = candidates[made.gather(1, (order - num_elites).clamp(min=0))]
-    return torch.where((order < num_elites)[..., None, None], own, new), values

@@ -15,15 +15,15 @@ from sfi_ray.search.philox import below, random_words, unit
 _FRESH, _CROSSED, _CHANGED = range(16, 19)
 # Of two candidates that are crossed, each pixel comes from the second with a probability that is itself drawn.
 _CROSSED_SHARE = 0.1
-# What happens to a pixel that changes, as the upper ends of shares: a small move, a move anywhere, a colour at a corner
-# of the cube, a colour near the old one, another pixel in its place; the rest takes the colour of its neighbour. Other
-# pixels carry the search while much is to be gained, the rest refines; the shares were chosen on multilayer perceptrons
-# for MNIST and Fashion-MNIST and on a CNN for digits.
-_NEAR, _FAR, _CORNER, _SHADE, _OTHER = 0.15, 0.30, 0.45, 0.55, 0.95
+# What happens to a pixel that changes, as the upper ends of shares: a small move, a move anywhere, a colour at another
+# corner of the cube, a colour near the old one, another pixel in its place; the rest takes the colour of its neighbour.
+# The shares were chosen on CNN_MP for Fashion-MNIST and CIFAR-10.
+_NEAR, _FAR, _CORNER, _SHADE, _OTHER = 0.25, 0.40, 0.55, 0.70, 0.95
 # A new pixel has a colour at a corner with this probability, else any.
 _CORNER_SHARE = 0.8
 _NEAR_WIDTH = 2.0
-_SHADE_WIDTH = 0.25
+# Least and greatest width of a change of colour, which is drawn in between on a logarithmic scale.
+_LEAST_SHADE, _GREATEST_SHADE = 0.01, 0.5
 # Of the pixels of a candidate at most about half change, and never more than nine.
 _MOST_CONSIDERED = 17
 
@@ -76,7 +76,7 @@ def change_pixels(genes: Tensor, seeds: Tensor, counters: Tensor, space: SearchS
     count, k = genes.shape[:2]
     spread = 0.5 * (min(k, _MOST_CONSIDERED) - 1)
     most = 1 + round(spread)
-    width = 6 + space.channels + _fresh_width(space)
+    width = 1 + _changed_width(space)
     words = random_words(seeds, counters, _CHANGED, 1 + most * width)
     num_changed = 1 + (unit(words[:, :1]).square().square().square() * spread).round()
     words = words[:, 1:].view(count, most, width)
@@ -100,17 +100,26 @@ def change_pixels(genes: Tensor, seeds: Tensor, counters: Tensor, space: SearchS
 
 def _changed(old: Tensor, neighbour: Tensor, draws: Tensor, space: SearchSpace) -> Tensor:
     """Changes pixels ``(M, J, G)`` in the way that the first of their draws chooses."""
-    how = draws[..., :1]
-    other = _fresh_pixels(draws[..., 3 + space.channels :], space)
-    near = old[..., :2] + _normal(draws[..., 1:3]) * _NEAR_WIDTH
-    shade = old[..., 2:] + _normal(draws[..., 3 : 3 + space.channels]) * _SHADE_WIDTH
+    how, width = draws[..., :1], draws[..., 1:2]
+    shades = draws[..., 4 : 4 + space.channels]
+    other = _fresh_pixels(draws[..., 4 + space.channels :], space)
+    near = old[..., :2] + _normal(draws[..., 2:4]) * _NEAR_WIDTH
+    step = _normal(shades) * _LEAST_SHADE * (_GREATEST_SHADE / _LEAST_SHADE) ** width
+    # A step out of the cube is taken the other way: most colours lie at its walls.
+    shade = old[..., 2:] + step
+    shade = torch.where((shade < 0) | (shade > 1), old[..., 2:] - step, shade)
     corner = (other[..., 2:] >= 0.5).to(torch.float32)
+    corner = torch.where((corner == old[..., 2:]).all(dim=-1, keepdim=True), 1.0 - corner, corner)
     is_other = (how >= _SHADE) & (how < _OTHER)
     position = torch.where(how < _NEAR, near, torch.where((how < _FAR) | is_other, other[..., :2], old[..., :2]))
     colour = torch.where(how >= _OTHER, neighbour[..., 2:], torch.where(is_other, other[..., 2:], shade))
     colour = torch.where(how < _CORNER, corner, colour)
     colour = torch.where(how < _FAR, old[..., 2:], colour)
     return torch.cat([position, colour], dim=-1)
+
+
+def _changed_width(space: SearchSpace) -> int:
+    return 4 + space.channels + _fresh_width(space)
 
 
 def _fresh_width(space: SearchSpace) -> int:

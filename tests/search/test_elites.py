@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 
 from sfi_ray.images import render
 from sfi_ray.search import Entrants, Proposal, SearchSpace
-from sfi_ray.search.elites import Elites, ElitesSettings, merge
+from sfi_ray.search.elites import Elites, ElitesSettings
+from sfi_ray.search.niches import merge, taken
 from sfi_ray.search.variation import fresh_candidates
 
 SPACE = SearchSpace(height=8, width=8, channels=1, k=2, num_classes=4)
@@ -63,9 +64,8 @@ def test_merging_equals_the_slow_reference(data, num_elites, count):
     told = data.draw(st.lists(VALUES, min_size=count, max_size=count))
     genes = torch.arange(num_elites * 2.0).view(num_elites, 1, 2)
     candidates = 100 + torch.arange(count * 2.0).view(count, 1, 2)
-    merged, values = merge(
-        genes[None], torch.tensor([log_prob]), candidates, torch.tensor([told]), torch.arange(count)[None]
-    )
+    values, source = merge(torch.tensor([log_prob]), torch.tensor([told]), torch.arange(count)[None])
+    merged = taken(genes[None], candidates, source)
     expected = slow_merge(genes[:, 0].tolist(), log_prob, candidates[:, 0].tolist(), told)
     found = [pair for pair in zip(values[0].tolist(), merged[0, :, 0].tolist(), strict=True) if pair[0] > -torch.inf]
     assert found == expected
@@ -74,9 +74,9 @@ def test_merging_equals_the_slow_reference(data, num_elites, count):
 def test_many_doubles_of_the_best_push_no_elite_out():
     genes = torch.arange(6.0).view(1, 3, 1, 2)
     log_prob = torch.tensor([[-0.25, -5.0, -9.0]])
-    merged, values = merge(genes, log_prob, torch.zeros(50, 1, 2), torch.full((1, 50), -0.25), torch.arange(50)[None])
+    values, source = merge(log_prob, torch.full((1, 50), -0.25), torch.arange(50)[None])
     assert torch.equal(values, log_prob)
-    assert torch.equal(merged, genes)
+    assert torch.equal(taken(genes, torch.zeros(50, 1, 2), source), genes)
 
 
 def test_a_candidate_is_offered_to_every_class_of_its_group(toy_gray):

@@ -89,12 +89,12 @@ def test_a_pixel_moves_or_is_coloured_or_both():
         "coloured": (~has_moved & is_coloured).float().mean(),
         "both": (has_moved & is_coloured).float().mean(),
     }
-    assert share["moved"] == pytest.approx(0.30, abs=0.03)
-    assert share["coloured"] == pytest.approx(0.25, abs=0.03)
-    assert share["both"] == pytest.approx(0.40, abs=0.03)
+    assert share["moved"] == pytest.approx(0.40, abs=0.03)
+    assert share["coloured"] == pytest.approx(0.30, abs=0.03)
+    assert share["both"] == pytest.approx(0.25, abs=0.03)
     distances = (new - old[:, 0])[has_moved & ~is_coloured][:, :2].abs().amax(dim=1)
-    assert (distances < 8).float().mean() > 0.5, "half of the moves are small"
-    assert (distances > 12).float().mean() > 0.3, "the others go anywhere"
+    assert (distances < 8).float().mean() > 0.5, "most of the moves are small"
+    assert (distances > 12).float().mean() > 0.25, "the others go anywhere"
 
 
 def test_crossing_takes_whole_pixels_from_the_mate_and_leaves_most_parents_alone():

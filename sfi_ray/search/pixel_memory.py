@@ -1,0 +1,148 @@
+"""What one pixel brought, remembered for every class: those that brought most are put into other candidates.
+
+A candidate that differs from its parent in one pixel shows what that pixel is worth: the log-probability of a class for
+it less that for the parent. One forward pass shows this for all classes of a group, as a finite difference and without
+a gradient. A pixel's worth depends on the others of the image, so that what is seen now counts as much as all that was
+seen before.
+
+Pixels are remembered at corners of the colour cube, where they can be told apart, by a number: ``spot * Q + corner``.
+
+Shapes: N cells, R remembered pixels of a cell, U trials, M candidates, O offers to a cell, K altered pixels, G genes of
+a pixel (2 + channels), Q corners of the colour cube.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sfi_ray.images import decode
+from sfi_ray.search.base import SearchSpace
+from sfi_ray.search.gradient_proposals import colour_corners
+from sfi_ray.search.philox import below, random_words, unit
+
+#: Pixels that are remembered for each class.
+NUM_REMEMBERED = 64
+# What the random words of a candidate are for.
+_RECALLED = 22
+# Of the candidates so many are made from what is remembered, where anything is.
+_SHARE = 0.5
+# Of these so many have the pixel beside the remembered one, or the same.
+_BESIDE = 0.3
+# What was seen of a pixel before is worth so much beside what is seen now.
+_HELD = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Trials:
+    """Candidates that show what one pixel is worth, by group and then by pixel, each pixel of a group once.
+
+    Attributes:
+        candidates: Which candidates these are, ``(U,)`` int64.
+        groups: The group of each, ``(U,)`` int64, ascending.
+        pixels: The pixel that is new in each, ``(U,)`` int64, ascending within a group.
+    """
+
+    candidates: Tensor
+    groups: Tensor
+    pixels: Tensor
+
+
+def trials(candidates: Tensor, parents: Tensor, groups: Tensor, is_known: Tensor, space: SearchSpace) -> Trials:
+    """Finds the candidates that differ from their parent in one pixel, which has a colour at a corner of the cube.
+
+    Args:
+        candidates: ``(M, K, G)``.
+        parents: What each is compared with, ``(M, K, G)``.
+        groups: ``(M,)`` int64, ascending.
+        is_known: Whether the parent was classified, ``(M,)`` bool.
+        space: Where candidates live.
+    """
+    spots, levels = decode(candidates, space.height, space.width)
+    old_spots, old_levels = decode(parents, space.height, space.width)
+    is_new = (spots != old_spots) | (levels != old_levels).any(dim=2)
+    slot = is_new.to(torch.int64).argmax(dim=1, keepdim=True)
+    spot = spots.gather(1, slot).squeeze(1)
+    level = levels.gather(1, slot.unsqueeze(2).expand(-1, -1, space.channels)).squeeze(1)
+    corners = colour_corners(space.channels, candidates.device)
+    is_corner = (level.unsqueeze(1) == corners).all(dim=2)
+    shown = torch.nonzero((is_new.sum(dim=1) == 1) & is_corner.any(dim=1) & is_known).squeeze(1)
+    pixels = spot[shown] * len(corners) + is_corner[shown].to(torch.int64).argmax(dim=1)
+    # By pixel first and then, in the same order, by group.
+    order = pixels.argsort(stable=True)
+    order = order[groups[shown[order]].argsort(stable=True)]
+    shown, pixels = shown[order], pixels[order]
+    is_first = torch.ones_like(pixels, dtype=torch.bool)
+    is_first[1:] = (pixels[1:] != pixels[:-1]) | (groups[shown[1:]] != groups[shown[:-1]])
+    return Trials(shown[is_first], groups[shown[is_first]], pixels[is_first])
+
+
+def remember(worth: Tensor, pixels: Tensor, gains: Tensor, offered: Tensor) -> tuple[Tensor, Tensor]:
+    """Keeps the pixels that brought most.
+
+    Args:
+        worth: What the remembered pixels brought, highest first, -inf for none, ``(N, R)``.
+        pixels: Which these are, ``(N, R)`` int64.
+        gains: What pixels brought now, ``(N, O)``; -inf for none.
+        offered: Which these are, ``(N, O)`` int64, ascending.
+
+    Returns:
+        Worth and pixels of what is remembered then, highest first.
+    """
+    num_offers = offered.shape[1]
+    place = torch.searchsorted(offered, pixels).clamp(max=num_offers - 1)
+    now = gains.gather(1, place)
+    is_again = (offered.gather(1, place) == pixels) & (worth > -torch.inf) & (now > -torch.inf)
+    worth = torch.where(is_again, _HELD * worth + (1 - _HELD) * now, worth)
+    # What was remembered already is no new offer; the others go to a column that is dropped.
+    dropped = place.masked_fill(~is_again, num_offers)
+    gains = torch.cat([gains, gains[:, :1]], dim=1).scatter(1, dropped, -torch.inf)[:, :num_offers]
+    values, order = torch.cat([worth, gains], dim=1).sort(dim=1, descending=True, stable=True)
+    count = worth.shape[1]
+    return values[:, :count], torch.cat([pixels, offered], dim=1).gather(1, order[:, :count])
+
+
+def recall(
+    candidates: Tensor,
+    parents: Tensor,
+    worth: Tensor,
+    pixels: Tensor,
+    seeds: Tensor,
+    counters: Tensor,
+    space: SearchSpace,
+) -> Tensor:
+    """Puts parents with one remembered pixel in the place of half of the candidates.
+
+    Which one is drawn, the n-th with odds of about 1 / n; some lie beside the remembered one.
+
+    Args:
+        candidates: ``(M, K, G)``.
+        parents: ``(M, K, G)``.
+        worth: What is remembered for the cell of each candidate, highest first, ``(M, R)``; -inf for none.
+        pixels: ``(M, R)`` int64.
+        seeds: Seed of each candidate, ``(M,)`` int64, non-negative.
+        counters: Number of each candidate under its seed, ``(M,)`` int64, non-negative.
+        space: Where candidates live.
+
+    Returns:
+        ``(M, K, G)``.
+    """
+    words = random_words(seeds, counters, _RECALLED, 6)
+    draws = unit(words)
+    num_known = (worth > -torch.inf).sum(dim=1)
+    # The integer part of (n + 1)^u is j with probability log((j + 1) / j) / log(n + 1), about 1 / j.
+    rank = ((num_known + 1).to(torch.float64).pow(draws[:, 1]).to(torch.int64) - 1).clamp(min=0)
+    pixel = pixels.gather(1, rank.clamp(max=pixels.shape[1] - 1).unsqueeze(1)).squeeze(1)
+    corners = colour_corners(space.channels, candidates.device) / 255.0
+    spot = pixel.div(len(corners), rounding_mode="floor")
+    is_beside = draws[:, 3] < _BESIDE
+    row = spot.div(space.width, rounding_mode="floor") + (below(words[:, 4], 3) - 1) * is_beside
+    col = spot % space.width + (below(words[:, 5], 3) - 1) * is_beside
+    place = torch.stack([row.clamp(0, space.height - 1), col.clamp(0, space.width - 1)], dim=1).to(torch.float32) + 0.5
+    new = torch.cat([place, corners[pixel % len(corners)]], dim=1)
+    made = parents.clone()
+    made[torch.arange(len(made), device=made.device), below(words[:, 2], space.k)] = new
+    is_recalled = (draws[:, 0] < _SHARE) & (num_known > 0)
+    return torch.where(is_recalled[:, None, None], made, candidates)
