@@ -2,7 +2,8 @@
 
 from sfi_ray.search.base import Entrants, Proposal, Searcher, SearchSpace, SharedSearcher
 from sfi_ray.search.differential_evolution import DifferentialEvolution, DifferentialEvolutionSettings
-from sfi_ray.search.elites import Elites, ElitesSettings
+from sfi_ray.search.elites import Elites
+from sfi_ray.search.elites_settings import ElitesSettings
 from sfi_ray.search.gradient_search import GradientSearch
 from sfi_ray.search.gradient_settings import GradientSettings
 from sfi_ray.search.nevergrad_settings import NevergradSettings

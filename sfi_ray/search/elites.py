@@ -22,21 +22,20 @@ Shapes: N cells, L elites of a cell, M candidates, K altered pixels, G genes of 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import replace
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from sfi_ray.search.base import Entrants, Proposal, SearchSpace, SharedSearcher
+from sfi_ray.search.elites_lanes import STATE, ElitesLanes, beginning
+from sfi_ray.search.elites_settings import ElitesSettings
 from sfi_ray.search.guidance import Bases, Guidance, guidance, led_candidates
-from sfi_ray.search.lanes import LaneTable
 from sfi_ray.search.niches import merge, offers, taken
-from sfi_ray.search.philox import random_words, unit
-from sfi_ray.search.pixel_memory import NUM_REMEMBERED, recall, remember, trials
+from sfi_ray.search.philox import Draws, random_words, unit
+from sfi_ray.search.pixel_memory import RECALLED_COUNTS, recall, remember, trials
 from sfi_ray.search.single_pixels import SinglePixels
-from sfi_ray.search.variation import change_pixels, cross, fresh_candidates
+from sfi_ray.search.variation import change_pixels, cross, fresh_candidates, varied_counts
 
 # What the random words of a candidate are for.
 _PARENTS, _BASES = 15, 20
@@ -49,95 +48,6 @@ _SWEPT_OF = 4
 _NO_PIXEL = 1 << 62
 # Candidates of a group in one generation, at most: their numbers never meet those of the next generation.
 _MOST_CANDIDATES = 1 << 24
-
-
-class ElitesSettings(BaseModel):
-    """Everything that decides what the shared search proposes."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    max_evaluations: int = Field(5000, ge=1, le=2**31, description="Images classified for a cell at most.")
-    num_elites: int = Field(6, ge=1, le=1000, description="Best candidates that each class keeps.")
-    num_candidates: int = Field(
-        8, ge=1, le=100_000, description="Candidates of a generation for each class that is still searched."
-    )
-    gradient_share: float = Field(
-        0.0,
-        ge=0,
-        le=1,
-        description="Share of the candidates, in [0, 1], that are led by a gradient, of which each class takes one in "
-        "every generation; it counts as one image classified and as one backward pass. 0 takes none.",
-    )
-
-    patience: int | None = Field(
-        1000,
-        ge=1,
-        description="Evaluations of a class without a better elite after which it begins anew with nothing, and only "
-        "its best image is kept; after a longer rise it waits half as long as the rise took. null never begins anew.",
-    )
-    begins_with: Literal["nothing", "smaller_k"] = Field(
-        "nothing",
-        description="What a class of a larger k begins with: nothing, or what was found for it with a smaller k of the "
-        "job; all k of a background are then searched one after the other, by one actor.",
-    )
-
-    @property
-    def num_led(self) -> int:
-        """Candidates of a class in a generation that are led by a gradient."""
-        return -int(-self.num_candidates * self.gradient_share // 1)
-
-
-@dataclass(frozen=True, slots=True)
-class _Lanes(LaneTable):
-    """The state of the cells being searched; those of one group stand side by side."""
-
-    #: ``(N,)`` int64, ascending.
-    groups: Tensor
-    #: ``(N,)`` int64.
-    evaluations: Tensor
-    #: ``(N,)`` int64: gradients taken.
-    backward: Tensor
-    #: 8-bit values, ``(N, C)`` float32.
-    backgrounds: Tensor
-    #: ``(N,)`` bool: nothing more is made for the cell.
-    is_settled: Tensor
-    #: ``(N, L, K, G)`` float32.
-    genes: Tensor
-    #: ``(N, L)`` float32: log-probability of the cell's class, highest first; -inf where there is no elite yet.
-    log_prob: Tensor
-    #: ``(N, L, num_classes)`` float32: all log-probabilities of the elites; NaN where there was none yet.
-    log_probs: Tensor
-    #: What the best single changes brought, ``(N, R)`` float32, highest first, -inf for none; and the pixels, int64.
-    worth: Tensor
-    pixels: Tensor
-    #: ``(N,)`` int64: evaluations when the cell began with nothing, and when its first elite was last replaced.
-    began_at: Tensor
-    improved_at: Tensor
-    #: The best candidate before the cell last began anew, ``(N, K, G)`` float32.
-    kept: Tensor
-    #: ``(N,)`` float32: its log-probability; -inf where the cell has not begun anew.
-    kept_log_prob: Tensor
-    #: ``(N,)`` int64: single pixels that the cell's group has gone through; 0 for k above 1.
-    swept: Tensor
-
-
-#: What decides how a cell goes on, besides what it is.
-_STATE = (
-    "generation",
-    "evaluations",
-    "backward",
-    "is_settled",
-    "genes",
-    "log_prob",
-    "log_probs",
-    "worth",
-    "pixels",
-    "began_at",
-    "improved_at",
-    "kept",
-    "kept_log_prob",
-    "swept",
-)
 
 
 class Elites(SharedSearcher):
@@ -161,6 +71,7 @@ class Elites(SharedSearcher):
         super().__init__(space, device)
         self.settings = settings
         self._starts = starts or {}
+        self._counts = {_PARENTS: 6, **varied_counts(space), **(RECALLED_COUNTS if space.k > 1 else {})}
         self._single_pixels = SinglePixels(space, self.device) if space.k == 1 else None
         self._candidates: Tensor | None = None
         self._parents: tuple[Tensor, Tensor] | None = None
@@ -168,58 +79,27 @@ class Elites(SharedSearcher):
         self._bases: Bases | None = None
         self._looked: list[Guidance] = []
         integers = torch.zeros(0, dtype=torch.int64, device=self.device)
-        self._lanes = _Lanes(
+        self._lanes = ElitesLanes(
             seeds=integers,
             target_classes=integers,
             groups=integers,
-            generation=integers,
-            evaluations=integers,
-            backward=integers,
             backgrounds=torch.zeros(0, space.channels, device=self.device),
-            is_settled=integers.bool(),
-            genes=torch.zeros(0, settings.num_elites, space.k, space.genes_per_pixel, device=self.device),
-            log_prob=torch.zeros(0, settings.num_elites, device=self.device),
-            log_probs=torch.zeros(0, settings.num_elites, space.num_classes, device=self.device),
-            # With one pixel there is nothing that a remembered one could be put into.
-            worth=torch.zeros(0, NUM_REMEMBERED if space.k > 1 else 0, device=self.device),
-            pixels=torch.zeros(0, NUM_REMEMBERED if space.k > 1 else 0, dtype=torch.int64, device=self.device),
-            began_at=integers,
-            improved_at=integers,
-            kept=torch.zeros(0, space.k, space.genes_per_pixel, device=self.device),
-            kept_log_prob=torch.zeros(0, device=self.device),
-            swept=integers,
+            **beginning(0, settings.num_elites, space, self.device),
         )
         self._refresh()
 
     def state(self) -> dict[str, Tensor]:
         """Returns the elites of each cell; see `Searcher.state`."""
         lanes = self._lanes
-        return {name: getattr(lanes, name) for name in _STATE}
+        return {name: getattr(lanes, name) for name in STATE}
 
     def _admit(self, entrants: Entrants, state: Mapping[str, Tensor] | None) -> None:
         if entrants.groups is None:
             raise ValueError("a search that classes share needs the group of every cell")
-        count = len(entrants.seeds)
         if state is None:
-            zeros = torch.zeros(count, dtype=torch.int64, device=self.device)
-            state = {
-                "generation": zeros,
-                "evaluations": zeros,
-                "backward": zeros,
-                "is_settled": zeros.bool(),
-                "genes": self._lanes.genes.new_zeros(count, *self._lanes.genes.shape[1:]),
-                "log_prob": torch.full((count, self.settings.num_elites), -torch.inf, device=self.device),
-                "log_probs": self._lanes.log_probs.new_full((count, *self._lanes.log_probs.shape[1:]), torch.nan),
-                "worth": self._lanes.worth.new_full((count, *self._lanes.worth.shape[1:]), -torch.inf),
-                "pixels": self._lanes.pixels.new_zeros(count, *self._lanes.pixels.shape[1:]),
-                "began_at": zeros,
-                "improved_at": zeros,
-                "kept": self._lanes.kept.new_zeros(count, *self._lanes.kept.shape[1:]),
-                "kept_log_prob": torch.full((count,), -torch.inf, device=self.device),
-                "swept": zeros,
-            }
+            state = beginning(len(entrants.seeds), self.settings.num_elites, self.space, self.device)
         self._lanes = self._lanes.join(
-            _Lanes(
+            ElitesLanes(
                 seeds=entrants.seeds.to(self.device),
                 target_classes=entrants.target_classes.to(self.device),
                 groups=entrants.groups.to(self.device),
@@ -294,22 +174,30 @@ class Elites(SharedSearcher):
         place = torch.arange(len(groups), device=self.device) - torch.searchsorted(groups, groups)
         seeds, counters = lanes.seeds[first], lanes.generation[self._focus] * _MOST_CANDIDATES + place
         is_new = lanes.log_prob[self._focus, 0] == -torch.inf
-        candidates = fresh_candidates(seeds, counters, self.space)
-        if not bool(is_new.all()):
+        num_new = int(is_new.sum())
+        if num_new < len(groups):
             size = torch.searchsorted(lanes.groups, groups, right=True) - first
-            self._parents, mates = self._chosen(first, size, seeds, counters)
-            parents = lanes.genes[self._parents]
-            varied = change_pixels(cross(parents, lanes.genes[mates], seeds, counters), seeds, counters, self.space)
-            if self.space.k > 1:
-                known = lanes.worth[self._focus], lanes.pixels[self._focus]
-                varied = recall(varied, parents, *known, seeds, counters, self.space)
-            candidates = torch.where(is_new[:, None, None], candidates, varied)
+            candidates = self._varied(first, size, Draws(seeds, counters, self._counts))
+        if num_new:
+            fresh = fresh_candidates(seeds, counters, self.space)
+            candidates = torch.where(is_new[:, None, None], fresh, candidates) if num_new < len(groups) else fresh
         if self._single_pixels is not None:
             candidates = self._swept(candidates, self._single_pixels, first, place)
         if self._looked:
             candidates = self._led(candidates, is_looked, seeds, counters)
         self._candidates = candidates = self._started(candidates)
         return Proposal(candidates, self._focus)
+
+    def _varied(self, first: Tensor, size: Tensor, draws: Draws) -> Tensor:
+        """Makes candidates of elites and of what is remembered."""
+        lanes = self._lanes
+        self._parents, mates = self._chosen(first, size, draws)
+        parents = lanes.genes[self._parents]
+        candidates = change_pixels(cross(parents, lanes.genes[mates], draws), draws, self.space)
+        if self.space.k > 1:
+            worth, pixels = lanes.worth[self._focus], lanes.pixels[self._focus]
+            candidates = recall(candidates, parents, worth, pixels, draws, self.space)
+        return candidates
 
     def _swept(self, candidates: Tensor, pixels: SinglePixels, first: Tensor, place: Tensor) -> Tensor:
         """Puts the next single pixels of each group in the place of most candidates, where no others will be put."""
@@ -359,25 +247,23 @@ class Elites(SharedSearcher):
         candidates[led] = made
         return candidates
 
-    def _chosen(
-        self, first: Tensor, size: Tensor, seeds: Tensor, counters: Tensor
-    ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    def _chosen(self, first: Tensor, size: Tensor, draws: Draws) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
         """Chooses two elites for each candidate: of its own class or of any of the group, better ones more often.
 
         Returns:
             Cells and places of the parents, and of their mates.
         """
         lanes = self._lanes
-        words = random_words(seeds, counters, _PARENTS, 6)
-        draws = unit(words)
+        words = draws.words(_PARENTS, 6)
+        shares = unit(words)
         num_known = (lanes.log_prob > -torch.inf).sum(dim=1).clamp(min=1)
 
         def choose(is_any: Tensor, which: Tensor, rank: Tensor) -> tuple[Tensor, Tensor]:
             cell = torch.where(is_any, first + ((which * size) >> 32), self._focus)
             return cell, (rank.square().square() * num_known[cell]).to(torch.int64)
 
-        parents = choose(draws[:, 0] < _ANY_PARENT, words[:, 1], draws[:, 2])
-        return parents, choose(draws[:, 3] < _ANY_MATE, words[:, 4], draws[:, 5])
+        parents = choose(shares[:, 0] < _ANY_PARENT, words[:, 1], shares[:, 2])
+        return parents, choose(shares[:, 3] < _ANY_MATE, words[:, 4], shares[:, 5])
 
     def _learn(self, log_probs: Tensor) -> None:
         assert self._candidates is not None

@@ -9,6 +9,8 @@ Shapes: N cells.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -58,16 +60,50 @@ def random_words(seeds: Tensor, generations: Tensor, stream: int, count: int) ->
     Returns:
         ``(N, count)`` int64, uniform in [0, 2**32).
     """
-    blocks = torch.arange(-(-count // 4), device=seeds.device)
+    return random_streams(seeds, generations, {stream: count})[stream]
+
+
+def random_streams(seeds: Tensor, generations: Tensor, counts: Mapping[int, int]) -> dict[int, Tensor]:
+    """Draws the words of several purposes in one go, which takes little longer than those of one.
+
+    Args:
+        seeds: Seed of each cell, ``(N,)`` int64, non-negative.
+        generations: Generation of each cell, ``(N,)`` int64, non-negative.
+        counts: Words for each cell, by stream; see `random_words`.
+
+    Returns:
+        By stream, ``(N, count)`` int64, uniform in [0, 2**32): the same as those drawn alone.
+    """
+    num_blocks = [-(-count // 4) for count in counts.values()]
+    blocks = [block for number in num_blocks for block in range(number)]
+    streams = [stream for stream, number in zip(counts, num_blocks, strict=True) for _ in range(number)]
+    where = torch.tensor([blocks, streams], dtype=torch.int64, device=seeds.device)
     key = ((seeds & _MASK).unsqueeze(1), ((seeds >> 32) & _MASK).unsqueeze(1))
-    counter = (
-        blocks.unsqueeze(0),
-        torch.full((1, 1), stream, dtype=torch.int64, device=seeds.device),
-        (generations & _MASK).unsqueeze(1),
-        ((generations >> 32) & _MASK).unsqueeze(1),
-    )
-    words = torch.stack(philox_4x32(counter, key), dim=-1)
-    return words.flatten(1)[:, :count]
+    counter = (where[:1], where[1:], (generations & _MASK).unsqueeze(1), ((generations >> 32) & _MASK).unsqueeze(1))
+    words = torch.stack(philox_4x32(counter, key), dim=-1).flatten(1)
+    parts = torch.split(words, [4 * number for number in num_blocks], dim=1)
+    return {stream: part[:, :count] for (stream, count), part in zip(counts.items(), parts, strict=True)}
+
+
+class Draws:
+    """The words that candidates are made with, each candidate by a seed and a number under it.
+
+    Args:
+        seeds: ``(M,)`` int64, non-negative.
+        counters: ``(M,)`` int64, non-negative.
+        counts: Words that will be asked for, by stream: they are drawn now, in one go.
+    """
+
+    def __init__(self, seeds: Tensor, counters: Tensor, counts: Mapping[int, int] | None = None) -> None:
+        self._seeds, self._counters = seeds, counters
+        self._words = random_streams(seeds, counters, counts) if counts else {}
+
+    def words(self, stream: int, count: int) -> Tensor:
+        """Returns words of a stream, ``(M, count)`` int64, uniform in [0, 2**32); see `random_words`."""
+        drawn = self._words.get(stream)
+        if drawn is None or drawn.shape[1] < count:
+            drawn = random_words(self._seeds, self._counters, stream, count)
+        return drawn[:, :count]
 
 
 def below(words: Tensor, bound: int) -> Tensor:

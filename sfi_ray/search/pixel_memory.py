@@ -21,12 +21,14 @@ from torch import Tensor
 from sfi_ray.images import decode
 from sfi_ray.search.base import SearchSpace
 from sfi_ray.search.gradient_proposals import colour_corners
-from sfi_ray.search.philox import below, random_words, unit
+from sfi_ray.search.philox import Draws, below, unit
 
 #: Pixels that are remembered for each class.
 NUM_REMEMBERED = 64
 # What the random words of a candidate are for.
 _RECALLED = 22
+#: Words that recalling takes of each stream; see `sfi_ray.search.philox.Draws`.
+RECALLED_COUNTS = {_RECALLED: 6}
 # Of the candidates so many are made from what is remembered, where anything is.
 _SHARE = 0.5
 # Of these so many have the pixel beside the remembered one, or the same.
@@ -109,8 +111,7 @@ def recall(
     parents: Tensor,
     worth: Tensor,
     pixels: Tensor,
-    seeds: Tensor,
-    counters: Tensor,
+    draws: Draws,
     space: SearchSpace,
 ) -> Tensor:
     """Puts parents with one remembered pixel in the place of half of the candidates.
@@ -122,27 +123,26 @@ def recall(
         parents: ``(M, K, G)``.
         worth: What is remembered for the cell of each candidate, highest first, ``(M, R)``; -inf for none.
         pixels: ``(M, R)`` int64.
-        seeds: Seed of each candidate, ``(M,)`` int64, non-negative.
-        counters: Number of each candidate under its seed, ``(M,)`` int64, non-negative.
+        draws: Of M candidates.
         space: Where candidates live.
 
     Returns:
         ``(M, K, G)``.
     """
-    words = random_words(seeds, counters, _RECALLED, 6)
-    draws = unit(words)
+    words = draws.words(_RECALLED, RECALLED_COUNTS[_RECALLED])
+    shares = unit(words)
     num_known = (worth > -torch.inf).sum(dim=1)
     # The integer part of (n + 1)^u is j with probability log((j + 1) / j) / log(n + 1), about 1 / j.
-    rank = ((num_known + 1).to(torch.float64).pow(draws[:, 1]).to(torch.int64) - 1).clamp(min=0)
+    rank = ((num_known + 1).to(torch.float64).pow(shares[:, 1]).to(torch.int64) - 1).clamp(min=0)
     pixel = pixels.gather(1, rank.clamp(max=pixels.shape[1] - 1).unsqueeze(1)).squeeze(1)
     corners = colour_corners(space.channels, candidates.device) / 255.0
     spot = pixel.div(len(corners), rounding_mode="floor")
-    is_beside = draws[:, 3] < _BESIDE
+    is_beside = shares[:, 3] < _BESIDE
     row = spot.div(space.width, rounding_mode="floor") + (below(words[:, 4], 3) - 1) * is_beside
     col = spot % space.width + (below(words[:, 5], 3) - 1) * is_beside
     place = torch.stack([row.clamp(0, space.height - 1), col.clamp(0, space.width - 1)], dim=1).to(torch.float32) + 0.5
     new = torch.cat([place, corners[pixel % len(corners)]], dim=1)
     made = parents.clone()
     made[torch.arange(len(made), device=made.device), below(words[:, 2], space.k)] = new
-    is_recalled = (draws[:, 0] < _SHARE) & (num_known > 0)
+    is_recalled = (shares[:, 0] < _SHARE) & (num_known > 0)
     return torch.where(is_recalled[:, None, None], made, candidates)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sfi_ray.search.base import SearchSpace
-from sfi_ray.search.philox import below, random_words, unit
+from sfi_ray.search.philox import Draws, below, random_words, unit
 
 # What the random words of a candidate are for.
 _FRESH, _CROSSED, _CHANGED = range(16, 19)
@@ -42,49 +42,50 @@ def fresh_candidates(seeds: Tensor, counters: Tensor, space: SearchSpace) -> Ten
     return _fresh_pixels(_draws(seeds, counters, _FRESH, space.k, _fresh_width(space)), space)
 
 
-def cross(parents: Tensor, mates: Tensor, seeds: Tensor, counters: Tensor) -> Tensor:
+def varied_counts(space: SearchSpace) -> dict[int, int]:
+    """Returns how many words crossing and changing take of each stream; see `sfi_ray.search.philox.Draws`."""
+    return {_CROSSED: 2 + space.k, _CHANGED: 1 + _most_changed(space.k) * (1 + _changed_width(space))}
+
+
+def cross(parents: Tensor, mates: Tensor, draws: Draws) -> Tensor:
     """Puts pixels of mates in the place of pixels of some of the parents.
 
     Args:
         parents: ``(M, K, G)``.
         mates: ``(M, K, G)``.
-        seeds: ``(M,)`` int64, non-negative.
-        counters: ``(M,)`` int64, non-negative.
+        draws: Of M candidates.
 
     Returns:
         ``(M, K, G)``; most parents come back as they were.
     """
     k = parents.shape[1]
-    draws = unit(random_words(seeds, counters, _CROSSED, 2 + k))
-    is_crossed = draws[:, 0] < _CROSSED_SHARE
-    from_mate = is_crossed.unsqueeze(1) & (draws[:, 2:] < draws[:, 1:2])
+    shares = unit(draws.words(_CROSSED, 2 + k))
+    is_crossed = shares[:, 0] < _CROSSED_SHARE
+    from_mate = is_crossed.unsqueeze(1) & (shares[:, 2:] < shares[:, 1:2])
     return torch.where(from_mate.unsqueeze(-1), mates, parents)
 
 
-def change_pixels(genes: Tensor, seeds: Tensor, counters: Tensor, space: SearchSpace) -> Tensor:
+def change_pixels(genes: Tensor, draws: Draws, space: SearchSpace) -> Tensor:
     """Changes one pixel of each candidate, now and then more: moves it, colours it, or puts another in its place.
 
     Args:
         genes: ``(M, K, G)``.
-        seeds: ``(M,)`` int64, non-negative.
-        counters: ``(M,)`` int64, non-negative.
+        draws: Of M candidates.
         space: Where candidates live.
 
     Returns:
         ``(M, K, G)`` float32, inside the bounds of the space.
     """
     count, k = genes.shape[:2]
-    spread = 0.5 * (min(k, _MOST_CONSIDERED) - 1)
-    most = 1 + round(spread)
+    most = _most_changed(k)
     width = 1 + _changed_width(space)
-    words = random_words(seeds, counters, _CHANGED, 1 + most * width)
-    num_changed = 1 + (unit(words[:, :1]).square().square().square() * spread).round()
-    words = words[:, 1:].view(count, most, width)
+    words = draws.words(_CHANGED, 1 + most * width)
+    num_changed = 1 + (unit(words[:, :1]).square().square().square() * _spread(k)).round()
+    words = words[:, 1:].reshape(count, most, width)
     which = below(words[..., 0], k)
-    draws = unit(words[..., 1:]).to(torch.float32)
     old = genes.gather(1, which.unsqueeze(-1).expand(-1, -1, genes.shape[2]))
     neighbour = genes.gather(1, ((which + 1) % k).unsqueeze(-1).expand(-1, -1, genes.shape[2]))
-    new = _changed(old, neighbour, draws, space)
+    new = _changed(old, neighbour, unit(words[..., 1:]).to(torch.float32), space)
     is_changed = torch.arange(most, device=genes.device) < num_changed
     new = torch.where(is_changed.unsqueeze(-1), new, old)
     # Of changes to one pixel the first counts: written last to first, one after the other.
@@ -116,6 +117,14 @@ def _changed(old: Tensor, neighbour: Tensor, draws: Tensor, space: SearchSpace) 
     colour = torch.where(how < _CORNER, corner, colour)
     colour = torch.where(how < _FAR, old[..., 2:], colour)
     return torch.cat([position, colour], dim=-1)
+
+
+def _spread(k: int) -> float:
+    return 0.5 * (min(k, _MOST_CONSIDERED) - 1)
+
+
+def _most_changed(k: int) -> int:
+    return 1 + round(_spread(k))
 
 
 def _changed_width(space: SearchSpace) -> int:

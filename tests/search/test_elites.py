@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 
 from sfi_ray.images import render
 from sfi_ray.search import Entrants, Proposal, SearchSpace
-from sfi_ray.search.elites import Elites, ElitesSettings
+from sfi_ray.search.elites import Elites
+from sfi_ray.search.elites_settings import ElitesSettings
 from sfi_ray.search.niches import merge, taken
 from sfi_ray.search.variation import fresh_candidates
 
@@ -127,6 +128,30 @@ def test_settled_classes_get_no_candidates_and_serve_the_others(toy_gray):
     assert sorted(set(proposal.owners.tolist())) == [1, 3]
     assert search.evaluations.tolist() == [5.0, 10.0, 5.0, 10.0]
     assert search.best.shape == before.shape
+
+
+def test_a_pixel_is_remembered_by_every_class_of_the_group(toy_gray):
+    search = searching(group_of(0), group_of(1))
+    step(search, toy_gray)
+    assert (search.state()["worth"] == -torch.inf).all(), "the first candidates have no parents"
+    # The first class of the first group is the only one for which more is made.
+    search.settle(torch.tensor([False, True, True, True, True, True, True, True]))
+    step(search, toy_gray)
+    num_known = (search.state()["worth"] > -torch.inf).sum(dim=1)
+    assert num_known[:4].unique().tolist() == [num_known[0]]
+    assert 0 < num_known[0] <= 5
+    assert num_known[4:].sum() == 0, "groups share nothing"
+
+
+def test_the_elites_know_their_log_probabilities(toy_gray):
+    search = searching(group_of(0))
+    for _ in range(5):
+        step(search, toy_gray)
+    state = search.state()
+    for place in range(SETTINGS.num_elites):
+        again = classify(toy_gray, Proposal(state["genes"][:, place], torch.arange(4)))
+        assert torch.equal(state["log_probs"][:, place], again)
+        assert torch.equal(state["log_prob"][:, place], again.diagonal())
 
 
 def test_the_budget_is_what_a_class_may_use(toy_gray):

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from sfi_ray.search.philox import below, philox_4x32, random_words, standard_normal, unit
+from sfi_ray.search.philox import Draws, below, philox_4x32, random_streams, random_words, standard_normal, unit
 
 WORD = st.integers(0, 2**32 - 1)
 
@@ -83,3 +83,19 @@ def test_normals_do_not_depend_on_where_they_stand():
     words = random_words(torch.tensor([9]), torch.tensor([0]), 0, 1003)[0]
     whole = standard_normal(words)
     assert all(torch.equal(standard_normal(words[i : i + 3]), whole[i : i + 3]) for i in range(0, 1000, 7))
+
+
+def test_streams_that_are_drawn_in_one_go_are_those_drawn_alone():
+    seeds, generations = torch.tensor([3, 2**62 + 1]), torch.tensor([0, 2**40])
+    counts = {7: 5, 0: 4, 2**32 - 1: 1, 9: 0}
+    together = random_streams(seeds, generations, counts)
+    for stream, count in counts.items():
+        assert torch.equal(together[stream], random_words(seeds, generations, stream, count))
+        assert together[stream].shape == (2, count)
+
+
+def test_draws_hand_out_the_words_of_a_stream_whether_drawn_before_or_not():
+    seeds, counters = torch.tensor([3, 4]), torch.tensor([1, 1])
+    draws = Draws(seeds, counters, {7: 5})
+    for stream, count in ((7, 5), (7, 2), (7, 9), (8, 3)):
+        assert torch.equal(draws.words(stream, count), random_words(seeds, counters, stream, count))

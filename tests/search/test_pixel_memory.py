@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sfi_ray.search import SearchSpace
+from sfi_ray.search.philox import Draws
 from sfi_ray.search.pixel_memory import recall, remember, trials
 
 SPACE = SearchSpace(height=4, width=3, channels=1, k=2, num_classes=3)
@@ -93,8 +94,7 @@ def recalled(worth, pixels, space=COLOUR, count=4000, seed=3):
         parents,
         torch.tensor(worth).expand(count, -1),
         torch.tensor(pixels).expand(count, -1),
-        torch.full((count,), seed),
-        torch.arange(count),
+        Draws(torch.full((count,), seed), torch.arange(count)),
         space,
     )
     return made, candidates, parents

@@ -4,7 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sfi_ray.search import SearchSpace
-from sfi_ray.search.variation import change_pixels, cross, fresh_candidates
+from sfi_ray.search.philox import Draws
+from sfi_ray.search.variation import change_pixels, cross, fresh_candidates, varied_counts
 
 SPACE = SearchSpace(height=9, width=7, channels=3, k=4, num_classes=5)
 COUNT = 4000
@@ -32,7 +33,7 @@ def test_candidates_of_any_kind_lie_inside_the_space(height, width, channels, k,
     fresh = fresh_candidates(seeds, counters, space)
     assert fresh.shape == (6, k, space.genes_per_pixel)
     assert are_inside(fresh, space)
-    changed = change_pixels(fresh, seeds, counters, space)
+    changed = change_pixels(fresh, Draws(seeds, counters), space)
     assert changed.shape == fresh.shape
     assert are_inside(changed, space)
 
@@ -42,10 +43,10 @@ def test_draws_depend_on_seed_and_counter_alone():
     fresh = fresh_candidates(seeds, counters, SPACE)
     some = torch.tensor([7, 3, 44])
     assert torch.equal(fresh_candidates(seeds[some], counters[some], SPACE), fresh[some])
-    changed = change_pixels(fresh, seeds, counters, SPACE)
-    assert torch.equal(change_pixels(fresh[some], seeds[some], counters[some], SPACE), changed[some])
-    crossed = cross(fresh, changed, seeds, counters)
-    assert torch.equal(cross(fresh[some], changed[some], seeds[some], counters[some]), crossed[some])
+    changed = change_pixels(fresh, Draws(seeds, counters, varied_counts(SPACE)), SPACE)
+    assert torch.equal(change_pixels(fresh[some], Draws(seeds[some], counters[some]), SPACE), changed[some])
+    crossed = cross(fresh, changed, Draws(seeds, counters, varied_counts(SPACE)))
+    assert torch.equal(cross(fresh[some], changed[some], Draws(seeds[some], counters[some])), crossed[some])
     assert not torch.equal(fresh_candidates(seeds + 1, counters, SPACE), fresh)
 
 
@@ -62,7 +63,7 @@ def test_fresh_positions_are_uniform_and_most_of_the_colours_are_corners():
 def test_mostly_one_pixel_changes_and_at_most_about_half():
     seeds, counters = streams()
     fresh = fresh_candidates(seeds, counters, SPACE)
-    changed = change_pixels(fresh, seeds, counters + COUNT, SPACE)
+    changed = change_pixels(fresh, Draws(seeds, counters + COUNT), SPACE)
     num_changed = (changed != fresh).any(dim=2).sum(dim=1)
     assert num_changed.max() <= 3
     # A change can be to what was there: a corner colour by chance, the colour of the neighbour.
@@ -73,7 +74,7 @@ def test_mostly_one_pixel_changes_and_at_most_about_half():
 def test_every_pixel_of_a_candidate_changes_as_often_as_another():
     seeds, counters = streams()
     fresh = fresh_candidates(seeds, counters, SPACE)
-    is_changed = (change_pixels(fresh, seeds, counters + COUNT, SPACE) != fresh).any(dim=2).float().mean(dim=0)
+    is_changed = (change_pixels(fresh, Draws(seeds, counters + COUNT), SPACE) != fresh).any(dim=2).float().mean(dim=0)
     assert (is_changed - is_changed.mean()).abs().max() < 0.03
 
 
@@ -81,7 +82,7 @@ def test_a_pixel_moves_or_is_coloured_or_both():
     space = SearchSpace(height=50, width=50, channels=3, k=1, num_classes=2)
     seeds, counters = streams()
     old = torch.tensor([25.5, 25.5, 0.3, 0.4, 0.6]).expand(COUNT, 1, 5)
-    new = change_pixels(old, seeds, counters, space)[:, 0]
+    new = change_pixels(old, Draws(seeds, counters), space)[:, 0]
     has_moved = (new[:, :2] != old[:, 0, :2]).any(dim=1)
     is_coloured = (new[:, 2:] != old[:, 0, 2:]).any(dim=1)
     share = {
@@ -100,7 +101,7 @@ def test_a_pixel_moves_or_is_coloured_or_both():
 def test_crossing_takes_whole_pixels_from_the_mate_and_leaves_most_parents_alone():
     parents = torch.zeros(COUNT, 4, 5)
     mates = torch.ones(COUNT, 4, 5)
-    children = cross(parents, mates, *streams())
+    children = cross(parents, mates, Draws(*streams()))
     per_pixel = children.mean(dim=2)
     assert set(per_pixel.unique().tolist()) == {0.0, 1.0}
     is_crossed = (per_pixel > 0).any(dim=1)

@@ -1,0 +1,43 @@
+"""Settings of the search that classes share."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class ElitesSettings(BaseModel):
+    """Everything that decides what the shared search proposes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_evaluations: int = Field(5000, ge=1, le=2**31, description="Images classified for a cell at most.")
+    num_elites: int = Field(6, ge=1, le=1000, description="Best candidates that each class keeps.")
+    num_candidates: int = Field(
+        8, ge=1, le=100_000, description="Candidates of a generation for each class that is still searched."
+    )
+    gradient_share: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Share of the candidates, in [0, 1], that are led by a gradient, of which each class takes one in "
+        "every generation; it counts as one image classified and as one backward pass. 0 takes none.",
+    )
+
+    patience: int | None = Field(
+        1000,
+        ge=1,
+        description="Evaluations of a class without a better elite after which it begins anew with nothing, and only "
+        "its best image is kept; after a longer rise it waits half as long as the rise took. null never begins anew.",
+    )
+    begins_with: Literal["nothing", "smaller_k"] = Field(
+        "nothing",
+        description="What a class of a larger k begins with: nothing, or what was found for it with a smaller k of the "
+        "job; all k of a background are then searched one after the other, by one actor.",
+    )
+
+    @property
+    def num_led(self) -> int:
+        """Candidates of a class in a generation that are led by a gradient."""
+        return -int(-self.num_candidates * self.gradient_share // 1)
