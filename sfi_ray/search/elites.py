@@ -10,7 +10,7 @@ become better for long begins anew, with fresh candidates; what it had is kept a
 What a candidate shows of the pixel in which it differs from its parent is remembered for every class, and half of the
 new candidates are made of it; see `sfi_ray.search.pixel_memory`.
 
-With k = 1 there are few candidates at corners of the colour cube, and three of four go through all of them, each once
+With k = 1 there are few candidates at corners of the colour cube, and seven of eight go through all of them, each once
 for all classes of the group, before the rest is varied alone.
 
 A share of the candidates can be led by gradients: then a generation begins with the gradient of each class's
@@ -43,7 +43,7 @@ _PARENTS, _BASES = 15, 20
 _ANY_PARENT = 0.1
 _ANY_MATE = 0.5
 # Of so many candidates in a row all but one go through the single pixels, for k = 1.
-_SWEPT_OF = 4
+_SWEPT_OF = 8
 # Above the number of every pixel.
 _NO_PIXEL = 1 << 62
 # Candidates of a group in one generation, at most: their numbers never meet those of the next generation.

@@ -18,7 +18,9 @@ _CROSSED_SHARE = 0.1
 # What happens to a pixel that changes, as the upper ends of shares: a small move, a move anywhere, a colour at another
 # corner of the cube, a colour near the old one, another pixel in its place; the rest takes the colour of its neighbour.
 # The shares were chosen on CNN_MP for Fashion-MNIST and CIFAR-10.
-_NEAR, _FAR, _CORNER, _SHADE, _OTHER = 0.25, 0.40, 0.55, 0.70, 0.95
+_SHARES = (0.25, 0.40, 0.55, 0.70, 0.95)
+# With one pixel all spots and corners are gone through elsewhere: neighbours of good ones and their shades are left.
+_SHARES_OF_ONE = (0.3, 0.3, 0.3, 1.0, 1.0)
 # A new pixel has a colour at a corner with this probability, else any.
 _CORNER_SHARE = 0.8
 _NEAR_WIDTH = 2.0
@@ -101,6 +103,7 @@ def change_pixels(genes: Tensor, draws: Draws, space: SearchSpace) -> Tensor:
 
 def _changed(old: Tensor, neighbour: Tensor, draws: Tensor, space: SearchSpace) -> Tensor:
     """Changes pixels ``(M, J, G)`` in the way that the first of their draws chooses."""
+    near_end, far_end, corner_end, shade_end, other_end = _SHARES_OF_ONE if space.k == 1 else _SHARES
     how, width = draws[..., :1], draws[..., 1:2]
     shades = draws[..., 4 : 4 + space.channels]
     other = _fresh_pixels(draws[..., 4 + space.channels :], space)
@@ -111,11 +114,11 @@ def _changed(old: Tensor, neighbour: Tensor, draws: Tensor, space: SearchSpace) 
     shade = torch.where((shade < 0) | (shade > 1), old[..., 2:] - step, shade)
     corner = (other[..., 2:] >= 0.5).to(torch.float32)
     corner = torch.where((corner == old[..., 2:]).all(dim=-1, keepdim=True), 1.0 - corner, corner)
-    is_other = (how >= _SHADE) & (how < _OTHER)
-    position = torch.where(how < _NEAR, near, torch.where((how < _FAR) | is_other, other[..., :2], old[..., :2]))
-    colour = torch.where(how >= _OTHER, neighbour[..., 2:], torch.where(is_other, other[..., 2:], shade))
-    colour = torch.where(how < _CORNER, corner, colour)
-    colour = torch.where(how < _FAR, old[..., 2:], colour)
+    is_other = (how >= shade_end) & (how < other_end)
+    position = torch.where(how < near_end, near, torch.where((how < far_end) | is_other, other[..., :2], old[..., :2]))
+    colour = torch.where(how >= other_end, neighbour[..., 2:], torch.where(is_other, other[..., 2:], shade))
+    colour = torch.where(how < corner_end, corner, colour)
+    colour = torch.where(how < far_end, old[..., 2:], colour)
     return torch.cat([position, colour], dim=-1)
 
 

@@ -78,24 +78,42 @@ def test_every_pixel_of_a_candidate_changes_as_often_as_another():
     assert (is_changed - is_changed.mean()).abs().max() < 0.03
 
 
+def kinds_of_changes(k):
+    """Changes one pixel of many candidates whose pixels are all alike; returns flags of what changed, and how far."""
+    space = SearchSpace(height=50, width=50, channels=3, k=k, num_classes=2)
+    old = torch.tensor([25.5, 25.5, 0.3, 0.4, 0.6]).expand(COUNT, k, 5)
+    new = change_pixels(old, Draws(*streams()), space)
+    has_moved = (new[..., :2] != old[..., :2]).flatten(1).any(dim=1)
+    is_coloured = (new[..., 2:] != old[..., 2:]).flatten(1).any(dim=1)
+    return has_moved, is_coloured, (new - old)[..., :2].abs().flatten(1).amax(dim=1)
+
+
 def test_a_pixel_moves_or_is_coloured_or_both():
-    space = SearchSpace(height=50, width=50, channels=3, k=1, num_classes=2)
-    seeds, counters = streams()
-    old = torch.tensor([25.5, 25.5, 0.3, 0.4, 0.6]).expand(COUNT, 1, 5)
-    new = change_pixels(old, Draws(seeds, counters), space)[:, 0]
-    has_moved = (new[:, :2] != old[:, 0, :2]).any(dim=1)
-    is_coloured = (new[:, 2:] != old[:, 0, 2:]).any(dim=1)
-    share = {
-        "moved": (has_moved & ~is_coloured).float().mean(),
-        "coloured": (~has_moved & is_coloured).float().mean(),
-        "both": (has_moved & is_coloured).float().mean(),
-    }
-    assert share["moved"] == pytest.approx(0.40, abs=0.03)
-    assert share["coloured"] == pytest.approx(0.30, abs=0.03)
-    assert share["both"] == pytest.approx(0.25, abs=0.03)
-    distances = (new - old[:, 0])[has_moved & ~is_coloured][:, :2].abs().amax(dim=1)
+    has_moved, is_coloured, distances = kinds_of_changes(k=2)
+    assert (has_moved & ~is_coloured).float().mean() == pytest.approx(0.40, abs=0.03)
+    assert (~has_moved & is_coloured).float().mean() == pytest.approx(0.30, abs=0.03)
+    assert (has_moved & is_coloured).float().mean() == pytest.approx(0.25, abs=0.03)
+    distances = distances[has_moved & ~is_coloured]
     assert (distances < 8).float().mean() > 0.5, "most of the moves are small"
     assert (distances > 12).float().mean() > 0.25, "the others go anywhere"
+
+
+def test_a_single_pixel_goes_to_a_neighbour_or_to_another_shade():
+    has_moved, is_coloured, distances = kinds_of_changes(k=1)
+    assert (has_moved & ~is_coloured).float().mean() == pytest.approx(0.30, abs=0.03)
+    assert (~has_moved & is_coloured).float().mean() == pytest.approx(0.70, abs=0.03)
+    assert (distances[has_moved] < 12).all()
+
+
+def test_shades_of_any_width_are_tried_and_stay_inside_the_colour_cube():
+    space = SearchSpace(height=50, width=50, channels=1, k=1, num_classes=2)
+    for old in (0.0, 0.4, 1.0):
+        genes = torch.tensor([25.5, 25.5, old]).expand(COUNT, 1, 3)
+        steps = (change_pixels(genes, Draws(*streams()), space)[:, 0, 2] - old).abs()
+        steps = steps[steps > 0]
+        assert len(steps) > 0.6 * COUNT, "a step out of the cube is taken the other way"
+        assert (steps < 0.02).float().mean() > 0.2, "many differ by a few of 255 levels"
+        assert (steps > 0.2).float().mean() > 0.1
 
 
 def test_crossing_takes_whole_pixels_from_the_mate_and_leaves_most_parents_alone():
