@@ -299,7 +299,8 @@ class Elites(SharedSearcher):
         if len(shown.candidates) == 0:
             return
         cell, place = parents[0][shown.candidates], parents[1][shown.candidates]
-        gains = (log_probs[shown.candidates] - lanes.log_probs[cell, place]).nan_to_num(nan=-torch.inf)
+        gains = log_probs[shown.candidates] - lanes.log_probs[cell, place]
+        gains = gains.masked_fill(~gains.isfinite(), -torch.inf)
         parts = []
         for part in offers(shown.groups, lanes.groups):
             told = gains[part.which, lanes.target_classes[part.cells].unsqueeze(1)]
