@@ -79,6 +79,11 @@ def roc_curves(trial: TrialResults) -> dict[str, bytes]:
     figure.legend(
         list(drawn.values()), list(drawn), loc="lower center", ncols=min(5, len(drawn)), prop=font(7), frameon=False
     )
+    # The layout's solver differs in the last digits from one picture to the next, which would show in the SVG file.
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    for panel in panels:
+        panel.set_position([round(edge, 4) for edge in panel.get_position(original=True).bounds])
     files = {}
     with mpl.rc_context(_SETTINGS):
         for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
