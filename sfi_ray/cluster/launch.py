@@ -14,7 +14,7 @@ from sfi_ray.cluster.heartbeat import Heartbeat
 from sfi_ray.cluster.pace import Pace
 from sfi_ray.cluster.provision import Provisioner
 from sfi_ray.cluster.reporter import Reporter
-from sfi_ray.cluster.signals import calling_on_signals, interrupting_on_sigterm
+from sfi_ray.cluster.signals import calling_on_signals, interrupt
 from sfi_ray.cluster.worker import Lease, RunSpec, provenance_of
 from sfi_ray.data import DatasetInfo, NaturalImage, dataset_info, select_images
 from sfi_ray.errors import InputError, StorageError
@@ -147,7 +147,8 @@ class _Launch:
             finish_compaction(self._folder)
             device = backend.device(known.device if known else self._job.compute.device)
             request = tuning_request(self._job, grid, self._job.attack.build(), info.shape)
-            with interrupting_on_sigterm():
+            # Ray's own handler would end the process on SIGTERM with a trace.
+            with calling_on_signals(interrupt):
                 provided = provisioner.provide(device, backend.trainer, backend.tuner, request)
             payloads = {p.record.name: p.payload for p in provided}
             if known is None:

@@ -43,28 +43,13 @@ def calling_on_signals(callback: Callable[[], None]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-@contextlib.contextmanager
-def interrupting_on_sigterm() -> Iterator[None]:
-    """Ends a block on SIGTERM as Ctrl-C does, also where Ray, which ends the process with a trace, took the signal.
-
-    Signals reach the main thread only; in any other, the block runs as it is.
+def interrupt() -> None:
+    """Does what Ctrl-C does by itself: for `calling_on_signals`, where nothing is to be finished first.
 
     Raises:
-        KeyboardInterrupt: SIGTERM came.
+        KeyboardInterrupt: Always.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        del number, frame
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, handle)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    raise KeyboardInterrupt
 
 
 def call_on_sigterm(callback: Callable[[], None]) -> None:

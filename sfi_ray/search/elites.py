@@ -22,13 +22,13 @@ Shapes: N cells, L elites of a cell, M candidates, K altered pixels, G genes of 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import torch
 from torch import Tensor
 
 from sfi_ray.search.base import Entrants, Proposal, SearchSpace, SharedSearcher
-from sfi_ray.search.elites_lanes import STATE, ElitesLanes, beginning
+from sfi_ray.search.elites_lanes import GIVEN, ElitesLanes, beginning
 from sfi_ray.search.elites_settings import ElitesSettings
 from sfi_ray.search.guidance import Bases, Guidance, guidance, led_candidates
 from sfi_ray.search.niches import merge, offers, taken
@@ -91,7 +91,7 @@ class Elites(SharedSearcher):
     def state(self) -> dict[str, Tensor]:
         """Returns the elites of each cell; see `Searcher.state`."""
         lanes = self._lanes
-        return {name: getattr(lanes, name) for name in STATE}
+        return {entry.name: getattr(lanes, entry.name) for entry in fields(lanes) if entry.name not in GIVEN}
 
     def _admit(self, entrants: Entrants, state: Mapping[str, Tensor] | None) -> None:
         if entrants.groups is None:

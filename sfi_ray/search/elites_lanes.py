@@ -50,27 +50,12 @@ class ElitesLanes(LaneTable):
     swept: Tensor
 
 
-#: What decides how a cell goes on, besides what it is.
-STATE = (
-    "generation",
-    "evaluations",
-    "backward",
-    "is_settled",
-    "genes",
-    "log_prob",
-    "log_probs",
-    "worth",
-    "pixels",
-    "began_at",
-    "improved_at",
-    "kept",
-    "kept_log_prob",
-    "swept",
-)
+#: What a cell is; the other columns decide how it goes on.
+GIVEN = ("seeds", "target_classes", "groups", "backgrounds")
 
 
 def beginning(count: int, num_elites: int, space: SearchSpace, device: torch.device) -> dict[str, Tensor]:
-    """Returns the state of cells that begin, by the names of `STATE`.
+    """Returns the state of cells that begin, by name: all but what is `GIVEN`.
 
     Args:
         count: N.
