@@ -1,21 +1,24 @@
 """Search evaluations a second of this project and of others that search for sparse images, measured in turn in one run.
 
     sfi-ray train cnn_mp mnist -o FOLDER --preset paper_mnist
-    uv run --group bench benchmarks/peers.py FOLDER [--threads N] [--seconds S] [--rounds R] [--cpu-time]
+    uv run --group bench benchmarks/peers.py FOLDER [--cores N] [--seconds S] [--rounds R] [--cpu-time]
 
 FOLDER holds the MNIST CNN_MP. All search one cell, class 3 on black with five pixels, in populations of 500 where the
 population can be chosen; whoever ends early begins again. An evaluation is an image that the network was given. Peers
 call the network as torch gives it, in float32, a generation at once unless they cut it themselves; those that only
 optimise have their candidates painted by this project. This project's own searches run as a job that says nothing
-computes (float32, the measured micro-batch), and with `compute.precision: auto`. Rounds alternate, so that a machine
-whose speed drifts drifts for all; ratios are medians over rounds. With --cpu-time, seconds are those that the CPU spent
-on this process, which other processes hardly change; with one thread they are what a free core would take.
+computes (float32, the measured micro-batch), and with `compute.precision: auto`. Each search has the cores as its users
+would give it them: a peer has a process whose torch has a thread for each core, this project has what a launch starts,
+an actor for each core. What this project sets for a process (that it keeps freed memory) helps nobody else. All search
+in turn, round by round, so that a machine whose speed drifts drifts for all; ratios are medians over rounds. With
+--cpu-time, seconds are those that the CPU spent on a search's process, which others hardly change: for one core only.
 """
 
 import argparse
 import itertools
 import json
 import logging
+import multiprocessing
 import statistics
 import time
 import warnings
@@ -185,51 +188,89 @@ def own_rate(attack, classifier, seconds, clock):
                 return count / spent
 
 
+OWN = {
+    "de": {"kind": "de", "population_size": POPULATION, "generations": 1000},
+    "elites": {"kind": "elites", "max_evaluations": 500_000, "num_candidates": POPULATION},
+}
+PRECISIONS = {"default": "float32", "auto": "auto"}
+
+
+def serve(kind, word, options, connection):
+    """Says in a process of its own what a search is called, then its evaluations a second as often as it is asked.
+
+    Args:
+        kind: Name of a peer, or of an attack of this project.
+        word: How an attack of this project computes; None for a peer.
+        options: Those of the command line.
+        connection: Takes seconds, gives rates.
+    """
+    warnings.filterwarnings("ignore")  # the peers' own
+    logging.disable(logging.INFO)
+    clock = time.process_time if options.cpu_time else time.perf_counter
+    torch.set_num_threads(options.cores if word is None else 1)
+    card = json.loads((options.folder / "card.json").read_text())
+    module = build("cnn_mp", input_shape=SHAPE, num_classes=10)
+    module.load_state_dict(load_file(options.folder / "weights.safetensors"))
+    module.eval().requires_grad_(False)
+    if word is None:
+        network = Counted(module, card["mean"], card["std"], clock)
+        peer = PEERS[kind](network)
+        connection.send(kind)
+        while seconds := connection.recv():
+            connection.send(search_rate(peer, network, seconds))
+        return
+    rule = Classifier(module, name="rule", input_shape=SHAPE, num_classes=10, mean=card["mean"], std=card["std"])
+    request = TuningRequest(precision=PRECISIONS[word], micro_batch=None, threads=1, is_long=True)
+    execution = connection.recv()
+    if execution is None:  # the first one measures for all
+        execution = tune(rule, request).execution
+        connection.send(execution)
+    classifier = rule.running(execution)
+    attack = read_attack_settings(OWN[kind]).build()
+    connection.send(f"sfi_ray {kind}, {word}: {execution.describe()}")
+    while seconds := connection.recv():
+        connection.send(own_rate(attack, classifier, seconds, clock))
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--cores", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=4.0)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--cpu-time", action="store_true", help="count seconds of the CPU, where others use it, too")
     options = parser.parse_args()
-    clock = time.process_time if options.cpu_time else time.perf_counter
-    warnings.filterwarnings("ignore")  # the peers' own
-    logging.disable(logging.INFO)
-    torch.set_num_threads(options.threads)
-    card = json.loads((options.folder / "card.json").read_text())
-    module = build("cnn_mp", input_shape=SHAPE, num_classes=10)
-    module.load_state_dict(load_file(options.folder / "weights.safetensors"))
-    network = Counted(module.eval().requires_grad_(False), card["mean"], card["std"], clock)
-    rule = Classifier(module, name="rule", input_shape=SHAPE, num_classes=10, mean=card["mean"], std=card["std"])
-    de = read_attack_settings({"kind": "de", "population_size": POPULATION, "generations": 1000}).build()
-    elites = read_attack_settings({"kind": "elites", "max_evaluations": 500_000, "num_candidates": POPULATION}).build()
+    processes = multiprocessing.get_context("spawn")
     contenders = {}
-    for precision in ("float32", "auto"):
-        request = TuningRequest(precision=precision, micro_batch=None, threads=options.threads, is_long=True)
-        choice = tune(rule, request)
-        classifier = rule.running(choice.execution)
-        words = f"{'default' if precision == 'float32' else 'auto'}: {choice.execution.describe()}"
-        for kind, attack in (("de", de), ("elites", elites)):
-            contenders[f"sfi_ray {kind}, {words}"] = lambda seconds, attack=attack, classifier=classifier: own_rate(
-                attack, classifier, seconds, clock
-            )
-    for name, make in PEERS.items():
-        peer = make(network)
-        contenders[name] = lambda seconds, peer=peer: search_rate(peer, network, seconds)
+    for kind, word in [*itertools.product(OWN, PRECISIONS), *((peer, None) for peer in PEERS)]:
+        connections, execution = [], None
+        for _ in range(1 if word is None else options.cores):
+            here, there = processes.Pipe()
+            processes.Process(target=serve, args=(kind, word, options, there), daemon=True).start()
+            there.close()
+            connections.append(here)
+            if word is not None:
+                here.send(execution)
+                execution = execution or here.recv()
+            name = here.recv()
+        contenders[name] = connections
     rates = {name: [] for name in contenders}
-    for number, (name, measure) in itertools.product(range(options.rounds + 1), contenders.items()):
-        rate = measure(options.seconds if number else min(1.0, options.seconds))
+    for number, (name, connections) in itertools.product(range(options.rounds + 1), contenders.items()):
+        for connection in connections:
+            connection.send(options.seconds if number else min(1.0, options.seconds))
+        rate = sum(connection.recv() for connection in connections)
         if number:  # the first round warms up
             rates[name].append(rate)
             print(f"{number} {name}: {rate:,.0f}", flush=True)
+    for connection in itertools.chain.from_iterable(contenders.values()):
+        connection.send(0)  # enough
     auto, default = (next(name for name in rates if f"de, {word}" in name) for word in ("auto", "default"))
 
     def times(one, other):
         return f"{statistics.median(a / b for a, b in zip(rates[one], rates[other], strict=True)):.1f}"
 
     write_report(
-        f"peers-{options.threads}-threads",
+        f"peers_on_{options.cores}_core{'s' * (options.cores > 1)}",
         __doc__,
         [
             {
@@ -241,7 +282,7 @@ def main():
             }
             for name, values in rates.items()
         ],
-        command=f"uv run --group bench benchmarks/peers.py FOLDER --threads {options.threads} "
+        command=f"uv run --group bench benchmarks/peers.py FOLDER --cores {options.cores} "
         f"--seconds {options.seconds:g} --rounds {options.rounds}" + " --cpu-time" * options.cpu_time,
     )
 

@@ -14,7 +14,15 @@ from typing import Protocol
 import torch
 
 from sfi_ray.cluster.training_cache import cache_folder
-from sfi_ray.models import Choice, Classifier, ClassifierPayload, TuningRequest, describe_device, tune
+from sfi_ray.models import (
+    Choice,
+    Classifier,
+    ClassifierPayload,
+    TuningRequest,
+    describe_device,
+    openvino_version,
+    tune,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +34,7 @@ class Tuner(Protocol):
     """Measures somewhere how a classifier computes fastest."""
 
     def __call__(self, payload: ClassifierPayload, request: TuningRequest, device: str) -> Choice:
-        """Returns what was chosen, now or earlier for the same weights, request, device and torch."""
+        """Returns what was chosen, now or earlier for the same weights, request, device and versions."""
         ...
 
 
@@ -70,6 +78,7 @@ def tuning_key(fingerprint: str, request: TuningRequest, device: torch.device) -
         "request": request.model_dump(),
         "device": describe_device(device),
         "torch": torch.__version__,
+        "openvino": openvino_version(),
     }
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
 

@@ -11,6 +11,7 @@ from sfi_ray.models.execution import Execution, default_micro_batch
 from sfi_ray.models.features import SECOND_TO_LAST
 from sfi_ray.models.fingerprint import fingerprint_module
 from sfi_ray.models.learner import DivergenceError
+from sfi_ray.models.openvino_runner import openvino_version
 from sfi_ray.models.payload import ClassifierPayload
 from sfi_ray.models.precision import Precision, training_precision
 from sfi_ray.models.progress import EpochRecord, TrainingEvent, TrainingNote, TrainingProgress
@@ -48,6 +49,7 @@ __all__ = [
     "evaluate",
     "fingerprint_module",
     "load_into",
+    "openvino_version",
     "read_card",
     "read_state_dict",
     "save_weights",

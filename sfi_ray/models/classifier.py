@@ -110,7 +110,7 @@ class Classifier:
         self.execution = execution
         is_reference = execution.precision == "float32" and execution.memory_layout == self._layout
         self._fast = self.module if is_reference else laid_out(self.module, execution)
-        self._runner: Runner = make_runner(self._fast, execution, self.name)
+        self._runner: Runner = make_runner(self.module, self._fast, execution, self.name)
         self._taps: dict[str, Tap] = {}
 
     @property
@@ -138,7 +138,7 @@ class Classifier:
 
     def normalize(self, images: Tensor) -> Tensor:
         """Subtracts the mean and divides by the standard deviation, ``(B, C, H, W)`` to the same shape."""
-        return (images - self._mean) / self._std
+        return (images - self._mean).div_(self._std)
 
     def log_probs(self, images: Tensor) -> Tensor:
         """Computes the log-probabilities of all classes in the classifier's precision.
@@ -302,12 +302,12 @@ class Classifier:
         result = torch.empty((len(images), self.num_classes), dtype=torch.float32, device=self.device)
 
         def run(chunk: Tensor, part: slice) -> None:
-            logits = self._forward(self.module, chunk) if is_reference else self._runner(self._prepared(chunk))
-            result[part] = torch.log_softmax(logits.float(), dim=1)[: part.stop - part.start]
+            logits = (self.module if is_reference else self._runner)(self.normalize(chunk))
+            result[part] = logits[: part.stop - part.start]
 
         with torch.inference_mode():
             self._in_micro_batches(images, run)
-        return result
+            return torch.log_softmax(result, dim=1, out=result)
 
     def _in_micro_batches(self, images: Tensor, run: Callable[[Tensor, slice], object]) -> None:
         """Runs whole micro-batches of images, the last one padded with zeros, halving them when memory runs out.
@@ -352,18 +352,15 @@ class Classifier:
             raise ResourceError(f"{too_large}; lower micro_batch to {half}")
         logger.warning("%s; going on with %d", too_large, half)
         self.execution = self.execution.changed(micro_batch=half)
-        self._runner = make_runner(self._fast, self.execution, self.name)
+        self._runner = make_runner(self.module, self._fast, self.execution, self.name)
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
     def _forward(self, network: nn.Module, chunk: Tensor) -> Tensor:
         """Runs a network, layer by layer, on one micro-batch of [0, 1] images and returns its logits."""
-        logits: Tensor = network(self.normalize(chunk) if network is self.module else self._prepared(chunk))
+        images = self.normalize(chunk)
+        logits: Tensor = network(images if network is self.module else images.to(DTYPES[self.precision]))
         return logits
-
-    def _prepared(self, chunk: Tensor) -> Tensor:
-        """Normalises a micro-batch and rounds it to the classifier's precision."""
-        return self.normalize(chunk).to(DTYPES[self.precision])
 
     def _tap(self, layer: str, network: nn.Module) -> Tap:
         key = f"{'reference' if network is self.module else 'fast'} {layer}"

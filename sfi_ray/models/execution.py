@@ -12,6 +12,9 @@ from sfi_ray.models.precision import Precision
 
 MemoryLayout = Literal["channels_last", "contiguous"]
 
+Engine = Literal["torch", "openvino"]
+"""What runs a network: torch, layer by layer or compiled, or OpenVINO, which is an extra."""
+
 
 class Execution(BaseModel):
     """A way to run a network, settled in all its parts."""
@@ -23,6 +26,7 @@ class Execution(BaseModel):
     micro_batch: int = Field(ge=1, description="Images of one forward pass, a power of two.")
     is_compiled: bool = Field(False, description="Whether torch.compile fuses its layers.")
     uses_graphs: bool = Field(False, description="Whether a recorded CUDA graph is replayed for each micro-batch.")
+    engine: Engine = Field("torch", description="What runs it; OpenVINO orders numbers in memory as it likes.")
 
     @property
     def torch_layout(self) -> torch.memory_format:
@@ -36,7 +40,9 @@ class Execution(BaseModel):
     def describe(self) -> str:
         """Says it in a few words."""
         images = "1 image" if self.micro_batch == 1 else f"{self.micro_batch:,} images"
-        parts = [self.precision, self.memory_layout.replace("_", "-"), f"{images} at once"]
+        order = [self.memory_layout.replace("_", "-")] if self.engine == "torch" else []
+        parts = [self.precision, *order, f"{images} at once"]
+        parts += ["through OpenVINO"] * (self.engine == "openvino")
         parts += ["compiled"] * self.is_compiled + ["replayed as a graph"] * self.uses_graphs
         return ", ".join(parts)
 

@@ -1,4 +1,4 @@
-"""Running a network the way an `Execution` says: laid out, compiled, replayed."""
+"""Running a network the way an `Execution` says: laid out, compiled, replayed, or through another library."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from sfi_ray.errors import ResourceError
 from sfi_ray.models.device import in_layout
 from sfi_ray.models.execution import Execution
+from sfi_ray.models.openvino_runner import OpenVinoRunner
 from sfi_ray.models.precision import DTYPES
 
-#: Maps normalised images of one shape, in a network's precision, to logits.
+#: Maps normalised images of one shape, in float32, to logits.
 Runner = Callable[[Tensor], Tensor]
 
 # torch asks for some passes before a recording, so that libraries have chosen their algorithms.
@@ -25,23 +26,30 @@ def laid_out(module: nn.Module, execution: Execution) -> nn.Module:
     return in_layout(copy.deepcopy(module).to(DTYPES[execution.precision]), execution.torch_layout)
 
 
-def make_runner(network: nn.Module, execution: Execution, name: str) -> Runner:
+def make_runner(module: nn.Module, network: nn.Module, execution: Execution, name: str) -> Runner:
     """Makes what runs a network without gradients.
 
     Args:
-        network: The network, laid out.
+        module: The network in float32.
+        network: The same, laid out.
         execution: How it runs.
         name: The classifier's name, for messages.
 
     Returns:
         A runner for micro-batches of one shape. What it returns is valid until it runs again.
+
+    Raises:
+        ResourceError: What it runs through is not installed here.
     """
+    if execution.engine == "openvino":
+        return OpenVinoRunner(module, execution.precision, name)
     runner: Runner = network
     if execution.is_compiled:
         runner = _Compiled(network, name)
     if execution.uses_graphs:
         runner = _Replayed(runner)
-    return runner
+    dtype = DTYPES[execution.precision]
+    return lambda images: runner(images.to(dtype))
 
 
 class _Compiled:

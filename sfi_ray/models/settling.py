@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from sfi_ray.models.classifier import Classifier
 from sfi_ray.models.compiling import has_compiler
 from sfi_ray.models.execution import MemoryLayout
+from sfi_ray.models.openvino_runner import has_openvino
 from sfi_ray.models.precision import Precision, has_float16
 from sfi_ray.models.repeatable import cpu_threads
 from sfi_ray.models.trial import ClassifierTrial
@@ -78,4 +79,5 @@ def _options(classifier: Classifier, request: TuningRequest, layout: MemoryLayou
         micro_batches=sizes,
         can_replay=device == "cuda",
         can_compile=request.is_long and has_compiler(classifier.device),
+        engines=("openvino",) if has_openvino(classifier.device) else (),
     )

@@ -55,13 +55,14 @@ class ClassifierTrial:
         self._expected: list[Tensor] = []
         self._reference: Tensor | None = None
         self._compiled: dict[Execution, CompiledTrial] = {}
+        self._running: Classifier | None = None
 
     def rate(self, execution: Execution) -> float | None:
         """Measures images a second; None where the network does not run so."""
         try:
             if execution.is_compiled:
                 return self._compiled_rate(execution)
-            return self.rate_of(self._classifier.running(execution))
+            return self.rate_of(self._running_as(execution))
         except Exception as error:  # networks, compilers and devices fail in many ways
             logger.debug("%s does not run: %s", execution.describe(), error)
             return None
@@ -85,7 +86,7 @@ class ClassifierTrial:
         if execution.is_compiled:
             is_fit = self._compiled[execution].is_fit
         else:
-            is_fit = self.has_fit_outputs(self._classifier.running(execution))
+            is_fit = self.has_fit_outputs(self._running_as(execution))
         if not is_fit:
             logger.debug("%s computes something else", execution.describe())
         return is_fit
@@ -107,6 +108,12 @@ class ClassifierTrial:
                 self._reference = self._classifier.reference_log_probs(images)
             is_near = are_near(log_probs, self._reference)
         return is_near and keeps_company_out(classifier, images, log_probs)
+
+    def _running_as(self, execution: Execution) -> Classifier:
+        """Returns the classifier in an execution; the last one is kept, for what was converted takes a while."""
+        if self._running is None or self._running.execution != execution:
+            self._running = self._classifier.running(execution)
+        return self._running
 
     def _compiled_rate(self, execution: Execution) -> float:
         plain = self.rate_of(self._classifier.running(execution.changed(is_compiled=False)))

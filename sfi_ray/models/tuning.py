@@ -8,20 +8,20 @@ those whose log-probabilities are near float32's.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from sfi_ray.models.execution import Execution, MemoryLayout
+from sfi_ray.models.execution import Engine, Execution, MemoryLayout
 from sfi_ray.models.precision import Precision
 
 #: Seconds after which no further measurement is begun.
 TUNING_SECONDS = 20.0
 
 # What another layout or micro-batch must be faster by, so that noise and ties leave the rule alone; and what must be
-# faster by that costs more: less precision, or compiling at every actor's start.
+# faster by that costs more: less precision, or compiling or converting at every actor's start.
 _WORTH = 1.03
 _WORTH_MORE = 1.1
 # A precision this far behind before anything else was tried will not catch up.
@@ -56,6 +56,7 @@ class Options:
         micro_batches: Powers of two, the rule's among them, from the smallest to the largest.
         can_replay: Whether graphs can be replayed.
         can_compile: Whether torch.compile can be had and is worth its time.
+        engines: What can run a network besides torch.
     """
 
     precisions: tuple[Precision, ...] = ()
@@ -63,6 +64,7 @@ class Options:
     micro_batches: tuple[int, ...]
     can_replay: bool = False
     can_compile: bool = False
+    engines: tuple[Engine, ...] = ()
 
 
 class Trial(Protocol):
@@ -87,9 +89,9 @@ def choose(
 ) -> Choice:
     """Chooses the fastest fit execution, one part after another.
 
-    First every precision, which may bring most, then, for the fastest of them first, the layout, then the micro-batch,
-    halved or doubled while that helps. The best of all is replayed as a graph, then compiled, if that helps. What is
-    slower is never checked for fitness.
+    First every precision, which may bring most, and the fastest of them through every other engine; then, for the
+    fastest first, the layout, then the micro-batch, halved or doubled while that helps. The best of torch's own is
+    replayed as a graph, then compiled, if that helps. What is slower is never checked for fitness.
 
     Args:
         rule: What is taken where nothing is better; it needs no check.
@@ -103,14 +105,13 @@ def choose(
     first = _Runner(rule, rate or 0.0)
     if rate is None:
         return Choice(execution=rule, rate=0.0, rate_by_rule=0.0, seconds=contest.spent())
-    best, *others = contest.refined_heads(first, options)
-    for other in others:
-        if other.rate > best.rate * _WORTH_MORE:
-            best = other
+    heads = contest.refined_heads(first, options)
+    own = best = _best([head for head in heads if head.execution.engine == "torch"])
     if options.can_replay:
-        best = contest.challenged(best.execution.changed(uses_graphs=True), best.rate * _WORTH) or best
+        own = best = contest.challenged(own.execution.changed(uses_graphs=True), own.rate * _WORTH) or own
+    best = _best([best, *(head for head in heads if head.execution.engine != "torch")])
     if options.can_compile:
-        best = contest.challenged(best.execution.changed(is_compiled=True), best.rate * _WORTH_MORE) or best
+        best = contest.challenged(own.execution.changed(is_compiled=True), best.rate * _WORTH_MORE) or best
     if best.execution != rule:
         # A machine that was busy when the rule was measured must not decide for the other.
         again = contest.rate(rule)
@@ -126,6 +127,15 @@ class _Runner:
 
     execution: Execution
     rate: float
+
+
+def _best(runners: Sequence[_Runner]) -> _Runner:
+    """Returns the first one, or a later one that is so much faster than those before it that it is worth it."""
+    best, *others = runners
+    for other in others:
+        if other.rate > best.rate * _WORTH_MORE:
+            best = other
+    return best
 
 
 class _Contest:
@@ -150,10 +160,14 @@ class _Contest:
         return _Runner(execution, rate) if self._trial.is_fit(execution) else None
 
     def refined_heads(self, first: _Runner, options: Options) -> list[_Runner]:
-        """Returns the best execution of the rule's precision and of each other that is fit, in their order."""
+        """Returns the best execution of the rule's precision, of each other and each engine that is fit, in order."""
         heads = [first]
         for precision in options.precisions:
             head = self.challenged(first.execution.changed(precision=precision), first.rate * _HOPELESS)
+            heads += [head] if head else []
+        fastest = max(heads, key=lambda head: head.rate)
+        for engine in options.engines:
+            head = self.challenged(fastest.execution.changed(engine=engine), first.rate * _HOPELESS)
             heads += [head] if head else []
         refined = {}
         for place in sorted(range(len(heads)), key=lambda place: -heads[place].rate):
@@ -162,7 +176,7 @@ class _Contest:
 
     def refined(self, champion: _Runner, options: Options) -> _Runner:
         """Improves layout and micro-batch."""
-        for layout in options.layouts:
+        for layout in options.layouts if champion.execution.engine == "torch" else ():
             changed = self.challenged(champion.execution.changed(memory_layout=layout), champion.rate * _WORTH)
             champion = changed or champion
         sizes = options.micro_batches

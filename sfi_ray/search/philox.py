@@ -9,7 +9,9 @@ Shapes: N cells.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -30,22 +32,57 @@ def philox_4x32(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tenso
     Returns:
         Four int64 tensors of the broadcast shape, in [0, 2**32).
     """
-    c0, c1, c2, c3 = counter
-    k0, k1 = key
-    for step in range(_ROUNDS):
-        if step:
-            k0 = (k0 + _KEY_INCREMENTS[0]) & _MASK
-            k1 = (k1 + _KEY_INCREMENTS[1]) & _MASK
+    c0, c1, c2, c3 = torch.broadcast_tensors(*counter)  # type: ignore[no-untyped-call]
+    constants = _constants(c0.device)
+    pair = (2,) + (1,) * c0.ndim
+    # Words that are multiplied and words that are not, two of each side by side: on small tensors it is the number of
+    # operations that takes time. A round swaps the places in the pairs: in every other one they stand the other way.
+    multiplied, others = torch.stack((c0, c2)), torch.stack((c1, c3))
+    multipliers = [multiplier.view(pair) for multiplier in constants.multipliers]
+    keys = torch.stack(torch.broadcast_tensors(*key))  # type: ignore[no-untyped-call]
+    keys = keys.view(2, *(1,) * (c0.ndim + 1 - keys.ndim), *keys.shape[1:])
+    keys_of_rounds = (keys[constants.places] + constants.increments.view(_ROUNDS, *pair)) & constants.mask
+    for step, key_of_round in enumerate(keys_of_rounds.unbind()):
         # The product wraps in 64 bits; its high half is recovered by an arithmetic shift and a mask.
-        product0 = c0 * _MULTIPLIERS[0]
-        product1 = c2 * _MULTIPLIERS[1]
-        c0, c1, c2, c3 = (
-            ((product1 >> 32) & _MASK) ^ c1 ^ k0,
-            product1 & _MASK,
-            ((product0 >> 32) & _MASK) ^ c3 ^ k1,
-            product0 & _MASK,
-        )
-    return c0, c1, c2, c3
+        product = multiplied * multipliers[step % 2]
+        high = (product >> constants.half).bitwise_and_(constants.mask)
+        multiplied = high.bitwise_xor_(others.flip(0)).bitwise_xor_(key_of_round)
+        others = product.bitwise_and_(constants.mask)
+    return multiplied[0], others[0], multiplied[1], others[1]
+
+
+class _Constants(NamedTuple):
+    """Constants on a device; numbers would be sent there by every operation.
+
+    Attributes:
+        multipliers: Those of an even round and of an odd one, ``(2,)`` each.
+        places: Which half of the key stands where, by round, ``(_ROUNDS, 2)``.
+        increments: What is added to it there, ``(_ROUNDS, 2)``.
+        mask: The lower 32 bits, ``()``.
+        half: 32, ``()``.
+    """
+
+    multipliers: tuple[Tensor, Tensor]
+    places: Tensor
+    increments: Tensor
+    mask: Tensor
+    half: Tensor
+
+
+@functools.cache
+def _constants(device: torch.device) -> _Constants:
+    places = torch.tensor([[0, 1] if step % 2 else [1, 0] for step in range(_ROUNDS)])
+    increments = torch.arange(_ROUNDS).unsqueeze(1) * torch.tensor(_KEY_INCREMENTS)[places]
+    return _Constants(
+        multipliers=(
+            torch.tensor(_MULTIPLIERS, device=device),
+            torch.tensor(_MULTIPLIERS[::-1], device=device),
+        ),
+        places=places.to(device),
+        increments=increments.to(device),
+        mask=torch.tensor(_MASK, device=device),
+        half=torch.tensor(32, device=device),
+    )
 
 
 def random_words(seeds: Tensor, generations: Tensor, stream: int, count: int) -> Tensor:
@@ -74,15 +111,29 @@ def random_streams(seeds: Tensor, generations: Tensor, counts: Mapping[int, int]
     Returns:
         By stream, ``(N, count)`` int64, uniform in [0, 2**32): the same as those drawn alone.
     """
-    num_blocks = [-(-count // 4) for count in counts.values()]
-    blocks = [block for number in num_blocks for block in range(number)]
-    streams = [stream for stream, number in zip(counts, num_blocks, strict=True) for _ in range(number)]
-    where = torch.tensor([blocks, streams], dtype=torch.int64, device=seeds.device)
+    where, num_blocks = _blocks(tuple(counts.items()), seeds.device)
     key = ((seeds & _MASK).unsqueeze(1), ((seeds >> 32) & _MASK).unsqueeze(1))
-    counter = (where[:1], where[1:], (generations & _MASK).unsqueeze(1), ((generations >> 32) & _MASK).unsqueeze(1))
+    counter = (where[0], where[1], (generations & _MASK).unsqueeze(1), ((generations >> 32) & _MASK).unsqueeze(1))
     words = torch.stack(philox_4x32(counter, key), dim=-1).flatten(1)
     parts = torch.split(words, [4 * number for number in num_blocks], dim=1)
     return {stream: part[:, :count] for (stream, count), part in zip(counts.items(), parts, strict=True)}
+
+
+@functools.lru_cache(maxsize=256)
+def _blocks(counts: tuple[tuple[int, int], ...], device: torch.device) -> tuple[Tensor, list[int]]:
+    """Numbers the blocks of four words that streams need.
+
+    Args:
+        counts: Stream and words of each.
+        device: Where the numbers are wanted, which are sent there once.
+
+    Returns:
+        Block within its stream and stream, ``(2, blocks)``, and how many each stream has.
+    """
+    num_blocks = [-(-count // 4) for _, count in counts]
+    blocks = [block for number in num_blocks for block in range(number)]
+    streams = [stream for (stream, _), number in zip(counts, num_blocks, strict=True) for _ in range(number)]
+    return torch.tensor([blocks, streams], dtype=torch.int64, device=device), num_blocks
 
 
 class Draws:

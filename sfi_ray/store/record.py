@@ -208,7 +208,7 @@ def _short(value: Any) -> str:
 def versions() -> dict[str, str]:
     """Returns the versions that a result may depend on; no run in one process asks for Ray, which may be missing."""
     found = {"python": platform.python_version()}
-    for name in ("sfi-ray", "torch", "numpy", "ray"):
+    for name in ("sfi-ray", "torch", "numpy", "ray", "openvino"):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
     return found

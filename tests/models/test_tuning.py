@@ -1,5 +1,7 @@
 """Choosing as a pure function: rates and fitness are given, time is counted."""
 
+from dataclasses import replace
+
 import pytest
 
 from sfi_ray.models.execution import Execution
@@ -120,6 +122,30 @@ def test_the_precision_that_promises_most_is_improved_first():
     assert machine.choose(seconds=6).execution == Execution(precision="float16", micro_batch=64)
 
 
+def test_another_engine_is_tried_in_the_fastest_precision_and_with_its_own_micro_batch():
+    options = replace(ALL, engines=("openvino",))
+    factors = {"precision": {"bfloat16": 2.0}, "engine": {"openvino": 1.5}, "is_compiled": {True: 1.2}}
+
+    def rate(execution):
+        own = {64: 1.3} if execution.engine == "openvino" else {256: 1.1}
+        return by_parts(**factors)(execution) * own.get(execution.micro_batch, 1.0)
+
+    machine = Machine(rate)
+    assert machine.choose(options).execution == RULE.changed(precision="bfloat16", engine="openvino", micro_batch=64)
+    through = [e for e in machine.measured if e.engine == "openvino"]
+    assert {(e.precision, e.memory_layout, e.is_compiled, e.uses_graphs) for e in through} == {
+        ("bfloat16", "channels_last", False, False)
+    }
+    compiled = [e for e in machine.measured if e.is_compiled]
+    assert compiled == [RULE.changed(precision="bfloat16", micro_batch=256, is_compiled=True)]
+
+    factors["is_compiled"] = {True: 1.6 * 1.3}
+    assert Machine(rate).choose(options).execution == compiled[0], "compiling is compared with it"
+    factors["is_compiled"], factors["engine"] = {}, {"openvino": 1.1 / 1.3 * 1.09}
+    chosen = Machine(rate).choose(options).execution
+    assert chosen == RULE.changed(precision="bfloat16", micro_batch=256), "and it has to pay, too"
+
+
 def test_a_precision_that_is_hopeless_costs_one_measurement():
     machine = Machine(by_parts(precision={"bfloat16": 0.1, "float16": 0.1}))
     machine.choose()
@@ -168,6 +194,7 @@ def test_nothing_to_choose_among_is_one_measurement():
             Execution(precision="bfloat16", micro_batch=4096, is_compiled=True, uses_graphs=True),
             "bfloat16, channels-last, 4,096 images at once, compiled, replayed as a graph",
         ),
+        (Execution(micro_batch=64, engine="openvino"), "float32, 64 images at once, through OpenVINO"),
     ],
 )
 def test_an_execution_says_what_it_is(execution, text):
