@@ -298,7 +298,7 @@ class Classifier:
 
     def _run(self, images: Tensor, *, is_reference: bool = False) -> Tensor:
         self._check_images(images)
-        # Made outside inference mode: callers may write to it.
+        # Both made outside inference mode: callers may write to what they get.
         result = torch.empty((len(images), self.num_classes), dtype=torch.float32, device=self.device)
 
         def run(chunk: Tensor, part: slice) -> None:
@@ -307,7 +307,7 @@ class Classifier:
 
         with torch.inference_mode():
             self._in_micro_batches(images, run)
-            return torch.log_softmax(result, dim=1, out=result)
+        return torch.log_softmax(result, dim=1)
 
     def _in_micro_batches(self, images: Tensor, run: Callable[[Tensor, slice], object]) -> None:
         """Runs whole micro-batches of images, the last one padded with zeros, halving them when memory runs out.
