@@ -55,8 +55,9 @@ def interrupt() -> None:
 def call_on_sigterm(callback: Callable[[], None]) -> None:
     """Calls back, from a thread of its own, as soon as SIGTERM comes; for the rest of the process.
 
-    Python's handlers wait until the main thread runs Python again, which that of an actor does between its tasks only.
-    They come then as they would without this.
+    Python's handlers wait until the main thread runs Python again, which that of an actor does now and then only. The
+    first signal is for the callback alone: Ray's own handler would end the process in the middle of what it does. A
+    second one goes where the first would have gone without this.
 
     Args:
         callback: What to do.
@@ -67,6 +68,13 @@ def call_on_sigterm(callback: Callable[[], None]) -> None:
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    before = signal.getsignal(signal.SIGTERM) or signal.SIG_DFL
+
+    def pass_on_the_second(number: int, frame: FrameType | None) -> None:
+        del number, frame
+        signal.signal(signal.SIGTERM, before)
+
+    signal.signal(signal.SIGTERM, pass_on_the_second)
 
     def watch() -> None:
         while received := os.read(reader, 1):
