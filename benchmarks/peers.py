@@ -241,12 +241,13 @@ def main():
     parser.add_argument("--cpu-time", action="store_true", help="count seconds of the CPU, where others use it, too")
     options = parser.parse_args()
     processes = multiprocessing.get_context("spawn")
-    contenders = {}
+    contenders, started = {}, []
     for kind, word in [*itertools.product(OWN, PRECISIONS), *((peer, None) for peer in PEERS)]:
         connections, execution = [], None
         for _ in range(1 if word is None else options.cores):
             here, there = processes.Pipe()
-            processes.Process(target=serve, args=(kind, word, options, there), daemon=True).start()
+            started.append(processes.Process(target=serve, args=(kind, word, options, there), daemon=True))
+            started[-1].start()
             there.close()
             connections.append(here)
             if word is not None:
@@ -264,6 +265,8 @@ def main():
             print(f"{number} {name}: {rate:,.0f}", flush=True)
     for connection in itertools.chain.from_iterable(contenders.values()):
         connection.send(0)  # enough
+    for process in started:
+        process.join()
     auto, default = (next(name for name in rates if f"de, {word}" in name) for word in ("auto", "default"))
 
     def times(one, other):

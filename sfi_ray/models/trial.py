@@ -112,11 +112,13 @@ class ClassifierTrial:
     def _running_as(self, execution: Execution) -> Classifier:
         """Returns the classifier in an execution; the last one is kept, for what was converted takes a while."""
         if self._running is None or self._running.execution != execution:
+            self._running = None  # whose memory the next one may need
             self._running = self._classifier.running(execution)
         return self._running
 
     def _compiled_rate(self, execution: Execution) -> float:
-        plain = self.rate_of(self._classifier.running(execution.changed(is_compiled=False)))
+        plain = self.rate_of(self._running_as(execution.changed(is_compiled=False)))
+        self._running = None
         self._compiled[execution] = try_compiled(self._classifier, execution)
         return plain * self._compiled[execution].gain
 

@@ -22,7 +22,9 @@ print("committed")
 
 
 def run(times):
-    return subprocess.run([sys.executable, "-c", SCRIPT.format(times=times)], capture_output=True, text=True, check=False)
+    return subprocess.run(
+        [sys.executable, "-c", SCRIPT.format(times=times)], capture_output=True, text=True, check=False
+    )
 
 
 def test_the_first_sigterm_is_told_and_ends_nothing_though_python_runs():
