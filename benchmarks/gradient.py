@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from sfi_ray.attacks import Tick, read_attack_settings
 from sfi_ray.grid import Grid, GridClassifier
 from sfi_ray.images import parse_background
-from sfi_ray.models import Classifier, build
+from sfi_ray.models import Classifier, Execution, build
 
 NETWORKS = {
     "vgg16": {
@@ -42,13 +42,16 @@ NETWORKS = {
 }
 
 
-def load_classifier(name, weights, precision, device="cpu"):
+def load_classifier(name, weights, precision, device="cpu", engine="torch"):
     described = dict(NETWORKS[name])
-    if device != "cpu":
-        described.pop("micro_batch")
+    micro_batch = described.pop("micro_batch") if device == "cpu" else None
     module = described.pop("make")()
     module.load_state_dict(load_file(weights))  # copies float16 into float32
-    return Classifier(module, name=name, precision=precision, device=device, **described)
+    if engine == "torch":
+        how = {"precision": precision, "micro_batch": micro_batch}
+    else:
+        how = {"execution": Execution(precision=precision, micro_batch=micro_batch, engine=engine)}
+    return Classifier(module, name=name, device=device, **how, **described)
 
 
 def main():

@@ -30,8 +30,9 @@ COLUMNS = ["background", "search", "images a class", "gradients a class", *GOALS
 class Watch:
     """Looks at every image that a classifier classifies for a search."""
 
-    def __init__(self, classifier):
+    def __init__(self, classifier, every):
         self.images = self.gradients = 0
+        self.every = every
         self.best = torch.zeros(classifier.num_classes, device=classifier.device)
         self.is_top = torch.zeros(classifier.num_classes, dtype=torch.bool, device=classifier.device)
         log_probs, gradients = classifier.log_probs, classifier.gradients
@@ -51,19 +52,20 @@ class Watch:
         classifier.log_probs, classifier.gradients = watched_log_probs, watched_gradients
 
     def row(self):
-        count = len(self.best)
+        best, is_top = self.best[:: self.every], self.is_top[:: self.every]
+        count = len(best)
         return {
             "images a class": round(self.images / count, 1),
             "gradients a class": round(self.gradients / count, 1),
-            **{goal: int((self.best >= value).sum()) for goal, value in GOALS.items()},
-            "top-1": int(self.is_top.sum()),
-            "mean confidence": f"{self.best.mean():.4f}",
+            **{goal: int((best >= value).sum()) for goal, value in GOALS.items()},
+            "top-1": int(is_top.sum()),
+            "mean confidence": f"{best.mean():.4f}",
         }
 
 
 def search(options, background, name, settings, write):
-    classifier = load_classifier("squeezenet", options.weights, options.precision, options.device)
-    targets = tuple((i, str(i)) for i in range(classifier.num_classes))
+    classifier = load_classifier("squeezenet", options.weights, options.precision, options.device, options.engine)
+    targets = tuple((i, str(i)) for i in range(0, classifier.num_classes, options.every))
     grid = Grid(
         classifiers=(GridClassifier("squeezenet", classifier.fingerprint),),
         backgrounds=(parse_background(background, 3),),
@@ -73,8 +75,8 @@ def search(options, background, name, settings, write):
         seed=options.seed,
         method={},
     )
-    watch, started, findings = Watch(classifier), time.perf_counter(), []
-    step, due = max(1, options.evaluations // 25) * classifier.num_classes, 0
+    watch, started, findings = Watch(classifier, options.every), time.perf_counter(), []
+    step, due = max(1, options.evaluations // 25) * len(targets), 0
     described = {"background": background, "search": name}
     for event in read_attack_settings(settings).build().search(classifier, list(grid.cells(range(len(grid)))), 0.9):
         if not isinstance(event, Tick):
@@ -119,6 +121,8 @@ def main():
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--precision", default="bfloat16")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--engine", default="torch", choices=["torch", "openvino"], help="openvino: on the CPU only")
+    parser.add_argument("--every", type=int, default=1, help="search for every so many-th class only")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument(
         "--searches", type=json.loads, default={"elites": {}, "with gradients": {"gradient_share": 0.5}}

@@ -33,7 +33,8 @@ from sfi_ray.search.elites_settings import ElitesSettings
 from sfi_ray.search.guidance import Bases, Guidance, guidance, led_candidates
 from sfi_ray.search.niches import merge, offers, taken
 from sfi_ray.search.philox import Draws, random_words, unit
-from sfi_ray.search.pixel_memory import RECALLED_COUNTS, recall, remember, trials
+from sfi_ray.search.pixel_losses import difference, seen
+from sfi_ray.search.pixel_memory import RECALLED_COUNTS, Trials, recall, remember, trials
 from sfi_ray.search.single_pixels import SinglePixels
 from sfi_ray.search.variation import change_pixels, cross, fresh_candidates, varied_counts
 
@@ -196,7 +197,7 @@ class Elites(SharedSearcher):
         candidates = change_pixels(cross(parents, lanes.genes[mates], draws), draws, self.space)
         if self.space.k > 1:
             worth, pixels = lanes.worth[self._focus], lanes.pixels[self._focus]
-            candidates = recall(candidates, parents, worth, pixels, draws, self.space)
+            candidates = recall(candidates, parents, worth, pixels, lanes.losses[self._parents], draws, self.space)
         return candidates
 
     def _swept(self, candidates: Tensor, pixels: SinglePixels, first: Tensor, place: Tensor) -> Tensor:
@@ -268,8 +269,9 @@ class Elites(SharedSearcher):
     def _learn(self, log_probs: Tensor) -> None:
         assert self._candidates is not None
         log_probs = log_probs.to(self.device, torch.float32)
+        losses, offered = self._lanes.losses, self._candidates.new_zeros(self._candidates.shape[:2])
         if self._parents is not None and self.space.k > 1:
-            self._remember(log_probs, self._candidates, self._parents)
+            losses, offered = self._learn_of_pixels(log_probs, self._candidates, self._parents)
         lanes = self._lanes
         best, source = self._merged(log_probs)
         evaluations = lanes.evaluations + self._focus.bincount(minlength=len(lanes.seeds))
@@ -282,6 +284,7 @@ class Elites(SharedSearcher):
             genes=torch.where(goes_on[..., None, None], taken(lanes.genes, self._candidates, source), lanes.genes),
             log_prob=torch.where(goes_on, best, lanes.log_prob),
             log_probs=torch.where(goes_on[..., None], taken(lanes.log_probs, log_probs, source), lanes.log_probs),
+            losses=torch.where(goes_on[..., None], self._passed_on(losses, offered, source), lanes.losses),
             improved_at=torch.where(best[:, 0] > lanes.log_prob[:, 0], evaluations, lanes.improved_at),
         )
         if self.settings.patience is not None:
@@ -290,14 +293,36 @@ class Elites(SharedSearcher):
         self._looked = []
         self._refresh()
 
-    def _remember(self, log_probs: Tensor, candidates: Tensor, parents: tuple[Tensor, Tensor]) -> None:
-        """Learns for all cells of a group what the pixels brought in which candidates differ from their parents."""
+    def _learn_of_pixels(
+        self, log_probs: Tensor, candidates: Tensor, parents: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Learns what the pixels brought in which candidates differ from their parents, and what was lost with others.
+
+        Returns:
+            What is lost with the pixels of the elites and of the candidates; see `seen`.
+        """
         lanes = self._lanes
         # The first of its log-probabilities says whether a parent was classified.
         is_known = ~lanes.log_probs[..., 0][parents].isnan()
-        shown = trials(candidates, lanes.genes[parents], lanes.groups[self._focus], is_known, self.space)
-        if len(shown.candidates) == 0:
-            return
+        changed = difference(candidates, lanes.genes[parents], self.space)
+        shown = trials(changed, lanes.groups[self._focus], is_known)
+        if len(shown.candidates):
+            self._remember(log_probs, shown, parents)
+        of_class = lanes.target_classes[parents[0]].unsqueeze(1)
+        gains = log_probs.gather(1, of_class) - lanes.log_probs[parents].gather(1, of_class)
+        return seen(lanes.losses, parents, changed, gains.squeeze(1))
+
+    def _passed_on(self, losses: Tensor, offered: Tensor, source: Tensor) -> Tensor:
+        """Returns what is lost with the pixels of new elites; nothing is known of what was made of another class."""
+        owners = self._focus if self._parents is None else self._parents[0]
+        num_elites = source.shape[1]
+        cells = torch.arange(len(source), device=self.device).unsqueeze(1)
+        is_foreign = (source >= num_elites) & (owners[(source - num_elites).clamp(min=0)] != cells)
+        return taken(losses, offered, source).masked_fill(is_foreign.unsqueeze(2), 0.0)
+
+    def _remember(self, log_probs: Tensor, shown: Trials, parents: tuple[Tensor, Tensor]) -> None:
+        """Learns for all cells of a group what single pixels brought."""
+        lanes = self._lanes
         cell, place = parents[0][shown.candidates], parents[1][shown.candidates]
         gains = log_probs[shown.candidates] - lanes.log_probs[cell, place]
         gains = gains.masked_fill(~gains.isfinite(), -torch.inf)

@@ -39,6 +39,8 @@ class ElitesLanes(LaneTable):
     #: What the best single changes brought, ``(N, R)`` float32, highest first, -inf for none; and the pixels, int64.
     worth: Tensor
     pixels: Tensor
+    #: What was lost with each pixel of the elites, ``(N, L, K)`` float32; 0 where that is not known.
+    losses: Tensor
     #: ``(N,)`` int64: evaluations when the cell began with nothing, and when its first elite was last replaced.
     began_at: Tensor
     improved_at: Tensor
@@ -78,6 +80,7 @@ def beginning(count: int, num_elites: int, space: SearchSpace, device: torch.dev
         "log_probs": torch.full((count, num_elites, space.num_classes), torch.nan, device=device),
         "worth": worth,
         "pixels": torch.zeros_like(worth, dtype=torch.int64),
+        "losses": torch.zeros(count, num_elites, space.k, device=device),
         "began_at": zeros,
         "improved_at": zeros,
         "kept": genes[:, 0],

@@ -18,17 +18,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sfi_ray.images import decode
 from sfi_ray.search.base import SearchSpace
 from sfi_ray.search.gradient_proposals import colour_corners
 from sfi_ray.search.philox import Draws, below, unit
+from sfi_ray.search.pixel_losses import CHOOSING_WORDS, Difference, choose_least
 
 #: Pixels that are remembered for each class.
 NUM_REMEMBERED = 64
 # What the random words of a candidate are for.
 _RECALLED = 22
 #: Words that recalling takes of each stream; see `sfi_ray.search.philox.Draws`.
-RECALLED_COUNTS = {_RECALLED: 6}
+RECALLED_COUNTS = {_RECALLED: 5 + CHOOSING_WORDS}
 # Of the candidates so many are made from what is remembered, where anything is.
 _SHARE = 0.5
 # Of these so many have the pixel beside the remembered one, or the same.
@@ -52,26 +52,18 @@ class Trials:
     pixels: Tensor
 
 
-def trials(candidates: Tensor, parents: Tensor, groups: Tensor, is_known: Tensor, space: SearchSpace) -> Trials:
+def trials(changed: Difference, groups: Tensor, is_known: Tensor) -> Trials:
     """Finds the candidates that differ from their parent in one pixel, which has a colour at a corner of the cube.
 
     Args:
-        candidates: ``(M, K, G)``.
-        parents: What each is compared with, ``(M, K, G)``.
+        changed: In what M candidates differ from what they are compared with.
         groups: ``(M,)`` int64, ascending.
         is_known: Whether the parent was classified, ``(M,)`` bool.
-        space: Where candidates live.
     """
-    spots, levels = decode(candidates, space.height, space.width)
-    old_spots, old_levels = decode(parents, space.height, space.width)
-    is_new = (spots != old_spots) | (levels != old_levels).any(dim=2)
-    slot = is_new.to(torch.int64).argmax(dim=1, keepdim=True)
-    spot = spots.gather(1, slot).squeeze(1)
-    level = levels.gather(1, slot.unsqueeze(2).expand(-1, -1, space.channels)).squeeze(1)
-    corners = colour_corners(space.channels, candidates.device)
-    is_corner = (level.unsqueeze(1) == corners).all(dim=2)
-    shown = torch.nonzero((is_new.sum(dim=1) == 1) & is_corner.any(dim=1) & is_known).squeeze(1)
-    pixels = spot[shown] * len(corners) + is_corner[shown].to(torch.int64).argmax(dim=1)
+    corners = colour_corners(changed.levels.shape[1], groups.device)
+    is_corner = (changed.levels.unsqueeze(1) == corners).all(dim=2)
+    shown = torch.nonzero(changed.is_single & is_corner.any(dim=1) & is_known).squeeze(1)
+    pixels = changed.spot[shown] * len(corners) + is_corner[shown].to(torch.int64).argmax(dim=1)
     # By pixel first and then, in the same order, by group.
     order = pixels.argsort(stable=True)
     order = order[groups[shown[order]].argsort(stable=True)]
@@ -111,18 +103,21 @@ def recall(
     parents: Tensor,
     worth: Tensor,
     pixels: Tensor,
+    losses: Tensor,
     draws: Draws,
     space: SearchSpace,
 ) -> Tensor:
     """Puts parents with one remembered pixel in the place of half of the candidates.
 
-    Which one is drawn, the n-th with odds of about 1 / n; some lie beside the remembered one.
+    Which one is drawn, the n-th with odds of about 1 / n; some lie beside the remembered one. It takes the place of a
+    pixel that little is lost with; see `choose_least`.
 
     Args:
         candidates: ``(M, K, G)``.
         parents: ``(M, K, G)``.
         worth: What is remembered for the cell of each candidate, highest first, ``(M, R)``; -inf for none.
         pixels: ``(M, R)`` int64.
+        losses: What was lost with each pixel of the parents, ``(M, K)``; 0 where that is not known.
         draws: Of M candidates.
         space: Where candidates live.
 
@@ -137,12 +132,12 @@ def recall(
     pixel = pixels.gather(1, rank.clamp(max=pixels.shape[1] - 1).unsqueeze(1)).squeeze(1)
     corners = colour_corners(space.channels, candidates.device) / 255.0
     spot = pixel.div(len(corners), rounding_mode="floor")
-    is_beside = shares[:, 3] < _BESIDE
-    row = spot.div(space.width, rounding_mode="floor") + (below(words[:, 4], 3) - 1) * is_beside
-    col = spot % space.width + (below(words[:, 5], 3) - 1) * is_beside
+    is_beside = shares[:, 2] < _BESIDE
+    row = spot.div(space.width, rounding_mode="floor") + (below(words[:, 3], 3) - 1) * is_beside
+    col = spot % space.width + (below(words[:, 4], 3) - 1) * is_beside
     place = torch.stack([row.clamp(0, space.height - 1), col.clamp(0, space.width - 1)], dim=1).to(torch.float32) + 0.5
     new = torch.cat([place, corners[pixel % len(corners)]], dim=1)
     made = parents.clone()
-    made[torch.arange(len(made), device=made.device), below(words[:, 2], space.k)] = new
+    made[torch.arange(len(made), device=made.device), choose_least(losses, words[:, 5:])] = new
     is_recalled = (shares[:, 0] < _SHARE) & (num_known > 0)
     return torch.where(is_recalled[:, None, None], made, candidates)

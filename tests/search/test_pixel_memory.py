@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from sfi_ray.search import SearchSpace
 from sfi_ray.search.philox import Draws
+from sfi_ray.search.pixel_losses import difference
 from sfi_ray.search.pixel_memory import recall, remember, trials
 
 SPACE = SearchSpace(height=4, width=3, channels=1, k=2, num_classes=3)
@@ -24,11 +25,9 @@ PARENT = (0.5, 0.5, 0.2, 1.5, 1.5, 1.0)
 def shown(*candidates, groups=None, is_known=None):
     count = len(candidates)
     found = trials(
-        genes(*candidates),
-        genes(PARENT).expand(count, -1, -1),
+        difference(genes(*candidates), genes(PARENT).expand(count, -1, -1), SPACE),
         torch.zeros(count, dtype=torch.int64) if groups is None else torch.tensor(groups),
         torch.ones(count, dtype=torch.bool) if is_known is None else torch.tensor(is_known),
-        SPACE,
     )
     return list(zip(found.candidates.tolist(), found.groups.tolist(), found.pixels.tolist(), strict=True))
 
@@ -56,7 +55,8 @@ def test_a_corner_of_the_colour_cube_is_told_by_all_channels():
     parents[:, 0, :2] = 2.5  # the other pixel is elsewhere
     candidates = parents.clone()
     candidates[:, 1, 2:] = torch.tensor(list(itertools.product((0.0, 1.0), repeat=3)))
-    found = trials(candidates, parents, torch.zeros(8, dtype=torch.int64), torch.ones(8, dtype=torch.bool), COLOUR)
+    changed = difference(candidates, parents, COLOUR)
+    found = trials(changed, torch.zeros(8, dtype=torch.int64), torch.ones(8, dtype=torch.bool))
     assert found.pixels.tolist() == list(range(8))
 
 
@@ -86,7 +86,7 @@ def test_remembering_equals_the_slow_reference(known, seen, missing, count):
     assert found == slow_remember(known, seen, count)
 
 
-def recalled(worth, pixels, space=COLOUR, count=4000, seed=3):
+def recalled(worth, pixels, space=COLOUR, count=4000, seed=3, losses=None):
     parents = torch.full((count, space.k, space.genes_per_pixel), 0.5)
     candidates = torch.full_like(parents, 0.25)
     made = recall(
@@ -94,6 +94,7 @@ def recalled(worth, pixels, space=COLOUR, count=4000, seed=3):
         parents,
         torch.tensor(worth).expand(count, -1),
         torch.tensor(pixels).expand(count, -1),
+        torch.zeros(count, space.k) if losses is None else torch.tensor(losses).expand(count, -1),
         Draws(torch.full((count,), seed), torch.arange(count)),
         space,
     )
@@ -117,6 +118,14 @@ def test_half_of_the_candidates_become_parents_with_one_remembered_pixel():
     offsets = (places[is_first] - 1).abs().amax(dim=1)
     assert offsets.max() == 1
     assert (offsets == 0).float().mean() == pytest.approx(0.7 + 0.3 / 9, abs=0.04)
+
+
+def test_a_remembered_pixel_takes_the_place_of_one_that_little_is_lost_with():
+    made, candidates, parents = recalled([1.0], [0], losses=[0.7, 0.2])
+    is_recalled = (made != candidates).flatten(1).any(dim=1)
+    is_new = (made != parents).any(dim=2)[is_recalled]
+    # The third root of 1 / 2.
+    assert is_new.float().mean(dim=0).tolist() == pytest.approx([0.206, 0.794], abs=0.03)
 
 
 def test_nothing_is_recalled_where_nothing_is_remembered():
