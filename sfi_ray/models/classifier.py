@@ -20,6 +20,7 @@ from sfi_ray.models.device import existing_device, in_layout
 from sfi_ray.models.execution import Execution, MemoryLayout, default_micro_batch, power_of_two_within
 from sfi_ray.models.features import Tap, find_tap, layer_names, tapped
 from sfi_ray.models.fingerprint import fingerprint_module
+from sfi_ray.models.partial_batches import PartialBatches
 from sfi_ray.models.payload import ClassifierPayload, pack_module, unpack_module
 from sfi_ray.models.precision import DTYPES, Precision, full_float32
 from sfi_ray.models.runner import Runner, laid_out, make_runner
@@ -112,6 +113,7 @@ class Classifier:
         self._fast = self.module if is_reference else laid_out(self.module, execution)
         self._runner: Runner = make_runner(self.module, self._fast, execution, self.name)
         self._taps: dict[str, Tap] = {}
+        self._partial: dict[str, PartialBatches] = {}
 
     @property
     def precision(self) -> Precision:
@@ -143,12 +145,13 @@ class Classifier:
     def log_probs(self, images: Tensor) -> Tensor:
         """Computes the log-probabilities of all classes in the classifier's precision.
 
-        The network always runs on exactly `micro_batch` images, the last of them padded with zeros. The last
+        The network runs on exactly `micro_batch` images, the last of them padded with zeros. The last
         bits of a convolution or a matrix product depend on the batch's shape and on the number of threads.
         With one shape, an image's log-probabilities are equal bit for bit wherever it stands and whoever
         stands beside it (measured on a CPU in float32), so a result does not depend on how cells were put
         together. Powers of two keep this with several threads, too; with 6, 9 or 17 images the threads'
-        shares are unequal, and the last bits tell an image's place.
+        shares are unequal, and the last bits tell an image's place. On a CPU, what does not fill a micro-batch
+        may run in smaller powers of two, where these give the same bits; see `PartialBatches`.
 
         Args:
             images: float32 on the classifier's device, in [0, 1], ``(B, C, H, W)``.
@@ -159,7 +162,7 @@ class Classifier:
         return self._run(images)
 
     def reference_log_probs(self, images: Tensor) -> Tensor:
-        """Computes what `log_probs` computes, always in full float32 (no TF32), in the same micro-batches."""
+        """Computes what `log_probs` computes, always in full float32 (no TF32), in micro-batches of the same size."""
         with full_float32():
             return self._run(images, is_reference=True)
 
@@ -215,7 +218,7 @@ class Classifier:
         return layer_names(self.module)
 
     def features(self, images: Tensor, layer: str) -> Tensor:
-        """Computes what a layer makes of images, in full float32 and in the same micro-batches as `log_probs`.
+        """Computes what a layer makes of images, in full float32, in whole micro-batches.
 
         Args:
             images: float32 on the classifier's device, in [0, 1], ``(B, C, H, W)``.
@@ -293,37 +296,60 @@ class Classifier:
             values[part] = objectives.detach()
             gradients[part] = gradient[:count]
 
-        self._in_micro_batches(images, run)
+        def gradient_of_largest(chunk: Tensor) -> Tensor:
+            with torch.enable_grad():
+                pixels = chunk.clone().requires_grad_()
+                (gradient,) = torch.autograd.grad(self._forward(network, pixels).float().amax(dim=1).sum(), pixels)
+            return gradient
+
+        parts = self._partial_batches("gradients", gradient_of_largest) if layer is None else None
+        self._in_micro_batches(images, run, parts)
         return values, gradients
 
     def _run(self, images: Tensor, *, is_reference: bool = False) -> Tensor:
         self._check_images(images)
         # Both made outside inference mode: callers may write to what they get.
         result = torch.empty((len(images), self.num_classes), dtype=torch.float32, device=self.device)
+        runner = self.module if is_reference else self._runner
 
         def run(chunk: Tensor, part: slice) -> None:
-            logits = (self.module if is_reference else self._runner)(self.normalize(chunk))
-            result[part] = logits[: part.stop - part.start]
+            result[part] = runner(self.normalize(chunk))[: part.stop - part.start]
 
+        parts = None
+        if is_reference or self.execution.takes_any_size:
+            kind = "reference" if is_reference else "fast"
+            parts = self._partial_batches(kind, lambda chunk: runner(self.normalize(chunk)))
         with torch.inference_mode():
-            self._in_micro_batches(images, run)
+            self._in_micro_batches(images, run, parts)
         return torch.log_softmax(result, dim=1)
 
-    def _in_micro_batches(self, images: Tensor, run: Callable[[Tensor, slice], object]) -> None:
-        """Runs whole micro-batches of images, the last one padded with zeros, halving them when memory runs out.
+    def _partial_batches(self, kind: str, run: Callable[[Tensor], Tensor]) -> PartialBatches | None:
+        """Returns what chooses the sizes of smaller passes; None where all are whole micro-batches."""
+        if self.device.type != "cpu" or getattr(self.module, "fixed_batch_size", None) is not None:
+            return None
+        if kind not in self._partial:
+            self._partial[kind] = PartialBatches(run, self.micro_batch, self.input_shape)
+        return self._partial[kind]
+
+    def _in_micro_batches(
+        self, images: Tensor, run: Callable[[Tensor, slice], object], parts: PartialBatches | None = None
+    ) -> None:
+        """Runs micro-batches of images, the last one padded with zeros, halving them when memory runs out.
 
         Args:
             images: ``(B, C, H, W)``.
             run: Takes a micro-batch, and the slice of `images` that counts in it.
+            parts: Chooses smaller ones for what does not fill one; None for whole ones only.
         """
         start = 0
         while start < len(images):
-            chunk = images[start : start + self.micro_batch]
+            size = parts.size_of(len(images) - start) if parts else self.micro_batch
+            chunk = images[start : start + size]
             part = slice(start, start + len(chunk))
             is_too_large = False
             try:
-                if len(chunk) < self.micro_batch:
-                    padded = chunk.new_zeros((self.micro_batch, *self.input_shape))
+                if len(chunk) < size:
+                    padded = chunk.new_zeros((size, *self.input_shape))
                     padded[: len(chunk)] = chunk
                     chunk = padded
                 # Contiguous, so that the layout of the caller's images cannot choose other kernels.
@@ -332,6 +358,7 @@ class Classifier:
                 is_too_large = True
             if is_too_large:  # out of the handler, whose traceback holds what is to be freed
                 self._halve()
+                parts = None  # which was for whole ones of the size before
             else:
                 start = part.stop
 
@@ -353,6 +380,7 @@ class Classifier:
         logger.warning("%s; going on with %d", too_large, half)
         self.execution = self.execution.changed(micro_batch=half)
         self._runner = make_runner(self.module, self._fast, self.execution, self.name)
+        self._partial = {}
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 

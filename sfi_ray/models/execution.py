@@ -33,6 +33,11 @@ class Execution(BaseModel):
         """What torch calls `memory_layout`."""
         return torch.channels_last if self.memory_layout == "channels_last" else torch.contiguous_format
 
+    @property
+    def takes_any_size(self) -> bool:
+        """Whether what runs the network takes other numbers of images than `micro_batch` at once, too."""
+        return self.engine == "torch" and not self.is_compiled and not self.uses_graphs
+
     def changed(self, **changes: object) -> Execution:
         """Returns this with some parts changed, checked like any other."""
         return Execution.model_validate({**self.model_dump(), **changes})

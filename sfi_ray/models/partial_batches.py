@@ -1,0 +1,79 @@
+"""How few images a network may run on at once without a bit of difference.
+
+A network runs on micro-batches of one size, so that what it says of an image depends on nobody beside it. What does
+not fill one would be padded, one image to 128. A smaller pass is as good where it gives the same bits, as float32
+kernels of CPUs mostly do from 16 images on. That is a property of kernels which nobody promises, so it is looked at,
+for the network at hand and on this machine, once padding has cost more than looking does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+#: Images of the smallest pass: below, kernels differ.
+LEAST = 16
+# Padding of so many micro-batches is worth a look.
+_PADDED_FIRST = 2
+# A pass that would be filled to more than this part is padded; otherwise half of it, and then the rest.
+_FULL = 0.75
+
+
+class PartialBatches:
+    """Chooses the sizes of passes over what does not fill a micro-batch.
+
+    Args:
+        run: Computes what has to be the same, ``(b, ...)``, of images, ``(b, C, H, W)``, for any b that it can.
+        micro_batch: Images of a whole micro-batch, a power of two.
+        input_shape: ``(C, H, W)``.
+    """
+
+    def __init__(self, run: Callable[[Tensor], Tensor], micro_batch: int, input_shape: tuple[int, int, int]) -> None:
+        self._run = run
+        self._micro_batch = micro_batch
+        self._input_shape = input_shape
+        self._num_padded = 0
+        self._has_same_bits: dict[int, bool] = {}
+
+    def size_of(self, left: int) -> int:
+        """Returns the size of the next pass: the micro-batch, or a smaller power of two that gives the same bits.
+
+        Args:
+            left: Images that are left, at least 1.
+        """
+        if left >= self._micro_batch:
+            return self._micro_batch
+        if self._num_padded < _PADDED_FIRST * self._micro_batch:
+            self._num_padded += self._micro_batch - left
+            return self._micro_batch
+        size = max(LEAST, 1 << (left - 1).bit_length())
+        if size > LEAST and left <= _FULL * size:
+            size //= 2
+        while size < self._micro_batch and not self._is_fit(size):
+            size *= 2
+        return min(size, self._micro_batch)
+
+    def _is_fit(self, size: int) -> bool:
+        if size not in self._has_same_bits:
+            self._has_same_bits[size] = self._looks_same(size)
+        return self._has_same_bits[size]
+
+    def _looks_same(self, size: int) -> bool:
+        """Whether images have the same bits in passes of a size as in whole micro-batches."""
+        generator = torch.Generator().manual_seed(size)
+        shape = (self._micro_batch, *self._input_shape)
+        images = torch.rand(shape, generator=generator)
+        # Every second one is of one colour with a few pixels altered, as those that are searched.
+        colours = torch.rand(shape[:2], generator=generator)[:, :, None, None]
+        is_altered = torch.rand(shape[0], 1, *shape[2:], generator=generator) < 0.05
+        images[::2] = torch.where(is_altered, images, colours)[::2]
+        try:
+            expected = self._run(images)
+            return all(
+                torch.equal(self._run(part.contiguous()), expected[place : place + size])
+                for place, part in ((0, images[:size]), (shape[0] - size, images[-size:]))
+            )
+        except Exception:  # networks are anybody's, and some take one size only
+            return False
