@@ -20,7 +20,7 @@ from sfi_ray.models.device import existing_device, in_layout
 from sfi_ray.models.execution import Execution, MemoryLayout, default_micro_batch, power_of_two_within
 from sfi_ray.models.features import Tap, find_tap, layer_names, tapped
 from sfi_ray.models.fingerprint import fingerprint_module
-from sfi_ray.models.partial_batches import PartialBatches
+from sfi_ray.models.partial_batches import PartialBatches, padded
 from sfi_ray.models.payload import ClassifierPayload, pack_module, unpack_module
 from sfi_ray.models.precision import DTYPES, Precision, full_float32
 from sfi_ray.models.runner import Runner, laid_out, make_runner
@@ -348,12 +348,7 @@ class Classifier:
             part = slice(start, start + len(chunk))
             is_too_large = False
             try:
-                if len(chunk) < size:
-                    padded = chunk.new_zeros((size, *self.input_shape))
-                    padded[: len(chunk)] = chunk
-                    chunk = padded
-                # Contiguous, so that the layout of the caller's images cannot choose other kernels.
-                run(chunk.contiguous(), part)
+                run(padded(chunk, size), part)
             except torch.OutOfMemoryError:
                 is_too_large = True
             if is_too_large:  # out of the handler, whose traceback holds what is to be freed

@@ -21,6 +21,22 @@ _PADDED_FIRST = 2
 _FULL = 0.75
 
 
+def padded(images: Tensor, size: int) -> Tensor:
+    """Returns images with zeros after them, so many in all.
+
+    They are contiguous, so that the layout of the caller's images cannot choose other kernels.
+
+    Args:
+        images: ``(b, C, H, W)``, at most `size` of them.
+        size: Images of the pass.
+    """
+    if len(images) == size:
+        return images.contiguous()
+    whole = images.new_zeros((size, *images.shape[1:]))
+    whole[: len(images)] = images
+    return whole
+
+
 class PartialBatches:
     """Chooses the sizes of passes over what does not fill a micro-batch.
 
