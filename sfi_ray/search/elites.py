@@ -28,12 +28,13 @@ import torch
 from torch import Tensor
 
 from sfi_ray.search.base import Entrants, Proposal, SearchSpace, SharedSearcher
+from sfi_ray.search.differences import difference
 from sfi_ray.search.elites_lanes import GIVEN, ElitesLanes, beginning
 from sfi_ray.search.elites_settings import ElitesSettings
 from sfi_ray.search.guidance import Bases, Guidance, guidance, led_candidates
 from sfi_ray.search.niches import merge, offers, taken
 from sfi_ray.search.philox import Draws, random_words, unit
-from sfi_ray.search.pixel_losses import difference, seen
+from sfi_ray.search.pixel_losses import seen
 from sfi_ray.search.pixel_memory import RECALLED_COUNTS, Trials, recall, remember, trials
 from sfi_ray.search.single_pixels import SinglePixels
 from sfi_ray.search.variation import change_pixels, cross, fresh_candidates, varied_counts

@@ -6,72 +6,21 @@ the parent less that of the candidate, for the parent's class. The least that wa
 counts as much as all that was seen of it before. With a pixel that brought something, so much more is lost than with
 the one before it. Of others nothing is known: their loss is 0, and they come before those that something is lost with.
 
-Shapes: N cells, L elites of a cell, M candidates, K altered pixels, G genes of a pixel (2 + channels), C channels.
+Shapes: N cells, L elites of a cell, M candidates, K altered pixels.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
-from sfi_ray.images import decode
-from sfi_ray.search.base import SearchSpace
+from sfi_ray.search.differences import Difference
 from sfi_ray.search.philox import unit
 
 #: Words that choosing a pixel takes.
 CHOOSING_WORDS = 2
 # What was seen of a pixel before is worth so much beside what is seen now.
 _HELD = 0.5
-# A new pixel so many places from the old one, in rows and in columns, is a small move and says little of a loss.
-_NEAR = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """In what candidates differ from their parents.
-
-    Attributes:
-        is_new: Which pixels are others, ``(M, K)`` bool.
-        place: The first of these, ``(M,)`` int64.
-        spot: Where it lies in the candidate, ``(M,)`` int64.
-        levels: Its 8-bit values there, ``(M, C)``.
-        is_single: Whether it is the only one, ``(M,)`` bool.
-        is_far: Whether it lies elsewhere than the parent's, ``(M,)`` bool.
-    """
-
-    is_new: Tensor
-    place: Tensor
-    spot: Tensor
-    levels: Tensor
-    is_single: Tensor
-    is_far: Tensor
-
-
-def difference(candidates: Tensor, parents: Tensor, space: SearchSpace) -> Difference:
-    """Compares candidates with their parents, pixel by pixel, as they are painted.
-
-    Args:
-        candidates: ``(M, K, G)``.
-        parents: ``(M, K, G)``.
-        space: Where candidates live.
-    """
-    spots, levels = decode(torch.cat([candidates, parents]), space.height, space.width)
-    (spots, old_spots), (levels, old_levels) = spots.tensor_split(2), levels.tensor_split(2)
-    is_new = (spots != old_spots) | (levels != old_levels).any(dim=2)
-    place = is_new.to(torch.int64).argmax(dim=1, keepdim=True)
-    spot, old_spot = spots.gather(1, place).squeeze(1), old_spots.gather(1, place).squeeze(1)
-    rows = spot.div(space.width, rounding_mode="floor") - old_spot.div(space.width, rounding_mode="floor")
-    cols = spot % space.width - old_spot % space.width
-    return Difference(
-        is_new=is_new,
-        place=place.squeeze(1),
-        spot=spot,
-        levels=levels.gather(1, place.unsqueeze(2).expand(-1, -1, space.channels)).squeeze(1),
-        is_single=is_new.sum(dim=1) == 1,
-        is_far=torch.maximum(rows.abs(), cols.abs()) > _NEAR,
-    )
 
 
 def seen(losses: Tensor, parents: tuple[Tensor, Tensor], changed: Difference, gains: Tensor) -> tuple[Tensor, Tensor]:
@@ -89,11 +38,10 @@ def seen(losses: Tensor, parents: tuple[Tensor, Tensor], changed: Difference, ga
         and for the only one that is new what the old one told and what it gained.
     """
     is_told = changed.is_single & gains.isfinite()
-    shown = torch.nonzero(is_told & changed.is_far).squeeze(1)
-    where = tuple(of[shown] for of in (*parents, changed.place))
-    flat = (where[0] * losses.shape[1] + where[1]) * losses.shape[2] + where[2]
+    lost = torch.where(is_told & changed.is_far, -gains, torch.inf)
+    where = (parents[0] * losses.shape[1] + parents[1]) * losses.shape[2] + changed.place
     # The least of all is the same in any order, on any device.
-    now = torch.full_like(losses, torch.inf).flatten().scatter_reduce(0, flat, -gains[shown], "amin").view_as(losses)
+    now = torch.full_like(losses, torch.inf).flatten().scatter_reduce(0, where, lost, "amin").view_as(losses)
     mixed = torch.where(losses == 0, now, _HELD * losses + (1 - _HELD) * now)
     losses = torch.where(now < torch.inf, mixed, losses)
     kept = losses[parents]

@@ -19,9 +19,10 @@ import torch
 from torch import Tensor
 
 from sfi_ray.search.base import SearchSpace
+from sfi_ray.search.differences import Difference
 from sfi_ray.search.gradient_proposals import colour_corners
 from sfi_ray.search.philox import Draws, below, unit
-from sfi_ray.search.pixel_losses import CHOOSING_WORDS, Difference, choose_least
+from sfi_ray.search.pixel_losses import CHOOSING_WORDS, choose_least
 
 #: Pixels that are remembered for each class.
 NUM_REMEMBERED = 64

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sfi_ray.search import SearchSpace
+from sfi_ray.search.differences import difference
 from sfi_ray.search.philox import Draws
-from sfi_ray.search.pixel_losses import difference
 from sfi_ray.search.pixel_memory import recall, remember, trials
 
 SPACE = SearchSpace(height=4, width=3, channels=1, k=2, num_classes=3)
