@@ -13,6 +13,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from sfi_ray.models.sparse_images import sparse_images
+
 #: Images of the smallest pass: below, kernels differ.
 LEAST = 16
 # Padding of so many micro-batches is worth a look.
@@ -78,18 +80,14 @@ class PartialBatches:
 
     def _looks_same(self, size: int) -> bool:
         """Whether images have the same bits in passes of a size as in whole micro-batches."""
-        generator = torch.Generator().manual_seed(size)
-        shape = (self._micro_batch, *self._input_shape)
-        images = torch.rand(shape, generator=generator)
-        # Every second one is of one colour with a few pixels altered, as those that are searched.
-        colours = torch.rand(shape[:2], generator=generator)[:, :, None, None]
-        is_altered = torch.rand(shape[0], 1, *shape[2:], generator=generator) < 0.05
-        images[::2] = torch.where(is_altered, images, colours)[::2]
+        count = self._micro_batch
+        images = torch.rand((count, *self._input_shape), generator=torch.Generator().manual_seed(size))
+        images[::2] = sparse_images(self._input_shape, count // 2, images.device)
         try:
             expected = self._run(images)
+            # The last ones are first in a pass of their own.
             return all(
-                torch.equal(self._run(part.contiguous()), expected[place : place + size])
-                for place, part in ((0, images[:size]), (shape[0] - size, images[-size:]))
+                torch.equal(self._run(images[part]), expected[part]) for part in (slice(size), slice(-size, None))
             )
         except Exception:  # networks are anybody's, and some take one size only
             return False

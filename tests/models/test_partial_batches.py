@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from sfi_ray.models import Classifier, build
+from sfi_ray.models import Classifier, Execution, build
 from sfi_ray.models.partial_batches import PartialBatches
 
 SHAPE = (1, 8, 8)
@@ -183,3 +183,19 @@ def test_what_is_left_when_memory_runs_out_goes_on_in_halves():
     images, log_probs = classify(classifier, 200)
     assert classifier.micro_batch == 32
     assert torch.equal(log_probs, make(network, micro_batch=32).log_probs(images))
+
+
+@pytest.mark.parametrize("how", [{"is_compiled": True}, {"uses_graphs": True}, {"engine": "openvino"}])
+def test_what_was_made_for_one_size_gets_no_other(how):
+    network = Recording()
+    classifier = make(network)
+    sizes = []
+
+    def run(images):
+        sizes.append(len(images))
+        return network.inner(images)
+
+    classifier.execution, classifier._runner = Execution(micro_batch=128, **how), run
+    for _ in range(5):
+        classify(classifier, 1)
+    assert sizes == [128] * 5

@@ -5,13 +5,13 @@ import torch
 from torch import nn
 
 from sfi_ray.models import Classifier, Execution, TuningRequest, build, settling, tune
+from sfi_ray.models.sparse_images import sparse_images
 from sfi_ray.models.trial import (
     ABSOLUTE_TOLERANCE,
     RELATIVE_TOLERANCE,
     ClassifierTrial,
     are_near,
     keeps_company_out,
-    sparse_images,
 )
 
 SHAPE = (1, 8, 8)
