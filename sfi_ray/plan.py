@@ -6,6 +6,7 @@ import math
 import os
 import time
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -14,6 +15,7 @@ from sfi_ray.data import DatasetInfo
 from sfi_ray.grid import Grid, num_shards
 from sfi_ray.job import Job
 from sfi_ray.models import Classifier, TuningRequest, tune
+from sfi_ray.models.sparse_images import close_pixels
 
 # A shard is worth its overhead from about this many evaluations on.
 _EVALUATIONS_A_SHARD = 1_000_000
@@ -30,6 +32,8 @@ _ELEMENTS_WORTH_MEASURING = 2**29
 # with fewer, much of it would stay empty.
 _LEAST_LANES = 1 / 8
 _MOST_IMAGES = 2**14
+# Numbers of pixels up to which a network is prepared for each of them.
+_MOST_KS = 8
 # From which on compiling pays, which every actor has to do: ten minutes or more.
 _ELEMENTS_WORTH_COMPILING = 2**34
 
@@ -114,8 +118,16 @@ def tuning_request(job: Job, grid: Grid, attack: Attack, input_shape: tuple[int,
         threads=compute.threads,
         needs_gradients=attack.max_backward_passes > 0,
         most_images=_filled(grid, attack),
+        pixels=_pixels(grid) if elements >= _ELEMENTS_WORTH_MEASURING else None,
         is_long=compute.precision == "auto" and elements >= _ELEMENTS_WORTH_COMPILING,
     )
+
+
+def _pixels(grid: Grid) -> int | None:
+    """Returns the pixels of candidates in the mean; None where preparing for each number of them is not worth it."""
+    if grid.ks is None or len(grid.ks) > _MOST_KS:
+        return None
+    return math.ceil(sum(grid.ks) / len(grid.ks))
 
 
 def _filled(grid: Grid, attack: Attack) -> int:
@@ -175,6 +187,7 @@ def make_plan(job: Job, info: DatasetInfo, grid: Grid) -> Plan:
     device = "cuda" if job.compute.device != "cpu" and torch.cuda.is_available() else "cpu"
     proposing = attack.proposal_rate(info.shape, grid.max_k)
     request = tuning_request(job, grid, attack, info.shape)
+    pixels = (request and request.pixels) or 1
     rates, footprints = {}, []
     micro_batch = 1
     for spec in job.classifiers:
@@ -190,7 +203,7 @@ def make_plan(job: Job, info: DatasetInfo, grid: Grid) -> Plan:
         if request:
             classifier = classifier.running(tune(classifier, request).execution)
         micro_batch = classifier.micro_batch
-        rates[spec.name] = 1 / (1 / forward_rate(classifier, job.compute.threads) + 1 / proposing)
+        rates[spec.name] = 1 / (1 / forward_rate(classifier, job.compute.threads, pixels) + 1 / proposing)
         footprints.append(_footprint(classifier))
     # A gradient costs about as much again as the forward pass below it.
     per_classifier = grid.cells_per_classifier * (attack.max_evaluations + attack.max_backward_passes)
@@ -210,26 +223,32 @@ def make_plan(job: Job, info: DatasetInfo, grid: Grid) -> Plan:
     )
 
 
-def forward_rate(classifier: Classifier, threads: int, seconds: float = _MEASURE_SECONDS) -> float:
+def forward_rate(classifier: Classifier, threads: int, pixels: int = 1, seconds: float = _MEASURE_SECONDS) -> float:
     """Measures how many images a second a classifier takes, after a warm-up.
 
     Args:
         classifier: The classifier.
         threads: CPU threads.
+        pixels: Altered pixels of the images, which count where it reuses the background.
         seconds: How long to measure.
     """
+    count = classifier.micro_batch
+    if classifier.execution.reuses_background:
+        classify = partial(classifier.sparse_log_probs, *close_pixels(classifier.input_shape, count, pixels))
+    else:
+        images = torch.rand(count, *classifier.input_shape, device=classifier.device)
+        classify = partial(classifier.log_probs, images)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        images = torch.rand(classifier.micro_batch, *classifier.input_shape, device=classifier.device)
-        classifier.log_probs(images)
+        classify()
         _wait_for(classifier)
-        count, started = 0, time.perf_counter()
+        seen, started = 0, time.perf_counter()
         while (spent := time.perf_counter() - started) < seconds:
-            classifier.log_probs(images)
+            classify()
             _wait_for(classifier)
-            count += len(images)
-        return count / spent
+            seen += count
+        return seen / spent
     finally:
         torch.set_num_threads(before)
 

@@ -73,7 +73,7 @@ def test_what_the_job_says_goes_unless_it_would_part_a_unit():
 def rates(monkeypatch):
     """Speeds that need no measuring."""
     known = {"mlp": 1000.0, "second": 250.0}
-    monkeypatch.setattr(sfi_ray.plan, "forward_rate", lambda classifier, _threads: known[classifier.name])
+    monkeypatch.setattr(sfi_ray.plan, "forward_rate", lambda classifier, *_: known[classifier.name])
     return known
 
 
@@ -176,7 +176,7 @@ def test_threads_are_restored_when_the_classifier_fails(monkeypatch):
 
 
 def test_networks_of_other_libraries_are_planned_without_their_weights(monkeypatch):
-    monkeypatch.setattr(sfi_ray.plan, "forward_rate", lambda _classifier, _threads: 100.0)
+    monkeypatch.setattr(sfi_ray.plan, "forward_rate", lambda *_: 100.0)
     info = dataset_info(DatasetSpec(name="imagenet"))
     job = make_job(
         dataset="imagenet",
@@ -208,6 +208,16 @@ def test_what_proposing_takes_is_planned_for(monkeypatch):
     assert plain.rates == {"mlp": 300.0}
 
 
+def test_the_rate_of_what_reuses_the_background_is_that_of_sparse_images(toy_gray, monkeypatch):
+    classifier = toy_gray.classifier.running(toy_gray.classifier.execution.changed(reuses_background=True))
+    seen = []
+    monkeypatch.setattr(
+        classifier, "sparse_log_probs", lambda spots, levels, backgrounds: seen.append((spots, levels, backgrounds))
+    )
+    assert forward_rate(classifier, 1, pixels=3, seconds=0.01) > 0
+    assert {tuple(spots.shape) for spots, _, _ in seen} == {(classifier.micro_batch, 3)}
+
+
 def test_an_unknown_optimiser_is_refused_by_a_plan():
     job = Job.model_validate(
         {"name": "x", "dataset": "digits", "classifiers": "mlp", "k": 3}
@@ -222,6 +232,11 @@ def request_of(job):
     return tuning_request(job, grid, job.attack.build(), DIGITS.shape)
 
 
+LONG_AUTO = {
+    "attack": {"population_size": 100, "generations": 3000},
+    "replicates": 10,
+    "compute": {"precision": "auto"},
+}
 LONG = {"k": 1, "attack": {"population_size": 100, "generations": 3000}}
 
 
@@ -259,6 +274,21 @@ def test_what_is_measured_before_a_search(changes, expected):
 def test_a_micro_batch_is_no_larger_than_what_the_cells_fill(changes, expected):
     changes = {"attack": {"population_size": 100, "generations": 10}, "compute": {"precision": "auto"}, **changes}
     assert request_of(make_job(**changes)).most_images == expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"k": 3, **LONG_AUTO}, 3),
+        ({"k": [1, 5, 25], **LONG_AUTO}, 11),
+        ({"k": [1, 2], **LONG_AUTO}, 2),
+        ({"k": [*range(1, 10)], **LONG_AUTO}, None),
+        ({"k": {"low": 1, "high": 4}, **LONG_AUTO}, None),
+        ({"k": 3, "compute": {"precision": "auto"}}, None),
+    ],
+)
+def test_pixels_count_where_a_search_is_long_and_they_are_of_few_numbers(changes, expected):
+    assert request_of(make_job(**changes)).pixels == expected
 
 
 @pytest.mark.usefixtures("rates")

@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from sfi_ray.attacks.base import Tick, failed
 from sfi_ray.attacks.snapshot import Keeper, Snapshot, by_snapshot
 from sfi_ray.attacks.verify import Verdict, Verifier
-from sfi_ray.images import altered_pixels, decode, paint
+from sfi_ray.images import altered_pixels, decode
 from sfi_ray.models import Classifier
 from sfi_ray.search import Entrants, Proposal, SearchSpace
 from sfi_ray.types import Cell, Finding, Pixel, StopReason, TracePoint
@@ -348,7 +348,7 @@ def _entrants(cells: Sequence[Cell], groups: Sequence[int], device: torch.device
 def classify(
     classifier: Classifier, proposal: Proposal, backgrounds: torch.Tensor
 ) -> Generator[Tick, None, torch.Tensor]:
-    """Paints and classifies candidates a few micro-batches at a time, so that memory does not grow with them.
+    """Classifies candidates a few micro-batches at a time, so that memory does not grow with them.
 
     Returns:
         Log-probabilities, ``(M, num_classes)``.
@@ -362,7 +362,6 @@ def classify(
     parts = [canvas.new_zeros(0, classifier.num_classes)]
     for start in range(0, len(spots), step):
         part = slice(start, start + step)
-        images = paint(spots[part], levels[part], backgrounds[part], height, width, out=canvas)
-        parts.append(classifier.log_probs(images))
-        yield Tick(len(images))
+        parts.append(classifier.sparse_log_probs(spots[part], levels[part], backgrounds[part], canvas))
+        yield Tick(len(spots[part]))
     return torch.cat(parts)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import math
 from collections.abc import Callable, Sequence
 from typing import Self
 
@@ -15,12 +14,16 @@ import torch
 from torch import Tensor, nn
 
 from sfi_ray.errors import InputError, ResourceError
+from sfi_ray.images import paint
 from sfi_ray.models.allocator import keep_freed_memory
-from sfi_ray.models.device import existing_device, in_layout
-from sfi_ray.models.execution import Execution, MemoryLayout, default_micro_batch, power_of_two_within
+from sfi_ray.models.device import existing_device
+from sfi_ray.models.execution import Execution, default_micro_batch, power_of_two_within
 from sfi_ray.models.features import Tap, find_tap, layer_names, tapped
 from sfi_ray.models.fingerprint import fingerprint_module
+from sfi_ray.models.layout import laid_out_by_rule
+from sfi_ray.models.normalisation import per_channel
 from sfi_ray.models.partial_batches import PartialBatches, padded
+from sfi_ray.models.patched_runner import PatchedRunner
 from sfi_ray.models.payload import ClassifierPayload, pack_module, unpack_module
 from sfi_ray.models.precision import DTYPES, Precision, full_float32
 from sfi_ray.models.runner import Runner, laid_out, make_runner
@@ -81,8 +84,8 @@ class Classifier:
         self.name = name
         self.input_shape = (int(input_shape[0]), int(input_shape[1]), int(input_shape[2]))
         self.num_classes = num_classes
-        self.mean = self._per_channel("mean", mean, 0.0)
-        self.std = self._per_channel("std", std, 1.0)
+        self.mean = per_channel(mean, 0.0, self.input_shape[0], f"classifier {name!r}: mean")
+        self.std = per_channel(std, 1.0, self.input_shape[0], f"classifier {name!r}: std")
         if min(self.std) <= 0:
             raise InputError(f"classifier {name!r}: std must be above 0 in each channel, got {self.std}")
         self.device = existing_device(device)
@@ -100,8 +103,11 @@ class Classifier:
         )
         self._mean = torch.tensor(self.mean, device=self.device).view(1, -1, 1, 1)
         self._std = torch.tensor(self.std, device=self.device).view(1, -1, 1, 1)
-        self.module, self._layout = self._checked(
-            copy.deepcopy(module).float().to(self.device).eval().requires_grad_(False)
+        self.module, self._layout = laid_out_by_rule(
+            copy.deepcopy(module).float().to(self.device).eval().requires_grad_(False),
+            self.normalize(torch.zeros((1, *self.input_shape), device=self.device)),
+            num_classes,
+            name,
         )
         self._may_halve = True
         self._settle(execution or Execution(precision=precision, memory_layout=self._layout, micro_batch=micro_batch))
@@ -112,6 +118,7 @@ class Classifier:
         is_reference = execution.precision == "float32" and execution.memory_layout == self._layout
         self._fast = self.module if is_reference else laid_out(self.module, execution)
         self._runner: Runner = make_runner(self.module, self._fast, execution, self.name)
+        self._patched: PatchedRunner | None = None
         self._taps: dict[str, Tap] = {}
         self._partial: dict[str, PartialBatches] = {}
 
@@ -160,6 +167,35 @@ class Classifier:
             float32 on the same device, ``(B, num_classes)``.
         """
         return self._run(images)
+
+    def sparse_log_probs(
+        self, spots: Tensor, levels: Tensor, backgrounds: Tensor, canvas: Tensor | None = None
+    ) -> Tensor:
+        """Computes what `log_probs` says of images of one colour with altered pixels, on the classifier's device.
+
+        Where `execution` says so, the first layers run at the altered pixels only. What it gives then is near what
+        `log_probs` gives, not the same; with one thread it depends on nobody beside an image, either.
+
+        Args:
+            spots: ``(B, K)`` int64, ``row * W + col``.
+            levels: ``(B, K, C)`` float32, in {0, ..., 255}, the same for all pixels on one spot.
+            backgrounds: ``(B, C)``, 8-bit values of any dtype.
+            canvas: Memory to paint on, where images are painted; see `paint`.
+
+        Returns:
+            float32 on the same device, ``(B, num_classes)``.
+
+        Raises:
+            ResourceError: The network cannot be run as `execution` says.
+        """
+        if not self.execution.reuses_background:
+            return self.log_probs(paint(spots, levels, backgrounds, *self.input_shape[1:], out=canvas))
+        result = torch.empty((len(spots), self.num_classes), dtype=torch.float32, device=self.device)
+        with torch.inference_mode():
+            if self._patched is None:
+                self._patched = PatchedRunner(self.module, self.execution, self.input_shape, self.normalize, self.name)
+            self._patched(spots, levels, backgrounds, result)
+        return torch.log_softmax(result, dim=1)
 
     def reference_log_probs(self, images: Tensor) -> Tensor:
         """Computes what `log_probs` computes, always in full float32 (no TF32), in micro-batches of the same size."""
@@ -375,7 +411,7 @@ class Classifier:
         logger.warning("%s; going on with %d", too_large, half)
         self.execution = self.execution.changed(micro_batch=half)
         self._runner = make_runner(self.module, self._fast, self.execution, self.name)
-        self._partial = {}
+        self._partial, self._patched = {}, None
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
@@ -404,44 +440,3 @@ class Classifier:
             raise ValueError(f"classifier {self.name!r} takes images of torch.float32, got {images.dtype}")
         if images.device != self.device:
             raise ValueError(f"classifier {self.name!r} takes images on {self.device}, got them on {images.device}")
-
-    def _checked(self, network: nn.Module) -> tuple[nn.Module, MemoryLayout]:
-        """Returns the network in the layout that is faster by rule, after one image has shown that its shapes fit."""
-        image = self.normalize(torch.zeros((1, *self.input_shape), device=self.device))
-        # Channels last makes pooled CNNs twice as fast; a network that views its activations cannot have it.
-        # Outside inference mode, which would make the weights unfit for gradients.
-        layout: MemoryLayout = "channels_last"
-        network = in_layout(network, torch.channels_last)
-        try:
-            logits = _logits(network, image)
-        except Exception:  # the code of the network is anybody's
-            layout = "contiguous"
-            network = in_layout(network, torch.contiguous_format)
-            try:
-                logits = _logits(network, image)
-            except Exception as error:
-                raise InputError(
-                    f"classifier {self.name!r}: the network refuses an image of shape {self.input_shape}: {error}"
-                ) from error
-        expected = (1, self.num_classes)
-        came = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        if came != expected:
-            raise InputError(
-                f"classifier {self.name!r}: expected logits of shape {expected} for one image of shape "
-                f"{self.input_shape}, the network gave {came}"
-            )
-        return network, layout
-
-    def _per_channel(self, what: str, values: Sequence[float] | None, default: float) -> tuple[float, ...]:
-        channels = self.input_shape[0]
-        result = (default,) * channels if values is None else tuple(float(value) for value in values)
-        if len(result) != channels or not all(math.isfinite(value) for value in result):
-            raise InputError(
-                f"classifier {self.name!r}: {what} needs one finite number per channel ({channels}), got {result}"
-            )
-        return result
-
-
-@torch.inference_mode()
-def _logits(network: nn.Module, images: Tensor) -> object:
-    return network(images)

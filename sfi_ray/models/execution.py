@@ -27,6 +27,10 @@ class Execution(BaseModel):
     is_compiled: bool = Field(False, description="Whether torch.compile fuses its layers.")
     uses_graphs: bool = Field(False, description="Whether a recorded CUDA graph is replayed for each micro-batch.")
     engine: Engine = Field("torch", description="What runs it; OpenVINO orders numbers in memory as it likes.")
+    reuses_background: bool = Field(
+        False,
+        description="Whether the first layers run only where pixels are altered, and are the background's elsewhere.",
+    )
 
     @property
     def torch_layout(self) -> torch.memory_format:
@@ -48,6 +52,7 @@ class Execution(BaseModel):
         order = [self.memory_layout.replace("_", "-")] if self.engine == "torch" else []
         parts = [self.precision, *order, f"{images} at once"]
         parts += ["through OpenVINO"] * (self.engine == "openvino")
+        parts += ["first layers at altered pixels only"] * self.reuses_background
         parts += ["compiled"] * self.is_compiled + ["replayed as a graph"] * self.uses_graphs
         return ", ".join(parts)
 

@@ -1,12 +1,17 @@
-"""What images are normalised with before they are learnt from.
+"""What images are normalised with.
 
 Shapes: N images, C channels, H height, W width.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
+
+from sfi_ray.errors import InputError
 
 
 def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -29,3 +34,21 @@ def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, 
         means.append(mean)
         deviations.append(float(shares @ (values - mean) ** 2) ** 0.5 or 1.0)
     return tuple(means), tuple(deviations)
+
+
+def per_channel(values: Sequence[float] | None, default: float, channels: int, what: str) -> tuple[float, ...]:
+    """Returns one number for each channel.
+
+    Args:
+        values: The numbers; None for the default.
+        default: Each of them where nothing is given.
+        channels: How many there have to be.
+        what: What they are, for messages.
+
+    Raises:
+        InputError: There are more or fewer, or one is not finite.
+    """
+    result = (default,) * channels if values is None else tuple(float(value) for value in values)
+    if len(result) != channels or not all(math.isfinite(value) for value in result):
+        raise InputError(f"{what} needs one finite number per channel ({channels}), got {result}")
+    return result

@@ -9,11 +9,10 @@ import importlib.util
 import logging
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -60,43 +59,62 @@ class OpenVinoRunner:
         self._network = network
         self._precision = precision
         self._name = name
-        self._converted: _Converted | None = None
+        self._converted: Converted | None = None
+        self._images = torch.empty(0)
 
     def __call__(self, images: Tensor) -> Tensor:
         """Computes logits, ``(B, num_classes)``, of normalised images, float32; valid until the next call."""
         if self._converted is None:
-            try:
-                self._converted = _Converted(self._network, self._precision, tuple(images.shape))
-            except Exception as error:  # networks are anybody's
-                reason = str(error).strip().split("\n", maxsplit=1)[0]
-                raise ResourceError(
-                    f"classifier {self._name!r}: OpenVINO cannot run its network here: {reason}; {_MEND}"
-                ) from error
-        return self._converted(images)
+            self._images = torch.zeros(images.shape)
+            self._converted = Converted(self._network, self._precision, (self._images,), self._name)
+        self._images.copy_(images)
+        return self._converted()
 
 
-class _Converted:
-    """A network converted for images of one shape, with the memory that it reads and writes."""
+class Converted:
+    """A network converted for inputs that stay where they are in memory.
 
-    def __init__(self, network: nn.Module, precision: Precision, shape: tuple[int, ...]) -> None:
-        openvino = _load()
-        copied = in_layout(copy.deepcopy(network), torch.contiguous_format)
-        self._images = np.zeros(shape, dtype=np.float32)
-        with _quiet(), torch.inference_mode(mode=False), torch.no_grad():
-            model = openvino.convert_model(torch.export.export(copied, (torch.zeros(shape),), strict=False))
-        options = {
-            "INFERENCE_PRECISION_HINT": _NAMES[precision],
-            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-            "NUM_STREAMS": 1,
-            "ENABLE_CPU_PINNING": False,
-        }
-        self._request = _core().compile_model(model, "CPU", options).create_infer_request()
-        self._request.set_input_tensor(openvino.Tensor(self._images, shared_memory=True))
+    Args:
+        network: The network, in float32.
+        precision: Number format of what it multiplies.
+        inputs: What it reads whenever it runs: contiguous tensors, whose numbers may change meanwhile.
+        name: The classifier's name, for messages.
 
-    def __call__(self, images: Tensor) -> Tensor:
-        self._images[:] = images.numpy()
+    Raises:
+        ResourceError: OpenVINO cannot run it.
+    """
+
+    def __init__(self, network: nn.Module, precision: Precision, inputs: Sequence[Tensor], name: str) -> None:
+        try:
+            self._request = _request(network, precision, inputs)
+        except Exception as error:  # networks are anybody's
+            reason = str(error).strip().split("\n", maxsplit=1)[0]
+            raise ResourceError(
+                f"classifier {name!r}: OpenVINO cannot run its network here: {reason}; {_MEND}"
+            ) from error
+
+    def __call__(self) -> Tensor:
+        """Runs it and returns its result, which is valid until the next call."""
         self._request.infer()
         return torch.from_numpy(self._request.get_output_tensor().data)
+
+
+def _request(network: nn.Module, precision: Precision, inputs: Sequence[Tensor]) -> Any:
+    openvino = _load()
+    copied = in_layout(copy.deepcopy(network), torch.contiguous_format)
+    with _quiet(), torch.inference_mode(mode=False), torch.no_grad():
+        examples = tuple(torch.zeros(tensor.shape, dtype=tensor.dtype) for tensor in inputs)
+        model = openvino.convert_model(torch.export.export(copied, examples, strict=False))
+    options = {
+        "INFERENCE_PRECISION_HINT": _NAMES[precision],
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "NUM_STREAMS": 1,
+        "ENABLE_CPU_PINNING": False,
+    }
+    request = _core().compile_model(model, "CPU", options).create_infer_request()
+    for number, tensor in enumerate(inputs):
+        request.set_input_tensor(number, openvino.Tensor(tensor.numpy(), shared_memory=True))
+    return request
 
 
 @functools.cache

@@ -35,6 +35,11 @@ class TuningRequest(BaseModel):
         ge=1,
         description="Largest micro-batch that the cells of the job fill; the rule's may be taken in any case.",
     )
+    pixels: int | None = Field(
+        None,
+        ge=1,
+        description="Altered pixels of candidates that are searched, in the mean; None where they are not known.",
+    )
     is_long: bool = Field(False, description="Whether the search is long enough for compiling.")
 
 
@@ -54,7 +59,10 @@ def tune(classifier: Classifier, request: TuningRequest, seconds: float = TUNING
     )
     with cpu_threads(request.threads):
         trial = ClassifierTrial(
-            classifier.running(rule), is_exact=not is_open, needs_gradients=request.needs_gradients and not is_open
+            classifier.running(rule),
+            is_exact=not is_open,
+            needs_gradients=request.needs_gradients and not is_open,
+            pixels=request.pixels,
         )
         return choose(rule, _options(classifier, request, layout), trial, seconds=seconds)
 
@@ -80,4 +88,6 @@ def _options(classifier: Classifier, request: TuningRequest, layout: MemoryLayou
         can_replay=device == "cuda",
         can_compile=request.is_long and has_compiler(classifier.device),
         engines=("openvino",) if has_openvino(classifier.device) else (),
+        # Patches overlap, and in which order several threads would write what they share, nobody says.
+        can_reuse=device == "cpu" and request.threads == 1 and request.pixels is not None,
     )

@@ -36,3 +36,28 @@ def sparse_images(input_shape: tuple[int, int, int], count: int, device: torch.d
     spots = spots.gather(1, slots)
     levels = levels.gather(1, slots.unsqueeze(-1).expand_as(levels))
     return paint(spots, levels, backgrounds, height, width).to(device)
+
+
+def close_pixels(input_shape: tuple[int, int, int], count: int, k: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Draws altered pixels that are close together in every second image, on black, white and two other colours.
+
+    Args:
+        input_shape: ``(C, H, W)`` of one image.
+        count: How many images.
+        k: Altered pixels of each; two on one spot have the same colour.
+
+    Returns:
+        What `paint` takes: spots, ``(B, K)`` int64, levels, ``(B, K, C)`` float32, and backgrounds, ``(B, C)`` int64.
+    """
+    channels, height, width = input_shape
+    generator = torch.Generator().manual_seed(k)
+    size = torch.tensor([height, width])
+    places = torch.rand(count, k, 2, generator=generator) * size
+    steps = 4 * torch.randn(count, k, 2, generator=generator)
+    places[1::2] = places[1::2, :1] + steps[1::2]
+    places = places.long().clamp(torch.zeros(2, dtype=torch.int64), size - 1)
+    spots = places[..., 0] * width + places[..., 1]
+    colours = torch.randint(0, 256, (height * width, channels), generator=generator).float()
+    backgrounds = torch.randint(0, 256, (4, channels), generator=generator)
+    backgrounds[0], backgrounds[1] = 0, 255
+    return spots, colours[spots], backgrounds[torch.arange(count) // 2 % 4]

@@ -5,17 +5,20 @@ Shapes: B images, C channels, H height, W width.
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 import time
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
+from sfi_ray.images import paint
 from sfi_ray.models.classifier import Classifier
 from sfi_ray.models.compiling import CompiledTrial, try_compiled
 from sfi_ray.models.execution import Execution
-from sfi_ray.models.sparse_images import sparse_images
+from sfi_ray.models.sparse_images import close_pixels, sparse_images
 
 logger = logging.getLogger(__name__)
 
@@ -43,14 +46,18 @@ class ClassifierTrial:
         classifier: The classifier, computing by rule on the device where it will search.
         is_exact: Whether only the bits of the rule's execution are fit; else those near float32 are, too.
         needs_gradients: Whether that holds for gradients as well.
+        pixels: Altered pixels of candidates, on which executions that reuse the background are tried.
     """
 
-    def __init__(self, classifier: Classifier, *, is_exact: bool, needs_gradients: bool) -> None:
+    def __init__(
+        self, classifier: Classifier, *, is_exact: bool, needs_gradients: bool, pixels: int | None = None
+    ) -> None:
         self._classifier = classifier
         self._is_exact = is_exact
         self._needs_gradients = needs_gradients
         count = min(_MOST_IMAGES, max(_LEAST_IMAGES, _MOST_ELEMENTS // math.prod(classifier.input_shape)))
         self._images = sparse_images(classifier.input_shape, count, classifier.device)
+        self._pixels = pixels
         self._compared: Tensor | None = None
         self._expected: list[Tensor] = []
         self._reference: Tensor | None = None
@@ -71,11 +78,14 @@ class ClassifierTrial:
         """Measures images a second of a classifier, those of the fastest pass."""
         size = classifier.micro_batch
         count = math.ceil(size / len(self._images))
-        images = self._images.repeat(count, 1, 1, 1)[:size].contiguous()
-        self._pass(classifier, images)
-        times = [self._pass(classifier, images)]
+        if classifier.execution.reuses_background:
+            classify = functools.partial(classifier.sparse_log_probs, *self._candidates(size))
+        else:
+            classify = functools.partial(classifier.log_probs, self._images.repeat(count, 1, 1, 1)[:size].contiguous())
+        _seconds(classify, classifier.device)
+        times = [_seconds(classify, classifier.device)]
         while sum(times) < (_SECONDS_A_RATE if len(times) >= _PASSES_A_RATE else _MOST_SECONDS_A_RATE):
-            times.append(self._pass(classifier, images))
+            times.append(_seconds(classify, classifier.device))
         rate = size / min(times)
         if self._compared is None:
             self._compared = self._images[: max(_LEAST_IMAGES, int(rate * _SECONDS_A_COMPARISON))]
@@ -97,6 +107,8 @@ class ClassifierTrial:
             self.rate_of(self._classifier)
         images = self._compared
         assert images is not None
+        if classifier.execution.reuses_background:
+            return self._has_fit_patches(classifier, len(images))
         if self._is_exact:
             self._expected = self._expected or self._outputs(self._classifier, images)
             came = self._outputs(classifier, images)
@@ -107,7 +119,21 @@ class ClassifierTrial:
             if self._reference is None:
                 self._reference = self._classifier.reference_log_probs(images)
             is_near = are_near(log_probs, self._reference)
-        return is_near and keeps_company_out(classifier, images, log_probs)
+        return is_near and keeps_company_out(classifier.log_probs, (images,), log_probs, classifier.micro_batch)
+
+    def _has_fit_patches(self, classifier: Classifier, count: int) -> bool:
+        """Whether that holds where the first layers run at altered pixels only."""
+        candidates = self._candidates(count)
+        log_probs = classifier.sparse_log_probs(*candidates)
+        reference = classifier.reference_log_probs(paint(*candidates, *classifier.input_shape[1:]))
+        return are_near(log_probs, reference) and keeps_company_out(
+            classifier.sparse_log_probs, candidates, log_probs, classifier.micro_batch
+        )
+
+    def _candidates(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
+        if self._pixels is None:
+            raise ValueError("an execution that reuses the background is tried on candidates of so many pixels")
+        return close_pixels(self._classifier.input_shape, count, self._pixels)
 
     def _running_as(self, execution: Execution) -> Classifier:
         """Returns the classifier in an execution; the last one is kept, for what was converted takes a while."""
@@ -129,16 +155,17 @@ class ClassifierTrial:
             outputs += classifier.gradients(images, lambda log_probs, _: log_probs.max(dim=1).values)
         return outputs
 
-    def _pass(self, classifier: Classifier, images: Tensor) -> float:
-        """Runs one micro-batch and returns the time it took, in seconds."""
-        is_alone = classifier.device.type == "cpu" and torch.get_num_threads() == 1
-        # What one thread computes takes as much of the CPU's time, whoever else is using it meanwhile.
-        clock = time.thread_time if is_alone else time.perf_counter
-        started = clock()
-        classifier.log_probs(images)
-        if classifier.device.type == "cuda":
-            torch.cuda.synchronize(classifier.device)
-        return max(clock() - started, _TICK)
+
+def _seconds(classify: Callable[[], Tensor], device: torch.device) -> float:
+    """Classifies and returns the time that it took, in seconds."""
+    is_alone = device.type == "cpu" and torch.get_num_threads() == 1
+    # What one thread computes takes as much of the CPU's time, whoever else is using it meanwhile.
+    clock = time.thread_time if is_alone else time.perf_counter
+    started = clock()
+    classify()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return max(clock() - started, _TICK)
 
 
 def are_near(log_probs: Tensor, reference: Tensor) -> bool:
@@ -148,19 +175,22 @@ def are_near(log_probs: Tensor, reference: Tensor) -> bool:
     return bool((is_near | (log_probs.isnan() & reference.isnan())).all())
 
 
-def keeps_company_out(classifier: Classifier, images: Tensor, log_probs: Tensor) -> bool:
+def keeps_company_out(
+    classify: Callable[..., Tensor], inputs: Sequence[Tensor], log_probs: Tensor, micro_batch: int
+) -> bool:
     """Whether images have the same bits elsewhere in a micro-batch, beside others, and padded.
 
     Args:
-        classifier: The classifier.
-        images: ``(B, C, H, W)``.
+        classify: Gives log-probabilities, ``(B, num_classes)``, of what is an image's in each of the inputs.
+        inputs: What it takes, ``(B, ...)`` each.
         log_probs: What it gave for them, in their order.
+        micro_batch: Images of one run of the network.
     """
     # Enough of them for every place of a micro-batch.
-    count = math.ceil(classifier.micro_batch / len(images))
-    order = torch.randperm(count * len(images), generator=torch.Generator().manual_seed(1)).to(images.device)
-    many, expected = images.repeat(count, 1, 1, 1)[order], log_probs.repeat(count, 1)[order]
-    if not torch.equal(classifier.log_probs(many), expected):
+    size = len(log_probs)
+    order = torch.randperm(math.ceil(micro_batch / size) * size, generator=torch.Generator().manual_seed(1)) % size
+    order = order.to(log_probs.device)
+    if not torch.equal(classify(*(tensor[order] for tensor in inputs)), log_probs[order]):
         return False
-    part = len(images) // 3
-    return torch.equal(classifier.log_probs(images[part : part + 1]), log_probs[part : part + 1])
+    part = slice(size // 3, size // 3 + 1)
+    return torch.equal(classify(*(tensor[part] for tensor in inputs)), log_probs[part])

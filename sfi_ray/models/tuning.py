@@ -57,6 +57,7 @@ class Options:
         can_replay: Whether graphs can be replayed.
         can_compile: Whether torch.compile can be had and is worth its time.
         engines: What can run a network besides torch.
+        can_reuse: Whether the first layers may be run at altered pixels only.
     """
 
     precisions: tuple[Precision, ...] = ()
@@ -65,6 +66,7 @@ class Options:
     can_replay: bool = False
     can_compile: bool = False
     engines: tuple[Engine, ...] = ()
+    can_reuse: bool = False
 
 
 class Trial(Protocol):
@@ -91,7 +93,8 @@ def choose(
 
     First every precision, which may bring most, and the fastest of them through every other engine; then, for the
     fastest first, the layout, then the micro-batch, halved or doubled while that helps. The best of torch's own is
-    replayed as a graph, then compiled, if that helps. What is slower is never checked for fitness.
+    replayed as a graph, then compiled, if that helps, and the first layers of the best one that is not compiled are run
+    at altered pixels only. What is slower is never checked for fitness.
 
     Args:
         rule: What is taken where nothing is better; it needs no check.
@@ -110,6 +113,8 @@ def choose(
     if options.can_replay:
         own = best = contest.challenged(own.execution.changed(uses_graphs=True), own.rate * _WORTH) or own
     best = _best([best, *(head for head in heads if head.execution.engine != "torch")])
+    if options.can_reuse:
+        best = contest.challenged(best.execution.changed(reuses_background=True), best.rate * _WORTH_MORE) or best
     if options.can_compile:
         best = contest.challenged(own.execution.changed(is_compiled=True), best.rate * _WORTH_MORE) or best
     if best.execution != rule:

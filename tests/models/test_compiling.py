@@ -73,7 +73,7 @@ def test_compiling_has_to_pay_and_to_compute_the_same(monkeypatch, gain, is_fit,
 
     monkeypatch.setattr(trial, "try_compiled", trying)
     # On a busy machine a second measurement of the same can differ by more than what compiling is to gain.
-    monkeypatch.setattr(ClassifierTrial, "_pass", lambda _self, _classifier, _images: 0.01)
+    monkeypatch.setattr(trial, "_seconds", lambda _classify, _device: 0.01)
     monkeypatch.setattr(settling, "has_compiler", lambda _device: True)
     request = TuningRequest(precision="auto", micro_batch=8, threads=1, is_long=True)
     choice = settling.tune(make_classifier(), request)

@@ -88,7 +88,8 @@ def test_company_that_shows_is_found_out(micro_batch):
     images = sparse_images(SHAPE, 50, torch.device("cpu"))
     for by, expected in ((0.0, True), (1e-3, False)):
         classifier = make_classifier(Selfish(by), micro_batch=micro_batch)
-        assert keeps_company_out(classifier, images, classifier.log_probs(images)) is expected
+        log_probs = classifier.log_probs(images)
+        assert keeps_company_out(classifier.log_probs, (images,), log_probs, micro_batch) is expected
 
 
 def test_exact_means_the_bits_of_the_rule():

@@ -146,6 +146,25 @@ def test_another_engine_is_tried_in_the_fastest_precision_and_with_its_own_micro
     assert chosen == RULE.changed(precision="bfloat16", micro_batch=256), "and it has to pay, too"
 
 
+@pytest.mark.parametrize("engine", ["torch", "openvino"])
+def test_the_background_is_reused_where_the_best_one_gains_by_it(engine):
+    options = replace(ALL, can_replay=False, can_reuse=True, engines=("openvino",))
+    factors = {"engine": {engine: 1.5}, "reuses_background": {True: 1.3}, "is_compiled": {True: 1.2}}
+    machine = Machine(by_parts(**factors))
+    chosen = machine.choose(options).execution
+    assert chosen == RULE.changed(engine=engine, reuses_background=True)
+    assert [e for e in machine.measured if e.reuses_background] == [chosen], "it is tried once"
+
+    factors["is_compiled"][True] = 2.5
+    assert Machine(by_parts(**factors)).choose(options).execution == RULE.changed(is_compiled=True)
+    factors["is_compiled"][True] = 1.0
+    assert Machine(by_parts(**factors), unfit=[{"reuses_background": True}]).choose(options).execution.engine == engine
+    factors["reuses_background"][True] = 1.09
+    assert not Machine(by_parts(**factors)).choose(options).execution.reuses_background, "it has to pay"
+    factors["reuses_background"][True] = 9.0
+    assert not Machine(by_parts(**factors)).choose().execution.reuses_background, "and to be offered"
+
+
 def test_a_precision_that_is_hopeless_costs_one_measurement():
     machine = Machine(by_parts(precision={"bfloat16": 0.1, "float16": 0.1}))
     machine.choose()

@@ -1,0 +1,99 @@
+"""Which places of an early layer an altered pixel reaches, along one axis of an image.
+
+A convolution and, behind it, a max pooling see windows of the image. A pixel changes the outputs whose windows hold
+it, and these are computed anew from the patch of the image that all of them see.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Window:
+    """What a convolution and a pooling do along one axis; without a pooling its kernel and stride are 1.
+
+    Attributes:
+        kernel: Extent of the convolution's kernel.
+        stride: Its steps.
+        padding: Zeros before and after the image.
+        dilation: Distance of the kernel's elements.
+        pool_kernel: Extent of the pooling's windows.
+        pool_stride: Their steps.
+        pool_padding: Places before the convolution's outputs that a window may begin at, and that never win.
+    """
+
+    kernel: int
+    stride: int = 1
+    padding: int = 0
+    dilation: int = 1
+    pool_kernel: int = 1
+    pool_stride: int = 1
+    pool_padding: int = 0
+
+    @property
+    def step(self) -> int:
+        """Pixels between the windows of neighbouring outputs."""
+        return self.stride * self.pool_stride
+
+    @property
+    def extent(self) -> int:
+        """Pixels that one output sees."""
+        return (self.pool_kernel - 1) * self.stride + (self.kernel - 1) * self.dilation + 1
+
+    @property
+    def before(self) -> int:
+        """Pixels that the first output sees before the image."""
+        return self.pool_padding * self.stride + self.padding
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reach:
+    """Outputs that are computed anew for a pixel at each place of an axis: as many for every one of them.
+
+    Attributes:
+        outputs: How many.
+        convolved: Outputs of the convolution that they need.
+        length: Pixels that they see.
+        first_output: ``(size,)`` int64: the first of them, by the pixel's place.
+        first_pixel: ``(size,)`` int64: the first pixel that they see; it may lie before the image.
+        is_convolved: ``(size, convolved)`` bool: whether the convolution has such an output; those that it does not
+            have lie in the padding of the pooling.
+    """
+
+    outputs: int
+    convolved: int
+    length: int
+    first_output: Tensor
+    first_pixel: Tensor
+    is_convolved: Tensor
+
+
+def reach(window: Window, size: int, num_convolved: int, num_outputs: int) -> Reach:
+    """Computes what pixels reach.
+
+    Args:
+        window: What is done along the axis.
+        size: Pixels of the axis.
+        num_convolved: Outputs of the convolution.
+        num_outputs: Outputs of the pooling, or of the convolution where nothing is pooled.
+    """
+    # Output j sees the pixels from j * step - before to j * step - before + extent - 1.
+    outputs = min(num_outputs, math.ceil(window.extent / window.step))
+    convolved = (outputs - 1) * window.pool_stride + window.pool_kernel
+    pixels = torch.arange(size)
+    first = torch.div(pixels + window.before - window.extent + window.step, window.step, rounding_mode="floor")
+    first = first.clamp(0, num_outputs - outputs)
+    places = (first * window.pool_stride - window.pool_padding).unsqueeze(1) + torch.arange(convolved)
+    return Reach(
+        outputs=outputs,
+        convolved=convolved,
+        length=(outputs - 1) * window.step + window.extent,
+        first_output=first,
+        first_pixel=first * window.step - window.before,
+        is_convolved=(places >= 0) & (places < num_convolved),
+    )

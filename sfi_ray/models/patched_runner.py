@@ -1,0 +1,153 @@
+"""Running a network whose first layers compute only what altered pixels change, for candidates of any number.
+
+Shapes: M candidates, N a micro-batch, K altered pixels, C channels, G backgrounds that are held.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from sfi_ray.errors import ResourceError
+from sfi_ray.models.execution import Execution, power_of_two_within
+from sfi_ray.models.first_layers import find_first_layers
+from sfi_ray.models.openvino_runner import Converted
+from sfi_ray.models.patched_network import PatchedNetwork
+from sfi_ray.models.precision import DTYPES
+from sfi_ray.models.runner import laid_out
+
+# Backgrounds that are held at least.
+_LEAST_BACKGROUNDS = 4
+# A network stays converted for so many numbers of pixels, for fewer where these have more weights in all, but for two.
+_MOST_CONVERTED = 8
+_MOST_WEIGHTS = 2**26
+
+
+@dataclass(frozen=True, slots=True)
+class _Inputs:
+    """What a network reads of one micro-batch, and what runs it on that."""
+
+    spots: Tensor
+    values: Tensor
+    backgrounds: Tensor
+    run: Callable[[], Tensor]
+
+    def fill(self, spots: Tensor, values: Tensor, backgrounds: Tensor) -> None:
+        """Puts images in, in front of what was there before."""
+        count = len(spots)
+        self.spots[:count], self.values[:count], self.backgrounds[:count] = spots, values, backgrounds
+
+
+class PatchedRunner:
+    """Runs a network on micro-batches of candidates, the last one padded.
+
+    Args:
+        module: The network in float32, on the CPU.
+        execution: How it runs.
+        input_shape: ``(C, H, W)`` of one image.
+        normalize: Normalises images, ``(B, C, H, W)``.
+        name: The classifier's name, for messages.
+
+    Raises:
+        ResourceError: The network does not begin with layers that can be run so.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        execution: Execution,
+        input_shape: tuple[int, int, int],
+        normalize: Callable[[Tensor], Tensor],
+        name: str,
+    ) -> None:
+        self._execution, self._normalize, self._name = execution, normalize, name
+        try:
+            layers = find_first_layers(module, (execution.micro_batch, *input_shape))
+        except Exception as error:  # networks are anybody's
+            reason = str(error).strip().split("\n", maxsplit=1)[0]
+            raise ResourceError(
+                f"classifier {name!r}: this run computes the first layers of its network at altered pixels only, "
+                f"which cannot be done here: {reason}; set compute.precision and compute.micro_batch in a new run"
+            ) from error
+        self._first = layers.all
+        network = PatchedNetwork(layers, input_shape, execution.torch_layout)
+        self._network = network if execution.engine == "openvino" else laid_out(network, execution)
+        self._blank = network.blank
+        self._input_shape = input_shape
+        self._dtype = torch.float32 if execution.engine == "openvino" else DTYPES[execution.precision]
+        num_weights = sum(parameter.numel() for parameter in module.parameters())
+        self._most_converted = max(2, min(_MOST_CONVERTED, _MOST_WEIGHTS // max(1, num_weights)))
+        self._held: dict[int, int] = {}
+        self._blanks = torch.empty(0, network.canvas_size, dtype=self._dtype)
+        self._maps = torch.empty(0, network.map_size, dtype=self._dtype)
+        self._converted: OrderedDict[int, _Inputs] = OrderedDict()
+
+    def __call__(self, spots: Tensor, levels: Tensor, backgrounds: Tensor, out: Tensor) -> None:
+        """Computes logits.
+
+        Args:
+            spots: ``(M, K)`` int64, ``row * W + col``.
+            levels: ``(M, K, C)`` float32, in {0, ..., 255}, the same for all pixels on one spot.
+            backgrounds: ``(M, C)``, 8-bit values of any dtype.
+            out: Where they are put, ``(M, num_classes)``.
+        """
+        (count, k), size = spots.shape, self._execution.micro_batch
+        numbers = self._numbers(backgrounds)
+        values = self._normalize((levels / 255.0).permute(0, 2, 1).unsqueeze(-1)).squeeze(-1)
+        if k not in self._converted:
+            self._converted[k] = self._inputs(k)
+            if len(self._converted) > self._most_converted:
+                self._converted.popitem(last=False)
+        self._converted.move_to_end(k)
+        inputs = self._converted[k]
+        for start in range(0, count, size):
+            part = slice(start, min(start + size, count))
+            inputs.fill(spots[part], values[part], numbers[part])
+            out[part] = inputs.run()[: part.stop - part.start]
+
+    def _inputs(self, k: int) -> _Inputs:
+        """Makes what the network reads, and converts it where it has to be."""
+        size = self._execution.micro_batch
+        spots = torch.zeros(size, k, dtype=torch.int64)
+        values = torch.zeros(size, self._input_shape[0], k, dtype=self._dtype)
+        numbers = torch.zeros(size, dtype=torch.int64)
+        inputs = (spots, values, numbers, self._blanks, self._maps)
+        if self._execution.engine == "openvino":
+            run: Callable[[], Tensor] = Converted(self._network, self._execution.precision, inputs, self._name)
+        else:
+            run = functools.partial(self._network, *inputs)
+        return _Inputs(spots, values, numbers, run)
+
+    def _numbers(self, backgrounds: Tensor) -> Tensor:
+        """Returns where the candidates' backgrounds are held, ``(M,)`` int64."""
+        shifts = 256 ** torch.arange(self._input_shape[0])
+        keys = (backgrounds.to(torch.int64) * shifts).sum(dim=1)
+        colours, places = torch.unique(keys, return_inverse=True)
+        wanted = colours.tolist()
+        if not self._held.keys() >= {*wanted}:
+            self._hold(wanted, shifts)
+        return torch.tensor([self._held[colour] for colour in wanted])[places]
+
+    def _hold(self, colours: Sequence[int], shifts: Tensor) -> None:
+        """Holds backgrounds, beside those that are held where there is room."""
+        new = [colour for colour in colours if colour not in self._held]
+        if len(self._held) + len(new) > len(self._maps):
+            self._held, new = {}, [*colours]
+        if len(new) > len(self._maps):
+            room = max(_LEAST_BACKGROUNDS, 2 * power_of_two_within(len(new) - 1))
+            self._blanks = self._blanks.new_zeros(room, self._blanks.shape[1])
+            self._maps = self._maps.new_zeros(room, self._maps.shape[1])
+            self._converted.clear()
+        for key in new:
+            number = self._held[key] = len(self._held)
+            levels = (torch.tensor(key) // shifts % 256).to(torch.float32)
+            colour = self._normalize((levels / 255.0).view(1, -1, 1, 1))
+            self._blanks[number] = self._blank(colour.flatten(1))[0]
+            # Each by itself, so that its bits depend on no other.
+            found = self._first(colour.expand(1, *self._input_shape).contiguous())
+            self._maps[number] = found.permute(0, 2, 3, 1).flatten()
