@@ -7,7 +7,6 @@ Shapes: B images, C channels, H height, W width; F feature maps of P x Q places 
 
 from __future__ import annotations
 
-import copy
 import operator
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from sfi_ray.models.altered_places import Window
-from sfi_ray.models.device import in_layout
+from sfi_ray.models.exporting import exported, quiet
 
 _ATEN = torch.ops.aten
 # Operations whose output at a place depends on their input at this place alone.
@@ -84,11 +83,10 @@ def find_first_layers(network: nn.Module, shape: tuple[int, int, int, int]) -> F
         LookupError: It does not begin with a convolution that all else depends on.
         Exception: torch cannot export it.
     """
-    network = in_layout(copy.deepcopy(network), torch.contiguous_format)
-    with torch.inference_mode(mode=False), torch.no_grad():
-        exported = torch.export.export(network, (torch.zeros(shape),), strict=False).module()
-    assert isinstance(exported, fx.GraphModule)
-    graph = exported.graph
+    with quiet():
+        module = exported(network, [torch.empty(shape, device="meta")]).module()
+    assert isinstance(module, fx.GraphModule)
+    graph = module.graph
     image = next(node for node in graph.nodes if node.op == "placeholder")
     convolution = _only_user(image)
     if convolution is None or convolution.target is not _ATEN.conv2d.default:
@@ -105,7 +103,7 @@ def find_first_layers(network: nn.Module, shape: tuple[int, int, int, int]) -> F
         last = pooling
     first = [convolution, *placewise, *([pooling] if pool and pooling else [])]
     shapes = [tuple(node.meta["val"].shape) for node in (convolution, last)]
-    weight = _tensor(exported, asked["weight"])
+    weight = _tensor(module, asked["weight"])
     windows = [
         Window(
             kernel=weight.shape[2 + axis],
@@ -118,14 +116,14 @@ def find_first_layers(network: nn.Module, shape: tuple[int, int, int, int]) -> F
     ]
     return FirstLayers(
         weight=weight,
-        bias=weight.new_zeros(len(weight)) if asked["bias"] is None else _tensor(exported, asked["bias"]),
+        bias=weight.new_zeros(len(weight)) if asked["bias"] is None else _tensor(module, asked["bias"]),
         groups=asked["groups"],
-        placewise=_part(exported, convolution, placewise),
+        placewise=_part(module, convolution, placewise),
         windows=(windows[0], windows[1]),
         convolved=shapes[0][2:],
         output_shape=shapes[1][1:],
-        all=_part(exported, image, first),
-        rest=_part(exported, last, _after(graph, first)),
+        all=_part(module, image, first),
+        rest=_part(module, last, _after(graph, first)),
     )
 
 

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 import importlib.metadata
 import importlib.util
-import logging
 import sys
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from sfi_ray.errors import ResourceError
-from sfi_ray.models.device import in_layout
+from sfi_ray.models.exporting import exported, quiet
 from sfi_ray.models.precision import Precision
 
 _NAMES = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
@@ -101,10 +97,9 @@ class Converted:
 
 def _request(network: nn.Module, precision: Precision, inputs: Sequence[Tensor]) -> Any:
     openvino = _load()
-    copied = in_layout(copy.deepcopy(network), torch.contiguous_format)
-    with _quiet(), torch.inference_mode(mode=False), torch.no_grad():
-        examples = tuple(torch.zeros(tensor.shape, dtype=tensor.dtype) for tensor in inputs)
-        model = openvino.convert_model(torch.export.export(copied, examples, strict=False))
+    program = exported(network, inputs)
+    with quiet(), torch.inference_mode(mode=False), torch.no_grad():
+        model = openvino.convert_model(program)
     options = {
         "INFERENCE_PRECISION_HINT": _NAMES[precision],
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
@@ -135,20 +130,3 @@ def _load() -> Any:
         if kept is not None:
             sys.modules[reporting] = kept
     return openvino
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps back what torch and OpenVINO tell of operators that a network may not even have."""
-
-    def is_wanted(record: logging.LogRecord) -> bool:
-        return record.module != "fx_decoder"
-
-    root = logging.getLogger()
-    root.addFilter(is_wanted)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        root.removeFilter(is_wanted)

@@ -101,13 +101,16 @@ def test_it_is_taken_where_precision_is_open_and_it_is_faster(monkeypatch, is_fa
 
 
 @needs_openvino
-def test_nothing_is_reported_to_anybody_and_nothing_is_printed():
-    script = """
+@pytest.mark.parametrize("reuses", [False, True])
+def test_nothing_is_reported_to_anybody_and_nothing_is_printed(reuses):
+    script = f"""
 import sys, torch
 from sfi_ray.models import Classifier, Execution, build
-network = build("mlp", input_shape=(1, 8, 8), num_classes=10)
+from sfi_ray.models.sparse_images import close_pixels
+network = build("cnn_mp", input_shape=(1, 8, 8), num_classes=10)
 classifier = Classifier(network, name="toy", input_shape=(1, 8, 8), num_classes=10)
-classifier.running(Execution(micro_batch=8, engine="openvino")).log_probs(torch.rand(8, 1, 8, 8))
+through = classifier.running(Execution(micro_batch=8, engine="openvino", reuses_background={reuses}))
+through.sparse_log_probs(*close_pixels((1, 8, 8), 8, 2))
 from openvino.tools.ovc import telemetry_utils
 assert "openvino" in sys.modules
 assert "openvino_telemetry" not in sys.modules
