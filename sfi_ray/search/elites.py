@@ -35,9 +35,10 @@ from sfi_ray.search.guidance import Bases, Guidance, guidance, led_candidates
 from sfi_ray.search.niches import merge, offers, taken
 from sfi_ray.search.philox import Draws, random_words, unit
 from sfi_ray.search.pixel_losses import seen
-from sfi_ray.search.pixel_memory import RECALLED_COUNTS, Trials, recall, remember, trials
+from sfi_ray.search.pixel_memory import RECALLED_COUNTS, RECALLED_SHARES, Trials, recall, remember, trials
 from sfi_ray.search.single_pixels import SinglePixels
-from sfi_ray.search.variation import change_pixels, cross, fresh_candidates, varied_counts
+from sfi_ray.search.variation import change_pixels, cross, fresh_candidates, usual_shares, varied_counts
+from sfi_ray.search.ways import NO_WAY, NUM_CHANGES, ends, learn, shares
 
 # What the random words of a candidate are for.
 _PARENTS, _BASES = 15, 20
@@ -75,6 +76,10 @@ class Elites(SharedSearcher):
         self._starts = starts or {}
         self._counts = {_PARENTS: 6, **varied_counts(space), **(RECALLED_COUNTS if space.k > 1 else {})}
         self._single_pixels = SinglePixels(space, self.device) if space.k == 1 else None
+        recalled = torch.tensor(RECALLED_SHARES if space.k > 1 else (0.0, 0.0), dtype=torch.float64)
+        usual = usual_shares(space, torch.device("cpu")) * (1 - recalled.sum())
+        self._usual = torch.cat([usual, recalled]).to(self.device)
+        self._ways = torch.zeros(0, dtype=torch.int64, device=self.device)
         self._candidates: Tensor | None = None
         self._parents: tuple[Tensor, Tensor] | None = None
         self._focus = torch.zeros(0, dtype=torch.int64, device=self.device)
@@ -179,10 +184,13 @@ class Elites(SharedSearcher):
         num_new = int(is_new.sum())
         if num_new < len(groups):
             size = torch.searchsorted(lanes.groups, groups, right=True) - first
-            candidates = self._varied(first, size, Draws(seeds, counters, self._counts))
+            candidates, self._ways = self._varied(first, size, Draws(seeds, counters, self._counts))
         if num_new:
             fresh = fresh_candidates(seeds, counters, self.space)
             candidates = torch.where(is_new[:, None, None], fresh, candidates) if num_new < len(groups) else fresh
+            self._ways = (
+                self._ways.masked_fill(is_new, NO_WAY) if num_new < len(groups) else first.new_full(first.shape, NO_WAY)
+            )
         if self._single_pixels is not None:
             candidates = self._swept(candidates, self._single_pixels, first, place)
         if self._looked:
@@ -190,16 +198,20 @@ class Elites(SharedSearcher):
         self._candidates = candidates = self._started(candidates)
         return Proposal(candidates, self._focus)
 
-    def _varied(self, first: Tensor, size: Tensor, draws: Draws) -> Tensor:
-        """Makes candidates of elites and of what is remembered."""
+    def _varied(self, first: Tensor, size: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+        """Makes candidates of elites and of what is remembered, and says in which ways."""
         lanes = self._lanes
         self._parents, mates = self._chosen(first, size, draws)
         parents = lanes.genes[self._parents]
-        candidates = change_pixels(cross(parents, lanes.genes[mates], draws), draws, self.space)
+        taken_so = shares(lanes.gained, lanes.tried, self._usual)
+        changes, recalled = ends(taken_so[:, :NUM_CHANGES])[first], taken_so[first, NUM_CHANGES:]
+        candidates, ways = change_pixels(cross(parents, lanes.genes[mates], draws), draws, self.space, changes)
         if self.space.k > 1:
             worth, pixels = lanes.worth[self._focus], lanes.pixels[self._focus]
-            candidates = recall(candidates, parents, worth, pixels, lanes.losses[self._parents], draws, self.space)
-        return candidates
+            losses = lanes.losses[self._parents]
+            candidates, how = recall(candidates, parents, worth, pixels, losses, draws, self.space, recalled)
+            ways = torch.where(how == NO_WAY, ways, how)
+        return candidates, ways
 
     def _swept(self, candidates: Tensor, pixels: SinglePixels, first: Tensor, place: Tensor) -> Tensor:
         """Puts the next single pixels of each group in the place of most candidates, where no others will be put."""
@@ -218,6 +230,7 @@ class Elites(SharedSearcher):
         made = pixels.genes(lanes.seeds[first[is_swept]], numbers[is_swept], backgrounds[is_swept])
         candidates = candidates.clone()
         candidates[is_swept] = made
+        self._ways = self._ways.masked_fill(is_swept, NO_WAY)
         counts = first[is_swept].bincount(minlength=len(lanes.seeds))
         self._lanes = replace(lanes, swept=lanes.swept + counts[torch.searchsorted(lanes.groups, lanes.groups)])
         return candidates
@@ -235,6 +248,7 @@ class Elites(SharedSearcher):
             if seed in self._starts:
                 starts = self._starts[seed][:count].to(candidates)
                 candidates[place : place + len(starts)] = starts
+                self._ways[place : place + len(starts)] = NO_WAY
         return candidates
 
     def _led(self, candidates: Tensor, is_looked: Tensor, seeds: Tensor, counters: Tensor) -> Tensor:
@@ -247,6 +261,7 @@ class Elites(SharedSearcher):
         made = led_candidates(told, bases, number[led] == 0, seeds[led], counters[led])
         candidates = candidates.clone()
         candidates[led] = made
+        self._ways = self._ways.index_fill(0, led, NO_WAY)
         return candidates
 
     def _chosen(self, first: Tensor, size: Tensor, draws: Draws) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
@@ -275,6 +290,7 @@ class Elites(SharedSearcher):
             losses, offered = self._learn_of_pixels(log_probs, self._candidates, self._parents)
         lanes = self._lanes
         best, source = self._merged(log_probs)
+        gained, tried = self._learn_of_ways(best[:, 0], source[:, 0])
         evaluations = lanes.evaluations + self._focus.bincount(minlength=len(lanes.seeds))
         # A settled cell is as its finding says; its elites serve the others as they are.
         goes_on = ~lanes.is_settled[:, None]
@@ -286,6 +302,8 @@ class Elites(SharedSearcher):
             log_prob=torch.where(goes_on, best, lanes.log_prob),
             log_probs=torch.where(goes_on[..., None], taken(lanes.log_probs, log_probs, source), lanes.log_probs),
             losses=torch.where(goes_on[..., None], self._passed_on(losses, offered, source), lanes.losses),
+            gained=gained,
+            tried=tried,
             improved_at=torch.where(best[:, 0] > lanes.log_prob[:, 0], evaluations, lanes.improved_at),
         )
         if self.settings.patience is not None:
@@ -312,6 +330,20 @@ class Elites(SharedSearcher):
         of_class = lanes.target_classes[parents[0]].unsqueeze(1)
         gains = log_probs.gather(1, of_class) - lanes.log_probs[parents].gather(1, of_class)
         return seen(lanes.losses, parents, changed, gains.squeeze(1))
+
+    def _learn_of_ways(self, best: Tensor, source: Tensor) -> tuple[Tensor, Tensor]:
+        """Learns what the ways in which this generation was made have brought.
+
+        Args:
+            best: Log-probability of each cell's first elite now, ``(N,)``.
+            source: Where that comes from, ``(N,)``; see `merge`.
+        """
+        lanes = self._lanes
+        winners = source - self.settings.num_elites
+        was_known = (lanes.log_prob[:, 0] > -torch.inf) & ~lanes.is_settled & (winners >= 0)
+        gains = torch.where(was_known, best - lanes.log_prob[:, 0], 0.0)
+        first = torch.searchsorted(lanes.groups, lanes.groups)
+        return learn(lanes.gained, lanes.tried, first, gains, winners.clamp(min=0), self._focus, self._ways)
 
     def _passed_on(self, losses: Tensor, offered: Tensor, source: Tensor) -> Tensor:
         """Returns what is lost with the pixels of new elites; nothing is known of what was made of another class."""

@@ -1,7 +1,7 @@
 """The state of a search that classes share, one row a cell.
 
-Shapes: N cells, L elites of a cell, R remembered pixels of a cell, K altered pixels, G genes of a pixel
-(2 + channels), C channels.
+Shapes: N cells, L elites of a cell, R remembered pixels of a cell, W ways of varying, K altered pixels, G genes of a
+pixel (2 + channels), C channels.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from torch import Tensor
 from sfi_ray.search.base import SearchSpace
 from sfi_ray.search.lanes import LaneTable
 from sfi_ray.search.pixel_memory import NUM_REMEMBERED
+from sfi_ray.search.ways import NUM_WAYS
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,9 @@ class ElitesLanes(LaneTable):
     pixels: Tensor
     #: What was lost with each pixel of the elites, ``(N, L, K)`` float32; 0 where that is not known.
     losses: Tensor
+    #: What ways of varying have brought in the cell's group, and candidates made so, ``(N, W)`` float64.
+    gained: Tensor
+    tried: Tensor
     #: ``(N,)`` int64: evaluations when the cell began with nothing, and when its first elite was last replaced.
     began_at: Tensor
     improved_at: Tensor
@@ -81,6 +85,8 @@ def beginning(count: int, num_elites: int, space: SearchSpace, device: torch.dev
         "worth": worth,
         "pixels": torch.zeros_like(worth, dtype=torch.int64),
         "losses": torch.zeros(count, num_elites, space.k, device=device),
+        "gained": zeros.new_zeros(count, NUM_WAYS, dtype=torch.float64),
+        "tried": zeros.new_zeros(count, NUM_WAYS, dtype=torch.float64),
         "began_at": zeros,
         "improved_at": zeros,
         "kept": genes[:, 0],

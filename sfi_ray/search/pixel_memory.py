@@ -23,17 +23,17 @@ from sfi_ray.search.differences import Difference
 from sfi_ray.search.gradient_proposals import colour_corners
 from sfi_ray.search.philox import Draws, below, unit
 from sfi_ray.search.pixel_losses import CHOOSING_WORDS, choose_least
+from sfi_ray.search.ways import BESIDE, NO_WAY, RECALLED
 
 #: Pixels that are remembered for each class.
 NUM_REMEMBERED = 64
 # What the random words of a candidate are for.
 _RECALLED = 22
 #: Words that recalling takes of each stream; see `sfi_ray.search.philox.Draws`.
-RECALLED_COUNTS = {_RECALLED: 5 + CHOOSING_WORDS}
-# Of the candidates so many are made from what is remembered, where anything is.
-_SHARE = 0.5
-# Of these so many have the pixel beside the remembered one, or the same.
-_BESIDE = 0.3
+RECALLED_COUNTS = {_RECALLED: 4 + CHOOSING_WORDS}
+#: Of the candidates so many have a remembered pixel, where there is any, and so many one beside it, or the same; where
+#: nothing is learned.
+RECALLED_SHARES = (0.35, 0.15)
 # What was seen of a pixel before is worth so much beside what is seen now.
 _HELD = 0.5
 
@@ -107,8 +107,9 @@ def recall(
     losses: Tensor,
     draws: Draws,
     space: SearchSpace,
-) -> Tensor:
-    """Puts parents with one remembered pixel in the place of half of the candidates.
+    shares: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Puts parents with one remembered pixel in the place of some of the candidates.
 
     Which one is drawn, the n-th with odds of about 1 / n; some lie beside the remembered one. It takes the place of a
     pixel that little is lost with; see `choose_least`.
@@ -121,24 +122,26 @@ def recall(
         losses: What was lost with each pixel of the parents, ``(M, K)``; 0 where that is not known.
         draws: Of M candidates.
         space: Where candidates live.
+        shares: How many candidates have a remembered pixel, and how many one beside it, ``(M, 2)``.
 
     Returns:
-        ``(M, K, G)``.
+        ``(M, K, G)``, and how each was made, ``(M,)`` int64: `RECALLED`, `BESIDE` or `NO_WAY`.
     """
     words = draws.words(_RECALLED, RECALLED_COUNTS[_RECALLED])
-    shares = unit(words)
+    uniform = unit(words)
     num_known = (worth > -torch.inf).sum(dim=1)
     # The integer part of (n + 1)^u is j with probability log((j + 1) / j) / log(n + 1), about 1 / j.
-    rank = ((num_known + 1).to(torch.float64).pow(shares[:, 1]).to(torch.int64) - 1).clamp(min=0)
+    rank = ((num_known + 1).to(torch.float64).pow(uniform[:, 1]).to(torch.int64) - 1).clamp(min=0)
     pixel = pixels.gather(1, rank.clamp(max=pixels.shape[1] - 1).unsqueeze(1)).squeeze(1)
     corners = colour_corners(space.channels, candidates.device) / 255.0
     spot = pixel.div(len(corners), rounding_mode="floor")
-    is_beside = shares[:, 2] < _BESIDE
-    row = spot.div(space.width, rounding_mode="floor") + (below(words[:, 3], 3) - 1) * is_beside
-    col = spot % space.width + (below(words[:, 4], 3) - 1) * is_beside
+    is_beside = uniform[:, 0] >= shares[:, 0]
+    row = spot.div(space.width, rounding_mode="floor") + (below(words[:, 2], 3) - 1) * is_beside
+    col = spot % space.width + (below(words[:, 3], 3) - 1) * is_beside
     place = torch.stack([row.clamp(0, space.height - 1), col.clamp(0, space.width - 1)], dim=1).to(torch.float32) + 0.5
     new = torch.cat([place, corners[pixel % len(corners)]], dim=1)
     made = parents.clone()
-    made[torch.arange(len(made), device=made.device), choose_least(losses, words[:, 5:])] = new
-    is_recalled = (shares[:, 0] < _SHARE) & (num_known > 0)
-    return torch.where(is_recalled[:, None, None], made, candidates)
+    made[torch.arange(len(made), device=made.device), choose_least(losses, words[:, 4:])] = new
+    is_recalled = (uniform[:, 0] < shares[:, 0] + shares[:, 1]) & (num_known > 0)
+    how = torch.where(is_beside, BESIDE, RECALLED)
+    return torch.where(is_recalled[:, None, None], made, candidates), how.masked_fill(~is_recalled, NO_WAY)

@@ -10,20 +10,20 @@ from torch import Tensor
 
 from sfi_ray.search.base import SearchSpace
 from sfi_ray.search.philox import Draws, below, random_words, unit
+from sfi_ray.search.ways import ADJACENT, CORNER, FAR, FRESH, NEAR, NEIGHBOUR, SHADE, SHIFTED
 
 # What the random words of a candidate are for.
 _FRESH, _CROSSED, _CHANGED = range(16, 19)
 # Of two candidates that are crossed, each pixel comes from the second with a probability that is itself drawn.
 _CROSSED_SHARE = 0.1
-# What happens to a pixel that changes, as the upper ends of shares: a small move, a move anywhere, a colour at another
-# corner of the cube, a colour near the old one, another pixel in its place; the rest takes the colour of its neighbour.
-# The shares were chosen on CNN_MP for Fashion-MNIST and CIFAR-10.
-_SHARES = (0.25, 0.40, 0.55, 0.70, 0.95)
+# How often each of the first `NUM_CHANGES` ways is taken where nothing is learned; see `sfi_ray.search.ways`. Most of
+# the shares were chosen on CNN_MP for Fashion-MNIST and CIFAR-10.
+_SHARES = (0.25, 0.15, 0.15, 0.15, 0.15, 0.05, 0.05, 0.05)
 # With one pixel all spots and corners are gone through elsewhere: neighbours of good ones and their shades are left.
-_SHARES_OF_ONE = (0.3, 0.3, 0.3, 1.0, 1.0)
+_SHARES_OF_ONE = (0.3, 0.0, 0.0, 0.7, 0.0, 0.0, 0.0, 0.0)
 # A new pixel has a colour at a corner with this probability, else any.
 _CORNER_SHARE = 0.8
-_NEAR_WIDTH = 2.0
+_NEAR_WIDTH, _ADJACENT_WIDTH = 2.0, 1.2
 # Least and greatest width of a change of colour, which is drawn in between on a logarithmic scale.
 _LEAST_SHADE, _GREATEST_SHADE = 0.01, 0.5
 # Of the pixels of a candidate at most about half change, and never more than nine.
@@ -49,6 +49,11 @@ def varied_counts(space: SearchSpace) -> dict[int, int]:
     return {_CROSSED: 2 + space.k, _CHANGED: 1 + _most_changed(space.k) * (1 + _changed_width(space))}
 
 
+def usual_shares(space: SearchSpace, device: torch.device) -> Tensor:
+    """Returns how often a pixel changes in each way where nothing is learned, ``(NUM_CHANGES,)`` float64."""
+    return torch.tensor(_SHARES_OF_ONE if space.k == 1 else _SHARES, dtype=torch.float64, device=device)
+
+
 def cross(parents: Tensor, mates: Tensor, draws: Draws) -> Tensor:
     """Puts pixels of mates in the place of pixels of some of the parents.
 
@@ -67,16 +72,19 @@ def cross(parents: Tensor, mates: Tensor, draws: Draws) -> Tensor:
     return torch.where(from_mate.unsqueeze(-1), mates, parents)
 
 
-def change_pixels(genes: Tensor, draws: Draws, space: SearchSpace) -> Tensor:
+def change_pixels(genes: Tensor, draws: Draws, space: SearchSpace, ends: Tensor) -> tuple[Tensor, Tensor]:
     """Changes one pixel of each candidate, now and then more: moves it, colours it, or puts another in its place.
+
+    Where the first of them is to be shifted, all pixels are, and nothing else happens.
 
     Args:
         genes: ``(M, K, G)``.
         draws: Of M candidates.
         space: Where candidates live.
+        ends: Upper ends of the shares of the ways in which a pixel changes, ``(M, NUM_CHANGES)``.
 
     Returns:
-        ``(M, K, G)`` float32, inside the bounds of the space.
+        ``(M, K, G)`` float32, inside the bounds of the space, and the way in which the first pixel changed, ``(M,)``.
     """
     count, k = genes.shape[:2]
     most = _most_changed(k)
@@ -87,7 +95,8 @@ def change_pixels(genes: Tensor, draws: Draws, space: SearchSpace) -> Tensor:
     which = below(words[..., 0], k)
     old = genes.gather(1, which.unsqueeze(-1).expand(-1, -1, genes.shape[2]))
     neighbour = genes.gather(1, ((which + 1) % k).unsqueeze(-1).expand(-1, -1, genes.shape[2]))
-    new = _changed(old, neighbour, unit(words[..., 1:]).to(torch.float32), space)
+    how = (unit(words[..., 1:2]) >= ends[:, None, :-1]).sum(dim=2, keepdim=True)
+    new = _changed(old, neighbour, how, unit(words[..., 2:]).to(torch.float32), space)
     is_changed = torch.arange(most, device=genes.device) < num_changed
     new = torch.where(is_changed.unsqueeze(-1), new, old)
     # Of changes to one pixel the first counts: written last to first, one after the other.
@@ -97,28 +106,30 @@ def change_pixels(genes: Tensor, draws: Draws, space: SearchSpace) -> Tensor:
         changed[rows, which[:, step]] = torch.where(
             is_changed[:, step, None], new[:, step], changed[rows, which[:, step]]
         )
+    first = how[:, :1]
+    changed = torch.where(first == SHIFTED, genes + (new - old)[:, :1], changed)
     lower, upper = space.bounds(genes.device)
-    return torch.clamp(changed, lower, upper)
+    return torch.clamp(changed, lower, upper), first[:, 0, 0]
 
 
-def _changed(old: Tensor, neighbour: Tensor, draws: Tensor, space: SearchSpace) -> Tensor:
-    """Changes pixels ``(M, J, G)`` in the way that the first of their draws chooses."""
-    near_end, far_end, corner_end, shade_end, other_end = _SHARES_OF_ONE if space.k == 1 else _SHARES
-    how, width = draws[..., :1], draws[..., 1:2]
-    shades = draws[..., 4 : 4 + space.channels]
-    other = _fresh_pixels(draws[..., 4 + space.channels :], space)
-    near = old[..., :2] + _normal(draws[..., 2:4]) * _NEAR_WIDTH
+def _changed(old: Tensor, neighbour: Tensor, how: Tensor, draws: Tensor, space: SearchSpace) -> Tensor:
+    """Changes pixels ``(M, J, G)`` in the ways ``(M, J, 1)``."""
+    width = draws[..., :1]
+    shades = draws[..., 3 : 3 + space.channels]
+    other = _fresh_pixels(draws[..., 3 + space.channels :], space)
+    move = _normal(draws[..., 1:3])
+    near, adjacent = old[..., :2] + move * _NEAR_WIDTH, neighbour[..., :2] + move * _ADJACENT_WIDTH
     step = _normal(shades) * _LEAST_SHADE * (_GREATEST_SHADE / _LEAST_SHADE) ** width
     # A step out of the cube is taken the other way: most colours lie at its walls.
     shade = old[..., 2:] + step
     shade = torch.where((shade < 0) | (shade > 1), old[..., 2:] - step, shade)
     corner = (other[..., 2:] >= 0.5).to(torch.float32)
     corner = torch.where((corner == old[..., 2:]).all(dim=-1, keepdim=True), 1.0 - corner, corner)
-    is_other = (how >= shade_end) & (how < other_end)
-    position = torch.where(how < near_end, near, torch.where((how < far_end) | is_other, other[..., :2], old[..., :2]))
-    colour = torch.where(how >= other_end, neighbour[..., 2:], torch.where(is_other, other[..., 2:], shade))
-    colour = torch.where(how < corner_end, corner, colour)
-    colour = torch.where(how < far_end, old[..., 2:], colour)
+    position = torch.where((how == NEAR) | (how == SHIFTED), near, old[..., :2])
+    position = torch.where((how == FAR) | (how == FRESH), other[..., :2], position)
+    position = torch.where(how == ADJACENT, adjacent, position)
+    colour = torch.where(how == FRESH, other[..., 2:], torch.where(how == NEIGHBOUR, neighbour[..., 2:], old[..., 2:]))
+    colour = torch.where(how == SHADE, shade, torch.where(how == CORNER, corner, colour))
     return torch.cat([position, colour], dim=-1)
 
 

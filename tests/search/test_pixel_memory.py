@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from sfi_ray.search import SearchSpace
 from sfi_ray.search.differences import difference
 from sfi_ray.search.philox import Draws
-from sfi_ray.search.pixel_memory import recall, remember, trials
+from sfi_ray.search.pixel_memory import RECALLED_SHARES, recall, remember, trials
+from sfi_ray.search.ways import BESIDE, NO_WAY, RECALLED
 
 SPACE = SearchSpace(height=4, width=3, channels=1, k=2, num_classes=3)
 COLOUR = SearchSpace(height=4, width=3, channels=3, k=2, num_classes=3)
@@ -86,10 +87,10 @@ def test_remembering_equals_the_slow_reference(known, seen, missing, count):
     assert found == slow_remember(known, seen, count)
 
 
-def recalled(worth, pixels, space=COLOUR, count=4000, seed=3, losses=None):
+def recalled(worth, pixels, space=COLOUR, count=4000, seed=3, losses=None, shares=RECALLED_SHARES):
     parents = torch.full((count, space.k, space.genes_per_pixel), 0.5)
     candidates = torch.full_like(parents, 0.25)
-    made = recall(
+    made, ways = recall(
         candidates,
         parents,
         torch.tensor(worth).expand(count, -1),
@@ -97,7 +98,10 @@ def recalled(worth, pixels, space=COLOUR, count=4000, seed=3, losses=None):
         torch.zeros(count, space.k) if losses is None else torch.tensor(losses).expand(count, -1),
         Draws(torch.full((count,), seed), torch.arange(count)),
         space,
+        torch.tensor(shares, dtype=torch.float64).expand(count, -1),
     )
+    assert torch.equal(ways == NO_WAY, (made == candidates).flatten(1).all(dim=1))
+    assert set(ways.tolist()) <= {NO_WAY, RECALLED, BESIDE}
     return made, candidates, parents
 
 
@@ -126,6 +130,16 @@ def test_a_remembered_pixel_takes_the_place_of_one_that_little_is_lost_with():
     is_new = (made != parents).any(dim=2)[is_recalled]
     # The third root of 1 / 2.
     assert is_new.float().mean(dim=0).tolist() == pytest.approx([0.206, 0.794], abs=0.03)
+
+
+@pytest.mark.parametrize(("shares", "num_beside"), [((0.8, 0.0), 0.0), ((0.0, 0.3), 0.3), ((0.2, 0.6), 0.6)])
+def test_pixels_are_recalled_as_often_as_is_wanted(shares, num_beside):
+    made, candidates, _ = recalled([1.0], [4 * 8 + 5], shares=shares)
+    is_recalled = (made != candidates).flatten(1).any(dim=1)
+    assert is_recalled.float().mean() == pytest.approx(sum(shares), abs=0.03)
+    is_new = (made[is_recalled] != 0.5).any(dim=2)
+    is_moved = (made[is_recalled][is_new][:, :2].floor() != 1).any(dim=1)
+    assert is_moved.float().mean() == pytest.approx(num_beside * 8 / 9 / sum(shares), abs=0.03)
 
 
 def test_nothing_is_recalled_where_nothing_is_remembered():

@@ -1,0 +1,106 @@
+"""Which ways of varying an elite pay, learned while they are tried.
+
+What brings a better candidate depends on the network, on k and on how far a search has come: here it is remembered
+pixels, there small moves. So every group of cells counts what each way has brought, and a way is taken the more often
+the more that was for each candidate made so: adaptive operator selection by probability matching (Goldberg 1990;
+Fialho 2010).
+
+A generation's best candidate of a class, where it is better than the class's first elite, has brought what its
+log-probability is above that. Sums are of integers, so that they are the same in any order, on any device.
+
+Shapes: N cells, W ways, M candidates.
+"""
+
+from __future__ import annotations
+
+from functools import reduce
+from itertools import accumulate
+
+import torch
+from torch import Tensor
+
+#: The ways. What happens to a pixel: a small move, a move anywhere, a colour at another corner of the cube, a colour
+#: near the old one, another pixel in its place, the colour of the next pixel, a small move of all pixels together, a
+#: place beside the next pixel. Then a remembered pixel in its place, or one beside that.
+NEAR, FAR, CORNER, SHADE, FRESH, NEIGHBOUR, SHIFTED, ADJACENT, RECALLED, BESIDE = range(10)
+NUM_WAYS = 10
+#: So many of them, the first ones, happen to pixels.
+NUM_CHANGES = RECALLED
+#: A candidate that was made in none of these ways.
+NO_WAY = -1
+
+# What is learned counts half after so many candidates.
+_HELD = 1500
+# Before anything is learned, each way counts as if so many candidates had shown that it is like the others.
+_ASSUMED = 40
+# This part of the usual shares stays, so that each way is tried now and then.
+_KEPT = 0.2
+# The most that one candidate counts, in nats, and what a nat is as an integer.
+_MOST_GAIN = 1.0
+_NAT = 1 << 20
+
+
+def shares(gained: Tensor, tried: Tensor, usual: Tensor) -> Tensor:
+    """Returns how often each way is to be taken.
+
+    Args:
+        gained: What the ways have brought, ``(N, W)`` float64.
+        tried: Candidates that were made in these ways, ``(N, W)`` float64.
+        usual: How often each way is taken where nothing is learned, ``(W,)`` float64, 1 in all.
+
+    Returns:
+        ``(N, W)`` float64, 1 in all for each cell.
+    """
+    mean = _sum(gained) / _sum(tried).clamp(min=1.0)
+    worth = (gained + _ASSUMED * mean) / (tried + _ASSUMED)
+    # What is twice as good is taken four times as often.
+    weighted = usual * worth * worth
+    total = _sum(weighted)
+    learned = torch.where(total > 0, weighted / total, usual)
+    return _KEPT * usual + (1 - _KEPT) * learned
+
+
+def ends(columns: Tensor) -> Tensor:
+    """Returns the upper ends of shares that are laid side by side in [0, 1], ``(N, n)`` to the same shape."""
+    sums = torch.stack([*accumulate(columns.unbind(dim=1), torch.add)], dim=1)
+    return sums / sums[:, -1:]
+
+
+def learn(
+    gained: Tensor, tried: Tensor, first: Tensor, gains: Tensor, winners: Tensor, owners: Tensor, made: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Learns from a generation.
+
+    Args:
+        gained: What was known, ``(N, W)``, the same for all cells of a group.
+        tried: ``(N, W)``, the same for all cells of a group.
+        first: First cell of the group of each cell, ``(N,)`` int64.
+        gains: What the generation's best candidate of each cell's class brought, in nats, ``(N,)``; at most 0 for none.
+        winners: Which candidate this is, ``(N,)`` int64.
+        owners: The cell that each candidate was made for, ``(M,)`` int64.
+        made: The way in which each candidate was made, ``(M,)`` int64; `NO_WAY` for none.
+
+    Returns:
+        What is known then.
+    """
+    size = (len(gained), NUM_WAYS)
+    brought = (gains.clamp(0.0, _MOST_GAIN).to(torch.float64) * _NAT).round().to(torch.int64)
+    way = made[winners]
+    now = _counted(first, way, brought.masked_fill(way == NO_WAY, 0), size)
+    count = _counted(first[owners], made, (made != NO_WAY).to(torch.int64), size)
+    held = _HELD / (_HELD + count.sum(dim=1, keepdim=True).to(torch.float64))
+    return (
+        (held * gained[first] + now.to(torch.float64) / _NAT)[first],
+        (held * tried[first] + count.to(torch.float64))[first],
+    )
+
+
+def _counted(cells: Tensor, way: Tensor, counts: Tensor, size: tuple[int, int]) -> Tensor:
+    """Sums integers by cell and way."""
+    where = cells * size[1] + way.clamp(min=0)
+    return counts.new_zeros(size[0] * size[1]).scatter_add(0, where, counts).view(size)
+
+
+def _sum(columns: Tensor) -> Tensor:
+    """Adds columns up, one after the other, ``(N, W)`` to ``(N, 1)``."""
+    return reduce(torch.add, columns.unbind(dim=1)).unsqueeze(1)
