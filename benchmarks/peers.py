@@ -220,7 +220,7 @@ def serve(kind, word, options, connection):
             connection.send(search_rate(peer, network, seconds))
         return
     rule = Classifier(module, name="rule", input_shape=SHAPE, num_classes=10, mean=card["mean"], std=card["std"])
-    request = TuningRequest(precision=PRECISIONS[word], micro_batch=None, threads=1, pixels=K, is_long=True)
+    request = TuningRequest(precision=PRECISIONS[word], micro_batch=None, threads=1, ks=(K,), is_long=True)
     execution = connection.recv()
     if execution is None:  # the first one measures for all
         execution = tune(rule, request).execution

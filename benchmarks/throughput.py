@@ -105,7 +105,7 @@ def main():
     for (name, shape), precision in itertools.product(cases(options.cases), options.precisions.split(",")):
         module, num_classes = make(name, shape)
         rule = Classifier(module, name="rule", input_shape=shape, num_classes=num_classes, device=options.device)
-        choice = tune(rule, TuningRequest(precision=precision, micro_batch=None, threads=options.threads, pixels=5))
+        choice = tune(rule, TuningRequest(precision=precision, micro_batch=None, threads=options.threads, ks=(5,)))
         tuned = rule.running(choice.execution)
         rounds = [
             (

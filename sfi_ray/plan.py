@@ -32,8 +32,9 @@ _ELEMENTS_WORTH_MEASURING = 2**29
 # with fewer, much of it would stay empty.
 _LEAST_LANES = 1 / 8
 _MOST_IMAGES = 2**14
-# Numbers of pixels up to which a network is prepared for each of them.
+# Numbers of pixels, and backgrounds, up to which a network is prepared for each of them.
 _MOST_KS = 8
+_MOST_BACKGROUNDS = 16
 # From which on compiling pays, which every actor has to do: ten minutes or more.
 _ELEMENTS_WORTH_COMPILING = 2**34
 
@@ -118,16 +119,15 @@ def tuning_request(job: Job, grid: Grid, attack: Attack, input_shape: tuple[int,
         threads=compute.threads,
         needs_gradients=attack.max_backward_passes > 0,
         most_images=_filled(grid, attack),
-        pixels=_pixels(grid) if elements >= _ELEMENTS_WORTH_MEASURING else None,
+        ks=_few_ks(grid) if elements >= _ELEMENTS_WORTH_MEASURING else (),
         is_long=compute.precision == "auto" and elements >= _ELEMENTS_WORTH_COMPILING,
     )
 
 
-def _pixels(grid: Grid) -> int | None:
-    """Returns the pixels of candidates in the mean; None where preparing for each number of them is not worth it."""
-    if grid.ks is None or len(grid.ks) > _MOST_KS:
-        return None
-    return math.ceil(sum(grid.ks) / len(grid.ks))
+def _few_ks(grid: Grid) -> tuple[int, ...]:
+    """Returns the numbers of altered pixels; none where they or the backgrounds are too many to prepare for each."""
+    is_few = grid.ks is not None and len(grid.ks) <= _MOST_KS and len(grid.backgrounds) <= _MOST_BACKGROUNDS
+    return grid.ks if grid.ks is not None and is_few else ()
 
 
 def _filled(grid: Grid, attack: Attack) -> int:
@@ -187,7 +187,7 @@ def make_plan(job: Job, info: DatasetInfo, grid: Grid) -> Plan:
     device = "cuda" if job.compute.device != "cpu" and torch.cuda.is_available() else "cpu"
     proposing = attack.proposal_rate(info.shape, grid.max_k)
     request = tuning_request(job, grid, attack, info.shape)
-    pixels = (request and request.pixels) or 1
+    pixels = request.mean_k if request else 1
     rates, footprints = {}, []
     micro_batch = 1
     for spec in job.classifiers:

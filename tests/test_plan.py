@@ -279,16 +279,17 @@ def test_a_micro_batch_is_no_larger_than_what_the_cells_fill(changes, expected):
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"k": 3, **LONG_AUTO}, 3),
-        ({"k": [1, 5, 25], **LONG_AUTO}, 11),
-        ({"k": [1, 2], **LONG_AUTO}, 2),
-        ({"k": [*range(1, 10)], **LONG_AUTO}, None),
-        ({"k": {"low": 1, "high": 4}, **LONG_AUTO}, None),
-        ({"k": 3, "compute": {"precision": "auto"}}, None),
+        ({"k": 3, **LONG_AUTO}, ((3,), 3)),
+        ({"k": [1, 5, 25], **LONG_AUTO}, ((1, 5, 25), 11)),
+        ({"k": [*range(1, 10)], **LONG_AUTO}, ((), 1)),
+        ({"k": 3, **LONG_AUTO, "backgrounds": [f"#{gray:02x}{gray:02x}{gray:02x}" for gray in range(17)]}, ((), 1)),
+        ({"k": {"low": 1, "high": 4}, **LONG_AUTO}, ((), 1)),
+        ({"k": 3, "compute": {"precision": "auto"}}, ((), 1)),
     ],
 )
 def test_pixels_count_where_a_search_is_long_and_they_are_of_few_numbers(changes, expected):
-    assert request_of(make_job(**changes)).pixels == expected
+    request = request_of(make_job(**changes))
+    assert (request.ks, request.mean_k) == expected
 
 
 @pytest.mark.usefixtures("rates")

@@ -37,6 +37,7 @@ class PatchedNetwork(nn.Module):
     Attributes:
         canvas_size: ``C * R * S``, the numbers of a blank canvas.
         map_size: ``P * Q * F``, the numbers that a background gives.
+        numbers_a_pixel: The numbers of a patch and of what is convolved from it.
     """
 
     # By a pixel's spot: where it is on a canvas, where its patch begins, which of the places of its patch the
@@ -89,6 +90,7 @@ class PatchedNetwork(nn.Module):
             self.register_buffer(name, numbers.contiguous())
         self._is_bounded = not (down.is_convolved.all() and across.is_convolved.all())
         weight, bias = layers.weight, layers.bias
+        self.numbers_a_pixel = channels * math.prod(self._extent) + len(weight) * math.prod(self._convolved)
         outputs = len(weight) * math.prod(self._convolved)
         self._is_multiplied = outputs * channels * math.prod(self._extent) <= _MOST_ELEMENTS
         if self._is_multiplied:

@@ -21,8 +21,10 @@ from sfi_ray.models.patched_network import PatchedNetwork
 from sfi_ray.models.precision import DTYPES
 from sfi_ray.models.runner import laid_out
 
-# Backgrounds that are held at least.
-_LEAST_BACKGROUNDS = 4
+# Backgrounds that there is room for at least; and at most, unless one call brings more.
+_LEAST_BACKGROUNDS, _MOST_BACKGROUNDS = 4, 16
+# Numbers of all patches of a micro-batch at most, with what is made of them.
+_MOST_NUMBERS = 2**26
 # A network stays converted for so many numbers of pixels, for fewer where these have more weights in all, but for two.
 _MOST_CONVERTED = 8
 _MOST_WEIGHTS = 2**26
@@ -78,6 +80,7 @@ class PatchedRunner:
         network = PatchedNetwork(layers, input_shape, execution.torch_layout)
         self._network = network if execution.engine == "openvino" else laid_out(network, execution)
         self._blank = network.blank
+        self._numbers_a_pixel = network.numbers_a_pixel
         self._input_shape = input_shape
         self._dtype = torch.float32 if execution.engine == "openvino" else DTYPES[execution.precision]
         num_weights = sum(parameter.numel() for parameter in module.parameters())
@@ -113,6 +116,11 @@ class PatchedRunner:
     def _inputs(self, k: int) -> _Inputs:
         """Makes what the network reads, and converts it where it has to be."""
         size = self._execution.micro_batch
+        if size * k * self._numbers_a_pixel > _MOST_NUMBERS:
+            raise ResourceError(
+                f"classifier {self._name!r}: with {k:,} altered pixels, {size:,} images at once are too many for "
+                "first layers at altered pixels only; set compute.precision and compute.micro_batch in a new run"
+            )
         spots = torch.zeros(size, k, dtype=torch.int64)
         values = torch.zeros(size, self._input_shape[0], k, dtype=self._dtype)
         numbers = torch.zeros(size, dtype=torch.int64)
@@ -136,9 +144,11 @@ class PatchedRunner:
     def _hold(self, colours: Sequence[int], shifts: Tensor) -> None:
         """Holds backgrounds, beside those that are held where there is room."""
         new = [colour for colour in colours if colour not in self._held]
-        if len(self._held) + len(new) > len(self._maps):
+        if len(self._held) + len(new) > max(_MOST_BACKGROUNDS, len(self._maps)):
             self._held, new = {}, [*colours]
-        if len(new) > len(self._maps):
+        if len(self._held) + len(new) > len(self._maps):
+            new = [*self._held, *new]
+            self._held = {}
             room = max(_LEAST_BACKGROUNDS, 2 * power_of_two_within(len(new) - 1))
             self._blanks = self._blanks.new_zeros(room, self._blanks.shape[1])
             self._maps = self._maps.new_zeros(room, self._maps.shape[1])

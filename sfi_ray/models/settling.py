@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -13,7 +13,7 @@ from sfi_ray.models.execution import MemoryLayout
 from sfi_ray.models.openvino_runner import has_openvino
 from sfi_ray.models.precision import Precision, has_float16
 from sfi_ray.models.repeatable import cpu_threads
-from sfi_ray.models.trial import ClassifierTrial
+from sfi_ray.models.trial import ClassifierTrial, mean_k
 from sfi_ray.models.tuning import TUNING_SECONDS, Choice, Options, choose
 
 # Micro-batches that are tried, in images and in input elements.
@@ -35,12 +35,15 @@ class TuningRequest(BaseModel):
         ge=1,
         description="Largest micro-batch that the cells of the job fill; the rule's may be taken in any case.",
     )
-    pixels: int | None = Field(
-        None,
-        ge=1,
-        description="Altered pixels of candidates that are searched, in the mean; None where they are not known.",
+    ks: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        (), description="Numbers of altered pixels that are searched; none where they are not known, or too many."
     )
     is_long: bool = Field(False, description="Whether the search is long enough for compiling.")
+
+    @property
+    def mean_k(self) -> int:
+        """The altered pixels of an image in the mean, rounded up; 1 where they are not known."""
+        return mean_k(self.ks) if self.ks else 1
 
 
 def tune(classifier: Classifier, request: TuningRequest, seconds: float = TUNING_SECONDS) -> Choice:
@@ -62,7 +65,7 @@ def tune(classifier: Classifier, request: TuningRequest, seconds: float = TUNING
             classifier.running(rule),
             is_exact=not is_open,
             needs_gradients=request.needs_gradients and not is_open,
-            pixels=request.pixels,
+            ks=request.ks,
         )
         return choose(rule, _options(classifier, request, layout), trial, seconds=seconds)
 
@@ -89,5 +92,5 @@ def _options(classifier: Classifier, request: TuningRequest, layout: MemoryLayou
         can_compile=request.is_long and has_compiler(classifier.device),
         engines=("openvino",) if has_openvino(classifier.device) else (),
         # Patches overlap, and in which order several threads would write what they share, nobody says.
-        can_reuse=device == "cpu" and request.threads == 1 and request.pixels is not None,
+        can_reuse=device == "cpu" and request.threads == 1 and bool(request.ks),
     )

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from sfi_ray.errors import ResourceError
 from sfi_ray.images import paint
 from sfi_ray.models.classifier import Classifier
 from sfi_ray.models.compiling import CompiledTrial, try_compiled
@@ -46,18 +47,19 @@ class ClassifierTrial:
         classifier: The classifier, computing by rule on the device where it will search.
         is_exact: Whether only the bits of the rule's execution are fit; else those near float32 are, too.
         needs_gradients: Whether that holds for gradients as well.
-        pixels: Altered pixels of candidates, on which executions that reuse the background are tried.
+        ks: Numbers of altered pixels that executions which reuse the background are tried on: their speed with the mean
+            of them, and what they compute with each.
     """
 
     def __init__(
-        self, classifier: Classifier, *, is_exact: bool, needs_gradients: bool, pixels: int | None = None
+        self, classifier: Classifier, *, is_exact: bool, needs_gradients: bool, ks: Sequence[int] = ()
     ) -> None:
         self._classifier = classifier
         self._is_exact = is_exact
         self._needs_gradients = needs_gradients
         count = min(_MOST_IMAGES, max(_LEAST_IMAGES, _MOST_ELEMENTS // math.prod(classifier.input_shape)))
         self._images = sparse_images(classifier.input_shape, count, classifier.device)
-        self._pixels = pixels
+        self._ks = tuple(ks)
         self._compared: Tensor | None = None
         self._expected: list[Tensor] = []
         self._reference: Tensor | None = None
@@ -77,10 +79,11 @@ class ClassifierTrial:
     def rate_of(self, classifier: Classifier) -> float:
         """Measures images a second of a classifier, those of the fastest pass."""
         size = classifier.micro_batch
-        count = math.ceil(size / len(self._images))
         if classifier.execution.reuses_background:
-            classify = functools.partial(classifier.sparse_log_probs, *self._candidates(size))
+            candidates = close_pixels(classifier.input_shape, size, mean_k(self._ks))
+            classify = functools.partial(classifier.sparse_log_probs, *candidates)
         else:
+            count = math.ceil(size / len(self._images))
             classify = functools.partial(classifier.log_probs, self._images.repeat(count, 1, 1, 1)[:size].contiguous())
         _seconds(classify, classifier.device)
         times = [_seconds(classify, classifier.device)]
@@ -108,7 +111,7 @@ class ClassifierTrial:
         images = self._compared
         assert images is not None
         if classifier.execution.reuses_background:
-            return self._has_fit_patches(classifier, len(images))
+            return all(_has_fit_patches(classifier, len(images), k) for k in self._ks)
         if self._is_exact:
             self._expected = self._expected or self._outputs(self._classifier, images)
             came = self._outputs(classifier, images)
@@ -120,20 +123,6 @@ class ClassifierTrial:
                 self._reference = self._classifier.reference_log_probs(images)
             is_near = are_near(log_probs, self._reference)
         return is_near and keeps_company_out(classifier.log_probs, (images,), log_probs, classifier.micro_batch)
-
-    def _has_fit_patches(self, classifier: Classifier, count: int) -> bool:
-        """Whether that holds where the first layers run at altered pixels only."""
-        candidates = self._candidates(count)
-        log_probs = classifier.sparse_log_probs(*candidates)
-        reference = classifier.reference_log_probs(paint(*candidates, *classifier.input_shape[1:]))
-        return are_near(log_probs, reference) and keeps_company_out(
-            classifier.sparse_log_probs, candidates, log_probs, classifier.micro_batch
-        )
-
-    def _candidates(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
-        if self._pixels is None:
-            raise ValueError("an execution that reuses the background is tried on candidates of so many pixels")
-        return close_pixels(self._classifier.input_shape, count, self._pixels)
 
     def _running_as(self, execution: Execution) -> Classifier:
         """Returns the classifier in an execution; the last one is kept, for what was converted takes a while."""
@@ -154,6 +143,25 @@ class ClassifierTrial:
         if self._needs_gradients:
             outputs += classifier.gradients(images, lambda log_probs, _: log_probs.max(dim=1).values)
         return outputs
+
+
+def mean_k(ks: Sequence[int]) -> int:
+    """Returns the mean of numbers of altered pixels, rounded up."""
+    return math.ceil(sum(ks) / len(ks))
+
+
+def _has_fit_patches(classifier: Classifier, count: int, k: int) -> bool:
+    """Whether what first layers give that run at k altered pixels only is near float32, and depends on no company."""
+    candidates = close_pixels(classifier.input_shape, count, k)
+    try:
+        log_probs = classifier.sparse_log_probs(*candidates)
+    except ResourceError as error:
+        logger.debug("%s: %s", classifier.execution.describe(), error)
+        return False
+    reference = classifier.reference_log_probs(paint(*candidates, *classifier.input_shape[1:]))
+    return are_near(log_probs, reference) and keeps_company_out(
+        classifier.sparse_log_probs, candidates, log_probs, classifier.micro_batch
+    )
 
 
 def _seconds(classify: Callable[[], Tensor], device: torch.device) -> float:

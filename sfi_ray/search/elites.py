@@ -7,8 +7,9 @@ whoever they were made for, and new candidates are made from the elites of any c
 Near an optimum all elites of a class are alike, and most of what they could become was tried. A class that has not
 become better for long begins anew, with fresh candidates; what it had is kept aside.
 
-What a candidate shows of the pixel in which it differs from its parent is remembered for every class, and half of the
-new candidates are made of it; see `sfi_ray.search.pixel_memory`.
+What a candidate shows of the pixel in which it differs from its parent is remembered for every class, and at first half
+of the new candidates are made of it; see `sfi_ray.search.pixel_memory`. Which ways of making candidates pay is learned
+for each group; see `sfi_ray.search.ways`.
 
 With k = 1 there are few candidates at corners of the colour cube, and seven of eight go through all of them, each once
 for all classes of the group, before the rest is varied alone.
@@ -103,8 +104,8 @@ class Elites(SharedSearcher):
     def _admit(self, entrants: Entrants, state: Mapping[str, Tensor] | None) -> None:
         if entrants.groups is None:
             raise ValueError("a search that classes share needs the group of every cell")
-        if state is None:
-            state = beginning(len(entrants.seeds), self.settings.num_elites, self.space, self.device)
+        # What a snapshot of an earlier version does not know begins with nothing.
+        state = beginning(len(entrants.seeds), self.settings.num_elites, self.space, self.device) | dict(state or {})
         self._lanes = self._lanes.join(
             ElitesLanes(
                 seeds=entrants.seeds.to(self.device),

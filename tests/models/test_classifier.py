@@ -428,3 +428,22 @@ def test_gpu_agrees_with_cpu(architecture, precision, tolerance):
     reference = classifier.reference_log_probs(images.cuda()).exp().cpu()
     torch.testing.assert_close(reference, expected, rtol=0, atol=1e-5)
     torch.testing.assert_close(classifier.log_probs(images.cuda()).exp().cpu(), expected, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (nn.Conv2d(1, 3, (1, 2), stride=(1, 3)), (1, 4, 2)),
+        (nn.Conv2d(1, 3, 3, stride=(1, 4), padding=(1, 0), dilation=(2, 1)), (1, 5, 5)),
+        (nn.Conv2d(1, 3, 3), (1, 5, 5)),
+    ],
+)
+def test_a_convolution_that_torch_computes_wrongly_in_channels_last_is_computed_rightly(layer, shape):
+    network = nn.Sequential(layer, nn.Flatten(), nn.LazyLinear(4)).eval()
+    network(torch.zeros(1, *shape))
+    classifier = Classifier(network, name="odd", input_shape=shape, num_classes=4, micro_batch=16)
+    images = torch.rand(50, *shape)
+    with torch.no_grad():
+        expected = torch.log_softmax(network.double()(images.double()), dim=1).float()
+    torch.testing.assert_close(classifier.log_probs(images), expected)
+    torch.testing.assert_close(classifier.reference_log_probs(images), expected)

@@ -13,7 +13,7 @@ from sfi_ray.attacks import read_attack_settings
 from sfi_ray.errors import ResourceError
 from sfi_ray.grid import Grid, GridClassifier
 from sfi_ray.images import paint
-from sfi_ray.models import Classifier, Execution, TuningRequest, build, tune
+from sfi_ray.models import Classifier, Execution, TuningRequest, build, patched_runner, tune
 from sfi_ray.models.openvino_runner import openvino_version
 from sfi_ray.models.sparse_images import close_pixels
 from sfi_ray.models.trial import ClassifierTrial, are_near
@@ -162,7 +162,7 @@ def test_a_network_without_such_layers_is_refused_and_never_chosen(caplog):
     classifier = make_classifier(build("mlp", input_shape=shape, num_classes=10), shape)
     with pytest.raises(ResourceError, match=r"'toy': .*does not begin with a convolution; set compute\.precision"):
         classifier.running(REUSING).sparse_log_probs(*close_pixels(shape, 2, 2))
-    trial = ClassifierTrial(classifier, is_exact=False, needs_gradients=False, pixels=2)
+    trial = ClassifierTrial(classifier, is_exact=False, needs_gradients=False, ks=(2,))
     with caplog.at_level(logging.DEBUG, logger="sfi_ray"):
         assert trial.rate(REUSING) is None
     assert "first layers at altered pixels only does not run" in caplog.text
@@ -170,21 +170,46 @@ def test_a_network_without_such_layers_is_refused_and_never_chosen(caplog):
 
 def test_what_comes_out_has_to_be_near_float32():
     classifier = small_classifier()
-    for pixels in (1, 5):
-        trial = ClassifierTrial(classifier, is_exact=False, needs_gradients=False, pixels=pixels)
-        assert trial.rate(REUSING) > 0
-        assert trial.is_fit(REUSING)
+    trial = ClassifierTrial(classifier, is_exact=False, needs_gradients=False, ks=(1, 5))
+    assert trial.rate(REUSING) > 0
+    assert trial.is_fit(REUSING)
     far = classifier.running(REUSING)
     far.reference_log_probs = lambda images: classifier.reference_log_probs(images) - 10.0
     assert not trial.has_fit_outputs(far)
 
 
+def test_every_number_of_pixels_has_to_keep_company_out():
+    classifier = small_classifier()
+    trial = ClassifierTrial(classifier, is_exact=False, needs_gradients=False, ks=(1, 3, 8))
+    reusing = classifier.running(REUSING)
+    assert trial.has_fit_outputs(reusing)
+    whole = reusing.sparse_log_probs
+
+    def telling(spots, levels, backgrounds):
+        log_probs = whole(spots, levels, backgrounds)
+        return log_probs + 1e-6 * len(spots) if spots.shape[1] == 8 else log_probs
+
+    reusing.sparse_log_probs = telling
+    assert not trial.has_fit_outputs(reusing), "of three numbers of pixels one tells company"
+
+
+def test_more_pixels_than_memory_is_given_for_are_refused_and_never_chosen(monkeypatch, caplog):
+    monkeypatch.setattr(patched_runner, "_MOST_NUMBERS", 10_000)
+    classifier = small_classifier()
+    with pytest.raises(ResourceError, match=r"'toy': with 40 altered pixels, 8 images at once are too many"):
+        classifier.running(REUSING).sparse_log_probs(*close_pixels(classifier.input_shape, 2, 40))
+    trial = ClassifierTrial(classifier, is_exact=False, needs_gradients=False, ks=(1, 2, 40))
+    with caplog.at_level(logging.DEBUG, logger="sfi_ray"):
+        assert not trial.is_fit(REUSING)
+    assert "computes something else" in caplog.text
+
+
 @pytest.mark.parametrize(
-    ("precision", "threads", "pixels", "is_offered"),
-    [("auto", 1, 5, True), ("auto", 2, 5, False), ("auto", 1, None, False), ("float32", 1, 5, False)],
+    ("precision", "threads", "ks", "is_offered"),
+    [("auto", 1, (5, 1), True), ("auto", 2, (5,), False), ("auto", 1, (), False), ("float32", 1, (5,), False)],
 )
 def test_it_is_tried_where_precision_is_open_one_thread_searches_and_pixels_are_known(
-    monkeypatch, precision, threads, pixels, is_offered
+    monkeypatch, precision, threads, ks, is_offered
 ):
     tried = []
 
@@ -194,7 +219,7 @@ def test_it_is_tried_where_precision_is_open_one_thread_searches_and_pixels_are_
 
     monkeypatch.setattr(ClassifierTrial, "rate", rate)
     monkeypatch.setattr(ClassifierTrial, "is_fit", lambda _self, _execution: True)
-    request = TuningRequest(precision=precision, micro_batch=8, threads=threads, pixels=pixels)
+    request = TuningRequest(precision=precision, micro_batch=8, threads=threads, ks=ks)
     assert tune(small_classifier(), request).execution.reuses_background is is_offered
     assert any(execution.reuses_background for execution in tried) is is_offered
 
