@@ -126,8 +126,9 @@ def tuning_request(job: Job, grid: Grid, attack: Attack, input_shape: tuple[int,
 
 def _few_ks(grid: Grid) -> tuple[int, ...]:
     """Returns the numbers of altered pixels; none where they or the backgrounds are too many to prepare for each."""
-    is_few = grid.ks is not None and len(grid.ks) <= _MOST_KS and len(grid.backgrounds) <= _MOST_BACKGROUNDS
-    return grid.ks if grid.ks is not None and is_few else ()
+    if grid.ks is None or len(grid.ks) > _MOST_KS or len(grid.backgrounds) > _MOST_BACKGROUNDS:
+        return ()
+    return grid.ks
 
 
 def _filled(grid: Grid, attack: Attack) -> int:

@@ -183,15 +183,14 @@ class Elites(SharedSearcher):
         seeds, counters = lanes.seeds[first], lanes.generation[self._focus] * _MOST_CANDIDATES + place
         is_new = lanes.log_prob[self._focus, 0] == -torch.inf
         num_new = int(is_new.sum())
+        self._ways = torch.full_like(first, NO_WAY)
         if num_new < len(groups):
             size = torch.searchsorted(lanes.groups, groups, right=True) - first
             candidates, self._ways = self._varied(first, size, Draws(seeds, counters, self._counts))
         if num_new:
             fresh = fresh_candidates(seeds, counters, self.space)
             candidates = torch.where(is_new[:, None, None], fresh, candidates) if num_new < len(groups) else fresh
-            self._ways = (
-                self._ways.masked_fill(is_new, NO_WAY) if num_new < len(groups) else first.new_full(first.shape, NO_WAY)
-            )
+            self._ways = self._ways.masked_fill(is_new, NO_WAY)
         if self._single_pixels is not None:
             candidates = self._swept(candidates, self._single_pixels, first, place)
         if self._looked:

@@ -89,10 +89,8 @@ def learn(
     now = _counted(first, way, brought.masked_fill(way == NO_WAY, 0), size)
     count = _counted(first[owners], made, (made != NO_WAY).to(torch.int64), size)
     held = _HELD / (_HELD + count.sum(dim=1, keepdim=True).to(torch.float64))
-    return (
-        (held * gained[first] + now.to(torch.float64) / _NAT)[first],
-        (held * tried[first] + count.to(torch.float64))[first],
-    )
+    # What was counted stands in the row of the first cell of a group.
+    return (held * gained + now.to(torch.float64) / _NAT)[first], (held * tried + count.to(torch.float64))[first]
 
 
 def _counted(cells: Tensor, way: Tensor, counts: Tensor, size: tuple[int, int]) -> Tensor:
