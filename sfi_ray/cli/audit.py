@@ -25,7 +25,7 @@ def audit(
         typer.Argument(
             metavar="MODEL",
             help="Who is audited: a network of the zoo, a .pt2 file, package.module:callable, or what a job says in "
-            "braces, such as '{name: vgg16, weights: FILE}' or '{torchvision: resnet50, weights: DEFAULT}'.",
+            "braces, such as '{name: vgg16, weights: FILE, mean: [0.49, 0.48, 0.45], std: [0.25, 0.24, 0.26]}' or '{torchvision: resnet50, weights: DEFAULT}'.",
             show_default=False,
         ),
     ] = None,
@@ -115,11 +115,19 @@ def audit(
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Search the cells again that failed in an earlier audit.")
     ] = False,
+    allow_chance: Annotated[
+        bool,
+        typer.Option(
+            "--allow-chance",
+            help="Audit a classifier, too, whose accuracy on natural images is no better than guessing.",
+        ),
+    ] = False,
 ) -> None:
     """Test a classifier on the standard grid of sparse fooling images, and write a scorecard.
 
     Six backgrounds (three for gray images), 1, 5 and 25 altered pixels, all classes but at most 100, three seeds, and
-    the same search for everybody. It goes on where it was stopped. The exit code is 0 when the audit is done, 2 when
+    the same search for everybody. A classifier that guesses on natural images, whose outputs are not what is said of them,
+    that is random or looks at its batch is refused. It goes on where it was stopped. The exit code is 0 when the audit is done, 2 when
     something has to be mended first, 3 when cells failed, 4 when more classes are fooled than --fail-above allows, 130
     after Ctrl-C.
     """
@@ -159,6 +167,7 @@ def audit(
             in_process=in_process,
             fresh=fresh,
             retry_failed=retry_failed,
+            allow_chance=allow_chance,
         )
     if done.scorecard is None:
         status = done.run.status()

@@ -43,6 +43,7 @@ def audit(
     in_process: bool = False,
     fresh: bool = False,
     retry_failed: bool = False,
+    allow_chance: bool = False,
 ) -> AuditOutcome:
     """Runs the job of an audit, or goes on with it, and writes the scorecard into its run's folder.
 
@@ -53,14 +54,23 @@ def audit(
         in_process: As `sfi_ray.launch`.
         fresh: As `sfi_ray.launch`.
         retry_failed: As `sfi_ray.launch`.
+        allow_chance: Audit a classifier that does on natural images what guessing does, too.
 
     Raises:
-        InputError: As `sfi_ray.launch`.
+        InputError: As `sfi_ray.launch`, or the classifier does on natural images what guessing does.
         StorageError: As `sfi_ray.launch`.
         ResourceError: As `sfi_ray.launch`.
     """
     reporter = reporter or Reporter()
-    run = launch(job, reporter=reporter, address=address, in_process=in_process, fresh=fresh, retry_failed=retry_failed)
+    run = launch(
+        job,
+        reporter=reporter,
+        address=address,
+        in_process=in_process,
+        fresh=fresh,
+        retry_failed=retry_failed,
+        refuse_chance=not allow_chance,
+    )
     run.folder.write(AUDIT_JOB, job_yaml(job).encode())
     if not run.status().is_complete:
         for name in (SCORECARD, TEXT, PAGE):  # of an earlier audit of this name

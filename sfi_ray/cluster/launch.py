@@ -62,6 +62,7 @@ def launch(
     fresh: bool = False,
     retry_failed: bool = False,
     dashboard: bool = False,
+    refuse_chance: bool = False,
 ) -> Run:
     """Runs a job, or goes on with it, until every cell has a row.
 
@@ -77,6 +78,7 @@ def launch(
         fresh: Throw away an earlier run of this name.
         retry_failed: Search cells again that failed before.
         dashboard: Run Ray's dashboard when Ray is started on this machine.
+        refuse_chance: Refuse a classifier that does on natural images what guessing does; without, that is a warning.
 
     Returns:
         The run, finished or interrupted.
@@ -88,7 +90,7 @@ def launch(
     """
     if not isinstance(job, Job):
         job = load_job(job)
-    options = _Options(address, in_process, fresh, retry_failed, dashboard)
+    options = _Options(address, in_process, fresh, retry_failed, dashboard, refuse_chance)
     return _Launch(job, classifiers or {}, reporter or Reporter(), options).run()
 
 
@@ -101,6 +103,7 @@ class _Options:
     fresh: bool
     retry_failed: bool
     dashboard: bool
+    refuse_chance: bool
 
 
 class _Launch:
@@ -128,7 +131,15 @@ class _Launch:
         starts = select_starts(starts_from, info) if starts_from and known is None else ()
         grid = make_grid(self._job, info, classifiers, grid_images(images))
         self._job.attack.check()
-        provisioner = Provisioner(self._job, info, self._folder, self._classifiers, self._reporter, known)
+        provisioner = Provisioner(
+            self._job,
+            info,
+            self._folder,
+            self._classifiers,
+            self._reporter,
+            known,
+            refuses_chance=self._options.refuse_chance,
+        )
         provisioner.check()
         if (
             known

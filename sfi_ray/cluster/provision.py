@@ -22,10 +22,14 @@ from sfi_ray.models import (
     ClassifierPayload,
     Execution,
     ModelCard,
+    NaturalAccuracy,
     TuningRequest,
     default_micro_batch,
+    is_same_network,
     load_into,
+    measure_natural,
     read_state_dict,
+    remarks_on,
     weights_bytes,
 )
 from sfi_ray.models.sources import Normalisation, Source
@@ -57,6 +61,7 @@ class Provisioner:
         given: Classifiers given in code, by name.
         reporter: Hears of training.
         known: The record of the run when it is resumed.
+        refuses_chance: Whether a classifier is refused whose accuracy on natural images is near chance.
     """
 
     def __init__(
@@ -67,7 +72,10 @@ class Provisioner:
         given: Mapping[str, Classifier],
         reporter: Reporter,
         known: RunRecord | None,
+        *,
+        refuses_chance: bool = False,
     ) -> None:
+        self._refuses_chance = refuses_chance
         self._job = job
         self._info = info
         self._folder = folder
@@ -75,19 +83,22 @@ class Provisioner:
         self._reporter = reporter
         self._known = {record.name: record for record in known.classifiers} if known else {}
         self._loaded: dict[str, Classifier] = {}
+        self._natural: dict[str, NaturalAccuracy | None] = {}
 
     def check(self) -> None:
         """Finds what is wrong with the classifiers before anything is trained or written.
 
         Raises:
             InputError: A network does not exist, weights do not fit, a given classifier takes other images, or the
-                attack needs something of a network that it lacks.
+                attack needs something of a network that it lacks. Where it is asked for, also if a classifier does
+                on natural images what guessing does.
         """
         for spec in self._job.classifiers:
             if spec.name in self._given:
                 self._check_given(self._given[spec.name])
                 self._require_same(spec, self._given[spec.name])
                 self._job.attack.check_classifier(self._given[spec.name])
+                self._measure(spec, self._given[spec.name])
             elif self._was_given(spec):
                 raise InputError(
                     f"classifier '{spec.name}' was given in code when '{self._folder.location}' was first launched; "
@@ -101,6 +112,7 @@ class Provisioner:
                 self._loaded[spec.name] = self._from_source(spec)
                 self._require_batch(spec, self._loaded[spec.name])
                 self._job.attack.check_classifier(self._loaded[spec.name])
+                self._measure(spec, self._loaded[spec.name])
 
     def provide(self, device: str, trainer: Trainer, tuner: Tuner, request: TuningRequest | None) -> list[Provided]:
         """Gets every classifier, training those that are not trained yet, and settles how it computes.
@@ -122,6 +134,9 @@ class Provisioner:
 
     def _tuned(self, provided: Provided, device: str, tuner: Tuner, request: TuningRequest) -> Provided:
         """Settles by measurement how a classifier computes."""
+        size = provided.payload.examined.batch_size
+        if size is not None:
+            request = request.model_copy(update={"micro_batch": size})
         choice = tuner(provided.payload, request, device)
         by_rule = provided.record.execution
         gain = (
@@ -149,32 +164,85 @@ class Provisioner:
         source = None if spec.name in self._given else spec.source
         if known:
             self._require_same(spec, classifier)
+            classifier.fingerprint = known.fingerprint  # the rounding of another machine may have named it otherwise
             return Provided(classifier.to_payload(source), known)
+        natural = self._natural.get(spec.name)
+        if card:
+            natural = NaturalAccuracy(card.test_accuracy, card.test_confidence, 1.0, 0)
+        remarks = self._judged(spec, classifier, natural)
         if source:
             self._copy_into_run(spec, classifier, card)
         record = ClassifierRecord(
             name=spec.name,
             fingerprint=classifier.fingerprint,
+            answers=classifier.examined.answers,
+            outputs=classifier.examined.outputs,
             architecture=source.describe() if source else None,
             mean=classifier.mean,
             std=classifier.std,
             execution=self._execution(classifier, device),
-            test_accuracy=card.test_accuracy if card else None,
-            test_confidence=card.test_confidence if card else None,
+            test_accuracy=natural.accuracy if natural else None,
+            num_natural=natural.num_images if natural and not card else None,
+            test_confidence=natural.confidence if natural else None,
+            remarks=remarks,
         )
         return Provided(classifier.to_payload(source), record)
+
+    def _measure(self, spec: ClassifierSpec, classifier: Classifier) -> None:
+        """Measures how a classifier does on natural images, before anything is written."""
+        if spec.name not in self._known:
+            natural = measure_natural(
+                classifier, self._job.dataset, is_normalised=self._is_normalised(spec, classifier)
+            )
+            self._natural[spec.name] = natural
+            self._refuse_chance(spec, classifier, natural)
+
+    def _judged(self, spec: ClassifierSpec, classifier: Classifier, natural: NaturalAccuracy | None) -> tuple[str, ...]:
+        """Says in a line how a classifier does on natural images, and what makes an attack on it doubtful."""
+        self._refuse_chance(spec, classifier, natural)
+        gives = "" if classifier.examined.outputs == "logits" else f"gives {classifier.examined.outputs}; "
+        if natural is None:
+            seen = "no natural images are at hand, so its accuracy is not known"
+        else:
+            number = f"{natural.num_images:,} " if natural.num_images else ""
+            seen = f"{natural.accuracy:.1%} of {number}natural images right, mean confidence {natural.confidence:.1%}"
+        self._reporter.say(f"{spec.name}: {gives}{seen}")
+        remarks = self._remarks(spec, classifier, natural)
+        for remark in remarks:
+            self._reporter.say(f"warning: {spec.name}: {remark}")
+        return remarks
+
+    def _remarks(
+        self, spec: ClassifierSpec, classifier: Classifier, natural: NaturalAccuracy | None
+    ) -> tuple[str, ...]:
+        threshold = self._job.verification.threshold
+        return remarks_on(classifier, natural, threshold, is_normalised=self._is_normalised(spec, classifier))
+
+    def _refuse_chance(self, spec: ClassifierSpec, classifier: Classifier, natural: NaturalAccuracy | None) -> None:
+        if self._refuses_chance and natural and natural.is_near_chance(classifier.num_classes):
+            raise InputError(f"classifier '{spec.name}': {'; '.join(self._remarks(spec, classifier, natural))}")
+
+    def _is_normalised(self, spec: ClassifierSpec, classifier: Classifier) -> bool:
+        """Whether somebody said how a classifier's images are normalised; weights in a file do not say it."""
+        if spec.name in self._given or spec.weights is None or spec.mean is not None:
+            return True
+        return any(classifier.mean) or any(value != 1 for value in classifier.std)
 
     def _execution(self, classifier: Classifier, device: str) -> Execution:
         """Returns how a classifier computes by rule."""
         compute = self._job.compute
         return classifier.execution.changed(
             precision="float32" if compute.precision == "auto" else compute.precision,
-            micro_batch=compute.micro_batch or default_micro_batch(classifier.input_shape, device),
+            micro_batch=compute.micro_batch
+            or classifier.batch_size
+            or default_micro_batch(classifier.input_shape, device),
         )
 
     def _require_same(self, spec: ClassifierSpec, classifier: Classifier) -> None:
         known = self._known.get(spec.name)
-        if known and classifier.fingerprint != known.fingerprint:
+        if known and not is_same_network(
+            classifier.fingerprint, classifier.examined.answers, known.fingerprint, known.answers
+        ):
             raise InputError(
                 f"classifier '{spec.name}' is not the one that '{self._folder.location}' was launched with "
                 f"(fingerprint {classifier.fingerprint}, then {known.fingerprint}); "
@@ -183,11 +251,12 @@ class Provisioner:
 
     def _require_batch(self, spec: ClassifierSpec, classifier: Classifier) -> None:
         """Refuses a network that takes another number of images at once than it will be given."""
-        size = getattr(classifier.module, "fixed_batch_size", None)
-        if size not in (None, self._job.compute.micro_batch):
+        size, wanted = classifier.batch_size, self._job.compute.micro_batch
+        if size is not None and (size & (size - 1) or wanted not in (None, size)):
             raise InputError(
-                f"classifier '{spec.name}' was exported for {size} images at once; export it with a dynamic batch "
-                f"dimension, or set compute.micro_batch to {size} where that is a power of two"
+                f"classifier '{spec.name}' takes {size} image{'s' * (size > 1)} at once and no other number; let it "
+                "take any, as an export with a dynamic batch dimension does"
+                + ("" if size & (size - 1) else f", or leave compute.micro_batch out or set it to {size}")
             )
 
     def _was_given(self, spec: ClassifierSpec) -> bool:
@@ -203,7 +272,12 @@ class Provisioner:
             )
 
     def _classifier(
-        self, spec: ClassifierSpec, module: torch.nn.Module, normalisation: Normalisation | None
+        self,
+        spec: ClassifierSpec,
+        module: torch.nn.Module,
+        normalisation: Normalisation | None,
+        *,
+        is_trained: bool = True,
     ) -> Classifier:
         mean, std = normalisation or (None, None)
         return Classifier(
@@ -213,6 +287,8 @@ class Provisioner:
             num_classes=self._info.num_classes,
             mean=mean,
             std=std,
+            outputs=spec.outputs,
+            is_trained=is_trained,
         )
 
     def _source(self, spec: ClassifierSpec) -> Source:
@@ -227,7 +303,7 @@ class Provisioner:
         """Builds the classifier with whatever weights it starts from."""
         with torch.random.fork_rng(devices=[]):
             module = self._source(spec).build_module(self._info.shape, self._info.num_classes)
-        return self._classifier(spec, module, None)
+        return self._classifier(spec, module, None, is_trained=False)
 
     def _trained(self, spec: ClassifierSpec, device: str, trainer: Trainer) -> tuple[Classifier, ModelCard]:
         card, folder = train_once(
@@ -244,7 +320,7 @@ class Provisioner:
         return self._classifier(spec, module, (card.mean, card.std)), card
 
     def _copy_into_run(self, spec: ClassifierSpec, classifier: Classifier, card: ModelCard | None) -> None:
-        self._folder.write(weights_name(spec.name), weights_bytes(classifier.module))
+        self._folder.write(weights_name(spec.name), weights_bytes(classifier.network))
         content = spec.source.read_content()
         if content is not None:
             self._folder.write(f"models/{spec.name}{spec.source.suffix}", content)

@@ -18,7 +18,15 @@ from sfi_ray.data import OUTLIER, DatasetInfo, DatasetWithOutliers, TrainingData
 from sfi_ray.errors import InputError
 from sfi_ray.grid import derive_seed
 from sfi_ray.job import RoundsJob
-from sfi_ray.models import Classifier, ModelCard, TrainingSettings, load_into, read_state_dict, weights_bytes
+from sfi_ray.models import (
+    Classifier,
+    ModelCard,
+    TrainingSettings,
+    is_same_network,
+    load_into,
+    read_state_dict,
+    weights_bytes,
+)
 from sfi_ray.models.guard import check_guard, fit_guard, guarded, has_detector
 from sfi_ray.models.losses import loss_of
 from sfi_ray.models.sources import Source
@@ -34,6 +42,7 @@ class _Kept(BaseModel):
     mean: tuple[float, ...]
     std: tuple[float, ...]
     fingerprint: str
+    answers: tuple[float, ...]
     card: ModelCard | None
 
 
@@ -139,9 +148,10 @@ class RoundModels:
             mean=classifier.mean,
             std=classifier.std,
             fingerprint=classifier.fingerprint,
+            answers=classifier.examined.answers,
             card=card,
         )
-        self._folder.write(f"models/M{number}.safetensors", weights_bytes(classifier.module))
+        self._folder.write(f"models/M{number}.safetensors", weights_bytes(classifier.network))
         self._folder.write(f"models/M{number}.json", (kept.model_dump_json(indent=2) + "\n").encode())
         return classifier
 
@@ -158,8 +168,9 @@ class RoundModels:
             raise InputError(f"'{where}' is not a whole model ({error}); start over with --fresh") from error
         module = self._module(state, kept.num_classes, where)
         classifier = self._classifier(f"M{number}", module, kept.num_classes, kept.mean, kept.std)
-        if classifier.fingerprint != kept.fingerprint:
+        if not is_same_network(classifier.fingerprint, classifier.examined.answers, kept.fingerprint, kept.answers):
             raise InputError(f"'{where}.safetensors' is not what was trained; start over with --fresh")
+        classifier.fingerprint = kept.fingerprint  # the rounding of another machine may have named it otherwise
         return classifier
 
 
@@ -195,7 +206,7 @@ def check_models(job: RoundsJob, info: DatasetInfo) -> None:
 
 def _untrained(source: Source, info: DatasetInfo) -> Classifier:
     module = source.build_module(info.shape, info.num_classes)
-    return Classifier(module, name="M0", input_shape=info.shape, num_classes=info.num_classes)
+    return Classifier(module, name="M0", input_shape=info.shape, num_classes=info.num_classes, is_trained=False)
 
 
 def first_from_weights(job: RoundsJob, info: DatasetInfo) -> Classifier:
@@ -216,7 +227,15 @@ def first_from_weights(job: RoundsJob, info: DatasetInfo) -> Classifier:
             ) from error
         raise
     mean, std = normalisation or (None, None)
-    return Classifier(module, name="M0", input_shape=info.shape, num_classes=info.num_classes, mean=mean, std=std)
+    return Classifier(
+        module,
+        name="M0",
+        input_shape=info.shape,
+        num_classes=info.num_classes,
+        mean=mean,
+        std=std,
+        outputs=job.classifier.outputs,
+    )
 
 
 def _fits(source: Source, info: DatasetInfo, num_classes: int) -> bool:

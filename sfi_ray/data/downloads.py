@@ -74,6 +74,11 @@ class DownloadSource:
     root: Path
     looked_for: tuple[str, ...] = ()
 
+    @property
+    def is_downloaded(self) -> bool:
+        """Whether its files are there."""
+        return (self.root / _DOWNLOADS[self.name].folder).is_dir()
+
     def info(self) -> DatasetInfo:
         """Says shape and classes, which need no download."""
         known = _DOWNLOADS[self.name]

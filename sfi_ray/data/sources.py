@@ -53,6 +53,20 @@ def dataset_info(spec: TrainingData) -> DatasetInfo:
     return _find_source(spec).info()
 
 
+def is_at_hand(spec: DatasetSpec) -> bool:
+    """Whether a data set's images can be read without a download.
+
+    Raises:
+        InputError: There is no such data set.
+    """
+    match _find_source(spec):
+        case _InlineSource():
+            return False
+        case DownloadSource() as source:
+            return source.is_downloaded
+    return True
+
+
 def load_split(spec: DatasetSpec, split: Split) -> tuple[Tensor, Tensor]:
     """Reads one split into memory.
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 
 from sfi_ray.attacks import AttackSettings, DifferentialEvolutionAttackSettings, InversionAttackSettings
 from sfi_ray.data import DatasetSpec, ImageSelection
-from sfi_ray.models import Precision, TrainingSettings
+from sfi_ray.models import Outputs, Precision, TrainingSettings
 from sfi_ray.models.sources import Source
 from sfi_ray.models.sources.registry import SOURCES
 
@@ -65,6 +65,11 @@ class ClassifierSpec(_Settings):
     std: tuple[Annotated[float, Field(gt=0)], ...] | None = Field(
         None, min_length=1, description="Standard deviation of each channel, likewise, above 0."
     )
+    outputs: Outputs = Field(
+        "logits",
+        description="What the network gives: logits; probabilities that sum to 1; or sigmoid, a number for each class "
+        "that is judged by itself (multi-label networks, and binary ones with one number for the second class).",
+    )
     training: TrainingSettings = Field(TrainingSettings(), description="How it is trained when `weights` is not given.")
 
     @model_validator(mode="before")
@@ -99,6 +104,8 @@ class ClassifierSpec(_Settings):
             raise ValueError("mean and std are given together or not at all")
         if self.mean is not None and self.source.needs_training:
             raise ValueError("mean and std belong to `weights`; a classifier trained by the job measures its own")
+        if self.outputs != "logits" and self.source.is_trainable:
+            raise ValueError("networks of the zoo give logits; remove `outputs`")
         return self
 
     @property

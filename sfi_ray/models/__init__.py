@@ -7,11 +7,14 @@ from sfi_ray.models.checkpoint import Checkpoint
 from sfi_ray.models.classifier import Classifier
 from sfi_ray.models.device import describe_device
 from sfi_ray.models.evaluation import Evaluation, evaluate
+from sfi_ray.models.examination import is_same_network
 from sfi_ray.models.execution import Execution, default_micro_batch
 from sfi_ray.models.features import SECOND_TO_LAST
 from sfi_ray.models.fingerprint import fingerprint_module
 from sfi_ray.models.learner import DivergenceError
+from sfi_ray.models.natural import NaturalAccuracy, measure_natural, remarks_on
 from sfi_ray.models.openvino_runner import openvino_version
+from sfi_ray.models.outputs import Outputs
 from sfi_ray.models.payload import ClassifierPayload
 from sfi_ray.models.precision import Precision, training_precision
 from sfi_ray.models.progress import EpochRecord, TrainingEvent, TrainingNote, TrainingProgress
@@ -36,6 +39,8 @@ __all__ = [
     "Evaluation",
     "Execution",
     "ModelCard",
+    "NaturalAccuracy",
+    "Outputs",
     "Precision",
     "TrainedModel",
     "TrainingEvent",
@@ -48,10 +53,13 @@ __all__ = [
     "describe_device",
     "evaluate",
     "fingerprint_module",
+    "is_same_network",
     "load_into",
+    "measure_natural",
     "openvino_version",
     "read_card",
     "read_state_dict",
+    "remarks_on",
     "save_weights",
     "train",
     "train_classifier",

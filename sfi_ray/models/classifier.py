@@ -17,17 +17,20 @@ from sfi_ray.errors import InputError, ResourceError
 from sfi_ray.images import paint
 from sfi_ray.models.allocator import keep_freed_memory
 from sfi_ray.models.device import existing_device
+from sfi_ray.models.examination import Examined, examine, fingerprint_of, fixed_images
 from sfi_ray.models.execution import Execution, default_micro_batch, power_of_two_within
 from sfi_ray.models.features import Tap, find_tap, layer_names, tapped
 from sfi_ray.models.fingerprint import fingerprint_module
 from sfi_ray.models.layout import laid_out_by_rule
 from sfi_ray.models.normalisation import per_channel
+from sfi_ray.models.outputs import Outputs, own_network
 from sfi_ray.models.partial_batches import PartialBatches, padded
 from sfi_ray.models.patched_runner import PatchedRunner
 from sfi_ray.models.payload import ClassifierPayload, pack_module, unpack_module
 from sfi_ray.models.precision import DTYPES, Precision, full_float32
 from sfi_ray.models.runner import Runner, laid_out, make_runner
 from sfi_ray.models.sources.base import Source
+from sfi_ray.models.zoo import architecture_of
 
 logger = logging.getLogger(__name__)
 
@@ -38,25 +41,33 @@ class Classifier:
     It works on deep copies: the module it was given stays as it was.
 
     Args:
-        module: Maps normalised images ``(B, C, H, W)`` to logits ``(B, num_classes)``.
+        module: Maps normalised images ``(B, C, H, W)`` to what `outputs` says, ``(B, num_classes)``, or to an object or
+            mapping that holds it as ``logits``. Of two classes it may give one number, that of the second class.
         name: What the job calls it.
         input_shape: ``(C, H, W)`` of one image.
-        num_classes: Number of logits.
+        num_classes: Number of classes.
+        outputs: What the module gives: ``logits``; ``probabilities`` that sum to 1; or ``sigmoid``, a number for each
+            class that is judged by itself, with the sigmoid inside the module or without.
         mean: Subtracted from each channel, ``(C,)``; zeros if None.
         std: Each channel is divided by it, ``(C,)``; ones if None.
         device: Where the network runs.
         precision: Number format of `log_probs`. On a GPU ``float32`` is torch's own, which may use TF32.
         micro_batch: Images per run of the network, a power of two; `default_micro_batch` if None.
+        is_trained: Whether what the module says of images means something; False of one that is yet to be trained.
         fingerprint: What identifies the classifier, if it is already known.
+        examined: What was seen of the module, if it was examined already; `outputs` is then left alone.
         execution: How it computes, settled in all parts; `precision` and `micro_batch` are then left alone.
 
     Attributes:
-        module: The network in float32 and eval mode, for gradients: from what `normalize` returns to logits.
+        module: The network in float32 and eval mode, for gradients: from what `normalize` returns to logits, or where
+            classes are judged each by itself to their log-probabilities.
+        examined: What was seen of the network on a few fixed images; see `sfi_ray.models.examination`.
+        fingerprint: What identifies it: a hash of its weights, its layers, its normalisation and what it answers.
         execution: How it computes. Its micro-batch halves when memory runs out.
 
     Raises:
-        InputError: If the module does not map one image of `input_shape` to `num_classes` logits, or if
-            another argument does not fit.
+        InputError: If the module does not take images of `input_shape`, does not give what `outputs` says, is random or
+            looks at the other images of its batch, or if another argument does not fit.
         ResourceError: If `device` is not there.
     """
 
@@ -69,10 +80,13 @@ class Classifier:
         num_classes: int,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
+        outputs: Outputs = "logits",
         device: torch.device | str = "cpu",
         precision: Precision = "float32",
         micro_batch: int | None = None,
+        is_trained: bool = True,
         fingerprint: str | None = None,
+        examined: Examined | None = None,
         execution: Execution | None = None,
     ) -> None:
         if execution is not None:
@@ -91,26 +105,50 @@ class Classifier:
         self.device = existing_device(device)
         if self.device.type == "cpu":
             keep_freed_memory()
-        if micro_batch is None:
-            micro_batch = default_micro_batch(self.input_shape, self.device)
-        if micro_batch < 1 or micro_batch & (micro_batch - 1):
-            raise InputError(
-                f"classifier {name!r}: micro_batch is a power of two, got {micro_batch}; "
-                f"use {power_of_two_within(micro_batch)}"
-            )
-        self.fingerprint = fingerprint or fingerprint_module(
-            module, mean=self.mean, std=self.std, input_shape=self.input_shape
-        )
         self._mean = torch.tensor(self.mean, device=self.device).view(1, -1, 1, 1)
         self._std = torch.tensor(self.std, device=self.device).view(1, -1, 1, 1)
+        network = copy.deepcopy(module).float().to(self.device).eval().requires_grad_(False)
+        self.examined = examined or examine(
+            network,
+            self.normalize(fixed_images(self.input_shape, self.device)),
+            outputs,
+            num_classes,
+            name,
+            is_trained=is_trained,
+        )
+        self.fingerprint = fingerprint or self._identify(module)
         self.module, self._layout = laid_out_by_rule(
-            copy.deepcopy(module).float().to(self.device).eval().requires_grad_(False),
+            self.examined.as_logits(network),
             self.normalize(torch.zeros((1, *self.input_shape), device=self.device)),
             num_classes,
             name,
         )
+        if micro_batch is None:
+            micro_batch = self.batch_size or default_micro_batch(self.input_shape, self.device)
+        self._check_micro_batch(micro_batch)
         self._may_halve = True
         self._settle(execution or Execution(precision=precision, memory_layout=self._layout, micro_batch=micro_batch))
+
+    def _check_micro_batch(self, micro_batch: int) -> None:
+        if micro_batch < 1 or micro_batch & (micro_batch - 1):
+            raise InputError(
+                f"classifier {self.name!r}: micro_batch is a power of two, got {micro_batch}; "
+                f"use {power_of_two_within(micro_batch)}"
+            )
+        if self.batch_size not in (None, micro_batch):
+            raise InputError(
+                f"classifier {self.name!r}: the network takes just {self.batch_size} at once, so micro_batch cannot be "
+                f"{micro_batch}; set compute.micro_batch to {self.batch_size}, or let the network take any number"
+            )
+
+    def _identify(self, module: nn.Module) -> str:
+        """Names the network by what it is made of, and by what it answers where its code is not known."""
+        parts = fingerprint_module(
+            module, mean=self.mean, std=self.std, input_shape=self.input_shape, outputs=self.examined.outputs
+        )
+        if architecture_of(module, input_shape=self.input_shape, num_classes=self.num_classes):
+            return parts
+        return fingerprint_of(parts, self.examined.answers)
 
     def _settle(self, execution: Execution) -> None:
         """Prepares for computing in one way."""
@@ -121,6 +159,16 @@ class Classifier:
         self._patched: PatchedRunner | None = None
         self._taps: dict[str, Tap] = {}
         self._partial: dict[str, PartialBatches] = {}
+
+    @property
+    def network(self) -> nn.Module:
+        """The network as its source built it, which gives what `examined.outputs` says."""
+        return own_network(self.module)
+
+    @property
+    def batch_size(self) -> int | None:
+        """The one number of images that the network takes at once; None if it takes any."""
+        return self.examined.batch_size
 
     @property
     def precision(self) -> Precision:
@@ -140,6 +188,13 @@ class Classifier:
         other = copy.copy(self)
         other._may_halve = False  # noqa: SLF001 - another of this class
         other._settle(execution)  # noqa: SLF001
+        return other
+
+    def normalised_by(self, mean: Sequence[float], std: Sequence[float]) -> Self:
+        """Returns this classifier with another normalisation of its images, on the same weights; for measuring."""
+        other = self.running(self.execution)
+        other._mean = self._mean.new_tensor(mean).view(1, -1, 1, 1)  # noqa: SLF001 - another of this class
+        other._std = self._std.new_tensor(std).view(1, -1, 1, 1)  # noqa: SLF001
         return other
 
     def __repr__(self) -> str:
@@ -195,7 +250,7 @@ class Classifier:
             if self._patched is None:
                 self._patched = PatchedRunner(self.module, self.execution, self.input_shape, self.normalize, self.name)
             self._patched(spots, levels, backgrounds, result)
-        return torch.log_softmax(result, dim=1)
+        return self._log_probs_of(result)
 
     def reference_log_probs(self, images: Tensor) -> Tensor:
         """Computes what `log_probs` computes, always in full float32 (no TF32), in micro-batches of the same size."""
@@ -209,7 +264,7 @@ class Classifier:
             source: What its network was built from, where that is known.
         """
         source, arrays, pickled = pack_module(
-            self.module, input_shape=self.input_shape, num_classes=self.num_classes, source=source
+            self.network, input_shape=self.input_shape, num_classes=self.num_classes, source=source
         )
         return ClassifierPayload(
             name=self.name,
@@ -218,6 +273,7 @@ class Classifier:
             mean=self.mean,
             std=self.std,
             fingerprint=self.fingerprint,
+            examined=self.examined,
             source=source,
             arrays=arrays,
             pickled=pickled,
@@ -245,13 +301,14 @@ class Classifier:
             precision=precision,
             micro_batch=micro_batch,
             fingerprint=payload.fingerprint,
+            examined=payload.examined,
             execution=execution,
         )
 
     @property
     def layer_names(self) -> tuple[str, ...]:
         """Names of the layers that `features` and `gradients` know, in their order."""
-        return layer_names(self.module)
+        return layer_names(self.network)
 
     def features(self, images: Tensor, layer: str) -> Tensor:
         """Computes what a layer makes of images, in full float32, in whole micro-batches.
@@ -317,7 +374,7 @@ class Classifier:
             with torch.enable_grad():
                 pixels = chunk.detach().clone().requires_grad_()
                 if tap is None:
-                    outputs = torch.log_softmax(self._forward(network, pixels).float(), dim=1)
+                    outputs = self._log_probs_of(self._forward(network, pixels).float())
                 else:
                     with tapped(tap) as passed:
                         self._forward(network, pixels)
@@ -357,11 +414,17 @@ class Classifier:
             parts = self._partial_batches(kind, lambda chunk: runner(self.normalize(chunk)))
         with torch.inference_mode():
             self._in_micro_batches(images, run, parts)
-        return torch.log_softmax(result, dim=1)
+        return self._log_probs_of(result)
+
+    def _log_probs_of(self, logits: Tensor) -> Tensor:
+        """Returns the log-probabilities that the outputs of `module` mean."""
+        if self.examined.is_multi_label(self.num_classes):
+            return logits
+        return torch.log_softmax(logits, dim=1)
 
     def _partial_batches(self, kind: str, run: Callable[[Tensor], Tensor]) -> PartialBatches | None:
         """Returns what chooses the sizes of smaller passes; None where all are whole micro-batches."""
-        if self.device.type != "cpu" or getattr(self.module, "fixed_batch_size", None) is not None:
+        if self.device.type != "cpu" or self.batch_size is not None:
             return None
         if kind not in self._partial:
             self._partial[kind] = PartialBatches(run, self.micro_batch, self.input_shape)
@@ -406,7 +469,7 @@ class Classifier:
         )
         if not half:
             raise ResourceError(f"{too_large}; free memory there, or take another device or a smaller network")
-        if not self._may_halve or getattr(self.module, "fixed_batch_size", None) is not None:
+        if not self._may_halve or self.batch_size is not None:
             raise ResourceError(f"{too_large}; lower micro_batch to {half}")
         logger.warning("%s; going on with %d", too_large, half)
         self.execution = self.execution.changed(micro_batch=half)
@@ -426,7 +489,9 @@ class Classifier:
         if key not in self._taps:
             blank = torch.zeros((1, *self.input_shape), device=self.device)
             self._taps[key] = find_tap(
-                network, layer, lambda: self._in_micro_batches(blank, lambda chunk, _: self._forward(network, chunk))
+                own_network(network),
+                layer,
+                lambda: self._in_micro_batches(blank, lambda chunk, _: self._forward(network, chunk)),
             )
         return self._taps[key]
 

@@ -4,36 +4,49 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
+from sfi_ray.models.outputs import Outputs
+
+# What Python prints of an object that has no other text; it is another in each process.
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
+
 
 def fingerprint_module(
-    module: nn.Module, *, mean: Sequence[float], std: Sequence[float], input_shape: tuple[int, int, int]
+    module: nn.Module,
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    input_shape: tuple[int, int, int],
+    outputs: Outputs = "logits",
 ) -> str:
-    """Hashes a network together with the normalisation of its input.
+    """Hashes what a network is made of, together with the normalisation of its input.
 
     Device, memory layout and training mode do not enter, nor does anything that is neither in the state dict
     nor in the module's printed form (a constant in the code of its ``forward``, a buffer that is not
-    persistent).
+    persistent): see `sfi_ray.models.examination` for what a network answers.
 
     Args:
         module: The network, in the precision it was given in.
         mean: Mean per channel, ``(C,)``.
         std: Standard deviation per channel, ``(C,)``.
         input_shape: ``(C, H, W)`` of one image.
+        outputs: What it gives.
 
     Returns:
         The first 32 hexadecimal digits of a SHA-256.
     """
     header = {
         "class": type(module).__qualname__,
-        "layers": repr(module),
+        "layers": _ADDRESS.sub("", repr(module)),
         "mean": [float(value) for value in mean],
         "std": [float(value) for value in std],
         "input_shape": [int(size) for size in input_shape],
+        **({} if outputs == "logits" else {"outputs": outputs}),
     }
     digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
     state: dict[str, Tensor] = module.state_dict()

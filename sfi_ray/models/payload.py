@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from sfi_ray.models import zoo
+from sfi_ray.models.examination import Examined
 from sfi_ray.models.sources.base import Source
 from sfi_ray.models.sources.zoo_network import ZooSource
 
@@ -29,6 +30,7 @@ class ClassifierPayload:
         mean: Mean per channel, ``(C,)``.
         std: Standard deviation per channel, ``(C,)``.
         fingerprint: What identifies it, 32 hexadecimal digits.
+        examined: What was seen of its network.
         source: What builds the layers of a network known by name; None for any other module.
         arrays: State dict of such a network. An object store can share these between processes without a copy.
         pickled: Any other module, in the bytes of cloudpickle, which holds classes of a script or a notebook
@@ -42,6 +44,7 @@ class ClassifierPayload:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     fingerprint: str
+    examined: Examined = field(default=Examined(), repr=False)
     source: Source | None = None
     arrays: Mapping[str, np.ndarray[Any, np.dtype[Any]]] = field(default_factory=dict, repr=False)
     pickled: bytes | None = field(default=None, repr=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from sfi_ray.errors import InputError
-from sfi_ray.models import Classifier
+from sfi_ray.models import Classifier, is_same_network
 from sfi_ray.store.classifiers import read_classifier
 from sfi_ray.store.run import Run
 
@@ -60,9 +60,10 @@ class RunClassifiers:
             spec = next(spec for spec in run.job.classifiers if spec.name == name)
             info = run.record.dataset_info
             classifier = read_classifier(run.folder, spec, record, info, device=self._device, micro_batch=micro_batch)
-        if classifier.fingerprint != record.fingerprint:
+        if not is_same_network(classifier.fingerprint, classifier.examined.answers, record.fingerprint, record.answers):
             raise InputError(
                 f"classifier '{name}' is not the one that '{run.folder.location}' was launched with (fingerprint "
                 f"{classifier.fingerprint}, then {record.fingerprint})"
             )
+        classifier.fingerprint = record.fingerprint  # the rounding of another machine may have named it otherwise
         return classifier

@@ -68,6 +68,7 @@ def read_classifier(
         num_classes=info.num_classes,
         mean=record.mean,
         std=record.std,
+        outputs=spec.outputs,
         device=device,
         micro_batch=micro_batch,
     )

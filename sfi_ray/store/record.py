@@ -17,7 +17,7 @@ from sfi_ray.errors import InputError
 from sfi_ray.grid import Grid, GridClassifier, GridImage
 from sfi_ray.images import parse_background
 from sfi_ray.job import Job, KRange, plain_values
-from sfi_ray.models import Execution
+from sfi_ray.models import Execution, Outputs
 from sfi_ray.store.folder import RECORD, RunFolder
 
 
@@ -29,7 +29,9 @@ class ClassifierRecord(_Record):
     """A classifier of a run."""
 
     name: str
-    fingerprint: str = Field(description="Hash of the weights.")
+    fingerprint: str = Field(description="Hash of the weights, the layers and the normalisation, and what it answers.")
+    answers: tuple[float, ...] = Field((), description="What it says of a few fixed images, a few numbers for each.")
+    outputs: Outputs = Field("logits", description="What its network gives.")
     architecture: str | None = Field(
         description="What it was built from: a network of the zoo, or another source such as 'torchvision: resnet50, "
         "DEFAULT'; null for a module given in code."
@@ -38,7 +40,11 @@ class ClassifierRecord(_Record):
     std: tuple[float, ...]
     execution: Execution = Field(description="How it computes, measured or by rule.")
     test_accuracy: float | None = Field(None, description="Top-1 accuracy on held-out images, in [0, 1].")
+    num_natural: int | None = Field(
+        None, description="Held-out images that it was measured on at the launch; null for all, after a training."
+    )
     test_confidence: float | None = Field(None, description="Mean confidence on held-out images, in [0, 1].")
+    remarks: tuple[str, ...] = Field((), description="What makes the result of an attack on it doubtful.")
 
 
 class ImageRecord(_Record):

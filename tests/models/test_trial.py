@@ -28,6 +28,8 @@ def make_classifier(network=None, **options):
 class Selfish(nn.Module):
     """Lets an image's logits depend on the first image of its batch, by as much as is asked for."""
 
+    logit_range = (0.0, 1.0)
+
     def __init__(self, by):
         super().__init__()
         self.by = by
@@ -50,6 +52,8 @@ class Rounding(nn.Module):
 
 
 class Refusing(nn.Module):
+    logit_range = (0.0, 1.0)
+
     def forward(self, images):
         if images.dtype != torch.float32 or len(images) > 64:
             raise NotImplementedError("not implemented for 'BFloat16'")

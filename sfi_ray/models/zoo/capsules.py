@@ -93,6 +93,8 @@ class CapsNet(nn.Module):
         InputError: If the images are smaller than 17x17 pixels.
     """
 
+    logit_range = (0.0, 1.0)
+
     def __init__(self, channels: int, height: int, width: int, num_classes: int) -> None:
         require_size("capsnet", height, width, MINIMUM_SIZE)
         super().__init__()

@@ -119,5 +119,5 @@ def test_installed_code_travels_by_reference():
     source = FactorySource(what="torchvision.models:squeezenet1_0")
     with torch.random.fork_rng(devices=[]):
         module = source.build_module((3, 32, 32), 1000)
-    classifier = Classifier(module, name="a", input_shape=(3, 32, 32), num_classes=1000)
+    classifier = Classifier(module, name="a", input_shape=(3, 32, 32), num_classes=1000, is_trained=False)
     assert b"torchvision.models.squeezenet" in classifier.to_payload(source).pickled

@@ -1,0 +1,187 @@
+"""How a classifier does on natural images of its data set, measured in a second or two before it is attacked.
+
+An attack on a network whose input is normalised wrongly, or whose classes are in another order, says nothing of the
+network that was meant. Its accuracy shows that.
+
+Shapes: N images, C channels, H height, W width.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sfi_ray.data import DatasetSpec, is_at_hand, load_labels, stream_rows
+from sfi_ray.errors import InputError
+from sfi_ray.models.classifier import Classifier
+from sfi_ray.models.normalisation import channel_statistics
+
+# Images are classified for so many seconds, but at least and at most so many of them.
+_SECONDS = 2.0
+_LEAST_IMAGES, _MOST_IMAGES = 64, 1000
+_BATCH = 32
+# An accuracy nearer to chance than this part of the way to 1 is chance: rounding and small samples reach it.
+_CHANCE_MARGIN = 0.1
+# From which gain on another normalisation is the right one.
+_BETTER_BY = 0.1
+_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+@dataclass(frozen=True, slots=True)
+class NaturalAccuracy:
+    """What a classifier says of natural images.
+
+    Attributes:
+        accuracy: Share of them that it puts into their class, in [0, 1].
+        confidence: Mean probability of the predicted class, in [0, 1].
+        highest: Highest probability that it gave to any class, in [0, 1].
+        num_images: How many there were.
+        better: Mean and standard deviation of each channel that give a far higher accuracy; None where none was found
+            or looked for.
+        better_accuracy: What they give, in [0, 1].
+    """
+
+    accuracy: float
+    confidence: float
+    highest: float
+    num_images: int
+    better: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    better_accuracy: float = 0.0
+
+    def is_near_chance(self, num_classes: int) -> bool:
+        """Whether a network that guesses could do as well."""
+        chance = 1 / num_classes
+        return self.accuracy <= chance + _CHANCE_MARGIN * (1 - chance)
+
+
+def measure_natural(classifier: Classifier, dataset: DatasetSpec, *, is_normalised: bool) -> NaturalAccuracy | None:
+    """Classifies test images, as many of each class.
+
+    Args:
+        classifier: The classifier.
+        dataset: Its data set.
+        is_normalised: Whether somebody said how its images are normalised. Where nobody did, or the accuracy is near
+            chance, other usual normalisations are tried.
+
+    Returns:
+        What was measured; None where there are no test images at hand.
+    """
+    try:
+        if not is_at_hand(dataset):
+            return None
+        all_labels = load_labels(dataset, "test").numpy()
+        if not len(all_labels) or int(all_labels.max()) >= classifier.num_classes:
+            return None
+        images, labels, log_probs = _classified(classifier, dataset, all_labels)
+    except InputError:
+        return None
+    sure, predicted = log_probs.exp().max(dim=1)
+    measured = NaturalAccuracy(
+        accuracy=float((predicted == labels).float().mean()),
+        confidence=float(sure.mean()),
+        highest=float(sure.max()),
+        num_images=len(labels),
+    )
+    if is_normalised and not measured.is_near_chance(classifier.num_classes):
+        return measured
+    return _with_better(measured, classifier, images[:_LEAST_IMAGES], labels[:_LEAST_IMAGES])
+
+
+def _classified(
+    classifier: Classifier, dataset: DatasetSpec, all_labels: NDArray[np.int64]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Classifies images until the time is over; returns them, their labels, and what was said of them."""
+    order = _balanced(all_labels)[:_MOST_IMAGES]
+    classifier = _small_passes(classifier)
+    images, labels, log_probs = [], [], []
+    started, done, size = time.monotonic(), 0, _LEAST_IMAGES
+    while done < len(order) and (not done or time.monotonic() - started < _SECONDS):
+        rows = np.sort(order[done : done + size])
+        for batch in stream_rows(dataset, "test", rows.tolist(), _BATCH, "crop"):
+            images.append(batch)
+            log_probs.append(_log_probs(classifier, batch))
+        labels.append(torch.from_numpy(all_labels[rows]))
+        done, size = done + len(rows), 2 * size
+        if done and (time.monotonic() - started) * 3 > _SECONDS:
+            break  # the next ones, twice as many, would take too long
+    return torch.cat(images), torch.cat(labels), torch.cat(log_probs)
+
+
+def _small_passes(classifier: Classifier) -> Classifier:
+    """Returns the classifier with passes that a few images fill."""
+    if classifier.batch_size is not None or classifier.micro_batch <= _BATCH:
+        return classifier
+    return classifier.running(classifier.execution.changed(micro_batch=_BATCH))
+
+
+def _log_probs(classifier: Classifier, images: Tensor) -> Tensor:
+    return classifier.reference_log_probs(images.to(classifier.device).float() / 255).cpu()
+
+
+def _balanced(labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Orders rows so that the first ones are of as many classes as there are: one of each, then another of each."""
+    order = np.argsort(labels, kind="stable")
+    of_sorted = labels[order]
+    rank = np.arange(len(order)) - np.searchsorted(of_sorted, of_sorted)
+    chosen: NDArray[np.int64] = order[np.argsort(rank, kind="stable")]
+    return chosen
+
+
+def _with_better(measured: NaturalAccuracy, classifier: Classifier, images: Tensor, labels: Tensor) -> NaturalAccuracy:
+    """Adds the best of the usual normalisations, where it is far better."""
+    channels = classifier.input_shape[0]
+    usual = [((0.0,) * channels, (1.0,) * channels), ((0.5,) * channels, (0.5,) * channels)]
+    usual += [channel_statistics(images), ((0.0,) * channels, (1 / 255,) * channels)]
+    usual += [_IMAGENET] * (channels == 3)
+    tried: list[tuple[float, tuple[tuple[float, ...], tuple[float, ...]]]] = []
+    for mean, std in usual:
+        predicted = _log_probs(_small_passes(classifier).normalised_by(mean, std), images).argmax(dim=1)
+        tried.append((float((predicted == labels).float().mean()), (mean, std)))
+    accuracy, better = max(tried, key=lambda one: one[0])
+    if accuracy < measured.accuracy + _BETTER_BY:
+        return measured
+    return replace(measured, better=better, better_accuracy=accuracy)
+
+
+def remarks_on(
+    classifier: Classifier, measured: NaturalAccuracy | None, threshold: float, *, is_normalised: bool
+) -> tuple[str, ...]:
+    """Says what makes the result of an attack doubtful, one sentence each.
+
+    Args:
+        classifier: The classifier.
+        measured: How it does on natural images, if that is known.
+        threshold: Confidence from which a cell counts as fooled, in (0, 1].
+        is_normalised: Whether somebody said how its images are normalised.
+    """
+    remarks = []
+    bound = classifier.examined.highest_confidence(classifier.num_classes)
+    if bound < threshold:
+        remarks.append(
+            f"no image can reach the threshold of {threshold:.1%}: the logits of this network leave room for a "
+            f"confidence of {bound:.1%} at most; lower verification.threshold"
+        )
+    elif measured and measured.highest < threshold:
+        remarks.append(
+            f"no natural image reaches the threshold of {threshold:.1%}, the highest confidence is "
+            f"{measured.highest:.1%}; is it one that the network can reach?"
+        )
+    if measured and measured.is_near_chance(classifier.num_classes):
+        remarks.append(
+            f"only {measured.accuracy:.1%} of {measured.num_images:,} natural images are classified rightly, which "
+            "guessing does as well: check mean and std, the order of the classes, and the weights"
+        )
+    elif not is_normalised:
+        remarks.append("mean and std are not given, so images reach the network as they are, in [0, 1]")
+    if measured and measured.better:
+        mean, std = ([round(value, 4) for value in values] for values in measured.better)
+        remarks.append(
+            f"with mean: {mean} and std: {std} it classifies {measured.better_accuracy:.1%} rightly; are they those "
+            "that it was trained with?"
+        )
+    return tuple(remarks)
