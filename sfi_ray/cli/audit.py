@@ -25,7 +25,8 @@ def audit(
         typer.Argument(
             metavar="MODEL",
             help="Who is audited: a network of the zoo, a .pt2 file, package.module:callable, or what a job says in "
-            "braces, such as '{name: vgg16, weights: FILE, mean: [0.49, 0.48, 0.45], std: [0.25, 0.24, 0.26]}' or '{torchvision: resnet50, weights: DEFAULT}'.",
+            "braces, such as '{name: vgg16, weights: FILE, mean: [0.49, 0.48, 0.45], std: [0.25, 0.24, 0.26]}' or "
+            "'{torchvision: resnet50, weights: DEFAULT}'.",
             show_default=False,
         ),
     ] = None,
@@ -126,10 +127,10 @@ def audit(
     """Test a classifier on the standard grid of sparse fooling images, and write a scorecard.
 
     Six backgrounds (three for gray images), 1, 5 and 25 altered pixels, all classes but at most 100, three seeds, and
-    the same search for everybody. A classifier that guesses on natural images, whose outputs are not what is said of them,
-    that is random or looks at its batch is refused. It goes on where it was stopped. The exit code is 0 when the audit is done, 2 when
-    something has to be mended first, 3 when cells failed, 4 when more classes are fooled than --fail-above allows, 130
-    after Ctrl-C.
+    the same search for everybody. The network is examined first: one that does not give what is said of it, that is
+    random, that looks at its batch, or that guesses on natural images is refused. An audit resumes where it stopped.
+    The exit code is 0 when the audit is done, 2 on an error in the input or the environment, 3 when cells failed, 4
+    when more classes are fooled than --fail-above allows, 130 after Ctrl-C.
     """
     if compare is not None:
         if model is not None:

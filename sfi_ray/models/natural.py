@@ -168,8 +168,8 @@ def remarks_on(
         )
     elif measured and measured.highest < threshold:
         remarks.append(
-            f"no natural image reaches the threshold of {threshold:.1%}, the highest confidence is "
-            f"{measured.highest:.1%}; is it one that the network can reach?"
+            f"no natural image reaches the threshold of {threshold:.1%}: their highest confidence is "
+            f"{measured.highest:.1%}, and the network may be unable to give more"
         )
     if measured and measured.is_near_chance(classifier.num_classes):
         remarks.append(
@@ -181,7 +181,7 @@ def remarks_on(
     if measured and measured.better:
         mean, std = ([round(value, 4) for value in values] for values in measured.better)
         remarks.append(
-            f"with mean: {mean} and std: {std} it classifies {measured.better_accuracy:.1%} rightly; are they those "
-            "that it was trained with?"
+            f"with mean: {mean} and std: {std} it classifies {measured.better_accuracy:.1%} rightly, so it may have "
+            "been trained with these"
         )
     return tuple(remarks)

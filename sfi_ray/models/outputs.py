@@ -56,7 +56,7 @@ class LogitsOf(nn.Module):
 
 
 def tensor_of(output: Any) -> Tensor | None:
-    """Returns what a network gave, or the ``logits`` of the object or mapping that it gave; None where there are none."""
+    """Returns what a network gave, or the ``logits`` of an object or mapping that it gave; None where it gave none."""
     if not isinstance(output, Tensor):
         output = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
     return output if isinstance(output, Tensor) else None

@@ -33,7 +33,9 @@ class ClassifierFacts(_Facts):
     architecture: str | None = None
     fingerprint: str = ""
     test_accuracy: float | None = None
+    num_natural: int | None = None
     test_confidence: float | None = None
+    remarks: tuple[str, ...] = ()
 
 
 class VerificationFacts(_Facts):
@@ -121,13 +123,14 @@ class ReportedRun:
 
     @property
     def notes(self) -> list[str]:
-        """What a reader has to know of how far the run came."""
+        """What a reader has to know of how far the run came, and of what it attacked."""
         found, cells = self.num_finished + self.num_failed, self.facts.num_cells
+        notes = [f"{one.name}: {remark}" for one in self.facts.classifiers for remark in one.remarks]
         if not found:
-            return [f"{self.label} has no rows yet: none of its {cells:,} cells is finished ({self.state})"]
-        if found < cells:
-            return [f"{self.label} is unfinished: {found:,} of {cells:,} cells have a row ({self.state})"]
-        return []
+            notes.append(f"{self.label} has no rows yet: none of its {cells:,} cells is finished ({self.state})")
+        elif found < cells:
+            notes.append(f"{self.label} is unfinished: {found:,} of {cells:,} cells have a row ({self.state})")
+        return notes
 
 
 def open_runs(locations: Sequence[str]) -> list[ReportedRun]:

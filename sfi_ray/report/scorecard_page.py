@@ -32,7 +32,6 @@ from sfi_ray.store.png import to_png
 MOST_TILES = 60
 """Classes whose image is shown, at most."""
 
-_POOR = 0.5  # accuracy below which a network is rather given wrongly than bad
 _TILE = 96  # pixels on the page, at least
 _STYLE = """\
 td.share { background: color-mix(in srgb, var(--bad) calc(var(--share) * 30%), var(--paper)); white-space: nowrap; }
@@ -119,11 +118,9 @@ def _problems(card: Scorecard) -> list[str]:
     lines = []
     if card.costs.failed:
         lines.append(f"{card.costs.failed:,} of {card.costs.cells:,} cells failed and count as not searched.")
-    if card.model.accuracy is not None and card.model.accuracy < _POOR:
-        lines.append(
-            f"Only {card.model.accuracy:.1%} of the natural images are classified rightly: are `mean` and `std` those "
-            "that the network was trained with, and are the class names in its order?"
-        )
+    lines += [f"{remark[0].upper()}{remark[1:]}." for remark in card.model.remarks]
+    if card.model.accuracy is None:
+        lines.append("The accuracy of the network is not known, since no natural images were at hand.")
     if not card.grid.is_standard:
         lines.append("This is not the standard grid: it compares only with audits of the same options.")
     return lines

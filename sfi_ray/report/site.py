@@ -143,7 +143,8 @@ def _k(k: Any) -> str:
 
 def _classifier(facts: Any) -> str:
     known = facts.test_accuracy
-    return facts.name if known is None else f"{facts.name} ({known:.1%} of the test images right)"
+    images = "the test images" if facts.num_natural is None else f"{facts.num_natural:,} test images"
+    return facts.name if known is None else f"{facts.name} ({known:.1%} of {images} right)"
 
 
 def _plain(settings: dict[str, Any]) -> str:

@@ -104,6 +104,8 @@ def make_scorecard(run: Run, say: Callable[[str], None]) -> Scorecard:
             num_classes=len(record.class_names),
             accuracy=detected.accuracy,
             num_natural=detected.num_natural,
+            outputs=record.classifiers[0].outputs,
+            remarks=record.classifiers[0].remarks,
         ),
         grid=facts,
         shares=tuple(cells.shares()),

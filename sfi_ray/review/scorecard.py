@@ -101,6 +101,8 @@ class Audited(_Part):
     num_classes: int
     accuracy: _Unit | None = Field(description="On the natural test images below; null where there are none.")
     num_natural: int = Field(description="Natural test images that accuracy and detectors were measured on.")
+    outputs: str = Field("logits", description="What the network gives: logits, probabilities or sigmoid.")
+    remarks: tuple[str, ...] = Field((), description="What was seen before the attack that makes its result doubtful.")
 
 
 class GridFacts(_Part):

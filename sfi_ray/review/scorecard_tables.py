@@ -109,7 +109,8 @@ def facts(card: Scorecard) -> list[tuple[str, str]]:
     lines = [
         ("classifier", f"{model.name}, {model.source or 'given in code'}, fingerprint {model.fingerprint}"),
         ("data set", f"{model.dataset}, {model.num_classes:,} classes, {height} x {width} x {channels}"),
-        ("accuracy", natural),
+        ("accuracy", natural or "not known: no natural images were at hand"),
+        *(("warning", remark) for remark in model.remarks),
         ("grid", f"version {grid.standard}, {kind}"),
         ("classes attacked", f"{len(grid.classes):,} of {model.num_classes:,}"),
         ("k", ", ".join(map(str, grid.ks))),
