@@ -204,8 +204,7 @@ class Provisioner:
         if natural is None:
             seen = "no natural images are at hand, so its accuracy is not known"
         else:
-            number = f"{natural.num_images:,} " if natural.num_images else ""
-            seen = f"{natural.accuracy:.1%} of {number}natural images right, mean confidence {natural.confidence:.1%}"
+            seen = f"{natural.accuracy:.1%} of {natural.images} right, mean confidence {natural.confidence:.1%}"
         self._reporter.say(f"{spec.name}: {gives}{seen}")
         remarks = self._remarks(spec, classifier, natural)
         for remark in remarks:

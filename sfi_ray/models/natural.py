@@ -40,7 +40,7 @@ class NaturalAccuracy:
         accuracy: Share of them that it puts into their class, in [0, 1].
         confidence: Mean probability of the predicted class, in [0, 1].
         highest: Highest probability that it gave to any class, in [0, 1].
-        num_images: How many there were.
+        num_images: How many there were; 0 where that is not known.
         better: Mean and standard deviation of each channel that give a far higher accuracy; None where none was found
             or looked for.
         better_accuracy: What they give, in [0, 1].
@@ -52,6 +52,11 @@ class NaturalAccuracy:
     num_images: int
     better: tuple[tuple[float, ...], tuple[float, ...]] | None = None
     better_accuracy: float = 0.0
+
+    @property
+    def images(self) -> str:
+        """The images, for people."""
+        return f"{self.num_images:,} natural images" if self.num_images else "the natural images"
 
     def is_near_chance(self, num_classes: int) -> bool:
         """Whether a network that guesses could do as well."""
@@ -160,6 +165,19 @@ def remarks_on(
         is_normalised: Whether somebody said how its images are normalised.
     """
     remarks = []
+    if measured and measured.is_near_chance(classifier.num_classes):
+        remarks.append(
+            f"only {measured.accuracy:.1%} of {measured.images} are classified rightly, and guessing does as well: check mean and std, the "
+            "order of the classes, and the weights"
+        )
+    elif not is_normalised:
+        remarks.append("mean and std are not given, so images reach the network as they are, in [0, 1]")
+    if measured and measured.better:
+        mean, std = ([round(value, 4) for value in values] for values in measured.better)
+        remarks.append(
+            f"with mean: {mean} and std: {std} it classifies {measured.better_accuracy:.1%} rightly, so it may have "
+            "been trained with these"
+        )
     bound = classifier.examined.highest_confidence(classifier.num_classes)
     if bound < threshold:
         remarks.append(
@@ -170,18 +188,5 @@ def remarks_on(
         remarks.append(
             f"no natural image reaches the threshold of {threshold:.1%}: their highest confidence is "
             f"{measured.highest:.1%}, and the network may be unable to give more"
-        )
-    if measured and measured.is_near_chance(classifier.num_classes):
-        remarks.append(
-            f"only {measured.accuracy:.1%} of {measured.num_images:,} natural images are classified rightly, which "
-            "guessing does as well: check mean and std, the order of the classes, and the weights"
-        )
-    elif not is_normalised:
-        remarks.append("mean and std are not given, so images reach the network as they are, in [0, 1]")
-    if measured and measured.better:
-        mean, std = ([round(value, 4) for value in values] for values in measured.better)
-        remarks.append(
-            f"with mean: {mean} and std: {std} it classifies {measured.better_accuracy:.1%} rightly, so it may have "
-            "been trained with these"
         )
     return tuple(remarks)

@@ -2,11 +2,13 @@
 
 import re
 import shlex
+import sys
 from pathlib import Path
 from typing import get_args
 
 import pytest
 from typer.main import get_command
+from typer.testing import CliRunner
 
 from sfi_ray import launch
 from sfi_ray.attacks import DIFFERENTIAL_EVOLUTION_PRESETS
@@ -51,6 +53,25 @@ def test_python_in_documents_runs(document, number, workplace, monkeypatch):
         sfi_ray, "launch", lambda job, **options: launch(job, in_process=True, **options), raising=False
     )
     exec(compile(blocks(document, "python")[number], f"{document.name}[{number}]", "exec"), {})
+
+
+def test_the_audits_in_the_documents_end_as_they_say(tmp_path, monkeypatch):
+    document = ROOT / "docs/audit.md"
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "networks.py").write_text(blocks(document, "python")[0])
+    rows = re.findall(r"^\| `(\w+)` \| (\d) \| (.*) \|$", document.read_text(), flags=re.MULTILINE)
+    assert [name for name, _, _ in rows] == ["sound", "softmax", "badly_normalised", "random"]
+    few = ["--data", "digits", "--in-process", "--budget", "10", "--seeds", "1"]
+    for name, code, says in rows:
+        result = CliRunner().invoke(app, ["audit", f"networks:{name}", *few])
+        assert result.exit_code == int(code), name
+        for part in says.split("; ")[: 1 if code == "2" else 0]:
+            assert part.replace("`", "") in result.output.replace("\n", " "), name
+    sys.modules.pop("networks", None)
+    mended = '{name: softmax, factory: "networks:softmax", outputs: probabilities}'
+    assert CliRunner().invoke(app, ["audit", mended, *few]).exit_code == 0
+    assert CliRunner().invoke(app, ["audit", "networks:badly_normalised", "--allow-chance", *few]).exit_code == 0
+    sys.modules.pop("networks", None)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
