@@ -167,8 +167,8 @@ def remarks_on(
     remarks = []
     if measured and measured.is_near_chance(classifier.num_classes):
         remarks.append(
-            f"only {measured.accuracy:.1%} of {measured.images} are classified rightly, and guessing does as well: check mean and std, the "
-            "order of the classes, and the weights"
+            f"only {measured.accuracy:.1%} of {measured.images} are classified rightly, and guessing does as well: "
+            "check mean and std, the order of the classes, and the weights"
         )
     elif not is_normalised:
         remarks.append("mean and std are not given, so images reach the network as they are, in [0, 1]")
