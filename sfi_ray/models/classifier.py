@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from sfi_ray.errors import InputError, ResourceError
 from sfi_ray.images import paint
 from sfi_ray.models.allocator import keep_freed_memory
+from sfi_ray.models.carrying import carried
 from sfi_ray.models.device import existing_device
 from sfi_ray.models.execution import Execution, default_micro_batch, power_of_two_within
 from sfi_ray.models.features import Tap, find_tap, layer_names, tapped
@@ -24,7 +25,7 @@ from sfi_ray.models.layout import laid_out_by_rule
 from sfi_ray.models.normalisation import per_channel
 from sfi_ray.models.partial_batches import PartialBatches, padded
 from sfi_ray.models.patched_runner import PatchedRunner
-from sfi_ray.models.payload import ClassifierPayload, pack_module, unpack_module
+from sfi_ray.models.payload import ClassifierPayload, pack_module, pickled_module, unpack_module
 from sfi_ray.models.precision import DTYPES, Precision, full_float32
 from sfi_ray.models.runner import Runner, laid_out, make_runner
 from sfi_ray.models.sources.base import Source
@@ -35,7 +36,7 @@ logger = logging.getLogger(__name__)
 class Classifier:
     """Owns a network's normalisation, device, precision, memory layout and micro-batch.
 
-    It works on deep copies: the module it was given stays as it was.
+    It works on copies, which `carrying.carried` makes: the module it was given stays as it was.
 
     Args:
         module: Maps normalised images ``(B, C, H, W)`` to logits ``(B, num_classes)``.
@@ -55,8 +56,8 @@ class Classifier:
         execution: How it computes. Its micro-batch halves when memory runs out.
 
     Raises:
-        InputError: If the module does not map one image of `input_shape` to `num_classes` logits, or if
-            another argument does not fit.
+        InputError: If the module does not map one image of `input_shape` to `num_classes` logits, cannot be carried
+            to other processes, or if another argument does not fit.
         ResourceError: If `device` is not there.
     """
 
@@ -98,17 +99,14 @@ class Classifier:
                 f"classifier {name!r}: micro_batch is a power of two, got {micro_batch}; "
                 f"use {power_of_two_within(micro_batch)}"
             )
+        self._mean = torch.tensor(self.mean, device=self.device).view(1, -1, 1, 1)
+        self._std = torch.tensor(self.std, device=self.device).view(1, -1, 1, 1)
+        image = self.normalize(torch.zeros((1, *self.input_shape), device=self.device))
+        module = carried(module, image, name)
         self.fingerprint = fingerprint or fingerprint_module(
             module, mean=self.mean, std=self.std, input_shape=self.input_shape
         )
-        self._mean = torch.tensor(self.mean, device=self.device).view(1, -1, 1, 1)
-        self._std = torch.tensor(self.std, device=self.device).view(1, -1, 1, 1)
-        self.module, self._layout = laid_out_by_rule(
-            copy.deepcopy(module).float().to(self.device).eval().requires_grad_(False),
-            self.normalize(torch.zeros((1, *self.input_shape), device=self.device)),
-            num_classes,
-            name,
-        )
+        self.module, self._layout = laid_out_by_rule(module, image, num_classes, name)
         self._may_halve = True
         self._settle(execution or Execution(precision=precision, memory_layout=self._layout, micro_batch=micro_batch))
 
@@ -207,9 +205,16 @@ class Classifier:
 
         Args:
             source: What its network was built from, where that is known.
+
+        Raises:
+            InputError: Its network cannot be packed; see `check_packing`.
         """
         source, arrays, pickled = pack_module(
-            self.module, input_shape=self.input_shape, num_classes=self.num_classes, source=source
+            self.module,
+            name=self.name,
+            input_shape=self.input_shape,
+            num_classes=self.num_classes,
+            source=source,
         )
         return ClassifierPayload(
             name=self.name,
@@ -222,6 +227,17 @@ class Classifier:
             arrays=arrays,
             pickled=pickled,
         )
+
+    def check_packing(self, source: Source | None = None) -> None:
+        """Finds out whether `to_payload` will pack the classifier, without doing so.
+
+        Args:
+            source: What its network was built from, where that is known.
+
+        Raises:
+            InputError: Its network, or the code of it, holds what cannot be pickled.
+        """
+        pickled_module(self.module, source, self.name, with_tensors=False)
 
     @classmethod
     def from_payload(

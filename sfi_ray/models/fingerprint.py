@@ -20,7 +20,7 @@ def fingerprint_module(
     persistent).
 
     Args:
-        module: The network, in the precision it was given in.
+        module: The network.
         mean: Mean per channel, ``(C,)``.
         std: Standard deviation per channel, ``(C,)``.
         input_shape: ``(C, H, W)`` of one image.
