@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from sfi_ray.cluster.reporter import Reporter
-from sfi_ray.cluster.training_cache import Trainer, train_once
+from sfi_ray.cluster.training_cache import Trainer, check_training, train_once
 from sfi_ray.cluster.tuning_cache import Tuner
 from sfi_ray.data import DatasetInfo
 from sfi_ray.errors import InputError
@@ -80,14 +80,17 @@ class Provisioner:
         """Finds what is wrong with the classifiers before anything is trained or written.
 
         Raises:
-            InputError: A network does not exist, weights do not fit, a given classifier takes other images, or the
-                attack needs something of a network that it lacks.
+            InputError: A network does not exist, weights do not fit, a given classifier takes other images, the attack
+                needs something of a network that it lacks, a network cannot be packed for another process, or there
+                is nothing to train one on.
+            StorageError: A network is to be trained, and the cache of trained ones cannot be written.
         """
         for spec in self._job.classifiers:
             if spec.name in self._given:
                 self._check_given(self._given[spec.name])
                 self._require_same(spec, self._given[spec.name])
                 self._job.attack.check_classifier(self._given[spec.name])
+                self._given[spec.name].check_packing()
             elif self._was_given(spec):
                 raise InputError(
                     f"classifier '{spec.name}' was given in code when '{self._folder.location}' was first launched; "
@@ -95,12 +98,29 @@ class Provisioner:
                 )
             elif spec.name in self._known or spec.source.needs_training:
                 self._source(spec).check(self._info.shape, self._info.num_classes)
+                if spec.name not in self._known:
+                    check_training(self._job.dataset)
                 if self._job.attack.looks_inside:
                     self._job.attack.check_classifier(self._untrained(spec))
             else:
                 self._loaded[spec.name] = self._from_source(spec)
                 self._require_batch(spec, self._loaded[spec.name])
                 self._job.attack.check_classifier(self._loaded[spec.name])
+                self._loaded[spec.name].check_packing(spec.source)
+
+    def at_hand(self) -> dict[str, Classifier]:
+        """Returns the classifiers that need no training any more, by name, after `check`.
+
+        Raises:
+            InputError: One of a run that is resumed is broken.
+            StorageError: It cannot be read.
+        """
+        kept = {
+            spec.name: read_classifier(self._folder, spec, self._known[spec.name], self._info)
+            for spec in self._job.classifiers
+            if spec.name in self._known and spec.name not in self._given
+        }
+        return {**kept, **self._given, **self._loaded}
 
     def provide(self, device: str, trainer: Trainer, tuner: Tuner, request: TuningRequest | None) -> list[Provided]:
         """Gets every classifier, training those that are not trained yet, and settles how it computes.

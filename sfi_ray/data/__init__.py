@@ -9,6 +9,7 @@ from sfi_ray.data.outliers import OUTLIER, DatasetWithOutliers
 from sfi_ray.data.selection import ImageFile, ImageSelection, NaturalImage, select_images
 from sfi_ray.data.sources import (
     TrainingData,
+    check_trainable,
     dataset_fingerprint,
     dataset_info,
     load_dataset,
@@ -32,6 +33,7 @@ __all__ = [
     "OutlierLoss",
     "Split",
     "TrainingData",
+    "check_trainable",
     "class_index",
     "dataset_fingerprint",
     "dataset_info",

@@ -34,9 +34,9 @@ def carried(module: nn.Module, image: Tensor, name: str) -> nn.Module:
         name: The classifier's name, for messages.
 
     Raises:
-        InputError: It is no network, refuses the image, or cannot be made plain: it is scripted, traced or quantised, it
-            holds what no other process can have, or it keeps all that it computes. The message names the submodule and
-            the mend.
+        InputError: It is no network, refuses the image, or cannot be made plain: it is scripted, traced or quantised,
+            it holds what no other process can have, or it keeps all that it computes. The message names the submodule
+            and the mend.
     """
     if not isinstance(module, nn.Module):
         kind = f"the class {module.__name__}" if isinstance(module, type) else f"of type {type(module).__name__}"
@@ -84,7 +84,7 @@ def _lazy_parts(network: nn.Module) -> list[str]:
     return [
         path
         for path, part in network.named_modules()
-        if any(is_lazy(tensor) for tensor in (*part._parameters.values(), *part._buffers.values()))
+        if any(is_lazy(tensor) for tensor in (*part.parameters(recurse=False), *part.buffers(recurse=False)))
     ]
 
 
@@ -93,7 +93,7 @@ def _fold(network: nn.Module, answer: _Answer) -> None:
     hooks = [
         (path, part, hook)
         for path, part in network.named_modules()
-        for hook in part._forward_pre_hooks.values()
+        for hook in part._forward_pre_hooks.values()  # noqa: SLF001 - torch lists hooks nowhere else
         if isinstance(hook, WeightNorm | SpectralNorm | prune.BasePruningMethod)
     ]
     if not hooks:
@@ -104,7 +104,7 @@ def _fold(network: nn.Module, answer: _Answer) -> None:
             remove_weight_norm(part, hook.name)
         elif isinstance(hook, SpectralNorm):
             remove_spectral_norm(part, hook.name)
-            loading = part._load_state_dict_pre_hooks
+            loading = part._load_state_dict_pre_hooks  # noqa: SLF001 - torch forgets to remove these
             for key in [key for key, each in loading.items() if _is_of_spectral_norm(each)]:
                 del loading[key]
         else:
@@ -145,8 +145,8 @@ def _require_bounded(network: nn.Module, answer: _Answer) -> None:
     growing = _growing_parts(network, answer)
     where = f"its submodule {growing[0]!r}" if growing and growing[0] else "the network"
     raise InputError(
-        f"{where} keeps what it computes and holds more after every pass; let it keep the last only, or remove the hook "
-        "that does so"
+        f"{where} keeps what it computes and holds more after every pass; let it keep the last only, or remove the "
+        "hook that does so"
     )
 
 

@@ -1,7 +1,7 @@
 """Copying networks as they travel: by what pickles them, so that what can be copied here can be sent elsewhere.
 
-A copy has no part in the network it is of. Locks are made anew, weights that another library computes from others
-(parametrizations) are computed, and what only stands around a network (``torch.compile``, ``DataParallel``) is left out.
+A copy has no part in the network it is of. Locks are made anew, weights that are computed from others (by
+parametrizations) are computed, and what only stands around a network (``torch.compile``, ``DataParallel``) is left out.
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ def _plain(tensor: Tensor, device: torch.device | str | None, dtype: torch.dtype
     if type(tensor).__torch_dispatch__ is not Tensor.__torch_dispatch__:
         mend = _WHOLE_WEIGHTS if name == "DTensor" else _FLOAT_NETWORK
         raise _CannotTravelError(f"is a {name}, which stands for numbers and does not hold them as they are; {mend}")
-    if tensor.is_meta:
+    if tensor.is_meta and device is not None:
         raise _CannotTravelError("has no values (torch's meta device); load its weights first")
     if tensor.layout is not torch.strided:
         raise _CannotTravelError(f"is laid out as {tensor.layout}; give a dense tensor, as `.to_dense()` makes")
@@ -198,7 +198,7 @@ def _reduced_module(module: nn.Module) -> tuple[Any, ...] | None:
             "or give the module that was exported"
         )
     if ("torch._dynamo.eval_frame", "OptimizedModule") in origins:
-        return _itself, (module._orig_mod,)
+        return _itself, (module._orig_mod,)  # noqa: SLF001 - its only name
     if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
         return _itself, (module.module,)
     if parametrize.is_parametrized(module):
@@ -209,10 +209,10 @@ def _reduced_module(module: nn.Module) -> tuple[Any, ...] | None:
 def _without_parametrizations(module: nn.Module) -> tuple[Any, ...]:
     """Reduces a parametrized module to one of the class it was of, with the weights that it computes."""
     # torch makes a class of its own for each parametrized module, above the one that it was of.
-    own = type(module).__bases__[0]
-    state = dict(own.__getstate__(module))  # type: ignore[attr-defined]
-    state["_modules"] = {name: child for name, child in module._modules.items() if name != "parametrizations"}
-    state["_parameters"] = dict(module._parameters)
+    own: Any = type(module).__bases__[0]
+    state = dict(own.__getstate__(module))
+    state["_modules"] = {name: child for name, child in state["_modules"].items() if name != "parametrizations"}
+    state["_parameters"] = dict(state["_parameters"])
     chains: Any = module.parametrizations
     for name, chain in chains.items():
         # A copy, for spectral_norm in train mode changes itself when it is looked at.
@@ -224,7 +224,7 @@ def _without_parametrizations(module: nn.Module) -> tuple[Any, ...]:
     return _instance, (own,), state
 
 
-def _instance(cls: type) -> Any:
+def _instance(cls: Any) -> Any:
     return cls.__new__(cls)
 
 
