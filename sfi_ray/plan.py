@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 
 import torch
 
@@ -168,8 +170,10 @@ class Plan:
     classifier_bytes: int
 
 
-def make_plan(job: Job, info: DatasetInfo, grid: Grid) -> Plan:
-    """Plans a job, measuring how fast candidates are classified and proposed, with untrained weights.
+def make_plan(
+    job: Job, info: DatasetInfo, grid: Grid, classifiers: Mapping[str, Classifier] = MappingProxyType({})
+) -> Plan:
+    """Plans a job, measuring how fast candidates are classified and proposed.
 
     It takes a moment for each classifier, or about `TUNING_SECONDS` where a launch would choose how it computes.
 
@@ -177,6 +181,7 @@ def make_plan(job: Job, info: DatasetInfo, grid: Grid) -> Plan:
         job: The job.
         info: Its data set.
         grid: Its cells.
+        classifiers: Those that are at hand, by name; others are built with the weights that they start from.
 
     Raises:
         InputError: A classifier's network does not exist or does not take the data set's images, or the attack names
@@ -192,11 +197,13 @@ def make_plan(job: Job, info: DatasetInfo, grid: Grid) -> Plan:
     rates, footprints = {}, []
     micro_batch = 1
     for spec in job.classifiers:
-        classifier = Classifier(
-            spec.source.build_module(info.shape, info.num_classes),
-            name=spec.name,
-            input_shape=info.shape,
-            num_classes=info.num_classes,
+        if (known := classifiers.get(spec.name)) is None:
+            module = spec.source.build_module(info.shape, info.num_classes)
+            known = Classifier(
+                module, name=spec.name, input_shape=info.shape, num_classes=info.num_classes, is_trained=False
+            )
+        classifier = Classifier.from_payload(
+            known.to_payload(spec.source),
             device=device,
             precision="float32" if job.compute.precision == "auto" else job.compute.precision,
             micro_batch=job.compute.micro_batch,

@@ -173,30 +173,42 @@ def _first_error(location: str) -> str:
 
 
 @app.command()
-def plan(job: JobFile) -> None:
+def plan(
+    job: JobFile,
+    output: Annotated[
+        str | None,
+        typer.Option(help="Folder or URI, as of `launch`. By default what the job says.", show_default=False),
+    ] = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Plan as if an earlier run of this name were thrown away.")
+    ] = False,
+) -> None:
     """Say what a job would take, without searching: cells, shards, evaluations, memory and time.
 
-    The time is measured on this machine for a moment, and is that of a search in which no cell stops early. Of a job of
-    rounds it says, for each trial, the rounds, cells, SFIs, evaluations and epochs, and measures nothing.
+    It refuses what `launch` would refuse, and downloads pretrained weights as `launch` does. The time is measured on
+    this machine for a moment, and is that of a search in which no cell stops early. Of a job of rounds it says, for
+    each trial, the rounds, cells, SFIs, evaluations and epochs, and measures nothing.
     """
-    from sfi_ray.data import dataset_info, select_images
-    from sfi_ray.grid import GridClassifier
+    from sfi_ray.cluster.backend import InProcessBackend
+    from sfi_ray.cluster.console import ConsoleReporter
+    from sfi_ray.cluster.prepare import prepare
+    from sfi_ray.errors import ResourceError
     from sfi_ray.job import RoundsJob, load_any
     from sfi_ray.plan import make_plan
-    from sfi_ray.store.natural import grid_images
-    from sfi_ray.store.record import make_grid, target_indices
 
     with explaining():
         loaded = load_any(job)
+        if output is not None:
+            loaded = loaded.model_copy(update={"output": output})
         if isinstance(loaded, RoundsJob):
             plan_rounds(loaded)
             return
-        info = dataset_info(loaded.dataset)
-        classifiers = tuple(GridClassifier(spec.name, "") for spec in loaded.classifiers)
-        selection, targets = loaded.selection, target_indices(loaded, info)
-        images = select_images(selection, loaded.dataset, info, targets) if selection else ()
-        grid = make_grid(loaded, info, classifiers, grid_images(images))
-        made = make_plan(loaded, info, grid)
+        prepared = prepare(loaded, {}, ConsoleReporter(), fresh=fresh)
+        made = make_plan(loaded, prepared.info, prepared.grid, prepared.provisioner.at_hand())
+        try:
+            InProcessBackend().device(loaded.compute.device)
+        except ResourceError as error:  # a cluster may have what this machine lacks
+            typer.echo(f"note: a launch on this machine will be refused: {error}", err=True)
     rows = {
         "cells": f"{made.num_cells:,}",
         "groups": f"{made.num_groups:,}",

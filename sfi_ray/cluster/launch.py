@@ -12,13 +12,12 @@ from sfi_ray.cluster.backlog import Backlog
 from sfi_ray.cluster.driver import Driver, Tally
 from sfi_ray.cluster.heartbeat import Heartbeat
 from sfi_ray.cluster.pace import Pace
-from sfi_ray.cluster.provision import Provisioner
+from sfi_ray.cluster.prepare import Prepared, prepare
 from sfi_ray.cluster.reporter import Reporter
 from sfi_ray.cluster.signals import calling_on_signals, interrupt
 from sfi_ray.cluster.worker import Lease, RunSpec, provenance_of
-from sfi_ray.data import DatasetInfo, NaturalImage, dataset_info, select_images
 from sfi_ray.errors import InputError, StorageError
-from sfi_ray.grid import Grid, GridClassifier
+from sfi_ray.grid import Grid
 from sfi_ray.job import Job, load_job
 from sfi_ray.models import Classifier, ClassifierPayload
 from sfi_ray.plan import shard_sizes, tuning_request
@@ -29,20 +28,12 @@ from sfi_ray.store.compaction import finish_compaction
 from sfi_ray.store.finished import FinishedCells
 from sfi_ray.store.folder import RECORD, RunFolder
 from sfi_ray.store.image_file import IMAGES
-from sfi_ray.store.natural import grid_images, image_records, read_natural_images, write_images
+from sfi_ray.store.natural import image_records, write_images
 from sfi_ray.store.parts import RESULTS, PartWriter, committed_outcomes, drop_failed
 from sfi_ray.store.progress import PROGRESS, RunState
-from sfi_ray.store.record import (
-    RunRecord,
-    differences,
-    make_grid,
-    read_record,
-    target_indices,
-    versions,
-    write_record,
-)
+from sfi_ray.store.record import RunRecord, read_record, versions, write_record
 from sfi_ray.store.run import Run
-from sfi_ray.store.starts import STARTS, digest_of, select_starts, write_starts
+from sfi_ray.store.starts import STARTS, digest_of, write_starts
 from sfi_ray.types import Finding
 
 #: What `fresh` removes; files of the user's own stay.
@@ -115,32 +106,15 @@ class _Launch:
         self._folder = RunFolder(job.location)
 
     def run(self) -> Run:
-        unknown = set(self._classifiers) - {spec.name for spec in self._job.classifiers}
-        if unknown:
-            raise InputError(f"classifier '{min(unknown)}' was given in code, but the job does not name it")
-        known = None if self._options.fresh else read_record(self._folder)
-        if known:
-            self._require_same(known)
-            info = known.dataset_info
-        else:
-            info = dataset_info(self._job.dataset)
-        # Everything that can be wrong with the grid or the attack is found before anything is trained or written.
-        images = self._images(info, known)
-        classifiers = tuple(GridClassifier(spec.name, "") for spec in self._job.classifiers)
-        starts_from = self._job.attack.starts_from
-        starts = select_starts(starts_from, info) if starts_from and known is None else ()
-        grid = make_grid(self._job, info, classifiers, grid_images(images))
-        self._job.attack.check()
-        provisioner = Provisioner(
+        # Everything that can be wrong is found before anything is trained or written.
+        prepared = prepare(
             self._job,
-            info,
-            self._folder,
             self._classifiers,
             self._reporter,
-            known,
-            refuses_chance=self._options.refuse_chance,
+            fresh=self._options.fresh,
+            refuse_chance=self._options.refuse_chance,
         )
-        provisioner.check()
+        known = prepared.known
         if (
             known
             and not self._options.retry_failed
@@ -148,74 +122,50 @@ class _Launch:
         ):
             self._reporter.say(f"{known.num_cells:,} of {known.num_cells:,} cells are finished already")
             return self._finish()
-        with contextlib.closing(self._reporter), self._backend() as backend, self._folder.lock():
-            if self._options.fresh:
-                for name in _OWN_FILES:
-                    self._folder.delete(name)
-            elif read_record(self._folder) != known:
-                raise InputError(f"another launch has written to '{self._folder.location}' a moment ago; launch again")
-            self._sweep()
-            finish_compaction(self._folder)
+        with contextlib.closing(self._reporter), self._backend() as backend:
+            # Before the lock, which makes the folder.
             device = backend.device(known.device if known else self._job.compute.device)
-            request = tuning_request(self._job, grid, self._job.attack.build(), info.shape)
-            # Ray's own handler would end the process on SIGTERM with a trace.
-            with calling_on_signals(interrupt):
-                provided = provisioner.provide(device, backend.trainer, backend.tuner, request)
-            payloads = {p.record.name: p.payload for p in provided}
-            if known is None:
-                known = RunRecord(
-                    job=self._job,
-                    dataset=info.name,
-                    input_shape=(info.channels, info.height, info.width),
-                    class_names=info.class_names,
-                    classifiers=tuple(p.record for p in provided),
-                    images=image_records(images),
-                    starts=digest_of(starts),
-                    device=device,
-                    num_cells=0,
-                    versions=versions(),
-                )
-                known = known.model_copy(update={"num_cells": len(known.grid())})
-                if images:
-                    write_images(self._folder, images, info.class_names)
-                if starts:
-                    write_starts(self._folder, starts)
-                write_record(self._folder, known)
-            if self._options.retry_failed:
-                dropped = drop_failed(self._folder)
-                self._reporter.say(f"{dropped:,} failed cells will be searched again")
-            return self._search(known, payloads, backend)
+            with self._folder.lock():
+                return self._launched(prepared, backend, device)
 
-    def _images(self, info: DatasetInfo, known: RunRecord | None) -> tuple[NaturalImage, ...]:
-        """Returns the natural images to imitate: those of the run where it goes on, else those of the data set."""
-        selection = self._job.selection
-        if selection is None:
-            return ()
-        targets = target_indices(self._job, info)
+    def _launched(self, prepared: Prepared, backend: Backend, device: str) -> Run:
+        """Provides the classifiers, writes the run's record and searches; the folder is held."""
+        known, info, images = prepared.known, prepared.info, prepared.images
+        if self._options.fresh:
+            for name in _OWN_FILES:
+                self._folder.delete(name)
+        elif read_record(self._folder) != known:
+            raise InputError(f"another launch has written to '{self._folder.location}' a moment ago; launch again")
+        self._sweep()
+        finish_compaction(self._folder)
+        request = tuning_request(self._job, prepared.grid, self._job.attack.build(), info.shape)
+        # Ray's own handler would end the process on SIGTERM with a trace.
+        with calling_on_signals(interrupt):
+            provided = prepared.provisioner.provide(device, backend.trainer, backend.tuner, request)
+        payloads = {p.record.name: p.payload for p in provided}
         if known is None:
-            return select_images(selection, self._job.dataset, info, targets)
-        images = read_natural_images(self._folder, known.grid().images)
-        # What the job names by itself may have been changed since; a data set need not be there any more.
-        here = tuple(file for file in selection.files or () if Path(file.path).expanduser().exists())
-        if here:
-            now = select_images(selection.model_copy(update={"files": here}), self._job.dataset, info, targets)
-            missing = {image.digest for image in now} - {image.digest for image in images}
-            if missing:
-                changed = next(image.source for image in now if image.digest in missing)
-                raise InputError(
-                    f"images: '{changed}' is not what it was when '{self._folder.location}' was first launched; "
-                    "give the job another name, or throw that run away with --fresh"
-                )
-        return images
-
-    def _require_same(self, known: RunRecord) -> None:
-        changed = differences(known.job.identity(), self._job.identity())
-        if changed:
-            lines = "\n  ".join(changed)
-            raise InputError(
-                f"'{self._folder.location}' holds a run of another job:\n  {lines}\n"
-                "give the job another name, or throw that run away with --fresh"
+            known = RunRecord(
+                job=self._job,
+                dataset=info.name,
+                input_shape=(info.channels, info.height, info.width),
+                class_names=info.class_names,
+                classifiers=tuple(p.record for p in provided),
+                images=image_records(images),
+                starts=digest_of(prepared.starts),
+                device=device,
+                num_cells=0,
+                versions=versions(),
             )
+            known = known.model_copy(update={"num_cells": len(known.grid())})
+            if images:
+                write_images(self._folder, images, info.class_names)
+            if prepared.starts:
+                write_starts(self._folder, prepared.starts)
+            write_record(self._folder, known)
+        if self._options.retry_failed:
+            dropped = drop_failed(self._folder)
+            self._reporter.say(f"{dropped:,} failed cells will be searched again")
+        return self._search(known, payloads, backend)
 
     def _backend(self) -> contextlib.AbstractContextManager[Backend]:
         options, say = self._options, self._reporter.say

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from sfi_ray.cluster.reporter import Reporter
-from sfi_ray.cluster.training_cache import Trainer, train_once
+from sfi_ray.cluster.training_cache import Trainer, check_training, train_once
 from sfi_ray.cluster.tuning_cache import Tuner
 from sfi_ray.data import DatasetInfo
 from sfi_ray.errors import InputError
@@ -83,21 +83,24 @@ class Provisioner:
         self._reporter = reporter
         self._known = {record.name: record for record in known.classifiers} if known else {}
         self._loaded: dict[str, Classifier] = {}
-        self._natural: dict[str, NaturalAccuracy | None] = {}
+        self._judged: dict[str, tuple[NaturalAccuracy | None, tuple[str, ...]]] = {}
 
     def check(self) -> None:
         """Finds what is wrong with the classifiers before anything is trained or written.
 
         Raises:
-            InputError: A network does not exist, weights do not fit, a given classifier takes other images, or the
-                attack needs something of a network that it lacks. Where it is asked for, also if a classifier does
-                on natural images what guessing does.
+            InputError: A network does not exist, weights do not fit, a given classifier takes other images, the attack
+                needs something of a network that it lacks, a network cannot be packed for another process, or there
+                is nothing to train one on. Where it is asked for, also if a classifier does on natural images what
+                guessing does.
+            StorageError: A network is to be trained, and the cache of trained ones cannot be written.
         """
         for spec in self._job.classifiers:
             if spec.name in self._given:
                 self._check_given(self._given[spec.name])
                 self._require_same(spec, self._given[spec.name])
                 self._job.attack.check_classifier(self._given[spec.name])
+                self._given[spec.name].check_packing()
                 self._measure(spec, self._given[spec.name])
             elif self._was_given(spec):
                 raise InputError(
@@ -106,13 +109,30 @@ class Provisioner:
                 )
             elif spec.name in self._known or spec.source.needs_training:
                 self._source(spec).check(self._info.shape, self._info.num_classes)
+                if spec.name not in self._known:
+                    check_training(self._job.dataset)
                 if self._job.attack.looks_inside:
                     self._job.attack.check_classifier(self._untrained(spec))
             else:
                 self._loaded[spec.name] = self._from_source(spec)
                 self._require_batch(spec, self._loaded[spec.name])
                 self._job.attack.check_classifier(self._loaded[spec.name])
+                self._loaded[spec.name].check_packing(spec.source)
                 self._measure(spec, self._loaded[spec.name])
+
+    def at_hand(self) -> dict[str, Classifier]:
+        """Returns the classifiers that need no training any more, by name, after `check`.
+
+        Raises:
+            InputError: One of a run that is resumed is broken.
+            StorageError: It cannot be read.
+        """
+        kept = {
+            spec.name: read_classifier(self._folder, spec, self._known[spec.name], self._info)
+            for spec in self._job.classifiers
+            if spec.name in self._known and spec.name not in self._given
+        }
+        return {**kept, **self._given, **self._loaded}
 
     def provide(self, device: str, trainer: Trainer, tuner: Tuner, request: TuningRequest | None) -> list[Provided]:
         """Gets every classifier, training those that are not trained yet, and settles how it computes.
@@ -166,10 +186,9 @@ class Provisioner:
             self._require_same(spec, classifier)
             classifier.fingerprint = known.fingerprint  # the rounding of another machine may have named it otherwise
             return Provided(classifier.to_payload(source), known)
-        natural = self._natural.get(spec.name)
         if card:
-            natural = NaturalAccuracy(card.test_accuracy, card.test_confidence, 1.0, 0)
-        remarks = self._judged(spec, classifier, natural)
+            self._judge(spec, classifier, NaturalAccuracy(card.test_accuracy, card.test_confidence, 1.0, 0))
+        natural, remarks = self._judged[spec.name]
         if source:
             self._copy_into_run(spec, classifier, card)
         record = ClassifierRecord(
@@ -189,37 +208,26 @@ class Provisioner:
         return Provided(classifier.to_payload(source), record)
 
     def _measure(self, spec: ClassifierSpec, classifier: Classifier) -> None:
-        """Measures how a classifier does on natural images, before anything is written."""
+        """Measures how a classifier does on natural images, unless the run knows it."""
         if spec.name not in self._known:
-            natural = measure_natural(
-                classifier, self._job.dataset, is_normalised=self._is_normalised(spec, classifier)
-            )
-            self._natural[spec.name] = natural
-            self._refuse_chance(spec, classifier, natural)
+            is_normalised = self._is_normalised(spec, classifier)
+            natural = measure_natural(classifier, self._job.dataset, is_normalised=is_normalised)
+            self._judge(spec, classifier, natural)
 
-    def _judged(self, spec: ClassifierSpec, classifier: Classifier, natural: NaturalAccuracy | None) -> tuple[str, ...]:
-        """Says in a line how a classifier does on natural images, and what makes an attack on it doubtful."""
-        self._refuse_chance(spec, classifier, natural)
+    def _judge(self, spec: ClassifierSpec, classifier: Classifier, natural: NaturalAccuracy | None) -> None:
+        """Says how a classifier does on natural images, and what makes an attack on it doubtful."""
+        threshold, is_normalised = self._job.verification.threshold, self._is_normalised(spec, classifier)
+        remarks = remarks_on(classifier, natural, threshold, is_normalised=is_normalised)
+        if self._refuses_chance and natural and natural.is_near_chance(classifier.num_classes):
+            raise InputError(f"classifier '{spec.name}': {'; '.join(remarks)}")
+        self._judged[spec.name] = natural, remarks
         gives = "" if classifier.examined.outputs == "logits" else f"gives {classifier.examined.outputs}; "
-        if natural is None:
-            seen = "no natural images are at hand, so its accuracy is not known"
-        else:
+        seen = "no natural images are at hand, so its accuracy is not known"
+        if natural:
             seen = f"{natural.accuracy:.1%} of {natural.images} right, mean confidence {natural.confidence:.1%}"
         self._reporter.say(f"{spec.name}: {gives}{seen}")
-        remarks = self._remarks(spec, classifier, natural)
         for remark in remarks:
             self._reporter.say(f"warning: {spec.name}: {remark}")
-        return remarks
-
-    def _remarks(
-        self, spec: ClassifierSpec, classifier: Classifier, natural: NaturalAccuracy | None
-    ) -> tuple[str, ...]:
-        threshold = self._job.verification.threshold
-        return remarks_on(classifier, natural, threshold, is_normalised=self._is_normalised(spec, classifier))
-
-    def _refuse_chance(self, spec: ClassifierSpec, classifier: Classifier, natural: NaturalAccuracy | None) -> None:
-        if self._refuses_chance and natural and natural.is_near_chance(classifier.num_classes):
-            raise InputError(f"classifier '{spec.name}': {'; '.join(self._remarks(spec, classifier, natural))}")
 
     def _is_normalised(self, spec: ClassifierSpec, classifier: Classifier) -> bool:
         """Whether somebody said how a classifier's images are normalised; weights in a file do not say it."""

@@ -18,7 +18,7 @@ import torch
 
 from sfi_ray.cluster.reporter import Reporter
 from sfi_ray.cluster.signals import calling_on_signals
-from sfi_ray.data import DatasetSpec, TrainingData, dataset_fingerprint, dataset_info, load_dataset
+from sfi_ray.data import DatasetSpec, TrainingData, check_trainable, dataset_fingerprint, dataset_info, load_dataset
 from sfi_ray.errors import StorageError
 from sfi_ray.models import (
     Checkpoint,
@@ -38,6 +38,7 @@ from sfi_ray.models import (
     training_key,
     training_precision,
 )
+from sfi_ray.store.folder import try_writing
 
 OnEvent = Callable[[TrainingEvent], None]
 
@@ -170,6 +171,18 @@ def train_once(
     return card, folder
 
 
+def check_training(dataset: DatasetSpec) -> None:
+    """Finds out whether a network can be trained on a data set and kept, without doing so.
+
+    Raises:
+        InputError: The data set has no images to train or to measure on.
+        StorageError: The cache cannot be written.
+    """
+    check_trainable(dataset)
+    with _explained(cache_folder()):
+        try_writing(cache_folder())
+
+
 def train_and_save(
     architecture: str, dataset: DatasetSpec, settings: TrainingSettings, folder: Path, reporter: Reporter
 ) -> ModelCard:
@@ -205,20 +218,26 @@ def cache_folder() -> Path:
 
 
 @contextlib.contextmanager
+def _explained(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(
+            f"{folder}: the cache of trained networks cannot be written: {error.strerror or error}; "
+            "set SFI_RAY_CACHE to another folder"
+        ) from error
+
+
+@contextlib.contextmanager
 def _held(folder: Path, on_waiting: Callable[[], None]) -> Iterator[None]:
     """Holds a network's folder for one process of this machine, waiting for whoever holds it.
 
     The lock goes with the process, however it ends. Where the file system knows no locks, nothing is held: files are
     replaced as a whole, so that two trainings of one network cost time and nothing else.
     """
-    try:
+    with _explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
         handle = (folder / ".lock").open("a+b")
-    except OSError as error:
-        raise StorageError(
-            f"{folder}: the cache of trained networks cannot be written: {error.strerror or error}; "
-            "set SFI_RAY_CACHE to another folder"
-        ) from error
     with handle:
         if os.name == "posix":
             import fcntl  # absent on Windows

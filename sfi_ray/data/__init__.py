@@ -9,6 +9,7 @@ from sfi_ray.data.outliers import OUTLIER, DatasetWithOutliers
 from sfi_ray.data.selection import ImageFile, ImageSelection, NaturalImage, select_images
 from sfi_ray.data.sources import (
     TrainingData,
+    check_trainable,
     dataset_fingerprint,
     dataset_info,
     is_at_hand,
@@ -33,6 +34,7 @@ __all__ = [
     "OutlierLoss",
     "Split",
     "TrainingData",
+    "check_trainable",
     "class_index",
     "dataset_fingerprint",
     "dataset_info",

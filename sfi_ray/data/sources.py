@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, get_args
 
 import platformdirs
 import torch
@@ -104,6 +104,24 @@ def load_labels(spec: DatasetSpec, split: Split) -> Tensor:
     if isinstance(source, ParquetSource):
         return source.load_labels(split, info)
     return source.load_split(split, info)[1]
+
+
+def check_trainable(spec: DatasetSpec) -> None:
+    """Finds out whether a data set has images to train and to measure on, decoding none.
+
+    One that torchvision downloads is taken to have them.
+
+    Args:
+        spec: Which data set.
+
+    Raises:
+        InputError: There is no such data set, or it has none.
+    """
+    if isinstance(_find_source(spec), DownloadSource):
+        return
+    for split in get_args(Split):
+        if not len(load_labels(spec, split)):
+            raise InputError(f"data set {spec.name!r} has no {split} images; a training needs both splits")
 
 
 def load_rows(spec: DatasetSpec, split: Split, rows: Sequence[int], fit: Fit = "refuse") -> Tensor:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from sfi_ray.errors import InputError, ResourceError
 from sfi_ray.images import paint
 from sfi_ray.models.allocator import keep_freed_memory
+from sfi_ray.models.carrying import carried
 from sfi_ray.models.device import existing_device
 from sfi_ray.models.examination import Examined, examine, fingerprint_of, fixed_images
 from sfi_ray.models.execution import Execution, default_micro_batch, power_of_two_within
@@ -26,7 +27,7 @@ from sfi_ray.models.normalisation import per_channel
 from sfi_ray.models.outputs import Outputs, own_network
 from sfi_ray.models.partial_batches import PartialBatches, padded
 from sfi_ray.models.patched_runner import PatchedRunner
-from sfi_ray.models.payload import ClassifierPayload, pack_module, unpack_module
+from sfi_ray.models.payload import ClassifierPayload, pack_module, pickled_module, unpack_module
 from sfi_ray.models.precision import DTYPES, Precision, full_float32
 from sfi_ray.models.runner import Runner, laid_out, make_runner
 from sfi_ray.models.sources.base import Source
@@ -38,7 +39,7 @@ logger = logging.getLogger(__name__)
 class Classifier:
     """Owns a network's normalisation, device, precision, memory layout and micro-batch.
 
-    It works on deep copies: the module it was given stays as it was.
+    It works on copies, which `carrying.carried` makes: the module it was given stays as it was.
 
     Args:
         module: Maps normalised images ``(B, C, H, W)`` to what `outputs` says, ``(B, num_classes)``, or to an object or
@@ -66,8 +67,9 @@ class Classifier:
         execution: How it computes. Its micro-batch halves when memory runs out.
 
     Raises:
-        InputError: If the module does not take images of `input_shape`, does not give what `outputs` says, is random or
-            looks at the other images of its batch, or if another argument does not fit.
+        InputError: If the module does not take images of `input_shape`, does not give what `outputs` says, is random,
+            looks at the other images of its batch or cannot be carried to other processes, or if another argument does
+            not fit.
         ResourceError: If `device` is not there.
     """
 
@@ -107,7 +109,8 @@ class Classifier:
             keep_freed_memory()
         self._mean = torch.tensor(self.mean, device=self.device).view(1, -1, 1, 1)
         self._std = torch.tensor(self.std, device=self.device).view(1, -1, 1, 1)
-        network = copy.deepcopy(module).float().to(self.device).eval().requires_grad_(False)
+        image = self.normalize(torch.zeros((1, *self.input_shape), device=self.device))
+        network = carried(module, image, name)
         self.examined = examined or examine(
             network,
             self.normalize(fixed_images(self.input_shape, self.device)),
@@ -116,13 +119,8 @@ class Classifier:
             name,
             is_trained=is_trained,
         )
-        self.fingerprint = fingerprint or self._identify(module)
-        self.module, self._layout = laid_out_by_rule(
-            self.examined.as_logits(network),
-            self.normalize(torch.zeros((1, *self.input_shape), device=self.device)),
-            num_classes,
-            name,
-        )
+        self.fingerprint = fingerprint or self._identify(network)
+        self.module, self._layout = laid_out_by_rule(self.examined.as_logits(network), image, num_classes, name)
         if micro_batch is None:
             micro_batch = self.batch_size or default_micro_batch(self.input_shape, self.device)
         self._check_micro_batch(micro_batch)
@@ -262,9 +260,16 @@ class Classifier:
 
         Args:
             source: What its network was built from, where that is known.
+
+        Raises:
+            InputError: Its network cannot be packed; see `check_packing`.
         """
         source, arrays, pickled = pack_module(
-            self.network, input_shape=self.input_shape, num_classes=self.num_classes, source=source
+            self.network,
+            name=self.name,
+            input_shape=self.input_shape,
+            num_classes=self.num_classes,
+            source=source,
         )
         return ClassifierPayload(
             name=self.name,
@@ -278,6 +283,17 @@ class Classifier:
             arrays=arrays,
             pickled=pickled,
         )
+
+    def check_packing(self, source: Source | None = None) -> None:
+        """Finds out whether `to_payload` will pack the classifier, without doing so.
+
+        Args:
+            source: What its network was built from, where that is known.
+
+        Raises:
+            InputError: Its network, or the code of it, holds what cannot be pickled.
+        """
+        pickled_module(self.network, source, self.name, with_tensors=False)
 
     @classmethod
     def from_payload(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
@@ -11,6 +10,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from sfi_ray.models.copying import copied
 from sfi_ray.models.device import in_layout
 
 
@@ -20,10 +20,10 @@ def exported(network: nn.Module, inputs: Sequence[Tensor]) -> torch.export.Expor
     Raises:
         Exception: torch cannot export it; networks are anybody's.
     """
-    copied = in_layout(copy.deepcopy(network), torch.contiguous_format)
+    plain = in_layout(copied(network), torch.contiguous_format)
     with quiet(), torch.inference_mode(mode=False), torch.no_grad():
         examples = tuple(torch.zeros(tensor.shape, dtype=tensor.dtype) for tensor in inputs)
-        return torch.export.export(copied, examples, strict=False)
+        return torch.export.export(plain, examples, strict=False)
 
 
 @contextmanager

@@ -31,7 +31,7 @@ def fingerprint_module(
     persistent): see `sfi_ray.models.examination` for what a network answers.
 
     Args:
-        module: The network, in the precision it was given in.
+        module: The network.
         mean: Mean per channel, ``(C,)``.
         std: Standard deviation per channel, ``(C,)``.
         input_shape: ``(C, H, W)`` of one image.

@@ -14,7 +14,6 @@ Shapes: B images, C channels, H height, W width, K logits of natural classes, D 
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from torch import Tensor, nn
 from sfi_ray.data.dataset import ImageDataset
 from sfi_ray.errors import InputError
 from sfi_ray.models.classifier import Classifier
+from sfi_ray.models.copying import copied
 from sfi_ray.models.detectors import NEIGHBOURS, count_colours, last_layer, training_features
 from sfi_ray.models.repeatable import cpu_threads
 
@@ -150,7 +150,7 @@ def _log_rest(log_left: Tensor) -> Tensor:
 
 def _parted(network: nn.Module, detector: Evadable) -> tuple[nn.Module, nn.Module]:
     """Parts a copy of a network into what makes its features and its last layer, where the detector needs features."""
-    trunk = copy.deepcopy(network)
+    trunk: nn.Module = copied(network)
     if detector not in FITTED:
         return trunk, nn.Identity()
     name, last = [(name, layer) for name, layer in trunk.named_modules() if isinstance(layer, nn.Linear)][-1]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -13,7 +12,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from sfi_ray.errors import InputError
 from sfi_ray.models import zoo
+from sfi_ray.models.copying import packed
 from sfi_ray.models.examination import Examined
 from sfi_ray.models.sources.base import Source
 from sfi_ray.models.sources.zoo_network import ZooSource
@@ -51,7 +52,7 @@ class ClassifierPayload:
 
 
 def pack_module(
-    module: nn.Module, *, input_shape: tuple[int, int, int], num_classes: int, source: Source | None = None
+    module: nn.Module, *, name: str, input_shape: tuple[int, int, int], num_classes: int, source: Source | None = None
 ) -> tuple[Source | None, dict[str, np.ndarray[Any, np.dtype[Any]]], bytes | None]:
     """Packs a network as the `source`, `arrays` and `pickled` of a payload.
 
@@ -59,21 +60,52 @@ def pack_module(
 
     Args:
         module: The network.
+        name: The classifier's name, for messages.
         input_shape: ``(C, H, W)`` of one image.
         num_classes: Number of classes.
         source: What the network was built from; None finds out whether it is an unchanged network of the zoo.
+
+    Raises:
+        InputError: It cannot be pickled.
     """
-    state = module.state_dict()
+    named = _by_name(module, input_shape, num_classes, source)
+    if named is None:
+        return None, {}, pickled_module(module, source, name)
+    return named, {name: tensor.cpu().contiguous().numpy() for name, tensor in module.state_dict().items()}, None
+
+
+def pickled_module(module: nn.Module, source: Source | None, name: str, *, with_tensors: bool = True) -> bytes:
+    """Pickles a network with the code of its source.
+
+    Args:
+        module: The network.
+        source: What it was built from, where that is known.
+        name: The classifier's name, for messages.
+        with_tensors: Without, the bytes only prove that it can be pickled.
+
+    Raises:
+        InputError: It cannot be pickled.
+    """
+    try:
+        with source.pickling() if source else nullcontext():
+            return packed(module, with_tensors=with_tensors)
+    except InputError as error:
+        raise InputError(f"classifier {name!r}: {error}") from error
+
+
+def _by_name(
+    module: nn.Module, input_shape: tuple[int, int, int], num_classes: int, source: Source | None
+) -> Source | None:
+    """Returns what builds the layers of a network anywhere; None where these have to travel."""
     if source is None:
         architecture = zoo.architecture_of(module, input_shape=input_shape, num_classes=num_classes)
         source = None if architecture is None else ZooSource(what=architecture)
-    if source is not None and source.is_known_by_name:
-        blank = source.build_empty(input_shape, num_classes)
-        tensors = {name for name, _ in (*blank.named_parameters(), *blank.named_buffers())}
-        if tensors <= state.keys():  # nothing that the layers compute for themselves would be lost
-            return source, {name: tensor.cpu().contiguous().numpy() for name, tensor in state.items()}, None
-    with nullcontext() if source is None else source.pickling():
-        return None, {}, cloudpickle.dumps(copy.deepcopy(module).cpu())
+    if source is None or not source.is_known_by_name:
+        return None
+    blank = source.build_empty(input_shape, num_classes)
+    tensors = {name for name, _ in (*blank.named_parameters(), *blank.named_buffers())}
+    # Nothing that the layers compute for themselves may be lost.
+    return source if tensors <= module.state_dict().keys() else None
 
 
 def unpack_module(payload: ClassifierPayload) -> nn.Module:

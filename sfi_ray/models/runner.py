@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from sfi_ray.errors import ResourceError
+from sfi_ray.models.copying import copied
 from sfi_ray.models.device import in_layout
 from sfi_ray.models.execution import Execution
 from sfi_ray.models.openvino_runner import OpenVinoRunner
@@ -23,7 +23,7 @@ _PASSES_BEFORE_A_RECORDING = 3
 
 def laid_out(module: nn.Module, execution: Execution) -> nn.Module:
     """Copies a network into the precision and the layout of an execution; gradients pass through the copy."""
-    return in_layout(copy.deepcopy(module).to(DTYPES[execution.precision]), execution.torch_layout)
+    return in_layout(copied(module, dtype=DTYPES[execution.precision]), execution.torch_layout)
 
 
 def make_runner(module: nn.Module, network: nn.Module, execution: Execution, name: str) -> Runner:

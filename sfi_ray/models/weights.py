@@ -13,6 +13,7 @@ import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from sfi_ray.errors import InputError, StorageError
 from sfi_ray.models.card import ModelCard
@@ -117,7 +118,8 @@ def load_into(module: nn.Module, state_dict: Mapping[str, Tensor], source: str) 
     faults += [
         f"{name} has shape {tuple(state_dict[name].shape)}, the network needs {tuple(tensor.shape)}"
         for name, tensor in own.items()
-        if name in state_dict and state_dict[name].shape != tensor.shape
+        # Lazy layers take the shapes that they are given.
+        if name in state_dict and not is_lazy(tensor) and state_dict[name].shape != tensor.shape
     ]
     if faults:
         more = f"; and {len(faults) - 5} more" if len(faults) > 5 else ""

@@ -10,6 +10,7 @@ from sfi_ray.data import DatasetInfo
 from sfi_ray.errors import InputError
 from sfi_ray.job import ClassifierSpec
 from sfi_ray.models import Classifier, load_into
+from sfi_ray.models.carrying import carried
 from sfi_ray.models.sources import Source
 from sfi_ray.store.folder import RunFolder
 from sfi_ray.store.record import ClassifierRecord
@@ -60,6 +61,8 @@ def read_classifier(
     except SafetensorError as error:
         raise InputError(f"'{folder.location}/{name}' is broken ({error}); start over with --fresh") from error
     module = stored_source(folder, spec).build_module(info.shape, info.num_classes)
+    # The weights are those of the network as it was carried, with what was folded into them.
+    module = carried(module, torch.zeros((1, *info.shape)), spec.name)
     load_into(module, state, f"{folder.location}/{name}")
     return Classifier(
         module,

@@ -10,6 +10,7 @@ import contextlib
 import errno
 import os
 import secrets
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
@@ -24,6 +25,8 @@ RECORD = "job.yaml"
 
 _OBJECT_STORES = ("s3", "gcs", "abfs")
 _TEMPORARY = ".tmp"
+# So much is written to see whether a folder takes it.
+_TRIED_BYTES = 4096
 
 
 class RunFolder:
@@ -140,6 +143,16 @@ class RunFolder:
                     with self._explained("write", folder), contextlib.suppress(FileNotFoundError):
                         self._fs.delete_file(info.path)
 
+    def check_writable(self) -> None:
+        """Finds out whether the folder can be written, and leaves no trace; of remote ones only writing tells.
+
+        Raises:
+            StorageError: It cannot be written.
+        """
+        if self.is_local:
+            with self._explained("write"):
+                try_writing(Path(self._root))
+
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
         """Holds the folder for one driver; the lock goes with the process, however it ends.
@@ -189,6 +202,18 @@ class RunFolder:
             what = os.strerror(number) if number else str(error)
             where = f"{self.location}/{name}".rstrip("/")
             raise StorageError(f"cannot {action} '{where}': {what}; {mend}") from error
+
+
+def try_writing(folder: Path) -> None:
+    """Writes a nameless file into a folder of this machine, or into the nearest one above it that exists.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    place = next(place for place in (folder, *folder.parents) if os.path.lexists(place))
+    with tempfile.TemporaryFile(dir=place) as file:
+        file.write(bytes(_TRIED_BYTES))
+        file.flush()
 
 
 def _open(location: str) -> tuple[fs.FileSystem, str]:

@@ -199,10 +199,11 @@ def without_last(state):
         (("name: small", "name: small\noutput: job.yaml"), "job.yaml/small"),
     ],
 )
-def test_bad_input_is_one_line_and_exit_code_2(changed, message):
+@pytest.mark.parametrize("command", [["launch", "--in-process"], ["plan"]], ids=lambda command: command[0])
+def test_bad_input_is_one_line_and_exit_code_2(changed, message, command):
     wrong_weights("short.safetensors", without_last)
     before = set(Path().iterdir())
-    done = call("launch", write(JOB.replace(*changed)), "--in-process")
+    done = call(*command, write(JOB.replace(*changed)))
     assert done.exit_code == 2
     assert message in done.stderr
     assert done.stderr.startswith("error: ")

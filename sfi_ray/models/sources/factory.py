@@ -7,6 +7,7 @@ import importlib.util
 import inspect
 import sys
 import sysconfig
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 import cloudpickle  # type: ignore[import-untyped]
 from torch import nn
 
-from sfi_ray.errors import InputError
+from sfi_ray.errors import USER_FACING_ERRORS, InputError
 from sfi_ray.models.classifier import Classifier
 from sfi_ray.models.sources.base import Normalisation, Source
 
@@ -80,7 +81,12 @@ class FactorySource(Source):
         except ValueError:  # written in C
             accepted = {}  # type: ignore[assignment]
         known = {"input_shape": input_shape, "num_classes": num_classes}
-        made = factory(**{name: value for name, value in known.items() if name in accepted})
+        try:
+            made = factory(**{name: value for name, value in known.items() if name in accepted})
+        except USER_FACING_ERRORS:
+            raise
+        except Exception as error:  # the code is anybody's
+            raise InputError(f"factory '{self.what}' failed: {_told(error)}") from error
         if not isinstance(made, nn.Module | Classifier):
             raise InputError(
                 f"'{self.what}' returned {type(made).__name__}; a factory returns a torch.nn.Module that gives logits, "
@@ -115,6 +121,8 @@ class FactorySource(Source):
                 return importlib.import_module(name)
         except ModuleNotFoundError as error:
             raise self._no_module(error.name) from error
+        except Exception as error:  # as above
+            raise InputError(f"factory '{self.what}': module '{name}' cannot be imported: {_told(error)}") from error
 
     def _module_name(self) -> str:
         name, separator, attribute = self.what.partition(":")
@@ -127,6 +135,12 @@ class FactorySource(Source):
             f"factory '{self.what}': there is no module '{name}' on sys.path or in {Path.cwd()}; install it, or "
             "launch from the folder that holds it"
         )
+
+
+def _told(error: Exception) -> str:
+    """Says what went wrong in somebody's code, and where."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:500]} ({last.filename}, line {last.lineno})"
 
 
 @contextlib.contextmanager

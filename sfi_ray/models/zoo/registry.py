@@ -79,6 +79,15 @@ def architecture_of(module: nn.Module, *, input_shape: tuple[int, int, int], num
             blank = build_empty(architecture, input_shape=input_shape, num_classes=num_classes)
         except InputError:  # the images are too small for it
             continue
-        if type(module) is type(blank) and repr(module) == repr(blank):
+        if type(module) is type(blank) and repr(module) == repr(blank) and _holds_the_same(module, blank):
             return architecture
     return None
+
+
+def _holds_the_same(module: nn.Module, blank: nn.Module) -> bool:
+    """Whether nothing was added to the layers of a network: no hook, and no other `forward`."""
+    return all(
+        vars(one).keys() == vars(other).keys()
+        and not any(hooks for key, hooks in vars(one).items() if key.endswith("_hooks"))
+        for one, other in zip(module.modules(), blank.modules(), strict=True)
+    )

@@ -1,0 +1,114 @@
+"""What is found out about a job before anything is trained, searched or written: `launch` and `plan` ask the same."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from sfi_ray.cluster.provision import Provisioner
+from sfi_ray.cluster.reporter import Reporter
+from sfi_ray.data import DatasetInfo, NaturalImage, dataset_info, select_images
+from sfi_ray.errors import InputError
+from sfi_ray.grid import Grid, GridClassifier
+from sfi_ray.job import Job
+from sfi_ray.models import Classifier
+from sfi_ray.store.folder import RunFolder
+from sfi_ray.store.natural import grid_images, read_natural_images
+from sfi_ray.store.record import RunRecord, differences, make_grid, read_record, target_indices
+from sfi_ray.store.starts import select_starts
+from sfi_ray.types import Start
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A job that can be launched, as far as this machine can tell.
+
+    Attributes:
+        folder: The run's folder.
+        known: The record of the run when it is resumed.
+        info: The data set.
+        images: The natural images to imitate: those of the run where it goes on, else those of the data set.
+        starts: The images of an earlier run that searches begin with; none when the run is resumed.
+        grid: The cells; their classifiers have no fingerprints yet.
+        provisioner: Gets the classifiers, which it has checked.
+    """
+
+    folder: RunFolder
+    known: RunRecord | None
+    info: DatasetInfo
+    images: tuple[NaturalImage, ...]
+    starts: tuple[Start, ...]
+    grid: Grid
+    provisioner: Provisioner
+
+
+def prepare(
+    job: Job, given: Mapping[str, Classifier], reporter: Reporter, *, fresh: bool = False, refuse_chance: bool = False
+) -> Prepared:
+    """Checks a job and everything it names; writes nothing.
+
+    Args:
+        job: The job.
+        given: Classifiers given in code, by the names that the job uses.
+        reporter: Hears of what goes on.
+        fresh: Whether an earlier run of this name is to be thrown away.
+        refuse_chance: Whether a classifier is refused that does on natural images what guessing does.
+
+    Raises:
+        InputError: The job, or something it names, is wrong.
+        StorageError: The run's folder cannot be read or written.
+    """
+    unknown = set(given) - {spec.name for spec in job.classifiers}
+    if unknown:
+        raise InputError(f"classifier '{min(unknown)}' was given in code, but the job does not name it")
+    folder = RunFolder(job.location)
+    known = None if fresh else read_record(folder)
+    if known:
+        _require_same(job, folder, known)
+        info = known.dataset_info
+    else:
+        info = dataset_info(job.dataset)
+    folder.check_writable()
+    images = _images(job, folder, info, known)
+    starts_from = job.attack.starts_from
+    starts = select_starts(starts_from, info) if starts_from and known is None else ()
+    classifiers = tuple(GridClassifier(spec.name, "") for spec in job.classifiers)
+    grid = make_grid(job, info, classifiers, grid_images(images))
+    job.attack.check()
+    provisioner = Provisioner(job, info, folder, given, reporter, known, refuses_chance=refuse_chance)
+    provisioner.check()
+    return Prepared(folder, known, info, images, starts, grid, provisioner)
+
+
+def _require_same(job: Job, folder: RunFolder, known: RunRecord) -> None:
+    changed = differences(known.job.identity(), job.identity())
+    if changed:
+        lines = "\n  ".join(changed)
+        raise InputError(
+            f"'{folder.location}' holds a run of another job:\n  {lines}\n"
+            "give the job another name, or throw that run away with --fresh"
+        )
+
+
+def _images(job: Job, folder: RunFolder, info: DatasetInfo, known: RunRecord | None) -> tuple[NaturalImage, ...]:
+    """Returns the natural images to imitate: those of the run where it goes on, else those of the data set."""
+    selection = job.selection
+    if selection is None:
+        return ()
+    targets = target_indices(job, info)
+    if known is None:
+        return select_images(selection, job.dataset, info, targets)
+    images = read_natural_images(folder, known.grid().images)
+    # What the job names by itself may have been changed since; a data set need not be there any more.
+    here = tuple(file for file in selection.files or () if Path(file.path).expanduser().exists())
+    if here:
+        now = select_images(selection.model_copy(update={"files": here}), job.dataset, info, targets)
+        missing = {image.digest for image in now} - {image.digest for image in images}
+        if missing:
+            changed = next(image.source for image in now if image.digest in missing)
+            raise InputError(
+                f"images: '{changed}' is not what it was when '{folder.location}' was first launched; "
+                "give the job another name, or throw that run away with --fresh"
+            )
+    return images

@@ -1,0 +1,163 @@
+"""Whatever network people bring, made into one that can be searched anywhere: plain, float32, and on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+from torch.nn.utils import prune, remove_spectral_norm, remove_weight_norm
+from torch.nn.utils.spectral_norm import SpectralNorm, SpectralNormLoadStateDictPreHook
+from torch.nn.utils.weight_norm import WeightNorm
+
+from sfi_ray.errors import InputError
+from sfi_ray.models.copying import copied, num_bytes_held, tensors_in
+
+# Folding may change what a network gives by rounding, over the largest number it gives.
+_MOST_DIFFERENCE = 1e-4
+# A network may count its passes; what grows by more keeps what it computes.
+_MOST_GROWTH = 64
+_Answer = Callable[[], object]
+
+
+def carried(module: nn.Module, image: Tensor, name: str) -> nn.Module:
+    """Returns a copy of a network that any process can run: plain float32 tensors in eval mode, without gradients.
+
+    What computes weights from others (``weight_norm``, ``spectral_norm``, ``prune``, parametrizations) is folded into
+    them, lazy layers are filled by one forward pass, drawn from a seed of their own, and what stands around a network
+    (``torch.compile``, ``DataParallel``) is left out. The module itself stays as it was.
+
+    Args:
+        module: The network.
+        image: A normalised image, ``(1, C, H, W)``, on the device where the copy goes.
+        name: The classifier's name, for messages.
+
+    Raises:
+        InputError: It is no network, refuses the image, or cannot be made plain: it is scripted, traced or quantised,
+            it holds what no other process can have, or it keeps all that it computes. The message names the submodule
+            and the mend.
+    """
+    if not isinstance(module, nn.Module):
+        kind = f"the class {module.__name__}" if isinstance(module, type) else f"of type {type(module).__name__}"
+        raise InputError(f"classifier {name!r}: the network is {kind}; give an instance of torch.nn.Module")
+    try:
+        # Outside inference mode, which would make the weights unfit for gradients.
+        with torch.inference_mode(mode=False), torch.no_grad():
+            network = copied(_filled(module, image), device=image.device, dtype=torch.float32)
+            network.eval()
+
+            def answer() -> object:
+                return _answer(network, image)
+
+            _fold(network, answer)
+            network.requires_grad_(requires_grad=False)
+            _require_bounded(network, answer)
+    except InputError as error:
+        raise InputError(f"classifier {name!r}: {error}") from error
+    return network  # type: ignore[no-any-return]
+
+
+def _answer(network: nn.Module, image: Tensor) -> object:
+    try:
+        return network(image.clone())
+    except Exception as error:  # the code of the network is anybody's
+        reason = f"{type(error).__name__}: {error}" if not str(error) else str(error)
+        raise InputError(f"the network refuses an image of shape {tuple(image.shape[1:])}: {reason}") from error
+
+
+def _filled(module: nn.Module, image: Tensor) -> nn.Module:
+    """Returns a network whose lazy layers have their shapes, with the same weights every time."""
+    if not _lazy_parts(module):
+        return module
+    network: nn.Module = copied(module, device="cpu", dtype=torch.float32)
+    network.eval()
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        _answer(network, image.cpu())
+    if left := _lazy_parts(network):
+        raise InputError(f"its submodule {left[0]!r} is lazy and no forward pass reaches it; remove it")
+    return network
+
+
+def _lazy_parts(network: nn.Module) -> list[str]:
+    return [
+        path
+        for path, part in network.named_modules()
+        if any(is_lazy(tensor) for tensor in (*part.parameters(recurse=False), *part.buffers(recurse=False)))
+    ]
+
+
+def _fold(network: nn.Module, answer: _Answer) -> None:
+    """Replaces hooks that compute a weight before every pass by the weight; `copied` did so for parametrizations."""
+    hooks = [
+        (path, part, hook)
+        for path, part in network.named_modules()
+        for hook in part._forward_pre_hooks.values()  # noqa: SLF001 - torch lists hooks nowhere else
+        if isinstance(hook, WeightNorm | SpectralNorm | prune.BasePruningMethod)
+    ]
+    if not hooks:
+        return
+    before = [tensor.clone() for tensor in tensors_in(answer())]
+    for _, part, hook in hooks:
+        if isinstance(hook, WeightNorm):
+            remove_weight_norm(part, hook.name)
+        elif isinstance(hook, SpectralNorm):
+            remove_spectral_norm(part, hook.name)
+            loading = part._load_state_dict_pre_hooks  # noqa: SLF001 - torch forgets to remove these
+            for key in [key for key, each in loading.items() if _is_of_spectral_norm(each)]:
+                del loading[key]
+        else:
+            prune.remove(part, hook._tensor_name)  # type: ignore[no-untyped-call]  # noqa: SLF001 - its only record
+    if not _are_alike(before, tensors_in(answer())):
+        kinds = ", ".join(sorted({type(hook).__name__ for _, _, hook in hooks}))
+        raise InputError(
+            f"its submodule {hooks[0][0]!r} gives something else once {kinds} is folded into its weights; fold it, as "
+            "by torch.nn.utils.remove_weight_norm, and give the network then"
+        )
+
+
+def _is_of_spectral_norm(hook: object) -> bool:
+    return isinstance(getattr(hook, "hook", hook), SpectralNormLoadStateDictPreHook)
+
+
+def _are_alike(before: list[Tensor], after: list[Tensor]) -> bool:
+    if [tensor.shape for tensor in before] != [tensor.shape for tensor in after]:
+        return False
+    return all(
+        torch.allclose(
+            one, other, rtol=0, atol=_MOST_DIFFERENCE * max(1.0, float(one.nan_to_num().abs().max())), equal_nan=True
+        )
+        for one, other in zip(before, after, strict=True)
+        if one.numel()
+    )
+
+
+def _require_bounded(network: nn.Module, answer: _Answer) -> None:
+    """Refuses a network that holds more after every pass: a search makes millions of them."""
+    answer()
+    held = num_bytes_held(network)
+    for _ in range(2):
+        answer()
+        before, held = held, num_bytes_held(network)
+        if held <= before + _MOST_GROWTH:
+            return
+    growing = _growing_parts(network, answer)
+    where = f"its submodule {growing[0]!r}" if growing and growing[0] else "the network"
+    raise InputError(
+        f"{where} keeps what it computes and holds more after every pass; let it keep the last only, or remove the "
+        "hook that does so"
+    )
+
+
+def _growing_parts(network: nn.Module, answer: _Answer) -> list[str]:
+    """Returns the paths of the submodules that hold more after a pass, the innermost first."""
+
+    def sizes() -> dict[str, int]:
+        return {path: num_bytes_held(part) for path, part in network.named_modules()}
+
+    before = sizes()
+    answer()
+    after = sizes()
+    growing = [path for path in after if after[path] > before[path] + _MOST_GROWTH]
+    return sorted(growing, key=lambda path: -path.count(".") - bool(path))
