@@ -200,10 +200,10 @@ class _Launch:
     def _require_same(self, known: RunRecord) -> None:
         changed = differences(known.job.identity(), self._job.identity())
         if changed:
-            lines = "\n  ".join(changed)
             raise InputError(
-                f"'{self._folder.location}' holds a run of another job:\n  {lines}\n"
-                "give the job another name, or throw that run away with --fresh"
+                f"'{self._folder.location}' holds a run of another job:",
+                *(f"  {line}" for line in changed),
+                "give the job another name, or throw that run away with --fresh",
             )
 
     def _backend(self) -> contextlib.AbstractContextManager[Backend]:
