@@ -1,6 +1,6 @@
 """What can go wrong outside the project's own code, by whose turn it is to mend it.
 
-The command line prints the message of each of these as one line and ends with exit code 2. A message names the
+The command line prints the message of each of these and ends with exit code 2. A message names the
 thing, its place and the mend.
 """
 
@@ -8,7 +8,18 @@ from __future__ import annotations
 
 
 class InputError(ValueError):
-    """Something the user gave is wrong: a job, a name, a file, an option."""
+    """Something the user gave is wrong: a job, a name, a file, an option.
+
+    Args:
+        lines: What is wrong, mostly in one line. A line never breaks where the command line prints it, so that no name
+            in it can pass for another line.
+    """
+
+    def __init__(self, *lines: str) -> None:
+        super().__init__(*lines)
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.args))
 
 
 class StorageError(OSError):

@@ -11,7 +11,10 @@ from torch import Tensor
 
 from sfi_ray.attacks.snapshot import Keeper
 from sfi_ray.models import Classifier
+from sfi_ray.text import printable
 from sfi_ray.types import Cell, Finding, Start, StopReason
+
+_MOST_ERROR = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +104,7 @@ def failed(cell: Cell, error: str) -> Finding:
 
     Args:
         cell: The cell.
-        error: Why, in a sentence.
+        error: Why, in a sentence; what is kept of it is printable and has 1,000 characters at most.
     """
     return Finding(
         cell=cell,
@@ -111,5 +114,5 @@ def failed(cell: Cell, error: str) -> Finding:
         predicted_class=None,
         predicted_confidence=None,
         stop_reason=StopReason.FAILED,
-        error=error,
+        error=printable(error, _MOST_ERROR),
     )

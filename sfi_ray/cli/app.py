@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from sfi_ray.cli.arguments import Address, InProcess
 from sfi_ray.cli.audit import audit
@@ -16,6 +15,7 @@ from sfi_ray.cli.compare import compare
 from sfi_ray.cli.exits import EXIT_FAILED_CELLS, EXIT_INTERRUPTED, explaining
 from sfi_ray.cli.export import export
 from sfi_ray.cli.features import features
+from sfi_ray.cli.printing import Commands, PrintableFormatter, pass_on, say, show
 from sfi_ray.cli.reporting import report
 from sfi_ray.cli.rounds import launch_rounds, plan_rounds
 from sfi_ray.cli.standing import spell, status
@@ -27,6 +27,7 @@ from sfi_ray.cli.verify import verify
 
 app = typer.Typer(
     name="sfi-ray",
+    cls=Commands,
     help="Search for sparse fooling images: one colour, a few altered pixels, and a classifier that is sure.",
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -41,7 +42,9 @@ JobFile = Annotated[Path, typer.Argument(help="Job file, in YAML.", show_default
 def _configure(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what the driver does.")] = False,
 ) -> None:
-    logging.basicConfig(level=logging.INFO if verbose else logging.ERROR, format="%(asctime)s %(name)s: %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(PrintableFormatter("%(asctime)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.INFO if verbose else logging.ERROR, handlers=[handler])
 
 
 @app.command(cls=LaunchCommand)
@@ -123,13 +126,13 @@ def launch(
         status = run.status()
         _print_results(run.folder.location)
     if not status.is_complete:
-        typer.echo(
+        say(
             f"stopped with {status.finished:,} of {status.num_cells:,} cells finished; go on with: {resume}",
             err=True,
         )
         raise typer.Exit(EXIT_INTERRUPTED)
     if status.failed:
-        typer.echo(
+        say(
             f"{status.failed:,} of {status.num_cells:,} cells failed: {_first_error(run.folder.location)}; "
             f"try them again with: {resume} --retry-failed",
             err=True,
@@ -143,16 +146,9 @@ def _print_results(location: str) -> None:
 
     run = open_run(location)
     status = run.status()
-    console = Console()
-    if not console.is_terminal:
-        console.width = 120  # nobody's window is too small
     for matrix in confidence_matrices(run.dataset):
-        console.print(render_table(matrix))
-    print_line = console.out
-    print_line(
-        f"{status.fooled:,} of {status.finished:,} cells fooled, {status.evaluations:,} evaluations",
-        highlight=False,
-    )
+        show(render_table(matrix), width=120)
+    say(f"{status.fooled:,} of {status.finished:,} cells fooled, {status.evaluations:,} evaluations")
     places = {
         "page": "report/index.html",
         "data set": "results",
@@ -160,7 +156,7 @@ def _print_results(location: str) -> None:
         "pictures": "report/figures",
     }
     for title, name in places.items():
-        print_line(f"{title + ':':<10}{location}/{name}", highlight=False)
+        say(f"{title + ':':<10}{location}/{name}")
 
 
 def _first_error(location: str) -> str:
@@ -219,7 +215,7 @@ def plan(
         "time": f"{spell(made.seconds)} at most, on {made.num_actors} such actors, training not counted",
     }
     for title, text in rows.items():
-        typer.echo(f"{title + ':':<13}{text}")
+        say(f"{title + ':':<13}{text}")
 
 
 app.command()(attach)
@@ -243,4 +239,4 @@ def schema(
     """Print the JSON schema of job files, for editors that complete and check YAML."""
     from sfi_ray.job import rounds_schema_json, schema_json
 
-    typer.echo(rounds_schema_json() if rounds else schema_json(), nl=False)
+    pass_on(rounds_schema_json() if rounds else schema_json())

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import typer
-
 from sfi_ray.cli.arguments import RunLocation
 from sfi_ray.cli.exits import explaining
+from sfi_ray.cli.printing import say
 
 
 def compact(
@@ -21,7 +20,7 @@ def compact(
 
     with explaining():
         done = compact_parts(open_run(run).folder)
-    typer.echo(
+    say(
         f"{done.files_before:,} part files of {done.bytes_before / 2**20:,.1f} MiB are now {done.files_after:,} of "
         f"{done.bytes_after / 2**20:,.1f} MiB"
     )

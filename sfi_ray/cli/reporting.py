@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from sfi_ray.cli.exits import EXIT_BAD_INPUT, explaining
+from sfi_ray.cli.printing import say
 from sfi_ray.cli.rounds import is_rounds, report_rounds
 
 
@@ -43,13 +44,13 @@ def report(
                 f"'{rounds[0]}' is a job of rounds, which is reported alone; give its runs by their folders"
             )
         if rounds:
-            typer.echo(report_rounds(rounds[0], output))
+            say(report_rounds(rounds[0], output))
             return
         written = write_report(runs, output)
     for line in written.notes:
-        typer.echo(f"note: {line}", err=True)
+        say(f"note: {line}", err=True)
     for line in written.losses:
-        typer.echo(f"error: {line}", err=True)
-    typer.echo(written.location)
+        say(f"error: {line}", err=True)
+    say(written.location)
     if written.losses:
         raise typer.Exit(EXIT_BAD_INPUT)

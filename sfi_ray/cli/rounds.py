@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import typer
-from rich.console import Console
 from rich.markdown import Markdown
 
 from sfi_ray.cli.exits import explaining
+from sfi_ray.cli.printing import say, show
 
 if TYPE_CHECKING:
     from sfi_ray.job import RoundsJob
@@ -50,16 +49,13 @@ def launch_rounds(
             fresh=fresh,
             dashboard=dashboard,
         )
-        console = Console()
-        if not console.is_terminal:
-            console.width = 120
         for trial in experiment.trials().values():
-            console.print(Markdown(accuracies_markdown(trial)))
-            console.print(Markdown(reattack_markdown(trial)))
+            show(Markdown(accuracies_markdown(trial)), width=120)
+            show(Markdown(reattack_markdown(trial)), width=120)
         location = experiment.folder.location
         for title, name in (("tables", "report/rounds.md"), ("pictures", "report"), ("TensorBoard", "tune")):
             if experiment.folder.exists(name):
-                typer.echo(f"{title + ':':<13}{location}/{name}")
+                say(f"{title + ':':<13}{location}/{name}")
 
 
 def plan_rounds(job: RoundsJob) -> None:
@@ -91,7 +87,7 @@ def plan_rounds(job: RoundsJob) -> None:
             + f"; {made.max_trained:,} images in all at most",
         }
         for title, text in rows.items():
-            typer.echo(f"{title + ':':<13}{text}")
+            say(f"{title + ':':<13}{text}")
 
 
 def is_rounds(location: str) -> bool:
@@ -132,7 +128,7 @@ def report_rounds(location: str, output: str | None) -> str:
     if not write_round_reports(experiment, folder.write):
         raise InputError(f"no round in '{location}' is finished; launch its job to go on")
     if not experiment.is_complete:
-        typer.echo(f"note: '{location}' is not finished; see sfi-ray status {location}", err=True)
+        say(f"note: '{location}' is not finished; see sfi-ray status {location}", err=True)
     return f"{folder.location}/rounds.md"
 
 
@@ -149,5 +145,5 @@ def show_rounds(location: str) -> bool:
     experiment = Experiment(location)
     for name, trial in experiment.trials().items():
         done = f"{len(trial.rounds)} of {trial.number} rounds, {len(trial.finals)} final attacks"
-        typer.echo(f"{name}: {done}{'' if trial.is_complete else f'; see {location}/{name}/round_{len(trial.rounds)}'}")
+        say(f"{name}: {done}{'' if trial.is_complete else f'; see {location}/{name}/round_{len(trial.rounds)}'}")
     return True

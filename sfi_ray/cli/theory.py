@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from sfi_ray.cli.exits import explaining
+from sfi_ray.cli.printing import say, show
 from sfi_ray.errors import InputError
+from sfi_ray.text import safe_name
 
 _RANGE = re.compile(r"([0-9]{1,5})(?:\.\.([0-9]{1,5}))?")
 
@@ -89,15 +90,13 @@ def theory(
             curves.append(Curve("Theorem 1 as printed", compared.printed, is_dashed=True))
         curves += [Curve(f"{kind} found", log_odds, is_found=True) for kind, log_odds in compared.found.items()]
         title = f"'{first}' against {_called(second)}: {model} model of {data}, {fitted.test_accuracy:.1%} accurate"
-        stem = output / "_".join([data, model, first, second or "rest"]).replace("/", "-")
+        stem = output / safe_name("_".join([data, model, first, second or "rest"]))
         written = write_bounds(stem, title, compared.ks, curves)
-    console = Console()
-    if not console.is_terminal:
-        console.width = 120  # nobody's window is too small
-    console.out(f"{title}\nConfidence in percent (log-odds):", highlight=False)
-    console.print(bounds_table(compared.ks, curves))
+    say(title)
+    say("Confidence in percent (log-odds):")
+    show(bounds_table(compared.ks, curves), width=120)
     for what, file in zip(("table", "plot"), written, strict=True):
-        console.out(f"{what + ':':<7}{file}", highlight=False)
+        say(f"{what + ':':<7}{file}")
 
 
 def _called(second: str | None) -> str:

@@ -9,7 +9,7 @@ import typer
 
 from sfi_ray.cli.arguments import Actors, Address, Device, InProcess, Overwrite, RunLocation
 from sfi_ray.cli.exits import explaining, naming_broken_parts
-from sfi_ray.cli.tables import print_table
+from sfi_ray.cli.printing import print_table, say
 
 
 def transfer(
@@ -59,5 +59,5 @@ def transfer(
             reporter=ConsoleReporter(),
         )
     print_table(matrix_table(done.counts, threshold))
-    typer.echo(f"rows and tables: {output}")
+    say(f"rows and tables: {output}")
     naming_broken_parts(done.broken)

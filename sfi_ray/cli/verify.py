@@ -8,6 +8,7 @@ import typer
 
 from sfi_ray.cli.arguments import Device, RunLocation
 from sfi_ray.cli.exits import EXIT_DOES_NOT_HOLD, explaining
+from sfi_ray.cli.printing import say
 
 _MAX_LINES = 20
 
@@ -35,17 +36,17 @@ def verify(
     with explaining():
         found = verify_run(open_run(run), device=device, tolerance=TOLERANCE if tolerance is None else tolerance)
     rows = f"{found.num_rows:,} row{'s' * (found.num_rows != 1)}"
-    typer.echo(
+    say(
         f"{rows}: {found.num_scored:,} images re-scored, {found.num_failed:,} of failed cells, "
         f"{found.num_doubled:,} cells written twice, {found.num_missing:,} of {found.num_cells:,} cells without a row"
     )
-    typer.echo(f"largest difference: {found.largest_difference:.2g}, allowed {found.tolerance:g}")
+    say(f"largest difference: {found.largest_difference:.2g}, allowed {found.tolerance:g}")
     if found.holds:
-        typer.echo("everything holds")
+        say("everything holds")
         return
     for fault in found.faults[:_MAX_LINES]:
-        typer.echo(f"{fault.place}: {fault.text}", err=True)
+        say(f"{fault.place}: {fault.text}", err=True)
     if found.num_faults > _MAX_LINES:
-        typer.echo(f"and {found.num_faults - _MAX_LINES:,} more faults", err=True)
-    typer.echo(f"{found.num_faults:,} fault{'s' * (found.num_faults != 1)}", err=True)
+        say(f"and {found.num_faults - _MAX_LINES:,} more faults", err=True)
+    say(f"{found.num_faults:,} fault{'s' * (found.num_faults != 1)}", err=True)
     raise typer.Exit(EXIT_DOES_NOT_HOLD)

@@ -10,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from sfi_ray.cluster.driver import Tally
 from sfi_ray.cluster.reporter import Reporter
 from sfi_ray.models import TrainingProgress
+from sfi_ray.text import MOST_LINE, MOST_NAME, printable
 
 _SECONDS_BETWEEN_LINES = 15.0
 
@@ -33,7 +34,7 @@ class ConsoleReporter(Reporter):
 
     def say(self, text: str) -> None:
         """Prints one line."""
-        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self._console.print(printable(text, MOST_LINE), highlight=False, markup=False, soft_wrap=True)
 
     def training(self, classifier: str, progress: TrainingProgress) -> None:
         """Shows how far an epoch of training is."""
@@ -97,12 +98,13 @@ class ConsoleReporter(Reporter):
         self._update(name, int(total) * epoch // num_epochs, int(total), f"epoch {epoch} of {num_epochs}, {note}")
 
     def _update(self, name: str, completed: int, total: int, note: str) -> None:
+        name, note = printable(name, MOST_NAME), printable(note, MOST_LINE)
         if self._progress is None:
             self._progress = Progress(
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(bar_width=24),
                 MofNCompleteColumn(),
-                TextColumn("{task.fields[note]}"),
+                TextColumn("{task.fields[note]}", markup=False),
                 TimeElapsedColumn(),
                 console=self._console,
             )

@@ -84,10 +84,10 @@ def prepare(
 def _require_same(job: Job, folder: RunFolder, known: RunRecord) -> None:
     changed = differences(known.job.identity(), job.identity())
     if changed:
-        lines = "\n  ".join(changed)
         raise InputError(
-            f"'{folder.location}' holds a run of another job:\n  {lines}\n"
-            "give the job another name, or throw that run away with --fresh"
+            f"'{folder.location}' holds a run of another job:",
+            *(f"  {line}" for line in changed),
+            "give the job another name, or throw that run away with --fresh",
         )
 
 

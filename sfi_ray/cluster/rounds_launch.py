@@ -184,8 +184,8 @@ def _require_same(folder: RunFolder, known: ExperimentRecord, record: Experiment
         old, new = (one.model_dump(mode="json")["identity"] for one in (known.trials[name], record.trials[name]))
         changed += differences(old, new, f"trials.{name}")
     if changed:
-        lines = "\n  ".join(sorted(changed))
         raise InputError(
-            f"'{folder.location}' holds rounds of another job:\n  {lines}\n"
-            "give the job another name, or throw those rounds away with --fresh"
+            f"'{folder.location}' holds rounds of another job:",
+            *(f"  {line}" for line in sorted(changed)),
+            "give the job another name, or throw those rounds away with --fresh",
         )

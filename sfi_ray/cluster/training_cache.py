@@ -39,6 +39,7 @@ from sfi_ray.models import (
     training_precision,
 )
 from sfi_ray.store.folder import try_writing
+from sfi_ray.text import safe_name
 
 OnEvent = Callable[[TrainingEvent], None]
 
@@ -147,7 +148,7 @@ def train_once(
     # Settled here, for the place where it is trained may have another processor.
     settings = settings.model_copy(update={"precision": training_precision(settings.precision, device)})
     key = training_key(architecture, content, info.shape, info.num_classes, settings)
-    place = "models/" + f"{info.name}-{architecture}-{key}".replace("/", "_")
+    place = f"models/{safe_name(f'{info.name}-{architecture}')}-{key}"
     folder = cache_folder() / place
 
     def tell(event: TrainingEvent) -> None:

@@ -25,6 +25,8 @@ def class_names_problem(class_names: Sequence[object]) -> str | None:
     for name in class_names:
         if not isinstance(name, str):
             return f"must hold strings only, not {name!r}"
+        if any("\ud800" <= character <= "\udfff" for character in name):
+            return f"has {name!r}, with half of a surrogate pair, which no file can hold"
         if name in seen:
             return f"has {name!r} twice; a job could not tell the two classes apart"
         seen.add(name)

@@ -1,5 +1,8 @@
 """Decoding of image files in memory to 8-bit arrays of one shape.
 
+An image is decoded the way up that its EXIF orientation says. It has one frame and is gray or RGB. Transparent pixels
+are refused, or laid on a colour.
+
 Shapes: N images, C channels (1 gray or 3 RGB), H height, W width.
 """
 
@@ -12,19 +15,23 @@ from io import BytesIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from sfi_ray.data.fitting import Fit, fitted
 
 # Pillow knows formats that start other programs (EPS) or read other files; a data set has no need of them.
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
-_CHANNELS_OF_MODE = {"1": 1, "L": 1, "P": 3, "RGB": 3}
+_CHANNELS_OF_MODE = {"1": 1, "L": 1, "LA": 1, "La": 1, "P": 3, "PA": 3, "RGB": 3, "RGBA": 3, "RGBa": 3}
 _MODE_OF_CHANNELS = {1: "L", 3: "RGB"}
 # Pillow gives up the interpreter lock only inside its codecs. Below this many pixels the time goes to Python
 # and threads only queue for the lock: MNIST takes half as long again with a pool as without.
 _MIN_PIXELS_FOR_THREADS = 64 * 64
 _MAX_THREADS = 8
 _IMAGES_PER_TASK = 32
+_PNG_DEPTH = 24  # where a PNG file has the bits of a channel
+
+Colour = tuple[int, int, int]
+"""Levels of red, green and blue."""
 
 
 class UnusableImageError(ValueError):
@@ -39,38 +46,40 @@ class UnusableImageError(ValueError):
         self.index = index
 
 
-def image_shape(encoded: bytes | None) -> tuple[int, int, int]:
+def image_shape(encoded: bytes | None, matte: Colour | None = None) -> tuple[int, int, int]:
     """Reads the shape of an encoded image and makes sure that the whole of it decodes.
 
     Args:
         encoded: A whole image file, or None where the row has none.
+        matte: Colour that transparent pixels are laid on; None refuses them.
 
     Returns:
         ``(C, H, W)``; C is 1 for gray and 3 for RGB and palette images.
 
     Raises:
-        UnusableImageError: It is missing, damaged, too large, or neither gray nor RGB.
+        UnusableImageError: It is missing, damaged, too large, transparent, of several frames, or neither gray nor RGB.
     """
-    return _decode(encoded, None).shape
+    return _decode(encoded, None, matte=matte).shape
 
 
-def decode_images(encoded: Sequence[bytes | None], out: NDArray[np.uint8]) -> None:
+def decode_images(encoded: Sequence[bytes | None], out: NDArray[np.uint8], matte: Colour | None = None) -> None:
     """Decodes image files into an array, in a thread pool where the images are large enough to gain from it.
 
     Args:
         encoded: N whole image files.
         out: Written to, ``(N, C, H, W)``. Gray becomes RGB or RGB gray (ITU-R 601 luma) as C asks.
+        matte: Colour that transparent pixels are laid on; None refuses them.
 
     Raises:
-        UnusableImageError: For the first image that is missing, damaged, of another size, or neither gray nor
-            RGB.
+        UnusableImageError: For the first image that is missing, damaged, of another size, transparent, of several
+            frames, or neither gray nor RGB.
     """
     shape: tuple[int, int, int] = out.shape[1:]
 
     def decode_task(start: int) -> None:
         for index in range(start, min(start + _IMAGES_PER_TASK, len(encoded))):
             try:
-                out[index] = _decode(encoded[index], shape)
+                out[index] = _decode(encoded[index], shape, matte=matte)
             except UnusableImageError as error:
                 error.index = index
                 raise
@@ -85,33 +94,43 @@ def decode_images(encoded: Sequence[bytes | None], out: NDArray[np.uint8]) -> No
             pass
 
 
-def decode_fitted(encoded: bytes | None, shape: tuple[int, int, int], fit: Fit) -> NDArray[np.uint8]:
+def decode_fitted(
+    encoded: bytes | None, shape: tuple[int, int, int], fit: Fit, matte: Colour | None = None
+) -> NDArray[np.uint8]:
     """Decodes one image file and fits it to a shape.
 
     Args:
         encoded: A whole image file, or None where the row has none.
         shape: ``(C, H, W)`` wanted. Gray becomes RGB or RGB gray as C asks.
         fit: What is done with an image of another size, see `sfi_ray.data.fitting.fitted`.
+        matte: Colour that transparent pixels are laid on; None refuses them.
 
     Returns:
         ``(C, H, W)``.
 
     Raises:
-        UnusableImageError: It is missing, damaged, too large, neither gray nor RGB, or of a size that is refused.
+        UnusableImageError: It is missing, damaged, too large, transparent, of several frames, neither gray nor RGB, or
+            of a size that is refused.
     """
-    return _decode(encoded, shape, fit)
+    return _decode(encoded, shape, fit, matte)
 
 
-def _decode(encoded: bytes | None, shape: tuple[int, int, int] | None, fit: Fit | None = None) -> NDArray[np.uint8]:
+def _decode(
+    encoded: bytes | None, shape: tuple[int, int, int] | None, fit: Fit | None = None, matte: Colour | None = None
+) -> NDArray[np.uint8]:
     """Decodes one image to ``(C, H, W)``, in its own channels and size unless `shape` asks for some."""
     if encoded is None:
         raise UnusableImageError("the image is null")
     try:
         with Image.open(BytesIO(encoded), formats=_FORMATS) as image:
             _check_header(image, shape if fit is None else None)
+            image.load()
             channels = _CHANNELS_OF_MODE[image.mode] if shape is None else shape[0]
             mode = _MODE_OF_CHANNELS[channels]
-            converted = image if image.mode == mode else image.convert(mode)
+            opaque = _opaque(_upright(image), encoded, matte)
+            converted = opaque if opaque.mode == mode else opaque.convert(mode)
+            if shape is not None and fit is None:
+                _check_size(converted, shape)
             if shape is not None and fit is not None:
                 converted = _fitted(converted, shape, fit)
             pixels = np.asarray(converted)
@@ -139,15 +158,69 @@ def _check_header(image: Image.Image, shape: tuple[int, int, int] | None) -> Non
             f"the image claims {image.height}x{image.width} pixels, more than Pillow's limit of {limit}, "
             "which guards against decompression bombs"
         )
-    if shape is not None and (image.height, image.width) != shape[1:]:
-        raise UnusableImageError(
-            f"the image is {image.height}x{image.width} pixels (height x width), but the data set's first "
-            f"image is {shape[1]}x{shape[2]}; resize all images to one size"
-        )
+    if shape is not None and sorted(image.size) != sorted(shape[1:]):
+        _check_size(image, shape)  # of turned sides, only the orientation says which is which
     if image.mode not in _CHANNELS_OF_MODE:
         raise UnusableImageError(
             f"the image has Pillow mode {image.mode}, which is neither 8-bit gray (L) nor RGB; convert "
             "it to one of them"
         )
-    if image.mode == "P" and "transparency" in image.info:
-        raise UnusableImageError("the image has a palette with transparent colours; convert it to RGB")
+    # Cameras put a preview behind the picture, as a second frame of the format MPO.
+    if getattr(image, "is_animated", False) and image.format != "MPO":
+        raise UnusableImageError(
+            "the image has several frames or pages; save the one that is meant as a file of its own"
+        )
+
+
+def _check_size(image: Image.Image, shape: tuple[int, int, int]) -> None:
+    if (image.height, image.width) != shape[1:]:
+        raise UnusableImageError(
+            f"the image is {image.height}x{image.width} pixels (height x width), but the data set's first "
+            f"image is {shape[1]}x{shape[2]}; resize all images to one size"
+        )
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Turns and mirrors an image as its EXIF orientation says."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception as error:  # damaged metadata, which Pillow takes apart without much care
+        reason = " ".join(str(error).split())
+        raise UnusableImageError(
+            f"the image's EXIF data, which say which way up it is, cannot be read ({reason}); save it without them"
+        ) from error
+
+
+def _opaque(image: Image.Image, encoded: bytes, matte: Colour | None) -> Image.Image:
+    """Lays an image on a colour where it is transparent; one that only could be keeps its pixels."""
+    if not image.has_transparency_data:
+        return image
+    plain = _MODE_OF_CHANNELS[_CHANNELS_OF_MODE[image.mode]]
+    whole = _with_colour_key(image, encoded) if image.mode in ("1", "L", "RGB") else image.convert("RGBA")
+    if whole.getchannel("A").getextrema() == (255, 255):
+        return whole.convert(plain)
+    if matte is None:
+        raise UnusableImageError(
+            "the image has transparent pixels; flatten it, or give the data set `transparency: white`, or another "
+            "colour to lay it on"
+        )
+    return Image.alpha_composite(Image.new("RGBA", whole.size, matte), whole).convert(plain)
+
+
+def _with_colour_key(image: Image.Image, encoded: bytes) -> Image.Image:
+    """Returns an image without palette as RGBA, transparent where it has the colour that its file names for that.
+
+    Pillow compares levels of 8 bits with that colour as it stands in a PNG file, in the bits that the file has.
+    """
+    depth = encoded[_PNG_DEPTH] if encoded.startswith(b"\x89PNG") else 8
+    if depth > 8:
+        raise UnusableImageError(
+            f"the image has {depth} bits a channel and a transparent colour, which 8 bits cannot tell from others; "
+            "save it with 8 bits"
+        )
+    most = 2**depth - 1
+    colour = (np.array(image.info.pop("transparency")) & most) * (255 // most)
+    whole = image.convert("RGB")
+    is_clear = (np.asarray(whole) == colour).all(axis=-1)
+    whole.putalpha(Image.fromarray(np.where(is_clear, 0, 255).astype(np.uint8)))
+    return whole

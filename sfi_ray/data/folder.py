@@ -15,6 +15,7 @@ from torch import Tensor
 
 from sfi_ray.data.class_names import class_names_problem
 from sfi_ray.data.dataset import DatasetInfo, Split
+from sfi_ray.data.decoding import Colour
 from sfi_ray.data.fitting import Fit
 from sfi_ray.data.parquet import (
     read_class_names,
@@ -40,27 +41,32 @@ class ParquetSource:
         place: The folder or the file, as messages name it.
         files: The files that exist, by split.
         shape: ``(C, H, W)`` that the images are to have; None takes that of the first image.
+        matte: Colour that transparent pixels are laid on; None refuses them.
     """
 
     name: str
     place: Path
     files: dict[Split, Path]
     shape: tuple[int, int, int] | None = None
+    matte: Colour | None = None
 
     @classmethod
-    def from_path(cls, name: str, path: Path, shape: tuple[int, int, int] | None = None) -> ParquetSource:
+    def from_path(
+        cls, name: str, path: Path, shape: tuple[int, int, int] | None = None, matte: Colour | None = None
+    ) -> ParquetSource:
         """Finds the files of a path that the user gave.
 
         Args:
             name: What the job calls the data set.
             path: A folder with train.parquet, test.parquet or both, or one parquet file: the test split.
             shape: ``(C, H, W)`` that the images are to have; None takes that of the first image.
+            matte: Colour that transparent pixels are laid on; None refuses them.
 
         Raises:
             InputError: The path does not exist, or is a folder without either file.
         """
         if path.is_file():
-            return cls(name, path, {"test": path}, shape)
+            return cls(name, path, {"test": path}, shape, matte)
         if not path.is_dir():
             raise InputError(f"the path of data set {name!r} does not exist: {path}")
         files = split_files(path)
@@ -72,7 +78,7 @@ class ParquetSource:
             raise InputError(
                 f"data set {name!r}: looked for train.parquet and test.parquet in {path} and found {found}"
             )
-        return cls(name, path, files, shape)
+        return cls(name, path, files, shape, matte)
 
     def info(self) -> DatasetInfo:
         """Reads metadata and the first image, of the training split where there is one.
@@ -85,11 +91,11 @@ class ParquetSource:
         """
         first = self.files.get("train") or self.files["test"]
         names = next((names for path in self.files.values() if (names := read_class_names(path))), None)
-        shape = self.shape or read_first_shape(first)
+        shape = self.shape or read_first_shape(first, self.matte)
         return DatasetInfo(self.name, *shape, names or self._numbered_class_names())
 
     def fingerprint(self) -> str:
-        """Hashes the bytes of the files.
+        """Hashes the bytes of the files, and the colour that is seen through them.
 
         Raises:
             InputError: A file cannot be read.
@@ -101,6 +107,8 @@ class ParquetSource:
                     digest.update(split.encode() + hashlib.file_digest(file, "sha256").digest())
             except OSError as error:
                 raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+        if self.matte is not None:
+            digest.update(bytes(self.matte))
         return digest.hexdigest()[:16]
 
     def load_split(self, split: Split, info: DatasetInfo) -> tuple[Tensor, Tensor]:
@@ -117,7 +125,7 @@ class ParquetSource:
             InputError: There is no such split, or its file or a row of it cannot be used.
             ResourceError: The decoded images do not fit into memory.
         """
-        return read_images(self._file_of(split, info), info)
+        return read_images(self._file_of(split, info), info, self.matte)
 
     def load_labels(self, split: Split, info: DatasetInfo) -> Tensor:
         """Reads the labels of one split, int64 ``(N,)``, without its images.
@@ -142,11 +150,11 @@ class ParquetSource:
         Raises:
             InputError: There is no such split, or its file or a row of it cannot be used.
         """
-        return read_rows(self._file_of(split, info), rows, info.shape, fit)
+        return read_rows(self._file_of(split, info), rows, info.shape, fit, self.matte)
 
     def stream_rows(self, split: Split, info: DatasetInfo, rows: Sequence[int], fit: Fit) -> Iterator[Tensor]:
         """Decodes some images of one split, a few at a time; see `sfi_ray.data.parquet.stream_rows`."""
-        return stream_rows(self._file_of(split, info), rows, info.shape, fit)
+        return stream_rows(self._file_of(split, info), rows, info.shape, fit, self.matte)
 
     def _file_of(self, split: Split, info: DatasetInfo) -> Path:
         path = self.files.get(split)

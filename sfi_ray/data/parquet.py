@@ -22,7 +22,7 @@ from torch import Tensor
 from sfi_ray.data.class_names import class_names_of_metadata
 from sfi_ray.data.columns import check_columns, checked_labels, encoded_images
 from sfi_ray.data.dataset import DatasetInfo
-from sfi_ray.data.decoding import UnusableImageError, decode_fitted, decode_images, image_shape
+from sfi_ray.data.decoding import Colour, UnusableImageError, decode_fitted, decode_images, image_shape
 from sfi_ray.data.fitting import Fit
 from sfi_ray.errors import InputError, ResourceError
 
@@ -65,11 +65,12 @@ def read_max_label(path: Path) -> int:
     return largest
 
 
-def read_first_shape(path: Path) -> tuple[int, int, int]:
+def read_first_shape(path: Path, matte: Colour | None = None) -> tuple[int, int, int]:
     """Decodes the first image of a file and no other.
 
     Args:
         path: A parquet file.
+        matte: Colour that transparent pixels are laid on; None refuses them.
 
     Returns:
         ``(C, H, W)`` of the first image.
@@ -80,18 +81,19 @@ def read_first_shape(path: Path) -> tuple[int, int, int]:
     with _opened(path) as file:
         for batch in _batches(file, path, 1, ["image"]):
             try:
-                return image_shape(encoded_images(batch)[0])
+                return image_shape(encoded_images(batch)[0], matte)
             except UnusableImageError as error:
                 raise InputError(f"{path}: row 0: {error}") from error
     raise InputError(f"{path} has no rows; a data set needs at least one image")
 
 
-def read_images(path: Path, info: DatasetInfo) -> tuple[Tensor, Tensor]:
+def read_images(path: Path, info: DatasetInfo, matte: Colour | None = None) -> tuple[Tensor, Tensor]:
     """Decodes all images of a file.
 
     Args:
         path: A parquet file.
         info: The shape that the images must have and the classes that the labels point to.
+        matte: Colour that transparent pixels are laid on; None refuses them.
 
     Returns:
         Images, uint8 ``(N, C, H, W)``, and labels, int64 ``(N,)``.
@@ -111,7 +113,7 @@ def read_images(path: Path, info: DatasetInfo) -> tuple[Tensor, Tensor]:
             rows = slice(row, row + len(batch))
             labels[rows] = checked_labels(batch, path, row, info.num_classes)
             try:
-                decode_images(encoded_images(batch), images[rows])
+                decode_images(encoded_images(batch), images[rows], matte)
             except UnusableImageError as error:
                 raise InputError(f"{path}: row {row + error.index}: {error}") from error
             row = rows.stop
@@ -138,7 +140,9 @@ def read_labels(path: Path, num_classes: int) -> NDArray[np.int64]:
     return np.concatenate(parts)
 
 
-def read_rows(path: Path, rows: Sequence[int], shape: tuple[int, int, int], fit: Fit) -> Tensor:
+def read_rows(
+    path: Path, rows: Sequence[int], shape: tuple[int, int, int], fit: Fit, matte: Colour | None = None
+) -> Tensor:
     """Decodes the images of some rows, whatever size the others have.
 
     Args:
@@ -146,6 +150,7 @@ def read_rows(path: Path, rows: Sequence[int], shape: tuple[int, int, int], fit:
         rows: Which rows, counted from 0, each below their number.
         shape: ``(C, H, W)`` that each image must have or be brought to.
         fit: What is done with an image of another size.
+        matte: Colour that transparent pixels are laid on; None refuses them.
 
     Returns:
         uint8, ``(len(rows), C, H, W)``, in the order of `rows`.
@@ -164,14 +169,16 @@ def read_rows(path: Path, rows: Sequence[int], shape: tuple[int, int, int], fit:
             encoded = encoded_images(batch) if here else []
             for row in here:
                 try:
-                    images[wanted[row]] = decode_fitted(encoded[row - first], shape, fit)
+                    images[wanted[row]] = decode_fitted(encoded[row - first], shape, fit, matte)
                 except UnusableImageError as error:
                     raise InputError(f"{path}: row {row}: {error}") from error
             first += len(batch)
     return torch.from_numpy(images)
 
 
-def stream_rows(path: Path, rows: Sequence[int], shape: tuple[int, int, int], fit: Fit) -> Iterator[Tensor]:
+def stream_rows(
+    path: Path, rows: Sequence[int], shape: tuple[int, int, int], fit: Fit, matte: Colour | None = None
+) -> Iterator[Tensor]:
     """Decodes the images of some rows, a few at a time.
 
     Args:
@@ -179,6 +186,7 @@ def stream_rows(path: Path, rows: Sequence[int], shape: tuple[int, int, int], fi
         rows: Which rows, counted from 0, ascending, each once.
         shape: ``(C, H, W)`` that each image must have or be brought to.
         fit: What is done with an image of another size.
+        matte: Colour that transparent pixels are laid on; None refuses them.
 
     Yields:
         uint8, ``(B, C, H, W)``, in the order of `rows`; their B differ.
@@ -196,7 +204,7 @@ def stream_rows(path: Path, rows: Sequence[int], shape: tuple[int, int, int], fi
                 images = np.empty((len(here), *shape), np.uint8)
                 for place, row in enumerate(here.tolist()):
                     try:
-                        images[place] = decode_fitted(encoded[row - first], shape, fit)
+                        images[place] = decode_fitted(encoded[row - first], shape, fit, matte)
                     except UnusableImageError as error:
                         raise InputError(f"{path}: row {row}: {error}") from error
                 yield torch.from_numpy(images)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from sfi_ray.data.class_indices import class_index
 from sfi_ray.data.dataset import DatasetInfo, Split
-from sfi_ray.data.decoding import UnusableImageError, decode_fitted
+from sfi_ray.data.decoding import Colour, UnusableImageError, decode_fitted
 from sfi_ray.data.fitting import Fit
 from sfi_ray.data.sources import load_labels, load_rows
 from sfi_ray.data.spec import DatasetSpec
@@ -132,7 +132,7 @@ def select_images(
             among the targets, or two of the images are the same.
     """
     if selection.files is not None:
-        images = tuple(_from_files(selection.files, selection.fit, info, target_classes))
+        images = tuple(_from_files(selection.files, selection.fit, dataset.matte, info, target_classes))
     else:
         images = _from_split(selection, dataset, info, target_classes)
     known: dict[tuple[int, str], NaturalImage] = {}
@@ -180,7 +180,7 @@ def _from_split(
 
 
 def _from_files(
-    files: Sequence[ImageFile], fit: Fit, info: DatasetInfo, target_classes: Sequence[int]
+    files: Sequence[ImageFile], fit: Fit, matte: Colour | None, info: DatasetInfo, target_classes: Sequence[int]
 ) -> Iterator[NaturalImage]:
     for file in files:
         if file.target_class is not None:
@@ -202,7 +202,7 @@ def _from_files(
         if len(content) > _MAX_FILE_BYTES:
             raise InputError(f"images: '{file.path}' has more than {_MAX_FILE_BYTES:,} bytes; is it the right file?")
         try:
-            pixels = decode_fitted(content, info.shape, fit)
+            pixels = decode_fitted(content, info.shape, fit, matte)
         except UnusableImageError as error:
             raise InputError(f"images: '{file.path}': {error}") from error
         yield NaturalImage(torch.tensor(pixels), target, path.name)

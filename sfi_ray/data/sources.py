@@ -276,7 +276,7 @@ def _find_source(spec: TrainingData) -> _Source:
     if spec.shape is not None and spec.class_names is not None:
         return _InlineSource(DatasetInfo(spec.name, *spec.shape, spec.class_names))
     if spec.path is not None:
-        return ParquetSource.from_path(spec.name, Path(spec.path).expanduser(), spec.shape)
+        return ParquetSource.from_path(spec.name, Path(spec.path).expanduser(), spec.shape, spec.matte)
     if spec.name == "digits":
         return DigitsSource()
     data_folder = _data_folder()
@@ -285,7 +285,7 @@ def _find_source(spec: TrainingData) -> _Source:
         folder = data_folder / spec.name
         if folder.parent == data_folder and folder.is_dir() and any(folder.glob("*.parquet")):
             # Photographs have no common size: an image-targeted attack fits those it takes.
-            return ParquetSource.from_path(spec.name, folder, spec.shape or _usual_shape(spec.name))
+            return ParquetSource.from_path(spec.name, folder, spec.shape or _usual_shape(spec.name), spec.matte)
         looked_for = (str(folder / "train.parquet"), str(folder / "test.parquet"))
     if spec.name == IMAGENET:
         return _InlineSource(imagenet_info(spec.shape or USUAL_SHAPE))

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from sfi_ray.data.class_names import class_names_problem
+from sfi_ray.data.decoding import Colour
 from sfi_ray.data.imagenet import IMAGENET
+from sfi_ray.errors import InputError
+from sfi_ray.images import NAMED_COLOURS, parse_background
 
 _Channels = Annotated[int, Field(json_schema_extra={"enum": [1, 3]})]
 _Size = Annotated[int, Field(ge=1, le=4096)]
+_REFUSE = "refuse"
 
 
 def _allow_plain_name(schema: dict[str, Any]) -> None:
@@ -55,10 +59,33 @@ class DatasetSpec(BaseModel):
         description="Names of the classes in label order, at least 2, no name twice. Goes together with `shape`.",
     )
 
+    transparency: str = Field(
+        default=_REFUSE,
+        description="What becomes of transparent pixels of image files: refuse, or the colour that they are laid on: "
+        "black, gray, white, red, green, blue or '#rrggbb'.",
+    )
+
+    @property
+    def matte(self) -> Colour | None:
+        """Colour that transparent pixels are laid on; None refuses them."""
+        if self.transparency == _REFUSE:
+            return None
+        red, green, blue = parse_background(self.transparency, 3).value
+        return red, green, blue
+
     @model_validator(mode="before")
     @classmethod
     def _accept_plain_name(cls, data: Any) -> Any:
         return {"name": data} if isinstance(data, str) else data
+
+    @field_validator("transparency")
+    @classmethod
+    def _check_colour(cls, value: str) -> str:
+        try:
+            return value if value == _REFUSE else parse_background(value, 3).name
+        except InputError as error:
+            colours = ", ".join(NAMED_COLOURS)
+            raise ValueError(f"{value!r} is no colour; use {_REFUSE}, {colours}, or '#rrggbb'") from error
 
     @model_validator(mode="after")
     def _check_inline(self) -> Self:

@@ -15,11 +15,13 @@ from pydantic import BaseModel, ValidationError
 from sfi_ray.errors import InputError
 from sfi_ray.job.rounds import RoundsJob, merged
 from sfi_ray.job.schema import Job
+from sfi_ray.text import printable
 
 # Some seconds of reading; a thousand class names take a tenth of it.
 _MAX_BYTES = 1 << 18
 _MAX_DEPTH = 20
 _MAX_PROBLEMS = 20
+_MOST_SHOWN = 60  # characters of a value in a message
 _TAG = "tag:yaml.org,2002:"
 Path_ = tuple[int | str, ...]
 _Kind = TypeVar("_Kind", Job, RoundsJob)
@@ -115,7 +117,7 @@ def _validated(
         described = [f"{source}:{line}: {prefix}{message}" for line, message in problems[:_MAX_PROBLEMS]]
         if len(problems) > _MAX_PROBLEMS:
             described.append(f"{source}: and {len(problems) - _MAX_PROBLEMS:,} more like these")
-        raise InputError("\n".join(described)) from error
+        raise InputError(*described) from error
 
 
 class _Refused(Exception):  # noqa: N818 - never leaves this module
@@ -395,14 +397,13 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
 
 def _shown(value: Any) -> str:
     """Returns a value as one short piece of text."""
-    text = "nothing" if value is None else repr(value) if isinstance(value, str | list | dict) else str(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+    return printable(
+        "nothing" if value is None else repr(value) if isinstance(value, str | list | dict) else value, _MOST_SHOWN
+    )
 
 
 def _printable(text: str) -> str:
-    """Returns a short text that leaves a terminal as it was."""
-    text = text if text.isprintable() else repr(text)[1:-1]
-    return text if len(text) <= 60 else text[:57] + "..."
+    return printable(text, _MOST_SHOWN)
 
 
 def _dotted(path: Path_) -> str:

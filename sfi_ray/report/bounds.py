@@ -5,7 +5,6 @@ Shapes: K numbers of altered pixels.
 
 from __future__ import annotations
 
-import csv
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,9 +17,12 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from rich.table import Table
 
+from sfi_ray.csv_text import CsvWriter
 from sfi_ray.errors import StorageError
+from sfi_ray.report.lettering import printable
 
 _WIDTH, _HEIGHT = 10.0, 4.2  # inches
+_MOST_TITLE = 160  # characters that there is room for
 # Of the palette of Okabe and Ito, which colour-blind readers tell apart; what is guaranteed goes first.
 _LINE_COLOURS = ("#000000", "#56B4E9")
 _POINT_STYLES = (("#D55E00", "o"), ("#009E73", "s"), ("#CC79A7", "^"))
@@ -86,13 +88,11 @@ def write_bounds(stem: Path, title: str, ks: Sequence[int], curves: Sequence[Cur
     try:
         stem.parent.mkdir(parents=True, exist_ok=True)
         with table.open("w", newline="", encoding="utf-8") as stream:
-            writer = csv.writer(stream, lineterminator="\n")
-            writer.writerow(
-                ["k", *(f"{curve.name}: {what}" for curve in curves for what in ("confidence", "log-odds"))]
-            )
+            writer = CsvWriter(stream)
+            writer.row(["k", *(f"{curve.name}: {what}" for curve in curves for what in ("confidence", "log-odds"))])
             for row, k in enumerate(ks):
                 numbers = ((float(curve.confidences[row]), float(curve.log_odds[row])) for curve in curves)
-                writer.writerow([k, *(number for pair in numbers for number in pair)])
+                writer.row([k, *(number for pair in numbers for number in pair)])
         plot_bounds(title, ks, curves).savefig(plot, dpi=150)
     except OSError as error:
         raise StorageError(f"{stem.parent}: the table and the plot cannot be written here: {error}") from error
@@ -109,7 +109,7 @@ def plot_bounds(title: str, ks: Sequence[int], curves: Sequence[Curve]) -> Figur
     """
     figure = Figure(figsize=(_WIDTH, _HEIGHT), layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
-    figure.suptitle(title)
+    figure.suptitle(printable(title, "?", _MOST_TITLE), parse_math=False)  # a class may be called "$"
     left, right = figure.subplots(1, 2)
     lines, points = itertools.cycle(_LINE_COLOURS), itertools.cycle(_POINT_STYLES)
     for curve in curves:

@@ -21,9 +21,11 @@ from sfi_ray.report.lettering import DPI, font, printable
 from sfi_ray.report.matrices import ConfidenceMatrix
 from sfi_ray.report.percent import BOLD_FROM, as_percent
 from sfi_ray.report.sheet import background_name, class_name, series_title
+from sfi_ray.text import printable as shortened
 
 _SETTINGS: Any = {"svg.hashsalt": "sfi-ray", "svg.fonttype": "path"}
 _NAMED_CLASSES = 30
+_MOST_TITLE, _MOST_TICK = 160, 24  # characters that there is room for
 _WIDTH = 8.0  # inches
 _MEDIAN = 1
 _DARK_UP_TO = 0.6  # of viridis: white letters stand out better below, black ones above
@@ -139,7 +141,9 @@ def new_figure(title: str, size: tuple[float, float]) -> tuple[Figure, Any]:
     """
     figure = Figure(figsize=size, dpi=DPI, facecolor="white", layout="constrained")
     axes = figure.subplots()
-    axes.set_title(title, fontproperties=font(9, is_bold=True), loc="left", parse_math=False)
+    axes.set_title(
+        printable(title, "?", _MOST_TITLE), fontproperties=font(9, is_bold=True), loc="left", parse_math=False
+    )
     return figure, axes
 
 
@@ -150,7 +154,7 @@ def _label(name: str) -> str:
 
 
 def _name_classes(axes: Any, matrix: ConfidenceMatrix) -> None:
-    names = [class_name(matrix, col) for col in range(len(matrix.target_classes))]
+    names = [shortened(class_name(matrix, col), _MOST_TICK) for col in range(len(matrix.target_classes))]
     is_long = max(map(len, names)) > 3
     axes.set_xticks(
         range(len(names)),

@@ -11,6 +11,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 
+from sfi_ray import text
+
 DPI = 200
 """Resolution of figures: a sheet of ten columns is about as wide as a printed page."""
 
@@ -54,9 +56,9 @@ def fit(text: str, width: float, face: FontProperties, *, max_lines: int = 1) ->
     return [_shorten(line, width, face) for line in kept]
 
 
-def printable(name: str, otherwise: str) -> str:
-    """Returns a name on one line, or `otherwise` when the font lacks one of its characters."""
-    line = " ".join(name.split())
+def printable(name: str, otherwise: str, most: int = 60) -> str:
+    """Returns a name on one line of so many characters, or `otherwise` when the font lacks one of its characters."""
+    line = " ".join(text.printable(name, most).split())
     return line if line and all(ord(character) in _charmap() for character in line) else otherwise
 
 

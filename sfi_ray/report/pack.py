@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sfi_ray.text import MOST_RESULT, printable
+
 _TYPES = {
     "u1": "Uint8Array",
     "u2": "Uint16Array",
@@ -48,11 +50,19 @@ class Pack:
         return reference
 
     def text(self, facts: Any) -> str:
-        """Returns everything as ASCII that holds no character with a meaning in HTML."""
-        head = json.dumps(facts, separators=(",", ":"), allow_nan=False).encode()
+        """Returns everything as ASCII that holds no character with a meaning in HTML; its texts are printable."""
+        head = json.dumps(_printable(facts), separators=(",", ":"), allow_nan=False).encode()
         head += b" " * (-len(head) % _ALIGNMENT)
         body = b"".join([struct.pack("<Q", len(head)), head, *self._columns])
         return base64.b64encode(gzip.compress(body, _LEVEL, mtime=0)).decode()
+
+
+def _printable(facts: Any) -> Any:
+    if isinstance(facts, str):
+        return printable(facts, MOST_RESULT)
+    if isinstance(facts, dict):
+        return {name: _printable(value) for name, value in facts.items()}
+    return [_printable(value) for value in facts] if isinstance(facts, list | tuple) else facts
 
 
 def _narrow(array: NDArray[Any]) -> NDArray[Any]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+
+from sfi_ray.csv_text import csv_text
+from sfi_ray.text import MOST_LINE, escape_markdown, printable
 
 _LATEX = {
     **{character: f"\\{character}" for character in "&%$#_{}"},
@@ -54,12 +54,8 @@ class PlainTable:
     caption: str = ""
 
     def to_csv(self) -> str:
-        """Writes headings and entries."""
-        out = io.StringIO()
-        writer = csv.writer(out, lineterminator="\n")
-        writer.writerow(self.headings)
-        writer.writerows([entry.text for entry in row] for row in self.rows)
-        return out.getvalue()
+        """Writes headings and entries, see `sfi_ray.csv_text.CsvWriter`."""
+        return csv_text(self.headings, ([entry.text for entry in row] for row in self.rows))
 
     def to_markdown(self) -> str:
         """Writes GitHub-flavoured markdown with title and caption."""
@@ -103,13 +99,8 @@ def latex_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[Ent
 
 
 def escape_latex(text: str) -> str:
-    """Returns text in which no character has a meaning in LaTeX."""
-    return "".join(_LATEX.get(character, character) for character in " ".join(text.split()))
-
-
-def escape_markdown(text: str) -> str:
-    """Returns text in which no character has a meaning in markdown."""
-    return re.sub(r"([\\`*_\[\]<>|~])", r"\\\1", text)
+    """Returns printable, short text in which no character has a meaning in LaTeX."""
+    return "".join(_LATEX.get(character, character) for character in printable(text, MOST_LINE))
 
 
 def markdown_line(cells: Iterable[str]) -> str:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable, Iterator, Sequence
 
+from sfi_ray.csv_text import csv_text
 from sfi_ray.report.percent import BOLD_FROM, as_percent
 from sfi_ray.report.rounds_curves import roc_curves
 from sfi_ray.report.rounds_figures import accuracies, passed_sheet
@@ -14,6 +13,7 @@ from sfi_ray.rounds.experiment import Experiment, TrialResults
 from sfi_ray.rounds.record import AttackRecord
 from sfi_ray.store.folder import RunFolder
 from sfi_ray.store.parts import open_dataset
+from sfi_ray.text import MOST_NAME, escape_markdown, printable, safe_name
 
 _NONE = "-"
 
@@ -47,7 +47,7 @@ def write_round_reports(experiment: Experiment, write: Callable[[str, bytes], No
         sources = [open_dataset(RunFolder(f"{location}/round_{record.round}")) for record in trial.rounds]
         figures["_sfis"] = passed_sheet(trial, sources) or {}
         for what, figure in figures.items():
-            files |= {f"{trial.name}{what}{suffix}": content for suffix, content in figure.items()}
+            files |= {f"{safe_name(trial.name)}{what}{suffix}": content for suffix, content in figure.items()}
     for name, content in files.items():
         write(name, content)
     return list(files)
@@ -56,7 +56,7 @@ def write_round_reports(experiment: Experiment, write: Callable[[str, bytes], No
 def accuracies_markdown(trial: TrialResults) -> str:
     """Writes the accuracies of a trial in percent, rounded down as in the paper, in the form of Table 16."""
     lines = [
-        f"### {trial.name}: accuracy (%)",
+        f"### {_escaped(trial.name)}: accuracy (%)",
         "",
         "| model | combined | natural | defence | re-attack |",
         "|:--|--:|--:|--:|--:|",
@@ -65,16 +65,17 @@ def accuracies_markdown(trial: TrialResults) -> str:
         shares = (record.combined, record.natural.share, record.defence, record.attack.accuracy)
         lines.append(f"| {record.model} | {' | '.join(map(_percent, shares))} |")
     lines += [
-        f"| M{final.round} ({', '.join(final.attack.backgrounds)}) | {_NONE} | {_NONE} | {_NONE} | "
+        f"| M{final.round} ({_escaped(', '.join(final.attack.backgrounds))}) | {_NONE} | {_NONE} | {_NONE} | "
         f"{_percent(final.attack.accuracy)} |"
         for final in trial.finals
     ]
     evasions = [(model, attack.evaded) for model, attack in _attacks(trial) if attack.evaded]
-    notes = [f"\n{record.shortage}.\n" for record in trial.rounds if record.shortage]
+    notes = [f"\n{escape_markdown(record.shortage)}.\n" for record in trial.rounds if record.shortage]
     if evasions:
         models = ", ".join(dict.fromkeys(model for model, _ in evasions))
+        evaded = _escaped(evasions[0][1])
         notes.append(
-            f"\nWhat re-attacks {models} passes the detector {evasions[0][1]}, too, as 95 % of the natural images do.\n"
+            f"\nWhat re-attacks {models} passes the detector {evaded}, too, as 95 % of the natural images do.\n"
         )
     return "\n".join([*lines, "", *notes])
 
@@ -84,14 +85,14 @@ def reattack_markdown(trial: TrialResults) -> str:
     attacks = list(_attacks(trial))
     names = [_escaped(outcome.target_name) for outcome in attacks[0][1].classes]
     lines = [
-        f"### {trial.name}: re-attack by class (%)",
+        f"### {_escaped(trial.name)}: re-attack by class (%)",
         "",
         f"| model | {' | '.join(names)} |",
         "|:--|" + "--:|" * len(names),
     ]
     for model, attack in attacks:
         shown = " | ".join(_bold(_percent(outcome.ratio)) for outcome in attack.classes)
-        lines.append(f"| {model} ({', '.join(attack.backgrounds)}) | {shown} |")
+        lines.append(f"| {model} ({_escaped(', '.join(attack.backgrounds))}) | {shown} |")
     return "\n".join([*lines, ""])
 
 
@@ -102,7 +103,8 @@ def detectors_markdown(trial: TrialResults) -> str:
         return ""
     at = {(one.detector, number): one for number in models for one in trial.detections[number] if one.kind == SFI}
     lines = [
-        f"\n### {trial.name}: AUROC (%), in parentheses natural images taken for outliers where 95 % of SFIs are found",
+        f"\n### {_escaped(trial.name)}: AUROC (%), in parentheses natural images taken for outliers where 95 % of SFIs "
+        "are found",
         "",
         f"| detector | {' | '.join(f'M{number}' for number in models)} |",
         "|:--|" + "--:|" * len(models),
@@ -110,7 +112,7 @@ def detectors_markdown(trial: TrialResults) -> str:
     for detector in dict.fromkeys(name for name, _ in at):
         places = (at.get((detector, number)) for number in models)
         shown = (f"{_percent(one.auroc)} ({_percent(one.fpr_at_95_tpr)})" if one else _NONE for one in places)
-        lines.append(f"| {detector} | {' | '.join(shown)} |")
+        lines.append(f"| {_escaped(detector)} | {' | '.join(shown)} |")
     return "\n".join([*lines, ""])
 
 
@@ -129,7 +131,7 @@ def detectors_csv(trials: Sequence[TrialResults]) -> str:
         for number, found in trial.detections.items()
         for one in found
     ]
-    return _csv(heading, rows)
+    return csv_text(heading, rows)
 
 
 def roc_csv(trials: Sequence[TrialResults]) -> str:
@@ -142,7 +144,7 @@ def roc_csv(trials: Sequence[TrialResults]) -> str:
         for one in found
         for point in one.curve
     ]
-    return _csv(heading, rows)
+    return csv_text(heading, rows)
 
 
 def accuracies_csv(trials: Sequence[TrialResults]) -> str:
@@ -160,7 +162,7 @@ def accuracies_csv(trials: Sequence[TrialResults]) -> str:
         for trial in trials
         for record in trial.rounds
     ]
-    return _csv(heading, rows)
+    return csv_text(heading, rows)
 
 
 def reattack_csv(trials: Sequence[TrialResults]) -> str:
@@ -179,20 +181,12 @@ def reattack_csv(trials: Sequence[TrialResults]) -> str:
         for model, attack in _attacks(trial)
         for outcome in attack.classes
     ]
-    return _csv(heading, rows)
+    return csv_text(heading, rows)
 
 
 def _attacks(trial: TrialResults) -> Iterator[tuple[str, AttackRecord]]:
     yield from ((record.model, record.attack) for record in trial.rounds)
     yield from ((f"M{final.round}", final.attack) for final in trial.finals)
-
-
-def _csv(heading: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(heading)
-    writer.writerows(rows)
-    return out.getvalue()
 
 
 def _percent(share: float | None) -> str:
@@ -204,4 +198,4 @@ def _bold(percent: str) -> str:
 
 
 def _escaped(name: str) -> str:
-    return " ".join(name.split()).replace("\\", "\\\\").replace("|", "\\|")
+    return escape_markdown(printable(name, MOST_NAME))

@@ -76,9 +76,11 @@ def roc_curves(trial: TrialResults) -> dict[str, bytes]:
         parse_math=False,
     )
     drawn = {line.get_label(): line for panel in panels for line in panel.get_lines() if line.get_label()[0] != "_"}
-    figure.legend(
+    legend = figure.legend(
         list(drawn.values()), list(drawn), loc="lower center", ncols=min(5, len(drawn)), prop=font(7), frameon=False
     )
+    for text in legend.get_texts():
+        text.set_parse_math(False)
     # The layout's solver differs in the last digits from one picture to the next, which would show in the SVG file.
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
@@ -98,7 +100,8 @@ def _draw(axes: Axes, title: str, detections: list[Detection]) -> None:
     for one in detections:
         color, style = _STYLES.get(one.detector, _OTHER)
         # Curves along the upper and left edge are drawn whole, over the frame.
-        axes.plot(*zip(*one.curve, strict=True), color=color, ls=style, lw=1.2, label=one.detector, clip_on=False)
+        name = printable(one.detector, "?")
+        axes.plot(*zip(*one.curve, strict=True), color=color, ls=style, lw=1.2, label=name, clip_on=False)
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1)
     axes.set_aspect("equal")

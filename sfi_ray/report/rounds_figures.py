@@ -45,7 +45,10 @@ def accuracies(trial: TrialResults) -> dict[str, bytes]:
         The picture by suffix, ``.png`` and ``.svg``.
     """
     attacks = [(record.model, record.attack) for record in trial.rounds]
-    attacks += [(f"M{final.round} {' '.join(final.attack.backgrounds)}", final.attack) for final in trial.finals]
+    attacks += [
+        (printable(f"M{final.round} {' '.join(final.attack.backgrounds)}", f"M{final.round}"), final.attack)
+        for final in trial.finals
+    ]
     shares = np.array(
         [[np.nan if outcome.ratio is None else outcome.ratio for outcome in attack.classes] for _, attack in attacks]
     )
@@ -59,7 +62,9 @@ def accuracies(trial: TrialResults) -> dict[str, bytes]:
     heat = figure.add_axes((start, 0.17, 0.985 - start, 0.66))
     names = [printable(outcome.target_name, str(outcome.target_class)) for outcome in attacks[0][1].classes]
     _draw_heat(heat, shares, [model for model, _ in attacks], names)
-    figure.text(left, 0.93, printable(trial.name, "trial"), fontproperties=font(9, is_bold=True), color=INK)
+    figure.text(
+        left, 0.93, printable(trial.name, "trial"), fontproperties=font(9, is_bold=True), color=INK, parse_math=False
+    )
     return encode(figure)
 
 
@@ -76,7 +81,7 @@ def _draw_lines(axes: Axes, trial: TrialResults) -> None:
         axes.plot(*zip(*points, strict=True), color=color, marker=marker, lw=1.4, ms=4, label=name) if points else None
     axes.set_ylim(-4, 104)
     axes.set_xlim(-0.3, len(models) - 0.7)
-    axes.set_xticks(range(len(models)), models, fontproperties=font(7))
+    axes.set_xticks(range(len(models)), models, fontproperties=font(7), parse_math=False)
     axes.set_yticks(range(0, 101, 20), [str(tick) for tick in range(0, 101, 20)], fontproperties=font(7))
     axes.set_title("accuracy (%)", fontproperties=font(7), color=MUTED, loc="left")
     axes.grid(visible=True, color="#d8dee4", lw=0.6)
@@ -91,8 +96,9 @@ def _draw_heat(axes: Axes, shares: Any, models: Sequence[str], names: Sequence[s
             text = DASH if np.isnan(share) else str(as_percent(float(share)))
             color = "white" if share > 0.6 else INK
             axes.text(col, row, text, ha="center", va="center", fontproperties=font(6), color=color)
-    axes.set_xticks(range(len(names)), names, fontproperties=font(6), rotation=0 if max(map(len, names)) < 4 else 45)
-    axes.set_yticks(range(len(models)), models, fontproperties=font(7))
+    rotation = 0 if max(map(len, names)) < 4 else 45
+    axes.set_xticks(range(len(names)), names, fontproperties=font(6), rotation=rotation, parse_math=False)
+    axes.set_yticks(range(len(models)), models, fontproperties=font(7), parse_math=False)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     axes.set_title("re-attack by class (%)", fontproperties=font(7), color=MUTED, loc="left")

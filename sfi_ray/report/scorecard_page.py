@@ -11,12 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 
-import jinja2
 import numpy as np
 import pyarrow as pa
 from markupsafe import Markup, escape
 from numpy.typing import NDArray
 
+from sfi_ray.report.template import page_template
 from sfi_ray.review.scorecard import Scorecard, Share
 from sfi_ray.review.scorecard_tables import (
     backgrounds_table,
@@ -28,6 +28,7 @@ from sfi_ray.review.scorecard_tables import (
 )
 from sfi_ray.review.table import NOTHING, ResultTable
 from sfi_ray.store.png import to_png
+from sfi_ray.text import MOST_LINE, MOST_NAME, printable
 
 MOST_TILES = 60
 """Classes whose image is shown, at most."""
@@ -90,13 +91,12 @@ def render_scorecard(card: Scorecard, images: Sequence[ShownImage]) -> str:
         The HTML; names of classes are escaped.
     """
     site = resources.files("sfi_ray.report") / "site"
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     fooled = sum(one.smallest_k is not None for one in card.classes)
     about = "Of each class that was fooled, the image with the fewest altered pixels, of those the surest one."
     if fooled > len(images):
         about += f" The first {len(images)} of {fooled:,} classes are shown; the report has all."
     swatches = {one.background: one.value for one in card.backgrounds}
-    return environment.from_string((site / "scorecard.html").read_text("utf-8")).render(
+    return page_template("scorecard.html").render(
         title=f"{card.model.name}: audit with sparse fooling images",
         style=(site / "style.css").read_text("utf-8"),
         own_style=_STYLE,
@@ -145,7 +145,7 @@ def _table(table: ResultTable, swatches: Mapping[str, tuple[int, ...]]) -> Marku
     """Lays a table out as HTML; shares are tinted, and a background's name has its colour beside it."""
     heading = Markup("").join(
         Markup('<th scope="col"{}>{}</th>').format(
-            Markup(' class="text"') if column.is_text else Markup(""), column.title
+            Markup(' class="text"') if column.is_text else Markup(""), printable(column.title, MOST_NAME)
         )
         for column in table.columns
     )
@@ -153,7 +153,7 @@ def _table(table: ResultTable, swatches: Mapping[str, tuple[int, ...]]) -> Marku
     for row in table.rows:
         entries = []
         for place, (column, value) in enumerate(zip(table.columns, row, strict=True)):
-            shown = escape(NOTHING if value is None else column.show(value))
+            shown = escape(NOTHING if value is None else printable(column.show(value), MOST_NAME))
             if place == 0:
                 is_colour = column.name == "background" and value in swatches
                 swatch = _swatch(swatches[value]) if is_colour else Markup("")
@@ -166,12 +166,13 @@ def _table(table: ResultTable, swatches: Mapping[str, tuple[int, ...]]) -> Marku
                 kind = Markup(' class="text"') if column.is_text else Markup("")
                 entries.append(Markup("<td{}>{}</td>").format(kind, shown))
         lines.append(Markup("<tr>{}</tr>").format(Markup("").join(entries)))
+    notes = " ".join(printable(note, MOST_LINE) for note in table.notes)
     if not lines:
-        return Markup('<p class="caption">{}</p>').format(" ".join(table.notes))
+        return Markup('<p class="caption">{}</p>').format(notes)
     return Markup(
         '<div class="scroll" tabindex="0" role="region" aria-label="Table: {title}"><table>'
         '<thead><tr>{heading}</tr></thead><tbody>{lines}</tbody></table></div><p class="caption">{notes}</p>'
-    ).format(title=table.title, heading=heading, lines=Markup("").join(lines), notes=" ".join(table.notes))
+    ).format(title=table.title, heading=heading, lines=Markup("").join(lines), notes=notes)
 
 
 def _swatch(value: Sequence[int]) -> Markup:

@@ -8,14 +8,13 @@ from collections.abc import Sequence
 from importlib import resources
 from typing import Any
 
-import jinja2
-
 from sfi_ray.report.accounts import Accounts
 from sfi_ray.report.contents import pack_contents
 from sfi_ray.report.paper import SOURCE
 from sfi_ray.report.percent import as_percent
 from sfi_ray.report.runs import ReportedRun
 from sfi_ray.report.summaries import summary_table
+from sfi_ray.report.template import page_template
 
 _LIBRARIES = ("d3.min.js", "plot.umd.min.js", "sortable.min.js")
 _TABLE_LIBRARY = "regular-table.js"
@@ -60,8 +59,7 @@ def render_page(runs: Sequence[ReportedRun], accounts: Sequence[Accounts]) -> st
     Returns:
         The HTML. Names of runs and classes are escaped, or packed where no markup is read.
     """
-    template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(_own("page.html"))
-    return template.render(
+    return page_template("page.html").render(
         title=" + ".join(run.label for run in runs) + ": sparse fooling images",
         style=_own("style.css"),
         sections=_SECTIONS,

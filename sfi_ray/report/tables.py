@@ -6,8 +6,6 @@ both rounded down (see `as_percent`). With too many classes for columns, backgro
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Iterator
 
@@ -16,9 +14,11 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from sfi_ray.csv_text import csv_text
 from sfi_ray.report.matrices import ConfidenceMatrix
 from sfi_ray.report.percent import BOLD_FROM, as_percent
-from sfi_ray.report.plain_table import Entry, escape_markdown, latex_table, markdown_line
+from sfi_ray.report.plain_table import Entry, latex_table, markdown_line
+from sfi_ray.text import MOST_LINE, MOST_NAME, escape_markdown, printable
 
 MAX_COLUMNS = 12
 """More target classes than this are summarised."""
@@ -44,7 +44,7 @@ def render_table(matrix: ConfidenceMatrix) -> Table:
         One column a target class, bold from 90 %; a summary when there are more than `MAX_COLUMNS` classes.
     """
     table = Table(
-        title=Text(matrix_title(matrix)),
+        title=Text(printable(matrix_title(matrix), MOST_LINE)),
         caption=Text("\n".join(_caption(matrix))),
         title_justify="left",
         caption_justify="left",
@@ -108,9 +108,7 @@ def matrix_to_csv(matrix: ConfidenceMatrix) -> str:
     Returns:
         CSV with a heading line; what is unknown is left empty.
     """
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(_CSV_COLUMNS)
+    rows: list[list[object]] = []
     series = (matrix.dataset, matrix.classifier, matrix.attack, matrix.k_label)
     confidences = (
         matrix.mean_confidence,
@@ -123,8 +121,8 @@ def matrix_to_csv(matrix: ConfidenceMatrix) -> str:
         row, col = at
         place = (matrix.backgrounds[row], matrix.target_classes[col], matrix.target_names[col])
         numbers = ("" if np.isnan(values[at]) else f"{values[at]:.7g}" for values in confidences)
-        writer.writerow([*series, *place, *numbers, *(values[at] for values in counts)])
-    return out.getvalue()
+        rows.append([*series, *place, *numbers, *(values[at] for values in counts)])
+    return csv_text(_CSV_COLUMNS, rows)
 
 
 def matrix_title(matrix: ConfidenceMatrix) -> str:
@@ -160,12 +158,12 @@ def _is_wide(matrix: ConfidenceMatrix) -> bool:
 
 
 def _headings(matrix: ConfidenceMatrix) -> list[str]:
-    return ["", *(_SUMMARY_HEADINGS if _is_wide(matrix) else map(_one_line, matrix.target_names))]
+    return ["", *(_SUMMARY_HEADINGS if _is_wide(matrix) else map(_name, matrix.target_names))]
 
 
 def _rows(matrix: ConfidenceMatrix) -> Iterator[list[Entry]]:
     for row, background in enumerate(matrix.backgrounds):
-        name = Entry(_one_line(background))
+        name = Entry(_name(background))
         if _is_wide(matrix):
             yield [name, *_summary(matrix, row)]
         else:
@@ -198,9 +196,9 @@ def _summary(matrix: ConfidenceMatrix, row: int) -> list[Entry]:
         Entry(str(median), is_bold=median >= BOLD_FROM),
         Entry(str(sum(percent >= 50 for percent in percents))),
         Entry(str(sum(percent >= BOLD_FROM for percent in percents))),
-        Entry("; ".join(f"{_one_line(matrix.target_names[i])}: {as_percent(confidences[i])}" for i in top)),
+        Entry("; ".join(f"{_name(matrix.target_names[i])}: {as_percent(confidences[i])}" for i in top)),
     ]
 
 
-def _one_line(name: str) -> str:
-    return " ".join(name.split())
+def _name(name: str) -> str:
+    return printable(name, MOST_NAME)

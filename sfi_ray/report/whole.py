@@ -13,8 +13,9 @@ from sfi_ray.report.course import course_of
 from sfi_ray.report.runs import ReportedRun, open_runs
 from sfi_ray.report.site import render_page
 from sfi_ray.report.summaries import by_k_table, failures_table, spending_table, summary_table
-from sfi_ray.report.write import matrix_stems, safe_name, write_reports
+from sfi_ray.report.write import matrix_stems, write_reports
 from sfi_ray.store.folder import RunFolder
+from sfi_ray.text import safe_name
 
 PAGE = "index.html"
 """Name of the page in a report's folder."""
@@ -109,7 +110,7 @@ def _write_charts(run: ReportedRun, account: Accounts, write: Callable[[str, byt
 
 def _folder_of(run: ReportedRun, runs: Sequence[ReportedRun]) -> str:
     """Returns a name for a run's own tables and figures that no other run of the report has."""
-    names = [safe_name(other.label) or "run" for other in runs]
+    names = [safe_name(other.label) for other in runs]
     number = next(at for at, other in enumerate(runs) if other is run)
     lowered = [name.casefold() for name in names]
     return names[number] if lowered.count(lowered[number]) == 1 else f"{names[number]}_{number + 1}"

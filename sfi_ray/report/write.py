@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 
@@ -15,8 +14,7 @@ from sfi_ray.report.matrices import ConfidenceMatrix, confidence_matrices
 from sfi_ray.report.scan import Source, fetch_images
 from sfi_ray.report.sheet import MAX_COLUMNS, contact_sheet, sheet_cell_ids
 from sfi_ray.report.tables import matrix_to_csv, matrix_to_latex, matrix_to_markdown
-
-_MAX_STEM = 120
+from sfi_ray.text import safe_name
 
 
 def write_reports(
@@ -74,11 +72,6 @@ def _where_shared(stems: list[str], instead: list[str]) -> list[str]:
     """Replaces the stems that several share."""
     counts = Counter(stem.casefold() for stem in stems)
     return [other if counts[stem.casefold()] > 1 else stem for stem, other in zip(stems, instead, strict=True)]
-
-
-def safe_name(name: str) -> str:
-    """Keeps letters, digits and ``._-`` of a name, no two dots in a row and none at its ends."""
-    return re.sub(r"(?:[^A-Za-z0-9._-]|\.\.+)+", "_", name)[-_MAX_STEM:].strip("._-")
 
 
 def _digest(matrix: ConfidenceMatrix) -> str:

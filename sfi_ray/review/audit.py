@@ -39,6 +39,7 @@ from sfi_ray.review.scoring import batch_rows, probabilities
 from sfi_ray.rounds.detection import SFI, detect
 from sfi_ray.store.rebuild import IMAGE_COLUMNS, rebuild_images
 from sfi_ray.store.run import Run
+from sfi_ray.text import MOST_LINE, printable
 
 MOST_TRAIN, MOST_TEST, MOST_SFIS = 1000, 500, 500
 """Images that detectors are fitted to and asked about, at most; of natural ones at least two of each class."""
@@ -152,7 +153,7 @@ def _detected(run: Run, classifier: Classifier) -> _Detected:
         info = dataset_info(spec)
         test_images, test_labels = _some(spec, "test", MOST_TEST)
     except InputError as error:
-        return _Detected(missing=str(error))
+        return _Detected(missing=printable(error, MOST_LINE))
     if (info.shape, info.class_names) != (run.record.input_shape, run.record.class_names):
         return _Detected(missing=f"data set '{info.name}' has other images or classes than at the launch")
     scores = probabilities(test_images.permute(0, 2, 3, 1).numpy(), classifier)
@@ -168,7 +169,7 @@ def _detected(run: Run, classifier: Classifier) -> _Detected:
         dataset = ImageDataset(info, train_images, train_labels, test_images, test_labels)
         results = _ask(classifier, dataset, sfis, seeds, _as_tensor(_colours(run)), run.job.replicates)
     except (InputError, RuntimeError, ValueError) as error:  # a detector may refuse features that it cannot invert
-        return replace(known, missing=f"they cannot be fitted: {error}")
+        return replace(known, missing=f"they cannot be fitted: {printable(error, MOST_LINE)}")
     return replace(known, detectors=results)
 
 

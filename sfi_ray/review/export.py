@@ -6,7 +6,6 @@ Rows are read in the order of the grid, a few at a time. Shapes: N images, H hei
 from __future__ import annotations
 
 import contextlib
-import csv
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -20,6 +19,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from sfi_ray.csv_text import CsvWriter
 from sfi_ray.errors import InputError
 from sfi_ray.review.scoring import batch_rows
 from sfi_ray.store.png import to_png
@@ -141,9 +141,9 @@ class _Sink(ABC):
     def _table(self, first: tuple[str, ...]) -> Callable[[list[dict[str, Any]]], None]:
         """Begins ``metadata.csv``; returns what writes rows into it."""
         file = self._open.enter_context((self._folder / "metadata.csv").open("w", encoding="utf-8", newline=""))
-        writer = csv.DictWriter(file, [*first, *DESCRIPTION], lineterminator="\n")
-        writer.writeheader()
-        return writer.writerows
+        writer, names = CsvWriter(file), (*first, *DESCRIPTION)
+        writer.row(names)
+        return lambda rows: writer.rows([row[name] for name in names] for row in rows)
 
 
 class _PngSink(_Sink):

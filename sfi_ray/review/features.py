@@ -19,7 +19,6 @@ import pyarrow.parquet as pq
 from sfi_ray.data import dataset_info, load_labels
 from sfi_ray.errors import InputError
 from sfi_ray.report.feature_map import feature_map
-from sfi_ray.report.write import safe_name
 from sfi_ray.review.layer_features import (
     FEATURES,
     Closeness,
@@ -36,6 +35,7 @@ from sfi_ray.review.table import Column, ResultTable, count, percent
 from sfi_ray.store.rebuild import IMAGE_COLUMNS, rebuild_images
 from sfi_ray.store.run import Run
 from sfi_ray.store.whole_folder import whole_folder
+from sfi_ray.text import safe_name
 
 MANIFEST = "features.json"
 """The file that says what a folder of features holds."""

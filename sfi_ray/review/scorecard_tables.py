@@ -9,6 +9,7 @@ from scipy import stats
 from sfi_ray.errors import InputError
 from sfi_ray.review.scorecard import ANY, FALSE_ALARMS, Scorecard, Share
 from sfi_ray.review.table import NOTHING, Column, ResultTable, percent
+from sfi_ray.text import escape_markdown
 
 _LEVEL = "95 %"
 
@@ -127,9 +128,8 @@ def facts(card: Scorecard) -> list[tuple[str, str]]:
 
 def scorecard_markdown(card: Scorecard) -> str:
     """Writes a scorecard as GitHub-flavoured Markdown."""
-    name = card.model.name.replace("_", "\\_")
-    parts = [f"# Audit of {name}\n", headline(card) + "\n"]
-    parts.append("".join(f"- {name}: {_escaped(text)}\n" for name, text in facts(card)))
+    parts = [f"# Audit of {escape_markdown(card.model.name)}\n", headline(card) + "\n"]
+    parts.append("".join(f"- {name}: {escape_markdown(text)}\n" for name, text in facts(card)))
     tables = (shares_table(card), backgrounds_table(card), smallest_k_table(card), detectors_table(card))
     parts += [table.to_markdown() for table in tables]
     return "\n".join(parts)
@@ -215,7 +215,3 @@ def _differences(first: Scorecard, second: Scorecard) -> list[str]:
 
 def _listed(value: object) -> str:
     return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
-
-
-def _escaped(text: str) -> str:
-    return text.replace("_", "\\_").replace("|", "\\|")

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +9,9 @@ from typing import Any
 from rich import box
 from rich.table import Table
 from rich.text import Text
+
+from sfi_ray.csv_text import csv_text
+from sfi_ray.text import MOST_LINE, MOST_NAME, escape_markdown, printable
 
 NOTHING = "-"
 """What stands where there is no value."""
@@ -53,8 +53,8 @@ class ResultTable:
     def to_rich(self) -> Table:
         """Lays it out for the terminal."""
         table = Table(
-            title=Text(self.title),
-            caption=Text("\n".join(self.notes)),
+            title=Text(printable(self.title, MOST_LINE)),
+            caption=Text("\n".join(printable(note, MOST_LINE) for note in self.notes)),
             title_justify="left",
             caption_justify="left",
             box=box.SIMPLE_HEAD,
@@ -62,7 +62,9 @@ class ResultTable:
             pad_edge=False,
         )
         for column in self.columns:
-            table.add_column(Text(column.title), justify="left" if column.is_text else "right", overflow="fold")
+            table.add_column(
+                Text(printable(column.title, MOST_NAME)), justify="left" if column.is_text else "right", overflow="fold"
+            )
         for shown in self._shown():
             table.add_row(*map(Text, shown))  # Text, not str: a class called "[red]" is no markup
         return table
@@ -70,27 +72,26 @@ class ResultTable:
     def to_markdown(self) -> str:
         """Writes it as GitHub-flavoured Markdown."""
         lines = [
-            f"### {_escaped(self.title)}",
+            f"### {escape_markdown(self.title)}",
             "",
-            _line([_escaped(column.title) for column in self.columns]),
+            _line([escape_markdown(printable(column.title, MOST_NAME)) for column in self.columns]),
             _line([":--" if column.is_text else "--:" for column in self.columns]),
-            *(_line(map(_escaped, shown)) for shown in self._shown()),
+            *(_line(map(escape_markdown, shown)) for shown in self._shown()),
         ]
         if self.notes:
-            lines += ["", _escaped(" ".join(self.notes))]
+            lines += ["", " ".join(map(escape_markdown, self.notes))]
         return "\n".join(lines) + "\n"
 
     def to_csv(self) -> str:
-        """Writes every value as it is; where there is none, nothing."""
-        out = io.StringIO()
-        writer = csv.writer(out, lineterminator="\n")
-        writer.writerow([column.name for column in self.columns])
-        writer.writerows(self.rows)
-        return out.getvalue()
+        """Writes every value with all its digits; where there is none, nothing. See `sfi_ray.csv_text.CsvWriter`."""
+        return csv_text([column.name for column in self.columns], self.rows)
 
     def _shown(self) -> list[list[str]]:
         return [
-            [NOTHING if value is None else column.show(value) for column, value in zip(self.columns, row, strict=True)]
+            [
+                NOTHING if value is None else printable(column.show(value), MOST_NAME)
+                for column, value in zip(self.columns, row, strict=True)
+            ]
             for row in self.rows
         ]
 
@@ -107,7 +108,3 @@ def count(value: int) -> str:
 
 def _line(cells: Sequence[str] | map[str]) -> str:
     return f"| {' | '.join(cells)} |"
-
-
-def _escaped(text: str) -> str:
-    return re.sub(r"([\\`*_{}\[\]<>|#])", r"\\\1", " ".join(text.split()))

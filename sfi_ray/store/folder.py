@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import secrets
 import tempfile
 from collections.abc import Iterator
@@ -36,11 +37,13 @@ class RunFolder:
         location: Path or URI of the run's folder.
 
     Raises:
-        InputError: The URI's scheme is unknown.
+        InputError: The URI's scheme is unknown, or no path can be called so.
     """
 
     def __init__(self, location: str | Path) -> None:
         self.location = str(location)
+        if re.search("[\0\ud800-\udfff]", self.location):  # what a shell or a job file gives is not always a path
+            raise InputError(f"'{self.location}' is no path: it has a character that none can have; give another")
         self._fs, self._root = _open(self.location)
 
     def __repr__(self) -> str:

@@ -241,7 +241,7 @@ def test_encoded_images_are_held_a_batch_at_a_time(
 ) -> None:
     sizes = []
 
-    def record(images: list[bytes | None], _out: np.ndarray) -> None:
+    def record(images: list[bytes | None], _out: np.ndarray, _matte: object) -> None:
         sizes.append(len(images))
 
     path = write_parquet("test.parquet", [encode()] * 1000, [0] * 1000)

@@ -111,8 +111,12 @@ def test_modes_are_converted_and_transparency_is_refused(tmp_path: Path) -> None
     expected = np.asarray(Image.open(io.BytesIO(Path(colour).read_bytes())).convert("L"))
     assert np.array_equal(one.pixels[0].numpy(), expected)
     assert other.pixels.shape == (1, 8, 8)
-    with pytest.raises(InputError, match=r"clear\.png.*mode RGBA"):
-        select([1], files=[save(tmp_path / "clear.png", "RGBA")])
+    clear = tmp_path / "clear.png"
+    Image.new("RGBA", (8, 8), (9, 9, 9, 0)).save(clear)
+    with pytest.raises(InputError, match=r"clear\.png.*transparent pixels"):
+        select([1], files=[str(clear)])
+    on_white = DatasetSpec(name="digits", transparency="white")
+    assert (select([1], on_white, files=[str(clear)])[0].pixels == 255).all()
 
 
 @pytest.mark.parametrize(

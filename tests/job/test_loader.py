@@ -102,7 +102,7 @@ BAD = [
     ("replicates: 0", 5, "replicates: should be greater than or equal to 1 (found 0)", "Repetitions"),
     ("seed: -1", 5, "seed: should be greater than or equal to 0 (found -1)", "Seed of all random draws"),
     ("seed: 9223372036854775808", 5, "seed: should be less than 9223372036854775808", "Seed of all"),
-    ("seed: " + "x" * 500, 5, "seed: should be a whole number (found 'xxxx", "xxx...)"),
+    ("seed: " + "x" * 500, 5, "seed: should be a whole number (found 'xxxx", "x ... x"),
     ("attack: de", 5, "attack: should be a mapping with keys among", "population_size"),
     ("attack: ~", 5, "attack: should be a mapping with keys among", "(found nothing)"),
     ("dataset: 5", 2, "dataset: should be a mapping with keys among name, path", "(found 5)"),

@@ -20,7 +20,7 @@ LAYERS = [
     {"search"},
     {"models"},
     {"data"},
-    {"images", "types", "theory", "errors", "grid", "presets"},
+    {"images", "types", "theory", "errors", "grid", "presets", "text", "csv_text"},
 ]
 # Units that lie below and are still none of its business.
 NEVER = {"report": {"models", "attacks", "search"}, "search": {"models", "data"}}

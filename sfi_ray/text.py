@@ -1,0 +1,72 @@
+"""Texts that others wrote, made fit to be shown: job files, data sets, run folders and networks bring them.
+
+`printable` is the one place that does it. What prints, and what lays out tables and pages, calls it on everything it
+shows, so that nobody above has to think of it.
+"""
+
+from __future__ import annotations
+
+import re
+
+MOST_LINE = 600
+"""Characters of a line that says what went wrong or what goes on, at most."""
+
+MOST_RESULT = 5000
+"""Characters of a line that says where something is, at most: longer than any path."""
+
+MOST_NAME = 120
+"""Characters of a name or another entry of a table for people, at most."""
+
+_MOST_FILE_NAME = 120
+_CUT = " ... "
+_BLANKS = re.compile(r"[^\S ]\s*")  # line breaks, tabs, and blanks other than the space, with what blanks follow
+_MARKDOWN = re.compile(r"([\\`*_{}\[\]<>|#~&$])")
+_UNSAFE = re.compile(r"(?:[^A-Za-z0-9._-]|\.\.+)+")
+_DEVICE = re.compile(r"^(con|prn|aux|nul|com[0-9]|lpt[0-9])(?=\.|$)", re.IGNORECASE)
+
+
+def printable(text: object, most: int | None = None) -> str:
+    r"""Returns a text on one line in which every character can be seen.
+
+    Letters, digits, signs and pictures of any script stay as they are. Line breaks and other blanks become spaces. A
+    character without a shape of its own is escaped as Python does it, such as ``\x1b``: control characters, marks that
+    turn the direction of writing, zero-width and other format characters, lone surrogates. What is printable already
+    and short enough is returned unchanged.
+
+    Args:
+        text: Anything; `str` of it is taken.
+        most: Characters of the result at most, above 20; of a longer text the middle is left out, since its end often
+            says how to mend it. None leaves the length as it is.
+    """
+    shown = _shortened(str(text), most)
+    if not shown.isprintable():
+        shown = _BLANKS.sub(" ", shown)
+        shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in shown)
+    return _shortened(shown, most)
+
+
+def printable_lines(text: str) -> str:
+    """Returns a text in which each line is `printable` and nothing is left out."""
+    return "\n".join(map(printable, text.split("\n")))
+
+
+def escape_markdown(text: object) -> str:
+    """Returns a name or a sentence, `printable` and short, in which no character has a meaning in Markdown."""
+    return _MARKDOWN.sub(r"\\\1", printable(text, MOST_LINE))
+
+
+def safe_name(name: str) -> str:
+    """Returns a name as one part of a path that any file system takes and that leads nowhere else.
+
+    Keeps letters, digits and ``._-`` of its last 120 characters, no two dots in a row and none at its ends. What
+    Windows keeps for devices, such as ``con``, gets an underscore. A name of which nothing is left is ``unnamed``.
+    """
+    kept = _UNSAFE.sub("_", name)[-_MOST_FILE_NAME:].strip("._-")
+    return _DEVICE.sub(r"\1_", kept) or "unnamed"
+
+
+def _shortened(text: str, most: int | None) -> str:
+    if most is None or len(text) <= most:
+        return text
+    end = (most - len(_CUT)) // 2
+    return text[: most - len(_CUT) - end] + _CUT + text[len(text) - end :]
