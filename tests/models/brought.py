@@ -126,13 +126,13 @@ def data_parallel():
 
 
 def compiled():
-    return quietly(torch.compile, plain())
+    return quietly(torch.compile, plain(), backend="eager")
 
 
 def compiled_inside():
     model = plain()
-    model[1] = quietly(torch.compile, model[1])
-    quietly(model[3].compile)
+    model[1] = quietly(torch.compile, model[1], backend="eager")
+    quietly(model[3].compile, backend="eager")
     return model
 
 
@@ -355,7 +355,7 @@ def holds_a_generator():
 
 
 def holds_an_open_file():
-    model = Holding(log=Path("log.txt").open("w"))  # noqa: SIM115 - the network holds it
+    model = Holding(log=Path("log.txt").open("w"))  # noqa: SIM115 - that it stays open is the case
     weakref.finalize(model, model.log.close)
     return model
 
