@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from sfi_ray.errors import InputError, ResourceError
 from sfi_ray.images import paint
 from sfi_ray.models.allocator import keep_freed_memory
+from sfi_ray.models.convolutions import check_layout
 from sfi_ray.models.device import existing_device
 from sfi_ray.models.execution import Execution, default_micro_batch, power_of_two_within
 from sfi_ray.models.features import Tap, find_tap, layer_names, tapped
@@ -103,7 +104,7 @@ class Classifier:
         )
         self._mean = torch.tensor(self.mean, device=self.device).view(1, -1, 1, 1)
         self._std = torch.tensor(self.std, device=self.device).view(1, -1, 1, 1)
-        self.module, self._layout = laid_out_by_rule(
+        self.module, self._layout, self._miscomputed = laid_out_by_rule(
             copy.deepcopy(module).float().to(self.device).eval().requires_grad_(False),
             self.normalize(torch.zeros((1, *self.input_shape), device=self.device)),
             num_classes,
@@ -114,6 +115,7 @@ class Classifier:
 
     def _settle(self, execution: Execution) -> None:
         """Prepares for computing in one way."""
+        check_layout(execution, self._miscomputed, self.name, self.device)
         self.execution = execution
         is_reference = execution.precision == "float32" and execution.memory_layout == self._layout
         self._fast = self.module if is_reference else laid_out(self.module, execution)
