@@ -66,10 +66,18 @@ def lay_out_to_train(network: nn.Module, image: Tensor) -> torch.memory_format:
     Args:
         network: The network; changed in place.
         image: An image, ``(1, C, H, W)``.
+
+    Raises:
+        InputError: The network lays out numbers so that torch computes a convolution wrongly.
     """
     was_training = network.training
     network = in_layout(network, torch.contiguous_format).eval()
-    _, found = run_watched(network, image)
+    try:
+        _, found = run_watched(network, image)
+    except InputError:
+        raise
+    except Exception:  # its training says what is wrong with it
+        found = None
     memory_format = torch.contiguous_format if found else torch.channels_last
     in_layout(network, memory_format).train(was_training)
     return memory_format
