@@ -17,6 +17,7 @@ from sfi_ray.errors import InputError, ResourceError
 from sfi_ray.images import paint
 from sfi_ray.models.allocator import keep_freed_memory
 from sfi_ray.models.carrying import carried
+from sfi_ray.models.convolutions import check_layout
 from sfi_ray.models.device import existing_device
 from sfi_ray.models.examination import Examined, examine, fingerprint_of, fixed_images
 from sfi_ray.models.execution import Execution, default_micro_batch, power_of_two_within
@@ -120,7 +121,9 @@ class Classifier:
             is_trained=is_trained,
         )
         self.fingerprint = fingerprint or self._identify(network)
-        self.module, self._layout = laid_out_by_rule(self.examined.as_logits(network), image, num_classes, name)
+        self.module, self._layout, self._miscomputed = laid_out_by_rule(
+            self.examined.as_logits(network), image, num_classes, name
+        )
         if micro_batch is None:
             micro_batch = self.batch_size or default_micro_batch(self.input_shape, self.device)
         self._check_micro_batch(micro_batch)
@@ -150,6 +153,7 @@ class Classifier:
 
     def _settle(self, execution: Execution) -> None:
         """Prepares for computing in one way."""
+        check_layout(execution, self._miscomputed, self.name, self.device)
         self.execution = execution
         is_reference = execution.precision == "float32" and execution.memory_layout == self._layout
         self._fast = self.module if is_reference else laid_out(self.module, execution)

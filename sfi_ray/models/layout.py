@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from sfi_ray.errors import InputError
+from sfi_ray.models.convolutions import run_watched
 from sfi_ray.models.device import in_layout
 from sfi_ray.models.execution import MemoryLayout
 
@@ -15,7 +16,9 @@ _NUMBERS_COMPARED = 2**16
 _MOST_DIFFERENCE = 0.01
 
 
-def laid_out_by_rule(network: nn.Module, image: Tensor, num_classes: int, name: str) -> tuple[nn.Module, MemoryLayout]:
+def laid_out_by_rule(
+    network: nn.Module, image: Tensor, num_classes: int, name: str
+) -> tuple[nn.Module, MemoryLayout, str | None]:
     """Lays a network out as it is faster by rule, after one image has shown that its shapes fit.
 
     Args:
@@ -24,14 +27,19 @@ def laid_out_by_rule(network: nn.Module, image: Tensor, num_classes: int, name: 
         num_classes: Logits that are expected.
         name: The classifier's name, for messages.
 
+    Returns:
+        The network, its layout, and in words the convolution that keeps it from channels-last; see `run_watched`.
+
     Raises:
-        InputError: The network refuses the image, or gives something else than logits.
+        InputError: The network refuses the image, or gives something else than logits, or lays out numbers so that
+            torch computes a convolution wrongly.
     """
     shape = tuple(image.shape[1:])
     network = in_layout(network, torch.contiguous_format)
-    # Outside inference mode, which would make the weights unfit for gradients.
     try:
-        logits = _logits(network, image)
+        logits, found = run_watched(network, image)
+    except InputError as error:
+        raise InputError(f"classifier {name!r}: {error}") from error
     except Exception as error:  # the code of the network is anybody's
         raise InputError(f"classifier {name!r}: the network refuses an image of shape {shape}: {error}") from error
     expected = (1, num_classes)
@@ -41,14 +49,38 @@ def laid_out_by_rule(network: nn.Module, image: Tensor, num_classes: int, name: 
             f"classifier {name!r}: expected logits of shape {expected} for one image of shape {shape}, "
             f"the network gave {came}"
         )
+    if found:
+        return network, "contiguous", found
     images = _images_like(image)
     plain = _logits_of(network, images)
-    # Channels last makes pooled CNNs twice as fast; a network that views its activations cannot have it, and torch
-    # computes some convolutions of one channel wrongly in it.
+    # Channels last makes pooled CNNs twice as fast; a network that views its activations cannot have it.
     network = in_layout(network, torch.channels_last)
     if _logits_of(network, image) is not None and _are_alike(_logits_of(network, images), plain):
-        return network, "channels_last"
-    return in_layout(network, torch.contiguous_format), "contiguous"
+        return network, "channels_last", None
+    return in_layout(network, torch.contiguous_format), "contiguous", None
+
+
+def lay_out_to_train(network: nn.Module, image: Tensor) -> torch.memory_format:
+    """Lays a network out as it learns faster, and returns how the images that it learns should lie.
+
+    Args:
+        network: The network; changed in place.
+        image: An image, ``(1, C, H, W)``.
+
+    Raises:
+        InputError: The network lays out numbers so that torch computes a convolution wrongly.
+    """
+    was_training = network.training
+    network = in_layout(network, torch.contiguous_format).eval()
+    try:
+        _, found = run_watched(network, image)
+    except InputError:
+        raise
+    except Exception:  # its training says what is wrong with it
+        found = None
+    memory_format = torch.contiguous_format if found else torch.channels_last
+    in_layout(network, memory_format).train(was_training)
+    return memory_format
 
 
 def _images_like(image: Tensor) -> Tensor:

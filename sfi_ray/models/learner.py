@@ -20,6 +20,7 @@ from sfi_ray.models.augmentation import FlipCrop
 from sfi_ray.models.checkpoint import CheckpointError, Counters, TrainingState
 from sfi_ray.models.device import existing_device
 from sfi_ray.models.evaluation import evaluate
+from sfi_ray.models.layout import lay_out_to_train
 from sfi_ray.models.losses import loss_of
 from sfi_ray.models.normalisation import channel_statistics
 from sfi_ray.models.precision import training_precision
@@ -72,6 +73,7 @@ class Learner:
         if device.type == "cpu":
             keep_freed_memory()
         self.module = module.to(device)
+        self._memory_format = lay_out_to_train(self.module, torch.zeros(1, *dataset.info.shape, device=device))
         self._images, self._labels = dataset.train_images.to(device), dataset.train_labels.to(device)
         statistics = channel_statistics(dataset.train_images)
         self._mean, self._std = (torch.tensor(values, device=device).view(-1, 1, 1) for values in statistics)
@@ -250,7 +252,8 @@ class Learner:
 
     def _logits(self, images: Tensor) -> Tensor:
         """Runs the network on images in [0, 1], ``(B, C, H, W)``, in the training's precision."""
-        normalised = ((images - self._mean) / self._std).contiguous(memory_format=torch.channels_last)
+        normalised = ((images - self._mean) / self._std).contiguous(memory_format=self._memory_format)
+        normalised = normalised.view(normalised.shape)  # whose strides are plain where there is one channel
         with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._is_bfloat16):
             logits: Tensor = self.module(normalised)
         return logits.float()

@@ -19,10 +19,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sfi_ray.models.altered_places import Reach, reach
+from sfi_ray.models.convolutions import is_miscomputed
 from sfi_ray.models.first_layers import FirstLayers
 
-# The convolution of a patch is multiplied out, as one matrix, where that has at most so many elements: products of
-# small matrices are far faster than convolutions of small images.
+# The convolution of a patch is multiplied out, as one matrix, where that has at most so many elements, or where torch
+# computes it wrongly: products of small matrices are far faster than convolutions of small images.
 _MOST_ELEMENTS = 2**16
 
 
@@ -92,7 +93,10 @@ class PatchedNetwork(nn.Module):
         weight, bias = layers.weight, layers.bias
         self.numbers_a_pixel = channels * math.prod(self._extent) + len(weight) * math.prod(self._convolved)
         outputs = len(weight) * math.prod(self._convolved)
-        self._is_multiplied = outputs * channels * math.prod(self._extent) <= _MOST_ELEMENTS
+        horizontal = layers.windows[1]
+        self._is_multiplied = outputs * channels * math.prod(self._extent) <= _MOST_ELEMENTS or is_miscomputed(
+            across.length, across.convolved, weight.shape[1], horizontal.stride, horizontal.dilation
+        )
         if self._is_multiplied:
             one_hot = torch.eye(channels * math.prod(self._extent)).view(-1, channels, *self._extent)
             # Places before maps, as they are wanted.
@@ -147,7 +151,9 @@ class PatchedNetwork(nn.Module):
         results = maps.index_select(0, backgrounds).view(-1, self._num_maps)
         results = results.index_put((places,), convolved.permute(0, 2, 3, 1).reshape(-1, self._num_maps))
         results = results.view(count, self._rows, self._cols, self._num_maps).permute(0, 3, 1, 2)
-        logits: Tensor = self._rest(results.contiguous(memory_format=self._memory_format))
+        # As a view: the strides of a single map say nothing of what lies where, and yet choose kernels.
+        results = results.contiguous(memory_format=self._memory_format).view(results.shape)
+        logits: Tensor = self._rest(results)
         return logits
 
     @staticmethod

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -66,11 +65,17 @@ def detect(detector: str, kind: str, outliers: NDArray[np.float64], natural: NDA
         detector=detector,
         kind=kind,
         auroc=float(roc_auc_score(labels, scores)),
-        fpr_at_95_tpr=float(false_positives[np.argmax(true_positives >= 0.95)]),
-        missed_at_5_fpr=float((outliers <= np.sort(natural)[math.ceil(0.95 * len(natural)) - 1]).mean()),
+        # Not from the curve, which leaves out points on its straight parts, as tied scores make them.
+        fpr_at_95_tpr=float((natural >= np.sort(outliers)[-_of_95_percent(len(outliers))]).mean()),
+        missed_at_5_fpr=float((outliers <= np.sort(natural)[_of_95_percent(len(natural)) - 1]).mean()),
         num_outliers=len(outliers),
         curve=_thinned(false_positives, true_positives),
     )
+
+
+def _of_95_percent(count: int) -> int:
+    """Returns how many of some images are 95 % of them at least."""
+    return -(-95 * count // 100)
 
 
 def _thinned(
