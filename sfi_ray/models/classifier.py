@@ -6,27 +6,27 @@ Shapes: B images, C channels, H height, W width, M micro-batch, D features of an
 from __future__ import annotations
 
 import copy
-import logging
 from collections.abc import Callable, Sequence
 from typing import Self
 
 import torch
 from torch import Tensor, nn
 
-from sfi_ray.errors import InputError, ResourceError
+from sfi_ray.errors import InputError
 from sfi_ray.images import paint
 from sfi_ray.models.allocator import keep_freed_memory
 from sfi_ray.models.carrying import carried
 from sfi_ray.models.convolutions import check_layout
 from sfi_ray.models.device import existing_device
 from sfi_ray.models.examination import Examined, examine, fingerprint_of, fixed_images
-from sfi_ray.models.execution import Execution, default_micro_batch, power_of_two_within
+from sfi_ray.models.execution import Execution, default_micro_batch
 from sfi_ray.models.features import Tap, find_tap, layer_names, tapped
 from sfi_ray.models.fingerprint import fingerprint_module
 from sfi_ray.models.layout import laid_out_by_rule
+from sfi_ray.models.micro_batches import MicroBatched
 from sfi_ray.models.normalisation import per_channel
 from sfi_ray.models.outputs import Outputs, own_network
-from sfi_ray.models.partial_batches import PartialBatches, padded
+from sfi_ray.models.partial_batches import PartialBatches
 from sfi_ray.models.patched_runner import PatchedRunner
 from sfi_ray.models.payload import ClassifierPayload, pack_module, pickled_module, unpack_module
 from sfi_ray.models.precision import DTYPES, Precision, full_float32
@@ -34,10 +34,8 @@ from sfi_ray.models.runner import Runner, laid_out, make_runner
 from sfi_ray.models.sources.base import Source
 from sfi_ray.models.zoo import architecture_of
 
-logger = logging.getLogger(__name__)
 
-
-class Classifier:
+class Classifier(MicroBatched):
     """Owns a network's normalisation, device, precision, memory layout and micro-batch.
 
     It works on copies, which `carrying.carried` makes: the module it was given stays as it was.
@@ -121,26 +119,12 @@ class Classifier:
             is_trained=is_trained,
         )
         self.fingerprint = fingerprint or self._identify(network)
-        self.module, self._layout, self._miscomputed = laid_out_by_rule(
-            self.examined.as_logits(network), image, num_classes, name
-        )
+        self.module, self._layout, self._miscomputed = laid_out_by_rule(self.examined.as_logits(network), image, name)
         if micro_batch is None:
             micro_batch = self.batch_size or default_micro_batch(self.input_shape, self.device)
         self._check_micro_batch(micro_batch)
         self._may_halve = True
         self._settle(execution or Execution(precision=precision, memory_layout=self._layout, micro_batch=micro_batch))
-
-    def _check_micro_batch(self, micro_batch: int) -> None:
-        if micro_batch < 1 or micro_batch & (micro_batch - 1):
-            raise InputError(
-                f"classifier {self.name!r}: micro_batch is a power of two, got {micro_batch}; "
-                f"use {power_of_two_within(micro_batch)}"
-            )
-        if self.batch_size not in (None, micro_batch):
-            raise InputError(
-                f"classifier {self.name!r}: the network takes just {self.batch_size} at once, so micro_batch cannot be "
-                f"{micro_batch}; set compute.micro_batch to {self.batch_size}, or let the network take any number"
-            )
 
     def _identify(self, module: nn.Module) -> str:
         """Names the network by what it is made of, and by what it answers where its code is not known."""
@@ -177,10 +161,9 @@ class Classifier:
         """Number format of `log_probs`."""
         return self.execution.precision
 
-    @property
-    def micro_batch(self) -> int:
-        """Images of one run of the network."""
-        return self.execution.micro_batch
+    def _restart(self) -> None:
+        self._runner = make_runner(self.module, self._fast, self.execution, self.name)
+        self._patched = None
 
     def running(self, execution: Execution) -> Self:
         """Returns this classifier computing in another way, on the same weights.
@@ -442,62 +425,6 @@ class Classifier:
             return logits
         return torch.log_softmax(logits, dim=1)
 
-    def _partial_batches(self, kind: str, run: Callable[[Tensor], Tensor]) -> PartialBatches | None:
-        """Returns what chooses the sizes of smaller passes; None where all are whole micro-batches."""
-        if self.device.type != "cpu" or self.batch_size is not None:
-            return None
-        if kind not in self._partial:
-            self._partial[kind] = PartialBatches(run, self.micro_batch, self.input_shape)
-        return self._partial[kind]
-
-    def _in_micro_batches(
-        self, images: Tensor, run: Callable[[Tensor, slice], object], parts: PartialBatches | None = None
-    ) -> None:
-        """Runs micro-batches of images, the last one padded with zeros, halving them when memory runs out.
-
-        Args:
-            images: ``(B, C, H, W)``.
-            run: Takes a micro-batch, and the slice of `images` that counts in it.
-            parts: Chooses smaller ones for what does not fill one; None for whole ones only.
-        """
-        start = 0
-        while start < len(images):
-            size = parts.size_of(len(images) - start) if parts else self.micro_batch
-            chunk = images[start : start + size]
-            part = slice(start, start + len(chunk))
-            is_too_large = False
-            try:
-                run(padded(chunk, size), part)
-            except torch.OutOfMemoryError:
-                is_too_large = True
-            if is_too_large:  # out of the handler, whose traceback holds what is to be freed
-                self._halve()
-                parts = None  # which was for whole ones of the size before
-            else:
-                start = part.stop
-
-    def _halve(self) -> None:
-        """Goes on with half as many images at once.
-
-        Raises:
-            ResourceError: There is no half, or the network takes just so many images.
-        """
-        before, half = self.micro_batch, self.micro_batch // 2
-        too_large = (
-            f"classifier {self.name!r}: {before} image{'s' * (before > 1)} at once do{'es' * (before == 1)} not fit "
-            f"into the memory of {self.device}"
-        )
-        if not half:
-            raise ResourceError(f"{too_large}; free memory there, or take another device or a smaller network")
-        if not self._may_halve or self.batch_size is not None:
-            raise ResourceError(f"{too_large}; lower micro_batch to {half}")
-        logger.warning("%s; going on with %d", too_large, half)
-        self.execution = self.execution.changed(micro_batch=half)
-        self._runner = make_runner(self.module, self._fast, self.execution, self.name)
-        self._partial, self._patched = {}, None
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-
     def _forward(self, network: nn.Module, chunk: Tensor) -> Tensor:
         """Runs a network, layer by layer, on one micro-batch of [0, 1] images and returns its logits."""
         images = self.normalize(chunk)
@@ -514,14 +441,3 @@ class Classifier:
                 lambda: self._in_micro_batches(blank, lambda chunk, _: self._forward(network, chunk)),
             )
         return self._taps[key]
-
-    def _check_images(self, images: Tensor) -> None:
-        if images.ndim != 4 or images.shape[1:] != self.input_shape:
-            raise ValueError(
-                f"classifier {self.name!r} takes images of shape "
-                f"(B, {', '.join(map(str, self.input_shape))}), got {tuple(images.shape)}"
-            )
-        if images.dtype != torch.float32:
-            raise ValueError(f"classifier {self.name!r} takes images of torch.float32, got {images.dtype}")
-        if images.device != self.device:
-            raise ValueError(f"classifier {self.name!r} takes images on {self.device}, got them on {images.device}")
