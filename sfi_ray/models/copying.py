@@ -165,8 +165,7 @@ def _plain(tensor: Tensor, device: torch.device | str | None, dtype: torch.dtype
     if tensor.layout is not torch.strided:
         raise _CannotTravelError(f"is laid out as {tensor.layout}; give a dense tensor, as `.to_dense()` makes")
     values = tensor.detach().as_subclass(Tensor)
-    wanted = dtype if values.is_floating_point() else None
-    values = values.to(device, wanted, copy=True, memory_format=torch.contiguous_format)
+    values = values.to(device, dtype if values.is_floating_point() else None, copy=True)
     return nn.Parameter(values, requires_grad=False) if isinstance(tensor, nn.Parameter) else values
 
 
