@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import torch
 
 from sfi_ray.cluster.reporter import Reporter
-from sfi_ray.cluster.training_cache import Trainer, check_training, train_once
+from sfi_ray.cluster.training_cache import Trainer, check_cache, train_once
 from sfi_ray.cluster.tuning_cache import Tuner
-from sfi_ray.data import DatasetInfo
+from sfi_ray.data import DatasetInfo, check_trainable
 from sfi_ray.errors import InputError
 from sfi_ray.job import ClassifierSpec, Job
 from sfi_ray.models import (
@@ -110,7 +110,8 @@ class Provisioner:
             elif spec.name in self._known or spec.source.needs_training:
                 self._source(spec).check(self._info.shape, self._info.num_classes)
                 if spec.name not in self._known:
-                    check_training(self._job.dataset)
+                    check_trainable(self._job.dataset)
+                    check_cache()
                 if self._job.attack.looks_inside:
                     self._job.attack.check_classifier(self._untrained(spec))
             else:

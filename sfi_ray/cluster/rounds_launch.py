@@ -118,7 +118,9 @@ def checked_trials(job: RoundsJob) -> dict[str, RoundsJob]:
 
     Raises:
         InputError: The job, or something it names, is wrong.
+        StorageError: The folder, or the cache of trained networks, cannot be written.
     """
+    RunFolder(job.location).check_writable()
     info = dataset_info(job.dataset)
     trials: dict[str, RoundsJob] = {}
     for name in job.trial_names:

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from sfi_ray.cluster.reporter import Reporter
-from sfi_ray.cluster.training_cache import Trainer, train_once
+from sfi_ray.cluster.training_cache import Trainer, check_cache, train_once
 from sfi_ray.data import OUTLIER, DatasetInfo, DatasetWithOutliers, TrainingData, load_dataset, load_labels
 from sfi_ray.errors import InputError
 from sfi_ray.grid import derive_seed
@@ -181,12 +181,14 @@ def check_models(job: RoundsJob, info: DatasetInfo) -> None:
         InputError: A split has no images, a class is called like that of outliers, the network does not take the
             images or lacks what a detector looks at, its weights do not fit or have an outlier class already, or its
             loss does not know outliers.
+        StorageError: The cache of trained networks cannot be written.
     """
     for split in ("train", "test"):
         if not len(load_labels(job.dataset, split)):
             raise InputError(
                 f"data set '{info.name}' has no {split} images; rounds train on one split and measure on the other"
             )
+    check_cache()
     loss = job.rounds.outlier_loss
     if (loss.adds_class or job.rounds.evade != "none") and OUTLIER in info.class_names:
         raise InputError(

@@ -18,7 +18,7 @@ import torch
 
 from sfi_ray.cluster.reporter import Reporter
 from sfi_ray.cluster.signals import calling_on_signals
-from sfi_ray.data import DatasetSpec, TrainingData, check_trainable, dataset_fingerprint, dataset_info, load_dataset
+from sfi_ray.data import DatasetSpec, TrainingData, dataset_fingerprint, dataset_info, load_dataset
 from sfi_ray.errors import StorageError
 from sfi_ray.models import (
     Checkpoint,
@@ -172,14 +172,12 @@ def train_once(
     return card, folder
 
 
-def check_training(dataset: DatasetSpec) -> None:
-    """Finds out whether a network can be trained on a data set and kept, without doing so.
+def check_cache() -> None:
+    """Finds out whether trained networks can be kept, and leaves no trace.
 
     Raises:
-        InputError: The data set has no images to train or to measure on.
         StorageError: The cache cannot be written.
     """
-    check_trainable(dataset)
     with _explained(cache_folder()):
         try_writing(cache_folder())
 

@@ -19,6 +19,9 @@ from sfi_ray.models.device import in_layout
 _MOST_DIFFERENCE = 1e-4
 # A network may count its passes; what grows by more keeps what it computes.
 _MOST_GROWTH = 64
+_PASSES_TO_GROW = 3
+# So much is shown of what a network raises.
+_MOST_CHARACTERS = 500
 _Answer = Callable[[], object]
 
 
@@ -65,7 +68,7 @@ def _answer(network: nn.Module, image: Tensor) -> object:
     try:
         return network(image.clone())
     except Exception as error:  # the code of the network is anybody's
-        reason = f"{type(error).__name__}: {error}" if not str(error) else str(error)
+        reason = " ".join(str(error).split())[:_MOST_CHARACTERS] or type(error).__name__
         raise InputError(f"the network refuses an image of shape {tuple(image.shape[1:])}: {reason}") from error
 
 
@@ -138,9 +141,8 @@ def _are_alike(before: list[Tensor], after: list[Tensor]) -> bool:
 
 def _require_bounded(network: nn.Module, answer: _Answer) -> None:
     """Refuses a network that holds more after every pass: a search makes millions of them."""
-    answer()
     held = num_bytes_held(network)
-    for _ in range(2):
+    for _ in range(_PASSES_TO_GROW):  # the first ones may fill what is then kept
         answer()
         before, held = held, num_bytes_held(network)
         if held <= before + _MOST_GROWTH:

@@ -24,6 +24,7 @@ JOB = {
     "backgrounds": ["black"],
     "k": 1,
     "attack": {"kind": "de", "population_size": 4, "generations": 1},
+    "cluster": {"warm_classifiers": 32},
 }
 
 

@@ -271,3 +271,15 @@ def test_a_copy_in_inference_mode_takes_gradients():
 def test_a_network_of_many_layers_is_copied_whole():
     deep = nn.Sequential(*(nn.Sequential(nn.Flatten(), nn.Identity()) for _ in range(150)))
     assert len(list(copied(deep).modules())) == len(list(copy.deepcopy(deep).modules()))
+
+
+def test_a_refusal_of_an_image_is_one_line():
+    class Refusing(nn.Flatten):
+        def forward(self, images):
+            raise ValueError("one\n  two\nthree" + "." * 10_000)
+
+    with pytest.raises(
+        InputError, match=r"'theirs': the network refuses an image of shape \(1, 8, 8\): one two three"
+    ) as caught:
+        classifier_of(Refusing())
+    assert len(str(caught.value)) < 1000
