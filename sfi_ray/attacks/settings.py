@@ -116,8 +116,8 @@ class ElitesAttackSettings(ElitesSettings, StoppingSettings, AttackKind):
         """Checks that every candidate of a generation has a number of its own; see `AttackKind.check_targets`."""
         if count > self.most_classes:
             raise InputError(
-                f"attack.num_candidates: {self.num_candidates:,} candidates for each of {count:,} classes are more than "
-                f"{MOST_CANDIDATES:,} in a generation; take {MOST_CANDIDATES // count:,} at most, or fewer classes"
+                f"attack.num_candidates: {self.num_candidates:,} candidates for each of {count:,} classes are more "
+                f"than {MOST_CANDIDATES:,} in a generation; take {MOST_CANDIDATES // count:,} at most, or fewer classes"
             )
 
     @property

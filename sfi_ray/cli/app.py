@@ -197,6 +197,7 @@ def plan(job: JobFile) -> None:
         images = select_images(selection, loaded.dataset, info, targets) if selection else ()
         grid = make_grid(loaded, info, classifiers, grid_images(images))
         made = make_plan(loaded, info, grid)
+    idle = f" ({made.num_actors - made.num_busy} more have nothing to search)" * (made.num_busy < made.num_actors)
     rows = {
         "cells": f"{made.num_cells:,}",
         "groups": f"{made.num_groups:,}",
@@ -204,7 +205,7 @@ def plan(job: JobFile) -> None:
         "evaluations": f"{made.max_evaluations:,} at most",
         "memory": f"{(made.candidate_bytes + made.classifier_bytes) / 2**20:,.0f} MiB an actor, besides torch",
         "speed": ", ".join(f"{name} {rate:,.0f}/s" for name, rate in made.rates.items()) + " an actor, measured here",
-        "time": f"{spell(made.seconds)} at most, on {made.num_actors} such actors, training not counted",
+        "time": f"{spell(made.seconds)} at most, on {made.num_busy} such actors{idle}, training not counted",
     }
     for title, text in rows.items():
         typer.echo(f"{title + ':':<13}{text}")

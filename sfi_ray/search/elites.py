@@ -102,7 +102,7 @@ class Elites(SharedSearcher):
     def _admit(self, entrants: Entrants, state: Mapping[str, Tensor] | None) -> None:
         if entrants.groups is None:
             raise ValueError("a search that classes share needs the group of every cell")
-        largest = int(entrants.groups.unique(return_counts=True)[1].max()) if len(entrants.groups) else 0
+        largest = int(entrants.groups.bincount().max()) if len(entrants.groups) else 0
         if largest > self.settings.most_classes:
             raise ValueError(
                 f"a group of {largest:,} cells with {self.settings.num_candidates:,} candidates each has more than "

@@ -6,7 +6,6 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-
 #: Candidates of a group in one generation, at most: their numbers never meet those of the next generation.
 MOST_CANDIDATES = 1 << 24
 

@@ -40,7 +40,7 @@ class ClassifierRecord(_Record):
     tuning_seconds: float = Field(
         0.0,
         ge=0,
-        description="Time that measuring how it computes fastest took; what it classified are no evaluations.",
+        description="Time that measuring how it computes fastest took; its images are no evaluations.",
     )
     test_accuracy: float | None = Field(None, description="Top-1 accuracy on held-out images, in [0, 1].")
     test_confidence: float | None = Field(None, description="Mean confidence on held-out images, in [0, 1].")
