@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import heapq
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
@@ -37,6 +38,8 @@ _MOST_IMAGES = 2**14
 # Numbers of pixels, and backgrounds, up to which a network is prepared for each of them.
 _MOST_KS = 8
 _MOST_BACKGROUNDS = 16
+# Shards up to which it is worth laying out which actor searches which.
+_MOST_LAID_OUT = 100_000
 # From which on compiling pays, which every actor has to do: ten minutes or more.
 _ELEMENTS_WORTH_COMPILING = 2**34
 
@@ -151,10 +154,11 @@ class Plan:
         num_cells: Cells.
         num_groups: Groups: cells of one classifier, background and k.
         num_shards: Shards on `num_actors` actors.
-        num_actors: Actors that the estimate assumes.
+        num_actors: Actors that there are.
+        num_busy: Those of them that get a shard.
         max_evaluations: Images classified if no cell stops early.
         rates: Evaluations a second of one actor, proposing included, by classifier, as measured here.
-        seconds: Time of the whole search if no cell stops early.
+        seconds: Time until the last actor has searched its last shard if no cell stops early.
         candidate_bytes: Memory of the candidates of one actor.
         classifier_bytes: Memory of the largest classifier and of one forward pass of it.
     """
@@ -163,6 +167,7 @@ class Plan:
     num_groups: int
     num_shards: int
     num_actors: int
+    num_busy: int
     max_evaluations: int
     rates: dict[str, float]
     seconds: float
@@ -194,8 +199,7 @@ def make_plan(
     proposing = attack.proposal_rate(info.shape, grid.max_k)
     request = tuning_request(job, grid, attack, info.shape)
     pixels = request.mean_k if request else 1
-    rates, footprints = {}, []
-    micro_batch = 1
+    rates, footprints, micro_batches = {}, [], []
     for spec in job.classifiers:
         if (known := classifiers.get(spec.name)) is None:
             module = spec.source.build_module(info.shape, info.num_classes)
@@ -210,25 +214,67 @@ def make_plan(
         )
         if request:
             classifier = classifier.running(tune(classifier, request).execution)
-        micro_batch = classifier.micro_batch
+        micro_batches.append(classifier.micro_batch)
         rates[spec.name] = 1 / (1 / forward_rate(classifier, job.compute.threads, pixels) + 1 / proposing)
         footprints.append(_footprint(classifier))
     # A gradient costs about as much again as the forward pass below it.
-    per_classifier = grid.cells_per_classifier * (attack.max_evaluations + attack.max_backward_passes)
-    lanes = attack.num_lanes(micro_batch)
+    a_cell = [(attack.max_evaluations + attack.max_backward_passes) / rate for rate in rates.values()]
+    micro_batch = min(micro_batches)
+    lanes = attack.num_lanes(max(micro_batches))
     candidate_bytes = lanes * attack.lane_bytes(info.shape, grid.max_k)
     per_shard = choose_cells_per_shard(grid, attack, num_actors, micro_batch, job.cluster.cells_per_shard)
+    sizes = shard_sizes(grid, attack, num_actors, micro_batch, job.cluster.cells_per_shard)
+    # Sizes that follow the measured speed become the least towards the end.
+    block = sizes.first if sizes.is_fixed else sizes.least
+    num_busy, seconds = schedule(grid.cells_per_classifier, block, a_cell, num_actors)
     return Plan(
         num_cells=len(grid),
         num_groups=grid.num_groups,
         num_shards=num_shards(grid, per_shard, unit_of(grid, attack)),
         num_actors=num_actors,
+        num_busy=num_busy,
         max_evaluations=len(grid) * attack.max_evaluations,
         rates=rates,
-        seconds=sum(per_classifier / rate for rate in rates.values()) / num_actors,
+        seconds=seconds,
         candidate_bytes=candidate_bytes,
         classifier_bytes=max(footprints),
     )
+
+
+def schedule(
+    cells_per_classifier: int, block: int, seconds_a_cell: Sequence[float], num_actors: int
+) -> tuple[int, float]:
+    """Lays out which of equal actors searches what, as the driver gives it out.
+
+    Whoever is free takes the next block of cells of the classifier that it searched last, else of the one that fewest
+    actors have been given.
+
+    Args:
+        cells_per_classifier: Cells of each classifier.
+        block: Cells that are given out together, fewer where fewer are left.
+        seconds_a_cell: Time of one cell, by classifier.
+        num_actors: Actors that there are.
+
+    Returns:
+        How many actors get something, and when the last one is done, in seconds.
+    """
+    num_blocks = len(seconds_a_cell) * -(-cells_per_classifier // block)
+    if num_blocks > max(_MOST_LAID_OUT, num_actors):
+        return num_actors, cells_per_classifier * sum(seconds_a_cell) / num_actors
+    num_busy = min(num_actors, num_blocks)
+    left = dict.fromkeys(range(len(seconds_a_cell)), cells_per_classifier)
+    given = dict.fromkeys(left, 0)
+    free = [(0.0, actor, -1) for actor in range(num_busy)]
+    while left:
+        now, actor, warm = free[0]
+        which = min(left, key=lambda name: (name != warm, given[name]))
+        given[which] += which != warm
+        count = min(block, left[which])
+        left[which] -= count
+        if not left[which]:
+            del left[which]
+        heapq.heapreplace(free, (now + count * seconds_a_cell[which], actor, which))
+    return num_busy, max(done for done, _, _ in free)
 
 
 def forward_rate(classifier: Classifier, threads: int, pixels: int = 1, seconds: float = _MEASURE_SECONDS) -> float:

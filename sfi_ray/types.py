@@ -121,8 +121,13 @@ class Finding:
         background_confidence: The same for the bare background; None when the cell failed.
         predicted_class: The class with the highest probability; None when the cell failed.
         predicted_confidence: Its probability; None when the cell failed.
-        pixels: The altered pixels, at most k, no spot twice, none equal to the background.
-        evaluations: Images put through the classifier for this cell.
+        pixels: The altered pixels, at most k, no spot twice, none equal to the background. None where the search found
+            nothing better than the bare background.
+        evaluations: Images that the search put through the classifier for this cell. Those of verifying and of
+            measuring how the classifier computes are none.
+        verifications: Images put through the classifier in float32 to say what is stored: the bare background, which
+            cells beside this one may share, and each image that the cell was to end with; of an inversion each time
+            also its features and the natural image.
         backward_passes: Images that a gradient was taken of for this cell.
         generations: Generations of the search.
         stop_reason: Why the search ended.
@@ -140,6 +145,7 @@ class Finding:
     predicted_confidence: float | None
     pixels: tuple[Pixel, ...] = ()
     evaluations: int = 0
+    verifications: int = 0
     backward_passes: int = 0
     generations: int = 0
     stop_reason: StopReason

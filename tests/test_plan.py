@@ -14,7 +14,7 @@ from sfi_ray.errors import InputError
 from sfi_ray.grid import Grid, GridClassifier, num_shards
 from sfi_ray.job import Job
 from sfi_ray.models import Choice, Classifier, build
-from sfi_ray.plan import choose_cells_per_shard, forward_rate, make_plan, tuning_request, unit_of
+from sfi_ray.plan import choose_cells_per_shard, forward_rate, make_plan, schedule, tuning_request, unit_of
 from sfi_ray.store.record import make_grid
 from sfi_ray.types import Background
 
@@ -106,7 +106,66 @@ def test_a_plan_adds_up(rates):
     assert plan.num_actors == 4
     assert plan.max_evaluations == 240 * 500
     assert plan.rates == rates
-    assert plan.seconds == pytest.approx((120 * 500 / 1000 + 120 * 500 / 250) / 4)
+    # Of 18 shards of each network two actors search those of the first, then help with those of the second.
+    assert (120 * 500 / 1000 + 120 * 500 / 250) / 4 <= plan.seconds <= (120 * 500 / 1000 + 120 * 500 / 250) / 4 + 7 * 2
+    assert plan.num_busy == 4
+
+
+@pytest.mark.usefixtures("rates")
+def test_one_cell_takes_as_long_on_any_number_of_actors():
+    one = {"classifiers": "mlp", "backgrounds": "black", "k": 1, "replicates": 1, "target_classes": [3]}
+    for actors in (1, 4, 64):
+        plan = plan_of(make_job(**one, cluster={"actors": actors}))
+        assert (plan.num_cells, plan.num_shards, plan.num_busy, plan.num_actors) == (1, 1, 1, actors)
+        assert plan.seconds == pytest.approx(500 / 1000)
+
+
+@pytest.mark.usefixtures("rates")
+def test_the_slower_network_decides_where_each_has_one_cell():
+    plan = plan_of(make_job(backgrounds="black", k=1, replicates=1, target_classes=[3], cluster={"actors": 4}))
+    assert plan.num_busy == 2
+    assert plan.seconds == pytest.approx(500 / 250)
+
+
+@pytest.mark.usefixtures("rates")
+def test_classes_that_are_searched_together_keep_one_actor_busy():
+    whole = {"classifiers": "mlp", "backgrounds": "black", "replicates": 1, "cluster": {"actors": 8}}
+    attack = {"kind": "elites", "max_evaluations": 100}
+    assert plan_of(make_job(**whole, k=1, attack=attack)).num_busy == 1
+    assert plan_of(make_job(**whole, k=1, attack=attack)).seconds == pytest.approx(10 * 100 / 1000)
+    assert plan_of(make_job(**whole, k=[1, 5], attack=attack)).num_busy == 2
+    growing = {**attack, "begins_with": "smaller_k"}
+    assert plan_of(make_job(**whole, k=[1, 5], attack=growing)).num_busy == 1
+
+
+@pytest.mark.parametrize(
+    ("cells", "block", "seconds", "actors", "expected"),
+    [
+        (1, 1, [2.0], 8, (1, 2.0)),
+        (8, 1, [2.0], 8, (8, 2.0)),
+        (9, 1, [2.0], 8, (8, 4.0)),
+        (9, 3, [2.0], 8, (3, 6.0)),
+        (10, 4, [1.0], 2, (2, 6.0)),
+        (4, 4, [1.0, 5.0], 2, (2, 20.0)),
+        (4, 1, [1.0, 5.0], 2, (2, 14.0)),
+        (10**12, 1, [1.0], 10, (10, 1e11)),
+        (1, 100, [1.0, 2.0, 3.0], 1, (1, 6.0)),
+    ],
+)
+def test_what_is_laid_out_by_hand(cells, block, seconds, actors, expected):
+    assert schedule(cells, block, seconds, actors) == expected
+
+
+@given(
+    st.integers(1, 200), st.integers(1, 30), st.lists(st.floats(0.01, 100), min_size=1, max_size=4), st.integers(1, 20)
+)
+def test_nobody_is_idle_while_there_are_blocks(cells, block, seconds, actors):
+    num_busy, spent = schedule(cells, block, seconds, actors)
+    work, largest = cells * sum(seconds), min(block, cells) * max(seconds)
+    assert num_busy == min(actors, len(seconds) * math.ceil(cells / block))
+    # Graham's bounds of list scheduling.
+    assert max(work / actors, largest) <= spent * (1 + 1e-9)
+    assert spent <= (work / actors + largest) * (1 + 1e-9)
 
 
 @pytest.mark.usefixtures("rates")
@@ -195,7 +254,7 @@ def test_networks_of_other_libraries_are_planned_without_their_weights(monkeypat
 
 
 def test_what_proposing_takes_is_planned_for(monkeypatch):
-    values = {"name": "x", "dataset": "digits", "classifiers": "mlp", "k": 3}
+    values = {"name": "x", "dataset": "digits", "classifiers": "mlp", "k": 3, "cluster": {"actors": 1}}
     job = Job.model_validate({**values, "attack": {"kind": "nevergrad", "optimizer": "OnePlusOne"}})
     grid = make_grid(job, DIGITS, (GridClassifier("mlp", "f"),))
     assert math.isfinite(job.attack.build().proposal_rate((1, 8, 8), 3))
@@ -203,7 +262,7 @@ def test_what_proposing_takes_is_planned_for(monkeypatch):
     monkeypatch.setattr("sfi_ray.attacks.nevergrad.NevergradAttack.proposal_rate", lambda *_: 100.0)
     plan = make_plan(job, DIGITS, grid)
     assert plan.rates == {"mlp": pytest.approx(75.0)}
-    assert plan.seconds == pytest.approx(10 * 10_000 / 75.0 / plan.num_actors)
+    assert plan.seconds == pytest.approx(10 * 10_000 / 75.0)
     plain = make_plan(Job.model_validate(values), DIGITS, grid)
     assert plain.rates == {"mlp": 300.0}
 

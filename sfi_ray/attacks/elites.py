@@ -10,7 +10,7 @@ import torch
 from sfi_ray.attacks.base import Surroundings, Tick
 from sfi_ray.attacks.evolution import EvolutionAttack, space_of
 from sfi_ray.attacks.lanes import StoppingSettings, by_k
-from sfi_ray.attacks.verify import Verifier
+from sfi_ray.attacks.verify import Scored, Verifier
 from sfi_ray.images import render
 from sfi_ray.models import Classifier
 from sfi_ray.search import Elites, ElitesSettings, Searcher
@@ -57,25 +57,32 @@ class ElitesAttack(EvolutionAttack):
         """Searches cells by ascending k; see `Attack.search`.
 
         A cell begins with what was found for it with the k before, where the settings say so, and then with the images
-        of an earlier run that have its background, its class and no more pixels than it may alter.
+        of an earlier run that have its background, its class and no more pixels than it may alter. It is never left
+        with less than what was found for it with the k before.
         """
         earlier: dict[tuple[tuple[int, ...], int], list[torch.Tensor]] = defaultdict(list)
         for start in surroundings.starts:
             earlier[start.background, start.target_class].append(_genes(start.pixels))
-        found: dict[tuple[Background, int, int], torch.Tensor] = {}
+        found: dict[tuple[Background, int, int], Scored] = {}
         verifier = Verifier(classifier, threshold)
+
+        def best_known(cells: Sequence[Cell]) -> list[Scored]:
+            return [found.get(_kin(cell), bare) for cell, bare in zip(cells, verifier.bare(cells), strict=True)]
+
         for k, same_k in sorted(by_k(cells).items()):
             starts = {}
             for cell in same_k:
-                known = earlier.get((cell.background.value, cell.target_class), [])
-                grown = [found[_kin(cell)]] if _kin(cell) in found else []
-                fitting = [*grown, *(genes for genes in known if len(genes) <= k)][: self._settings.num_candidates]
+                of_earlier = earlier.get((cell.background.value, cell.target_class), [])
+                smaller = found.get(_kin(cell))
+                grown = [_genes(smaller.pixels)] if smaller and smaller.pixels else []
+                fitting = [*grown, *(genes for genes in of_earlier if len(genes) <= k)][: self._settings.num_candidates]
                 if fitting:
                     starts[cell.seed] = torch.stack([_grown(genes, k) for genes in fitting])
             searcher = Elites(space_of(classifier, k), self._settings, classifier.device, starts)
-            for event in self._search_with(searcher, classifier, same_k, verifier, surroundings.keeper):
-                if self.shares_ks and isinstance(event, Finding) and event.pixels:
-                    found[_kin(event.cell)] = _genes(event.pixels)
+            events = self._search_with(searcher, classifier, same_k, verifier, surroundings.keeper, best_known)
+            for event in events:
+                if self.shares_ks and isinstance(event, Finding) and (scored := Scored.of(event)):
+                    found[_kin(event.cell)] = scored
                 yield event
 
     def _advance(

@@ -10,7 +10,7 @@ import torch
 from sfi_ray.attacks.base import Attack, Surroundings, Tick
 from sfi_ray.attacks.lanes import StoppingSettings, by_k, classify, lanes_for, search_lanes
 from sfi_ray.attacks.snapshot import Keeper
-from sfi_ray.attacks.verify import Verifier
+from sfi_ray.attacks.verify import Scored, Verifier
 from sfi_ray.models import Classifier
 from sfi_ray.search import Searcher, SearchSpace, SharedSearcher
 from sfi_ray.types import Cell, Finding
@@ -71,8 +71,9 @@ class EvolutionAttack(Attack):
         cells: Sequence[Cell],
         verifier: Verifier,
         keeper: Keeper | None,
+        known: Callable[[Sequence[Cell]], list[Scored]] | None = None,
     ) -> Iterator[Tick | Finding]:
-        """Searches cells of one k with a searcher that has no cell yet."""
+        """Searches cells of one k with a searcher that has no cell yet; see `search_lanes`."""
         yield from search_lanes(
             searcher,
             partial(self._advance, classifier, searcher),
@@ -82,6 +83,7 @@ class EvolutionAttack(Attack):
             stopping=self._stopping,
             keeper=keeper,
             settle=searcher.settle if isinstance(searcher, SharedSearcher) else None,
+            known=known,
         )
 
     def _advance(

@@ -6,7 +6,8 @@ network:
     alpha* = argmin |Phi(z + alpha) - Phi(x)|^2 / |Phi(x)|^2 + lambda_sparse |alpha|_1
 
 where x is the natural image, z the background, Phi what the layer makes of an image, and pixels lie in [0, 1]. How many
-pixels are altered is an outcome. With a cap, k, the least altered pixels are given up little by little and the rest
+pixels are altered is an outcome, and so is the confidence: what is stored is the image that imitates, be it less sure
+than the bare background. With a cap, k, the least altered pixels are given up little by little and the rest
 refined.
 
 Shapes: N cells, C channels, H height, W width, D features.
@@ -92,6 +93,7 @@ class _Lane:
     evaluations: int = 0
     seconds: float = 0.0
     trace: list[TracePoint] = field(default_factory=list)
+    verifications: int = 0
 
     def notes(self) -> dict[str, Any]:
         """Returns what a snapshot has to hold besides the position."""
@@ -99,13 +101,15 @@ class _Lane:
             "evaluations": self.evaluations,
             "seconds": self.seconds,
             "trace": [[point.evaluations, point.confidence] for point in self.trace],
+            "verifications": self.verifications,
         }
 
     @classmethod
     def from_snapshot(cls, cell: Cell, step: int, notes: Mapping[str, Any]) -> Self:
         """Restores a lane."""
         trace = [TracePoint(evaluations, confidence) for evaluations, confidence in notes["trace"]]
-        return cls(cell, step, notes["evaluations"], notes["seconds"], trace)
+        verifications = notes.get("verifications", 0)  # one of an earlier version has none
+        return cls(cell, step, notes["evaluations"], notes["seconds"], trace, verifications)
 
     def finding(
         self, reason: StopReason, pixels: tuple[Pixel, ...], verdict: Verdict, likeness: Likeness | None
@@ -122,6 +126,7 @@ class _Lane:
             predicted_confidence=verdict.predicted_confidence,
             pixels=pixels,
             evaluations=self.evaluations,
+            verifications=1 + self.verifications,  # and the bare background
             backward_passes=self.step,
             generations=self.step,
             stop_reason=reason,
@@ -135,6 +140,7 @@ class _Lane:
         return replace(
             failed(self.cell, error),
             evaluations=self.evaluations,
+            verifications=self.verifications,
             backward_passes=self.step,
             generations=self.step,
             seconds=self.seconds,
@@ -361,6 +367,7 @@ class InversionAttack(Attack):
         likenesses = self._likenesses(classifier, batch, cells, pixels, natural)
         findings = {}
         for lane, altered, verdict, likeness in zip(lanes, pixels, verdicts, likenesses, strict=True):
+            lane.verifications += 3  # its image and the natural one scored, and its image's features
             reason = self._reason(lane, verdict.confidence)
             if reason or not verdict.is_valid:
                 if lane.trace[-1].evaluations < lane.evaluations:

@@ -20,11 +20,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from sfi_ray.attacks.base import Tick, failed
 from sfi_ray.attacks.snapshot import Keeper, Snapshot, by_snapshot
-from sfi_ray.attacks.verify import Verdict, Verifier
+from sfi_ray.attacks.verify import Scored, Verifier
 from sfi_ray.images import altered_pixels, decode
 from sfi_ray.models import Classifier
 from sfi_ray.search import Entrants, Proposal, SearchSpace
-from sfi_ray.types import Cell, Finding, Pixel, StopReason, TracePoint
+from sfi_ray.types import Cell, Finding, StopReason, TracePoint
 
 # Micro-batches that one generation should fill, so that the last, partly filled one costs little.
 _MICRO_BATCHES_A_GENERATION = 64
@@ -54,11 +54,15 @@ class Lane:
     """What the attack remembers of a cell while it is searched."""
 
     cell: Cell
+    #: The best image that is known without searching the cell: its bare background, or one of fewer altered pixels.
+    known: Scored
     best: float = -math.inf
     improved_at: int = 0
     refused: float = -math.inf
     seconds: float = 0.0
     trace: list[TracePoint] = field(default_factory=list)
+    #: Images classified to verify what is stored, the bare background among them.
+    verifications: int = 1
 
     generation: int = 0
     evaluations: int = 0
@@ -88,20 +92,30 @@ class Lane:
             "refused": self.refused,
             "seconds": self.seconds,
             "trace": [[point.evaluations, point.confidence] for point in self.trace],
+            "verifications": self.verifications,
         }
 
     @classmethod
-    def from_notes(cls, cell: Cell, notes: Mapping[str, Any]) -> Self:
+    def from_notes(cls, cell: Cell, known: Scored, notes: Mapping[str, Any]) -> Self:
         """Restores a lane from a snapshot."""
-        trace = [TracePoint(evaluations, confidence) for evaluations, confidence in notes["trace"]]
-        return cls(cell, notes["best"], notes["improved_at"], notes["refused"], notes["seconds"], trace)
+        return cls(
+            cell,
+            known,
+            best=notes["best"],
+            improved_at=notes["improved_at"],
+            refused=notes["refused"],
+            seconds=notes["seconds"],
+            trace=[TracePoint(evaluations, confidence) for evaluations, confidence in notes["trace"]],
+            verifications=notes.get("verifications", 1),  # one of an earlier version has none
+        )
 
     def _note(self) -> None:
         if self.best > -math.inf:
-            self.trace.append(TracePoint(self.evaluations, math.exp(self.best)))
+            self.trace.append(TracePoint(self.evaluations, max(math.exp(self.best), self.known.verdict.confidence)))
 
-    def finding(self, reason: StopReason, pixels: tuple[Pixel, ...], verdict: Verdict) -> Finding:
+    def finding(self, reason: StopReason, found: Scored) -> Finding:
         """Returns what was found, with the trace's last point at the end of the search."""
+        verdict = found.verdict
         if reason is StopReason.FAILED or not verdict.is_valid:
             return self.failed_finding("the classifier returned NaN instead of probabilities")
         if not self.trace or self.trace[-1].evaluations < self.evaluations:
@@ -113,8 +127,9 @@ class Lane:
             background_confidence=verdict.background_confidence,
             predicted_class=verdict.predicted_class,
             predicted_confidence=verdict.predicted_confidence,
-            pixels=pixels,
+            pixels=found.pixels,
             evaluations=self.evaluations,
+            verifications=self.verifications,
             backward_passes=self.backward_passes,
             generations=self.generation,
             stop_reason=reason,
@@ -127,6 +142,7 @@ class Lane:
         return replace(
             failed(self.cell, error),
             evaluations=self.evaluations,
+            verifications=self.verifications,
             backward_passes=self.backward_passes,
             generations=self.generation,
             seconds=self.seconds,
@@ -202,6 +218,7 @@ def search_lanes(
     stopping: StoppingSettings,
     keeper: Keeper | None,
     settle: Callable[[torch.Tensor], None] | None = None,
+    known: Callable[[Sequence[Cell]], list[Scored]] | None = None,
 ) -> Iterator[Tick | Finding]:
     """Searches cells of one k side by side.
 
@@ -215,7 +232,10 @@ def search_lanes(
         keeper: Keeps what has been reached; None where nobody does.
         settle: Of a search whose cells of a group join and leave together: told which cells are done, ``(N,)`` bool,
             while others of their groups go on.
+        known: Returns the best image of each cell that is known without searching it; None where that is the bare
+            background. A cell is never left with less, and one that is to stop at a confidence stops with it.
     """
+    known = known or verifier.bare
     snapshots = keeper.recall(cells) if keeper else []
     waiting = deque(groups_of(cells) if settle else [[cell] for cell in cells])
     numbers = itertools.count()
@@ -235,7 +255,10 @@ def search_lanes(
             entrants = _entrants(part, groups, search.device)
             search.admit(entrants, snapshot.tensors if snapshot else None)
             backgrounds = torch.cat([backgrounds, entrants.backgrounds])
-            restored = map(Lane.from_notes, part, snapshot.notes) if snapshot else map(Lane, part)
+            best_known = known(part)
+            restored = (
+                map(Lane.from_notes, part, best_known, snapshot.notes) if snapshot else map(Lane, part, best_known)
+            )
             lanes += [replace(lane, group=group) for lane, group in zip(restored, groups, strict=True)]
 
         yield from advance(backgrounds)
@@ -266,6 +289,8 @@ def _conclude(
 ) -> dict[int, Finding]:
     """Verifies the cells that should end and returns the findings of those that do, by cell index.
 
+    What is stored is the better of the best candidate and of the image that was known before.
+
     A cell that was to stop at a confidence which its stored image does not reach goes on, until it has a better
     candidate or no budget.
     """
@@ -281,11 +306,13 @@ def _conclude(
     pixels = altered_pixels(best, [cell.background for cell in cells], space.height, space.width)
     for i, altered, verdict in zip(ending, pixels, verifier(cells, pixels), strict=True):
         lane, reason = lanes[i], reasons[i]
-        if reason is StopReason.FOOLED and not verdict.confidence >= _float32(stopping.stop_confidence):
+        lane.verifications += 1
+        found = Scored(altered, verdict).or_better(lane.known)
+        if reason is StopReason.FOOLED and not found.verdict.confidence >= _float32(stopping.stop_confidence):
             lane.refused = lane.best
             reason = _reason(stopping, lane)
         if reason:
-            findings[lane.cell.index] = lane.finding(reason, altered, verdict)
+            findings[lane.cell.index] = lane.finding(reason, found)
     return findings
 
 
@@ -294,8 +321,10 @@ def _reason(stopping: StoppingSettings, lane: Lane) -> StopReason | None:
     if lane.best == -math.inf:
         return StopReason.FAILED
     goal = stopping.stop_confidence
-    if goal is not None and lane.best > lane.refused and _float32(math.exp(lane.best)) >= _float32(goal):
-        return StopReason.FOOLED
+    if goal is not None:
+        is_new = lane.best > lane.refused and _float32(math.exp(lane.best)) >= _float32(goal)
+        if is_new or lane.known.verdict.confidence >= _float32(goal):
+            return StopReason.FOOLED
     if lane.is_exhausted:
         return StopReason.BUDGET
     if stopping.stall_generations and lane.generation - lane.improved_at >= stopping.stall_generations:

@@ -29,6 +29,7 @@ from sfi_ray.search import (
     SparseRandomSearch,
     SparseRandomSettings,
 )
+from sfi_ray.search.elites_settings import MOST_CANDIDATES
 
 #: Settings of differential evolution by name; the experiments of the paper and two for small machines.
 DIFFERENTIAL_EVOLUTION_PRESETS: Presets = {
@@ -110,6 +111,14 @@ class ElitesAttackSettings(ElitesSettings, StoppingSettings, AttackKind):
     def build(self) -> Attack:
         """Makes the attack."""
         return ElitesAttack(self, self)
+
+    def check_targets(self, count: int) -> None:
+        """Checks that every candidate of a generation has a number of its own; see `AttackKind.check_targets`."""
+        if count > self.most_classes:
+            raise InputError(
+                f"attack.num_candidates: {self.num_candidates:,} candidates for each of {count:,} classes are more "
+                f"than {MOST_CANDIDATES:,} in a generation; take {MOST_CANDIDATES // count:,} at most, or fewer classes"
+            )
 
     @property
     def starts_from(self) -> str | None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from sfi_ray.attacks.settings import AttackSettings
+from sfi_ray.attacks.verify import Scored
 from sfi_ray.grid import Grid, GridClassifier
 from sfi_ray.models import Classifier
-from sfi_ray.types import Background, Finding
+from sfi_ray.types import Background, Finding, TracePoint
 
 
 def sweep(
@@ -20,6 +22,8 @@ def sweep(
     seed: int = 0,
 ) -> list[Finding]:
     """Searches every k on every background, without stopping at any confidence that the settings do not name.
+
+    A k is never left with less than what a smaller one found: that is an image of at most k altered pixels, too.
 
     Args:
         classifier: The attacked classifier.
@@ -44,4 +48,29 @@ def sweep(
     cells = list(grid.cells(range(len(grid))))
     events = settings.build().search(classifier, cells, threshold=1.0)
     findings = {event.cell.index: event for event in events if isinstance(event, Finding)}
+    best: dict[tuple[Background, int], Scored] = {}
+    for cell in sorted(cells, key=lambda cell: cell.k):
+        found = Scored.of(findings[cell.index])
+        if found is None:
+            continue
+        kin = cell.background, cell.target_class
+        best[kin] = found.or_better(best.get(kin, found))
+        if best[kin] is not found:
+            findings[cell.index] = _with(findings[cell.index], best[kin])
     return [findings[cell.index] for cell in cells]
+
+
+def _with(finding: Finding, known: Scored) -> Finding:
+    """Returns a finding whose search knew a better image all along."""
+    verdict = known.verdict
+    return replace(
+        finding,
+        fooled=verdict.fooled,
+        confidence=verdict.confidence,
+        predicted_class=verdict.predicted_class,
+        predicted_confidence=verdict.predicted_confidence,
+        pixels=known.pixels,
+        trace=tuple(
+            TracePoint(point.evaluations, max(point.confidence, verdict.confidence)) for point in finding.trace
+        ),
+    )

@@ -5,14 +5,15 @@ Every stored confidence comes from here, so a data set is right even where a sea
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Self, cast
 
 import torch
 
 from sfi_ray.images import paint_pixels
 from sfi_ray.models import Classifier
-from sfi_ray.types import Background, Cell, Pixel
+from sfi_ray.types import Background, Cell, Finding, Pixel, StopReason
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,16 +40,49 @@ class Verdict:
         return self.confidence == self.confidence and self.background_confidence == self.background_confidence
 
 
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """An image of a cell and what the classifier says of it.
+
+    Attributes:
+        pixels: Its altered pixels; none for the bare background.
+        verdict: What the classifier says.
+    """
+
+    pixels: tuple[Pixel, ...]
+    verdict: Verdict
+
+    @classmethod
+    def of(cls, finding: Finding) -> Self | None:
+        """Returns what a finding stores; None where its cell failed."""
+        if finding.stop_reason is StopReason.FAILED:
+            return None
+        said = (
+            finding.confidence,
+            finding.background_confidence,
+            finding.predicted_class,
+            finding.predicted_confidence,
+        )
+        return cls(finding.pixels, Verdict(*cast("tuple[float, float, int, float]", said), finding.fooled))
+
+    def or_better(self, other: Scored) -> Scored:
+        """Returns the other one where its confidence is higher, else this."""
+        return other if other.verdict.confidence > self.verdict.confidence else self
+
+
 def check_pixels(cell: Cell, pixels: Sequence[Pixel], height: int, width: int) -> None:
     """Checks that altered pixels make a k-SFI of the cell (Definition 1).
 
     Raises:
-        AssertionError: More than k pixels, one outside the image, two on one spot, or one that alters nothing.
+        ValueError: More than k pixels, one outside the image, two on one spot, or one that alters nothing.
     """
     spots = {(pixel.row, pixel.col) for pixel in pixels}
-    assert len(spots) == len(pixels) <= cell.k, f"{len(pixels)} pixels on {len(spots)} spots for k = {cell.k}"
-    assert all(0 <= row < height and 0 <= col < width for row, col in spots), "a pixel lies outside the image"
-    assert all(pixel.value != cell.background.value for pixel in pixels), "a pixel has the background's value"
+    if not len(spots) == len(pixels) <= cell.k:
+        raise ValueError(f"{len(pixels)} pixels on {len(spots)} spots for k = {cell.k}")
+    if not all(0 <= row < height and 0 <= col < width for row, col in spots):
+        raise ValueError(f"a pixel lies outside the image of {height}x{width}")
+    if any(pixel.value == cell.background.value for pixel in pixels):
+        raise ValueError("a pixel has the background's value")
 
 
 class Verifier:
@@ -80,7 +114,16 @@ class Verifier:
         for cell, altered in zip(cells, pixels, strict=True):
             check_pixels(cell, altered, height, width)
         self._score_backgrounds([cell.background for cell in cells])
-        probabilities = self._score(pixels, [cell.background for cell in cells])
+        return self._verdicts(cells, self._score(pixels, [cell.background for cell in cells]))
+
+    def bare(self, cells: Sequence[Cell]) -> list[Scored]:
+        """Scores the bare background of each cell, in order: an image of no altered pixel is one of k at most."""
+        self._score_backgrounds([cell.background for cell in cells])
+        rows = [self._backgrounds[cell.background.value] for cell in cells]
+        return [Scored((), verdict) for verdict in self._verdicts(cells, rows)]
+
+    def _verdicts(self, cells: Sequence[Cell], probabilities: Iterable[torch.Tensor]) -> list[Verdict]:
+        """Says what the probabilities of all classes mean for each cell."""
         verdicts = []
         for cell, row in zip(cells, probabilities, strict=True):
             confidence = row[cell.target_class]

@@ -205,6 +205,7 @@ def plan(
             InProcessBackend().device(loaded.compute.device)
         except ResourceError as error:  # a cluster may have what this machine lacks
             typer.echo(f"note: a launch on this machine will be refused: {error}", err=True)
+    idle = f" ({made.num_actors - made.num_busy} more have nothing to search)" * (made.num_busy < made.num_actors)
     rows = {
         "cells": f"{made.num_cells:,}",
         "groups": f"{made.num_groups:,}",
@@ -212,7 +213,7 @@ def plan(
         "evaluations": f"{made.max_evaluations:,} at most",
         "memory": f"{(made.candidate_bytes + made.classifier_bytes) / 2**20:,.0f} MiB an actor, besides torch",
         "speed": ", ".join(f"{name} {rate:,.0f}/s" for name, rate in made.rates.items()) + " an actor, measured here",
-        "time": f"{spell(made.seconds)} at most, on {made.num_actors} such actors, training not counted",
+        "time": f"{spell(made.seconds)} at most, on {made.num_busy} such actors{idle}, training not counted",
     }
     for title, text in rows.items():
         say(f"{title + ':':<13}{text}")

@@ -168,7 +168,7 @@ class Provisioner:
         self._reporter.say(
             f"{provided.record.name}: computes in {choice.execution.describe()}: {choice.rate:,.0f} images/s, {gain}"
         )
-        record = provided.record.model_copy(update={"execution": choice.execution})
+        record = provided.record.model_copy(update={"execution": choice.execution, "tuning_seconds": choice.seconds})
         return Provided(provided.payload, record)
 
     def _provide(self, spec: ClassifierSpec, device: str, trainer: Trainer) -> Provided:

@@ -211,7 +211,7 @@ class Trial:
     def _searched(self, run: Run) -> list[Searched]:
         """Reads what came of every cell of an attack."""
         names = [background.name for background in run.record.grid().backgrounds]
-        columns = ["cell_index", "target_class", "background", "replicate", "stop_reason", "fooled"]
+        columns = ["cell_index", "target_class", "background", "replicate", "stop_reason", "fooled", "num_altered"]
         return [
             Searched(
                 index=row["cell_index"],
@@ -220,6 +220,7 @@ class Trial:
                 replicate=row["replicate"],
                 has_failed=row["stop_reason"] == StopReason.FAILED,
                 is_fooling=row["fooled"],
+                is_bare=row["num_altered"] == 0,
             )
             for row in run.table(columns).to_pylist()
         ]

@@ -13,10 +13,11 @@ import pyarrow.compute as pc
 from sfi_ray.report.scan import Source, batches_of
 
 _KEYS = ("dataset", "classifier", "attack", "k", "background", "stop_reason")
-_SUMS = ("cells", "fooled", "confidence", "evaluations", "backward_passes", "seconds")
+_SPENT = ("evaluations", "verifications", "backward_passes", "seconds")
+_SUMS = ("cells", "fooled", "confidence", *_SPENT)
 _ERROR_KEYS = ("classifier", "error")
 _BATCH_ROWS = 1 << 15
-_COLUMNS = (*_KEYS, "fooled", "confidence", "evaluations", "backward_passes", "seconds", "error", "cell_index")
+_COLUMNS = (*_KEYS, "fooled", "confidence", *_SPENT, "error", "cell_index")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -25,8 +26,8 @@ class Accounts:
 
     Attributes:
         spent: For each data set, classifier, attack, k, background and stop_reason the number of ``cells``, those
-            ``fooled``, and the sums of ``confidence`` (of finished cells), ``evaluations``, ``backward_passes`` and
-            ``seconds``; sorted by these keys.
+            ``fooled``, and the sums of ``confidence`` (of finished cells), ``evaluations``, ``verifications``,
+            ``backward_passes`` and ``seconds``; sorted by these keys.
         by_k: The same for each data set, classifier, attack and k, without failed cells.
         failures: For each classifier and error the number of ``cells`` and the ``first`` of them, the most frequent
             first.
@@ -52,7 +53,7 @@ def accounts_of(source: Source) -> Accounts:
             "confidence": pc.if_else(
                 pc.fill_null(pc.is_finite(batch["confidence"]), False), batch["confidence"].cast(pa.float64()), 0.0
             ),
-            **{name: pc.fill_null(batch[name], 0) for name in ("evaluations", "backward_passes", "seconds")},
+            **{name: pc.fill_null(batch[name], 0) for name in _SPENT},
         }
         spent.append(_sums(pa.table(columns).cast(_empty(_KEYS, _SUMS).schema), _KEYS))
         failed = {"classifier": batch["classifier"], "error": batch["error"], "cells": one}

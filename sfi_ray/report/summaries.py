@@ -48,14 +48,17 @@ def spending_table(runs: Sequence[ReportedRun], accounts: Sequence[Accounts]) ->
     for run, account in zip(runs, accounts, strict=True):
         for row in account.spent.to_pylist():
             texts = [run.label, row["classifier"], row["attack"], str(row["k"]), row["background"], row["stop_reason"]]
-            numbers = [row["cells"], row["fooled"], row["evaluations"], row["backward_passes"]]
+            numbers = [row["cells"], row["fooled"], row["evaluations"], row["backward_passes"], row["verifications"]]
             texts += [*(f"{number:,}" for number in numbers), f"{row['seconds']:,.1f}"]
             rows.append(tuple(map(Entry, texts)))
     headings = (
         *("run", "classifier", "attack", "k", "background", "ended by"),
-        *("cells", "fooled", "evaluations", "backward passes", "seconds"),
+        *("cells", "fooled", "evaluations", "backward passes", "verifications", "seconds"),
     )
-    caption = "Seconds of search, shared evenly by the cells that were searched side by side, summed over all actors."
+    caption = (
+        "Seconds of search, shared evenly by the cells that were searched side by side, summed over all actors. "
+        "Verifications are images classified to say what is stored; they are no evaluations."
+    )
     return PlainTable(
         stem="spending", title="Where evaluations and time went", headings=headings, rows=tuple(rows), caption=caption
     )

@@ -230,7 +230,11 @@ class _Verifier:
     ) -> None:
         """Measures anew how near images come to the natural ones that they imitate."""
         attack = self._run.job.attack
-        assert isinstance(attack, InversionAttackSettings)
+        if not isinstance(attack, InversionAttackSettings):
+            raise InputError(
+                f"the record of this run names natural images, which its attack '{attack.kind}' does not imitate; its "
+                "job.yaml is not that of its rows"
+            )
         originals = as_input(natural[[cell.image for _, cell in pairs if cell.image is not None]], classifier)
         wanted = classifier.features(originals, attack.layer).double().cpu()
         got = classifier.features(as_input(images, classifier), attack.layer).double().cpu()

@@ -21,6 +21,7 @@ class Searched:
         replicate: Ordinal of the repetition.
         has_failed: Whether its search failed, so that there is no image.
         is_fooling: Whether its target's confidence reached the threshold.
+        is_bare: Whether its image is the bare background, the same one for every replicate.
     """
 
     index: int
@@ -29,10 +30,11 @@ class Searched:
     replicate: int
     has_failed: bool
     is_fooling: bool
+    is_bare: bool = False
 
     def is_found(self, sfis: Sfis) -> bool:
         """Whether it is one of the SFIs to train and test with."""
-        return not self.has_failed and (self.is_fooling or sfis == "all")
+        return not self.has_failed and not self.is_bare and (self.is_fooling or sfis == "all")
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,7 @@ class DifferentialEvolutionSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     population_size: int = Field(500, ge=4, le=1_000_000, description="Candidates of a generation (s).")
-    generations: int = Field(3000, ge=0, description="Generations after the initial population (T).")
+    generations: int = Field(3000, ge=0, le=2**31, description="Generations after the initial population (T).")
     differential_weight: float = Field(0.5, gt=0, le=2, description="Weight of the difference vector (F), in (0, 2].")
     crossover_rate: float = Field(
         1.0,

@@ -31,7 +31,7 @@ from torch import Tensor
 from sfi_ray.search.base import Entrants, Proposal, SearchSpace, SharedSearcher
 from sfi_ray.search.differences import difference
 from sfi_ray.search.elites_lanes import GIVEN, ElitesLanes, beginning
-from sfi_ray.search.elites_settings import ElitesSettings
+from sfi_ray.search.elites_settings import MOST_CANDIDATES, ElitesSettings
 from sfi_ray.search.guidance import Bases, Guidance, guidance, led_candidates
 from sfi_ray.search.niches import merge, offers, taken
 from sfi_ray.search.philox import Draws, random_words, unit
@@ -50,8 +50,6 @@ _ANY_MATE = 0.5
 _SWEPT_OF = 8
 # Above the number of every pixel.
 _NO_PIXEL = 1 << 62
-# Candidates of a group in one generation, at most: their numbers never meet those of the next generation.
-_MOST_CANDIDATES = 1 << 24
 
 
 class Elites(SharedSearcher):
@@ -104,6 +102,12 @@ class Elites(SharedSearcher):
     def _admit(self, entrants: Entrants, state: Mapping[str, Tensor] | None) -> None:
         if entrants.groups is None:
             raise ValueError("a search that classes share needs the group of every cell")
+        largest = int(entrants.groups.bincount().max()) if len(entrants.groups) else 0
+        if largest > self.settings.most_classes:
+            raise ValueError(
+                f"a group of {largest:,} cells with {self.settings.num_candidates:,} candidates each has more than "
+                f"{MOST_CANDIDATES:,} in a generation"
+            )
         # What a snapshot of an earlier version does not know begins with nothing.
         state = beginning(len(entrants.seeds), self.settings.num_elites, self.space, self.device) | dict(state or {})
         self._lanes = self._lanes.join(
@@ -180,7 +184,7 @@ class Elites(SharedSearcher):
         first = torch.searchsorted(lanes.groups, groups)
         # Every candidate has draws of its own: under its group's seed, by its generation and its place in the group.
         place = torch.arange(len(groups), device=self.device) - torch.searchsorted(groups, groups)
-        seeds, counters = lanes.seeds[first], lanes.generation[self._focus] * _MOST_CANDIDATES + place
+        seeds, counters = lanes.seeds[first], lanes.generation[self._focus] * MOST_CANDIDATES + place
         is_new = lanes.log_prob[self._focus, 0] == -torch.inf
         num_new = int(is_new.sum())
         self._ways = torch.full_like(first, NO_WAY)

@@ -6,6 +6,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+#: Candidates of a group in one generation, at most: their numbers never meet those of the next generation.
+MOST_CANDIDATES = 1 << 24
+
 
 class ElitesSettings(BaseModel):
     """Everything that decides what the shared search proposes."""
@@ -36,6 +39,11 @@ class ElitesSettings(BaseModel):
         description="What a class of a larger k begins with: nothing, or what was found for it with a smaller k of the "
         "job; all k of a background are then searched one after the other, by one actor.",
     )
+
+    @property
+    def most_classes(self) -> int:
+        """Classes that can be searched together at most, so that every candidate of a generation has its number."""
+        return MOST_CANDIDATES // self.num_candidates
 
     @property
     def num_led(self) -> int:

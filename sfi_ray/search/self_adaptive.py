@@ -39,7 +39,7 @@ class SelfAdaptiveSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     population_size: int = Field(100, ge=4, le=1_000_000, description="Candidates of a generation.")
-    generations: int = Field(1000, ge=0, description="Generations after the initial population.")
+    generations: int = Field(1000, ge=0, le=2**31, description="Generations after the initial population.")
 
     @property
     def max_evaluations(self) -> int:

@@ -39,6 +39,11 @@ class ClassifierRecord(_Record):
     mean: tuple[float, ...]
     std: tuple[float, ...]
     execution: Execution = Field(description="How it computes, measured or by rule.")
+    tuning_seconds: float = Field(
+        0.0,
+        ge=0,
+        description="Time that measuring how it computes fastest took; its images are no evaluations.",
+    )
     test_accuracy: float | None = Field(None, description="Top-1 accuracy on held-out images, in [0, 1].")
     num_natural: int | None = Field(
         None, description="Held-out images that it was measured on at the launch; null for all, after a training."
@@ -73,7 +78,8 @@ class RunRecord(_Record):
         """Returns the cells of the run.
 
         Raises:
-            InputError: A background or a target class does not exist, or k is larger than the images.
+            InputError: A background or a target class does not exist, k is larger than the images, or the attack cannot
+            search so many classes together.
         """
         return make_grid(
             self.job,
@@ -131,6 +137,7 @@ def make_grid(
         },
         images=images,
     )
+    job.attack.check_targets(grid.num_targets)
     if grid.max_k > num_pixels:
         raise InputError(
             f"k = {grid.max_k} is more than the {num_pixels} pixels of an image of '{info.name}' "

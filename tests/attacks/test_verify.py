@@ -90,9 +90,9 @@ def test_a_threshold_between_two_float32_counts_as_the_nearer(toy_gray):
 )
 def test_pixels_that_make_no_k_sfi_raise(toy_gray, pixels, message):
     (cell,) = make_cells(toy_gray.classifier, ks=(2,), target_classes=(0,))
-    with pytest.raises(AssertionError, match=message):
+    with pytest.raises(ValueError, match=message):
         check_pixels(cell, pixels, 8, 8)
-    with pytest.raises(AssertionError, match=message):
+    with pytest.raises(ValueError, match=message):
         Verifier(toy_gray.classifier, 0.9)([cell], [pixels])
 
 

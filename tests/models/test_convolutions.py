@@ -116,7 +116,7 @@ class Narrowing(nn.Module):
         self.first, self.second = nn.Conv2d(3, 1, 3), wrong()
 
     def forward(self, images):
-        return self.second(self.first(images).clamp(-0.5, 0.5)).flatten(1)
+        return self.second(self.first(images).clamp(-0.5, 0.5)).flatten(1) - 0.5
 
 
 NETWORKS = {

@@ -6,7 +6,7 @@ from sfi_ray.report.accounts import accounts_of
 
 
 def test_sums_are_over_cells_and_each_cell_counts_once(make_findings: Any) -> None:
-    spent = {"evaluations": 10, "backward_passes": 3, "seconds": 0.5}
+    spent = {"evaluations": 10, "verifications": 2, "backward_passes": 3, "seconds": 0.5}
     table = make_findings(
         {"confidence": 0.95, **spent},
         {"confidence": 0.25, "stop_reason": "budget", **spent},
@@ -26,6 +26,7 @@ def test_sums_are_over_cells_and_each_cell_counts_once(make_findings: Any) -> No
         (5, "black", "fooled", 1, 1, 0.949999988079071, 10, 0.5),
         (5, "white", "budget", 1, 0, 0.75, 10, 0.5),
     ]
+    assert [row["verifications"] for row in accounts.spent.to_pylist()] == [2, 2, 0, 2, 2]
     assert [(row["k"], row["cells"], row["fooled"]) for row in accounts.by_k.to_pylist()] == [(1, 1, 1), (5, 3, 1)]
     failures = [(row["error"], row["cells"], row["first"]) for row in accounts.failures.to_pylist()]
     assert failures == [("it broke", 2, 4), ("out of paint", 1, 6)]

@@ -108,6 +108,13 @@ def test_a_split_never_shares_an_sfi_nor_takes_what_was_not_found(cells, train, 
     assert split(reversed(searched), train, held_out, sfis) == parted
 
 
+@pytest.mark.parametrize("sfis", ["all", "fooling"])
+def test_a_bare_background_is_in_neither_part(sfis):
+    searched = [Searched(i, 0, 0, i, has_failed=False, is_fooling=True, is_bare=i % 2 == 0) for i in range(20)]
+    parted = split(searched, 5, 5, sfis)
+    assert sorted(parted.train + parted.held_out) == list(range(1, 20, 2))
+
+
 @pytest.mark.parametrize(
     ("number", "earlier", "expected"), [(0, "keep", []), (3, "keep", [0, 1, 2]), (3, "drop", [2]), (0, "drop", [])]
 )

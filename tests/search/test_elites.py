@@ -80,6 +80,13 @@ def test_many_doubles_of_the_best_push_no_elite_out():
     assert torch.equal(taken(genes, torch.zeros(50, 1, 2), source), genes)
 
 
+def test_candidates_of_two_generations_never_share_a_number():
+    settings = ElitesSettings(num_candidates=100_000)
+    assert settings.most_classes * settings.num_candidates <= 1 << 24 < (settings.most_classes + 1) * 100_000
+    with pytest.raises(ValueError, match="168 cells with 100,000 candidates each"):
+        searching(group_of(0, range(168)), settings=settings)
+
+
 def test_a_candidate_is_offered_to_every_class_of_its_group(toy_gray):
     search = searching(group_of(0))
     proposal, log_probs = step(search, toy_gray)

@@ -62,6 +62,7 @@ def findings(draw):
         predicted_confidence=draw(PROBABILITIES),
         pixels=tuple(draw(st.lists(st.builds(Pixel, INDICES, INDICES, value), max_size=4))),
         evaluations=draw(st.integers(0, 2**60)),
+        verifications=draw(st.integers(0, 2**60)),
         backward_passes=draw(st.integers(0, 2**60)),
         generations=draw(st.integers(0, 2**60)),
         stop_reason=draw(st.sampled_from([reason for reason in StopReason if reason != StopReason.FAILED])),
@@ -94,6 +95,7 @@ def finding_of(row):
                 "predicted_class",
                 "predicted_confidence",
                 "evaluations",
+                "verifications",
                 "backward_passes",
                 "generations",
                 "seconds",
@@ -144,8 +146,8 @@ def test_the_columns_are_those_of_the_architecture():
         run cell_id cell_index dataset classifier classifier_fingerprint background background_value target_class
         target_name k replicate seed attack attack_settings fooled confidence background_confidence predicted_class
         predicted_confidence pixels num_altered image image_index image_confidence feature_distance
-        feature_inner_product height width channels evaluations backward_passes generations stop_reason trace
-        seconds device execution versions error
+        feature_inner_product height width channels evaluations verifications backward_passes generations stop_reason
+        trace seconds device execution versions error
     """
     assert " ".join(FINDINGS.names) == " ".join(expected.split())
     assert set(CIRCUMSTANCES) < set(FINDINGS.names)
