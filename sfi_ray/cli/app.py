@@ -39,8 +39,12 @@ JobFile = Annotated[Path, typer.Argument(help="Job file, in YAML.", show_default
 
 @app.callback()
 def _configure(
+    context: typer.Context,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what the driver does.")] = False,
 ) -> None:
+    from sfi_ray.cluster.signals import ending_on_signals
+
+    context.with_resource(ending_on_signals())
     logging.basicConfig(level=logging.INFO if verbose else logging.ERROR, format="%(asctime)s %(name)s: %(message)s")
 
 
