@@ -67,13 +67,16 @@ def ending_on_signals() -> Iterator[None]:
     Raises:
         KeyboardInterrupt: SIGINT or SIGTERM came.
     """
-    with calling_on_signals(interrupt):
-        try:
-            yield
-        finally:
-            is_ending = _told_to_end
-    if is_ending:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    is_ending = False
+    try:
+        with calling_on_signals(interrupt):
+            try:
+                yield
+            finally:
+                is_ending = _told_to_end
+    finally:
+        if is_ending:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def interrupt() -> None:
