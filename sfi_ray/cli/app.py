@@ -89,11 +89,11 @@ def launch(
     --submit it is that of the launch on the cluster, which Ctrl-C leaves running, and 5 when the cluster stays out of
     reach.
     """
-    from sfi_ray.cluster.console import ConsoleReporter
-    from sfi_ray.cluster.launch import launch as start
-    from sfi_ray.job import RoundsJob, load_any
-
     with explaining():
+        from sfi_ray.cluster.console import ConsoleReporter
+        from sfi_ray.cluster.launch import launch as start
+        from sfi_ray.job import RoundsJob, load_any
+
         loaded = load_any(job)
         if output is not None:
             loaded = loaded.model_copy(update={"output": output})

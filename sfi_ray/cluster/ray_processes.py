@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import threading
 from collections.abc import Iterator
 
 from ray._private import utils
@@ -21,9 +22,10 @@ _ANSWER_SECONDS = 1.0
 
 @contextlib.contextmanager
 def sigterm_for_the_driver() -> Iterator[None]:
-    """Keeps SIGTERM from all processes that start during a block, and from Ray's own handler in this one.
+    """Keeps SIGTERM from all processes that start during a block in which Ray starts or ends, and from Ray itself.
 
-    Ray's handler would end this process in the middle. What comes during the block is heard after it.
+    Ray has a handler that ends this process in the middle, and one that prints a trace, which is taken away when Ray
+    ends. What comes during the block is heard after it, by whoever heard of SIGTERM before.
     """
 
     def keep(handler: object) -> None:
@@ -36,6 +38,7 @@ def sigterm_for_the_driver() -> Iterator[None]:
         yield
     finally:
         utils.set_sigterm_handler = theirs
+        _hear_again()
         if has_masks:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
@@ -49,9 +52,16 @@ def end_without_sigterm() -> None:
     address = f"{node.node_ip_address}:{node.node_manager_port}"
 
     def ask() -> None:
+        _hear_again()  # Ray has just taken its handler away, and processes take a second to end
         # It ends its actors and agents before itself; where it does not, Ray kills it after a second.
         with contextlib.suppress(Exception), init_grpc_channel(address) as channel:
             raylet = node_manager_pb2_grpc.NodeManagerServiceStub(channel)
             raylet.ShutdownRaylet(node_manager_pb2.ShutdownRayletRequest(graceful=True), timeout=_ANSWER_SECONDS)
 
     processes[_RAYLET].terminate = ask
+
+
+def _hear_again() -> None:
+    """Puts this process's own handler back under Ray's native ones, of which Python knows nothing."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM) or signal.SIG_DFL)

@@ -112,7 +112,7 @@ def _start(stack: contextlib.ExitStack, *, dashboard: bool) -> Any:
 
     check_machine()
     folder = stack.enter_context(private_folder())
-    stack.callback(ray.shutdown)
+    stack.callback(_shut_down)
     if short := short_temporary_directory(folder):
         os.environ["TMPDIR"] = short
     try:
@@ -147,9 +147,18 @@ def _connect(stack: contextlib.ExitStack, address: str) -> Any:
     if address == "auto":
         address = canonicalize_bootstrap_address(address) or address
     check_head(address)
-    stack.callback(ray.shutdown)
+    stack.callback(_shut_down)
     with sigterm_for_the_driver():
         return ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL)
+
+
+def _shut_down() -> None:
+    import ray
+
+    from sfi_ray.cluster.ray_processes import sigterm_for_the_driver
+
+    with sigterm_for_the_driver():
+        ray.shutdown()
 
 
 def _in_one_line(error: Exception) -> str:
