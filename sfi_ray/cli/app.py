@@ -40,8 +40,12 @@ JobFile = Annotated[Path, typer.Argument(help="Job file, in YAML.", show_default
 
 @app.callback()
 def _configure(
+    context: typer.Context,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what the driver does.")] = False,
 ) -> None:
+    from sfi_ray.cluster.signals import ending_on_signals
+
+    context.with_resource(ending_on_signals())
     handler = logging.StreamHandler()
     handler.setFormatter(PrintableFormatter("%(asctime)s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.INFO if verbose else logging.ERROR, handlers=[handler])
@@ -88,11 +92,11 @@ def launch(
     --submit it is that of the launch on the cluster, which Ctrl-C leaves running, and 5 when the cluster stays out of
     reach.
     """
-    from sfi_ray.cluster.console import ConsoleReporter
-    from sfi_ray.cluster.launch import launch as start
-    from sfi_ray.job import RoundsJob, load_any
-
     with explaining():
+        from sfi_ray.cluster.console import ConsoleReporter
+        from sfi_ray.cluster.launch import launch as start
+        from sfi_ray.job import RoundsJob, load_any
+
         loaded = load_any(job)
         if output is not None:
             loaded = loaded.model_copy(update={"output": output})

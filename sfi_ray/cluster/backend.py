@@ -11,6 +11,7 @@ import torch
 from sfi_ray.cluster.driver import Tally
 from sfi_ray.cluster.executor import Executor
 from sfi_ray.cluster.local import LocalExecutor
+from sfi_ray.cluster.reporter import Reporter
 from sfi_ray.cluster.scoring import Scored, ScoreSpec, ScoreUnit, score_here
 from sfi_ray.cluster.training_cache import Trainer, train_here
 from sfi_ray.cluster.tuning_cache import Tuner, tune_here
@@ -123,16 +124,14 @@ def _tell_nobody(tally: Tally) -> None:
 
 
 @contextlib.contextmanager
-def open_backend(
-    *, in_process: bool, address: str | None, dashboard: bool, say: Callable[[str], None]
-) -> Iterator[Backend]:
+def open_backend(*, in_process: bool, address: str | None, dashboard: bool, reporter: Reporter) -> Iterator[Backend]:
     """Gives the place that a job runs in for the duration of a block.
 
     Args:
         in_process: This process, without Ray.
         address: Address of a Ray cluster; see `ray_session`.
         dashboard: Whether a private cluster has a dashboard.
-        say: Hears where that is.
+        reporter: Hears where that is.
 
     Raises:
         ResourceError: Ray cannot be reached or started.
@@ -142,5 +141,5 @@ def open_backend(
         return
     from sfi_ray.cluster.ray_backend import ray_backend  # imports Ray, which takes seconds
 
-    with ray_backend(address, dashboard=dashboard, say=say) as backend:
+    with ray_backend(address, dashboard=dashboard, reporter=reporter) as backend:
         yield backend

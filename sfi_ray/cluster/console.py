@@ -36,6 +36,14 @@ class ConsoleReporter(Reporter):
         """Prints one line."""
         self._console.print(printable(text, MOST_LINE), highlight=False, markup=False, soft_wrap=True)
 
+    def dashboard(self, url: str, token: str | None) -> None:
+        """Prints where Ray's dashboard listens; its token on a terminal only, where nothing keeps it."""
+        if token:
+            # Rich takes for a terminal what colours are forced on.
+            is_seen = self._console.file.isatty()
+            url += f" (token {token})" if is_seen else " (it asks for a token, which only a terminal is shown)"
+        super().dashboard(url, None)
+
     def training(self, classifier: str, progress: TrainingProgress) -> None:
         """Shows how far an epoch of training is."""
         if not self._is_live and not self._is_due():

@@ -168,9 +168,12 @@ class _Launch:
         return self._search(known, payloads, backend)
 
     def _backend(self) -> contextlib.AbstractContextManager[Backend]:
-        options, say = self._options, self._reporter.say
+        options = self._options
         return open_backend(
-            in_process=options.in_process, address=options.address, dashboard=options.dashboard, say=say
+            in_process=options.in_process,
+            address=options.address,
+            dashboard=options.dashboard,
+            reporter=self._reporter,
         )
 
     def _search(self, record: RunRecord, payloads: Mapping[str, ClassifierPayload], backend: Backend) -> Run:

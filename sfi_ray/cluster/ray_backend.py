@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from sfi_ray.cluster.driver import Tally
 from sfi_ray.cluster.executor import Executor
 from sfi_ray.cluster.ray_session import RaySession, ray_session
+from sfi_ray.cluster.reporter import Reporter
 from sfi_ray.cluster.scoring import Scored, ScoreSpec, ScoreUnit
 from sfi_ray.cluster.worker import RunSpec
 from sfi_ray.errors import ResourceError
@@ -20,12 +21,11 @@ if TYPE_CHECKING:
 
 
 @contextlib.contextmanager
-def ray_backend(address: str | None, *, dashboard: bool, say: Callable[[str], None]) -> Iterator[RayBackend]:
+def ray_backend(address: str | None, *, dashboard: bool, reporter: Reporter) -> Iterator[RayBackend]:
     """Connects to Ray for the duration of a block; see `ray_session`."""
     with ray_session(address, dashboard=dashboard) as session:
         if session.dashboard_url:
-            token = f" (token {session.token})" if session.token else ""
-            say(f"Ray dashboard: {session.dashboard_url}{token}")
+            reporter.dashboard(session.dashboard_url, session.token)
         yield RayBackend(session)
 
 

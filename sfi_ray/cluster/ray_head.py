@@ -1,18 +1,63 @@
-"""Whether the head of a Ray cluster still answers: Ray itself says nothing for a minute and then ends the process."""
+"""Whether the head of a Ray cluster answers, when a launch begins and while it goes on.
+
+Ray itself asks for most of a minute, with a line for every refusal; when it loses a head it says nothing for a minute
+and then ends the process.
+"""
 
 from __future__ import annotations
 
+import os
 import socket
 import time
 
+import grpc
 import ray
+from ray._private.grpc_utils import init_grpc_channel
+from ray.core.generated import gcs_service_pb2, gcs_service_pb2_grpc
 
 from sfi_ray.errors import ResourceError
+
+_CLIENT = "ray://"
+_ANSWER_SECONDS = 10.0
+_LAST_PORT = 65535
 
 # Half of what Ray waits, so that a driver can still say what happened; a head that is restarted is back by then.
 _LOST_SECONDS = 30.0
 _LOOK_SECONDS = 3.0
 _CONNECT_SECONDS = 1.0
+
+
+def check_head(address: str) -> None:
+    """Asks the head of a cluster once whether it takes this process.
+
+    Args:
+        address: ``host:port`` of the head, or ``ray://host:port`` of its server for clients.
+
+    Raises:
+        ConnectionError: It does not answer, does not take the token, or something else answers.
+    """
+    place = address.removeprefix(_CLIENT)
+    host, _, port = place.rpartition(":")
+    if not host or "/" in host or not port.isdecimal() or int(port) > _LAST_PORT:
+        raise ConnectionError("an address is host:port, ray://host:port or auto")
+    # As Ray's own connections, past any proxy.
+    channel = init_grpc_channel(place, options=[("grpc.enable_http_proxy", 0)])
+    with channel:
+        try:
+            head = gcs_service_pb2_grpc.NodeInfoGcsServiceStub(channel)
+            head.GetClusterId(gcs_service_pb2.GetClusterIdRequest(), timeout=_ANSWER_SECONDS)
+        except grpc.RpcError as error:
+            code = error.code()
+            if code is grpc.StatusCode.UNIMPLEMENTED and address.startswith(_CLIENT):
+                return  # a server for clients answers other questions
+            reasons = {
+                grpc.StatusCode.UNAUTHENTICATED: "it asks for its token, and "
+                f"{'another' if os.environ.get('RAY_AUTH_MODE') == 'token' else 'none'} was sent; set "
+                "RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or ~/.ray/auth_token as on its head",
+                grpc.StatusCode.UNIMPLEMENTED: "what listens there is no head of a Ray cluster",
+                grpc.StatusCode.DEADLINE_EXCEEDED: f"no answer within {_ANSWER_SECONDS:.0f} s",
+            }
+            raise ConnectionError(reasons.get(code) or str(error.details())) from error
 
 
 class HeadWatch:

@@ -11,17 +11,21 @@ import logging
 import os
 import secrets
 import shutil
-import socket
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
+from sfi_ray.cluster.private_folder import private_folder, short_temporary_directory
+from sfi_ray.cluster.ray_needs import check_machine
+from sfi_ray.cluster.signals import calling_on_signals, interrupt
 from sfi_ray.errors import ResourceError
 
 # Ray's hook for `uv run` would start every worker through uv, in an environment of its own.
 _ALWAYS = {
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
+    # Drivers say themselves whom they lost; Ray would print a trace for every answer that nobody waits for any more.
+    "RAY_IGNORE_UNHANDLED_ERRORS": "1",
     # What a network prints at every pass is kept in files of Ray's, which would grow for as long as a run takes.
     "RAY_ROTATION_MAX_BYTES": str(16 << 20),
     "RAY_ROTATION_BACKUP_COUNT": "1",
@@ -30,7 +34,9 @@ _ALWAYS = {
 _PRIVATE = {"RAY_AUTH_MODE": "token", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 # Weights are all that goes through the object store; it is shared memory, taken only as it fills.
 _OBJECT_STORE_BYTES = 2 << 30
-_CONNECT_SECONDS = 5.0
+# Ray's processes end, or wait for each other, when they cannot write their logs.
+_LEAST_FREE_BYTES = 8 << 20
+_HALF_A_REASON = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,38 +90,81 @@ def ray_session(address: str | None, *, dashboard: bool) -> Iterator[RaySession]
             "any more, which a private cluster needs; set RAY_AUTH_MODE=token before `import ray`, start Ray yourself "
             "with ray.init(), or launch in this process (in_process=True)"
         )
-    folder = _short_folder() if is_local else None
-    try:
+    with contextlib.ExitStack() as stack:
+        stack.callback(_restore, before)
+        stack.enter_context(calling_on_signals(interrupt))
         try:
-            if is_local:
-                context = ray.init(
-                    address="local",
-                    include_dashboard=dashboard,
-                    dashboard_host="127.0.0.1",
-                    log_to_driver=False,
-                    logging_level=logging.ERROR,
-                    object_store_memory=_OBJECT_STORE_BYTES,
-                    _temp_dir=folder,
-                )
-            else:
-                assert address is not None
-                _check_answers(address)
-                context = ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-        except (ConnectionError, RuntimeError, OSError, ValueError) as error:
-            place = "Ray on this machine" if is_local else f"the Ray cluster at '{address}'"
-            raise ResourceError(
-                f"cannot reach {place}: {error}. Check --address and, where the cluster asks for a token, "
-                "RAY_AUTH_MODE=token with RAY_AUTH_TOKEN; or run without Ray: --in-process"
-            ) from error
+            context = _start(stack, dashboard=dashboard) if address is None or is_local else _connect(stack, address)
+        except Exception as error:  # Ray raises whatever it comes upon
+            place = "start Ray on this machine" if is_local else f"reach the Ray cluster at '{address}'"
+            raise ResourceError(f"cannot {place}: {_in_one_line(error)}; --in-process runs without Ray") from error
+        # What is said at the start is in the error; what happens later is worth a line of its own.
+        logging.getLogger("ray").setLevel(logging.ERROR)
         url = context.dashboard_url if hasattr(context, "dashboard_url") else None
-        try:
-            yield RaySession(is_local=is_local, dashboard_url=f"http://{url}" if url else None, token=token)
-        finally:
-            ray.shutdown()
-    finally:
-        _restore(before)
-        if folder:
-            shutil.rmtree(folder, ignore_errors=True)
+        yield RaySession(is_local=is_local, dashboard_url=f"http://{url}" if url else None, token=token)
+
+
+def _start(stack: contextlib.ExitStack, *, dashboard: bool) -> Any:
+    """Starts a private cluster, which ends with the stack."""
+    import ray
+
+    from sfi_ray.cluster.ray_processes import end_without_sigterm, sigterm_for_the_driver  # imports Ray
+
+    check_machine()
+    folder = stack.enter_context(private_folder())
+    stack.callback(_shut_down)
+    if short := short_temporary_directory(folder):
+        os.environ["TMPDIR"] = short
+    try:
+        with sigterm_for_the_driver():
+            context = ray.init(
+                address="local",
+                include_dashboard=dashboard,
+                dashboard_host="127.0.0.1",
+                log_to_driver=False,
+                logging_level=logging.CRITICAL,
+                object_store_memory=_OBJECT_STORE_BYTES,
+                _temp_dir=str(folder),
+            )
+            end_without_sigterm()
+            return context
+    except Exception as error:
+        place, free = folder.parents[1], shutil.disk_usage(folder.parent).free
+        if free < _LEAST_FREE_BYTES:
+            raise OSError(f"{free >> 10:,} KiB are free in '{place}'; free some, or set TMPDIR") from error
+        raise
+
+
+def _connect(stack: contextlib.ExitStack, address: str) -> Any:
+    """Connects to a cluster until the stack ends."""
+    import ray
+    from ray._private.services import canonicalize_bootstrap_address
+
+    # These import Ray.
+    from sfi_ray.cluster.ray_head import check_head
+    from sfi_ray.cluster.ray_processes import sigterm_for_the_driver
+
+    if address == "auto":
+        address = canonicalize_bootstrap_address(address) or address
+    check_head(address)
+    stack.callback(_shut_down)
+    with sigterm_for_the_driver():
+        return ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL)
+
+
+def _shut_down() -> None:
+    import ray
+
+    from sfi_ray.cluster.ray_processes import sigterm_for_the_driver
+
+    with sigterm_for_the_driver():
+        ray.shutdown()
+
+
+def _in_one_line(error: Exception) -> str:
+    """Returns what an error says; of a long text, such as a log, its beginning and its end."""
+    text = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+    return text if len(text) <= 2 * _HALF_A_REASON else f"{text[:_HALF_A_REASON]} ... {text[-_HALF_A_REASON:]}"
 
 
 def prepare_environment() -> None:
@@ -137,23 +186,9 @@ def _own_token() -> str:
     return secrets.token_hex(32)
 
 
-def _short_folder() -> str:
-    """Makes a folder for Ray's sockets, whose paths have 107 bytes at most."""
-    is_usable = os.access("/tmp", os.W_OK)  # noqa: S108 - mkdtemp makes a folder that is this user's alone
-    return tempfile.mkdtemp(prefix="sfi-ray-", dir="/tmp" if is_usable else None)  # noqa: S108
-
-
 def _restore(environment: dict[str, str]) -> None:
-    for key in (*_PRIVATE, "RAY_AUTH_TOKEN"):
+    for key in (*_PRIVATE, "RAY_AUTH_TOKEN", "TMPDIR"):
         if key in environment:
             os.environ[key] = environment[key]
         else:
             os.environ.pop(key, None)
-
-
-def _check_answers(address: str) -> None:
-    """Checks that somebody listens: Ray itself would wait for minutes."""
-    host, separator, port = address.removeprefix("ray://").rpartition(":")
-    if separator and port.isdigit():
-        with socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS):
-            pass

@@ -94,7 +94,7 @@ def launch_rounds(
             elif unfinished:
                 from sfi_ray.cluster.ray_backend import ray_backend
 
-                with ray_backend(address, dashboard=dashboard, say=reporter.say) as backend:
+                with ray_backend(address, dashboard=dashboard, reporter=reporter) as backend:
                     from sfi_ray.cluster.ray_rounds import run_on_ray  # imports Ray, which the session prepares for
 
                     run_on_ray(unfinished, folder, reporter, backend)

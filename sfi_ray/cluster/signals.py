@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the first one asks a driver, the second one ends it; an actor commits what is finished."""
+"""Ctrl-C and SIGTERM: the first one asks a driver, a second Ctrl-C ends it; an actor commits what is finished."""
 
 from __future__ import annotations
 
@@ -9,10 +9,17 @@ import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
 
+# Whether SIGTERM came since the outermost block began, and how many blocks there are.
+_told_to_end = False
+_num_blocks = 0
+
 
 @contextlib.contextmanager
 def calling_on_signals(callback: Callable[[], None]) -> Iterator[None]:
-    """Calls back on the first SIGINT or SIGTERM during a block; a second one ends the block.
+    """Calls back on the first SIGINT or SIGTERM during a block; a SIGINT after that ends the block.
+
+    A second SIGTERM says nothing new, in this block or in one around it: whoever ends a service or a batch job sends it
+    to a process and to its group, or again and again. Blocks may be nested; the innermost one is called.
 
     Signals reach the main thread only; in any other, the block runs as it is.
 
@@ -20,27 +27,56 @@ def calling_on_signals(callback: Callable[[], None]) -> Iterator[None]:
         callback: What to do first.
 
     Raises:
-        KeyboardInterrupt: A second signal came.
+        KeyboardInterrupt: SIGINT came, and a signal before it.
     """
+    global _told_to_end, _num_blocks
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     num_received = 0
 
     def handle(number: int, frame: FrameType | None) -> None:
-        del number, frame
+        del frame
+        global _told_to_end
         nonlocal num_received
+        if number == signal.SIGTERM:
+            if _told_to_end:
+                return
+            _told_to_end = True
         num_received += 1
         if num_received > 1:
             raise KeyboardInterrupt
         callback()
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    _num_blocks += 1
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        _num_blocks -= 1
+        if not _num_blocks:
+            _told_to_end = False
+
+
+@contextlib.contextmanager
+def ending_on_signals() -> Iterator[None]:
+    """Takes SIGTERM for Ctrl-C during a block that is all of a process; once told to end, it hears of SIGTERM no more.
+
+    Raises:
+        KeyboardInterrupt: SIGINT or SIGTERM came.
+    """
+    is_ending = False
+    try:
+        with calling_on_signals(interrupt):
+            try:
+                yield
+            finally:
+                is_ending = _told_to_end
+    finally:
+        if is_ending:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def interrupt() -> None:

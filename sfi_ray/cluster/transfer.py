@@ -93,7 +93,7 @@ def transfer(
     with (
         whole_folder(output, marker=DATA, overwrite=overwrite) as folder,
         contextlib.closing(reporter),
-        open_backend(in_process=in_process, address=address, dashboard=False, say=reporter.say) as backend,
+        open_backend(in_process=in_process, address=address, dashboard=False, reporter=reporter) as backend,
     ):
         payloads, micro_batches, kind = _provide(run, known, job, RunFolder(folder), backend, reporter)
         spec = ScoreSpec(

@@ -7,6 +7,7 @@ from rich.console import Console
 
 from sfi_ray.cluster import console as console_module
 from sfi_ray.cluster.console import ConsoleReporter
+from sfi_ray.cluster.reporter import Reporter
 from sfi_ray.models import TrainingProgress
 
 
@@ -78,3 +79,36 @@ def test_a_terminal_has_a_bar_over_all_images_of_all_epochs():
     assert "2500/4000" in text
     assert "epoch 3 of 4" in text
     assert "100 images/s" in text
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize(
+    ("console", "is_shown"),
+    [
+        ({"file": Terminal()}, True),
+        ({"file": io.StringIO()}, False),
+        ({"file": io.StringIO(), "force_terminal": True}, False),  # as FORCE_COLOR makes it, which logs are kept of
+        ({"file": io.StringIO(), "force_jupyter": True}, False),  # a notebook is saved with what it showed
+    ],
+)
+def test_the_token_of_the_dashboard_is_shown_on_a_terminal_only(monkeypatch, console, is_shown):
+    told, made = [], Console(**console)
+    monkeypatch.setattr(made, "print", lambda text, **options: told.append(text))
+    ConsoleReporter(made).dashboard("http://127.0.0.1:8265", "secret")
+    assert told[0].startswith("Ray dashboard: http://127.0.0.1:8265 (")
+    assert ("secret" in told[0]) == is_shown
+
+
+def test_a_reporter_of_ones_own_hears_of_the_dashboard_without_its_token():
+    told = []
+
+    class Own(Reporter):
+        def say(self, text):
+            told.append(text)
+
+    Own().dashboard("http://127.0.0.1:8265", "secret")
+    assert told == ["Ray dashboard: http://127.0.0.1:8265"]

@@ -2,9 +2,11 @@
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -377,7 +379,9 @@ def ray_processes():
     return set(pids_of("ray::SearchActor") + servers)
 
 
-def test_a_killed_driver_leaves_nothing_running_and_the_next_launch_goes_on(tmp_path):
+def test_a_killed_driver_leaves_nothing_running_and_the_next_launch_goes_on(tmp_path, monkeypatch):
+    place = Path(tempfile.mkdtemp(prefix="t", dir="/tmp"))  # paths of sockets are too short for pytest's own folders
+    monkeypatch.setenv("TMPDIR", str(place))
     before = ray_processes()
     job = write_job(tmp_path, generations=100, replicates=4)
     driver = start(job)
@@ -387,6 +391,7 @@ def test_a_killed_driver_leaves_nothing_running_and_the_next_launch_goes_on(tmp_
         os.kill(driver.pid, signal.SIGKILL)
         driver.communicate()
     wait_for(lambda: not ray_processes() - before)
+    assert len(list(place.glob("sfi-ray-*"))) == 1
     run = open_run(tmp_path / "runs/killed")
     num_finished = run.status().finished
     assert 0 < num_finished < 160
@@ -399,6 +404,8 @@ def test_a_killed_driver_leaves_nothing_running_and_the_next_launch_goes_on(tmp_
     )
     assert done.returncode == 0, done.stderr
     assert "of 160 cells are finished already" in done.stderr
+    assert not list(place.glob("sfi-ray-*")), "the next launch swept it"
+    shutil.rmtree(place)
     assert_complete(run)
     assert not temporary_files(tmp_path)
     undisturbed = launch(run.job.model_copy(update={"output": str(tmp_path / "undisturbed")}), in_process=True)

@@ -1,0 +1,67 @@
+"""The processes of a private Ray: who ends a launch may send SIGTERM to all of them, and only the driver acts on it.
+
+A service manager or a batch system signals a whole group. Were Ray's processes to go at once, the driver would go with
+them, in the middle of what it does: a process that loses its Ray node is ended by Ray.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+
+from ray._private import utils
+from ray._private.grpc_utils import init_grpc_channel
+from ray._private.worker import global_worker
+from ray.core.generated import node_manager_pb2, node_manager_pb2_grpc
+
+_RAYLET = "raylet"
+_ANSWER_SECONDS = 1.0
+
+
+@contextlib.contextmanager
+def sigterm_for_the_driver() -> Iterator[None]:
+    """Keeps SIGTERM from all processes that start during a block in which Ray starts or ends, and from Ray itself.
+
+    Ray has a handler that ends this process in the middle, and one that prints a trace, which is taken away when Ray
+    ends. What comes during the block is heard after it, by whoever heard of SIGTERM before.
+    """
+
+    def keep(handler: object) -> None:
+        del handler
+
+    theirs, utils.set_sigterm_handler = utils.set_sigterm_handler, keep
+    has_masks = hasattr(signal, "pthread_sigmask")  # Windows has none
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM}) if has_masks else set()
+    try:
+        yield
+    finally:
+        utils.set_sigterm_handler = theirs
+        _hear_again()
+        if has_masks:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def end_without_sigterm() -> None:
+    """Lets `ray.shutdown` end processes that do not hear SIGTERM, by which it would ask each of them first."""
+    node = global_worker.node
+    processes = {kind: info.process for kind, infos in node.all_processes.items() for info in infos}
+    for process in processes.values():
+        process.terminate = process.kill
+    address = f"{node.node_ip_address}:{node.node_manager_port}"
+
+    def ask() -> None:
+        _hear_again()  # Ray has just taken its handler away, and processes take a second to end
+        # It ends its actors and agents before itself; where it does not, Ray kills it after a second.
+        with contextlib.suppress(Exception), init_grpc_channel(address) as channel:
+            raylet = node_manager_pb2_grpc.NodeManagerServiceStub(channel)
+            raylet.ShutdownRaylet(node_manager_pb2.ShutdownRayletRequest(graceful=True), timeout=_ANSWER_SECONDS)
+
+    processes[_RAYLET].terminate = ask
+
+
+def _hear_again() -> None:
+    """Puts this process's own handler back under Ray's native ones, of which Python knows nothing."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM) or signal.SIG_DFL)
