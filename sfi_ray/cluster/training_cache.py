@@ -19,7 +19,7 @@ import torch
 from sfi_ray.cluster.reporter import Reporter
 from sfi_ray.cluster.signals import calling_on_signals
 from sfi_ray.data import DatasetSpec, TrainingData, dataset_fingerprint, dataset_info, load_dataset
-from sfi_ray.errors import StorageError
+from sfi_ray.errors import InputError, StorageError
 from sfi_ray.models import (
     Checkpoint,
     EpochRecord,
@@ -30,8 +30,8 @@ from sfi_ray.models import (
     TrainingProgress,
     TrainingSettings,
     build,
+    check_weights,
     load_into,
-    read_card,
     read_state_dict,
     save_weights,
     train_classifier,
@@ -160,14 +160,17 @@ def train_once(
             case TrainingNote():
                 reporter.say(f"{name}: {event.text}")
 
-    if not (folder / "card.json").exists():
+    card = _cached(folder)
+    if card is None:
         with _held(folder, lambda: reporter.say(f"{name}: another process is training it; waiting for it")):
-            if not (folder / "card.json").exists():
+            card = _cached(
+                folder, lambda fault: reporter.say(f"{name}: is trained again, for its cache is broken: {fault}")
+            )
+            if card is None:
                 trained = trainer(architecture, dataset, settings, device, tell, place)
                 save_weights(trained.module, folder, trained.card)
                 checkpoint_in(place).remove()
                 return trained.card, folder
-    card = read_card(folder)
     reporter.say(f"{name}: trained before, held-out accuracy {card.test_accuracy:.1%}")
     return card, folder
 
@@ -180,6 +183,17 @@ def check_cache() -> None:
     """
     with _explained(cache_folder()):
         try_writing(cache_folder())
+
+
+def _cached(folder: Path, on_fault: Callable[[InputError], None] = lambda _: None) -> ModelCard | None:
+    """Returns the card of a network in the cache; None where there is none, or its weights are not the card's."""
+    if not (folder / "card.json").exists():
+        return None
+    try:
+        return check_weights(folder)
+    except InputError as fault:
+        on_fault(fault)
+        return None
 
 
 def train_and_save(

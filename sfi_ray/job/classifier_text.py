@@ -9,9 +9,11 @@ from pathlib import PurePath
 from sfi_ray.errors import InputError
 from sfi_ray.job.loader import parse_job
 from sfi_ray.job.schema import ClassifierSpec
+from sfi_ray.models.weights import WEIGHT_SUFFIXES
 
 _EXPORTED = ".pt2"
-_WEIGHTS = (".safetensors", ".pt", ".pth")
+# What is no export is named as what it is when it is read.
+_OTHER_NETWORKS = (".onnx", ".keras", ".h5", ".hdf5", ".pb", ".tflite", ".torchscript", ".mlmodel")
 
 
 def parse_classifier(text: str) -> ClassifierSpec:
@@ -28,14 +30,14 @@ def parse_classifier(text: str) -> ClassifierSpec:
     text = text.strip()
     if not text:
         raise InputError("a classifier has no name; give one such as cnn_mp")
-    if text.lower().endswith(_WEIGHTS) and not text.startswith("{"):
+    if text.lower().endswith(WEIGHT_SUFFIXES) and not text.startswith("{"):
         raise InputError(
             f"'{text}' holds weights, and not which network they belong to; say both, such as "
             f"'{{name: vgg16, weights: {text}}}'"
         )
     if text.startswith("{"):
         written = text
-    elif text.lower().endswith(_EXPORTED):
+    elif text.lower().endswith((_EXPORTED, *_OTHER_NETWORKS)):
         written = json.dumps({"name": _named(PurePath(text).stem), "export": text})
     elif ":" in text:
         written = json.dumps({"name": _named(text), "factory": text})

@@ -56,8 +56,8 @@ class ClassifierSpec(_Settings):
     export: str | None = Field(None, description="File that torch.export.save wrote (.pt2): layers and weights.")
     weights: str | None = Field(
         None,
-        description="Weights to load instead of training: a .safetensors file or a plain state dict (.pt, .pth); for "
-        "`torchvision` also a member of the network's weights enum, such as IMAGENET1K_V1 or DEFAULT.",
+        description="Weights to load instead of training: a file of safetensors or of torch.save, also a checkpoint; "
+        "for `torchvision` also a member of the network's weights enum, such as IMAGENET1K_V1 or DEFAULT.",
     )
     mean: tuple[float, ...] | None = Field(
         None, min_length=1, description="Mean of each channel that the weights were trained with, of values in [0, 1]."

@@ -22,7 +22,7 @@ from sfi_ray.models.settings import TRAINING_PRESETS, TrainingSettings
 from sfi_ray.models.settling import TuningRequest, tune
 from sfi_ray.models.training import TrainedModel, train, train_classifier
 from sfi_ray.models.tuning import TUNING_SECONDS, Choice
-from sfi_ray.models.weights import load_into, read_card, read_state_dict, save_weights, weights_bytes
+from sfi_ray.models.weights import check_weights, load_into, read_card, read_state_dict, save_weights, weights_bytes
 from sfi_ray.models.zoo import ARCHITECTURES, build
 
 __all__ = [
@@ -49,6 +49,7 @@ __all__ = [
     "TrainingSettings",
     "TuningRequest",
     "build",
+    "check_weights",
     "default_micro_batch",
     "describe_device",
     "evaluate",

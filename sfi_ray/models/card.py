@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
 
 from sfi_ray.models.settings import TrainingSettings
 
@@ -29,10 +32,24 @@ class ModelCard(BaseModel):
     test_accuracy: float = Field(description="Share of the test images classified rightly, in [0, 1].")
     test_confidence: float = Field(description="Mean confidence of the predicted class on the test images, in [0, 1].")
     fingerprint: str = Field(description="What identifies the classifier, 32 hexadecimal digits.")
+    weights_hash: str = Field(description="SHA-256 of the weights, 64 hexadecimal digits; see `hash_weights`.")
     seconds: float = Field(description="Time that the training took, in seconds.")
     versions: dict[str, str] = Field(description="Versions of the libraries it was trained with.")
     threads: int = Field(description="CPU threads it was trained with.")
     device: str = Field(description="Device it was trained on.")
+
+
+def hash_weights(state: Mapping[str, Tensor]) -> str:
+    """Hashes names, shapes, dtypes and values of a state dict.
+
+    Returns:
+        64 hexadecimal digits.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(state.items()):
+        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def training_key(

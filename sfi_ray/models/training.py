@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from sfi_ray.data.dataset import ImageDataset
-from sfi_ray.models.card import ModelCard
+from sfi_ray.models.card import ModelCard, hash_weights
 from sfi_ray.models.checkpoint import Checkpoint, CheckpointError
 from sfi_ray.models.classifier import Classifier
 from sfi_ray.models.device import existing_device
@@ -177,6 +177,7 @@ def train_classifier(
         test_accuracy=test.accuracy,
         test_confidence=test.confidence,
         fingerprint=classifier.fingerprint,
+        weights_hash=hash_weights(module.state_dict()),
         seconds=sum(record.seconds for record in learner.history) + time.perf_counter() - started,
         versions={"torch": str(torch.__version__)},
         threads=threads,

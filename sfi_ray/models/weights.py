@@ -6,25 +6,27 @@ import os
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO
 
 import safetensors.torch
-import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from sfi_ray.errors import InputError, StorageError
-from sfi_ray.models.card import ModelCard
+from sfi_ray.models.card import ModelCard, hash_weights
+from sfi_ray.models.file_kind import WEIGHTS, kind_of, open_file
+from sfi_ray.models.published_weights import named_as, weights_in
+from sfi_ray.models.torch_file import FAULTS, TorchFile
 
 WEIGHTS_NAME = "weights.safetensors"
 CARD_NAME = "card.json"
+WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".tar")
+"""What files of weights end in; how they are read, their content says."""
 
-_MEND = (
-    "save the weights with safetensors.torch.save_file(module.state_dict(), 'weights.safetensors'), "
-    "or as a plain dict of tensors with torch.save"
-)
+# 100,000 tensors have a tenth of it.
+_MOST_HEADER = 2**24
 
 
 def save_weights(module: nn.Module, path: Path | str, card: ModelCard) -> None:
@@ -68,37 +70,65 @@ def read_card(path: Path | str) -> ModelCard:
     except OSError as error:
         raise InputError(f"{file}: no card of a trained network can be read here: {error}") from error
     except ValidationError as error:
+        fault = error.errors()[0]
+        place = ".".join(map(str, fault["loc"]))
         raise InputError(
-            f"{file}: not the card of a trained network; remove its folder and train again: {error}"
+            f"{file}: not the card of a trained network ({place}: {fault['msg']}); remove its folder and train again"
         ) from error
+
+
+def check_weights(path: Path | str) -> ModelCard:
+    """Holds the weights of a folder that `save_weights` wrote against their card, and returns the card.
+
+    Raises:
+        InputError: Either cannot be read, or these are not the weights that the card was written for.
+    """
+    card = read_card(path)
+    file = Path(path) / WEIGHTS_NAME
+    if hash_weights(read_state_dict(file)) != card.weights_hash:
+        raise InputError(f"{file}: not the weights that {CARD_NAME} was written for")
+    return card
 
 
 def read_state_dict(path: Path | str) -> dict[str, Tensor]:
     """Reads weights onto the CPU, floating-point tensors as float32.
 
     Args:
-        path: A ``.safetensors`` file, or a ``.pt`` or ``.pth`` file that holds a plain dict of tensors, bare
-            or under the key ``state_dict``. Code in a pickle is never run.
+        path: A file of safetensors or of ``torch.save``, whatever its name ends in. The latter holds a plain dict of
+            tensors or a checkpoint with one in it. Nothing in it is run.
 
     Raises:
-        InputError: If the file is missing, broken, of another kind, or would need code to be run.
+        InputError: If the file is missing, broken, of another kind, or holds objects in place of weights.
     """
     file = Path(path)
-    if not file.is_file():
-        raise InputError(f"{file}: there is no such file of weights")
-    if file.stat().st_size == 0:
-        raise InputError(f"{file}: the file is empty; copy or save it again")
-    match file.suffix.lower():
-        case ".safetensors":
-            try:
-                state: dict[str, Tensor] = safetensors.torch.load(file.read_bytes())
-            except (SafetensorError, ValueError, KeyError) as error:
-                raise InputError(f"{file}: not a whole safetensors file ({error}); copy or save it again") from error
-        case ".pt" | ".pth":
-            state = _plain_tensors(_load_pickle(file), file)
-        case suffix:
-            raise InputError(f"{file}: weights are read from .safetensors, .pt or .pth, not from {suffix!r}; {_MEND}")
-    return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
+    with open_file(file, WEIGHTS) as stream:
+        kind = kind_of(stream)
+        try:
+            if kind.form == "safetensors":
+                state = _safetensors(stream)
+            elif kind.form == "torch":
+                state = weights_in(TorchFile(stream), file)
+            else:
+                raise kind.refusal(file, WEIGHTS)
+            return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
+        except InputError:
+            raise
+        except (SafetensorError, *FAULTS) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise InputError(
+                f"{file}: not a whole file of {'safetensors' if kind.form == 'safetensors' else 'torch.save'} "
+                f"({type(error).__name__}: {reason}); copy or save it again"
+            ) from error
+
+
+def _safetensors(stream: BinaryIO) -> dict[str, Tensor]:
+    header = int.from_bytes(stream.read(8), "little")
+    if header > _MOST_HEADER:
+        raise ValueError(f"a header of {header:,} bytes, over {_MOST_HEADER:,}")
+    stream.seek(0)
+    # It checks that the tensors are exactly the bytes of the file.
+    state: dict[str, Tensor] = safetensors.torch.load(stream.read())
+    return state
 
 
 def load_into(module: nn.Module, state_dict: Mapping[str, Tensor], source: str) -> None:
@@ -106,20 +136,26 @@ def load_into(module: nn.Module, state_dict: Mapping[str, Tensor], source: str) 
 
     Args:
         module: The network, changed in place.
-        state_dict: A tensor for each name in the network's own state dict.
+        state_dict: A tensor for each name in the network's own state dict, as `named_as` understands names.
         source: Where the weights come from, for the message.
 
     Raises:
         InputError: If a tensor is missing, unexpected, or of another shape; the network is then unchanged.
     """
     own = module.state_dict()
-    faults = [f"{name} is missing" for name in own if name not in state_dict]
-    faults += [f"{name} is unexpected" for name in state_dict if name not in own]
+    state = named_as(own, state_dict)
+    faults = [f"{name} is missing" for name in own if name not in state]
+    faults += [f"{name} is unexpected" for name in state if name not in own]
     faults += [
-        f"{name} has shape {tuple(state_dict[name].shape)}, the network needs {tuple(tensor.shape)}"
+        f"{name} has shape {tuple(state[name].shape)}, the network needs {tuple(tensor.shape)}"
         for name, tensor in own.items()
         # Lazy layers take the shapes that they are given.
-        if name in state_dict and not is_lazy(tensor) and state_dict[name].shape != tensor.shape
+        if name in state and not is_lazy(tensor) and state[name].shape != tensor.shape
+    ]
+    faults += [
+        f"{name} is {state[name].dtype}, the network needs {tensor.dtype}"
+        for name, tensor in own.items()
+        if name in state and state[name].is_floating_point() != tensor.is_floating_point()
     ]
     if faults:
         more = f"; and {len(faults) - 5} more" if len(faults) > 5 else ""
@@ -127,7 +163,7 @@ def load_into(module: nn.Module, state_dict: Mapping[str, Tensor], source: str) 
             f"{source}: the weights do not fit {type(module).__name__}: {'; '.join(faults[:5])}{more}; "
             "name the architecture, input shape and classes they were trained with"
         )
-    module.load_state_dict(dict(state_dict))
+    module.load_state_dict(state)
 
 
 def write_whole(file: Path, content: bytes) -> None:
@@ -145,25 +181,3 @@ def write_whole(file: Path, content: bytes) -> None:
         temporary.replace(file)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def _load_pickle(file: Path) -> Any:
-    try:
-        return torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # a broken or hostile pickle can fail in any way
-        reason = str(error).split("\n", maxsplit=1)[0]
-        raise InputError(
-            f"{file}: not a plain dict of tensors ({type(error).__name__}: {reason}); "
-            f"this program never unpickles code: {_MEND}"
-        ) from error
-
-
-def _plain_tensors(content: Any, file: Path) -> dict[str, Tensor]:
-    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
-        content = content["state_dict"]
-    if not isinstance(content, dict) or not content:
-        raise InputError(f"{file}: holds {type(content).__name__}, not a dict of tensors; {_MEND}")
-    for name, tensor in content.items():
-        if not isinstance(name, str) or not isinstance(tensor, Tensor):
-            raise InputError(f"{file}: {name!r} is {type(tensor).__name__}, not a tensor; {_MEND}")
-    return dict(content)

@@ -1,6 +1,7 @@
 """Training once, going on after any end, and not twice at a time."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 
 from sfi_ray.cluster import training_cache
 from sfi_ray.cluster.reporter import Reporter
@@ -168,3 +170,35 @@ def test_temporary_files_of_a_killed_training_go_with_its_checkpoint():
     Path(folder / ".checkpoint.safetensors.0123.tmp").write_bytes(b"half")
     go(settings)
     assert files() == [".lock", "card.json", "weights.safetensors"]
+
+
+def zeroed(content):
+    return safetensors.torch.save({name: value * 0 for name, value in safetensors.torch.load(content).items()})
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "reason"),
+    [
+        ("weights.safetensors", zeroed, r"not the weights that card\.json was written for"),
+        ("weights.safetensors", lambda content: content[:-4], "not a whole file of safetensors"),
+        ("weights.safetensors", None, "there is no such file of weights"),
+        ("card.json", lambda content: content.replace(b'"weights_hash"', b'"fingerprints"'), "not the card"),
+        ("card.json", lambda content: content[:-10], "not the card of a trained network"),
+    ],
+)
+def test_a_network_of_the_cache_that_is_not_its_cards_is_trained_again_and_said_so(file, change, reason):
+    settings = TrainingSettings(epochs=1, threads=1)
+    card, folder = go(settings)
+    before = (folder / file).read_bytes()
+    if change is None:
+        (folder / file).unlink()
+    else:
+        (folder / file).write_bytes(change(before))
+    ear = Ear()
+    again, _ = go(settings, reporter=ear)
+    assert ear.epochs == [(1, 1)]
+    assert len(ear.said) == 1
+    assert re.search(rf"mine: is trained again, for its cache is broken: .*{re.escape(file)}: {reason}", ear.said[0])
+    assert "\n" not in ear.said[0]
+    assert again.weights_hash == card.weights_hash
+    assert go(settings, trainer=None)[0] == again

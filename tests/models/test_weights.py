@@ -11,6 +11,7 @@ from sfi_ray.models import (
     ModelCard,
     TrainingSettings,
     build,
+    check_weights,
     fingerprint_module,
     load_into,
     read_card,
@@ -18,6 +19,7 @@ from sfi_ray.models import (
     save_weights,
     weights_bytes,
 )
+from sfi_ray.models.card import hash_weights
 
 SHAPE = (1, 8, 8)
 
@@ -39,7 +41,7 @@ def network():
 
 
 @pytest.fixture
-def card():
+def card(network):
     return ModelCard(
         architecture="cnn_mp",
         dataset="digits",
@@ -52,6 +54,7 @@ def card():
         test_accuracy=0.97,
         test_confidence=0.95,
         fingerprint="0" * 32,
+        weights_hash=hash_weights(network.state_dict()),
         seconds=1.5,
         versions={"torch": "2.13.0"},
         threads=1,
@@ -143,7 +146,7 @@ def test_code_in_a_pickle_is_never_run(suffix, is_bare_pickle, tmp_path):
         file.write_bytes(pickle.dumps({"hostile": Hostile(trap)}))
     else:
         torch.save(content, file)
-    with pytest.raises(InputError, match=rf"weights{suffix}: not a plain dict .* never unpickles code.*save_file"):
+    with pytest.raises(InputError, match=rf"weights{suffix}: .* never unpickles code.*save_file"):
         read_state_dict(file)
     assert not trap.exists()
 
@@ -182,12 +185,56 @@ def test_missing_empty_truncated_and_random_files_are_input_errors(network, suff
             read_state_dict(file)
 
 
-def test_folders_and_other_suffixes_are_refused(tmp_path):
-    with pytest.raises(InputError, match="there is no such file"):
+def test_folders_and_texts_are_refused(tmp_path):
+    with pytest.raises(InputError, match="this is a folder, not a file of weights; name the file in it"):
         read_state_dict(tmp_path)
-    (tmp_path / "weights.npz").write_text("x")
-    with pytest.raises(InputError, match=r"weights.npz: .* not from '.npz'; save the weights with"):
-        read_state_dict(tmp_path / "weights.npz")
+    (tmp_path / "weights.pt").write_text("x")
+    with pytest.raises(
+        InputError, match=r"weights.pt: not a file of weights, nor anything else.*; save the weights with"
+    ):
+        read_state_dict(tmp_path / "weights.pt")
+
+
+@pytest.mark.parametrize("suffix", [".ckpt", ".bin", ".pth.tar", ".pt", ".pth", ".safetensors", ""])
+@pytest.mark.parametrize("is_safetensors", [False, True])
+def test_content_and_not_the_suffix_says_how_a_file_is_read(network, suffix, is_safetensors, tmp_path):
+    file = tmp_path / f"weights{suffix}"
+    if is_safetensors:
+        file.write_bytes(weights_bytes(network))
+    else:
+        torch.save(network.state_dict(), file)
+    assert_equal_states(read_state_dict(file), network.state_dict())
+
+
+def test_weights_are_those_of_their_card_or_refused(network, card, tmp_path):
+    save_weights(network, tmp_path, card)
+    assert check_weights(tmp_path) == card
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.zero_()
+    (tmp_path / "weights.safetensors").write_bytes(weights_bytes(network))
+    with pytest.raises(InputError, match=r"weights.safetensors: not the weights that card.json was written for"):
+        check_weights(tmp_path)
+
+
+@pytest.mark.parametrize("change", [lambda w: w.to(torch.int64), lambda w: w > 0, lambda w: w.to(torch.complex64)])
+def test_weights_of_another_kind_of_number_are_refused(network, change):
+    state = dict(network.state_dict())
+    state["fc2.bias"] = change(state["fc2.bias"])
+    with pytest.raises(InputError, match=r"fc2.bias is torch\.\w+, the network needs torch.float32"):
+        load_into(network, state, "weights.pt")
+
+
+def test_a_header_that_claims_more_than_the_file_is_refused(network, tmp_path):
+    file = tmp_path / "weights.safetensors"
+    whole = weights_bytes(network)
+    for size in (2**24 + 1, 2**40, 2**64 - 1):
+        file.write_bytes(size.to_bytes(8, "little") + whole[8:])
+        with pytest.raises(InputError, match=r"not a whole file of safetensors .*a header of"):
+            read_state_dict(file)
+    file.write_bytes(whole.replace(b"[10,", b"[11,").replace(b"[10]", b"[11]"))
+    with pytest.raises(InputError, match="not a whole file of safetensors"):
+        read_state_dict(file)
 
 
 def test_tensors_that_do_not_fit_are_named_and_nothing_is_loaded(network):

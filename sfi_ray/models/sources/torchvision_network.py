@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from sfi_ray.errors import InputError
 from sfi_ray.models.sources.base import Normalisation, Source
 from sfi_ray.models.sources.downloads import impatient_sockets
-from sfi_ray.models.weights import load_into, read_state_dict
+from sfi_ray.models.weights import WEIGHT_SUFFIXES, read_state_dict
 
 # URLError is an OSError; torch raises RuntimeError for a wrong checksum.
 _DOWNLOAD_ERRORS = (OSError, RuntimeError, ValueError, EOFError, HTTPException, pickle.UnpicklingError)
@@ -27,12 +27,11 @@ _OPTIONS: Mapping[str, Mapping[str, bool]] = {
     name: {"transform_input": True, "aux_logits": False, "init_weights": False}
     for name in ("googlenet", "inception_v3")
 }
-_AUXILIARY = re.compile(r"^(aux1|aux2|AuxLogits)\.")
+_AUXILIARY = re.compile(r"^(?:.*\.)?(?:aux1|aux2|AuxLogits)\.")
 # Old files of DenseNet number the layers of a block as no module can be named any more.
 _OLD_DENSENET = re.compile(
     r"^(.*denselayer\d+\.(?:norm|relu|conv))\.((?:[12])\.(?:weight|bias|running_mean|running_var))$"
 )
-_FILES = (".safetensors", ".pt", ".pth")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,11 +69,6 @@ class TorchvisionSource(Source):
         state = {name: tensor for name, tensor in state.items() if not _AUXILIARY.match(name)}
         return {_OLD_DENSENET.sub(r"\1\2", name): tensor for name, tensor in state.items()}
 
-    def load_state(self, module: nn.Module) -> None:
-        """Loads the weights; files of before batch norm counted its batches lack the counts, which nothing reads."""
-        counts = {name: count for name, count in module.state_dict().items() if name.endswith(".num_batches_tracked")}
-        load_into(module, {**counts, **self.state()}, f"{self.what}, {self.weights}")
-
     def default_normalisation(self) -> Normalisation | None:
         """Returns mean and standard deviation of the weights' own preprocessing."""
         transforms = self._member().transforms()
@@ -83,7 +77,7 @@ class TorchvisionSource(Source):
     @property
     def _is_file(self) -> bool:
         assert self.weights is not None
-        return self.weights.lower().endswith(_FILES) or any(mark in self.weights for mark in "/\\")
+        return self.weights.lower().endswith(WEIGHT_SUFFIXES) or any(mark in self.weights for mark in "/\\")
 
     def _require_known(self) -> None:
         names = _models().list_models(module=_models())
@@ -116,7 +110,7 @@ class TorchvisionSource(Source):
         if enum_name not in ("", members.__name__) or member not in members.__members__:
             raise InputError(
                 f"torchvision's '{self.what}' has no weights '{self.weights}'; it has "
-                f"{', '.join(members.__members__)}; or give a file, which ends in {', '.join(_FILES)}"
+                f"{', '.join(members.__members__)}; or give a file, which ends in {', '.join(WEIGHT_SUFFIXES)}"
             )
         return members[member]
 

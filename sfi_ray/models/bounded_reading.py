@@ -1,0 +1,116 @@
+"""Files of others take no more memory than they have content: archives, and the tensors in them."""
+
+from __future__ import annotations
+
+import math
+import os
+import zipfile
+from collections.abc import Iterable, Sequence
+from typing import BinaryIO
+
+import torch
+from torch import Tensor
+
+# A table of contents of this size has some 80,000 members.
+_MOST_CONTENTS = 2**23
+_END = 22
+_LONG_END = 56 + 20
+# Layers may share tensors, and half precision becomes float32.
+_MOST_EXPANSION = 16
+_ALWAYS_ALLOWED = 2**24
+_MOST_NUMBER = 2**48
+
+
+def size_of(stream: BinaryIO) -> int:
+    """Returns the number of bytes of a stream, and goes to its beginning."""
+    size = stream.seek(0, os.SEEK_END)
+    stream.seek(0)
+    return size
+
+
+def open_archive(stream: BinaryIO) -> zipfile.ZipFile:
+    """Opens a zip archive as torch writes it: at the end of the file, and without a comment.
+
+    Raises:
+        zipfile.BadZipFile: It is none, not whole, or has a table of contents of more than 8 MiB.
+    """
+    size = size_of(stream)
+    stream.seek(max(0, size - _END - _LONG_END))
+    tail = stream.read()
+    end, long_end = tail[-_END:], tail[-_END - _LONG_END : -_END]
+    if len(end) < _END or not end.startswith(b"PK\x05\x06"):
+        raise zipfile.BadZipFile("the end of a zip archive is not there")
+    contents = int.from_bytes(end[12:16], "little")
+    if long_end.startswith(b"PK\x06\x06"):
+        contents = int.from_bytes(long_end[40:48], "little")
+    if contents > _MOST_CONTENTS:
+        raise zipfile.BadZipFile(f"a table of contents of {contents:,} bytes, over {_MOST_CONTENTS:,}")
+    stream.seek(0)
+    return zipfile.ZipFile(stream)
+
+
+def read_member(archive: zipfile.ZipFile, name: str, most: int | None = None) -> bytes:
+    """Reads a member that is not compressed, so that it is no larger than its archive.
+
+    Args:
+        archive: The archive.
+        name: Name of the member.
+        most: Bytes that it may have.
+
+    Raises:
+        zipfile.BadZipFile: It is compressed, larger than `most`, or broken.
+        KeyError: There is no such member.
+    """
+    info = archive.getinfo(name)
+    if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size:
+        raise zipfile.BadZipFile(f"{name} is compressed, and torch compresses nothing")
+    if most is not None and info.file_size > most:
+        raise zipfile.BadZipFile(f"{name} has {info.file_size:,} bytes, over {most:,}")
+    return archive.read(info)
+
+
+def check_expansion(tensors: Iterable[tuple[Sequence[int], torch.dtype]], file_size: int) -> None:
+    """Checks that tensors do not claim much more memory than their file has.
+
+    Args:
+        tensors: Sizes and dtype of each.
+        file_size: Bytes of the file.
+
+    Raises:
+        ValueError: They do, or a size is none.
+    """
+    claimed = 0
+    for sizes, dtype in tensors:
+        if not all(type(size) is int and 0 <= size < _MOST_NUMBER for size in sizes):
+            raise ValueError(f"a tensor has the sizes {list(sizes)}")
+        claimed += math.prod(sizes) * max(dtype.itemsize, torch.float32.itemsize)
+    if claimed > _MOST_EXPANSION * file_size + _ALWAYS_ALLOWED:
+        raise ValueError(f"its tensors claim {claimed:,} bytes, and the file has {file_size:,}")
+
+
+def tensor_of(
+    raw: bytearray, dtype: torch.dtype, sizes: Sequence[int], strides: Sequence[int], offset: int, name: str
+) -> Tensor:
+    """Makes a tensor of its own of raw bytes.
+
+    Args:
+        raw: The bytes.
+        dtype: What they are.
+        sizes: Its shape.
+        strides: Elements from one to the next along each dimension.
+        offset: Elements before the first one.
+        name: What messages call it.
+
+    Raises:
+        ValueError: It would reach beyond the bytes.
+    """
+    numbers = [*sizes, *strides, offset]
+    if not all(type(number) is int and 0 <= number < _MOST_NUMBER for number in numbers) or len(sizes) != len(strides):
+        raise ValueError(f"{name} has the sizes {list(sizes)}, the strides {list(strides)} and the offset {offset}")
+    if math.prod(sizes) == 0:
+        return torch.zeros(sizes, dtype=dtype)
+    end = (1 + offset + sum((size - 1) * stride for size, stride in zip(sizes, strides, strict=True))) * dtype.itemsize
+    if end > len(raw):
+        raise ValueError(f"{name} reaches to byte {end:,} of {len(raw):,}")
+    flat = torch.frombuffer(raw, dtype=dtype, count=len(raw) // dtype.itemsize)
+    return flat.as_strided(sizes, strides, offset).clone()
