@@ -141,13 +141,15 @@ def test_what_nobody_knows_is_refused(name, tmp_path):
 )
 def test_weights_given_as_an_export_are_named(write, text, tmp_path):
     write(tmp_path / "model.pt2")
-    with pytest.raises(InputError, match=f"this is {text}.*give it as `weights` beside the network that it belongs to"):
+    with pytest.raises(
+        InputError, match=rf"this is {text}.*give it as `weights` beside the network that it belongs to"
+    ):
         ExportSource(what=str(tmp_path / "model.pt2")).build_module((1, 2, 2), 2)
 
 
 def test_an_export_given_as_weights_is_named(tmp_path):
     (tmp_path / "model.pt").write_bytes(export())
-    with pytest.raises(InputError, match="this is a file of torch.export.save, .*; give it as `export`, without"):
+    with pytest.raises(InputError, match=r"this is a file of torch.export.save, .*; give it as `export`, without"):
         read_state_dict(tmp_path / "model.pt")
 
 
