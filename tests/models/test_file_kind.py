@@ -154,7 +154,7 @@ def test_an_export_given_as_weights_is_named(tmp_path):
 
 
 def test_folders_are_named(tmp_path):
-    with pytest.raises(InputError, match="this is a folder, not a file of torch.export.save; name the file in it"):
+    with pytest.raises(InputError, match=r"this is a folder, not a file of torch.export.save; name the file in it"):
         ExportSource(what=str(tmp_path)).build_module((1, 2, 2), 2)
     (tmp_path / "saved_model.pb").write_bytes(SAVED_MODEL)
     with pytest.raises(InputError, match="this is a network of TensorFlow, not a file of weights"):
