@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -70,6 +72,24 @@ def test_its_token_is_in_no_file_and_in_no_arguments(session):
     secret = told.token.encode()
     assert [path for path in files if secret in path.read_bytes()] == []
     assert [pid for pid in servers() if secret in Path(f"/proc/{pid}/cmdline").read_bytes()] == []
+
+
+def test_its_metrics_are_all_that_it_says_without_the_token(session):
+    import ray
+
+    told, _ = session
+
+    def answer(url, headers):
+        try:
+            with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=30) as response:
+                return response.status
+        except urllib.error.HTTPError as error:
+            return error.code
+
+    jobs = f"{told.dashboard_url}/api/jobs/"
+    assert answer(f"http://127.0.0.1:{ray.nodes()[0]['MetricsExportPort']}/metrics", {}) == 200
+    assert answer(jobs, {}) == 401
+    assert answer(jobs, {"Authorization": f"Bearer {told.token}"}) == 200
 
 
 @as_root
