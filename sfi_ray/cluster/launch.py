@@ -30,7 +30,8 @@ from sfi_ray.store.finished import FinishedCells
 from sfi_ray.store.folder import RECORD, RunFolder
 from sfi_ray.store.image_file import IMAGES
 from sfi_ray.store.natural import grid_images, image_records, read_natural_images, write_images
-from sfi_ray.store.parts import RESULTS, PartWriter, committed_outcomes, drop_failed
+from sfi_ray.store.part_check import RESULTS, PartCheck
+from sfi_ray.store.parts import PartWriter, committed_outcomes, drop_failed
 from sfi_ray.store.progress import PROGRESS, RunState
 from sfi_ray.store.record import (
     RunRecord,
@@ -50,6 +51,8 @@ _OWN_FILES = (
     *("results", "checkpoints", "models", "report", IMAGES, STARTS, RECORD, PROGRESS),
     *(SCORECARD, TEXT, PAGE, AUDIT_JOB),
 )
+
+_MOST_CHANGES = 20
 
 
 def launch(
@@ -117,6 +120,7 @@ class _Launch:
             raise InputError(f"classifier '{min(unknown)}' was given in code, but the job does not name it")
         known = None if self._options.fresh else read_record(self._folder)
         if known:
+            known.check(self._folder)
             self._require_same(known)
             info = known.dataset_info
         else:
@@ -171,7 +175,7 @@ class _Launch:
                     write_starts(self._folder, starts)
                 write_record(self._folder, known)
             if self._options.retry_failed:
-                dropped = drop_failed(self._folder)
+                dropped = drop_failed(self._folder, PartCheck(self._folder, known.facts.bounds))
                 self._reporter.say(f"{dropped:,} failed cells will be searched again")
             return self._search(known, payloads, backend)
 
@@ -183,7 +187,7 @@ class _Launch:
         targets = target_indices(self._job, info)
         if known is None:
             return select_images(selection, self._job.dataset, info, targets)
-        images = read_natural_images(self._folder, known.grid().images)
+        images = read_natural_images(self._folder, known.grid().images, known.input_shape)
         # What the job names by itself may have been changed since; a data set need not be there any more.
         here = tuple(file for file in selection.files or () if Path(file.path).expanduser().exists())
         if here:
@@ -200,7 +204,8 @@ class _Launch:
     def _require_same(self, known: RunRecord) -> None:
         changed = differences(known.job.identity(), self._job.identity())
         if changed:
-            lines = "\n  ".join(changed)
+            more = len(changed) - _MOST_CHANGES
+            lines = "\n  ".join(changed[:_MOST_CHANGES] + [f"and {more:,} more"] * (more > 0))
             raise InputError(
                 f"'{self._folder.location}' holds a run of another job:\n  {lines}\n"
                 "give the job another name, or throw that run away with --fresh"

@@ -185,7 +185,8 @@ class Worker:
 
     def _natural_images(self) -> torch.Tensor | None:
         if self._images is None and self._spec.grid.images:
-            self._images = stacked(read_natural_images(self._folder, self._spec.grid.images))
+            images = read_natural_images(self._folder, self._spec.grid.images, self._spec.input_shape)
+            self._images = stacked(images)
         return self._images
 
     def _earlier_images(self) -> tuple[Start, ...]:

@@ -23,6 +23,7 @@ from sfi_ray.types import Cell
 
 CHECKPOINTS = "checkpoints"
 _NOTES = "notes"
+_MOST_BYTES = 1 << 32
 _NAME = re.compile(r"(\d{12})-(\d{12})-[0-9a-f]+\.safetensors")
 
 
@@ -90,8 +91,8 @@ class CheckpointKeeper:
 
     def _read(self, name: str) -> Snapshot | None:
         try:
-            return _from_bytes(self._folder.read(f"{CHECKPOINTS}/{name}"))
-        except (StorageError, SafetensorError, ValueError, KeyError, TypeError):
+            return _from_bytes(self._folder.read(f"{CHECKPOINTS}/{name}", _MOST_BYTES))
+        except (StorageError, SafetensorError, ValueError, KeyError, TypeError, RecursionError):
             return None
 
 
