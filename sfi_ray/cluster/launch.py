@@ -38,6 +38,7 @@ from sfi_ray.store.record import (
     differences,
     make_grid,
     read_record,
+    spelled,
     target_indices,
     versions,
     write_record,
@@ -51,8 +52,6 @@ _OWN_FILES = (
     *("results", "checkpoints", "models", "report", IMAGES, STARTS, RECORD, PROGRESS),
     *(SCORECARD, TEXT, PAGE, AUDIT_JOB),
 )
-
-_MOST_CHANGES = 20
 
 
 def launch(
@@ -204,10 +203,8 @@ class _Launch:
     def _require_same(self, known: RunRecord) -> None:
         changed = differences(known.job.identity(), self._job.identity())
         if changed:
-            more = len(changed) - _MOST_CHANGES
-            lines = "\n  ".join(changed[:_MOST_CHANGES] + [f"and {more:,} more"] * (more > 0))
             raise InputError(
-                f"'{self._folder.location}' holds a run of another job:\n  {lines}\n"
+                f"'{self._folder.location}' holds a run of another job:\n  {spelled(changed)}\n"
                 "give the job another name, or throw that run away with --fresh"
             )
 

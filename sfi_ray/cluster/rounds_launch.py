@@ -31,7 +31,7 @@ from sfi_ray.rounds.experiment import (
     write_experiment,
 )
 from sfi_ray.store.folder import RunFolder
-from sfi_ray.store.record import differences, make_grid, versions
+from sfi_ray.store.record import differences, make_grid, spelled, versions
 from sfi_ray.store.run import Run
 
 
@@ -109,8 +109,7 @@ def run_trial(trial: RoundsJob, name: str, folder: RunFolder, reporter: Reporter
     def launcher(job: Job, classifiers: Mapping[str, Classifier]) -> Run:
         return launch(job, classifiers=classifiers, reporter=reporter, in_process=True)
 
-    own = RunFolder(f"{folder.location}/{name}")
-    Trial(trial, own, InProcessBackend(), launcher, reporter).run(telling(reporter, prefix))
+    Trial(trial, folder.inner(name), InProcessBackend(), launcher, reporter).run(telling(reporter, prefix))
 
 
 def checked_trials(job: RoundsJob) -> dict[str, RoundsJob]:
@@ -184,8 +183,7 @@ def _require_same(folder: RunFolder, known: ExperimentRecord, record: Experiment
         old, new = (one.model_dump(mode="json")["identity"] for one in (known.trials[name], record.trials[name]))
         changed += differences(old, new, f"trials.{name}")
     if changed:
-        lines = "\n  ".join(sorted(changed))
         raise InputError(
-            f"'{folder.location}' holds rounds of another job:\n  {lines}\n"
+            f"'{folder.location}' holds rounds of another job:\n  {spelled(sorted(changed))}\n"
             "give the job another name, or throw those rounds away with --fresh"
         )

@@ -12,11 +12,10 @@ from sfi_ray.errors import InputError
 from sfi_ray.job import ClassifierSpec
 from sfi_ray.models import Classifier, load_into
 from sfi_ray.models.sources import Source
-from sfi_ray.store.folder import RunFolder
+from sfi_ray.store.folder import WEIGHTS_BYTES, RunFolder
 from sfi_ray.store.plain import shortened
 from sfi_ray.store.record import ClassifierRecord
 
-_MOST_EXPORT_BYTES = 1 << 33
 # What a file of weights has beside the numbers: names and shapes of its tensors.
 _BYTES_A_FILE, _BYTES_A_TENSOR = 1 << 16, 1 << 10
 
@@ -35,7 +34,7 @@ def stored_source(folder: RunFolder, spec: ClassifierSpec) -> Source:
     source = spec.source
     if not source.suffix:
         return source
-    return source.with_content(folder.read(f"models/{spec.name}{source.suffix}", _MOST_EXPORT_BYTES))
+    return source.with_content(folder.read(f"models/{spec.name}{source.suffix}", WEIGHTS_BYTES))
 
 
 def read_classifier(

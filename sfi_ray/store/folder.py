@@ -29,6 +29,9 @@ RECORD = "job.yaml"
 MANY_BYTES = 1 << 26
 """What a file of a run that is read whole has at most, unless the reader knows better."""
 
+WEIGHTS_BYTES = 1 << 34
+"""What a file of weights, or of a whole network, has at most."""
+
 _OBJECT_STORES = ("s3", "gcs", "abfs")
 _TEMPORARY = ".tmp"
 

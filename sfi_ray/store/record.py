@@ -24,6 +24,8 @@ from sfi_ray.store.facts import RunFacts
 from sfi_ray.store.folder import RECORD, RunFolder
 from sfi_ray.store.plain import MOST_BYTES, read_yaml, reason_of
 
+_MOST_CHANGES = 20
+
 
 class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -252,6 +254,12 @@ def differences(old: Any, new: Any, path: str = "") -> list[str]:
         pairs = enumerate(zip(old, new, strict=True))
         return [line for i, pair in pairs for line in differences(*pair, f"{path}[{i}]")]
     return [] if old == new else [f"{path}: {_short(old)} -> {_short(new)}"]
+
+
+def spelled(changed: Sequence[str]) -> str:
+    """Returns differences as lines of a message, the first of many."""
+    more = len(changed) - _MOST_CHANGES
+    return "\n  ".join([*changed[:_MOST_CHANGES], *[f"and {more:,} more"] * (more > 0)])
 
 
 def _short(value: Any) -> str:
