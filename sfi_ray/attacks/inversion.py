@@ -276,6 +276,8 @@ class InversionAttack(Attack):
         )
         backgrounds = backgrounds[:, :, None, None]
         if snapshot:
+            if max(snapshot.progress) >= settings.steps:
+                raise ValueError("a snapshot is of a step behind the last one")
             state = [snapshot.tensors[name].to(device) for name in _STATE]
             lanes = [_Lane.from_snapshot(*row) for row in zip(cells, snapshot.progress, snapshot.notes, strict=True)]
         else:

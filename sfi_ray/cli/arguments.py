@@ -14,6 +14,14 @@ Device = Annotated[
     str, typer.Option(help="Where classifiers compute: auto takes a GPU where there is one.", metavar="auto|cpu|cuda")
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what this command has written there before.")]
+AllowCode = Annotated[
+    bool,
+    typer.Option(
+        "--allow-code",
+        help="Import and call the factories of classifiers that the run's record names. Whoever made the run chose "
+        "them: look at that code first.",
+    ),
+]
 Address = Annotated[
     str | None,
     typer.Option(

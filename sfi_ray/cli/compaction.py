@@ -19,7 +19,8 @@ def compact(
     from sfi_ray.store.run import open_run
 
     with explaining():
-        done = compact_parts(open_run(run).folder)
+        opened = open_run(run)
+        done = compact_parts(opened.folder, bounds=opened.bounds)
     say(
         f"{done.files_before:,} part files of {done.bytes_before / 2**20:,.1f} MiB are now {done.files_after:,} of "
         f"{done.bytes_after / 2**20:,.1f} MiB"

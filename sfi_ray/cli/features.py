@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from sfi_ray.cli.arguments import Device, Overwrite, RunLocation
+from sfi_ray.cli.arguments import AllowCode, Device, Overwrite, RunLocation
 from sfi_ray.cli.exits import explaining, naming_broken_parts
 from sfi_ray.cli.printing import print_table, say
 
@@ -55,6 +55,7 @@ def features(
     neighbours: Annotated[int, typer.Option(min=1, help="Nearest natural images that are counted.")] = 10,
     device: Device = "auto",
     overwrite: Overwrite = False,
+    allow_code: AllowCode = False,
 ) -> None:
     """Compare features of natural images, SFIs and single colours at layers of the run's networks (Figure 7).
 
@@ -81,7 +82,9 @@ def features(
         only_fooled=fooled,
     )
     with explaining("stopped; nothing was written"):
-        done = compare_features(open_run(run), settings, output, device=device, overwrite=overwrite)
+        done = compare_features(
+            open_run(run), settings, output, device=device, overwrite=overwrite, allow_code=allow_code
+        )
     is_short = len({one.class_name for one in done.closeness}) <= _LISTED_CLASSES
     shown = [one for one in done.closeness if is_short or one.class_name == ALL_CLASSES]
     print_table(closeness_table(shown, settings))

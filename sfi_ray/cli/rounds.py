@@ -124,7 +124,7 @@ def report_rounds(location: str, output: str | None) -> str:
     from sfi_ray.store.folder import RunFolder
 
     experiment = Experiment(location)
-    folder = RunFolder(output or f"{experiment.folder.location}/report")
+    folder = RunFolder(output) if output else experiment.folder.inner("report")
     if not write_round_reports(experiment, folder.write):
         raise InputError(f"no round in '{location}' is finished; launch its job to go on")
     if not experiment.is_complete:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from sfi_ray.cli.arguments import Actors, Address, Device, InProcess, Overwrite, RunLocation
+from sfi_ray.cli.arguments import Actors, Address, AllowCode, Device, InProcess, Overwrite, RunLocation
 from sfi_ray.cli.exits import explaining, naming_broken_parts
 from sfi_ray.cli.printing import print_table, say
 
@@ -34,6 +34,7 @@ def transfer(
     address: Address = None,
     in_process: InProcess = False,
     overwrite: Overwrite = False,
+    allow_code: AllowCode = False,
 ) -> None:
     """Re-score the images of a run with other classifiers and count those that fool both (Table 18 of the paper).
 
@@ -56,6 +57,7 @@ def transfer(
             address=address,
             in_process=in_process,
             overwrite=overwrite,
+            allow_code=allow_code,
             reporter=ConsoleReporter(),
         )
     print_table(matrix_table(done.counts, threshold))

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from sfi_ray.cli.arguments import Device, RunLocation
+from sfi_ray.cli.arguments import AllowCode, Device, RunLocation
 from sfi_ray.cli.exits import EXIT_DOES_NOT_HOLD, explaining
 from sfi_ray.cli.printing import say
 
@@ -25,6 +25,7 @@ def verify(
             min=0.0,
         ),
     ] = None,
+    allow_code: AllowCode = False,
 ) -> None:
     """Check a run from its folder alone: every row, and every image re-scored with the classifiers kept there.
 
@@ -34,7 +35,12 @@ def verify(
     from sfi_ray.store.run import open_run
 
     with explaining():
-        found = verify_run(open_run(run), device=device, tolerance=TOLERANCE if tolerance is None else tolerance)
+        found = verify_run(
+            open_run(run),
+            device=device,
+            tolerance=TOLERANCE if tolerance is None else tolerance,
+            allow_code=allow_code,
+        )
     rows = f"{found.num_rows:,} row{'s' * (found.num_rows != 1)}"
     say(
         f"{rows}: {found.num_scored:,} images re-scored, {found.num_failed:,} of failed cells, "

@@ -29,7 +29,8 @@ from sfi_ray.store.finished import FinishedCells
 from sfi_ray.store.folder import RECORD, RunFolder
 from sfi_ray.store.image_file import IMAGES
 from sfi_ray.store.natural import image_records, write_images
-from sfi_ray.store.parts import RESULTS, PartWriter, committed_outcomes, drop_failed
+from sfi_ray.store.part_check import RESULTS, PartCheck
+from sfi_ray.store.parts import PartWriter, committed_outcomes, drop_failed
 from sfi_ray.store.progress import PROGRESS, RunState
 from sfi_ray.store.record import RunRecord, read_record, versions, write_record
 from sfi_ray.store.run import Run
@@ -163,7 +164,7 @@ class _Launch:
                 write_starts(self._folder, prepared.starts)
             write_record(self._folder, known)
         if self._options.retry_failed:
-            dropped = drop_failed(self._folder)
+            dropped = drop_failed(self._folder, PartCheck(self._folder, known.facts.bounds))
             self._reporter.say(f"{dropped:,} failed cells will be searched again")
         return self._search(known, payloads, backend)
 

@@ -15,7 +15,7 @@ from sfi_ray.job import Job
 from sfi_ray.models import Classifier
 from sfi_ray.store.folder import RunFolder
 from sfi_ray.store.natural import grid_images, read_natural_images
-from sfi_ray.store.record import RunRecord, differences, make_grid, read_record, target_indices
+from sfi_ray.store.record import RunRecord, differences, make_grid, read_record, spelled, target_indices
 from sfi_ray.store.starts import select_starts
 from sfi_ray.types import Start
 
@@ -65,6 +65,7 @@ def prepare(
     folder = RunFolder(job.location)
     known = None if fresh else read_record(folder)
     if known:
+        known.check(folder)
         _require_same(job, folder, known)
         info = known.dataset_info
     else:
@@ -86,7 +87,7 @@ def _require_same(job: Job, folder: RunFolder, known: RunRecord) -> None:
     if changed:
         raise InputError(
             f"'{folder.location}' holds a run of another job:",
-            *(f"  {line}" for line in changed),
+            *spelled(changed),
             "give the job another name, or throw that run away with --fresh",
         )
 
@@ -99,7 +100,7 @@ def _images(job: Job, folder: RunFolder, info: DatasetInfo, known: RunRecord | N
     targets = target_indices(job, info)
     if known is None:
         return select_images(selection, job.dataset, info, targets)
-    images = read_natural_images(folder, known.grid().images)
+    images = read_natural_images(folder, known.grid().images, known.input_shape)
     # What the job names by itself may have been changed since; a data set need not be there any more.
     here = tuple(file for file in selection.files or () if Path(file.path).expanduser().exists())
     if here:

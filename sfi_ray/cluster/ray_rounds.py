@@ -213,7 +213,7 @@ def _lead(name: str, trial: RoundsJob, location: str, news: Any, *, is_shown: bo
     try:
         # Ray is up in this process: this connects to nothing else.
         with ray_backend(None, dashboard=False, reporter=reporter) as backend:
-            folder = RunFolder(f"{location}/{name}")
+            folder = RunFolder(location).inner(name)
             tell = telling(reporter)
 
             def on_round(record: RoundRecord) -> None:

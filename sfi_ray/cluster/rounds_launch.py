@@ -31,7 +31,7 @@ from sfi_ray.rounds.experiment import (
     write_experiment,
 )
 from sfi_ray.store.folder import RunFolder
-from sfi_ray.store.record import differences, make_grid, versions
+from sfi_ray.store.record import differences, make_grid, spelled, versions
 from sfi_ray.store.run import Run
 
 
@@ -109,8 +109,7 @@ def run_trial(trial: RoundsJob, name: str, folder: RunFolder, reporter: Reporter
     def launcher(job: Job, classifiers: Mapping[str, Classifier]) -> Run:
         return launch(job, classifiers=classifiers, reporter=reporter, in_process=True)
 
-    own = RunFolder(f"{folder.location}/{name}")
-    Trial(trial, own, InProcessBackend(), launcher, reporter).run(telling(reporter, prefix))
+    Trial(trial, folder.inner(name), InProcessBackend(), launcher, reporter).run(telling(reporter, prefix))
 
 
 def checked_trials(job: RoundsJob) -> dict[str, RoundsJob]:
@@ -188,6 +187,6 @@ def _require_same(folder: RunFolder, known: ExperimentRecord, record: Experiment
     if changed:
         raise InputError(
             f"'{folder.location}' holds rounds of another job:",
-            *(f"  {line}" for line in sorted(changed)),
+            *spelled(sorted(changed)),
             "give the job another name, or throw those rounds away with --fresh",
         )

@@ -30,7 +30,7 @@ from sfi_ray.models import (
 from sfi_ray.models.guard import check_guard, fit_guard, guarded, has_detector
 from sfi_ray.models.losses import loss_of
 from sfi_ray.models.sources import Source
-from sfi_ray.store.folder import RunFolder
+from sfi_ray.store.folder import WEIGHTS_BYTES, RunFolder
 
 
 class _Kept(BaseModel):
@@ -111,7 +111,7 @@ class RoundModels:
             fit = fit_guard(classifier, load_dataset(self._job.dataset), detector)
             self._folder.write(name, safetensors.torch.save(fit, {"fingerprint": classifier.fingerprint}))
         try:
-            fit = safetensors.torch.load(self._folder.read(name))
+            fit = safetensors.torch.load(self._folder.read(name, WEIGHTS_BYTES))
         except SafetensorError as error:
             raise InputError(
                 f"'{self._folder.location}/{name}' is not a whole detector ({error}); start over with --fresh"
@@ -163,7 +163,7 @@ class RoundModels:
         where = f"{self._folder.location}/{name}"
         try:
             kept = _Kept.model_validate_json(self._folder.read(f"{name}.json"))
-            state = safetensors.torch.load(self._folder.read(f"{name}.safetensors"))
+            state = safetensors.torch.load(self._folder.read(f"{name}.safetensors", WEIGHTS_BYTES))
         except (ValidationError, SafetensorError) as error:
             raise InputError(f"'{where}' is not a whole model ({error}); start over with --fresh") from error
         module = self._module(state, kept.num_classes, where)

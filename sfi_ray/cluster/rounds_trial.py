@@ -257,4 +257,4 @@ class Trial:
         return images, labels.numpy()
 
     def _subfolder(self, name: str) -> RunFolder:
-        return RunFolder(f"{self._folder.location}/{name}")
+        return self._folder.inner(name)

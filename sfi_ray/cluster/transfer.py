@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow.parquet as pq
 
 from sfi_ray.cluster.backend import Backend, open_backend
-from sfi_ray.cluster.provision import Provisioner
+from sfi_ray.cluster.provision import Provided, Provisioner
 from sfi_ray.cluster.reporter import Reporter
 from sfi_ray.cluster.scoring import ScoreSpec, ScoreUnit
 from sfi_ray.errors import InputError
-from sfi_ray.job import ClassifierSpec, Job
+from sfi_ray.job import ClassifierSpec, ClusterSettings, Job
 from sfi_ray.job.classifier_text import parse_classifier
-from sfi_ray.models import ClassifierPayload
+from sfi_ray.models import Classifier
 from sfi_ray.review.networks import RunClassifiers
 from sfi_ray.review.scoring import batch_rows
 from sfi_ray.review.transfer import TRANSFERS, Counts, counts_table, matrix_table
@@ -54,6 +54,8 @@ def transfer(
     in_process: bool = False,
     overwrite: bool = False,
     reporter: Reporter | None = None,
+    classifiers: Mapping[str, Classifier] | None = None,
+    allow_code: bool = False,
 ) -> Transferred:
     """Re-scores the images of a run with other classifiers.
 
@@ -70,6 +72,8 @@ def transfer(
         in_process: Score in this process, without Ray.
         overwrite: Replace a folder of an earlier transfer.
         reporter: Hears how it goes; nobody by default.
+        classifiers: Classifiers of the run that were given in code at the launch and are not in the folder, by name.
+        allow_code: Whether the functions are called that the run's record names as factories of classifiers.
 
     Raises:
         InputError: A classifier cannot be had or takes other images, the run has no images, or the folder exists.
@@ -80,22 +84,28 @@ def transfer(
         raise InputError(f"the threshold is a confidence above 0 and at most 1, got {threshold:g}")
     reporter = reporter or Reporter()
     known, specs = _split(run, to)
+    networks = RunClassifiers(run, classifiers, allow_code=allow_code)
     job = run.job.model_copy(
         update={
             "classifiers": specs,
             "attack": Job.model_fields["attack"].default,  # an attack may refuse networks that can be scored well
             "compute": run.job.compute.model_copy(update={"device": device}),
-            "cluster": run.job.cluster.model_copy(update={"actors": actors}),
+            "cluster": ClusterSettings(actors=actors),  # the run's own says where it was searched, not where this runs
         }
     )
     broken: dict[str, str] = {}
     counts = Counts()
+    payloads = {name: networks.payload(name) for name in known}
+    micro_batches = {one.name: one.execution.micro_batch for one in run.record.classifiers if one.name in known}
     with (
         whole_folder(output, marker=DATA, overwrite=overwrite) as folder,
         contextlib.closing(reporter),
         open_backend(in_process=in_process, address=address, dashboard=False, reporter=reporter) as backend,
     ):
-        payloads, micro_batches, kind = _provide(run, known, job, RunFolder(folder), backend, reporter)
+        kind = backend.device(job.compute.device)
+        for provided in _provide(run, job, RunFolder(folder), backend, reporter, kind):
+            payloads[provided.record.name] = provided.payload
+            micro_batches[provided.record.name] = provided.record.execution.micro_batch
         spec = ScoreSpec(
             location=run.folder.location,
             device=kind,
@@ -104,13 +114,14 @@ def transfer(
             threshold=threshold,
             only_fooled=only_fooled,
         )
-        units = list(_units(run, list(payloads)))
+        windows = run.windows(batch_rows(run.record.input_shape), None, broken.__setitem__)
+        units = [ScoreUnit(name, window) for name in payloads for window in windows]
         with pq.ParquetWriter(folder / DATA, TRANSFERS, compression="zstd") as writer:
             for unit, scored in zip(units, backend.scores(spec, payloads, units, job), strict=True):
                 broken.update(scored.broken)
                 counts.add(scored.rows)
                 writer.write_table(scored.rows)
-                if unit.cells.stop == run.record.num_cells:
+                if unit.cells == windows[-1]:
                     reporter.say(f"{unit.classifier}: all images scored")
         if not counts.sources:
             left_out = "".join(f"; {name} cannot be read: {text}" for name, text in broken.items())
@@ -138,28 +149,11 @@ def _split(run: Run, to: Sequence[str]) -> tuple[list[str], tuple[ClassifierSpec
 
 
 def _provide(
-    run: Run, known: Sequence[str], job: Job, folder: RunFolder, backend: Backend, reporter: Reporter
-) -> tuple[dict[str, ClassifierPayload], dict[str, int], str]:
-    """Gets all classifiers ready to travel: their payloads and micro-batches by name, and the device."""
-    device = backend.device(job.compute.device)
-    classifiers = RunClassifiers(run)
-    by_name = {spec.name: spec for spec in run.job.classifiers}
-    payloads, micro_batches = {}, {}
-    for name in known:
-        payloads[name] = classifiers[name].to_payload(by_name[name].source)
-        micro_batches[name] = classifiers[name].micro_batch
-    if job.classifiers:
-        provisioner = Provisioner(job, run.record.dataset_info, folder, {}, reporter, None)
-        provisioner.check()
-        for provided in provisioner.provide(device, backend.trainer, backend.tuner, None):
-            payloads[provided.record.name] = provided.payload
-            micro_batches[provided.record.name] = provided.record.execution.micro_batch
-    return payloads, micro_batches, device
-
-
-def _units(run: Run, names: Sequence[str]) -> Iterator[ScoreUnit]:
-    """Cuts the images of all cells into units, classifier by classifier."""
-    total, size = run.record.num_cells, batch_rows(run.record.input_shape)
-    for name in names:
-        for start in range(0, total, size):
-            yield ScoreUnit(name, range(start, min(start + size, total)))
+    run: Run, job: Job, folder: RunFolder, backend: Backend, reporter: Reporter, device: str
+) -> list[Provided]:
+    """Gets the classifiers ready to travel that are not the run's."""
+    if not job.classifiers:
+        return []
+    provisioner = Provisioner(job, run.record.dataset_info, folder, {}, reporter, None)
+    provisioner.check()
+    return provisioner.provide(device, backend.trainer, backend.tuner, None)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 
 from sfi_ray.attacks import AttackSettings, Surroundings, Tick
+from sfi_ray.errors import USER_FACING_ERRORS
 from sfi_ray.grid import Grid, Shard, whole_units
 from sfi_ray.models import Classifier, ClassifierPayload, Execution
 from sfi_ray.plan import unit_of
@@ -137,6 +138,18 @@ class Worker:
             StorageError: Rows cannot be written, or the run's natural images or images to begin with not read.
             InputError: These images are not those that the run was launched with.
         """
+        shard = lease.shard
+        keeper = CheckpointKeeper(self._folder, shard.start, shard.stop, self._spec.checkpoint_seconds)
+        try:
+            yield from self._search(lease, payload, keeper)
+        except USER_FACING_ERRORS:
+            raise
+        except Exception:
+            # What it went on from may be another's, or half of one: whoever tries again begins anew.
+            keeper.distrust()
+            raise
+
+    def _search(self, lease: Lease, payload: ClassifierPayload, keeper: CheckpointKeeper) -> Iterator[WorkReport]:
         torch.set_num_threads(self._spec.threads)
         shard = lease.shard
         indices: Sequence[int] = lease.indices
@@ -161,7 +174,6 @@ class Worker:
             self._spec.flush_seconds,
         )
         execution = classifier.execution
-        keeper = CheckpointKeeper(self._folder, shard.start, shard.stop, self._spec.checkpoint_seconds)
         surroundings = Surroundings(images=self._natural_images(), starts=self._earlier_images(), keeper=keeper)
         for event in self._attack.search(classifier, cells, self._spec.threshold, surroundings):
             if isinstance(event, Tick):
@@ -185,7 +197,8 @@ class Worker:
 
     def _natural_images(self) -> torch.Tensor | None:
         if self._images is None and self._spec.grid.images:
-            self._images = stacked(read_natural_images(self._folder, self._spec.grid.images))
+            images = read_natural_images(self._folder, self._spec.grid.images, self._spec.input_shape)
+            self._images = stacked(images)
         return self._images
 
     def _earlier_images(self) -> tuple[Start, ...]:

@@ -27,7 +27,7 @@ def class_index(target: int | str, info: DatasetInfo, what: str = "target class"
 
 
 def _nearest(name: str, info: DatasetInfo) -> str:
-    near = difflib.get_close_matches(name, info.class_names, n=1)
+    near = difflib.get_close_matches(name[:100], info.class_names[:10_000], n=1)  # it takes time for each
     if near:
         return f"; did you mean '{near[0]}'?"
     shown = ", ".join(info.class_names[:10]) + (", ..." if info.num_classes > 10 else "")

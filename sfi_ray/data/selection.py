@@ -86,9 +86,11 @@ class ImageSelection(BaseModel):
         if self.files is not None and self.split is not None:
             raise ValueError("`split` belongs to per_class and rows, not to files; remove it")
         for name, values in (("rows", self.rows or ()), ("files", [file.path for file in self.files or ()])):
-            twice = next((value for at, value in enumerate(values) if value in values[:at]), None)
-            if twice is not None:
-                raise ValueError(f"{name}: {twice!r} is listed twice; remove one")
+            seen: set[int | str] = set()
+            for value in values:
+                if value in seen:
+                    raise ValueError(f"{name}: {value!r} is listed twice; remove one")
+                seen.add(value)
         return self
 
 

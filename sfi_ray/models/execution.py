@@ -23,7 +23,7 @@ class Execution(BaseModel):
 
     precision: Precision = Field("float32", description="Number format of weights and activations.")
     memory_layout: MemoryLayout = Field("channels_last", description="Order of the numbers of an image in memory.")
-    micro_batch: int = Field(ge=1, description="Images of one forward pass, a power of two.")
+    micro_batch: int = Field(ge=1, le=2**20, description="Images of one forward pass, a power of two.")
     is_compiled: bool = Field(False, description="Whether torch.compile fuses its layers.")
     uses_graphs: bool = Field(False, description="Whether a recorded CUDA graph is replayed for each micro-batch.")
     engine: Engine = Field("torch", description="What runs it; OpenVINO orders numbers in memory as it likes.")

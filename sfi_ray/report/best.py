@@ -15,8 +15,9 @@ from sfi_ray.report.matrices import ConfidenceMatrix
 from sfi_ray.report.paper import PublishedBest, published_best
 from sfi_ray.report.percent import BOLD_FROM, as_percent
 from sfi_ray.report.plain_table import Entry, PlainTable
-from sfi_ray.report.runs import ClassifierFacts, ReportedRun
+from sfi_ray.report.runs import ReportedRun
 from sfi_ray.report.tables import MAX_COLUMNS
+from sfi_ray.store.facts import ClassifierFacts
 
 NOTHING = "-"
 

@@ -92,7 +92,8 @@ def _reached(batch: pa.Table, points: NDArray[np.int64]) -> NDArray[np.float64]:
     lengths = np.asarray(pc.fill_null(pc.list_value_length(traces), 0)).astype(np.int64)
     flat = pc.list_flatten(traces)
     evaluations = np.asarray(pc.struct_field(flat, "evaluations"))
-    confidences = np.asarray(pc.struct_field(flat, "confidence")).astype(np.float64)
+    # An inversion's network may give no number on the way.
+    confidences = np.nan_to_num(np.asarray(pc.struct_field(flat, "confidence")).astype(np.float64))
     stride = max(int(points[-1]), int(evaluations.max(initial=0))) + 1
     owners = np.repeat(np.arange(len(lengths)), lengths)
     keys = owners * stride + evaluations

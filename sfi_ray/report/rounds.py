@@ -11,8 +11,8 @@ from sfi_ray.report.rounds_figures import accuracies, passed_sheet
 from sfi_ray.rounds.detection import SFI
 from sfi_ray.rounds.experiment import Experiment, TrialResults
 from sfi_ray.rounds.record import AttackRecord
-from sfi_ray.store.folder import RunFolder
-from sfi_ray.store.parts import open_dataset
+from sfi_ray.store.damage import sound_rows
+from sfi_ray.store.facts import read_facts
 from sfi_ray.text import MOST_NAME, escape_markdown, printable, safe_name
 
 _NONE = "-"
@@ -43,8 +43,8 @@ def write_round_reports(experiment: Experiment, write: Callable[[str, bytes], No
         files["roc.csv"] = roc_csv(trials).encode()
     for trial in trials:
         figures = {"": accuracies(trial), "_roc": roc_curves(trial)}
-        location = experiment.trial_location(trial.name)
-        sources = [open_dataset(RunFolder(f"{location}/round_{record.round}")) for record in trial.rounds]
+        folders = [experiment.folder.inner(f"{trial.name}/round_{record.round}") for record in trial.rounds]
+        sources = [sound_rows(folder, read_facts(folder).bounds)[0] for folder in folders]
         figures["_sfis"] = passed_sheet(trial, sources) or {}
         for what, figure in figures.items():
             files |= {f"{safe_name(trial.name)}{what}{suffix}": content for suffix, content in figure.items()}

@@ -6,68 +6,18 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import pyarrow.dataset as ds
-import yaml
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
 
 from sfi_ray.errors import InputError
 from sfi_ray.report.matrices import ConfidenceMatrix, confidence_matrices
 from sfi_ray.store.damage import DamagedPart, sound_rows
-from sfi_ray.store.folder import RECORD, RunFolder
+from sfi_ray.store.facts import RunFacts, read_facts
+from sfi_ray.store.folder import RunFolder
 from sfi_ray.store.image_file import read_image_file
 from sfi_ray.store.progress import read_progress, state_of
-
-
-class _Facts(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-
-class ClassifierFacts(_Facts):
-    """What a report says of a classifier."""
-
-    name: str
-    architecture: str | None = None
-    fingerprint: str = ""
-    test_accuracy: float | None = None
-    num_natural: int | None = None
-    test_confidence: float | None = None
-    remarks: tuple[str, ...] = ()
-
-
-class VerificationFacts(_Facts):
-    """From which confidence a cell counts as fooled."""
-
-    threshold: float
-
-
-class JobFacts(_Facts):
-    """What a report says of a job."""
-
-    name: str
-    backgrounds: tuple[str, ...]
-    k: Any = None
-    replicates: int = 1
-    seed: int = 0
-    attack: dict[str, Any]
-    verification: VerificationFacts
-
-
-class RunFacts(_Facts):
-    """What a report needs of a run's record; the record itself knows attacks and networks, and loads torch."""
-
-    job: JobFacts
-    dataset: str
-    input_shape: tuple[int, int, int]
-    class_names: tuple[str, ...]
-    classifiers: tuple[ClassifierFacts, ...]
-    images: tuple[dict[str, Any], ...] = ()
-    device: str = ""
-    num_cells: int
-    versions: dict[str, str] = {}
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -157,12 +107,14 @@ def open_runs(locations: Sequence[str]) -> list[ReportedRun]:
 
 
 def _open(folder: RunFolder) -> ReportedRun:
-    facts = _read_facts(folder)
-    rows, damaged = sound_rows(folder)
+    facts = read_facts(folder)
+    rows, damaged = sound_rows(folder, facts.bounds)
     natural, natural_error = None, None
     if facts.images:
         try:
-            natural = np.stack([image.pixels for image in read_image_file(folder)])
+            natural = np.stack(
+                [image.pixels for image in read_image_file(folder, len(facts.images), facts.input_shape)]
+            )
         except (InputError, OSError, ValueError) as error:
             natural_error = str(error)
     matrices = tuple(confidence_matrices(rows))
@@ -178,16 +130,3 @@ def _open(folder: RunFolder) -> ReportedRun:
         matrices=matrices,
         state=state_of(read_progress(folder), is_complete=found >= facts.num_cells),
     )
-
-
-def _read_facts(folder: RunFolder) -> RunFacts:
-    if not folder.exists(RECORD):
-        raise InputError(
-            f"'{folder.location}' holds no run: it has no {RECORD}; a run's folder is <output>/<name> of its job"
-        )
-    try:
-        return RunFacts.model_validate(yaml.safe_load(folder.read(RECORD)))
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        first = error.errors()[0] if isinstance(error, ValidationError) else None
-        reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}" if first else " ".join(str(error).split())
-        raise InputError(f"'{folder.location}/{RECORD}' is not the record of a run ({reason})") from error

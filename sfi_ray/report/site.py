@@ -15,6 +15,7 @@ from sfi_ray.report.percent import as_percent
 from sfi_ray.report.runs import ReportedRun
 from sfi_ray.report.summaries import summary_table
 from sfi_ray.report.template import page_template
+from sfi_ray.store.facts import KFacts
 
 _LIBRARIES = ("d3.min.js", "plot.umd.min.js", "sortable.min.js")
 _TABLE_LIBRARY = "regular-table.js"
@@ -134,9 +135,9 @@ def _lines(run: ReportedRun) -> list[tuple[str, str]]:
 def _k(k: Any) -> str:
     if k is None:
         return "any number of pixels"
-    if isinstance(k, dict):
-        return f"drawn from {k.get('low')} to {k.get('high')}"
-    return ", ".join(map(str, k)) if isinstance(k, list) else str(k)
+    if isinstance(k, KFacts):
+        return f"drawn from {k.low} to {k.high}"
+    return ", ".join(map(str, k)) if isinstance(k, tuple) else str(k)
 
 
 def _classifier(facts: Any) -> str:

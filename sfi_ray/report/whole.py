@@ -53,12 +53,11 @@ def write_report(locations: Sequence[str], output: str | None = None, *, charts:
 
     Raises:
         InputError: A folder holds no run, or is given twice.
-        StorageError: A run cannot be read or the report not written.
+        StorageError: A run cannot be read or the report not written, or a link leads the report out of the run.
     """
     runs = open_runs(locations)
-    if output is None:
-        output = f"{runs[0].folder.location.rstrip('/')}/{REPORT}" if len(runs) == 1 else REPORT
-    folder = RunFolder(output)
+    is_within = output is None and len(runs) == 1
+    folder = runs[0].folder.inner(REPORT) if is_within else RunFolder(output or REPORT)
     accounts = [accounts_of(run.rows) for run in runs]
     for run, account in zip(runs, accounts, strict=True):
         prefix = "" if len(runs) == 1 else f"{_folder_of(run, runs)}/"

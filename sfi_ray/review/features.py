@@ -6,7 +6,7 @@ Shapes: N natural images, M SFIs.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from sfi_ray.data import dataset_info, load_labels
 from sfi_ray.errors import InputError
+from sfi_ray.models import Classifier
 from sfi_ray.report.feature_map import feature_map
 from sfi_ray.review.layer_features import (
     FEATURES,
@@ -57,7 +58,14 @@ class Compared:
 
 
 def compare_features(
-    run: Run, settings: FeatureSettings, folder: Path, *, device: str = "auto", overwrite: bool = False
+    run: Run,
+    settings: FeatureSettings,
+    folder: Path,
+    *,
+    device: str = "auto",
+    overwrite: bool = False,
+    classifiers: Mapping[str, Classifier] | None = None,
+    allow_code: bool = False,
 ) -> Compared:
     """Compares features, and writes coordinates, numbers and figures into a folder that appears whole or not at all.
 
@@ -67,6 +75,8 @@ def compare_features(
         folder: The folder to make.
         device: ``auto``, ``cpu`` or ``cuda``.
         overwrite: Replace a folder that this has written before.
+        classifiers: Classifiers that were given in code at the launch and are not in the folder, by name.
+        allow_code: Whether the functions are called that the run's record names as factories of classifiers.
 
     Raises:
         InputError: There is no such layer, classifier, background or k; there are no SFIs or no natural images; or the
@@ -76,18 +86,18 @@ def compare_features(
     """
     chosen = _chosen_classifiers(run, settings)
     natural = _natural_images(run, settings)
-    classifiers = RunClassifiers(run, device=device_of(device))
+    networks = RunClassifiers(run, classifiers, device_of(device), allow_code=allow_code)
     broken: dict[str, str] = {}
     layers: list[LayerFeatures] = []
     sfis = {name: _sfis(run, name, settings, broken) for name in chosen}
     with whole_folder(folder, marker=MANIFEST, overwrite=overwrite) as temporary:
         for name in chosen:
             for layer in settings.layers:
-                classifiers[name].features(blank(classifiers[name]), layer)  # a wrong name before any work
+                networks[name].features(blank(networks[name]), layer)  # a wrong name before any work
         with pq.ParquetWriter(temporary / "features.parquet", FEATURES, compression="zstd") as writer:
             for name in chosen:
                 for layer in settings.layers:
-                    found = LayerFeatures(run, classifiers[name], layer, natural, sfis[name], settings)
+                    found = LayerFeatures(run, networks[name], layer, natural, sfis[name], settings)
                     found.compute()
                     layers.append(found)
                     writer.write_table(found.rows())

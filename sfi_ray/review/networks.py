@@ -5,23 +5,40 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from sfi_ray.errors import InputError
-from sfi_ray.models import Classifier, is_same_network
+from sfi_ray.job import ClassifierSpec
+from sfi_ray.models import Classifier, ClassifierPayload, is_same_network
 from sfi_ray.store.classifiers import read_classifier
+from sfi_ray.store.plain import shortened
 from sfi_ray.store.run import Run
 
 
 class RunClassifiers:
     """Rebuilds the classifiers of a run from its folder; only the last one is held.
 
+    A run's folder is data, and may come from anybody: code that its record names is run only where that is allowed.
+
     Args:
         run: The run.
-        given: Classifiers that were given in code at the launch and are not in the folder, by name.
+        given: Classifiers that were given in code at the launch and are not in the folder, by name; or any that are
+            to be taken instead of what the folder says.
         device: ``cpu`` or ``cuda``.
+        allow_code: Whether the functions are called that the run's record names as factories of classifiers.
+
+    Raises:
+        InputError: A classifier is given that the run does not have.
     """
 
-    def __init__(self, run: Run, given: Mapping[str, Classifier] | None = None, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        run: Run,
+        given: Mapping[str, Classifier] | None = None,
+        device: str = "cpu",
+        *,
+        allow_code: bool = False,
+    ) -> None:
         self._run = run
         self._given = dict(given or {})
+        self._allow_code = allow_code
         self._device = device
         self._records = {record.name: record for record in run.record.classifiers}
         self._last: Classifier | None = None
@@ -37,13 +54,26 @@ class RunClassifiers:
         """Returns a classifier in the micro-batches of the search.
 
         Raises:
-            InputError: It is not in the folder, is broken, or is another than the one that was searched.
+            InputError: It is not in the folder, is broken, is another than the one that was searched, or is built by
+                code while none is allowed.
             StorageError: Its files cannot be read.
         """
         if self._last is None or self._last.name != name:
             self._last = None  # two networks need not fit into memory
             self._last = self._load(name)
         return self._last
+
+    def payload(self, name: str) -> ClassifierPayload:
+        """Returns a classifier ready to travel.
+
+        Raises:
+            InputError: As for the classifier itself.
+            StorageError: As for the classifier itself.
+        """
+        return self[name].to_payload(None if name in self._given else self._spec(name).source)
+
+    def _spec(self, name: str) -> ClassifierSpec:
+        return next(spec for spec in self._run.job.classifiers if spec.name == name)
 
     def _load(self, name: str) -> Classifier:
         run, record = self._run, self._records[name]
@@ -57,7 +87,13 @@ class RunClassifiers:
                 f"Python, with classifiers={{'{name}': ...}}"
             )
         else:
-            spec = next(spec for spec in run.job.classifiers if spec.name == name)
+            spec = self._spec(name)
+            if spec.source.runs_code and not self._allow_code:
+                raise InputError(
+                    f"classifier '{name}' is built by code, {shortened(spec.source.describe())}, which a run's folder "
+                    "does not choose to run: look at that code, and allow it with --allow-code (allow_code=True), or "
+                    f"give the classifier, from Python, with classifiers={{'{name}': ...}}"
+                )
             info = run.record.dataset_info
             classifier = read_classifier(run.folder, spec, record, info, device=self._device, micro_batch=micro_batch)
         if not is_same_network(classifier.fingerprint, classifier.examined.answers, record.fingerprint, record.answers):

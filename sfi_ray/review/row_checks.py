@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from sfi_ray.store.plain import shortened
 from sfi_ray.store.rebuild import rebuild_images
 from sfi_ray.store.record import RunRecord
 from sfi_ray.types import Cell, StopReason
@@ -61,23 +62,28 @@ def rows_of(table: pa.Table, shape: tuple[int, int, int]) -> list[Row]:
     values = table.drop_columns(["pixels"]).to_pylist()
     lengths = pc.fill_null(pc.list_value_length(table["pixels"]), 0).to_pylist()
     try:
-        images = rebuild_images(table)
+        images = rebuild_images(table) if _have_size(table, shape) else None
     except (ValueError, pa.ArrowException):
         images = None
-    if images is not None and images.shape[1:] == shape:
+    if images is not None:
         return [Row(row, image, count) for row, image, count in zip(values, images, lengths, strict=True)]
     return [_alone(table.slice(at, 1), row, lengths[at], shape) for at, row in enumerate(values)]
 
 
 def _alone(table: pa.Table, values: Mapping[str, Any], num_pixels: int, shape: tuple[int, int, int]) -> Row:
-    try:
-        image = rebuild_images(table)[0]
-    except (ValueError, pa.ArrowException) as error:
-        fault = " ".join(str(error).split()).removeprefix("table row 0 has ")
-        return Row(values, None, num_pixels, fault)
-    if image.shape != shape:
+    if not _have_size(table, shape):
         return Row(values, None, num_pixels, "its image has another size")
-    return Row(values, image, num_pixels)
+    try:
+        return Row(values, rebuild_images(table)[0], num_pixels)
+    except (ValueError, pa.ArrowException) as error:
+        fault = shortened(str(error)).removeprefix("table row 0 has ")
+        return Row(values, None, num_pixels, fault)
+
+
+def _have_size(table: pa.Table, shape: tuple[int, int, int]) -> bool:
+    """Whether all rows say that their images have a size; no memory is spent on others."""
+    sizes = zip(("height", "width", "channels"), shape, strict=True)
+    return all(pc.unique(table[name]).to_pylist() in ([], [size]) for name, size in sizes)
 
 
 class RowChecks:

@@ -20,7 +20,6 @@ from sfi_ray.models import Classifier
 from sfi_ray.review.networks import RunClassifiers
 from sfi_ray.review.row_checks import PROBABILITIES, Row, RowChecks, rows_of
 from sfi_ray.review.scoring import as_input, batch_rows, device_of, probabilities
-from sfi_ray.store.parts import stream_parts
 from sfi_ray.store.progress import RunState, read_progress
 from sfi_ray.store.run import Run
 from sfi_ray.store.schema import CIRCUMSTANCES, FINDINGS
@@ -95,6 +94,7 @@ def verify_run(
     classifiers: Mapping[str, Classifier] | None = None,
     device: str = "auto",
     tolerance: float = TOLERANCE,
+    allow_code: bool = False,
 ) -> Verification:
     """Checks every row of a run, and re-scores every stored image with the classifiers in the run's folder.
 
@@ -103,13 +103,15 @@ def verify_run(
         classifiers: Classifiers that were given in code at the launch and are not in the folder, by name.
         device: ``auto``, ``cpu`` or ``cuda``.
         tolerance: How far a probability may lie from the stored one.
+        allow_code: Whether the functions are called that the run's record names as factories of classifiers.
 
     Raises:
         InputError: The run has no rows yet, or a classifier was given that it does not have.
         StorageError: The folder cannot be read.
         ResourceError: There is no such device.
     """
-    return _Verifier(run, RunClassifiers(run, classifiers, device_of(device)), tolerance).run()
+    networks = RunClassifiers(run, classifiers, device_of(device), allow_code=allow_code)
+    return _Verifier(run, networks, tolerance).run()
 
 
 class _Verifier:
@@ -127,11 +129,14 @@ class _Verifier:
     def run(self) -> Verification:
         found, folder = self._found, self._run.folder
         channels, height, width = shape = self._run.record.input_shape
-        for table in stream_parts(folder, ["cell_index"], 1 << 16, self._note_broken):
+        for table in self._run.stored_rows(["cell_index"], 1 << 16, self._note_broken):
             self._count(table["cell_index"].drop_null().to_numpy())
-        found.num_missing, found.num_doubled = int((self._counts == 0).sum()), int((self._counts > 1).sum())
+        found.num_missing, found.num_doubled = (
+            len(self._counts) - int(np.count_nonzero(self._counts)),
+            int((self._counts > 1).sum()),
+        )
         self._read_natural_images()
-        for table in stream_parts(folder, _COLUMNS, batch_rows(shape), self._note_broken):
+        for table in self._run.stored_rows(_COLUMNS, batch_rows(shape), self._note_broken):
             self._check(rows_of(table, (height, width, channels)))
         if not found.num_rows and not self._broken:
             raise InputError(f"'{folder.location}' has no rows yet; launch its job first")

@@ -13,11 +13,16 @@ from numpy.typing import NDArray
 
 from sfi_ray.errors import StorageError
 from sfi_ray.store.folder import RunFolder
+from sfi_ray.store.part_check import footer_fault
+from sfi_ray.store.plain import shortened
 
 DETECTIONS = "detectors.parquet"
 
 SFI, NATURAL, SINGLE_COLOUR = "sfi", "natural", "single_colour"
 """What an image is: a sparse fooling image, a natural one, or a bare background (k = 0)."""
+
+_SCORES = pa.schema([("detector", pa.string()), ("kind", pa.string()), ("score", pa.float64())])
+_MOST_SCORES, _MOST_DETECTORS = 10**7, 100
 
 #: Points of a curve at most.
 MAX_POINTS = 201
@@ -119,13 +124,25 @@ def read_detections(folder: RunFolder) -> list[Detection]:
     if not folder.exists(DETECTIONS):
         return []
     try:
-        table = pq.read_table(pa.BufferReader(folder.read(DETECTIONS)))
-    except pa.ArrowException as error:
+        with pq.ParquetFile(pa.BufferReader(folder.read(DETECTIONS))) as file:
+            if fault := footer_fault(file, _SCORES, _SCORES.names, _MOST_SCORES, {}):
+                raise ValueError(fault)
+            table = file.read(_SCORES.names)
+        detectors = pc.unique(table["detector"]).to_pylist()
+        if len(detectors) > _MOST_DETECTORS:
+            raise ValueError(f"it has {len(detectors):,} detectors")
+        if not pc.all(pc.is_finite(table["score"])).as_py():
+            raise ValueError("a score is missing")
+        has_natural = pc.unique(table.filter(pc.equal(table["kind"], NATURAL))["detector"]).to_pylist()
+        if set(detectors) != set(has_natural):
+            raise ValueError("a detector has no score of a natural image")
+    except (ValueError, OSError, pa.ArrowException) as error:
         raise StorageError(
-            f"cannot read '{folder.location}/{DETECTIONS}': {error}; delete it and launch again: they are scored again"
+            f"cannot read '{folder.location}/{DETECTIONS}': {shortened(str(error))}; delete it and launch again: they "
+            "are scored again"
         ) from error
     found = []
-    for detector in pc.unique(table["detector"]).to_pylist():
+    for detector in detectors:
         of_detector = table.filter(pc.equal(table["detector"], detector))
         by_kind = {
             kind: of_detector.filter(pc.equal(of_detector["kind"], kind))["score"].to_numpy()

@@ -5,17 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from sfi_ray.errors import InputError
 from sfi_ray.rounds.detection import DETECTIONS, Detection, read_detections
 from sfi_ray.rounds.record import FinalRecord, RoundRecord, read_final, read_round
 from sfi_ray.store.folder import RunFolder
+from sfi_ray.store.plain import read_yaml, reason_of
 
 EXPERIMENT_RECORD = "rounds.yaml"
+
+_MOST_ROUNDS = 10_000
+_FolderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=200)]
 
 
 class TrialRecord(BaseModel):
@@ -23,8 +27,10 @@ class TrialRecord(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    number: int = Field(description="Models that are attacked.")
-    finals: tuple[str, ...] = Field(description="Folders of the attacks on the last model.")
+    number: int = Field(ge=0, le=_MOST_ROUNDS, description="Models that are attacked.")
+    finals: tuple[_FolderName, ...] = Field(
+        max_length=_MOST_ROUNDS, description="Folders of the attacks on the last model."
+    )
     detectors: bool = Field(description="Whether detectors are scored.")
     identity: dict[str, Any] = Field(description="Its settings, with all defaults.")
 
@@ -36,7 +42,7 @@ class ExperimentRecord(BaseModel):
 
     name: str
     data: str = Field(description="Name and content of the data set.")
-    trials: dict[str, TrialRecord]
+    trials: dict[_FolderName, TrialRecord]
     versions: dict[str, str]
 
 
@@ -98,17 +104,15 @@ class Experiment:
         return all(trial.is_complete for trial in self.trials().values())
 
     def _trial(self, name: str, record: TrialRecord) -> TrialResults:
-        location = self.trial_location(name)
-        rounds = [read_round(RunFolder(f"{location}/round_{number}")) for number in range(record.number)]
-        finals = [read_final(RunFolder(f"{location}/{folder}")) for folder in record.finals]
+        folders = [self.folder.inner(f"{name}/round_{number}") for number in range(record.number)]
+        rounds = [read_round(folder) for folder in folders]
+        finals = [read_final(self.folder.inner(f"{name}/{final}")) for final in record.finals]
         return TrialResults(
             name=name,
             number=record.number,
             rounds=[found for found in rounds if found],
             finals=[found for found in finals if found],
-            detections={
-                number: read_detections(RunFolder(f"{location}/round_{number}")) for number in range(record.number)
-            },
+            detections={number: read_detections(folder) for number, folder in enumerate(folders)},
             is_complete=None not in rounds
             and None not in finals
             and all(
@@ -138,10 +142,9 @@ def read_experiment(folder: RunFolder) -> ExperimentRecord | None:
     if not folder.exists(EXPERIMENT_RECORD):
         return None
     try:
-        return ExperimentRecord.model_validate(yaml.safe_load(folder.read(EXPERIMENT_RECORD)))
-    except (yaml.YAMLError, ValidationError, UnicodeDecodeError) as error:
-        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else " ".join(str(error).split())
+        return ExperimentRecord.model_validate(read_yaml(folder, EXPERIMENT_RECORD))
+    except (ValueError, TypeError) as error:
         raise InputError(
-            f"'{folder.location}/{EXPERIMENT_RECORD}' is not the record of a job of rounds ({reason}); choose another "
-            "folder, or start over with --fresh"
+            f"'{folder.location}/{EXPERIMENT_RECORD}' is not the record of a job of rounds ({reason_of(error)}); "
+            "choose another folder, or start over with --fresh"
         ) from error

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sfi_ray.errors import InputError
 from sfi_ray.store.folder import RunFolder
+from sfi_ray.store.plain import reason_of
 
 _R = TypeVar("_R", bound=BaseModel)
+_Count = Annotated[int, Field(ge=0, le=10**12)]
 
 ROUND_RECORD = "round.json"
 """A round's folder with this file is finished; it is written last."""
@@ -22,8 +24,8 @@ class _Record(BaseModel):
 class Counted(_Record):
     """How many of some images are taken for what they are."""
 
-    right: int = Field(ge=0)
-    total: int = Field(ge=0)
+    right: _Count
+    total: _Count
 
     @property
     def share(self) -> float | None:
@@ -34,12 +36,12 @@ class Counted(_Record):
 class ClassOutcome(_Record):
     """What an attack reached for one target class."""
 
-    target_class: int
+    target_class: _Count
     target_name: str
-    searched: int = Field(description="Cells.")
-    failed: int = Field(description="Cells whose search failed.")
-    fooling: int = Field(description="Cells whose target reached the threshold.")
-    found: int = Field(description="Cells that gave an SFI to train or test with.")
+    searched: _Count = Field(description="Cells.")
+    failed: _Count = Field(description="Cells whose search failed.")
+    fooling: _Count = Field(description="Cells whose target reached the threshold.")
+    found: _Count = Field(description="Cells that gave an SFI to train or test with.")
 
     @property
     def ratio(self) -> float | None:
@@ -73,18 +75,18 @@ class AttackRecord(_Record):
 class SplitRecord(_Record):
     """How many SFIs of a round later models are trained and tested with."""
 
-    wanted_train: int
-    wanted_held_out: int
-    train: int
-    held_out: int
+    wanted_train: _Count
+    wanted_held_out: _Count
+    train: _Count
+    held_out: _Count
 
 
 class RoundRecord(_Record):
     """One model: what it was trained with, how it does, and what an attack on it reached."""
 
-    round: int = Field(ge=0, description="Number of the round, and of its model.")
+    round: _Count = Field(description="Number of the round, and of its model.")
     fingerprint: str = Field(description="Hash of the model's weights.")
-    trained_with: dict[int, int] = Field(description="SFIs in its training set, by the round they are of.")
+    trained_with: dict[_Count, _Count] = Field(description="SFIs in its training set, by the round they are of.")
     natural: Counted = Field(description="Natural test images.")
     outliers: Counted = Field(description="Held-out SFIs of the rounds before; right when taken for outliers.")
     attack: AttackRecord
@@ -125,7 +127,7 @@ class RoundRecord(_Record):
 class FinalRecord(_Record):
     """The last model attacked on another background."""
 
-    round: int
+    round: _Count
     attack: AttackRecord
 
 
@@ -159,6 +161,6 @@ def _read(folder: RunFolder, kind: type[_R]) -> _R | None:
         return kind.model_validate_json(folder.read(ROUND_RECORD))
     except ValidationError as error:
         raise InputError(
-            f"'{folder.location}/{ROUND_RECORD}' is not the record of a round ({error.errors()[0]['msg']}); delete the "
+            f"'{folder.location}/{ROUND_RECORD}' is not the record of a round ({reason_of(error)}); delete the "
             "file and launch again: what it says is counted again"
         ) from error

@@ -23,6 +23,9 @@ from sfi_ray.types import Cell
 
 CHECKPOINTS = "checkpoints"
 _NOTES = "notes"
+# Tensors of a search's state that count towards its end.
+_COUNTERS = ("generation", "evaluations", "spent")
+_MOST_BYTES = 1 << 32
 _NAME = re.compile(r"(\d{12})-(\d{12})-[0-9a-f]+\.safetensors")
 
 
@@ -76,6 +79,11 @@ class CheckpointKeeper:
             chosen.setdefault(number, []).append(place)
         return [found[number].select(places) for number, places in chosen.items()]
 
+    def distrust(self) -> None:
+        """Removes the checkpoints that `recall` read, if it did: the search that went on from them failed."""
+        for name in self._overlapping() if self._found else ():
+            self._folder.delete(f"{CHECKPOINTS}/{name}")
+
     def forget(self) -> None:
         """Removes the checkpoints that lie within this shard, whose cells all have rows now."""
         for name in self._overlapping():
@@ -90,8 +98,8 @@ class CheckpointKeeper:
 
     def _read(self, name: str) -> Snapshot | None:
         try:
-            return _from_bytes(self._folder.read(f"{CHECKPOINTS}/{name}"))
-        except (StorageError, SafetensorError, ValueError, KeyError, TypeError):
+            return _from_bytes(self._folder.read(f"{CHECKPOINTS}/{name}", _MOST_BYTES))
+        except (StorageError, SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
 
 
@@ -113,8 +121,19 @@ def _to_bytes(snapshot: Snapshot) -> bytes:
 
 def _from_bytes(content: bytes) -> Snapshot:
     tensors = safetensors.torch.load(content)
-    cell_ids, progress, notes = json.loads(tensors.pop(_NOTES).numpy().tobytes())
+    cell_ids, progress, notes = json.loads(tensors.pop(_NOTES).numpy().tobytes(), parse_constant=_constant)
     state = {name.removeprefix("state."): tensor for name, tensor in tensors.items()}
     if not len(cell_ids) == len(progress) == len(notes) or any(len(part) != len(cell_ids) for part in state.values()):
         raise ValueError("parts of different lengths")
+    counters = [state[name] for name in _COUNTERS if name in state]
+    spent = [*progress, *(note.get("seconds", 0) for note in notes)]
+    if not all(bool((counter >= 0).all()) for counter in counters) or not all(number >= 0 for number in spent):
+        raise ValueError("a counter below 0, which no search would ever bring to its end")
     return Snapshot(tuple(cell_ids), tuple(progress), tuple(notes), state)
+
+
+def _constant(text: str) -> float:
+    """Reads what JSON has no number for: a search that found nothing yet has minus infinity, and none has NaN."""
+    if text == "NaN":
+        raise ValueError("NaN is no state of a search")
+    return float(text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
+from torch import nn
 
 from sfi_ray.data import DatasetInfo
 from sfi_ray.errors import InputError
@@ -12,8 +13,12 @@ from sfi_ray.job import ClassifierSpec
 from sfi_ray.models import Classifier, load_into
 from sfi_ray.models.carrying import carried
 from sfi_ray.models.sources import Source
-from sfi_ray.store.folder import RunFolder
+from sfi_ray.store.folder import WEIGHTS_BYTES, RunFolder
+from sfi_ray.store.plain import shortened
 from sfi_ray.store.record import ClassifierRecord
+
+# What a file of weights has beside the numbers: names and shapes of its tensors.
+_BYTES_A_FILE, _BYTES_A_TENSOR = 1 << 16, 1 << 10
 
 
 def weights_name(classifier: str) -> str:
@@ -28,7 +33,9 @@ def stored_source(folder: RunFolder, spec: ClassifierSpec) -> Source:
         StorageError: That cannot be read.
     """
     source = spec.source
-    return source.with_content(folder.read(f"models/{spec.name}{source.suffix}")) if source.suffix else source
+    if not source.suffix:
+        return source
+    return source.with_content(folder.read(f"models/{spec.name}{source.suffix}", WEIGHTS_BYTES))
 
 
 def read_classifier(
@@ -56,11 +63,17 @@ def read_classifier(
         ResourceError: There is no such device.
     """
     name = weights_name(spec.name)
+    source = stored_source(folder, spec)
+    if source.is_known_by_name:  # before memory is spent on the layers
+        _require_room(folder, name, source.build_empty(info.shape, info.num_classes))
+    module = source.build_module(info.shape, info.num_classes)
+    _require_room(folder, name, module)
     try:
-        state = safetensors.torch.load(folder.read(name))
-    except SafetensorError as error:
-        raise InputError(f"'{folder.location}/{name}' is broken ({error}); start over with --fresh") from error
-    module = stored_source(folder, spec).build_module(info.shape, info.num_classes)
+        state = safetensors.torch.load(folder.read(name, folder.size(name)))
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"'{folder.location}/{name}' is broken ({shortened(str(error))}); start over with --fresh"
+        ) from error
     # The weights are those of the network as it was carried, with what was folded into them.
     module = carried(module, torch.zeros((1, *info.shape)), spec.name)
     load_into(module, state, f"{folder.location}/{name}")
@@ -75,3 +88,15 @@ def read_classifier(
         device=device,
         micro_batch=micro_batch,
     )
+
+
+def _require_room(folder: RunFolder, name: str, module: nn.Module) -> None:
+    """Refuses a file of weights by its size alone where it cannot be that of a network."""
+    tensors = module.state_dict().values()
+    numbers = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    size, most = folder.size(name), numbers + _BYTES_A_FILE + _BYTES_A_TENSOR * len(tensors)
+    if not numbers <= size <= most:
+        raise InputError(
+            f"'{folder.location}/{name}' is broken: it has {size:,} bytes, the network {numbers:,} bytes of weights; "
+            "start over with --fresh"
+        )

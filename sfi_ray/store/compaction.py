@@ -17,10 +17,11 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from sfi_ray.errors import InputError
+from sfi_ray.store.bounds import RowBounds
 from sfi_ray.store.folder import RunFolder
+from sfi_ray.store.part_check import RESULTS, PartCheck
 from sfi_ray.store.parts import (
     JOURNAL,
-    RESULTS,
     Journal,
     each_cell_once,
     explaining_broken_parts,
@@ -52,19 +53,20 @@ class Compaction:
     bytes_after: int
 
 
-def compact(folder: RunFolder, file_bytes: int = _FILE_BYTES) -> Compaction:
+def compact(folder: RunFolder, file_bytes: int = _FILE_BYTES, bounds: RowBounds | None = None) -> Compaction:
     """Writes the rows of many part files into few, in the order of the grid, each cell once.
 
     Args:
         folder: The run's folder.
         file_bytes: Size of a file at most, as long as more than one small file goes into it.
+        bounds: What rows can say; by default only their form is checked.
 
     Returns:
         What was done.
 
     Raises:
         InputError: A launch is writing to the folder.
-        StorageError: A part file cannot be read or written; no row is lost.
+        StorageError: A part file cannot be read or written; no row is lost, and all that cannot be read are named.
     """
     with folder.lock():
         progress = read_progress(folder)
@@ -72,7 +74,7 @@ def compact(folder: RunFolder, file_bytes: int = _FILE_BYTES) -> Compaction:
         if progress is not None and progress.is_alive and not folder.is_local:
             raise InputError(f"a launch on {progress.host} is writing to '{folder.location}'; wait until it has ended")
         finish_compaction(folder)
-        before = list_parts(folder)
+        before = PartCheck(folder, bounds).sound(list_parts(folder))
         for batch in _batches(before, file_bytes):
             _merge(folder, batch)
         after = list_parts(folder)

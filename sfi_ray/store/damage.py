@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import pyarrow as pa
 import pyarrow.dataset as ds
 
+from sfi_ray.store.bounds import RowBounds
 from sfi_ray.store.folder import RunFolder
-from sfi_ray.store.parts import RESULTS, list_parts
+from sfi_ray.store.part_check import PartCheck
+from sfi_ray.store.parts import list_parts, open_dataset
 from sfi_ray.store.schema import FINDINGS
-
-_BATCH_ROWS = 1 << 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +26,12 @@ class DamagedPart:
     reason: str
 
 
-def sound_rows(folder: RunFolder) -> tuple[ds.Dataset, tuple[DamagedPart, ...]]:
+def sound_rows(folder: RunFolder, bounds: RowBounds) -> tuple[ds.Dataset, tuple[DamagedPart, ...]]:
     """Opens the rows that can be read. Each part file is read through once to know.
 
     Args:
         folder: The run's folder.
+        bounds: What rows can say.
 
     Returns:
         The data set of all sound part files, empty when there are none, and the others.
@@ -39,16 +39,7 @@ def sound_rows(folder: RunFolder) -> tuple[ds.Dataset, tuple[DamagedPart, ...]]:
     Raises:
         StorageError: The folder cannot be listed.
     """
-    sound, damaged = [], []
-    for info in list_parts(folder):
-        try:
-            part = ds.dataset([info.path], schema=FINDINGS, format="parquet", filesystem=folder.filesystem)
-            for batch in part.scanner(batch_size=_BATCH_ROWS, batch_readahead=4).to_batches():
-                batch.validate(full=True)
-        except (OSError, pa.ArrowException) as error:
-            damaged.append(DamagedPart(f"{RESULTS}/{info.base_name}", " ".join(str(error).split())))
-        else:
-            sound.append(info.path)
-    if not sound:
-        return ds.dataset(FINDINGS.empty_table()), tuple(damaged)
-    return ds.dataset(sound, schema=FINDINGS, format="parquet", filesystem=folder.filesystem), tuple(damaged)
+    damaged: dict[str, str] = {}
+    sound = PartCheck(folder, bounds).sound(list_parts(folder), on_broken=damaged.__setitem__)
+    rows = open_dataset(folder, sound) if sound else ds.dataset(FINDINGS.empty_table())
+    return rows, tuple(DamagedPart(name, reason) for name, reason in damaged.items())

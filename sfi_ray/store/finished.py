@@ -8,8 +8,10 @@ import pyarrow.compute as pc
 
 from sfi_ray.errors import StorageError
 from sfi_ray.grid import Grid
+from sfi_ray.store.bounds import RowBounds
 from sfi_ray.store.folder import RunFolder
-from sfi_ray.store.parts import explaining_broken_parts, open_dataset
+from sfi_ray.store.part_check import PartCheck
+from sfi_ray.store.parts import explaining_broken_parts, list_parts, open_dataset
 from sfi_ray.types import StopReason
 
 _SEARCHED, _FOOLED, _FAILED = 1, 2, 4
@@ -31,13 +33,15 @@ class FinishedCells:
         num_failed: Cells that failed.
 
     Raises:
-        StorageError: A part file cannot be read, or holds rows of another grid.
+        StorageError: Part files cannot be read, and all of them are named; or one holds rows of another grid.
     """
 
     def __init__(self, folder: RunFolder, grid: Grid) -> None:
         self._state = np.zeros(len(grid), dtype=np.uint8)
-        scanner = open_dataset(folder).scanner(
-            columns=["cell_index", "cell_id", "fooled", "stop_reason"],
+        columns = ["cell_index", "cell_id", "fooled", "stop_reason"]
+        parts = PartCheck(folder, RowBounds(most_rows=len(grid))).sound(list_parts(folder), columns)
+        scanner = open_dataset(folder, parts).scanner(
+            columns=columns,
             batch_readahead=_READAHEAD,
             fragment_readahead=_READAHEAD,
         )

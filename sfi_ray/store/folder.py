@@ -2,6 +2,9 @@
 
 A file appears under its name whole or not at all: locally it is written beside, synced and renamed; an object store
 shows an object only when it is complete.
+
+A folder may come from a stranger. Only regular files are read, no further than a bound, and nothing is read, written or
+deleted through a link that leads out of it.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import errno
 import os
 import re
 import secrets
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -23,6 +27,12 @@ from sfi_ray.errors import InputError, StorageError
 
 RECORD = "job.yaml"
 """The file by which a folder is known as a run's; `store.record` says what is in it."""
+
+MANY_BYTES = 1 << 26
+"""What a file of a run that is read whole has at most, unless the reader knows better."""
+
+WEIGHTS_BYTES = 1 << 34
+"""What a file of weights, or of a whole network, has at most."""
 
 _OBJECT_STORES = ("s3", "gcs", "abfs")
 _TEMPORARY = ".tmp"
@@ -66,31 +76,80 @@ class RunFolder:
             InputError: The name would leave the folder.
         """
         parts = PurePosixPath(name)
-        if parts.is_absolute() or ".." in parts.parts:
+        if parts.is_absolute() or ".." in parts.parts or "\0" in name:
             raise InputError(f"'{name}' lies outside the run's folder")
         return f"{self._root}/{name}" if name else self._root
 
-    def exists(self, name: str) -> bool:
-        """Whether a file or folder of this name exists."""
-        with self._explained("read"):
-            return bool(self._fs.get_file_info(self.path(name)).type != fs.FileType.NotFound)
-
-    def read(self, name: str) -> bytes:
-        """Returns the content of a file.
+    def inner(self, name: str) -> RunFolder:
+        """Returns a folder within this one, which need not exist.
 
         Raises:
-            StorageError: It cannot be read.
+            InputError: The name would leave this folder.
+            StorageError: A link leads it out of this folder.
         """
-        with self._explained("read", name), self._fs.open_input_stream(self.path(name)) as stream:
-            return bytes(stream.read())
+        self._inside(name)
+        return RunFolder(f"{self.location.rstrip('/')}/{name}")
+
+    def exists(self, name: str) -> bool:
+        """Whether a file or folder of this name exists."""
+        with self._explained("read", name):
+            return bool(self._fs.get_file_info(self._inside(name)).type != fs.FileType.NotFound)
+
+    def read(self, name: str, most_bytes: int = MANY_BYTES) -> bytes:
+        """Returns the content of a file.
+
+        Args:
+            name: The file.
+            most_bytes: A larger file is refused before it is read.
+
+        Raises:
+            StorageError: It cannot be read, is larger, or is no regular file.
+        """
+        with self.opened(name) as stream, self._explained("read", name):
+            content = bytes(stream.read(most_bytes + 1))
+        if len(content) > most_bytes:
+            raise StorageError(
+                f"'{self.location}/{name}' has more than {most_bytes:,} bytes, which no run writes; is it the file?"
+            )
+        return content
+
+    def size(self, name: str) -> int:
+        """Returns how many bytes a file has.
+
+        Raises:
+            StorageError: It cannot be read, or is no regular file.
+        """
+        with self.opened(name) as file:
+            return int(file.size())
+
+    @contextlib.contextmanager
+    def opened(self, name: str) -> Iterator[pa.NativeFile]:
+        """Opens a file for reading, at any place of it.
+
+        Raises:
+            StorageError: It cannot be read, or is no regular file.
+        """
+        with self._explained("read", name):
+            path = self._inside(name)
+            if self.is_local:
+                _require_regular(path)
+            file = self._fs.open_input_file(path)
+        with file:
+            yield file
+
+    def entries(self, folder: str) -> list[fs.FileInfo]:
+        """Lists what is directly in a folder, sorted by name, but what begins with a dot.
+
+        A folder that does not exist has nothing in it.
+        """
+        with self._explained("read", folder):
+            infos = self._fs.get_file_info(fs.FileSelector(self._inside(folder), allow_not_found=True))
+        return sorted((i for i in infos if not i.base_name.startswith(".")), key=lambda info: info.base_name)
 
     def list(self, folder: str, suffix: str = "") -> list[fs.FileInfo]:
         """Lists the finished files directly in a folder, sorted by name; none when the folder does not exist."""
-        selector = fs.FileSelector(self.path(folder), allow_not_found=True)
-        with self._explained("read", folder):
-            infos = self._fs.get_file_info(selector)
-        files = (i for i in infos if i.type == fs.FileType.File and not i.base_name.startswith("."))
-        return sorted((i for i in files if i.base_name.endswith(suffix)), key=lambda info: info.base_name)
+        infos = self.entries(folder)
+        return [i for i in infos if i.type == fs.FileType.File and i.base_name.endswith(suffix)]
 
     def write(self, name: str, content: bytes | pa.Buffer) -> None:
         """Writes a file, whole or not at all.
@@ -101,6 +160,7 @@ class RunFolder:
         path = self.path(name)
         folder, _, base = path.rpartition("/")
         with self._explained("write", name):
+            self._inside(str(PurePosixPath(name).parent))  # what has the name is replaced, not written through
             self._fs.create_dir(folder, recursive=True)
             if self._fs.type_name in _OBJECT_STORES:
                 with self._fs.open_output_stream(path) as stream:
@@ -126,23 +186,31 @@ class RunFolder:
                 stream.write(content)
 
     def delete(self, name: str) -> None:
-        """Deletes a file or a folder with all it holds; nothing happens when there is none."""
+        """Deletes a file or a folder with all it holds; nothing happens when there is none.
+
+        Of a link only the link is deleted.
+        """
         # Somebody else may delete it at the same time.
         with self._explained("write", name), contextlib.suppress(FileNotFoundError):
-            info = self._fs.get_file_info(self.path(name))
+            path = self.path(name)
+            self._inside(str(PurePosixPath(name).parent))
+            if self.is_local and Path(path).is_symlink():
+                Path(path).unlink()
+                return
+            info = self._fs.get_file_info(path)
             if info.type == fs.FileType.Directory:
                 self._fs.delete_dir(info.path)
-            elif info.type == fs.FileType.File:
+            elif info.type != fs.FileType.NotFound:
                 self._fs.delete_file(info.path)
 
     def sweep(self, *folders: str) -> None:
         """Removes what killed writers left half-written directly in some folders; nobody may be writing there."""
         for folder in folders:
-            selector = fs.FileSelector(self.path(folder), allow_not_found=True)
             with self._explained("read", folder):
-                infos = self._fs.get_file_info(selector)
+                infos = self._fs.get_file_info(fs.FileSelector(self._inside(folder), allow_not_found=True))
             for info in infos:
-                if info.base_name.startswith(".") and info.base_name.endswith(_TEMPORARY):
+                is_temporary = info.base_name.startswith(".") and info.base_name.endswith(_TEMPORARY)
+                if is_temporary and info.type == fs.FileType.File:
                     with self._explained("write", folder), contextlib.suppress(FileNotFoundError):
                         self._fs.delete_file(info.path)
 
@@ -173,7 +241,7 @@ class RunFolder:
 
         with self._explained("write"):
             self._fs.create_dir(self._root, recursive=True)
-            handle = open(self.path(".lock"), "a+b")  # noqa: PTH123, SIM115
+            handle = open(self._inside(".lock"), "a+b")  # noqa: PTH123, SIM115
         with handle:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -184,6 +252,17 @@ class RunFolder:
                         f"another launch is writing to '{self.location}'; wait for it, or stop it and launch again"
                     ) from error
             yield
+
+    def _inside(self, name: str) -> str:
+        """Returns the path of a file or folder that no link leads out of this folder."""
+        path = self.path(name)
+        # Unlike `Path.resolve`, this takes links that lead in a circle; opening these fails.
+        if self.is_local and not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(self._root)):
+            raise StorageError(
+                f"'{self.location}/{name}' is behind a link that leads out of '{self.location}', through which "
+                "nothing is read or written; put the files themselves there, or remove the link"
+            )
+        return path
 
     @contextlib.contextmanager
     def _explained(self, action: str, name: str = "") -> Iterator[None]:
@@ -217,6 +296,15 @@ def try_writing(folder: Path) -> None:
     with tempfile.TemporaryFile(dir=place) as file:
         file.write(bytes(_TRIED_BYTES))
         file.flush()
+
+
+def _require_regular(path: str) -> None:
+    """Refuses what would block or never end: a pipe, a device, a socket; and a folder."""
+    mode = Path(path).stat().st_mode
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if not stat.S_ISREG(mode):
+        raise OSError("it is a pipe or a device")
 
 
 def _open(location: str) -> tuple[fs.FileSystem, str]:

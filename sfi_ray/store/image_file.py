@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
 
@@ -16,8 +17,13 @@ from PIL import Image
 
 from sfi_ray.errors import InputError
 from sfi_ray.store.folder import RunFolder
+from sfi_ray.store.plain import shortened
 
 IMAGES = "images.parquet"
+
+# The file's footer and names; what a PNG and the name of its origin take beside the pixels.
+_BYTES_A_FILE, _BYTES_AN_IMAGE = 1 << 20, 1 << 14
+_ROWS_AT_ONCE = 16
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,23 +41,47 @@ class StoredImage:
     source: str
 
 
-def read_image_file(folder: RunFolder) -> list[StoredImage]:
+def read_image_file(folder: RunFolder, number: int, input_shape: tuple[int, int, int]) -> list[StoredImage]:
     """Reads the natural images of a run in their order.
+
+    Args:
+        folder: The run's folder.
+        number: How many the run has.
+        input_shape: Channels, rows and columns of each.
 
     Raises:
         StorageError: The file cannot be read.
-        InputError: It is broken.
+        InputError: It is broken, or holds other images than these.
     """
-    content = folder.read(IMAGES)
+    channels, height, width = input_shape
+    # Pixels that do not compress take their own size, and a little for each row.
+    most_bytes = _BYTES_A_FILE + number * (_BYTES_AN_IMAGE + (channels * width + 1) * height)
+    content = folder.read(IMAGES, most_bytes)
     try:
-        rows = pq.read_table(pa.BufferReader(content)).to_pylist()
-        return [StoredImage(_from_png(row["image"]["bytes"]), row["label"], row["image"]["path"]) for row in rows]
+        return list(_images(content, number, (height, width, channels), most_bytes))
     except (pa.ArrowException, KeyError, TypeError, ValueError, OSError, SyntaxError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"'{folder.location}/{IMAGES}' is broken ({reason}); start over with --fresh") from error
+        raise InputError(
+            f"'{folder.location}/{IMAGES}' is broken ({shortened(str(error))}); start over with --fresh"
+        ) from error
 
 
-def _from_png(encoded: bytes) -> NDArray[np.uint8]:
+def _images(content: bytes, number: int, shape: tuple[int, int, int], most_bytes: int) -> Iterator[StoredImage]:
+    with pq.ParquetFile(pa.BufferReader(content)) as file:
+        metadata = file.metadata
+        groups = [metadata.row_group(at) for at in range(metadata.num_row_groups)]
+        size = sum(group.total_byte_size for group in groups)
+        if sum(group.num_rows for group in groups) != number or not 0 <= size <= most_bytes:
+            raise ValueError(f"it claims {metadata.num_rows:,} images of {size:,} bytes, the run has {number:,}")
+        for batch in file.iter_batches(_ROWS_AT_ONCE):
+            for row in batch.to_pylist():
+                yield StoredImage(_from_png(row["image"]["bytes"], shape), int(row["label"]), str(row["image"]["path"]))
+
+
+def _from_png(encoded: bytes, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
+    height, width, channels = shape
     with Image.open(BytesIO(encoded), formats=["PNG"]) as image:
+        # By the header, before memory is spent on pixels.
+        if (image.size, image.mode) != ((width, height), "L" if channels == 1 else "RGB"):
+            raise ValueError("an image has another size or other channels than the run's")
         array = np.array(image)
     return array[:, :, np.newaxis] if array.ndim == 2 else array

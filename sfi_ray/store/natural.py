@@ -48,12 +48,15 @@ def write_images(folder: RunFolder, images: Sequence[NaturalImage], class_names:
     folder.write(IMAGES, sink.getvalue())
 
 
-def read_natural_images(folder: RunFolder, expected: Sequence[GridImage]) -> tuple[NaturalImage, ...]:
+def read_natural_images(
+    folder: RunFolder, expected: Sequence[GridImage], input_shape: tuple[int, int, int]
+) -> tuple[NaturalImage, ...]:
     """Reads the natural images of a run back.
 
     Args:
         folder: The run's folder.
         expected: The images of the run's grid.
+        input_shape: Channels, rows and columns of each.
 
     Raises:
         StorageError: The file cannot be read.
@@ -61,7 +64,7 @@ def read_natural_images(folder: RunFolder, expected: Sequence[GridImage]) -> tup
     """
     images = tuple(
         NaturalImage(torch.from_numpy(stored.pixels.transpose(2, 0, 1).copy()), stored.target_class, stored.source)
-        for stored in read_image_file(folder)
+        for stored in read_image_file(folder, len(expected), input_shape)
     )
     if grid_images(images) != tuple(expected):
         raise InputError(

@@ -7,6 +7,7 @@ import re
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Annotated, Self
 
 import numpy as np
 import pyarrow as pa
@@ -14,14 +15,15 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from pyarrow import fs
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from sfi_ray.errors import StorageError
 from sfi_ray.store.folder import RunFolder
+from sfi_ray.store.part_check import RESULTS, PartCheck, broken_parts
+from sfi_ray.store.plain import shortened
 from sfi_ray.store.schema import FINDINGS, Provenance, findings_table
 from sfi_ray.types import Finding, StopReason
 
-RESULTS = "results"
 #: Names what a compaction replaces, see `sfi_ray.store.compaction`; readers of the files alone pass over it.
 JOURNAL = ".compaction.json"
 _PREFIX = "part-"
@@ -65,13 +67,25 @@ def _shard_of(base_name: str) -> range | None:
     return range(int(match[1]), int(match[2])) if match else None
 
 
+_PartName = Annotated[str, Field(pattern=r"^part-[A-Za-z0-9._-]+\.parquet$", max_length=200)]
+
+
 class Journal(BaseModel):
-    """What a compaction is about: as soon as `merged` is there, the files that it replaces do not count."""
+    """What a compaction is about: as soon as `merged` is there, the files that it replaces do not count.
+
+    Names are bare names of part files: whoever finishes a compaction deletes by them.
+    """
 
     model_config = ConfigDict(frozen=True)
 
-    merged: str
-    replaced: tuple[str, ...]
+    merged: _PartName
+    replaced: tuple[_PartName, ...]
+
+    @model_validator(mode="after")
+    def _check_merged(self) -> Self:
+        if self.merged in self.replaced:
+            raise ValueError("a part file replaces itself")
+        return self
 
 
 def read_journal(folder: RunFolder) -> Journal | None:
@@ -93,6 +107,8 @@ def read_journal(folder: RunFolder) -> Journal | None:
 def list_parts(folder: RunFolder, prefix: str = _PREFIX) -> list[fs.FileInfo]:
     """Lists part files in order; a file of the user's own beside them is not read.
 
+    What has the name of a part file and is no file is listed, too: it cannot be read, and reading says so.
+
     Args:
         folder: The run's folder.
         prefix: How their names begin.
@@ -101,7 +117,11 @@ def list_parts(folder: RunFolder, prefix: str = _PREFIX) -> list[fs.FileInfo]:
         StorageError: The folder cannot be read.
     """
     journal = read_journal(folder)
-    infos = [info for info in folder.list(RESULTS, ".parquet") if info.base_name.startswith(_PREFIX)]
+    infos = [
+        info
+        for info in folder.entries(RESULTS)
+        if info.base_name.startswith(_PREFIX) and info.base_name.endswith(".parquet")
+    ]
     if journal and any(info.base_name == journal.merged for info in infos):
         replaced = set(journal.replaced)
         infos = [info for info in infos if info.base_name not in replaced]
@@ -139,25 +159,30 @@ def explaining_broken_parts(folder: RunFolder) -> Iterator[None]:
     except (OSError, pa.ArrowException) as error:
         if isinstance(error, StorageError):
             raise
-        raise StorageError(
-            f"cannot read the data set of '{folder.location}': {error}; move the broken part file away and "
-            "launch again: its cells will be searched again"
-        ) from error
+        raise broken_parts(folder, {RESULTS: shortened(str(error))}) from error
 
 
-def open_dataset(folder: RunFolder) -> ds.Dataset:
-    """Opens all finished rows as one data set; it is empty when there are none.
+def open_dataset(folder: RunFolder, parts: Sequence[fs.FileInfo] | None = None) -> ds.Dataset:
+    """Opens finished rows as one data set; it is empty when there are none.
+
+    Args:
+        folder: The run's folder.
+        parts: Part files; all by default.
 
     Raises:
         StorageError: The folder cannot be read.
     """
-    paths = [info.path for info in list_parts(folder)]
+    paths = [info.path for info in (list_parts(folder) if parts is None else parts)]
     with explaining_broken_parts(folder):
         return ds.dataset(paths, schema=FINDINGS, format="parquet", filesystem=folder.filesystem)
 
 
 def stream_parts(
-    folder: RunFolder, columns: Sequence[str], batch_rows: int, on_broken: Callable[[str, str], None]
+    folder: RunFolder,
+    columns: Sequence[str],
+    batch_rows: int,
+    on_broken: Callable[[str, str], None],
+    check: PartCheck | None = None,
 ) -> Iterator[pa.Table]:
     """Reads rows part file by part file, a few at a time; a part file that cannot be read is left out.
 
@@ -166,18 +191,20 @@ def stream_parts(
         columns: Names of the columns.
         batch_rows: Rows of a batch at most.
         on_broken: Hears the name and the fault of each part file that cannot be read. What was yielded of it stays.
+        check: Finds those beforehand; by default by nothing but their form.
 
     Raises:
         StorageError: The folder cannot be listed.
     """
     schema = pa.schema([FINDINGS.field(name) for name in columns])
-    for info in list_parts(folder):
+    for info in (check or PartCheck(folder)).sound(list_parts(folder), columns, on_broken):
+        name = f"{RESULTS}/{info.base_name}"
         try:
-            with folder.filesystem.open_input_file(info.path) as stream, pq.ParquetFile(stream) as file:
+            with folder.opened(name) as stream, pq.ParquetFile(stream) as file:
                 for batch in file.iter_batches(batch_rows, columns=list(columns)):
                     yield pa.Table.from_batches([batch]).select(columns).cast(schema)
         except (OSError, KeyError, ValueError, pa.ArrowException) as error:
-            on_broken(f"{RESULTS}/{info.base_name}", " ".join(str(error).split()))
+            on_broken(name, shortened(str(error)))
 
 
 def read_windows(
@@ -186,6 +213,7 @@ def read_windows(
     columns: Sequence[str],
     wanted: ds.Expression | None = None,
     on_broken: Callable[[str, str], None] | None = None,
+    check: PartCheck | None = None,
 ) -> Iterator[pa.Table]:
     """Reads the rows of some cells after others, each window at once, from the part files whose names promise them.
 
@@ -195,6 +223,7 @@ def read_windows(
         columns: Names of the columns; ``cell_index`` must be among them.
         wanted: Which rows; all by default.
         on_broken: Hears the name and the fault of each part file that cannot be read, once, and it is left out.
+        check: Finds those beforehand; by default by nothing but their form.
 
     Yields:
         The rows of a window, in no particular order, a cell that was written twice with both its rows.
@@ -203,25 +232,33 @@ def read_windows(
         StorageError: A part file cannot be read and nobody hears of it, or the folder cannot be listed.
     """
     schema = pa.schema([FINDINGS.field(name) for name in columns])
-    infos, broken = list_parts(folder), set()
+    infos, broken = list_parts(folder), set[str]()
     shards = [_shard_of(info.base_name) for info in infos]
+    check = check or PartCheck(folder)
+    checked = None if wanted is not None else columns  # what is wanted may depend on any column
+
+    def hear(name: str, fault: str) -> None:
+        broken.add(name)
+        if on_broken is None:
+            raise broken_parts(folder, {name: fault})
+        on_broken(name, fault)
+
     for window in windows:
         inside = (ds.field("cell_index") >= window.start) & (ds.field("cell_index") < window.stop)
         inside = inside if wanted is None else inside & wanted
         tables = [schema.empty_table()]
-        for info, shard in zip(infos, shards, strict=True):
-            if info.path in broken or (shard and (shard.stop <= window.start or window.stop <= shard.start)):
-                continue
+        promising = [
+            info
+            for info, shard in zip(infos, shards, strict=True)
+            if f"{RESULTS}/{info.base_name}" not in broken
+            and not (shard and (shard.stop <= window.start or window.stop <= shard.start))
+        ]
+        for info in check.sound(promising, checked, None if on_broken is None else hear):
             try:
                 part = ds.dataset([info.path], schema=FINDINGS, format="parquet", filesystem=folder.filesystem)
                 tables.append(part.to_table(columns=list(columns), filter=inside))
             except (OSError, ValueError, pa.ArrowException) as error:
-                name = f"{RESULTS}/{info.base_name}"
-                if on_broken is None:
-                    with explaining_broken_parts(folder):
-                        raise pa.ArrowException(f"{name}: {error}") from error
-                broken.add(info.path)
-                on_broken(name, " ".join(str(error).split()))
+                hear(f"{RESULTS}/{info.base_name}", shortened(str(error)))
         yield pa.concat_tables(tables)
 
 
@@ -241,7 +278,7 @@ def committed_outcomes(folder: RunFolder, start: int, stop: int) -> dict[int, Ou
     """
     columns = ["cell_index", "fooled", "stop_reason"]
     found: dict[int, Outcome] = {}
-    for info in list_parts(folder, part_prefix(start, stop)):
+    for info in PartCheck(folder).sound(list_parts(folder, part_prefix(start, stop)), columns):
         with explaining_broken_parts(folder):
             rows = pq.read_table(info.path, columns=columns, filesystem=folder.filesystem).to_pylist()
         for row in rows:
@@ -251,17 +288,21 @@ def committed_outcomes(folder: RunFolder, start: int, stop: int) -> dict[int, Ou
     return found
 
 
-def drop_failed(folder: RunFolder) -> int:
+def drop_failed(folder: RunFolder, check: PartCheck | None = None) -> int:
     """Removes the rows of failed cells, so that they are searched again.
+
+    Args:
+        folder: The run's folder.
+        check: Finds part files that cannot be read; by default by nothing but their form.
 
     Returns:
         How many were removed.
 
     Raises:
-        StorageError: A part file cannot be read or written.
+        StorageError: A part file cannot be read or written; all that cannot be read are named.
     """
     dropped = 0
-    for info in list_parts(folder):
+    for info in (check or PartCheck(folder)).sound(list_parts(folder)):
         with explaining_broken_parts(folder):
             table = pq.read_table(info.path, filesystem=folder.filesystem)
         kept = table.filter(pc.not_equal(table["stop_reason"], StopReason.FAILED.value))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from enum import StrEnum
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sfi_ray.errors import StorageError
 from sfi_ray.store.folder import RunFolder
@@ -13,6 +14,7 @@ from sfi_ray.store.folder import RunFolder
 PROGRESS = "progress.json"
 # A driver writes at least this often; a file that is older belongs to a driver that is gone.
 HEARTBEAT_SECONDS = 5.0
+_MOST_BYTES = 1 << 16
 
 
 class RunState(StrEnum):
@@ -24,6 +26,11 @@ class RunState(StrEnum):
     FINISHED = "finished"
 
 
+# A file that says more was written by nobody's driver.
+_Count = Annotated[int, Field(ge=0, le=2**63)]
+_Number = Annotated[float, Field(ge=0, le=1e18, allow_inf_nan=False)]
+
+
 class Progress(BaseModel):
     """A driver's sign of life.
 
@@ -33,23 +40,23 @@ class Progress(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     state: RunState
-    host: str
-    pid: int
-    started_at: float
-    updated_at: float
-    num_cells: int
-    finished: int
-    fooled: int
-    failed: int
-    evaluations: int
-    evaluations_per_second: float
-    actors: int
-    seconds_left: float | None = None
+    host: str = Field(max_length=255)
+    pid: _Count
+    started_at: _Number
+    updated_at: _Number
+    num_cells: _Count
+    finished: _Count
+    fooled: _Count
+    failed: _Count
+    evaluations: _Count
+    evaluations_per_second: _Number
+    actors: _Count
+    seconds_left: _Number | None = None
 
     @property
     def is_alive(self) -> bool:
         """Whether the driver was running a moment ago, by its last sign of life."""
-        return self.state is RunState.RUNNING and time.time() - self.updated_at < 4 * HEARTBEAT_SECONDS
+        return self.state is RunState.RUNNING and abs(time.time() - self.updated_at) < 4 * HEARTBEAT_SECONDS
 
 
 def write_progress(folder: RunFolder, progress: Progress) -> None:
@@ -60,7 +67,7 @@ def write_progress(folder: RunFolder, progress: Progress) -> None:
 def read_progress(folder: RunFolder) -> Progress | None:
     """Reads the driver's last sign of life; None when there is none that can be read."""
     try:
-        return Progress.model_validate_json(folder.read(PROGRESS)) if folder.exists(PROGRESS) else None
+        return Progress.model_validate_json(folder.read(PROGRESS, _MOST_BYTES)) if folder.exists(PROGRESS) else None
     except (StorageError, ValidationError):
         return None
 

@@ -7,22 +7,28 @@ import importlib.metadata
 import json
 import platform
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
+from sfi_ray.attacks import InversionAttackSettings
 from sfi_ray.data import DatasetInfo, class_index
 from sfi_ray.errors import InputError
 from sfi_ray.grid import Grid, GridClassifier, GridImage
 from sfi_ray.images import parse_background
-from sfi_ray.job import Job, KRange, plain_values
+from sfi_ray.job import Job, KRange
 from sfi_ray.models import Execution, Outputs
+from sfi_ray.store.bounds import MOST_CELLS, MOST_SIDE
+from sfi_ray.store.facts import RunFacts
 from sfi_ray.store.folder import RECORD, RunFolder
+from sfi_ray.store.plain import MOST_BYTES, read_yaml, reason_of
+
+_MOST_CHANGES = 20
 
 
 class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class ClassifierRecord(_Record):
@@ -30,14 +36,16 @@ class ClassifierRecord(_Record):
 
     name: str
     fingerprint: str = Field(description="Hash of the weights, the layers and the normalisation, and what it answers.")
-    answers: tuple[float, ...] = Field((), description="What it says of a few fixed images, a few numbers for each.")
+    answers: tuple[float, ...] = Field(
+        (), max_length=100, description="What it says of a few fixed images, a few numbers for each."
+    )
     outputs: Outputs = Field("logits", description="What its network gives.")
     architecture: str | None = Field(
         description="What it was built from: a network of the zoo, or another source such as 'torchvision: resnet50, "
         "DEFAULT'; null for a module given in code."
     )
     mean: tuple[float, ...]
-    std: tuple[float, ...]
+    std: tuple[Annotated[float, Field(gt=0)], ...]
     execution: Execution = Field(description="How it computes, measured or by rule.")
     tuning_seconds: float = Field(
         0.0,
@@ -49,7 +57,9 @@ class ClassifierRecord(_Record):
         None, description="Held-out images that it was measured on at the launch; null for all, after a training."
     )
     test_confidence: float | None = Field(None, description="Mean confidence on held-out images, in [0, 1].")
-    remarks: tuple[str, ...] = Field((), description="What makes the result of an attack on it doubtful.")
+    remarks: tuple[Annotated[str, Field(max_length=1000)], ...] = Field(
+        (), max_length=10, description="What makes the result of an attack on it doubtful."
+    )
 
 
 class ImageRecord(_Record):
@@ -70,9 +80,44 @@ class RunRecord(_Record):
     classifiers: tuple[ClassifierRecord, ...]
     images: tuple[ImageRecord, ...] = Field((), description="Natural images to imitate.")
     starts: str | None = Field(None, description="Hash of the images of an earlier run that its searches begin with.")
-    device: str = Field(description="Kind of device: cpu or cuda.")
+    device: Literal["cpu", "cuda"] = Field(description="Kind of device.")
     num_cells: int
     versions: dict[str, str]
+
+    @property
+    def facts(self) -> RunFacts:
+        """What the record says without attacks and networks."""
+        return RunFacts.model_validate(self.model_dump(mode="json"))
+
+    def check(self, folder: RunFolder) -> None:
+        """Refuses a record whose parts do not belong together.
+
+        Args:
+            folder: Where it was read.
+
+        Raises:
+            InputError: It names other classifiers than its job, images that the job does not imitate, or another
+                number of cells than its grid has.
+        """
+        try:
+            fault = self._fault()
+        except InputError as error:
+            fault = reason_of(error)
+        if fault:
+            raise InputError(f"'{folder.location}/{RECORD}' is not the record of a run ({fault})")
+
+    def _fault(self) -> str | None:
+        """Says which parts do not belong together; None where all do."""
+        if [record.name for record in self.classifiers] != [spec.name for spec in self.job.classifiers]:
+            return "classifiers: they are not those of the job"
+        if any(not len(one.mean) == len(one.std) == self.input_shape[0] for one in self.classifiers):
+            return "classifiers: mean and std have not one number for each channel"
+        if bool(self.images) != isinstance(self.job.attack, InversionAttackSettings):
+            return "images: they belong to attack kind inversion"
+        if not {image.target_class for image in self.images} <= {*target_indices(self.job, self.dataset_info)}:
+            return "images: one is of a class that is no target"
+        num_cells = len(self.grid())
+        return None if num_cells == self.num_cells else f"num_cells is {self.num_cells}, its grid has {num_cells}"
 
     def grid(self) -> Grid:
         """Returns the cells of the run.
@@ -115,6 +160,11 @@ def make_grid(
     Raises:
         InputError: A background or a target class does not exist, or k is larger than the images.
     """
+    if max(info.height, info.width) > MOST_SIDE:
+        raise InputError(
+            f"the images of '{info.name}' have {info.height} x {info.width} pixels; at most {MOST_SIDE} x {MOST_SIDE} "
+            "are searched: scale them down, or give the data set a `shape`"
+        )
     num_pixels = info.height * info.width
     ks = (num_pixels,) if job.k is None else job.k
     classes = target_indices(job, info)
@@ -143,10 +193,14 @@ def make_grid(
             f"k = {grid.max_k} is more than the {num_pixels} pixels of an image of '{info.name}' "
             f"({info.height} x {info.width}); lower k"
         )
-    values = [background.value for background in grid.backgrounds]
-    twice = next((i for i, value in enumerate(values) if value in values[:i]), None)
-    if twice is not None:
-        raise InputError(f"background '{job.backgrounds[twice]}' is listed twice under another name; remove one")
+    num_cells = len(classifiers) * grid.cells_per_classifier  # which may be more than `len` can say
+    if num_cells > MOST_CELLS:
+        raise InputError(f"the grid has {num_cells:,} cells; at most {MOST_CELLS:,} are searched: split the job")
+    seen: set[tuple[int, ...]] = set()
+    for text, background in zip(job.backgrounds, grid.backgrounds, strict=True):
+        if background.value in seen:
+            raise InputError(f"background '{text}' is listed twice under another name; remove one")
+        seen.add(background.value)
     return grid
 
 
@@ -158,20 +212,32 @@ def target_indices(job: Job, info: DatasetInfo) -> Sequence[int]:
     """
     if job.target_classes == "all":
         return list(range(info.num_classes))
-    indices: list[int] = []
+    indices: dict[int, None] = {}
+    numbers = {name: number for number, name in enumerate(info.class_names)}
     for target in job.target_classes:
-        index = class_index(target, info)
+        index = numbers[target] if target in numbers else class_index(target, info)
         if index in indices:
             raise InputError(f"target class {target!r} is listed twice, once by name and once by index; remove one")
-        indices.append(index)
-    return indices
+        indices[index] = None
+    return list(indices)
 
 
 def write_record(folder: RunFolder, record: RunRecord) -> None:
-    """Writes the record into the run's folder."""
+    """Writes the record into the run's folder.
+
+    Raises:
+        InputError: It is larger than what is read again.
+        StorageError: It cannot be written.
+    """
     text = yaml.safe_dump(json.loads(record.model_dump_json()), sort_keys=False, allow_unicode=True, width=110)
     header = "# The job of this run with all defaults, and what was settled at its first launch. Written by sfi-ray.\n"
-    folder.write(RECORD, (header + text).encode())
+    content = (header + text).encode()
+    if len(content) > MOST_BYTES:
+        raise InputError(
+            f"this run's record would have {len(content):,} bytes, more than the {MOST_BYTES:,} that are read again; "
+            "make several jobs of it, of fewer images each"
+        )
+    folder.write(RECORD, content)
 
 
 def read_record(folder: RunFolder) -> RunRecord | None:
@@ -179,25 +245,19 @@ def read_record(folder: RunFolder) -> RunRecord | None:
 
     Raises:
         InputError: The record is broken.
+        StorageError: It cannot be read, or is too large.
     """
     if not folder.exists(RECORD):
         return None
     try:
-        return RunRecord.model_validate(plain_values(folder.read(RECORD).decode(), RECORD))
+        values = read_yaml(folder, RECORD)
+        RunFacts.model_validate(values)
+        return RunRecord.model_validate(values)
     except (ValueError, TypeError) as error:
         raise InputError(
-            f"'{folder.location}/{RECORD}' is not the record of a run ({_reason(error)}); "
+            f"'{folder.location}/{RECORD}' is not the record of a run ({reason_of(error)}); "
             "choose another folder, or start over with --fresh"
         ) from error
-
-
-def _reason(error: Exception) -> str:
-    """Says in one line why a record cannot be read."""
-    if not isinstance(error, ValidationError):
-        return " ".join(str(error).split())
-    first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"][:2])
-    return f"{key}: {first['msg']}" if key else "it is no mapping"
 
 
 def differences(old: Any, new: Any, path: str = "") -> list[str]:
@@ -211,6 +271,12 @@ def differences(old: Any, new: Any, path: str = "") -> list[str]:
         pairs = enumerate(zip(old, new, strict=True))
         return [line for i, pair in pairs for line in differences(*pair, f"{path}[{i}]")]
     return [] if old == new else [f"{path}: {_short(old)} -> {_short(new)}"]
+
+
+def spelled(changed: Sequence[str]) -> list[str]:
+    """Returns differences as lines of a message, the first of many."""
+    more = len(changed) - _MOST_CHANGES
+    return [f"  {line}" for line in [*changed[:_MOST_CHANGES], *[f"and {more:,} more"] * (more > 0)]]
 
 
 def _short(value: Any) -> str:

@@ -15,7 +15,15 @@ from sfi_ray.errors import InputError
 from sfi_ray.job import Job
 from sfi_ray.store.folder import RECORD, RunFolder
 from sfi_ray.store.natural import read_natural_images, stacked
-from sfi_ray.store.parts import each_cell_once, explaining_broken_parts, open_dataset, read_windows
+from sfi_ray.store.part_check import PartCheck
+from sfi_ray.store.parts import (
+    each_cell_once,
+    explaining_broken_parts,
+    list_parts,
+    open_dataset,
+    read_windows,
+    stream_parts,
+)
 from sfi_ray.store.progress import Progress, read_progress, state_of
 from sfi_ray.store.rebuild import rebuild_images
 from sfi_ray.store.record import RunRecord, read_record
@@ -28,7 +36,8 @@ class Run:
         location: Path or URI of the run's folder.
 
     Raises:
-        InputError: The folder holds no run.
+        InputError: The folder holds no run, or its record is broken.
+        StorageError: It cannot be read.
     """
 
     def __init__(self, location: str | Path) -> None:
@@ -38,7 +47,10 @@ class Run:
             raise InputError(
                 f"'{location}' holds no run: it has no {RECORD}; a run's folder is <output>/<name> of its job"
             )
+        record.check(self.folder)
         self.record: RunRecord = record
+        self.bounds = record.facts.bounds
+        self._check = PartCheck(self.folder, self.bounds)
 
     def __repr__(self) -> str:
         return f"Run({self.folder.location!r})"
@@ -50,7 +62,7 @@ class Run:
 
     @property
     def dataset(self) -> ds.Dataset:
-        """All rows written so far, as a `pyarrow.dataset.Dataset`."""
+        """All rows written so far, as a `pyarrow.dataset.Dataset`; reading it checks nothing."""
         return open_dataset(self.folder)
 
     def table(self, columns: list[str] | None = None, filter: ds.Expression | None = None) -> pa.Table:  # noqa: A002
@@ -61,12 +73,14 @@ class Run:
             filter: A pyarrow expression such as ``pyarrow.dataset.field("fooled")``.
 
         Raises:
-            StorageError: A part file cannot be read.
+            StorageError: Part files cannot be read, or hold what no run writes; all of them are named.
         """
         wanted = columns if columns is not None else self.dataset.schema.names
         read = list(dict.fromkeys([*wanted, "cell_index", "stop_reason"]))
+        # What a filter asks for may depend on any column.
+        parts = self._check.sound(list_parts(self.folder), read if filter is None else None)
         with explaining_broken_parts(self.folder):
-            table = self.dataset.to_table(columns=read, filter=filter)
+            table = open_dataset(self.folder, parts).to_table(columns=read, filter=filter)
         return each_cell_once(table).select(wanted)
 
     def batches(
@@ -88,11 +102,43 @@ class Run:
             StorageError: A part file cannot be read, and nobody hears of it.
         """
         read = list(dict.fromkeys([*columns, "cell_index", "stop_reason"]))
-        total = self.record.num_cells
-        windows = (range(start, min(start + num_cells, total)) for start in range(0, total, num_cells))
-        for table in read_windows(self.folder, windows, read, wanted, on_broken):
+        heard: set[str] = set()
+
+        def hear(name: str, fault: str) -> None:
+            if on_broken is not None and name not in heard:
+                on_broken(name, fault)
+            heard.add(name)
+
+        listener = None if on_broken is None else hear
+        windows = self.windows(num_cells, read if wanted is None else None, listener)
+        for table in read_windows(self.folder, windows, read, wanted, listener, self._check):
             if table.num_rows:
                 yield each_cell_once(table).select(list(columns))
+
+    def windows(
+        self,
+        num_cells: int,
+        columns: Sequence[str] | None = None,
+        on_broken: Callable[[str, str], None] | None = None,
+    ) -> list[range]:
+        """Parts the grid, and returns the parts that have rows, in its order.
+
+        Args:
+            num_cells: Cells of a part.
+            columns: Names of the columns that will be read of the rows; all by default.
+            on_broken: As `batches`.
+
+        Raises:
+            StorageError: As `batches`.
+        """
+        parts = self._check.sound(list_parts(self.folder), columns, on_broken)
+        scanner = open_dataset(self.folder, parts).scanner(columns=["cell_index"])
+        found: set[int] = set()
+        with explaining_broken_parts(self.folder):
+            for batch in scanner.to_batches():
+                found.update(np.unique(batch["cell_index"].to_numpy() // num_cells).tolist())
+        total = self.record.num_cells
+        return [range(number * num_cells, min((number + 1) * num_cells, total)) for number in sorted(found)]
 
     def rows_of(
         self,
@@ -113,8 +159,21 @@ class Run:
             StorageError: A part file cannot be read, and nobody hears of it.
         """
         read = list(dict.fromkeys([*columns, "cell_index", "stop_reason"]))
-        (table,) = read_windows(self.folder, [cells], read, wanted, on_broken)
+        (table,) = read_windows(self.folder, [cells], read, wanted, on_broken, self._check)
         return each_cell_once(table).select(list(columns))
+
+    def stored_rows(
+        self, columns: Sequence[str], batch_rows: int, on_broken: Callable[[str, str], None]
+    ) -> Iterator[pa.Table]:
+        """Reads rows as they are stored, part file by part file; what they say is not checked.
+
+        Args:
+            columns: Names of the columns.
+            batch_rows: Rows of a batch at most.
+            on_broken: As `batches`.
+        """
+        check = PartCheck(self.folder, self.bounds, checks_values=False)
+        yield from stream_parts(self.folder, columns, batch_rows, on_broken, check)
 
     def to_pandas(self, columns: list[str] | None = None) -> Any:
         """Loads rows as a pandas DataFrame; needs pandas."""
@@ -143,7 +202,8 @@ class Run:
         expected = self.record.grid().images
         if not expected:
             return None
-        images: np.ndarray = stacked(read_natural_images(self.folder, expected)).permute(0, 2, 3, 1).numpy()
+        found = read_natural_images(self.folder, expected, self.record.input_shape)
+        images: np.ndarray = stacked(found).permute(0, 2, 3, 1).numpy()
         return images
 
     def status(self) -> RunStatus:

@@ -11,13 +11,17 @@ import pyarrow.parquet as pq
 
 from sfi_ray.data import DatasetInfo
 from sfi_ray.errors import InputError
+from sfi_ray.store.bounds import MOST_SIDE
 from sfi_ray.store.folder import RunFolder
+from sfi_ray.store.part_check import footer_fault, rows_at_once
+from sfi_ray.store.plain import shortened
 from sfi_ray.store.run import open_run
 from sfi_ray.store.schema import PIXEL
 from sfi_ray.types import Pixel, Start
 
 STARTS = "starts.parquet"
 _CELLS_AT_ONCE = 1 << 14
+_MOST_STARTS = 1 << 20
 
 _COLUMNS = pa.schema([("background", pa.list_(pa.uint8())), ("target_class", pa.int32()), ("pixels", pa.list_(PIXEL))])
 
@@ -101,7 +105,12 @@ def read_starts(folder: RunFolder, digest: str) -> tuple[Start, ...]:
     where = f"'{folder.location}/{STARTS}'"
     content = folder.read(STARTS)
     try:
-        rows = pq.read_table(pa.BufferReader(content)).to_pylist()
+        with pq.ParquetFile(pa.BufferReader(content)) as file:
+            per_row = {"background": 3, "pixels": 3 * MOST_SIDE**2}
+            if fault := footer_fault(file, _COLUMNS, _COLUMNS.names, _MOST_STARTS, per_row):
+                raise ValueError(fault)
+            batches = file.iter_batches(rows_at_once(file), columns=_COLUMNS.names)
+            rows = [row for batch in batches for row in batch.to_pylist()]
         starts = tuple(
             Start(
                 tuple(row["background"]),
@@ -110,8 +119,8 @@ def read_starts(folder: RunFolder, digest: str) -> tuple[Start, ...]:
             )
             for row in rows
         )
-    except (pa.ArrowException, KeyError, TypeError, OSError) as error:
-        raise InputError(f"{where} is broken ({' '.join(str(error).split())}); start over with --fresh") from error
+    except (pa.ArrowException, KeyError, TypeError, ValueError, OSError) as error:
+        raise InputError(f"{where} is broken ({shortened(str(error))}); start over with --fresh") from error
     if digest_of(starts) != digest:
         raise InputError(f"{where} holds other images than this run was launched with; start over with --fresh")
     return starts

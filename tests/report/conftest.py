@@ -47,6 +47,7 @@ def make_findings(*rows: dict[str, Any]) -> pa.Table:
             "width": 4,
             "channels": 1,
             "stop_reason": "failed" if confidence is None else "fooled",
+            "evaluations": 0,
             "error": "it broke" if confidence is None else None,
         }
         findings.append({**dict.fromkeys(FINDINGS.names), **defaults, **row})
@@ -72,19 +73,20 @@ def make_grid(backgrounds: dict[str, list[int]], num_classes: int, **common: Any
 
 
 def write_run(folder: Path, *parts: pa.Table, name: str = "run", num_cells: int | None = None, **facts: Any) -> Path:
-    """Writes a run of the given part files; `facts` go into its record."""
-    rows = [row for part in parts for row in part.select(["classifier"]).to_pylist()]
+    """Writes a run of the given part files, and a record that its rows belong to; `facts` go into it."""
+    rows = [row for part in parts for row in part.select(["classifier", "background", "k"]).to_pylist()]
+    first = {name: part[name][0].as_py() for part in parts[:1] if len(part) for name in ("dataset", "attack")}
     record = {
         "job": {
             "name": name,
-            "backgrounds": ["black"],
-            "k": [5],
+            "backgrounds": sorted({row["background"] for row in rows}),
+            "k": sorted({row["k"] for row in rows}),
             "replicates": 1,
             "seed": 0,
-            "attack": {"kind": "evolution"},
+            "attack": {"kind": first.get("attack", "evolution")},
             "verification": {"threshold": 0.9},
         },
-        "dataset": "mnist",
+        "dataset": first.get("dataset", "mnist"),
         "input_shape": [1, 4, 4],
         "class_names": [f"class {number}" for number in range(10)],
         "classifiers": [{"name": name} for name in sorted({row["classifier"] for row in rows})],

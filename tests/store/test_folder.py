@@ -350,3 +350,103 @@ def test_a_sweep_takes_what_killed_writers_left_and_nothing_else(anywhere):
     assert all(anywhere.exists(name) for name in kept)
     assert not anywhere.exists("results/.a.parquet.0f.tmp")
     assert not anywhere.exists(".job.yaml.0f.tmp")
+
+
+# What a stranger's folder holds.
+
+
+@pytest.fixture
+def outside(tmp_path):
+    place = tmp_path / "outside"
+    (place / "inner").mkdir(parents=True)
+    (place / "mine").write_text("mine")
+    (place / ".x.0.tmp").write_text("mine")
+    return place
+
+
+def untouched(place):
+    return {str(path.relative_to(place)) for path in place.rglob("*")} == {"inner", "mine", ".x.0.tmp"} and (
+        place / "mine"
+    ).read_text() == "mine"
+
+
+@needs_posix
+def test_nothing_is_read_or_written_or_deleted_through_a_link_that_leads_out(folder, outside):
+    folder.write("a", b"")
+    place = Path(folder.location)
+    (place / "report").symlink_to(outside)
+    (place / "file").symlink_to(outside / "mine")
+    (place / "deep").symlink_to("../outside/inner")
+    uses = [
+        lambda: folder.read("file"),
+        lambda: folder.read("report/mine"),
+        lambda: folder.exists("report/mine"),
+        lambda: folder.size("file"),
+        lambda: folder.list("report"),
+        lambda: folder.write("report/new", b""),
+        lambda: folder.write("report/inner/new", b""),
+        lambda: folder.write("deep/new", b""),
+        lambda: folder.delete("report/mine"),
+        lambda: folder.sweep("report"),
+        lambda: folder.inner("report"),
+    ]
+    for use in uses:
+        with pytest.raises(StorageError, match="is behind a link that leads out of"):
+            use()
+    assert untouched(outside)
+
+
+@needs_posix
+def test_a_link_itself_is_replaced_and_deleted_and_its_end_is_left(folder, outside):
+    folder.write("a", b"")
+    place = Path(folder.location)
+    (place / "file").symlink_to(outside / "mine")
+    folder.write("file", b"new")
+    assert folder.read("file") == b"new"
+    for name, end in (("report", outside), ("file", outside / "mine"), ("nowhere", outside / "nothing")):
+        (place / name).unlink(missing_ok=True)
+        (place / name).symlink_to(end)
+        folder.delete(name)
+    assert sorted(path.name for path in place.iterdir()) == ["a"]
+    assert untouched(outside)
+
+
+@needs_posix
+def test_a_lock_makes_nothing_at_the_end_of_a_link(folder, outside):
+    folder.write("a", b"")
+    (Path(folder.location) / ".lock").symlink_to(outside / "lock")
+    with pytest.raises(StorageError, match="leads out"), folder.lock():
+        pass
+    assert untouched(outside)
+
+
+@needs_posix
+def test_links_within_the_folder_and_above_it_are_followed(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "runs").symlink_to(tmp_path / "disk")
+    folder = RunFolder(tmp_path / "runs" / "run")
+    folder.write("results/a", b"1")
+    (tmp_path / "disk" / "run" / "again").symlink_to("results")
+    assert folder.read("again/a") == b"1"
+    assert folder.inner("again").read("a") == b"1"
+
+
+@needs_posix
+def test_what_is_no_file_is_refused_and_blocks_nobody(folder):
+    folder.write("a", b"")
+    os.mkfifo(f"{folder.location}/pipe")
+    (Path(folder.location) / "circle").symlink_to("circle")
+    for name, reason in (("pipe", "it is a pipe or a device"), ("circle", "symbolic links")):
+        with pytest.raises(StorageError, match=f"cannot read '.*/{name}': .*{reason}"):
+            folder.read(name)
+    assert [info.base_name for info in folder.list("")] == ["a"]
+    folder.delete("pipe")
+    assert not folder.exists("pipe")
+
+
+def test_no_more_is_read_than_a_file_may_have(anywhere):
+    anywhere.write("a", b"12345")
+    assert anywhere.read("a", 5) == b"12345"
+    assert anywhere.size("a") == 5
+    with pytest.raises(StorageError, match="/a' has more than 4 bytes, which no run writes"):
+        anywhere.read("a", 4)

@@ -46,6 +46,8 @@ class Source(ABC):
     """Whether a job can train it."""
     is_known_by_name: ClassVar[bool] = False
     """Whether `what` gives the same layers in any process; its weights then travel without code."""
+    runs_code: ClassVar[bool] = False
+    """Whether building it imports code that `what` names, so that whoever wrote `what` chooses what is run."""
     suffix: ClassVar[str | None] = None
     """Ending of the file that the network is built from, if there is one."""
 

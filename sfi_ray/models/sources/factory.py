@@ -32,6 +32,7 @@ class FactorySource(Source):
     """
 
     kind = "factory"
+    runs_code = True
 
     def build_module(self, input_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
         """Calls the factory."""
