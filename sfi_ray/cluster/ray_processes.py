@@ -52,13 +52,20 @@ def end_without_sigterm() -> None:
     address = f"{node.node_ip_address}:{node.node_manager_port}"
 
     def ask() -> None:
-        _hear_again()  # Ray has just taken its handler away, and processes take a second to end
         # It ends its actors and agents before itself; where it does not, Ray kills it after a second.
         with contextlib.suppress(Exception), init_grpc_channel(address) as channel:
             raylet = node_manager_pb2_grpc.NodeManagerServiceStub(channel)
             raylet.ShutdownRaylet(node_manager_pb2.ShutdownRayletRequest(graceful=True), timeout=_ANSWER_SECONDS)
 
     processes[_RAYLET].terminate = ask
+    theirs = node.destroy_external_storage
+
+    def hear_first() -> None:
+        # What Ray does next when it has taken its native handler away, and with it the one below.
+        _hear_again()
+        theirs()
+
+    node.destroy_external_storage = hear_first
 
 
 def _hear_again() -> None:
