@@ -113,4 +113,6 @@ def tensor_of(
     if end > len(raw):
         raise ValueError(f"{name} reaches to byte {end:,} of {len(raw):,}")
     flat = torch.frombuffer(raw, dtype=dtype, count=len(raw) // dtype.itemsize)
+    if dtype == torch.bool:  # a truth value of another byte than 0 and 1 is neither
+        flat = flat.view(torch.uint8) != 0
     return flat.as_strided(sizes, strides, offset).clone()

@@ -9,7 +9,8 @@ from typing import BinaryIO, Literal
 
 from sfi_ray.errors import InputError
 from sfi_ray.models.bounded_reading import open_archive, size_of
-from sfi_ray.models.torch_file import OLD_FORM
+from sfi_ray.models.plain_pickle import Made
+from sfi_ray.models.torch_file import FAULTS, OLD_FORM, TorchFile, as_dictionary
 
 WEIGHTS = "a file of weights"
 EXPORTED = "a file of torch.export.save"
@@ -47,7 +48,7 @@ class FileKind:
             path: The file.
             wanted: What it should be: `WEIGHTS` or `EXPORTED`.
         """
-        return InputError(f"{path}: {self.text.format(wanted=wanted)}; {self.mend}")
+        return InputError(f"{path}: {self.text.replace('{wanted}', wanted)}; {self.mend}")
 
 
 def _kind(form: Literal["safetensors", "torch", "export", "other"], what: str, mend: str) -> FileKind:
@@ -133,6 +134,20 @@ def kind_of(stream: BinaryIO) -> FileKind:
         return _kind_of_content(stream, head, size)
     finally:
         stream.seek(0)
+
+
+def kind_of_saved(stream: BinaryIO) -> FileKind:
+    """Finds out whether a file of ``torch.save`` holds weights, or an object that only its own code can make."""
+    try:
+        content = TorchFile(stream).content
+    except FAULTS:
+        return TORCH
+    if as_dictionary(content) is not None or not isinstance(content, Made):
+        return TORCH
+    return _other(
+        f"a pickled object of {content.by[:100] or 'an unknown class'}, which is code",
+        "where you trust the file, load it, and export the network: torch.export.save(program, 'model.pt2')",
+    )
 
 
 def _kind_of_content(stream: BinaryIO, head: bytes, size: int) -> FileKind:

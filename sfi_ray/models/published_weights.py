@@ -79,7 +79,7 @@ def _what_is(value: Any, place: str) -> str:
     """Says what a value of a checkpoint is: a class by its name, which is not looked up."""
     subject = f"its entry {place}" if place else "what was saved"
     if isinstance(value, Made):
-        return f"{subject} is an object of {value.by or 'an unknown class'}"
+        return f"{subject} is an object of {value.by[:100] or 'an unknown class'}"
     return f"{subject} is {type(value).__name__}"
 
 

@@ -100,7 +100,7 @@ NEITHER = {
 
 @pytest.mark.parametrize("name", OTHERS)
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors", ".pt2"])
-@pytest.mark.filterwarnings("ignore:`torch.jit")
+@pytest.mark.filterwarnings("ignore:`torch.jit", "ignore:TypedStorage")
 def test_what_is_neither_weights_nor_export_is_named_with_a_mend(name, suffix, tmp_path):
     make, text = OTHERS[name]
     file = tmp_path / f"model{suffix}"
@@ -147,21 +147,31 @@ def test_weights_given_as_an_export_are_named(write, text, tmp_path):
         ExportSource(what=str(tmp_path / "model.pt2")).build_module((1, 2, 2), 2)
 
 
+@pytest.mark.parametrize("is_old", [False, True])
+@pytest.mark.filterwarnings("ignore:Couldn't retrieve source code")
+def test_a_whole_module_given_as_an_export_is_named(is_old, tmp_path):
+    torch.save(NETWORK, tmp_path / "model.pt2", _use_new_zipfile_serialization=not is_old)
+    with pytest.raises(
+        InputError, match=r"a pickled object of torch\.nn\S*\.Sequential, which is code, .* load it, and"
+    ):
+        ExportSource(what=str(tmp_path / "model.pt2")).build_module((1, 2, 2), 2)
+
+
 def test_an_export_given_as_weights_is_named(tmp_path):
     (tmp_path / "model.pt").write_bytes(export())
-    with pytest.raises(InputError, match=r"this is a file of torch.export.save, .*; give it as `export`, without"):
+    with pytest.raises(InputError, match=r"this is a file of torch\.export.save, .*; give it as `export`, without"):
         read_state_dict(tmp_path / "model.pt")
 
 
 def test_folders_are_named(tmp_path):
-    with pytest.raises(InputError, match=r"this is a folder, not a file of torch.export.save; name the file in it"):
+    with pytest.raises(InputError, match=r"this is a folder, not a file of torch\.export.save; name the file in it"):
         ExportSource(what=str(tmp_path)).build_module((1, 2, 2), 2)
     (tmp_path / "saved_model.pb").write_bytes(SAVED_MODEL)
     with pytest.raises(InputError, match="this is a network of TensorFlow, not a file of weights"):
         read_state_dict(tmp_path)
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit")
+@pytest.mark.filterwarnings("ignore:`torch.jit", "ignore:TypedStorage")
 def test_parts_of_files_are_of_some_kind():
     for make in (torchscript, export, tar, package):
         content = make()

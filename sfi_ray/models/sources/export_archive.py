@@ -9,19 +9,22 @@ from __future__ import annotations
 
 import io
 import json
-import math
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
 
 from sfi_ray.errors import InputError
+from sfi_ray.models.bounded_reading import check_expansion, open_archive, read_member, size_of, tensor_of
+from sfi_ray.models.file_kind import EXPORTED, kind_of, kind_of_saved
+from sfi_ray.models.torch_file import FAULTS
 
 _MAJOR_VERSION = 8
 _STRIDED = 7
+# Thirty thousand operators with all that torch notes of each.
+_MOST_JSON = 2**26
 # Numbers of torch's export schema.
 DTYPES: Mapping[int, torch.dtype] = {
     1: torch.uint8,
@@ -66,36 +69,47 @@ def read_export(content: bytes, source: str) -> ExportedGraph:
     Raises:
         InputError: If the file is no export, is of another version, or needs code.
     """
+    stream = io.BytesIO(content)
+    kind = kind_of(stream)
+    if kind.form == "torch":
+        kind = kind_of_saved(stream)
+    if kind.form != "export":
+        raise kind.refusal(source, EXPORTED)
     try:
-        return _read(content, source)
+        return _read(stream, source)
     except InputError:
         raise
-    # zipfile raises NotImplementedError for a compression or an encryption that it does not know.
-    except (zipfile.BadZipFile, NotImplementedError, LookupError, ValueError, TypeError, RuntimeError) as error:
+    except FAULTS as error:
+        reason = " ".join(str(error).split())[:300]
         raise InputError(
             f"{source}: not a network that torch.export.save wrote, or not one of torch {torch.__version__} "
-            f"({type(error).__name__}: {error}); export it again: torch.export.save(program, 'model.pt2')"
+            f"({type(error).__name__}: {reason}); export it again: torch.export.save(program, 'model.pt2')"
         ) from error
 
 
-def _read(content: bytes, source: str) -> ExportedGraph:
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+def _read(stream: BinaryIO, source: str) -> ExportedGraph:
+    with open_archive(stream) as archive:
         files = {name.partition("/")[2]: name for name in archive.namelist()}
-        program = json.loads(archive.read(files["models/model.json"]))
+        program = json.loads(read_member(archive, files["models/model.json"], _MOST_JSON))
         if program["schema_version"]["major"] != _MAJOR_VERSION:
             raise ValueError(f"version {program['schema_version']['major']} of the format, not {_MAJOR_VERSION}")
         if any(name.startswith("data/aotinductor/") for name in files):
             raise InputError(f"{source}: holds compiled code, which is never run; export the network without it")
-        stored: dict[str, Tensor] = {}
+        payloads: dict[str, tuple[str, dict[str, Any]]] = {}
         for folder in ("weights", "constants"):
-            config = json.loads(archive.read(files[f"data/{folder}/model_{folder}_config.json"]))["config"]
-            for name, payload in config.items():
+            config = read_member(archive, files[f"data/{folder}/model_{folder}_config.json"], _MOST_JSON)
+            for name, payload in json.loads(config)["config"].items():
                 if payload["use_pickle"] or payload["tensor_meta"] is None:
                     raise InputError(
                         f"{source}: {name} is a pickled object, and this program never unpickles code; export a "
                         "network of plain tensors"
                     )
-                stored[name] = _tensor(archive.read(files[f"data/{folder}/{payload['path_name']}"]), payload)
+                payloads[name] = (files[f"data/{folder}/{payload['path_name']}"], payload["tensor_meta"])
+        check_expansion(
+            ((_numbers(meta["sizes"]), DTYPES[meta["dtype"]]) for _, meta in payloads.values()), size_of(stream)
+        )
+        raw = {member: bytearray(read_member(archive, member)) for member, _ in payloads.values()}
+        stored = {name: _tensor(raw[member], meta, name) for name, (member, meta) in payloads.items()}
     module = program["graph_module"]
     graph = module["graph"]
     tensors: dict[str, Tensor] = {}
@@ -124,14 +138,13 @@ def _read(content: bytes, source: str) -> ExportedGraph:
     )
 
 
-def _tensor(raw: bytes, payload: dict[str, Any]) -> Tensor:
+def _tensor(raw: bytearray, meta: dict[str, Any], name: str) -> Tensor:
     """Makes a tensor of its own from raw bytes and what the file says of them."""
-    meta = payload["tensor_meta"]
     if meta["layout"] != _STRIDED:
         raise ValueError(f"a tensor of layout {meta['layout']}")
-    sizes, strides = ([int(size["as_int"]) for size in meta[key]] for key in ("sizes", "strides"))
-    if math.prod(sizes) == 0:
-        return torch.zeros(sizes, dtype=DTYPES[meta["dtype"]])
-    flat = torch.frombuffer(bytearray(raw), dtype=DTYPES[meta["dtype"]])
-    # as_strided refuses what would reach beyond the bytes.
-    return flat.as_strided(sizes, strides, int(meta["storage_offset"]["as_int"])).clone()
+    sizes, strides = _numbers(meta["sizes"]), _numbers(meta["strides"])
+    return tensor_of(raw, DTYPES[meta["dtype"]], sizes, strides, meta["storage_offset"]["as_int"], name)
+
+
+def _numbers(sizes: list[dict[str, Any]]) -> list[int]:
+    return [size["as_int"] for size in sizes]

@@ -9,6 +9,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from sfi_ray.errors import InputError
+from sfi_ray.models.file_kind import EXPORTED, open_file
 from sfi_ray.models.sources.base import Source
 from sfi_ray.models.sources.export_archive import read_export
 from sfi_ray.models.sources.exported_network import ExportedNetwork
@@ -35,7 +36,9 @@ class ExportSource(Source):
                 f"{self.what}: was exported for images of shape {sizes[1:]} (None: any), the data set has "
                 f"{tuple(input_shape)}; export it for these, or choose another data set"
             )
-        return ExportedNetwork(graph, self.what)
+        network = ExportedNetwork(graph, self.what)
+        network.examine(input_shape)
+        return network
 
     def state(self) -> Mapping[str, Tensor] | None:
         """Nothing beside the file."""
@@ -50,7 +53,5 @@ class ExportSource(Source):
         if self.content is not None:
             return self.content
         file = Path(self.what).expanduser()
-        try:
-            return file.read_bytes()
-        except OSError as error:
-            raise InputError(f"{file}: the exported network cannot be read: {error.strerror}") from error
+        with open_file(file, EXPORTED) as stream:
+            return stream.read()

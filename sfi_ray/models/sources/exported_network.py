@@ -17,6 +17,8 @@ from torch import Tensor, nn
 
 from sfi_ray.errors import InputError
 from sfi_ray.models.sources.export_archive import DTYPES, ExportedGraph
+from sfi_ray.models.sources.export_examination import MOST, Examination
+from sfi_ray.models.sources.export_operators import GraphError, find_operator
 
 _ATEN = "torch.ops.aten."
 # Sizes are computed with these. Checks of sizes (they have text to say) are left out: every operator checks its own.
@@ -31,9 +33,11 @@ _ON_NUMBERS: Mapping[str, Callable[..., Any]] = {
     "torch.sym_float": float,
     "torch.sym_int": int,
 }
+_FAULTS = (LookupError, ValueError, TypeError, AttributeError, ArithmeticError, RuntimeError)
 _CHECKS = ("_assert_scalar", "_assert_tensor_metadata", "sym_constrain_range", "sym_constrain_range_for_size")
-# Operators that take text can name files; of these it is known that their text is only a mode.
-_TEXT_IS_A_MODE = ("gelu", "gelu_", "div", "div_", "pad", "einsum", "meshgrid")
+_MOST_NODES = 50_000
+# Batch sizes that a graph is examined for before it is run, where it takes any.
+_FEW_IMAGES = 2
 _MEMORY_FORMATS = {
     1: torch.contiguous_format,
     2: torch.channels_last,
@@ -78,7 +82,7 @@ class ExportedNetwork(nn.Module):
         fixed_batch_size: The one number of images that the graph takes at once; None if it takes any.
 
     Raises:
-        InputError: If it has an operator that could do more than compute, or that is random or learns.
+        InputError: If it has an operator that is not among those that classifiers are run with.
     """
 
     def __init__(self, graph: ExportedGraph, source: str) -> None:
@@ -96,13 +100,16 @@ class ExportedNetwork(nn.Module):
             else:
                 self.register_buffer(own_name, tensor)
         self._steps = self._compile()
+        self._examined: set[int] = set()
+        self._may_take = MOST
 
     def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if key != "_steps"}
+        return {key: value for key, value in self.__dict__.items() if key not in ("_steps", "_examined")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]
         self._steps = self._compile()
+        self._examined = set()
 
     def extra_repr(self) -> str:
         """Names the graph, so that two of them are told apart."""
@@ -121,21 +128,66 @@ class ExportedNetwork(nn.Module):
                 )
             padding = images.new_zeros((self.fixed_batch_size - count, *images.shape[1:]))
             images = torch.cat((images, padding))
+        # A network that is compiled or exported is traced, and has no tensors of its own.
+        if len(images) not in self._examined and not torch.compiler.is_compiling():
+            self._examine(images)
+        return self._run(images)[:count]
+
+    def examine(self, input_shape: tuple[int, int, int]) -> None:
+        """Finds out what the graph would take, without running it.
+
+        Args:
+            input_shape: ``(C, H, W)`` of one image.
+
+        Raises:
+            InputError: It takes too much, changes its weights, or does not fit such images.
+        """
+        self._examine(torch.empty((self.fixed_batch_size or _FEW_IMAGES, *input_shape), device="meta"))
+
+    def _examine(self, images: Tensor) -> None:
+        count = len(images)
+        try:
+            weights = {name: getattr(self, own_name).to("meta") for own_name, name in self._names.items()}
+            blank = images.to("meta")
+            with torch.no_grad(), Examination(count, self._may_take, [blank, *weights.values()]) as examination:
+                logits = self._run(blank, weights, examination)
+            if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != count:
+                raise GraphError(f"it gives {getattr(logits, 'shape', type(logits).__name__)} for {count} images")
+        except (GraphError, *_FAULTS) as error:
+            raise InputError(
+                f"{self._source}: its graph is not run on {count} images: {error}; export a classifier of images after "
+                "module.eval()"
+            ) from error
+        if self._may_take is MOST:
+            self._may_take = examination.taken.for_each(count)
+        self._examined.add(count)
+
+    def _run(
+        self, images: Tensor, weights: Mapping[str, Tensor] | None = None, examination: Examination | None = None
+    ) -> Tensor:
         known: dict[str, Any] = {name: getattr(self, own_name) for own_name, name in self._names.items()}
+        known.update(weights or {})
         known[self._image_name] = images
         for step in self._steps:
             kwargs = {name: _filled(value, known, images.device) for name, value in step.kwargs.items()}
-            result = step.operator(*_filled(step.args, known, images.device), **kwargs)
+            args = _filled(step.args, known, images.device)
+            result = examination.call(step.operator, args, kwargs) if examination else step.operator(*args, **kwargs)
             results = result if step.is_list or len(step.outputs) > 1 else (result,)
             known.update((name, value) for name, value in zip(step.outputs, results, strict=False) if name)
+            if examination:
+                examination.holds(results)
             for name in step.unneeded:
-                known.pop(name, None)
+                dropped = known.pop(name, None)
+                if examination:
+                    examination.drops(dropped)
         logits: Tensor = known[self._output_name]
-        return logits[:count]
+        return logits
 
     def _compile(self) -> list[_Step]:
         try:
             nodes = [node for node in self._nodes if not _is_check(node)]
+            if len(nodes) > _MOST_NODES:
+                raise GraphError(f"calls {len(nodes):,} operators, over {_MOST_NODES:,}")
             last_use: dict[str, int] = {}
             for number, node in enumerate(nodes):
                 last_use.update(dict.fromkeys(_names_in([given["arg"] for given in node["inputs"]]), number))
@@ -144,9 +196,9 @@ class ExportedNetwork(nn.Module):
             for name, number in last_use.items():
                 unneeded[number].append(name)
             return [self._step(node, tuple(names)) for node, names in zip(nodes, unneeded, strict=True)]
-        except InputError:
-            raise
-        except (LookupError, ValueError, TypeError, AttributeError) as error:
+        except GraphError as error:
+            raise InputError(f"{self._source}: {error}") from error
+        except _FAULTS as error:
             raise InputError(
                 f"{self._source}: its graph cannot be read ({type(error).__name__}: {error}); export the network again"
             ) from error
@@ -159,28 +211,9 @@ class ExportedNetwork(nn.Module):
         values = {given["name"]: _argument(given["arg"]) for given in inputs}
         if target in _ON_NUMBERS:
             return _Step(_ON_NUMBERS[target], [_argument(i["arg"]) for i in inputs], {}, names, is_list, unneeded)
-        return _Step(self._operator(target, values), [], values, names, is_list, unneeded)
-
-    def _operator(self, target: str, values: Mapping[str, Any]) -> Callable[..., Any]:
-        """Returns the operator that a node names, if it can only compute."""
-        packet_name, _, overload = target.removeprefix(_ATEN).partition(".")
-        if not target.startswith(_ATEN) or not packet_name.isidentifier() or not overload.isidentifier():
-            raise InputError(
-                f"{self._source}: calls {target[:100]!r}; only torch's own operators on tensors (aten) are run"
-            )
-        found: Any = getattr(getattr(torch.ops.aten, packet_name), overload)
-        takes_text = any("str" in str(argument.type) for argument in found._schema.arguments)  # noqa: SLF001
-        if takes_text and packet_name not in _TEXT_IS_A_MODE:
-            raise InputError(
-                f"{self._source}: calls {packet_name}, which takes text and could reach files; it is not run"
-            )
-        if values.get("training") is True or values.get("train") is True:
-            raise InputError(f"{self._source}: was exported in training mode; call module.eval() before torch.export")
-        # Dropout is none where it does not train, and attention has it as an option.
-        is_idle = "dropout" in packet_name or ("attention" in packet_name and not values.get("dropout_p"))
-        if torch.Tag.nondeterministic_seeded in found.tags and not is_idle:
-            raise InputError(f"{self._source}: calls {packet_name}, which is random; a classifier is not")
-        return found  # type: ignore[no-any-return]
+        if not target.startswith(_ATEN):
+            raise GraphError(f"calls {target[:100]!r}; only torch's own operators on tensors (aten) are run")
+        return _Step(find_operator(target.removeprefix(_ATEN), values), [], values, names, is_list, unneeded)
 
 
 def _is_check(node: dict[str, Any]) -> bool:

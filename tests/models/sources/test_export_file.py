@@ -13,7 +13,7 @@ from torch.export import Dim, export, save
 from torchvision import models
 
 from sfi_ray.errors import InputError
-from sfi_ray.models import Classifier, build
+from sfi_ray.models import Classifier
 from sfi_ray.models.sources.export_file import ExportSource
 
 SHAPE = (3, 16, 16)
@@ -157,7 +157,7 @@ def test_a_file_is_read_from_disk_and_a_missing_one_is_named(content, tmp_path):
     (tmp_path / "model.pt2").write_bytes(content)
     source = ExportSource(what=str(tmp_path / "model.pt2"))
     assert source.read_content() == content
-    with pytest.raises(InputError, match=r"none\.pt2: the exported network cannot be read: No such file"):
+    with pytest.raises(InputError, match=r"none\.pt2: there is no such file of torch\.export\.save"):
         ExportSource(what=str(tmp_path / "none.pt2")).build_module(SHAPE, 5)
 
 
@@ -178,15 +178,8 @@ def archive(**files):
     ids=["nothing", "no zip", "no network", "an empty one"],  # an archive says when it was made
 )
 def test_what_is_no_export_is_refused(content):
-    with pytest.raises(InputError, match=r"model\.pt2: not a network that torch\.export\.save wrote"):
+    with pytest.raises(InputError, match=r"model\.pt2: .*not a (file of|network that) torch\.export\.save"):
         source_of(content).build_module(SHAPE, 5)
-
-
-def test_a_state_dict_is_no_export():
-    buffer = io.BytesIO()
-    torch.save(build("mlp", input_shape=SHAPE, num_classes=5).state_dict(), buffer)
-    with pytest.raises(InputError, match="not a network"):
-        source_of(buffer.getvalue()).build_module(SHAPE, 5)
 
 
 class Marking:
@@ -257,13 +250,13 @@ def test_a_pickled_weight_is_refused_unread(content, tmp_path):
     [
         ("torch.os.system", "only torch's own operators on tensors"),
         ("torch.ops.higher_order.cond", "only torch's own operators on tensors"),
-        ("torch.ops.aten.__class__.__init__", "its graph cannot be read|only torch's own operators"),
+        ("torch.ops.aten.__class__.__init__", "is not among the operators"),
         ("_operator.attrgetter", "only torch's own operators on tensors"),
         ("math.trunc", "only torch's own operators on tensors"),
         ("#namespace:name", "only torch's own operators on tensors"),
-        ("torch.ops.aten.from_file.default", "from_file, which takes text and could reach files"),
-        ("torch.ops.aten.rand_like.default", "rand_like, which is random"),
-        ("torch.ops.aten.no_such.default", "its graph cannot be read"),
+        ("torch.ops.aten.from_file.default", "is not among the operators"),
+        ("torch.ops.aten.rand_like.default", "is not among the operators"),
+        ("torch.ops.aten.no_such.default", "is not among the operators"),
     ],
 )
 def test_operators_that_could_do_more_than_compute_are_refused(target, message, content):
