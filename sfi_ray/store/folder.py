@@ -87,7 +87,8 @@ class RunFolder:
             InputError: The name would leave this folder.
             StorageError: A link leads it out of this folder.
         """
-        self._inside(name)
+        with self._explained("read", name):
+            self._inside(name)
         return RunFolder(f"{self.location.rstrip('/')}/{name}")
 
     def exists(self, name: str) -> bool:
@@ -256,8 +257,11 @@ class RunFolder:
     def _inside(self, name: str) -> str:
         """Returns the path of a file or folder that no link leads out of this folder."""
         path = self.path(name)
-        # Unlike `Path.resolve`, this takes links that lead in a circle; opening these fails.
-        if self.is_local and not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(self._root)):
+        if not self.is_local:
+            return path
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            Path(path).stat()  # a link that leads in a circle is an error, and not nothing
+        if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(self._root)):
             raise StorageError(
                 f"'{self.location}/{name}' is behind a link that leads out of '{self.location}', through which "
                 "nothing is read or written; put the files themselves there, or remove the link"

@@ -95,12 +95,11 @@ class PartCheck:
         """Says why a part file cannot be read; None where it can."""
         texts = [name for name in columns if name in _TEXTS]
         try:
-            with (
-                self._folder.opened(f"{RESULTS}/{info.base_name}") as stream,
-                pq.ParquetFile(stream, read_dictionary=texts) as file,
-            ):
-                fault = footer_fault(file, FINDINGS, columns, self._bounds.most_rows, self._per_row())
-                return fault or self._fault_of_rows(file, columns if self._checks_values else texts)
+            with self._folder.opened(f"{RESULTS}/{info.base_name}") as stream, pq.ParquetFile(stream) as file:
+                if fault := footer_fault(file, FINDINGS, columns, self._bounds.most_rows, self._per_row()):
+                    return fault
+                with pq.ParquetFile(stream, metadata=file.metadata, read_dictionary=texts) as file_of_texts:
+                    return self._fault_of_rows(file_of_texts, columns if self._checks_values else texts)
         except (OSError, ValueError, MemoryError, pa.ArrowException) as error:
             return shortened(str(error)) or type(error).__name__
 
@@ -160,7 +159,7 @@ def footer_fault(
     """Says why a Parquet file is not read, by what its footer claims; None where it can be.
 
     Args:
-        file: The file; columns of text may be read as dictionaries.
+        file: The file.
         schema: The types that its columns have.
         columns: Those that are read.
         most_rows: Rows at most.
@@ -171,7 +170,7 @@ def footer_fault(
         if len(found.get_all_field_indices(name)) != 1:
             return f"it has no column {name}, or several"
         kind = found.field(name).type
-        if (kind.value_type if pa.types.is_dictionary(kind) else kind) != schema.field(name).type:
+        if kind != schema.field(name).type:
             return f"its column {name} holds {shortened(str(kind))}, not {schema.field(name).type}"
     groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
     if any(group.num_rows < 0 for group in groups) or sum(group.num_rows for group in groups) > most_rows:
