@@ -61,7 +61,7 @@ class Lane:
     refused: float = -math.inf
     seconds: float = 0.0
     trace: list[TracePoint] = field(default_factory=list)
-    #: Images classified to verify what is stored, the bare background among them.
+    #: Images classified to verify what was not stored then: the bare background, and candidates that were refused.
     verifications: int = 1
 
     generation: int = 0
@@ -129,7 +129,7 @@ class Lane:
             predicted_confidence=verdict.predicted_confidence,
             pixels=found.pixels,
             evaluations=self.evaluations,
-            verifications=self.verifications,
+            verifications=self.verifications + 1,  # of what is found, again where the search is resumed
             backward_passes=self.backward_passes,
             generations=self.generation,
             stop_reason=reason,
@@ -306,13 +306,14 @@ def _conclude(
     pixels = altered_pixels(best, [cell.background for cell in cells], space.height, space.width)
     for i, altered, verdict in zip(ending, pixels, verifier(cells, pixels), strict=True):
         lane, reason = lanes[i], reasons[i]
-        lane.verifications += 1
         found = Scored(altered, verdict).or_better(lane.known)
         if reason is StopReason.FOOLED and not found.verdict.confidence >= _float32(stopping.stop_confidence):
             lane.refused = lane.best
             reason = _reason(stopping, lane)
         if reason:
             findings[lane.cell.index] = lane.finding(reason, found)
+        else:
+            lane.verifications += 1
     return findings
 
 

@@ -52,15 +52,21 @@ class MicroBatched(ABC):
         """Prepares for running in micro-batches of another size."""
 
     def _check_micro_batch(self, micro_batch: int) -> None:
+        size = self.batch_size
+        if size is not None and size & (size - 1):
+            raise InputError(
+                f"classifier {self.name!r}: the network takes {size} images at once and no other number; let it take "
+                "any, as an export with a dynamic batch dimension does, or a power of two"
+            )
         if micro_batch < 1 or micro_batch & (micro_batch - 1):
             raise InputError(
                 f"classifier {self.name!r}: micro_batch is a power of two, got {micro_batch}; "
                 f"use {power_of_two_within(micro_batch)}"
             )
-        if self.batch_size not in (None, micro_batch):
+        if size not in (None, micro_batch):
             raise InputError(
-                f"classifier {self.name!r}: the network takes just {self.batch_size} at once, so micro_batch cannot be "
-                f"{micro_batch}; set compute.micro_batch to {self.batch_size}, or let the network take any number"
+                f"classifier {self.name!r}: the network takes just {size} at once, so micro_batch cannot be "
+                f"{micro_batch}; set compute.micro_batch to {size}, or let the network take any number"
             )
 
     def _partial_batches(self, kind: str, run: Callable[[Tensor], Tensor]) -> PartialBatches | None:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sfi_ray.data import DatasetSpec, is_at_hand, load_labels, stream_rows
-from sfi_ray.errors import InputError
+from sfi_ray.errors import InputError, ResourceError
 from sfi_ray.models.classifier import Classifier
 from sfi_ray.models.normalisation import channel_statistics
 
@@ -74,7 +74,10 @@ def measure_natural(classifier: Classifier, dataset: DatasetSpec, *, is_normalis
             chance, other usual normalisations are tried.
 
     Returns:
-        What was measured; None where there are no test images at hand.
+        What was measured; None where there are no test images at hand, or a few do not fit into memory.
+
+    Raises:
+        InputError: The network fails on them.
     """
     try:
         if not is_at_hand(dataset):
@@ -83,9 +86,12 @@ def measure_natural(classifier: Classifier, dataset: DatasetSpec, *, is_normalis
         if not len(all_labels) or int(all_labels.max()) >= classifier.num_classes:
             return None
         images, labels, log_probs = _classified(classifier, dataset, all_labels)
-    except InputError:
+    except (InputError, ResourceError):
         return None
-    sure, predicted = log_probs.exp().max(dim=1)
+    except Exception as error:  # networks are anybody's
+        reason = str(error).strip() or type(error).__name__
+        raise InputError(f"classifier {classifier.name!r}: the network fails on natural images: {reason}") from error
+    sure, predicted = log_probs.exp().nan_to_num(nan=0.0).max(dim=1)  # NaN is no confidence
     measured = NaturalAccuracy(
         accuracy=float((predicted == labels).float().mean()),
         confidence=float(sure.mean()),

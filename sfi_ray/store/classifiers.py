@@ -66,7 +66,8 @@ def read_classifier(
     source = stored_source(folder, spec)
     if source.is_known_by_name:  # before memory is spent on the layers
         _require_room(folder, name, source.build_empty(info.shape, info.num_classes))
-    module = source.build_module(info.shape, info.num_classes)
+    # The weights are those of the network as it was carried, with what was folded into them.
+    module = carried(source.build_module(info.shape, info.num_classes), torch.zeros((1, *info.shape)), spec.name)
     _require_room(folder, name, module)
     try:
         state = safetensors.torch.load(folder.read(name, folder.size(name)))
@@ -74,8 +75,6 @@ def read_classifier(
         raise InputError(
             f"'{folder.location}/{name}' is broken ({shortened(str(error))}); start over with --fresh"
         ) from error
-    # The weights are those of the network as it was carried, with what was folded into them.
-    module = carried(module, torch.zeros((1, *info.shape)), spec.name)
     load_into(module, state, f"{folder.location}/{name}")
     return Classifier(
         module,

@@ -129,6 +129,8 @@ class NoGradients(nn.Module):
 
 
 class Detached(nn.Module):
+    logit_range = (0.0, 1.0)
+
     def forward(self, images):
         return images.detach().flatten(1)[:, :2]
 

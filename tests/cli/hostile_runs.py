@@ -254,6 +254,10 @@ REFUSED = dict.fromkeys(COMMANDS, 2)
 """No command goes on."""
 FINE = dict.fromkeys(COMMANDS, 0)
 """Every command goes on, as with a sound run."""
+NO_ROWS = dict.fromkeys(("status", "report", "compact", "launch"), 0) | dict.fromkeys(
+    ("verify", "export", "compare", "transfer", "features"), 2
+)
+"""The run is there and has no rows."""
 ROWS_REFUSED = REFUSED | {"verify": 4}
 """The only part file cannot be a run's; `verify` says so, and what else holds."""
 VALUE_REFUSED = {"verify": 4, "export": 2}
@@ -286,7 +290,7 @@ CASES: dict[str, tuple[Damage, dict[str, int]]] = {
     "a linked sign of life": (link("progress.json"), NO_PROGRESS),
     "a linked lock": (link(".lock", "new lock"), {"compact": 2}),
     "a link in a circle for the record": (circle("job.yaml"), REFUSED),
-    "a link in a circle for a part file": (circle("part"), ROWS_REFUSED),
+    "a link in a circle for a part file": (circle("part"), NO_ROWS),
     "a link in a circle for the results": (circle("results"), REFUSED),
     # What is no file.
     "a record that is a pipe": (fifo("job.yaml"), REFUSED),

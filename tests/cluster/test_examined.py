@@ -143,7 +143,7 @@ def test_outputs_of_a_job_are_what_is_searched(place):
     assert not (place / "runs").exists(), "nothing was written"
     run = launch(job({**spec, "outputs": "probabilities"}))
     assert run.record.classifiers[0].outputs == "probabilities"
-    assert verify_run(run).holds
+    assert verify_run(run, allow_code=True).holds
     assert launch(job({**spec, "outputs": "probabilities"}), retry_failed=True).status().is_complete
 
 

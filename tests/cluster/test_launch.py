@@ -203,7 +203,7 @@ class Broken(nn.Module):
 
     def forward(self, images):
         logits = self.inner(images)
-        if self.how == "raises" and len(images) > 1:
+        if self.how == "raises" and len(images) > 32:
             raise RuntimeError("cuda error: an illegal memory access")
         return logits * torch.nan if self.how == "nan" else logits
 
@@ -268,22 +268,22 @@ def test_a_classifier_that_raises_is_given_up_without_ending_the_run(tmp_path):
 
 
 def test_failed_cells_are_kept_until_they_are_to_be_tried_again(tmp_path):
-    job = make_job(tmp_path)
-    bad = make_classifier(module=Broken("nan"))
-    good = Classifier(
-        make_module(),
-        name="toy",
-        input_shape=(1, 8, 8),
-        num_classes=10,
-        mean=[0.3],
-        std=[0.4],
-        fingerprint=bad.fingerprint,
-    )
+    job = make_job(tmp_path, cluster={"retries": 0})
+    network = Broken("raises")
+    bad, good = make_classifier(module=network), make_classifier(module=network)
+    good.module.how = "works again"
     assert go(job, classifiers={"toy": bad}).status().failed == 40
     assert go(job, classifiers={"toy": good}).status().failed == 40
     run = go(job, classifiers={"toy": good}, retry_failed=True)
     assert_complete(run)
     assert run.status().failed == 0
+
+
+def test_a_network_that_answers_otherwise_does_not_try_failed_cells_again(tmp_path):
+    job = make_job(tmp_path)
+    assert go(job, classifiers={"toy": make_classifier(module=Broken("nan"))}).status().failed == 40
+    with pytest.raises(InputError, match="is not the one that"):
+        go(job, classifiers={"toy": make_classifier(module=Broken("works"))}, retry_failed=True)
 
 
 def test_a_full_disk_ends_the_run_with_the_mend_and_loses_nothing_written(tmp_path, monkeypatch):

@@ -24,6 +24,7 @@ from sfi_ray.models.detectors import make_detectors
 from sfi_ray.models.zoo import build
 from sfi_ray.store.folder import RunFolder
 from sfi_ray.store.run import Run
+from sfi_ray.text import escape_markdown
 from tests.cluster.conftest import outcome
 
 
@@ -205,7 +206,7 @@ def test_detectors_can_be_asked_for_later(whole):
     fooling = sum(result.fooling for result in experiment.trials()["rounds"].rounds[0].attack.classes)
     assert {one.num_outliers for one in detections[0] if one.kind == "sfi"} == {fooling}
     assert {one.num_outliers for one in detections[0] if one.kind == "single_colour"} == {1}
-    assert "| few_colours |" in experiment.folder.read("report/rounds.md").decode()
+    assert "| few\\_colours |" in experiment.folder.read("report/rounds.md").decode()
     points = list(csv.DictReader(io.StringIO(experiment.folder.read("report/roc.csv").decode())))
     of_knn = [
         (float(point["false_positives"]), float(point["true_positives"]))
@@ -261,7 +262,9 @@ def test_an_attack_that_evades_a_detector_counts_what_fools_both(tmp_path, monke
         assert fooled == sum(outcome.fooling for outcome in record.attack.classes)
         assert fooled > 0 or has_class
     assert trial.finals[0].attack.evaded == detector
-    assert f"passes the detector {detector}, too" in experiment.folder.read("report/rounds.md").decode()
+    assert (
+        f"passes the detector {escape_markdown(detector)}, too" in experiment.folder.read("report/rounds.md").decode()
+    )
     assert f",{detector}," in experiment.folder.read("report/reattack.csv").decode()
 
 

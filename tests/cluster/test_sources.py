@@ -137,16 +137,22 @@ def test_a_run_with_an_export_and_a_factory_is_resumed_from_its_folder(own):
     ]
 
 
-def test_an_export_of_one_batch_size_needs_that_micro_batch(own):
+def test_an_export_of_one_batch_size_gets_that_micro_batch(own):
     export(own / "four.pt2", batch_size=4)
     changes = {"classifiers": {"name": "e", "export": "four.pt2"}, "k": 1, "backgrounds": "black"}
-    with pytest.raises(
-        InputError, match=r"'e' was exported for 4 images at once; .*dynamic.*compute\.micro_batch to 4"
-    ):
-        go(make_job(own / "runs", **changes))
+    with pytest.raises(InputError, match=r"'e' takes 4 images at once .*dynamic.*or set it to 4"):
+        go(make_job(own / "runs", compute={"micro_batch": 8}, **changes))
     assert not (own / "runs").exists()
-    four = outcome(go(make_job(own / "runs", compute={"micro_batch": 4}, **changes)))
-    assert four.num_rows == 10
+    run = go(make_job(own / "runs", **changes))
+    assert run.record.classifiers[0].execution.micro_batch == 4
+    assert outcome(run).num_rows == 10
+
+
+def test_an_export_of_an_odd_batch_size_is_refused(own):
+    export(own / "three.pt2", batch_size=3)
+    with pytest.raises(InputError, match=r"'e': the network takes 3 images at once and no other number; .*dynamic"):
+        go(make_job(own / "runs", classifiers={"name": "e", "export": "three.pt2"}, k=1, backgrounds="black"))
+    assert not (own / "runs").exists()
 
 
 @pytest.mark.parametrize(
@@ -154,8 +160,8 @@ def test_an_export_of_one_batch_size_needs_that_micro_batch(own):
     [
         ({"torchvision": "squeezenet1_0", "weights": "DEFAULT"}, r"\(3, 224, 224\), the data set has \(1, 8, 8\)"),
         ({"torchvision": "squeezenet9", "weights": "DEFAULT"}, "did you mean"),
-        ({"name": "e", "export": "none.pt2"}, "cannot be read"),
-        ({"name": "e", "export": "own_networks.py"}, "not a network that torch.export.save wrote"),
+        ({"name": "e", "export": "none.pt2"}, "there is no such file of torch.export.save"),
+        ({"name": "e", "export": "own_networks.py"}, "not a file of torch.export.save"),
         ({"name": "f", "factory": "own_networks:none"}, "has no 'none'"),
         ({"name": "capsnet"}, "at least 17x17"),
     ],

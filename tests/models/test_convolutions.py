@@ -140,6 +140,7 @@ def test_a_network_with_such_a_convolution_is_never_run_in_channels_last(kind):
     with torch.no_grad():
         logits = network(images)
     options = {"name": "odd", "input_shape": shape, "num_classes": logits.shape[1], "micro_batch": 16}
+    options["is_trained"] = False  # random weights may well give numbers in [0, 1]
     classifier = Classifier(network, **options)
     assert classifier.execution.memory_layout == "contiguous"
     expected = logits.log_softmax(dim=1)
@@ -189,7 +190,7 @@ def test_a_convolution_is_found_where_no_module_of_the_users_asks_for_it(make):
 def test_other_networks_keep_the_faster_layout(network, shape):
     network = nn.Sequential(network, nn.LazyLinear(4))
     network(torch.zeros(1, *shape))
-    classifier = Classifier(network, name="sound", input_shape=shape, num_classes=4)
+    classifier = Classifier(network, name="sound", input_shape=shape, num_classes=4, is_trained=False)
     assert classifier.execution.memory_layout == "channels_last"
 
 
@@ -202,12 +203,12 @@ def test_a_network_that_itself_lays_one_channel_last_is_refused_before_it_is_run
             return self.second(inside).flatten(1)
 
     with pytest.raises(InputError, match=r"'odd': .* lays its input channels-last .* x\.clone\(memory_format"):
-        Classifier(Permuting(), name="odd", input_shape=(3, 6, 4), num_classes=12)
+        Classifier(Permuting(), name="odd", input_shape=(3, 6, 4), num_classes=12, is_trained=False)
 
 
 def test_gradients_and_features_are_those_of_float64():
     network, shape = Narrowing(), (3, 6, 4)
-    classifier = Classifier(network, name="odd", input_shape=shape, num_classes=12, micro_batch=16)
+    classifier = Classifier(network, name="odd", input_shape=shape, num_classes=12, micro_batch=16, is_trained=False)
     images = torch.rand(20, *shape)
     _, came = classifier.gradients(images, lambda log_probs, _: log_probs[:, 0])
     exact = images.double().requires_grad_()
@@ -227,7 +228,7 @@ def test_patches_are_never_convolved_so_where_the_whole_image_is_not(kernel, num
     network = nn.Sequential(*layers, nn.Conv2d(num_maps, 2, 1, stride=(1, 9)), nn.Flatten(), nn.LazyLinear(4)).eval()
     shape = (1, 12, 13)
     network(torch.zeros(1, *shape))
-    classifier = Classifier(network, name="odd", input_shape=shape, num_classes=4, micro_batch=8)
+    classifier = Classifier(network, name="odd", input_shape=shape, num_classes=4, micro_batch=8, is_trained=False)
     candidates = close_pixels(shape, 30, 3)
     reusing = classifier.running(classifier.execution.changed(reuses_background=True))
     torch.testing.assert_close(reusing.sparse_log_probs(*candidates), classifier.sparse_log_probs(*candidates))
