@@ -395,13 +395,12 @@ def test_indices_beyond_a_tensor_are_an_error_and_no_memory():
 
 
 def test_sizes_that_follow_from_values_are_refused():
+    content = exported(Through(lambda _, images: images.masked_fill(images > 0, 1)))
+    changed = with_graph(
+        content, lambda graph: node_of(graph, "masked_fill.Scalar").update(target="torch.ops.aten.index.Tensor")
+    )
     with pytest.raises(InputError, match="its graph is not run on 2 images: "):
-        content = exported(Through(lambda _, images: images.masked_fill(images > 0, 1)))
-        read(
-            with_graph(
-                content, lambda graph: node_of(graph, "masked_fill.Scalar").update(target="torch.ops.aten.index.Tensor")
-            )
-        )
+        read(changed)
 
 
 def test_too_many_operators_are_refused(plain):
