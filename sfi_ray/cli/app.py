@@ -208,7 +208,7 @@ def plan(
         try:
             InProcessBackend().device(loaded.compute.device)
         except ResourceError as error:  # a cluster may have what this machine lacks
-            typer.echo(f"note: a launch on this machine will be refused: {error}", err=True)
+            say(f"note: a launch on this machine will be refused: {error}", err=True)
     idle = f" ({made.num_actors - made.num_busy} more have nothing to search)" * (made.num_busy < made.num_actors)
     rows = {
         "cells": f"{made.num_cells:,}",
