@@ -222,7 +222,7 @@ def test_a_rate_is_images_over_time(toy_gray, monkeypatch):
 
 
 def test_threads_are_restored_when_the_classifier_fails(monkeypatch):
-    classifier = Classifier(torch.nn.Flatten(), name="flat", input_shape=(1, 2, 2), num_classes=4)
+    classifier = Classifier(torch.nn.Flatten(), name="flat", input_shape=(1, 2, 2), num_classes=4, is_trained=False)
 
     def broken(_images):
         raise RuntimeError("out of order")
