@@ -147,7 +147,7 @@ def test_sigterm_to_every_process_again_and_again_ends_as_once(tmp_path):
         time.sleep(0.3)
     _out, err = driver.communicate()
     assert driver.returncode == 130, err
-    told = [line for line in err.splitlines() if not re.match(r"(train|mlp: train|\d+ of )", line)]
+    told = [line for line in err.splitlines() if not re.match(r"(train|mlp: (train|[0-9.]+% of )|\d+ of )", line)]
     assert len(told) == 3, err
     assert re.fullmatch(r"Ray dashboard: http://127.0.0.1:\d+ \(it asks for a token, which .*\)", told[0])
     assert told[1].startswith("stopping: finished cells are being written")
