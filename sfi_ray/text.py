@@ -11,6 +11,9 @@ import re
 MOST_LINE = 600
 """Characters of a line that says what went wrong or what goes on, at most."""
 
+MOST_REASON = 200
+"""Characters of why something cannot be read, which is a part of such a line, at most."""
+
 MOST_RESULT = 5000
 """Characters of a line that says where something is, at most: longer than any path."""
 

@@ -67,11 +67,12 @@ def plan_rounds(job: RoundsJob) -> None:
     Raises:
         InputError: The job, or something it names, is wrong.
     """
+    from sfi_ray.cluster.console import ConsoleReporter
     from sfi_ray.cluster.rounds_launch import checked_trials
     from sfi_ray.data import dataset_info, load_labels
     from sfi_ray.rounds.plan import plan_trial
 
-    trials = checked_trials(job)
+    trials = checked_trials(job, ConsoleReporter())
     num_classes, num_natural = dataset_info(job.dataset).num_classes, len(load_labels(job.dataset, "train"))
     for name, trial in trials.items():
         made = plan_trial(trial, num_classes, num_natural)

@@ -232,9 +232,7 @@ class Provisioner:
 
     def _is_normalised(self, spec: ClassifierSpec, classifier: Classifier) -> bool:
         """Whether somebody said how a classifier's images are normalised; weights in a file do not say it."""
-        if spec.name in self._given or spec.weights is None or spec.mean is not None:
-            return True
-        return any(classifier.mean) or any(value != 1 for value in classifier.std)
+        return spec.name in self._given or spec.says_normalisation or classifier.is_normalised
 
     def _execution(self, classifier: Classifier, device: str) -> Execution:
         """Returns how a classifier computes by rule."""

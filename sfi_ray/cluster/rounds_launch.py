@@ -73,7 +73,7 @@ def launch_rounds(
         job = loaded
     reporter = reporter or Reporter()
     folder = RunFolder(job.location)
-    trials = checked_trials(job)
+    trials = checked_trials(job, reporter)
     record = _record(job, trials)
     known = None if fresh else read_experiment(folder)
     if known:
@@ -112,8 +112,12 @@ def run_trial(trial: RoundsJob, name: str, folder: RunFolder, reporter: Reporter
     Trial(trial, folder.inner(name), InProcessBackend(), launcher, reporter).run(telling(reporter, prefix))
 
 
-def checked_trials(job: RoundsJob) -> dict[str, RoundsJob]:
+def checked_trials(job: RoundsJob, reporter: Reporter) -> dict[str, RoundsJob]:
     """Returns the trials of a job, after everything was looked for that can be wrong before anything is trained.
+
+    Args:
+        job: A job of rounds.
+        reporter: Hears what makes the results of a first model doubtful.
 
     Raises:
         InputError: The job, or something it names, is wrong.
@@ -138,7 +142,8 @@ def checked_trials(job: RoundsJob) -> dict[str, RoundsJob]:
             require_detectors("detectors")
         if trial.rounds.evade in FITTED:
             require_detectors("evade")
-        check_models(trial, info)
+        for remark in check_models(trial, info):
+            reporter.say(f"warning: {where}{trial.classifier.name}: {remark}")
         _check_grids(trial, info)
         trials[name] = trial
     return trials

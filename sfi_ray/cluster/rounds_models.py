@@ -24,7 +24,9 @@ from sfi_ray.models import (
     TrainingSettings,
     is_same_network,
     load_into,
+    measure_natural,
     read_state_dict,
+    remarks_on,
     weights_bytes,
 )
 from sfi_ray.models.guard import check_guard, fit_guard, guarded, has_detector
@@ -106,10 +108,10 @@ class RoundModels:
         detector, num_classes = self._job.rounds.evade, self._info.num_classes
         if detector == "none" or not has_detector(classifier, num_classes, detector):
             return classifier
-        name = f"models/M{number}_{detector}.safetensors"
+        name = f"models/M{number}_{detector}_{classifier.fingerprint}.safetensors"
         if not self._folder.exists(name):
             fit = fit_guard(classifier, load_dataset(self._job.dataset), detector)
-            self._folder.write(name, safetensors.torch.save(fit, {"fingerprint": classifier.fingerprint}))
+            self._folder.write(name, safetensors.torch.save(fit))
         try:
             fit = safetensors.torch.load(self._folder.read(name, WEIGHTS_BYTES))
         except SafetensorError as error:
@@ -174,8 +176,11 @@ class RoundModels:
         return classifier
 
 
-def check_models(job: RoundsJob, info: DatasetInfo) -> None:
+def check_models(job: RoundsJob, info: DatasetInfo) -> tuple[str, ...]:
     """Finds what is wrong with the data and the first model of a trial before anything is trained or written.
+
+    Returns:
+        What makes the results of a first model with weights of one's own doubtful, one sentence each.
 
     Raises:
         InputError: A split has no images, a class is called like that of outliers, the network does not take the
@@ -201,9 +206,14 @@ def check_models(job: RoundsJob, info: DatasetInfo) -> None:
     if job.rounds.evade != "none":
         check_guard(_untrained(source, info), job.rounds.evade)
     if not source.needs_training:
-        job.attack.check_classifier(first_from_weights(job, info))
-    elif job.attack.looks_inside:
+        first = first_from_weights(job, info)
+        job.attack.check_classifier(first)
+        is_normalised = job.classifier.says_normalisation or first.is_normalised
+        natural = measure_natural(first, job.dataset, is_normalised=is_normalised)
+        return remarks_on(first, natural, job.verification.threshold, is_normalised=is_normalised)
+    if job.attack.looks_inside:
         job.attack.check_classifier(_untrained(source, info))
+    return ()
 
 
 def _untrained(source: Source, info: DatasetInfo) -> Classifier:

@@ -115,6 +115,11 @@ class ClassifierSpec(_Settings):
         return source.what if source.is_trainable else source.describe()
 
     @property
+    def says_normalisation(self) -> bool:
+        """Whether the job, or what provides its weights, says how images are normalised; a file of weights does not."""
+        return self.weights is None or self.mean is not None
+
+    @property
     def source(self) -> Source:
         """Where its network comes from."""
         kind = next((kind for kind in SOURCES if getattr(self, kind) is not None), "architecture")

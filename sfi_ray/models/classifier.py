@@ -152,6 +152,11 @@ class Classifier(MicroBatched):
         return own_network(self.module)
 
     @property
+    def is_normalised(self) -> bool:
+        """Whether images reach the network otherwise than as they are, in [0, 1]."""
+        return any(self.mean) or any(value != 1 for value in self.std)
+
+    @property
     def batch_size(self) -> int | None:
         """The one number of images that the network takes at once; None if it takes any."""
         return self.examined.batch_size

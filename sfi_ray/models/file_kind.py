@@ -48,7 +48,8 @@ class FileKind:
             path: The file.
             wanted: What it should be: `WEIGHTS` or `EXPORTED`.
         """
-        return InputError(f"{path}: {self.text.replace('{wanted}', wanted)}; {self.mend}")
+        to_save = HOW_TO_SAVE if wanted == WEIGHTS else _EXPORT_AGAIN
+        return InputError(f"{path}: {self.text.replace('{wanted}', wanted)}; {self.mend.replace('{to_save}', to_save)}")
 
 
 def _kind(form: Literal["safetensors", "torch", "export", "other"], what: str, mend: str) -> FileKind:
@@ -76,14 +77,14 @@ _OLD_EXPORT = _other(
 )
 _COMPILED = _other("a compiled network of AOTInductor, which is code", _EXPORT_AGAIN)
 _UNWHOLE = FileKind("other", "not a whole zip archive", "copy or save it again")
-_UNKNOWN = FileKind("other", "not {wanted}, nor anything else that is known", HOW_TO_SAVE)
-_NUMPY = _other("arrays of NumPy", HOW_TO_SAVE)
+_UNKNOWN = FileKind("other", "not {wanted}, nor anything else that is known", "{to_save}")
+_NUMPY = _other("arrays of NumPy", "{to_save}")
 
 # How files begin.
 _BEGINNINGS = (
     (b"\x89HDF\r\n\x1a\n", _KERAS),
     (b"\x93NUMPY", _NUMPY),
-    (b"GGUF", _other("a GGUF file", HOW_TO_SAVE)),
+    (b"GGUF", _other("a GGUF file", "{to_save}")),
     (b"\x1f\x8b", _other("a gzip file", "unpack it first")),
     (b"BZh", _other("a bzip2 file", "unpack it first")),
     (b"\xfd7zXZ", _other("an xz file", "unpack it first")),
@@ -99,7 +100,7 @@ _OPENVINO = _other("an XML file, as OpenVINO's networks are", f"{_EXPORT_AGAIN},
 _JSON = _other("a JSON file, which names weights at most", "give the file of weights itself")
 _TAR = _other("a tar archive", "unpack it first, or load and save it with a present torch")
 _TFLITE = _other("a network of TensorFlow Lite", f"only PyTorch's networks are run; convert it, {_WRAP}")
-_BARE_PICKLE = _other("a pickle that torch.save did not write", f"this program never unpickles code; {HOW_TO_SAVE}")
+_BARE_PICKLE = _other("a pickle that torch.save did not write", "this program never unpickles code; {to_save}")
 
 
 def open_file(path: Path, wanted: str) -> BinaryIO:
@@ -180,7 +181,7 @@ def _kind_of_archive(stream: BinaryIO) -> FileKind:
     try:
         with open_archive(stream) as archive:
             names = archive.namelist()
-    except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError):
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError):  # the second: a compression zipfile lacks
         return _UNWHOLE
     # All lies in one folder, unless the archive is of something else than torch.
     inner = {name.partition("/")[2] for name in names}

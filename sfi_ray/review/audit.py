@@ -95,7 +95,7 @@ def make_scorecard(run: Run, say: Callable[[str], None], *, allow_code: bool = F
     say("measuring the bare backgrounds and the detectors")
     classifier = RunClassifiers(run, allow_code=allow_code)[record.classifiers[0].name]
     detected = _detected(run, classifier)
-    costs = run.table(["evaluations", "backward_passes"])
+    costs = run.table(["backward_passes", "verifications"])
     return Scorecard(
         model=Audited(
             name=classifier.name,
@@ -120,6 +120,7 @@ def make_scorecard(run: Run, say: Callable[[str], None], *, allow_code: bool = F
             failed=status.failed,
             evaluations=status.evaluations,
             backward_passes=pc.sum(costs["backward_passes"]).as_py() or 0,
+            verifications=pc.sum(costs["verifications"]).as_py() or 0,
         ),
         versions=record.versions,
     )

@@ -8,8 +8,8 @@ from sfi_ray.errors import InputError
 from sfi_ray.job import ClassifierSpec
 from sfi_ray.models import Classifier, ClassifierPayload, is_same_network
 from sfi_ray.store.classifiers import read_classifier
-from sfi_ray.store.plain import shortened
 from sfi_ray.store.run import Run
+from sfi_ray.text import MOST_REASON, printable
 
 
 class RunClassifiers:
@@ -89,9 +89,10 @@ class RunClassifiers:
         else:
             spec = self._spec(name)
             if spec.source.runs_code and not self._allow_code:
+                code = printable(spec.source.describe(), MOST_REASON)
                 raise InputError(
-                    f"classifier '{name}' is built by code, {shortened(spec.source.describe())}, which a run's folder "
-                    "does not choose to run: look at that code, and allow it with --allow-code (allow_code=True), or "
+                    f"classifier '{name}' is built by code, {code}, which a run's folder does not choose to run: look "
+                    "at that code, and allow it with --allow-code (allow_code=True), or "
                     f"give the classifier, from Python, with classifiers={{'{name}': ...}}"
                 )
             info = run.record.dataset_info

@@ -15,9 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from sfi_ray.store.plain import shortened
 from sfi_ray.store.rebuild import rebuild_images
 from sfi_ray.store.record import RunRecord
+from sfi_ray.text import MOST_REASON, printable
 from sfi_ray.types import Cell, StopReason
 
 PROBABILITIES = ("confidence", "background_confidence", "predicted_confidence")
@@ -76,7 +76,7 @@ def _alone(table: pa.Table, values: Mapping[str, Any], num_pixels: int, shape: t
     try:
         return Row(values, rebuild_images(table)[0], num_pixels)
     except (ValueError, pa.ArrowException) as error:
-        fault = shortened(str(error)).removeprefix("table row 0 has ")
+        fault = printable(error, MOST_REASON).removeprefix("table row 0 has ")
         return Row(values, None, num_pixels, fault)
 
 

@@ -123,8 +123,9 @@ class Costs(_Part):
 
     cells: int
     failed: int = Field(description="Cells that failed; they count as neither fooled nor searched.")
-    evaluations: int
-    backward_passes: int
+    evaluations: int = Field(description="Images classified to search.")
+    backward_passes: int = Field(description="Images whose gradients were taken.")
+    verifications: int = Field(description="Images classified in float32 to say what is stored; no evaluations.")
 
 
 class Scorecard(_Part):

@@ -120,7 +120,7 @@ def facts(card: Scorecard) -> list[tuple[str, str]]:
         (
             "cost",
             f"{card.costs.cells:,} cells{failed}, {card.costs.evaluations:,} images classified, "
-            f"{card.costs.backward_passes:,} differentiated",
+            f"{card.costs.backward_passes:,} differentiated, {card.costs.verifications:,} verified",
         ),
     ]
     return [(name, text) for name, text in lines if text]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from sfi_ray.errors import StorageError
 from sfi_ray.store.folder import RunFolder
 from sfi_ray.store.part_check import footer_fault
-from sfi_ray.store.plain import shortened
+from sfi_ray.text import MOST_REASON, printable
 
 DETECTIONS = "detectors.parquet"
 
@@ -138,8 +138,8 @@ def read_detections(folder: RunFolder) -> list[Detection]:
             raise ValueError("a detector has no score of a natural image")
     except (ValueError, OSError, pa.ArrowException) as error:
         raise StorageError(
-            f"cannot read '{folder.location}/{DETECTIONS}': {shortened(str(error))}; delete it and launch again: they "
-            "are scored again"
+            f"cannot read '{folder.location}/{DETECTIONS}': {printable(error, MOST_REASON)}; delete it and "
+            "launch again: they are scored again"
         ) from error
     found = []
     for detector in detectors:

@@ -14,8 +14,8 @@ from sfi_ray.models import Classifier, load_into
 from sfi_ray.models.carrying import carried
 from sfi_ray.models.sources import Source
 from sfi_ray.store.folder import WEIGHTS_BYTES, RunFolder
-from sfi_ray.store.plain import shortened
 from sfi_ray.store.record import ClassifierRecord
+from sfi_ray.text import MOST_REASON, printable
 
 # What a file of weights has beside the numbers: names and shapes of its tensors.
 _BYTES_A_FILE, _BYTES_A_TENSOR = 1 << 16, 1 << 10
@@ -73,7 +73,7 @@ def read_classifier(
         state = safetensors.torch.load(folder.read(name, folder.size(name)))
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
         raise InputError(
-            f"'{folder.location}/{name}' is broken ({shortened(str(error))}); start over with --fresh"
+            f"'{folder.location}/{name}' is broken ({printable(error, MOST_REASON)}); start over with --fresh"
         ) from error
     load_into(module, state, f"{folder.location}/{name}")
     return Classifier(

@@ -17,7 +17,7 @@ from PIL import Image
 
 from sfi_ray.errors import InputError
 from sfi_ray.store.folder import RunFolder
-from sfi_ray.store.plain import shortened
+from sfi_ray.text import MOST_REASON, printable
 
 IMAGES = "images.parquet"
 
@@ -61,7 +61,7 @@ def read_image_file(folder: RunFolder, number: int, input_shape: tuple[int, int,
         return list(_images(content, number, (height, width, channels), most_bytes))
     except (pa.ArrowException, KeyError, TypeError, ValueError, OSError, SyntaxError) as error:
         raise InputError(
-            f"'{folder.location}/{IMAGES}' is broken ({shortened(str(error))}); start over with --fresh"
+            f"'{folder.location}/{IMAGES}' is broken ({printable(error, MOST_REASON)}); start over with --fresh"
         ) from error
 
 

@@ -19,8 +19,8 @@ from pyarrow import fs
 from sfi_ray.errors import StorageError
 from sfi_ray.store.bounds import RowBounds, fault_of
 from sfi_ray.store.folder import RunFolder
-from sfi_ray.store.plain import shortened
 from sfi_ray.store.schema import FINDINGS
+from sfi_ray.text import MOST_REASON, printable
 
 RESULTS = "results"
 
@@ -101,7 +101,7 @@ class PartCheck:
                 with pq.ParquetFile(stream, metadata=file.metadata, read_dictionary=texts) as file_of_texts:
                     return self._fault_of_rows(file_of_texts, columns if self._checks_values else texts)
         except (OSError, ValueError, MemoryError, pa.ArrowException) as error:
-            return shortened(str(error)) or type(error).__name__
+            return printable(error, MOST_REASON) or type(error).__name__
 
     def _per_row(self) -> dict[str, int]:
         """Returns how many numbers a row has at most in columns of lists."""
@@ -171,7 +171,7 @@ def footer_fault(
             return f"it has no column {name}, or several"
         kind = found.field(name).type
         if kind != schema.field(name).type:
-            return f"its column {name} holds {shortened(str(kind))}, not {schema.field(name).type}"
+            return f"its column {name} holds {printable(kind, MOST_REASON)}, not {schema.field(name).type}"
     groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
     if any(group.num_rows < 0 for group in groups) or sum(group.num_rows for group in groups) > most_rows:
         return f"it claims {metadata.num_rows:,} rows, more than the {most_rows:,} that there can be"

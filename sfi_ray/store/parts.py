@@ -20,8 +20,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from sfi_ray.errors import StorageError
 from sfi_ray.store.folder import RunFolder
 from sfi_ray.store.part_check import RESULTS, PartCheck, broken_parts
-from sfi_ray.store.plain import shortened
 from sfi_ray.store.schema import FINDINGS, Provenance, findings_table
+from sfi_ray.text import MOST_REASON, printable
 from sfi_ray.types import Finding, StopReason
 
 #: Names what a compaction replaces, see `sfi_ray.store.compaction`; readers of the files alone pass over it.
@@ -159,7 +159,7 @@ def explaining_broken_parts(folder: RunFolder) -> Iterator[None]:
     except (OSError, pa.ArrowException) as error:
         if isinstance(error, StorageError):
             raise
-        raise broken_parts(folder, {RESULTS: shortened(str(error))}) from error
+        raise broken_parts(folder, {RESULTS: printable(error, MOST_REASON)}) from error
 
 
 def open_dataset(folder: RunFolder, parts: Sequence[fs.FileInfo] | None = None) -> ds.Dataset:
@@ -204,7 +204,7 @@ def stream_parts(
                 for batch in file.iter_batches(batch_rows, columns=list(columns)):
                     yield pa.Table.from_batches([batch]).select(columns).cast(schema)
         except (OSError, KeyError, ValueError, pa.ArrowException) as error:
-            on_broken(name, shortened(str(error)))
+            on_broken(name, printable(error, MOST_REASON))
 
 
 def read_windows(
@@ -258,7 +258,7 @@ def read_windows(
                 part = ds.dataset([info.path], schema=FINDINGS, format="parquet", filesystem=folder.filesystem)
                 tables.append(part.to_table(columns=list(columns), filter=inside))
             except (OSError, ValueError, pa.ArrowException) as error:
-                hear(f"{RESULTS}/{info.base_name}", shortened(str(error)))
+                hear(f"{RESULTS}/{info.base_name}", printable(error, MOST_REASON))
         yield pa.concat_tables(tables)
 
 

@@ -9,13 +9,13 @@ import yaml
 from pydantic import ValidationError
 
 from sfi_ray.store.folder import RunFolder
+from sfi_ray.text import MOST_REASON, printable
 
 MOST_BYTES = 1 << 22
 """What a record has at most: the names of a hundred thousand classes, a second or two of reading."""
 
 _MOST_DEPTH = 20
 _MOST_DIGITS = 100
-_MOST_SHOWN = 200
 
 _Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -84,10 +84,4 @@ def reason_of(error: Exception) -> str:
         text = f"{key}: {first['msg']}" if key else "it is no mapping"
     else:
         text = str(error)
-    return shortened(text)
-
-
-def shortened(text: str) -> str:
-    """Returns a text of any length as one short line."""
-    line = " ".join(text[: 4 * _MOST_SHOWN].split())
-    return line if len(line) <= _MOST_SHOWN else line[: _MOST_SHOWN - 3] + "..."
+    return printable(text, MOST_REASON)

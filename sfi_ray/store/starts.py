@@ -14,9 +14,9 @@ from sfi_ray.errors import InputError
 from sfi_ray.store.bounds import MOST_SIDE
 from sfi_ray.store.folder import RunFolder
 from sfi_ray.store.part_check import footer_fault, rows_at_once
-from sfi_ray.store.plain import shortened
 from sfi_ray.store.run import open_run
 from sfi_ray.store.schema import PIXEL
+from sfi_ray.text import MOST_REASON, printable
 from sfi_ray.types import Pixel, Start
 
 STARTS = "starts.parquet"
@@ -120,7 +120,7 @@ def read_starts(folder: RunFolder, digest: str) -> tuple[Start, ...]:
             for row in rows
         )
     except (pa.ArrowException, KeyError, TypeError, ValueError, OSError) as error:
-        raise InputError(f"{where} is broken ({shortened(str(error))}); start over with --fresh") from error
+        raise InputError(f"{where} is broken ({printable(error, MOST_REASON)}); start over with --fresh") from error
     if digest_of(starts) != digest:
         raise InputError(f"{where} holds other images than this run was launched with; start over with --fresh")
     return starts

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from sfi_ray.cli import app
 from sfi_ray.cluster.reporter import Reporter
-from sfi_ray.cluster.rounds_launch import launch_rounds
+from sfi_ray.cluster.rounds_launch import checked_trials, launch_rounds
 from sfi_ray.cluster.rounds_models import RoundModels
 from sfi_ray.data import DatasetSpec, load_dataset, load_split
 from sfi_ray.errors import InputError
@@ -362,3 +362,17 @@ def test_what_is_wrong_is_found_before_anything_is_trained_or_written(tmp_path, 
     with pytest.raises(InputError, match=message):
         go(make_rounds(tmp_path, **changes))
     assert not (tmp_path / "rounds").exists()
+
+
+def test_what_makes_a_first_model_doubtful_is_said_before_it_is_attacked(tmp_path):
+    class Heard(Reporter):
+        def __init__(self):
+            self.lines = []
+
+        def say(self, text):
+            self.lines.append(text)
+
+    heard = Heard()
+    checked_trials(make_rounds(tmp_path, classifier=weights_with(10, tmp_path)), heard)
+    warnings = [line for line in heard.lines if line.startswith("warning: mlp: ")]
+    assert any("guessing does as well" in line for line in warnings), heard.lines

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torchvision.io import encode_png
 
+from sfi_ray.cluster.reporter import Reporter
 from sfi_ray.cluster.rounds_launch import checked_trials
 from sfi_ray.job import KRange, RoundsJob, load_any
 
@@ -36,7 +37,7 @@ def _data(tmp_path, monkeypatch):
 @pytest.mark.parametrize("path", JOBS, ids=lambda path: path.stem)
 def test_nothing_is_wrong_with_it(path):
     job = load_any(path)
-    trials = checked_trials(job)
+    trials = checked_trials(job, Reporter())
     assert tuple(trials) == job.trial_names
     for trial in trials.values():
         assert sum(trial.rounds.parts(10)) == 10 * trial.rounds.per_class

@@ -154,7 +154,7 @@ def card(fooled=FOOLED, name="net", **grid):
         ),
         detectors=(detector_result("knn", 0.9, np.array([200.0]), np.array([0]), natural, np.array([0.0]), 2),),
         detectors_missing=None,
-        costs=Costs(cells=16, failed=0, evaluations=100, backward_passes=10),
+        costs=Costs(cells=16, failed=0, evaluations=100, backward_passes=10, verifications=20),
         versions={"sfi-ray": "0"},
     )
 
