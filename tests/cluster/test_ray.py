@@ -85,7 +85,8 @@ def test_a_transfer_gives_the_same_rows_when_actors_are_killed(ray, tmp_path, mo
 
 
 def deadly(module, flag, pixel=27):
-    """Wraps a module that kills its process, once, when it sees a bright pixel at one spot; pickled by value."""
+    """Wraps a module that kills an actor, once, when it sees a bright pixel at one spot; pickled by value."""
+    here = os.getpid()
 
     class Deadly(nn.Module):
         def __init__(self):
@@ -93,7 +94,7 @@ def deadly(module, flag, pixel=27):
             self.inner = module
 
         def forward(self, images):
-            if len(images) > 1 and (images.flatten(1)[:, pixel] > 0.5).any():
+            if os.getpid() != here and len(images) > 1 and (images.flatten(1)[:, pixel] > 0.5).any():
                 try:
                     os.close(os.open(flag, os.O_CREAT | os.O_EXCL))
                 except FileExistsError:
@@ -250,6 +251,8 @@ def test_a_long_search_goes_on_from_its_last_generation_when_its_actor_is_killed
 
 
 def test_a_shard_that_always_kills_its_actor_is_given_up(ray, tmp_path):
+    here = os.getpid()
+
     def always(module):
         class Always(nn.Module):
             def __init__(self):
@@ -257,7 +260,7 @@ def test_a_shard_that_always_kills_its_actor_is_given_up(ray, tmp_path):
                 self.inner = module
 
             def forward(self, images):
-                if len(images) > 1 and (images[0, 0, 0, 0] > 0.45) and torch.get_num_threads() == 1:
+                if os.getpid() != here and len(images) > 1 and (images[0, 0, 0, 0] > 0.45):
                     os.kill(os.getpid(), signal.SIGKILL)
                 return self.inner(images)
 
@@ -273,6 +276,8 @@ def test_a_shard_that_always_kills_its_actor_is_given_up(ray, tmp_path):
 
 
 def test_a_classifier_that_raises_is_given_up_without_ending_the_run(ray, tmp_path):
+    here = os.getpid()
+
     def raising(module):
         class Raising(nn.Module):
             def __init__(self):
@@ -280,7 +285,7 @@ def test_a_classifier_that_raises_is_given_up_without_ending_the_run(ray, tmp_pa
                 self.inner = module
 
             def forward(self, images):
-                if len(images) > 1:
+                if os.getpid() != here and len(images) > 1:
                     raise RuntimeError("cuda error: an illegal memory access")
                 return self.inner(images)
 
