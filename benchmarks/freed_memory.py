@@ -1,4 +1,4 @@
-"""What it brings that a process keeps the memory that a forward pass has freed (`sfi_ray.models.allocator`).
+"""What it brings that a process keeps the memory that a forward pass has freed (`sfi_ray.models.runners.allocator`).
 
     uv run benchmarks/freed_memory.py [--seconds S] [--rounds N]
 

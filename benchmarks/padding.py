@@ -1,4 +1,4 @@
-"""What it brings to run less than a micro-batch where that gives the same bits (`sfi_ray.models.partial_batches`).
+"""What it brings to run less than a micro-batch where that gives the same bits (`sfi_ray.models.runners.partial_batches`).
 
     uv run benchmarks/padding.py [--rounds N]
 
@@ -17,7 +17,8 @@ from report import write_report
 from sfi_ray.attacks import Tick, read_attack_settings
 from sfi_ray.grid import Grid, GridClassifier
 from sfi_ray.images import parse_background
-from sfi_ray.models import Classifier, build, partial_batches
+from sfi_ray.models import Classifier, build
+from sfi_ray.models.runners import partial_batches
 
 GRADIENT = {"kind": "gradient", "max_evaluations": 1000}
 ELITES = {"kind": "elites", "max_evaluations": 500}

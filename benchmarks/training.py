@@ -17,8 +17,8 @@ from report import write_report
 
 from sfi_ray.data.dataset import DatasetInfo, ImageDataset
 from sfi_ray.models import TrainingSettings, build
-from sfi_ray.models.device import in_layout
-from sfi_ray.models.learner import Learner
+from sfi_ray.models.runners.device import in_layout
+from sfi_ray.models.training.learner import Learner
 
 SHAPES = {
     "mlp": (1, 28, 28),

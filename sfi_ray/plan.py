@@ -18,7 +18,7 @@ from sfi_ray.data import DatasetInfo
 from sfi_ray.grid import Grid, num_shards
 from sfi_ray.job import Job
 from sfi_ray.models import Classifier, TuningRequest, tune
-from sfi_ray.models.sparse_images import close_pixels
+from sfi_ray.models.runners.sparse_images import close_pixels
 
 # A shard is worth its overhead from about this many evaluations on.
 _EVALUATIONS_A_SHARD = 1_000_000

@@ -30,7 +30,7 @@ from sfi_ray.models import (
     weights_bytes,
 )
 from sfi_ray.models.guard import check_guard, fit_guard, guarded, has_detector
-from sfi_ray.models.losses import loss_of
+from sfi_ray.models.training.losses import loss_of
 from sfi_ray.models.sources import Source
 from sfi_ray.store.folder import WEIGHTS_BYTES, RunFolder
 

@@ -10,7 +10,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from sfi_ray.models.settings import TrainingSettings
+from sfi_ray.models.training_settings import TrainingSettings
 
 TRAINING_VERSION = 1
 """Part of every training key; raise it when the same settings come to train another network."""

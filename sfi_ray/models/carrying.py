@@ -12,8 +12,8 @@ from torch.nn.utils.spectral_norm import SpectralNorm, SpectralNormLoadStateDict
 from torch.nn.utils.weight_norm import WeightNorm
 
 from sfi_ray.errors import InputError
-from sfi_ray.models.copying import copied, num_bytes_held, tensors_in
-from sfi_ray.models.device import in_layout
+from sfi_ray.models.runners.copying import copied, num_bytes_held, tensors_in
+from sfi_ray.models.runners.device import in_layout
 
 # Folding may change what a network gives by rounding, over the largest number it gives.
 _MOST_DIFFERENCE = 1e-4

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from sfi_ray.errors import InputError
 from sfi_ray.models.outputs import LogitsOf, Outputs, check_shape, check_values, lie_in_unit_interval, tensor_of
-from sfi_ray.models.precision import full_float32
-from sfi_ray.models.sparse_images import sparse_images
+from sfi_ray.models.runners.precision import full_float32
+from sfi_ray.models.runners.sparse_images import sparse_images
 
 # Images that are looked at: as many as have about so many numbers, within these bounds.
 _NUMBERS = 2**19

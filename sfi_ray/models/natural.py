@@ -19,7 +19,7 @@ from torch import Tensor
 from sfi_ray.data import DatasetSpec, is_at_hand, load_labels, stream_rows
 from sfi_ray.errors import InputError, ResourceError
 from sfi_ray.models.classifier import Classifier
-from sfi_ray.models.normalisation import channel_statistics
+from sfi_ray.models.runners.normalisation import channel_statistics
 
 # Images are classified for so many seconds, but at least and at most so many of them.
 _SECONDS = 2.0

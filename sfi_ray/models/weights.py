@@ -16,9 +16,9 @@ from torch.nn.parameter import is_lazy
 
 from sfi_ray.errors import InputError, StorageError
 from sfi_ray.models.card import ModelCard, hash_weights
-from sfi_ray.models.file_kind import WEIGHTS, kind_of, open_file
-from sfi_ray.models.published_weights import named_as, weights_in
-from sfi_ray.models.torch_file import FAULTS, TorchFile
+from sfi_ray.models.files.file_kind import WEIGHTS, kind_of, open_file
+from sfi_ray.models.files.published_weights import named_as, weights_in
+from sfi_ray.models.files.torch_file import FAULTS, TorchFile
 
 WEIGHTS_NAME = "weights.safetensors"
 CARD_NAME = "card.json"

@@ -25,7 +25,8 @@ from sfi_ray.cluster.transfer import transfer
 from sfi_ray.data import DatasetSpec, load_dataset
 from sfi_ray.errors import InputError, ResourceError, StorageError
 from sfi_ray.job.classifier_text import parse_classifier
-from sfi_ray.models import EpochRecord, Execution, TrainingNote, TrainingSettings, train_classifier, training
+from sfi_ray.models import EpochRecord, Execution, TrainingNote, TrainingSettings, train_classifier
+from sfi_ray.models.training import loop as training
 from tests.cluster.conftest import (
     assert_complete,
     make_classifier,

@@ -8,7 +8,7 @@ import resource
 import sys
 
 import torch
-from sfi_ray.models.allocator import keep_freed_memory
+from sfi_ray.models.runners.allocator import keep_freed_memory
 
 torch.set_num_threads(1)
 if not keep_freed_memory():

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from sfi_ray.models.augmentation import PADDING, FlipCrop
-from sfi_ray.models.repeatable import Randomness
+from sfi_ray.models.training.augmentation import PADDING, FlipCrop
+from sfi_ray.models.runners.repeatable import Randomness
 
 CPU = torch.device("cpu")
 

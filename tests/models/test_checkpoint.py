@@ -6,8 +6,8 @@ import pytest
 import safetensors.torch
 import torch
 
-from sfi_ray.models.checkpoint import CHECKPOINT_NAME, Checkpoint, CheckpointError, Counters, TrainingState
-from sfi_ray.models.progress import EpochRecord
+from sfi_ray.models.training.checkpoint import CHECKPOINT_NAME, Checkpoint, CheckpointError, Counters, TrainingState
+from sfi_ray.models.training.progress import EpochRecord
 
 RECORD = EpochRecord(epoch=1, epochs=3, loss=0.1 + 0.2, train_accuracy=1 / 3, test_accuracy=0.5, seconds=1.25)
 

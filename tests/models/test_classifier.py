@@ -8,7 +8,7 @@ from torch import nn
 
 from sfi_ray.errors import InputError, ResourceError
 from sfi_ray.models import Classifier, Execution, build, default_micro_batch
-from sfi_ray.models.trial import ClassifierTrial
+from sfi_ray.models.tuning.trial import ClassifierTrial
 
 GRAY = (1, 8, 8)
 SMALL = ("mlp", "cnn_mp", "cnn_none")  # tests/models/zoo has the deep ones

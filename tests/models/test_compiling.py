@@ -7,9 +7,11 @@ import torch
 from torch import nn
 
 from sfi_ray.errors import ResourceError
-from sfi_ray.models import Classifier, Execution, TuningRequest, build, settling, trial
-from sfi_ray.models.compiling import CompiledTrial, has_compiler, try_compiled
-from sfi_ray.models.trial import ClassifierTrial
+from sfi_ray.models import Classifier, Execution, TuningRequest, build
+from sfi_ray.models.tuning import settling
+from sfi_ray.models.tuning import trial
+from sfi_ray.models.tuning.compiling import CompiledTrial, has_compiler, try_compiled
+from sfi_ray.models.tuning.trial import ClassifierTrial
 
 CPU = torch.device("cpu")
 COMPILED = Execution(micro_batch=8, is_compiled=True)

@@ -13,11 +13,11 @@ from torch.nn import functional
 from sfi_ray.data.dataset import DatasetInfo, ImageDataset
 from sfi_ray.errors import InputError
 from sfi_ray.models import Classifier, Execution, TrainingSettings
-from sfi_ray.models.convolutions import is_miscomputed, run_watched
-from sfi_ray.models.first_layers import find_first_layers
-from sfi_ray.models.learner import Learner
-from sfi_ray.models.patched_network import PatchedNetwork
-from sfi_ray.models.sparse_images import close_pixels
+from sfi_ray.models.runners.convolutions import is_miscomputed, run_watched
+from sfi_ray.models.runners.first_layers import find_first_layers
+from sfi_ray.models.training.learner import Learner
+from sfi_ray.models.runners.patched_network import PatchedNetwork
+from sfi_ray.models.runners.sparse_images import close_pixels
 
 
 def wrong():

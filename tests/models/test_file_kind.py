@@ -14,7 +14,7 @@ from torch import nn
 
 from sfi_ray.errors import InputError
 from sfi_ray.models import read_state_dict
-from sfi_ray.models.file_kind import kind_of
+from sfi_ray.models.files.file_kind import kind_of
 from sfi_ray.models.sources.export_file import ExportSource
 
 NETWORK = nn.Sequential(nn.Flatten(), nn.Linear(4, 2)).eval()

@@ -6,7 +6,7 @@ from torch.nn import functional
 from sfi_ray.data import DatasetSpec, DatasetWithOutliers, OutlierLoss, load_dataset
 from sfi_ray.errors import InputError
 from sfi_ray.models import TrainingSettings, train_classifier
-from sfi_ray.models.losses import loss_of
+from sfi_ray.models.training.losses import loss_of
 from sfi_ray.models.zoo import build
 
 LOGITS = torch.tensor([[2.0, 0.0, -1.0], [0.5, 0.5, 3.0], [0.0, 1.0, 0.0], [-2.0, 0.0, 1.0]])

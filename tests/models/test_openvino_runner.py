@@ -9,9 +9,11 @@ import torch
 from torch import nn
 
 from sfi_ray.errors import ResourceError
-from sfi_ray.models import Classifier, Execution, TuningRequest, build, openvino_runner, settling
-from sfi_ray.models.openvino_runner import has_openvino, openvino_version
-from sfi_ray.models.trial import ClassifierTrial, are_near
+from sfi_ray.models import Classifier, Execution, TuningRequest, build
+from sfi_ray.models.tuning import settling
+from sfi_ray.models.runners import openvino_runner
+from sfi_ray.models.runners.openvino_runner import has_openvino, openvino_version
+from sfi_ray.models.tuning.trial import ClassifierTrial, are_near
 
 needs_openvino = pytest.mark.skipif(openvino_version() is None, reason="needs the extra sfi-ray[openvino]")
 THROUGH = Execution(micro_batch=8, engine="openvino")
@@ -106,7 +108,7 @@ def test_nothing_is_reported_to_anybody_and_nothing_is_printed(reuses):
     script = f"""
 import sys, torch
 from sfi_ray.models import Classifier, Execution, build
-from sfi_ray.models.sparse_images import close_pixels
+from sfi_ray.models.runners.sparse_images import close_pixels
 network = build("cnn_mp", input_shape=(1, 8, 8), num_classes=10)
 classifier = Classifier(network, name="toy", input_shape=(1, 8, 8), num_classes=10)
 through = classifier.running(Execution(micro_batch=8, engine="openvino", reuses_background={reuses}))

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from sfi_ray.models import Classifier, Execution, build
-from sfi_ray.models.partial_batches import PartialBatches
+from sfi_ray.models.runners.partial_batches import PartialBatches
 
 SHAPE = (1, 8, 8)
 

@@ -13,10 +13,11 @@ from sfi_ray.attacks import read_attack_settings
 from sfi_ray.errors import ResourceError
 from sfi_ray.grid import Grid, GridClassifier
 from sfi_ray.images import paint
-from sfi_ray.models import Classifier, Execution, TuningRequest, build, patched_runner, tune
-from sfi_ray.models.openvino_runner import openvino_version
-from sfi_ray.models.sparse_images import close_pixels
-from sfi_ray.models.trial import ClassifierTrial, are_near
+from sfi_ray.models import Classifier, Execution, TuningRequest, build, tune
+from sfi_ray.models.runners import patched_runner
+from sfi_ray.models.runners.openvino_runner import openvino_version
+from sfi_ray.models.runners.sparse_images import close_pixels
+from sfi_ray.models.tuning.trial import ClassifierTrial, are_near
 from sfi_ray.types import Background, Finding
 
 needs_openvino = pytest.mark.skipif(openvino_version() is None, reason="needs the extra sfi-ray[openvino]")

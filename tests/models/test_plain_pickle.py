@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sfi_ray.models.plain_pickle import Made, Named, read_pickle
+from sfi_ray.models.files.plain_pickle import Made, Named, read_pickle
 
 PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False) | st.text() | st.binary(),
@@ -121,6 +121,6 @@ def test_small_pickles_take_neither_memory_nor_time():
 
 
 def test_endless_pickles_are_given_up(monkeypatch):
-    monkeypatch.setattr("sfi_ray.models.plain_pickle._MOST_OPCODES", 1000)
+    monkeypatch.setattr("sfi_ray.models.files.plain_pickle._MOST_OPCODES", 1000)
     with pytest.raises(ValueError, match="more than 1,000 steps"):
         read(b"\x80\x02" + b"K\x010" * 1000 + b"K\x01.")

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from sfi_ray.models.precision import full_float32
+from sfi_ray.models.runners.precision import full_float32
 
 
 def settings():

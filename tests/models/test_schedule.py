@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR
 
-from sfi_ray.models.schedule import learning_rate_factor
+from sfi_ray.models.training.schedule import learning_rate_factor
 
 
 def rates_of_torch(make_scheduler, num_steps):

@@ -19,8 +19,8 @@ from sfi_ray.models import (
     train_classifier,
     training_key,
 )
-from sfi_ray.models.evaluation import Evaluation
-from sfi_ray.models.normalisation import channel_statistics
+from sfi_ray.models.training.evaluation import Evaluation
+from sfi_ray.models.runners.normalisation import channel_statistics
 
 
 def assert_equal_networks(left, right):
@@ -156,7 +156,7 @@ def test_divergence_is_told_with_its_mend(few_digits):
 
 
 def test_a_network_that_ends_in_nan_is_no_result(few_digits, monkeypatch, tmp_path):
-    monkeypatch.setattr("sfi_ray.models.training.evaluate", lambda *_, **__: Evaluation(0.1, math.nan))
+    monkeypatch.setattr("sfi_ray.models.training.loop.evaluate", lambda *_, **__: Evaluation(0.1, math.nan))
     checkpoint = Checkpoint(tmp_path, "mine")
     with pytest.raises(DivergenceError, match=r"'digits' diverged: .* returns NaN for test images; lower"):
         train_classifier("mlp", few_digits, TrainingSettings(epochs=1), checkpoint=checkpoint)

@@ -4,9 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from sfi_ray.models import Classifier, Execution, TuningRequest, build, settling, tune
-from sfi_ray.models.sparse_images import sparse_images
-from sfi_ray.models.trial import (
+from sfi_ray.models import Classifier, Execution, TuningRequest, build, tune
+from sfi_ray.models.tuning import settling
+from sfi_ray.models.runners.sparse_images import sparse_images
+from sfi_ray.models.tuning.trial import (
     ABSOLUTE_TOLERANCE,
     RELATIVE_TOLERANCE,
     ClassifierTrial,

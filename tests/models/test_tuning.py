@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from sfi_ray.models.execution import Execution
-from sfi_ray.models.tuning import Choice, Options, choose
+from sfi_ray.models.runners.execution import Execution
+from sfi_ray.models.tuning.choose import Choice, Options, choose
 
 RULE = Execution(micro_batch=128)
 ALL = Options(

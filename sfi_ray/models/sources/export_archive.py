@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from sfi_ray.errors import InputError
-from sfi_ray.models.bounded_reading import check_expansion, open_archive, read_member, size_of, tensor_of
-from sfi_ray.models.file_kind import EXPORTED, kind_of, kind_of_saved
-from sfi_ray.models.torch_file import FAULTS
+from sfi_ray.models.files.bounded_reading import check_expansion, open_archive, read_member, size_of, tensor_of
+from sfi_ray.models.files.file_kind import EXPORTED, kind_of, kind_of_saved
+from sfi_ray.models.files.torch_file import FAULTS
 
 _MAJOR_VERSION = 8
 _STRIDED = 7

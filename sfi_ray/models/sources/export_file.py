@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from sfi_ray.errors import InputError
-from sfi_ray.models.file_kind import EXPORTED, open_file
+from sfi_ray.models.files.file_kind import EXPORTED, open_file
 from sfi_ray.models.sources.base import Source
 from sfi_ray.models.sources.export_archive import read_export
 from sfi_ray.models.sources.exported_network import ExportedNetwork

@@ -1,6 +1,6 @@
 """Trying torch.compile in a process of its own, which can be given up: compilers take time, and fail in many ways.
 
-    python -m sfi_ray.models.compiling FILE
+    python -m sfi_ray.models.tuning.compiling FILE
 
 is what that process runs: FILE holds an `_Order`, what it prints is a `CompiledTrial`.
 """
@@ -24,7 +24,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from sfi_ray.models.classifier import Classifier
-from sfi_ray.models.execution import Execution
+from sfi_ray.models.runners.execution import Execution
 from sfi_ray.models.payload import ClassifierPayload
 
 logger = logging.getLogger(__name__)
@@ -79,7 +79,7 @@ def try_compiled(classifier: Classifier, execution: Execution, seconds: float = 
         file = Path(folder) / "order"
         file.write_bytes(cloudpickle.dumps(order))
         process = subprocess.Popen(  # noqa: S603 - this interpreter, and a module of this package
-            [sys.executable, "-m", "sfi_ray.models.compiling", str(file)],
+            [sys.executable, "-m", "sfi_ray.models.tuning.compiling", str(file)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -111,7 +111,7 @@ def _end(process: subprocess.Popen[str]) -> None:
 
 
 def _run(order: _Order) -> CompiledTrial:
-    from sfi_ray.models.trial import ClassifierTrial  # which tries what is compiled through this module
+    from sfi_ray.models.tuning.trial import ClassifierTrial  # which tries what is compiled through this module
 
     torch.set_num_threads(order.threads)
     plain = order.execution.changed(is_compiled=False)

@@ -14,8 +14,8 @@ from typing import Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from sfi_ray.models.execution import Engine, Execution, MemoryLayout
-from sfi_ray.models.precision import Precision
+from sfi_ray.models.runners.execution import Engine, Execution, MemoryLayout
+from sfi_ray.models.runners.precision import Precision
 
 #: Seconds after which no further measurement is begun.
 TUNING_SECONDS = 20.0

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
-from sfi_ray.models.precision import Precision
+from sfi_ray.models.runners.precision import Precision
 
 MemoryLayout = Literal["channels_last", "contiguous"]
 

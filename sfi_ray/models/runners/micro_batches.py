@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from sfi_ray.errors import InputError, ResourceError
-from sfi_ray.models.execution import Execution, power_of_two_within
-from sfi_ray.models.partial_batches import PartialBatches, padded
+from sfi_ray.models.runners.execution import Execution, power_of_two_within
+from sfi_ray.models.runners.partial_batches import PartialBatches, padded
 
 logger = logging.getLogger(__name__)
 

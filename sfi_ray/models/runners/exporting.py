@@ -10,8 +10,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from sfi_ray.models.copying import copied
-from sfi_ray.models.device import in_layout
+from sfi_ray.models.runners.copying import copied
+from sfi_ray.models.runners.device import in_layout
 
 
 def exported(network: nn.Module, inputs: Sequence[Tensor]) -> torch.export.ExportedProgram:

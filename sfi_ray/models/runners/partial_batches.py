@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from sfi_ray.models.sparse_images import sparse_images
+from sfi_ray.models.runners.sparse_images import sparse_images
 
 #: Images of the smallest pass: below, kernels differ.
 LEAST = 16

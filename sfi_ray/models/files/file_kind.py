@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 
 from sfi_ray.errors import InputError
-from sfi_ray.models.bounded_reading import open_archive, size_of
-from sfi_ray.models.plain_pickle import Made
-from sfi_ray.models.torch_file import FAULTS, OLD_FORM, TorchFile, as_dictionary
+from sfi_ray.models.files.bounded_reading import open_archive, size_of
+from sfi_ray.models.files.plain_pickle import Made
+from sfi_ray.models.files.torch_file import FAULTS, OLD_FORM, TorchFile, as_dictionary
 
 WEIGHTS = "a file of weights"
 EXPORTED = "a file of torch.export.save"

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from torch import Tensor
 
-from sfi_ray.models.progress import EpochRecord
+from sfi_ray.models.training.progress import EpochRecord
 from sfi_ray.models.weights import write_whole
 
 CHECKPOINT_NAME = "checkpoint.safetensors"

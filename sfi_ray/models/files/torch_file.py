@@ -11,8 +11,8 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from sfi_ray.models.bounded_reading import check_expansion, open_archive, read_member, size_of, tensor_of
-from sfi_ray.models.plain_pickle import Made, Named, Stored, read_pickle
+from sfi_ray.models.files.bounded_reading import check_expansion, open_archive, read_member, size_of, tensor_of
+from sfi_ray.models.files.plain_pickle import Made, Named, Stored, read_pickle
 
 #: How a file in the old form begins.
 OLD_FORM = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."

@@ -16,7 +16,7 @@ from torch._prims_common import suggest_memory_format
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sfi_ray.errors import InputError
-from sfi_ray.models.execution import Execution
+from sfi_ray.models.runners.execution import Execution
 
 _ATEN = torch.ops.aten
 _CONVOLUTIONS = frozenset({_ATEN.convolution, _ATEN._convolution, _ATEN.mkldnn_convolution})  # noqa: SLF001 - its name

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from sfi_ray.errors import ResourceError
-from sfi_ray.models.copying import copied
-from sfi_ray.models.device import in_layout
-from sfi_ray.models.execution import Execution
-from sfi_ray.models.openvino_runner import OpenVinoRunner
-from sfi_ray.models.precision import DTYPES
+from sfi_ray.models.runners.copying import copied
+from sfi_ray.models.runners.device import in_layout
+from sfi_ray.models.runners.execution import Execution
+from sfi_ray.models.runners.openvino_runner import OpenVinoRunner
+from sfi_ray.models.runners.precision import DTYPES
 
 #: Maps normalised images of one shape, in float32, to logits.
 Runner = Callable[[Tensor], Tensor]

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from sfi_ray.errors import ResourceError
-from sfi_ray.models.exporting import exported, quiet
-from sfi_ray.models.precision import Precision
+from sfi_ray.models.runners.exporting import exported, quiet
+from sfi_ray.models.runners.precision import Precision
 
 _NAMES = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 _MEND = "search where the run was first launched, or set compute.precision and compute.micro_batch in a new one"

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from sfi_ray.errors import ResourceError
-from sfi_ray.models.execution import Execution, power_of_two_within
-from sfi_ray.models.first_layers import find_first_layers
-from sfi_ray.models.openvino_runner import Converted
-from sfi_ray.models.patched_network import PatchedNetwork
-from sfi_ray.models.precision import DTYPES
-from sfi_ray.models.runner import laid_out
+from sfi_ray.models.runners.execution import Execution, power_of_two_within
+from sfi_ray.models.runners.first_layers import find_first_layers
+from sfi_ray.models.runners.openvino_runner import Converted
+from sfi_ray.models.runners.patched_network import PatchedNetwork
+from sfi_ray.models.runners.precision import DTYPES
+from sfi_ray.models.runners.runner import laid_out
 
 # Backgrounds that there is room for at least; and at most, unless one call brings more.
 _LEAST_BACKGROUNDS, _MOST_BACKGROUNDS = 4, 16

@@ -1,0 +1,1 @@
+"""Runs a network: data types, memory layouts, micro-batches, patches, compiled forms. Knows no classifier."""

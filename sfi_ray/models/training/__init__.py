@@ -1,0 +1,1 @@
+"""Trains classifiers, with checkpoints from which a training goes on to the same bits."""

@@ -1,0 +1,1 @@
+"""Measures how a classifier computes fastest on a device, and chooses that."""
