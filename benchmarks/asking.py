@@ -24,8 +24,8 @@ from sfi_ray.search import (
     NevergradSettings,
     SearchSpace,
 )
-from sfi_ray.search.nevergrad import NevergradSearcher, num_workers
-from sfi_ray.search.nevergrad_cell import make_cube
+from sfi_ray.search.nevergrad.cell import make_cube
+from sfi_ray.search.nevergrad.search import NevergradSearcher, num_workers
 
 SPACE = SearchSpace(height=28, width=28, channels=1, k=5, num_classes=10)
 NUM_CELLS = 4

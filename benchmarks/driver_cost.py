@@ -22,7 +22,7 @@ from torch import nn
 
 from sfi_ray import Classifier, Job, launch
 from sfi_ray.cluster.backlog import Backlog
-from sfi_ray.cluster.ray_session import ray_session
+from sfi_ray.cluster.ray.session import ray_session
 from sfi_ray.grid import Grid, GridClassifier
 from sfi_ray.store.compaction import compact
 from sfi_ray.store.finished import FinishedCells

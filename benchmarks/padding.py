@@ -1,4 +1,4 @@
-"""What it brings to run less than a micro-batch where that gives the same bits (`sfi_ray.models.runners.partial_batches`).
+"""What `sfi_ray.models.runners.partial_batches` brings: less than a micro-batch where that gives the same bits.
 
     uv run benchmarks/padding.py [--rounds N]
 

@@ -19,7 +19,7 @@ from report import write_report
 from torch import nn
 
 from sfi_ray import Classifier, Job, launch
-from sfi_ray.cluster.ray_session import ray_session
+from sfi_ray.cluster.ray.session import ray_session
 from sfi_ray.cluster.reporter import Reporter
 
 MICRO_BATCH = 128

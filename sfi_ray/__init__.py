@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sfi_ray.cluster.console import ConsoleReporter
     from sfi_ray.cluster.launch import launch
-    from sfi_ray.cluster.rounds_launch import launch_rounds
+    from sfi_ray.cluster.rounds.launch import launch_rounds
     from sfi_ray.job import Job, RoundsJob, load_job
     from sfi_ray.models import Classifier
     from sfi_ray.store.run import Run, open_run
@@ -23,7 +23,7 @@ _HOMES = {
     "RoundsJob": "sfi_ray.job",
     "Run": "sfi_ray.store.run",
     "launch": "sfi_ray.cluster.launch",
-    "launch_rounds": "sfi_ray.cluster.rounds_launch",
+    "launch_rounds": "sfi_ray.cluster.rounds.launch",
     "load_job": "sfi_ray.job",
     "open_run": "sfi_ray.store.run",
 }

@@ -14,12 +14,12 @@ from sfi_ray.attacks.verify import Scored, Verifier
 from sfi_ray.images import render
 from sfi_ray.models import Classifier
 from sfi_ray.search import Elites, ElitesSettings, Searcher
-from sfi_ray.search.guidance import num_ranks
+from sfi_ray.search.map_elites.guidance import num_ranks
 from sfi_ray.types import Background, Cell, Finding, Pixel
 
 
 class ElitesAttack(EvolutionAttack):
-    """Searches the classes of a group together; see `sfi_ray.search.elites`.
+    """Searches the classes of a group together; see `sfi_ray.search.map_elites.search`.
 
     Args:
         settings: What decides what is proposed.

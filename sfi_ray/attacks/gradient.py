@@ -20,7 +20,7 @@ from sfi_ray.types import Cell, Finding
 
 
 class GradientAttack(Attack):
-    """Searches cells with gradients; see `sfi_ray.search.gradient_search`.
+    """Searches cells with gradients; see `sfi_ray.search.gradient.search`.
 
     Args:
         settings: What decides what is proposed.

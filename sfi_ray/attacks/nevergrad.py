@@ -10,8 +10,8 @@ import torch
 from sfi_ray.attacks.evolution import EvolutionAttack
 from sfi_ray.attacks.lanes import StoppingSettings
 from sfi_ray.search import Entrants, SearchSpace
-from sfi_ray.search.nevergrad import NevergradSearcher, num_workers
-from sfi_ray.search.nevergrad_settings import NevergradSettings
+from sfi_ray.search.nevergrad.search import NevergradSearcher, num_workers
+from sfi_ray.search.nevergrad.settings import NevergradSettings
 
 # Memory of all optimisers of one process. More cells at once would not be faster: asking costs more than classifying.
 _OPTIMISERS_BYTES = 1 << 29

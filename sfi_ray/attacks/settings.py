@@ -29,7 +29,7 @@ from sfi_ray.search import (
     SparseRandomSearch,
     SparseRandomSettings,
 )
-from sfi_ray.search.elites_settings import MOST_CANDIDATES
+from sfi_ray.search.map_elites.settings import MOST_CANDIDATES
 
 #: Settings of differential evolution by name; the experiments of the paper and two for small machines.
 DIFFERENTIAL_EVOLUTION_PRESETS: Presets = {
@@ -152,7 +152,7 @@ class NevergradAttackSettings(NevergradSettings, StoppingSettings, AttackKind):
         Raises:
             InputError: It does not.
         """
-        from sfi_ray.search.nevergrad import check_optimizer  # imports nevergrad, which takes seconds
+        from sfi_ray.search.nevergrad.search import check_optimizer  # imports nevergrad, which takes seconds
 
         check_optimizer(self.optimizer)
 

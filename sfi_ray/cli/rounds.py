@@ -36,8 +36,8 @@ def launch_rounds(
         dashboard: Whether a private Ray has a dashboard.
     """
     from sfi_ray.cluster.console import ConsoleReporter
-    from sfi_ray.cluster.rounds_launch import launch_rounds as start
-    from sfi_ray.report.rounds import accuracies_markdown, reattack_markdown
+    from sfi_ray.cluster.rounds.launch import launch_rounds as start
+    from sfi_ray.report.rounds.tables import accuracies_markdown, reattack_markdown
 
     resume = f"sfi-ray launch {path}" + (f" --output {output}" if output else "")
     with explaining(f"stopped; finished rounds and finished cells are kept: go on with: {resume}"):
@@ -68,7 +68,7 @@ def plan_rounds(job: RoundsJob) -> None:
         InputError: The job, or something it names, is wrong.
     """
     from sfi_ray.cluster.console import ConsoleReporter
-    from sfi_ray.cluster.rounds_launch import checked_trials
+    from sfi_ray.cluster.rounds.launch import checked_trials
     from sfi_ray.data import dataset_info, load_labels
     from sfi_ray.rounds.plan import plan_trial
 
@@ -120,7 +120,7 @@ def report_rounds(location: str, output: str | None) -> str:
         InputError: The folder holds no rounds, or none that is finished.
     """
     from sfi_ray.errors import InputError
-    from sfi_ray.report.rounds import write_round_reports
+    from sfi_ray.report.rounds.tables import write_round_reports
     from sfi_ray.rounds.experiment import Experiment
     from sfi_ray.store.folder import RunFolder
 

@@ -76,8 +76,8 @@ def _asking(address: str | None, run: str) -> Iterator[Callable[[], list[str]]]:
     if address is None:
         yield list
         return
-    from sfi_ray.cluster.ray_actors import what_actors_do
-    from sfi_ray.cluster.ray_session import ray_session
+    from sfi_ray.cluster.ray.actors import what_actors_do
+    from sfi_ray.cluster.ray.session import ray_session
     from sfi_ray.errors import ResourceError
 
     with contextlib.ExitStack() as stack:

@@ -16,7 +16,7 @@ from sfi_ray.cli.exits import EXIT_DISCONNECTED, EXIT_INTERRUPTED, explaining
 from sfi_ray.cli.printing import pass_on, say
 
 if TYPE_CHECKING:
-    from sfi_ray.cluster.ray_jobs import JobServer
+    from sfi_ray.cluster.ray.jobs import JobServer
     from sfi_ray.job import Job, RoundsJob
 
 _SUBMIT = "--submit"
@@ -45,7 +45,7 @@ def submit(job_file: Path, job: Job | RoundsJob, server: str, options: list[str]
         options: Options for the launch there.
     """
     from sfi_ray.cluster.packing import pack
-    from sfi_ray.cluster.ray_jobs import JobServer
+    from sfi_ray.cluster.ray.jobs import JobServer
 
     name = f"{job.name}-{secrets.token_hex(4)}"
     with explaining("nothing was submitted"), tempfile.TemporaryDirectory(prefix="sfi-ray-") as folder:
@@ -78,7 +78,7 @@ def attach(
     The job is the latest one that was submitted for this run. The exit code is that of the job; 130 when the job was
     stopped or after Ctrl-C, which leaves it running; 5 when the cluster stays out of reach.
     """
-    from sfi_ray.cluster.ray_jobs import JobServer
+    from sfi_ray.cluster.ray.jobs import JobServer
 
     with explaining():
         jobs = JobServer(address)
@@ -88,7 +88,7 @@ def attach(
 
 def _follow(jobs: JobServer, name: str, run: str) -> NoReturn:
     """Follows a job and ends with its exit code."""
-    from sfi_ray.cluster.ray_jobs import ConnectionLostError
+    from sfi_ray.cluster.ray.jobs import ConnectionLostError
 
     again = shlex.join(["sfi-ray", "attach", run, "--address", jobs.url])
     stop = shlex.join(["ray", "job", "stop", name, "--address", jobs.url])

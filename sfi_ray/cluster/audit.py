@@ -12,7 +12,7 @@ from sfi_ray.cluster.launch import launch
 from sfi_ray.cluster.reporter import Reporter
 from sfi_ray.errors import InputError
 from sfi_ray.job import Job
-from sfi_ray.report.scorecard_page import ShownImage, best_cells, render_scorecard
+from sfi_ray.report.site.scorecard_page import ShownImage, best_cells, render_scorecard
 from sfi_ray.review.audit import make_scorecard
 from sfi_ray.review.audit_job import job_yaml
 from sfi_ray.review.scorecard import AUDIT_JOB, PAGE, SCORECARD, TEXT, Scorecard, read_scorecard

@@ -139,7 +139,7 @@ def open_backend(*, in_process: bool, address: str | None, dashboard: bool, repo
     if in_process:
         yield InProcessBackend()
         return
-    from sfi_ray.cluster.ray_backend import ray_backend  # imports Ray, which takes seconds
+    from sfi_ray.cluster.ray.backend import ray_backend  # imports Ray, which takes seconds
 
     with ray_backend(address, dashboard=dashboard, reporter=reporter) as backend:
         yield backend

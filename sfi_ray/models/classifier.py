@@ -14,21 +14,21 @@ from torch import Tensor, nn
 
 from sfi_ray.errors import InputError
 from sfi_ray.images import paint
-from sfi_ray.models.runners.allocator import keep_freed_memory
 from sfi_ray.models.carrying import carried
-from sfi_ray.models.runners.convolutions import check_layout
-from sfi_ray.models.runners.device import existing_device
 from sfi_ray.models.examination import Examined, examine, fingerprint_of, fixed_images
-from sfi_ray.models.runners.execution import Execution, default_micro_batch
 from sfi_ray.models.features import Tap, find_tap, layer_names, tapped
 from sfi_ray.models.fingerprint import fingerprint_module
+from sfi_ray.models.outputs import Outputs, own_network
+from sfi_ray.models.payload import ClassifierPayload, pack_module, pickled_module, unpack_module
+from sfi_ray.models.runners.allocator import keep_freed_memory
+from sfi_ray.models.runners.convolutions import check_layout
+from sfi_ray.models.runners.device import existing_device
+from sfi_ray.models.runners.execution import Execution, default_micro_batch
 from sfi_ray.models.runners.layout import laid_out_by_rule
 from sfi_ray.models.runners.micro_batches import MicroBatched
 from sfi_ray.models.runners.normalisation import per_channel
-from sfi_ray.models.outputs import Outputs, own_network
 from sfi_ray.models.runners.partial_batches import PartialBatches
 from sfi_ray.models.runners.patched_runner import PatchedRunner
-from sfi_ray.models.payload import ClassifierPayload, pack_module, pickled_module, unpack_module
 from sfi_ray.models.runners.precision import DTYPES, Precision, full_float32
 from sfi_ray.models.runners.runner import Runner, laid_out, make_runner
 from sfi_ray.models.sources.base import Source

@@ -25,8 +25,8 @@ from torch import Tensor, nn
 from sfi_ray.data.dataset import ImageDataset
 from sfi_ray.errors import InputError
 from sfi_ray.models.classifier import Classifier
-from sfi_ray.models.runners.copying import copied
 from sfi_ray.models.detectors import NEIGHBOURS, count_colours, last_layer, training_features
+from sfi_ray.models.runners.copying import copied
 from sfi_ray.models.runners.repeatable import cpu_threads
 
 Evadable = Literal["msp", "max_logit", "energy", "mahalanobis", "knn", "vim", "react", "outlier_class", "few_colours"]

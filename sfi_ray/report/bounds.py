@@ -19,7 +19,7 @@ from rich.table import Table
 
 from sfi_ray.csv_text import CsvWriter
 from sfi_ray.errors import StorageError
-from sfi_ray.report.lettering import printable
+from sfi_ray.report.sheets.lettering import printable
 
 _WIDTH, _HEIGHT = 10.0, 4.2  # inches
 _MOST_TITLE = 160  # characters that there is room for

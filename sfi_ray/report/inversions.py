@@ -16,11 +16,11 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from sfi_ray.report.matrices import ConfidenceMatrix
-from sfi_ray.report.page import MUTED, Tile, lay_out
 from sfi_ray.report.percent import as_percent
 from sfi_ray.report.positions import ALTERED_FROM, altered_shares
 from sfi_ray.report.scan import Source, finished_rows
-from sfi_ray.report.sheet import (
+from sfi_ray.report.sheets.grid import MUTED, Tile, lay_out
+from sfi_ray.report.sheets.sheet import (
     DASH,
     MAX_COLUMNS,
     MIN_TILE,

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sfi_ray.report.inversions import pairs_sheet, positions_sheet
 from sfi_ray.report.matrices import ConfidenceMatrix, confidence_matrices
 from sfi_ray.report.scan import Source, fetch_images
-from sfi_ray.report.sheet import MAX_COLUMNS, contact_sheet, sheet_cell_ids
+from sfi_ray.report.sheets.sheet import MAX_COLUMNS, contact_sheet, sheet_cell_ids
 from sfi_ray.report.tables import matrix_to_csv, matrix_to_latex, matrix_to_markdown
 from sfi_ray.text import safe_name
 

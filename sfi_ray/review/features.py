@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from sfi_ray.data import dataset_info, load_labels
 from sfi_ray.errors import InputError
 from sfi_ray.models import Classifier
-from sfi_ray.report.feature_map import feature_map
+from sfi_ray.report.sheets.feature_map import feature_map
 from sfi_ray.review.layer_features import (
     FEATURES,
     Closeness,

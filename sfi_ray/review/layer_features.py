@@ -24,7 +24,7 @@ from sfi_ray.data import stream_rows
 from sfi_ray.errors import InputError
 from sfi_ray.images import NAMED_COLOURS, parse_background
 from sfi_ray.models import Classifier
-from sfi_ray.report.feature_map import FeatureMap
+from sfi_ray.report.sheets.feature_map import FeatureMap
 from sfi_ray.review.nearest import Nearest, share_of_class
 from sfi_ray.review.scoring import as_input
 from sfi_ray.store.run import Run

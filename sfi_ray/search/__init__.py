@@ -2,11 +2,11 @@
 
 from sfi_ray.search.base import Entrants, Proposal, Searcher, SearchSpace, SharedSearcher
 from sfi_ray.search.differential_evolution import DifferentialEvolution, DifferentialEvolutionSettings
-from sfi_ray.search.elites import Elites
-from sfi_ray.search.elites_settings import ElitesSettings
-from sfi_ray.search.gradient_search import GradientSearch
-from sfi_ray.search.gradient_settings import GradientSettings
-from sfi_ray.search.nevergrad_settings import NevergradSettings
+from sfi_ray.search.gradient.search import GradientSearch
+from sfi_ray.search.gradient.settings import GradientSettings
+from sfi_ray.search.map_elites.search import Elites
+from sfi_ray.search.map_elites.settings import ElitesSettings
+from sfi_ray.search.nevergrad.settings import NevergradSettings
 from sfi_ray.search.self_adaptive import SelfAdaptiveEvolution, SelfAdaptiveSettings
 from sfi_ray.search.sparse_random import SparseRandomSearch, SparseRandomSettings
 

@@ -10,7 +10,7 @@ from nevergrad.optimization.base import Optimizer
 
 from sfi_ray.attacks import Surroundings, read_attack_settings
 from sfi_ray.search import Entrants, NevergradSettings, SearchSpace
-from sfi_ray.search.nevergrad import NevergradSearcher
+from sfi_ray.search.nevergrad.search import NevergradSearcher
 from sfi_ray.types import Finding, StopReason
 from tests.attacks.conftest import make_cells, outcomes, search
 

@@ -12,7 +12,7 @@ import pytest
 from torch import nn
 
 from sfi_ray import launch
-from sfi_ray.cluster.ray_session import _ALWAYS, _PRIVATE, _own_token
+from sfi_ray.cluster.ray.session import _ALWAYS, _PRIVATE, _own_token
 from sfi_ray.cluster.reporter import Reporter
 from sfi_ray.errors import ResourceError, StorageError
 from tests.cluster.conftest import (
@@ -209,7 +209,7 @@ def test_a_file_system_that_becomes_read_only_costs_no_row_that_was_written(disk
 def test_what_ray_says_of_a_lost_actor_becomes_a_sentence(name, arguments, reason, blames_lease):
     from ray import exceptions
 
-    from sfi_ray.cluster.ray_losses import loss_of
+    from sfi_ray.cluster.ray.losses import loss_of
 
     loss = loss_of(getattr(exceptions, name)(*arguments))
     assert reason in loss.reason
@@ -229,7 +229,7 @@ class Clock:
 @pytest.fixture
 def head(monkeypatch):
     """A watch over a head that listens, the clock it goes by, and what closes the head."""
-    from sfi_ray.cluster import ray_head
+    from sfi_ray.cluster.ray import head as ray_head
 
     listening = socket.create_server(("127.0.0.1", 0))
     port = listening.getsockname()[1]

@@ -9,7 +9,7 @@ import pytest
 
 import sfi_ray.cluster
 from sfi_ray import launch
-from sfi_ray.cluster.ray_session import ray_session
+from sfi_ray.cluster.ray.session import ray_session
 from sfi_ray.cluster.reporter import Reporter
 from tests.cluster.conftest import make_classifier, make_job, wait_for
 
@@ -37,7 +37,7 @@ class Asking(Reporter):
         self.heard = []
 
     def progressed(self, tally, seconds_left):
-        from sfi_ray.cluster.ray_actors import what_actors_do
+        from sfi_ray.cluster.ray.actors import what_actors_do
 
         self.heard += what_actors_do("test")
         assert what_actors_do("tes") == what_actors_do("another") == []

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from sfi_ray.cluster import private_folder as module
-from sfi_ray.cluster.private_folder import private_folder, short_temporary_directory
+from sfi_ray.cluster.ray.private_folder import private_folder, short_temporary_directory
 
 NOBODY = 65534
 posix = pytest.mark.skipif(os.name != "posix", reason="locks and owners are POSIX's")
@@ -21,7 +21,7 @@ as_root = pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, re
 # A driver, which says where its folder is and is then killed.
 DRIVER = """
 import sys
-from sfi_ray.cluster.private_folder import private_folder
+from sfi_ray.cluster.ray.private_folder import private_folder
 with private_folder() as folder:
     folder.mkdir()
     print(folder, flush=True)

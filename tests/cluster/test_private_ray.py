@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from sfi_ray import open_run
-from sfi_ray.cluster.ray_session import ray_session
+from sfi_ray.cluster.ray.session import ray_session
 from tests.cluster.conftest import temporary_files, wait_for
 from tests.cluster.test_private_folder import INTRUDER, as_root
 from tests.cluster.test_ray import parts_in, write_job

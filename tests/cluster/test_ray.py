@@ -13,12 +13,11 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-import torch
 from torch import nn
 
 from sfi_ray import launch, open_run
 from sfi_ray.cluster import transfer as transfer_module
-from sfi_ray.cluster.ray_session import ray_session
+from sfi_ray.cluster.ray.session import ray_session
 from sfi_ray.cluster.reporter import Reporter
 from sfi_ray.cluster.training_cache import checkpoint_in, train_here
 from sfi_ray.cluster.transfer import transfer
@@ -136,7 +135,7 @@ def test_a_network_is_trained_over_ray_to_the_same_bits(ray, tmp_path, monkeypat
 
 
 def test_a_training_whose_process_is_killed_goes_on_to_the_same_bits(ray, tmp_path, monkeypatch):
-    from sfi_ray.cluster.ray_trainer import train_on_ray  # imports Ray
+    from sfi_ray.cluster.ray.trainer import train_on_ray  # imports Ray
 
     settings = TrainingSettings(epochs=40, threads=1, seed=8)
     arguments = ("mlp", DatasetSpec(name="digits"), settings, "cpu")

@@ -11,7 +11,7 @@ SCRIPT = """
 import os, socket
 from concurrent.futures import ThreadPoolExecutor
 import grpc
-from sfi_ray.cluster import ray_head
+from sfi_ray.cluster.ray import head as ray_head
 
 ray_head._ANSWER_SECONDS = 0.3
 

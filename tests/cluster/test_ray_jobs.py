@@ -8,8 +8,8 @@ import requests
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sfi_ray.cluster import ray_jobs
-from sfi_ray.cluster.ray_jobs import ConnectionLostError, JobServer
+from sfi_ray.cluster.ray import jobs as ray_jobs
+from sfi_ray.cluster.ray.jobs import ConnectionLostError, JobServer
 from sfi_ray.errors import InputError, ResourceError
 
 FAULTS = [

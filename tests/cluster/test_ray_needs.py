@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-CHECK = [sys.executable, "-c", "from sfi_ray.cluster.ray_needs import check_machine; check_machine()"]
+CHECK = [sys.executable, "-c", "from sfi_ray.cluster.ray.needs import check_machine; check_machine()"]
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="takes things away as Linux does")
 

@@ -10,9 +10,9 @@ import types
 
 import pytest
 
-from sfi_ray.cluster.ray_session import ray_session
+from sfi_ray.cluster.ray.session import ray_session
 from sfi_ray.cluster.reporter import Reporter
-from sfi_ray.cluster.rounds_launch import launch_rounds
+from sfi_ray.cluster.rounds.launch import launch_rounds
 from sfi_ray.errors import InputError, ResourceError
 from sfi_ray.rounds.experiment import Experiment
 from tests.cluster.conftest import pids_of
@@ -51,7 +51,7 @@ def test_a_trial_over_tune_gives_the_rows_of_this_process(tmp_path, monkeypatch)
 
 
 def test_an_mlflow_that_refuses_its_address_is_named(monkeypatch):
-    from sfi_ray.cluster.ray_rounds import trackers
+    from sfi_ray.cluster.rounds.on_ray import trackers
 
     class RefusalError(Exception):
         pass

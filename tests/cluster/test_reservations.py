@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from sfi_ray import launch
-from sfi_ray.cluster.ray_session import _ALWAYS, _PRIVATE, _own_token
+from sfi_ray.cluster.ray.session import _ALWAYS, _PRIVATE, _own_token
 from tests.cluster.conftest import assert_complete, make_classifier, make_job, make_module, pids_of, slow, wait_for
 
 pytestmark = [pytest.mark.ray, pytest.mark.skipif(sys.platform != "linux", reason="finds processes through /proc")]

@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 
 from sfi_ray.cli import app
 from sfi_ray.cluster.reporter import Reporter
-from sfi_ray.cluster.rounds_launch import checked_trials, launch_rounds
-from sfi_ray.cluster.rounds_models import RoundModels
+from sfi_ray.cluster.rounds.launch import checked_trials, launch_rounds
+from sfi_ray.cluster.rounds.models import RoundModels
 from sfi_ray.data import DatasetSpec, load_dataset, load_split
 from sfi_ray.errors import InputError
 from sfi_ray.job import RoundsJob

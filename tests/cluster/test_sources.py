@@ -10,7 +10,7 @@ from torch import nn
 from torchvision import models
 
 from sfi_ray import launch
-from sfi_ray.cluster.ray_session import ray_session
+from sfi_ray.cluster.ray.session import ray_session
 from sfi_ray.errors import InputError
 from tests.cluster.conftest import assert_complete, make_job, outcome
 

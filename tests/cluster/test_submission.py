@@ -16,14 +16,14 @@ from typer.testing import CliRunner
 
 from sfi_ray import open_run
 from sfi_ray.cli import app
-from sfi_ray.cluster import ray_jobs
+from sfi_ray.cluster.ray import jobs as ray_jobs
 from tests.cluster.conftest import assert_complete
 
 pytestmark = [pytest.mark.ray, pytest.mark.skipif(sys.platform != "linux", reason="finds processes through /proc")]
 
 HEAD = """
 import sys
-from sfi_ray.cluster.ray_session import ray_session
+from sfi_ray.cluster.ray.session import ray_session
 
 with ray_session(None, dashboard=True) as session:
     print(session.dashboard_url, session.token, flush=True)

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from sfi_ray.models.training.augmentation import PADDING, FlipCrop
 from sfi_ray.models.runners.repeatable import Randomness
+from sfi_ray.models.training.augmentation import PADDING, FlipCrop
 
 CPU = torch.device("cpu")
 

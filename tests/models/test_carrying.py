@@ -11,8 +11,8 @@ from torch import nn
 from sfi_ray.errors import InputError
 from sfi_ray.models import Classifier, build, fingerprint_module
 from sfi_ray.models.carrying import carried
-from sfi_ray.models.runners.copying import copied, num_bytes_held, packed
 from sfi_ray.models.payload import pack_module
+from sfi_ray.models.runners.copying import copied, num_bytes_held, packed
 from tests.models import brought
 
 SHAPE = (1, 8, 8)

@@ -8,8 +8,7 @@ from torch import nn
 
 from sfi_ray.errors import ResourceError
 from sfi_ray.models import Classifier, Execution, TuningRequest, build
-from sfi_ray.models.tuning import settling
-from sfi_ray.models.tuning import trial
+from sfi_ray.models.tuning import settling, trial
 from sfi_ray.models.tuning.compiling import CompiledTrial, has_compiler, try_compiled
 from sfi_ray.models.tuning.trial import ClassifierTrial
 

@@ -15,9 +15,9 @@ from sfi_ray.errors import InputError
 from sfi_ray.models import Classifier, Execution, TrainingSettings
 from sfi_ray.models.runners.convolutions import is_miscomputed, run_watched
 from sfi_ray.models.runners.first_layers import find_first_layers
-from sfi_ray.models.training.learner import Learner
 from sfi_ray.models.runners.patched_network import PatchedNetwork
 from sfi_ray.models.runners.sparse_images import close_pixels
+from sfi_ray.models.training.learner import Learner
 
 
 def wrong():

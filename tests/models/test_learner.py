@@ -12,13 +12,13 @@ from sfi_ray.errors import ResourceError
 from sfi_ray.models import Checkpoint, DivergenceError, TrainingNote, TrainingSettings, build, train, train_classifier
 from sfi_ray.models import learner as learner_module
 from sfi_ray.models import training as training_module
+from sfi_ray.models.runners.device import in_layout
+from sfi_ray.models.runners.normalisation import channel_statistics
+from sfi_ray.models.runners.repeatable import Randomness
 from sfi_ray.models.training.augmentation import FlipCrop
 from sfi_ray.models.training.checkpoint import CheckpointError, TrainingState
-from sfi_ray.models.runners.device import in_layout
 from sfi_ray.models.training.learner import Learner
-from sfi_ray.models.runners.normalisation import channel_statistics
 from sfi_ray.models.training.progress import EpochRecord, TrainingProgress
-from sfi_ray.models.runners.repeatable import Randomness
 from sfi_ray.models.training.schedule import learning_rate_factor
 
 CPU = torch.device("cpu")

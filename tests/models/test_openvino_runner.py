@@ -10,9 +10,9 @@ from torch import nn
 
 from sfi_ray.errors import ResourceError
 from sfi_ray.models import Classifier, Execution, TuningRequest, build
-from sfi_ray.models.tuning import settling
 from sfi_ray.models.runners import openvino_runner
 from sfi_ray.models.runners.openvino_runner import has_openvino, openvino_version
+from sfi_ray.models.tuning import settling
 from sfi_ray.models.tuning.trial import ClassifierTrial, are_near
 
 needs_openvino = pytest.mark.skipif(openvino_version() is None, reason="needs the extra sfi-ray[openvino]")

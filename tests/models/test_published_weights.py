@@ -15,7 +15,7 @@ from torch import nn
 
 from sfi_ray.errors import InputError
 from sfi_ray.models import build, load_into, read_state_dict
-from sfi_ray.models.published_weights import named_as
+from sfi_ray.models.files.published_weights import named_as
 
 SHAPE = (1, 8, 8)
 

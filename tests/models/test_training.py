@@ -19,8 +19,8 @@ from sfi_ray.models import (
     train_classifier,
     training_key,
 )
-from sfi_ray.models.training.evaluation import Evaluation
 from sfi_ray.models.runners.normalisation import channel_statistics
+from sfi_ray.models.training.evaluation import Evaluation
 
 
 def assert_equal_networks(left, right):

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from sfi_ray.models import Classifier, Execution, TuningRequest, build, tune
-from sfi_ray.models.tuning import settling
 from sfi_ray.models.runners.sparse_images import sparse_images
+from sfi_ray.models.tuning import settling
 from sfi_ray.models.tuning.trial import (
     ABSOLUTE_TOLERANCE,
     RELATIVE_TOLERANCE,

@@ -12,13 +12,13 @@ SINKS = {
     "print": {"models/tuning/compiling.py"},  # JSON, for the process that started it
     "typer.echo": set(),
     "typer.secho": set(),
-    "Console": {"cli/printing.py", "cluster/console.py", "cluster/ray_rounds.py"},
+    "Console": {"cli/printing.py", "cluster/console.py", "cluster/rounds/on_ray.py"},
     "sys.stdout.write": set(),
     "sys.stderr.write": set(),
     "logging.basicConfig": {"cli/app.py"},
     "csv.writer": {"csv_text.py"},
     "csv.DictWriter": set(),
-    "jinja2.Environment": {"report/template.py"},
+    "jinja2.Environment": {"report/site/template.py"},
 }
 
 

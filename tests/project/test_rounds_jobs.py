@@ -11,7 +11,7 @@ import torch
 from torchvision.io import encode_png
 
 from sfi_ray.cluster.reporter import Reporter
-from sfi_ray.cluster.rounds_launch import checked_trials
+from sfi_ray.cluster.rounds.launch import checked_trials
 from sfi_ray.job import KRange, RoundsJob, load_any
 
 ROOT = Path(__file__).parents[2]

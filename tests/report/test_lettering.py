@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from sfi_ray.report.lettering import fit, font, measure, printable
+from sfi_ray.report.sheets.lettering import fit, font, measure, printable
 
 FACE = font(7)
 

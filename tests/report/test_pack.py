@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sfi_ray.report.pack import Pack
+from sfi_ray.report.site.pack import Pack
 from sfi_ray.text import printable
 
 TYPES = {"Uint8Array": "u1", "Uint16Array": "<u2", "Uint32Array": "<u4", "Int32Array": "<i4"}

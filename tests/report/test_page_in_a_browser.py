@@ -17,8 +17,8 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from sfi_ray.report import write_report
 from sfi_ray.report.accounts import accounts_of
 from sfi_ray.report.runs import open_runs
-from sfi_ray.report.scorecard_page import ShownImage, render_scorecard
-from sfi_ray.report.site import render_page
+from sfi_ray.report.site.page import render_page
+from sfi_ray.report.site.scorecard_page import ShownImage, render_scorecard
 from sfi_ray.store.rebuild import rebuild_images
 from tests.review.test_scorecard import card
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sfi_ray.report.rounds_curves import roc_curves
+from sfi_ray.report.rounds.curves import roc_curves
 from sfi_ray.rounds.detection import detect
 from sfi_ray.rounds.experiment import TrialResults
 

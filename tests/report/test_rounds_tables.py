@@ -7,7 +7,9 @@ import io
 
 import pytest
 
-from sfi_ray.report.rounds import (
+from sfi_ray.report.rounds.curves import roc_curves
+from sfi_ray.report.rounds.figures import accuracies
+from sfi_ray.report.rounds.tables import (
     accuracies_csv,
     accuracies_markdown,
     detectors_csv,
@@ -15,8 +17,6 @@ from sfi_ray.report.rounds import (
     reattack_csv,
     reattack_markdown,
 )
-from sfi_ray.report.rounds_curves import roc_curves
-from sfi_ray.report.rounds_figures import accuracies
 from sfi_ray.rounds.detection import SFI, Detection
 from sfi_ray.rounds.experiment import TrialResults
 from sfi_ray.rounds.record import AttackRecord, ClassOutcome, Counted, FinalRecord, RoundRecord, SplitRecord

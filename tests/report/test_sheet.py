@@ -15,7 +15,7 @@ from PIL import Image
 
 from sfi_ray.report import confidence_matrices, contact_sheet, draw_contact_sheet
 from sfi_ray.report import sheet as sheet_module
-from sfi_ray.report.page import Page, Tile, lay_out
+from sfi_ray.report.sheets.grid import Page, Tile, lay_out
 
 INK, SPOT = [10, 20, 30], [200, 10, 250]
 GREEN, RED, FRAME = [0x1A, 0x7F, 0x37], [0xB4, 0x23, 0x18], [140] * 3

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from sfi_ray.errors import InputError
-from sfi_ray.report.scorecard_page import ShownImage, render_scorecard
+from sfi_ray.report.site.scorecard_page import ShownImage, render_scorecard
 from sfi_ray.review.scorecard import (
     ANY,
     Audited,

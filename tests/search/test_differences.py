@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from sfi_ray.search import SearchSpace
-from sfi_ray.search.differences import difference
+from sfi_ray.search.map_elites.differences import difference
 
 SPACE = SearchSpace(height=9, width=12, channels=1, k=2, num_classes=3)
 PARENT = (4.5, 0.5, 0.2, 1.5, 11.5, 1.0)

@@ -5,10 +5,10 @@ from hypothesis import strategies as st
 
 from sfi_ray.images import render
 from sfi_ray.search import Entrants, Proposal, SearchSpace
-from sfi_ray.search.elites import Elites
-from sfi_ray.search.elites_settings import ElitesSettings
-from sfi_ray.search.niches import merge, taken
-from sfi_ray.search.variation import fresh_candidates
+from sfi_ray.search.map_elites.niches import merge, taken
+from sfi_ray.search.map_elites.search import Elites
+from sfi_ray.search.map_elites.settings import ElitesSettings
+from sfi_ray.search.map_elites.variation import fresh_candidates
 
 SPACE = SearchSpace(height=8, width=8, channels=1, k=2, num_classes=4)
 SETTINGS = ElitesSettings(max_evaluations=60, num_elites=3, num_candidates=5)

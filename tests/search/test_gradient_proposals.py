@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from sfi_ray.search.gradient_proposals import (
+from sfi_ray.search.gradient.proposals import (
     colour_corners,
     first_order_gains,
     local_moves,
@@ -141,7 +141,7 @@ def test_cells_are_ranked_alike_a_few_at_a_time(monkeypatch):
     gains = first_order_gains(*example(3, 33, 40))
     start = torch.tensor([0, 100, 2000])
     expected = ranked(gains, start, 50, 33, 40, 3)
-    monkeypatch.setattr("sfi_ray.search.gradient_proposals._GAINS_AT_ONCE", 1)
+    monkeypatch.setattr("sfi_ray.search.gradient.proposals._GAINS_AT_ONCE", 1)
     assert all(torch.equal(a, b) for a, b in zip(expected, ranked(gains, start, 50, 33, 40, 3), strict=True))
 
 

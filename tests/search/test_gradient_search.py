@@ -39,7 +39,7 @@ def make(**settings):
 
 
 def test_pixels_are_placed_one_after_the_other_and_then_anew_in_turn(monkeypatch):
-    monkeypatch.setattr("sfi_ray.search.gradient_search._MOST_TOGETHER", 1)
+    monkeypatch.setattr("sfi_ray.search.gradient.search._MOST_TOGETHER", 1)
     search = make(local_share=0.0)
     search.admit(entrants(1))
     placed = []

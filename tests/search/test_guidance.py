@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sfi_ray.search import SearchSpace
-from sfi_ray.search.guidance import Bases, guidance, led_candidates
+from sfi_ray.search.map_elites.guidance import Bases, guidance, led_candidates
 
 SPACE = SearchSpace(height=5, width=6, channels=3, k=4, num_classes=3)
 

@@ -25,7 +25,7 @@ from threadpoolctl import threadpool_info
 from sfi_ray.errors import InputError
 from sfi_ray.images import decode, paint
 from sfi_ray.search import Entrants, NevergradSettings, SearchSpace
-from sfi_ray.search.nevergrad import NevergradSearcher, check_optimizer
+from sfi_ray.search.nevergrad.search import NevergradSearcher, check_optimizer
 
 SPACE = SearchSpace(height=3, width=5, channels=1, k=2, num_classes=4)
 # Of each family something: random and quasi-random, steps from one point, differential evolution, particles,
@@ -368,7 +368,7 @@ def test_a_waiting_optimiser_does_not_keep_the_process_from_ending():
     program = """
 import torch
 from sfi_ray.search import Entrants, NevergradSettings, SearchSpace
-from sfi_ray.search.nevergrad import NevergradSearcher
+from sfi_ray.search.nevergrad.search import NevergradSearcher
 searcher = NevergradSearcher(SearchSpace(3, 5, 1, 2, 4), NevergradSettings(optimizer="NelderMead"))
 searcher.admit(Entrants(torch.tensor([1]), torch.tensor([0]), torch.zeros(1, 1)))
 searcher.ask()

@@ -6,8 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sfi_ray.search.differences import Difference
-from sfi_ray.search.pixel_losses import CHOOSING_WORDS, choose_least, seen
+from sfi_ray.search.map_elites.differences import Difference
+from sfi_ray.search.map_elites.pixel_losses import CHOOSING_WORDS, choose_least, seen
 
 
 def slow_seen(losses, candidates):

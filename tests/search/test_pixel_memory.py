@@ -6,10 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sfi_ray.search import SearchSpace
-from sfi_ray.search.differences import difference
+from sfi_ray.search.map_elites.differences import difference
+from sfi_ray.search.map_elites.pixel_memory import RECALLED_SHARES, recall, remember, trials
+from sfi_ray.search.map_elites.ways import BESIDE, NO_WAY, RECALLED
 from sfi_ray.search.philox import Draws
-from sfi_ray.search.pixel_memory import RECALLED_SHARES, recall, remember, trials
-from sfi_ray.search.ways import BESIDE, NO_WAY, RECALLED
 
 SPACE = SearchSpace(height=4, width=3, channels=1, k=2, num_classes=3)
 COLOUR = SearchSpace(height=4, width=3, channels=3, k=2, num_classes=3)

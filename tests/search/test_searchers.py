@@ -16,7 +16,7 @@ from sfi_ray.search import (
     SparseRandomSearch,
     SparseRandomSettings,
 )
-from sfi_ray.search.nevergrad import NevergradSearcher
+from sfi_ray.search.nevergrad.search import NevergradSearcher
 
 
 def nevergrad_searcher(optimizer):

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from sfi_ray.images import decode
 from sfi_ray.search import SearchSpace
-from sfi_ray.search.single_pixels import SinglePixels
+from sfi_ray.search.map_elites.single_pixels import SinglePixels
 
 
 def sequence(space, background, seed=7):

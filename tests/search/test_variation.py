@@ -4,9 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sfi_ray.search import SearchSpace
-from sfi_ray.search.philox import Draws
-from sfi_ray.search.variation import change_pixels, cross, fresh_candidates, usual_shares, varied_counts
-from sfi_ray.search.ways import (
+from sfi_ray.search.map_elites.variation import change_pixels, cross, fresh_candidates, usual_shares, varied_counts
+from sfi_ray.search.map_elites.ways import (
     ADJACENT,
     CORNER,
     FAR,
@@ -18,6 +17,7 @@ from sfi_ray.search.ways import (
     SHIFTED,
     ends,
 )
+from sfi_ray.search.philox import Draws
 
 SPACE = SearchSpace(height=9, width=7, channels=3, k=4, num_classes=5)
 COUNT = 4000

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sfi_ray.search.ways import NEAR, NO_WAY, NUM_WAYS, RECALLED, SHADE, ends, learn, shares
+from sfi_ray.search.map_elites.ways import NEAR, NO_WAY, NUM_WAYS, RECALLED, SHADE, ends, learn, shares
 
 USUAL = torch.tensor([0.2, 0.1, 0.1, 0.1, 0.1, 0.0, 0.02, 0.03, 0.25, 0.1], dtype=torch.float64)
 

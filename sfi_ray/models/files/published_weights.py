@@ -9,9 +9,9 @@ from typing import Any
 from torch import Tensor
 
 from sfi_ray.errors import InputError
-from sfi_ray.models.file_kind import HOW_TO_SAVE
-from sfi_ray.models.plain_pickle import Made
-from sfi_ray.models.torch_file import StoredTensor, TorchFile, as_dictionary, as_tensor
+from sfi_ray.models.files.file_kind import HOW_TO_SAVE
+from sfi_ray.models.files.plain_pickle import Made
+from sfi_ray.models.files.torch_file import StoredTensor, TorchFile, as_dictionary, as_tensor
 
 # What trainings call the weights, and their running averages, in checkpoints.
 _KEYS = (

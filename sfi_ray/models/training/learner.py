@@ -16,16 +16,16 @@ from torch import Tensor, nn
 from sfi_ray.data.dataset import ImageDataset
 from sfi_ray.errors import InputError, ResourceError
 from sfi_ray.models.runners.allocator import keep_freed_memory
-from sfi_ray.models.training.augmentation import FlipCrop
-from sfi_ray.models.training.checkpoint import CheckpointError, Counters, TrainingState
 from sfi_ray.models.runners.device import existing_device
-from sfi_ray.models.training.evaluation import evaluate
 from sfi_ray.models.runners.layout import lay_out_to_train
-from sfi_ray.models.training.losses import loss_of
 from sfi_ray.models.runners.normalisation import channel_statistics
 from sfi_ray.models.runners.precision import training_precision
-from sfi_ray.models.training.progress import EpochRecord, TrainingProgress
 from sfi_ray.models.runners.repeatable import Randomness, cpu_threads
+from sfi_ray.models.training.augmentation import FlipCrop
+from sfi_ray.models.training.checkpoint import CheckpointError, Counters, TrainingState
+from sfi_ray.models.training.evaluation import evaluate
+from sfi_ray.models.training.losses import loss_of
+from sfi_ray.models.training.progress import EpochRecord, TrainingProgress
 from sfi_ray.models.training.schedule import learning_rate_factor
 from sfi_ray.models.training_settings import TrainingSettings
 

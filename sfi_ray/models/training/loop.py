@@ -12,15 +12,15 @@ from torch import nn
 
 from sfi_ray.data.dataset import ImageDataset
 from sfi_ray.models.card import ModelCard, hash_weights
-from sfi_ray.models.training.checkpoint import Checkpoint, CheckpointError
 from sfi_ray.models.classifier import Classifier
 from sfi_ray.models.runners.device import existing_device
-from sfi_ray.models.training.evaluation import evaluate
-from sfi_ray.models.training.learner import DivergenceError, Learner
 from sfi_ray.models.runners.normalisation import channel_statistics
 from sfi_ray.models.runners.precision import training_precision
-from sfi_ray.models.training.progress import EpochRecord, TrainingEvent, TrainingNote
 from sfi_ray.models.runners.repeatable import Randomness, cpu_threads
+from sfi_ray.models.training.checkpoint import Checkpoint, CheckpointError
+from sfi_ray.models.training.evaluation import evaluate
+from sfi_ray.models.training.learner import DivergenceError, Learner
+from sfi_ray.models.training.progress import EpochRecord, TrainingEvent, TrainingNote
 from sfi_ray.models.training_settings import TrainingSettings
 from sfi_ray.models.zoo import build
 

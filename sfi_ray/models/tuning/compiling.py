@@ -1,16 +1,10 @@
-"""Trying torch.compile in a process of its own, which can be given up: compilers take time, and fail in many ways.
-
-    python -m sfi_ray.models.tuning.compiling FILE
-
-is what that process runs: FILE holds an `_Order`, what it prints is a `CompiledTrial`.
-"""
+"""Trying torch.compile in a process of its own, which can be given up: compilers take time, and fail in many ways."""
 
 from __future__ import annotations
 
 import importlib.util
 import logging
 import os
-import pickle
 import shutil
 import signal
 import subprocess
@@ -24,16 +18,13 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from sfi_ray.models.classifier import Classifier
-from sfi_ray.models.runners.execution import Execution
 from sfi_ray.models.payload import ClassifierPayload
+from sfi_ray.models.runners.execution import Execution
 
 logger = logging.getLogger(__name__)
 
 #: Seconds after which compiling is given up.
 COMPILING_SECONDS = 60.0
-
-# Measured in turn, so that a machine whose speed drifts drifts for both.
-_ROUNDS = 3
 
 
 class CompiledTrial(BaseModel):
@@ -48,7 +39,9 @@ class CompiledTrial(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class _Order:
+class Order:
+    """What the process is to compile and measure."""
+
     payload: ClassifierPayload
     device: str
     execution: Execution
@@ -74,12 +67,12 @@ def try_compiled(classifier: Classifier, execution: Execution, seconds: float = 
         TimeoutError: It took longer.
         RuntimeError: It failed.
     """
-    order = _Order(classifier.to_payload(), str(classifier.device), execution, torch.get_num_threads())
+    order = Order(classifier.to_payload(), str(classifier.device), execution, torch.get_num_threads())
     with tempfile.TemporaryDirectory(prefix="sfi-ray-") as folder:
         file = Path(folder) / "order"
         file.write_bytes(cloudpickle.dumps(order))
         process = subprocess.Popen(  # noqa: S603 - this interpreter, and a module of this package
-            [sys.executable, "-m", "sfi_ray.models.tuning.compiling", str(file)],
+            [sys.executable, "-m", "sfi_ray.models.tuning.compile_process", str(file)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -108,21 +101,3 @@ def _end(process: subprocess.Popen[str]) -> None:
     else:
         process.kill()
     process.communicate()
-
-
-def _run(order: _Order) -> CompiledTrial:
-    from sfi_ray.models.tuning.trial import ClassifierTrial  # which tries what is compiled through this module
-
-    torch.set_num_threads(order.threads)
-    plain = order.execution.changed(is_compiled=False)
-    classifier = Classifier.from_payload(order.payload, device=order.device, execution=plain)
-    trial = ClassifierTrial(classifier, is_exact=False, needs_gradients=False)
-    compiled = classifier.running(order.execution)
-    rates = [(trial.rate_of(compiled), trial.rate_of(classifier)) for _ in range(_ROUNDS)]
-    gain = max(one for one, _ in rates) / max(other for _, other in rates)
-    return CompiledTrial(gain=gain, is_fit=trial.has_fit_outputs(compiled))
-
-
-if __name__ == "__main__":
-    # Written a moment ago by the process that waits for this one.
-    print(_run(pickle.loads(Path(sys.argv[1]).read_bytes())).model_dump_json())  # noqa: S301, T201

@@ -8,13 +8,13 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from sfi_ray.models.classifier import Classifier
-from sfi_ray.models.tuning.compiling import has_compiler
 from sfi_ray.models.runners.execution import MemoryLayout
 from sfi_ray.models.runners.openvino_runner import has_openvino
 from sfi_ray.models.runners.precision import Precision, has_float16
 from sfi_ray.models.runners.repeatable import cpu_threads
-from sfi_ray.models.tuning.trial import ClassifierTrial, mean_k
 from sfi_ray.models.tuning.choose import TUNING_SECONDS, Choice, Options, choose
+from sfi_ray.models.tuning.compiling import has_compiler
+from sfi_ray.models.tuning.trial import ClassifierTrial, mean_k
 
 # Micro-batches that are tried, in images and in input elements.
 _MOST_IMAGES = {"cpu": 1024, "cuda": 16384}

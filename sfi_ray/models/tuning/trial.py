@@ -17,9 +17,9 @@ from torch import Tensor
 from sfi_ray.errors import ResourceError
 from sfi_ray.images import paint
 from sfi_ray.models.classifier import Classifier
-from sfi_ray.models.tuning.compiling import CompiledTrial, try_compiled
 from sfi_ray.models.runners.execution import Execution
 from sfi_ray.models.runners.sparse_images import close_pixels, sparse_images
+from sfi_ray.models.tuning.compiling import CompiledTrial, try_compiled
 
 logger = logging.getLogger(__name__)
 

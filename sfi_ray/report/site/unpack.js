@@ -1,4 +1,4 @@
-// Turns the text that Python packed (report/pack.py) back into plain data and typed arrays.
+// Turns the text that Python packed (report/site/pack.py) back into plain data and typed arrays.
 
 async function unpack(text) {
   const packed = Uint8Array.from(atob(text), (character) => character.charCodeAt(0));

@@ -1,0 +1,42 @@
+"""What the actors of a run do at this moment, asked by whoever is connected to their cluster."""
+
+from __future__ import annotations
+
+import ray
+from ray.exceptions import RayError
+from ray.util import list_named_actors
+
+from sfi_ray.cluster.ray.executor import actor_prefix
+
+# An actor answers from a thread of its own, so one that does not is stuck or gone.
+_ANSWER_SECONDS = 5.0
+
+
+def what_actors_do(run: str) -> list[str]:
+    """Returns a line for each actor of a run, in the order of their names.
+
+    Args:
+        run: Name of the run.
+    """
+    found = sorted(
+        (str(actor["name"]), str(actor["namespace"]))
+        for actor in list_named_actors(all_namespaces=True)
+        if str(actor["name"]).startswith(actor_prefix(run))
+    )
+    asked = []
+    for name, namespace in found:
+        try:
+            asked.append((name, ray.get_actor(name, namespace=namespace).doing.remote()))
+        except ValueError:
+            continue  # it has gone since it was listed
+    ready, _ = (
+        ray.wait([ref for _, ref in asked], num_returns=len(asked), timeout=_ANSWER_SECONDS) if asked else ([], [])
+    )
+    return [f"{name}: {_answer(ref) if ref in ready else 'starts, or does not answer'}" for name, ref in asked]
+
+
+def _answer(ref: object) -> str:
+    try:
+        return str(ray.get(ref))
+    except RayError:
+        return "is gone"

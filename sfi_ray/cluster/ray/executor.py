@@ -1,0 +1,282 @@
+"""Running a grid on Ray: one actor a worker, one streaming task a lease.
+
+An actor never restarts by itself: the driver hears that it is lost, puts back what it held, and a new actor takes its
+place. What an actor had reported before it died still arrives. An actor that holds leases and says nothing for too long
+hangs; it is killed and counts as lost.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+from ray import ObjectRefGenerator
+from ray.exceptions import RayError, RayTaskError
+
+from sfi_ray.cluster.executor import Event, LeaseEnded, LeaseFailed, LeaseProgressed, WorkerJoined, WorkerLost
+from sfi_ray.cluster.ray.head import HeadWatch
+from sfi_ray.cluster.ray.losses import LeavingError, Loss, loss_of
+from sfi_ray.cluster.ray.metrics import ActorMetrics
+from sfi_ray.cluster.signals import call_on_sigterm
+from sfi_ray.cluster.worker import Lease, RunSpec, Worker, WorkReport
+from sfi_ray.errors import ResourceError
+from sfi_ray.models import ClassifierPayload
+
+# So many actors in a row that die before they are ready mean that none ever will be.
+_MAX_STARTUP_FAILURES = 3
+# Ray's account of such an actor ends with the error that it died of; so much of it is shown.
+_MOST_CHARACTERS = 500
+
+
+class SearchActor(Worker):
+    """A worker as a Ray actor; `stop` has a thread of its own, so that it is heard during a search.
+
+    SIGTERM, which a node sends before it goes, lets it commit what is finished and leave.
+    """
+
+    def __init__(self, spec: RunSpec) -> None:
+        super().__init__(spec)
+        self._is_leaving = False
+        self._metrics = ActorMetrics(spec.run)
+        call_on_sigterm(self._leave)
+
+    def __repr__(self) -> str:
+        """Says in Ray's dashboard and logs what the actor is for."""
+        return f"search of {self._spec.run}"
+
+    def ready(self) -> None:
+        """Returns once the actor is up."""
+
+    @ray.method(num_returns="streaming")  # type: ignore[untyped-decorator]
+    def search(self, lease: Lease, payload: ClassifierPayload) -> Iterator[WorkReport]:
+        """See `Worker.search`.
+
+        Raises:
+            LeavingError: The actor was asked to end.
+        """
+        self._metrics.begin()
+        name = lease.shard.classifier
+        for report in super().search(lease, payload):
+            if name in self._warm:
+                self._metrics.update(self._warm[name], report)
+            yield report
+        self._metrics.end(name)
+        if self._is_leaving:
+            raise LeavingError
+
+    @ray.method(concurrency_group="control")  # type: ignore[untyped-decorator]
+    def stop(self) -> None:
+        """See `Worker.stop`."""
+        super().stop()
+
+    @ray.method(concurrency_group="control")  # type: ignore[untyped-decorator]
+    def doing(self) -> str:
+        """Says for people what the actor does and where."""
+        return f"on {ray.util.get_node_ip_address()}, {self._metrics.describe()}"
+
+    def _leave(self) -> None:
+        self._is_leaving = True
+        super().stop()
+
+
+@dataclass(frozen=True, slots=True)
+class ActorOptions:
+    """What an actor asks of Ray.
+
+    Attributes:
+        num_actors: Actors to run.
+        num_cpus: CPUs of each.
+        num_gpus: GPUs of each; a fraction shares one.
+        startup_seconds: How long to wait for the first of them, and for another after the last was lost.
+        hang_seconds: How long one that holds leases may say nothing.
+    """
+
+    num_actors: int
+    num_cpus: float
+    num_gpus: float
+    startup_seconds: float
+    hang_seconds: float
+
+
+@dataclass(slots=True)
+class _Actor:
+    name: str
+    handle: Any
+    starting: Any
+    heard_at: float = 0.0
+    leases: dict[ObjectRefGenerator, Lease] = field(default_factory=dict)
+
+
+class RayExecutor:
+    """Runs workers as Ray actors.
+
+    Args:
+        spec: The run.
+        payloads: The classifiers; each goes into the object store once.
+        options: What an actor asks of Ray.
+    """
+
+    def __init__(self, spec: RunSpec, payloads: Mapping[str, ClassifierPayload], options: ActorOptions) -> None:
+        self._options = options
+        self._spec = ray.put(spec)
+        self._payloads = {name: ray.put(payload) for name, payload in payloads.items()}
+        self._token = secrets.token_hex(3)
+        self._run = spec.run
+        self._num_started = 0
+        self._startup_failures = 0
+        self._is_stopping = False
+        self._actors: dict[str, _Actor] = {}
+        self._waiting: dict[Any, _Actor] = {}
+        self._alone_since = time.monotonic()
+        self._head = HeadWatch()
+        for _ in range(options.num_actors):
+            self._spawn()
+
+    def submit(self, worker: str, lease: Lease) -> None:
+        """Gives a lease to an actor; see `Executor.submit`."""
+        actor = self._actors[worker]
+        if not actor.leases:
+            actor.heard_at = time.monotonic()
+        stream = actor.handle.search.remote(lease, self._payloads[lease.shard.classifier])
+        actor.leases[stream] = lease
+        self._waiting[stream] = actor
+
+    def poll(self, seconds: float) -> list[Event]:
+        """Waits for actors; see `Executor.poll`."""
+        self._check_someone_comes()
+        self._head.check()
+        if not self._waiting:
+            time.sleep(seconds)
+            return []
+        refs = list(self._waiting)
+        done, _ = ray.wait(refs, num_returns=1, timeout=seconds, fetch_local=False)
+        if done and len(refs) > 1:
+            done, _ = ray.wait(refs, num_returns=len(refs), timeout=0, fetch_local=False)
+        # An actor that is lost takes its other streams along, so some of these may be gone when their turn comes.
+        events = [self._next_event(ref, self._waiting[ref]) for ref in done if ref in self._waiting]
+        return events + self._end_hanging()
+
+    def stop(self) -> None:
+        """Asks all actors to commit what is finished; see `Executor.stop`."""
+        self._is_stopping = True
+        for actor in self._actors.values():
+            actor.handle.stop.remote()
+
+    def close(self) -> None:
+        """Ends all actors, and lets go of what lies in the object store, however long this object is remembered."""
+        for actor in list(self._actors.values()):
+            ray.kill(actor.handle)
+        self._actors.clear()
+        self._waiting.clear()
+        self._payloads.clear()
+        self._spec = None
+
+    def _spawn(self) -> None:
+        name = f"{actor_prefix(self._run)}{self._token}-{self._num_started}"
+        self._num_started += 1
+        remote = ray.remote(concurrency_groups={"control": 1})(SearchActor)
+        handle = remote.options(
+            name=name,
+            num_cpus=self._options.num_cpus,
+            num_gpus=self._options.num_gpus,
+            max_restarts=0,
+            max_task_retries=0,
+        ).remote(self._spec)
+        actor = _Actor(name, handle, handle.ready.remote())
+        self._actors[name] = actor
+        self._waiting[actor.starting] = actor
+
+    def _end_hanging(self) -> list[Event]:
+        """Ends the actors that hold leases and have said nothing for too long."""
+        limit = self._options.hang_seconds
+        hanging = [a for a in self._actors.values() if a.leases and time.monotonic() - a.heard_at > limit]
+        silence = f"it said nothing for {limit:g} s (cluster.hang_seconds) and was ended"
+        return [self._lose(actor, Loss(silence)) for actor in hanging]
+
+    def _next_event(self, ref: Any, actor: _Actor) -> Event:
+        actor.heard_at = time.monotonic()
+        try:
+            if ref is actor.starting:
+                ray.get(ref)
+                del self._waiting[ref]
+                self._startup_failures = 0
+                return WorkerJoined(actor.name)
+            return LeaseProgressed(
+                actor.name, actor.leases[ref], ray.get(next(ref), timeout=self._options.hang_seconds)
+            )
+        except StopIteration:
+            del self._waiting[ref]
+            return LeaseEnded(actor.name, actor.leases.pop(ref))
+        except RayTaskError as error:
+            if ref is actor.starting:
+                return self._lose(actor, loss_of(error), error)
+            if isinstance(error.cause, LeavingError):
+                return self._lose(actor, Loss("it was asked to end (SIGTERM)", blames_lease=False))
+            del self._waiting[ref]
+            cause = error.cause if isinstance(error.cause, Exception) else error
+            return LeaseFailed(actor.name, actor.leases.pop(ref), cause)
+        except RayError as error:
+            return self._lose(actor, loss_of(error), error)
+
+    def _lose(self, actor: _Actor, loss: Loss, error: RayError | None = None) -> Event:
+        """Lets a lost actor go and starts another in its place."""
+        was_starting = actor.starting in self._waiting
+        for ref in (actor.starting, *actor.leases):
+            self._waiting.pop(ref, None)
+        del self._actors[actor.name]
+        ray.kill(actor.handle)
+        if was_starting:
+            self._startup_failures += 1
+            if self._startup_failures >= _MAX_STARTUP_FAILURES:
+                said = " ".join(str(error).split())[-_MOST_CHARACTERS:]
+                raise ResourceError(
+                    f"{self._startup_failures} actors in a row died while starting; the last one: {loss.reason}. "
+                    f"Ray says: {said}"
+                ) from error
+        if all(other.starting in self._waiting for other in self._actors.values()):
+            self._alone_since = time.monotonic()
+        if not self._is_stopping:
+            self._spawn()
+        return WorkerLost(actor.name, loss.reason, loss.blames_lease)
+
+    def _check_someone_comes(self) -> None:
+        """Gives up when no actor is up and none has come for too long."""
+        if any(actor.starting not in self._waiting for actor in self._actors.values()):
+            return
+        if time.monotonic() - self._alone_since > self._options.startup_seconds and not self._is_stopping:
+            raise ResourceError(describe_shortage(self._options, time.monotonic() - self._alone_since))
+
+
+def actor_prefix(run: str) -> str:
+    """Returns how the names of a run's actors begin."""
+    return f"search-{run}-"
+
+
+def describe_shortage(options: ActorOptions, seconds: float = 0.0) -> str:
+    """Says what an actor asks for and what the cluster has."""
+    total, free = ray.cluster_resources(), ray.available_resources()
+    has = ", ".join(f"{total.get(kind, 0):g} {kind} ({free.get(kind, 0):g} free)" for kind in ("CPU", "GPU"))
+    waited = f" after {seconds:.0f} s" if seconds else ""
+    return (
+        f"no actor could start{waited}: each asks for {options.num_cpus:g} CPU and {options.num_gpus:g} GPU, "
+        f"the cluster has {has}; lower cluster.cpus_per_actor or cluster.gpus_per_actor, free the cluster, or add nodes"
+    )
+
+
+def fitting_actors(num_cpus: float, num_gpus: float) -> int:
+    """Returns how many actors fit on the nodes that are up; 0 when not even one does."""
+    total = 0
+    for node in ray.nodes():
+        if node["Alive"]:
+            resources = node["Resources"]
+            fits = [resources.get("CPU", 0) // num_cpus]
+            if num_gpus:
+                gpus = resources.get("GPU", 0)
+                # A fraction of a GPU never spans two.
+                fits.append(gpus * (1 // num_gpus) if num_gpus <= 1 else gpus // num_gpus)
+            total += int(min(fits))
+    return total

@@ -1,0 +1,194 @@
+"""Connecting to Ray: a private cluster on this machine, or one that is running.
+
+Ray reads much of its configuration from the environment when it is imported, so everything here happens before.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from sfi_ray.cluster.ray.needs import check_machine
+from sfi_ray.cluster.ray.private_folder import private_folder, short_temporary_directory
+from sfi_ray.cluster.signals import calling_on_signals, interrupt
+from sfi_ray.errors import ResourceError
+
+# Ray's hook for `uv run` would start every worker through uv, in an environment of its own.
+_ALWAYS = {
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # Drivers say themselves whom they lost; Ray would print a trace for every answer that nobody waits for any more.
+    "RAY_IGNORE_UNHANDLED_ERRORS": "1",
+    # What a network prints at every pass is kept in files of Ray's, which would grow for as long as a run takes.
+    "RAY_ROTATION_MAX_BYTES": str(16 << 20),
+    "RAY_ROTATION_BACKUP_COUNT": "1",
+}
+# Without clusters, which Windows and macOS do without anyway, Ray takes the loopback interface for all of its ports.
+_PRIVATE = {"RAY_AUTH_MODE": "token", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+# Weights are all that goes through the object store; it is shared memory, taken only as it fills.
+_OBJECT_STORE_BYTES = 2 << 30
+# Ray's processes end, or wait for each other, when they cannot write their logs.
+_LEAST_FREE_BYTES = 8 << 20
+_HALF_A_REASON = 200
+
+
+@dataclass(frozen=True, slots=True)
+class RaySession:
+    """A connection to Ray.
+
+    Attributes:
+        is_local: Whether the cluster was started for this session.
+        dashboard_url: Where the dashboard listens, if it runs.
+        token: The token that the dashboard asks for, if this session made one.
+    """
+
+    is_local: bool
+    dashboard_url: str | None
+    token: str | None
+
+
+@contextlib.contextmanager
+def ray_session(address: str | None, *, dashboard: bool) -> Iterator[RaySession]:
+    """Connects to Ray for the duration of a block.
+
+    A process that is connected already stays so, during the block and after it.
+
+    Args:
+        address: Address of a running cluster (``host:port``, ``auto`` or ``ray://host:port``). None takes
+            ``RAY_ADDRESS``; where that is unset too, a private cluster is started on this machine.
+        dashboard: Whether a private cluster has a dashboard. It listens on the loopback interface only.
+
+    Raises:
+        ResourceError: The cluster does not answer, or Ray cannot start.
+    """
+    prepare_environment()
+    address = address or os.environ.get("RAY_ADDRESS") or None
+    is_local = address is None or address == "local"
+    token = None
+    before = dict(os.environ)
+    if is_local:
+        # Other users of this machine reach its loopback interface: a private cluster answers only to who has its token.
+        os.environ.update(_PRIVATE)
+        token = os.environ["RAY_AUTH_TOKEN"] = _own_token()
+    import ray
+
+    if ray.is_initialized():
+        _restore(before)
+        yield RaySession(is_local=False, dashboard_url=None, token=None)
+        return
+    if is_local and not _asks_for_tokens():
+        _restore(before)
+        raise ResourceError(
+            "Ray was imported in this process before the launch, with its authentication off, and cannot turn it on "
+            "any more, which a private cluster needs; set RAY_AUTH_MODE=token before `import ray`, start Ray yourself "
+            "with ray.init(), or launch in this process (in_process=True)"
+        )
+    with contextlib.ExitStack() as stack:
+        stack.callback(_restore, before)
+        stack.enter_context(calling_on_signals(interrupt))
+        try:
+            context = _start(stack, dashboard=dashboard) if address is None or is_local else _connect(stack, address)
+        except Exception as error:  # Ray raises whatever it comes upon
+            place = "start Ray on this machine" if is_local else f"reach the Ray cluster at '{address}'"
+            raise ResourceError(f"cannot {place}: {_in_one_line(error)}; --in-process runs without Ray") from error
+        # What is said at the start is in the error; what happens later is worth a line of its own.
+        logging.getLogger("ray").setLevel(logging.ERROR)
+        url = context.dashboard_url if hasattr(context, "dashboard_url") else None
+        yield RaySession(is_local=is_local, dashboard_url=f"http://{url}" if url else None, token=token)
+
+
+def _start(stack: contextlib.ExitStack, *, dashboard: bool) -> Any:
+    """Starts a private cluster, which ends with the stack."""
+    import ray
+
+    from sfi_ray.cluster.ray.processes import end_without_sigterm, sigterm_for_the_driver  # imports Ray
+
+    check_machine()
+    folder = stack.enter_context(private_folder())
+    stack.callback(_shut_down)
+    if short := short_temporary_directory(folder):
+        os.environ["TMPDIR"] = short
+    try:
+        with sigterm_for_the_driver():
+            context = ray.init(
+                address="local",
+                include_dashboard=dashboard,
+                dashboard_host="127.0.0.1",
+                log_to_driver=False,
+                logging_level=logging.CRITICAL,
+                object_store_memory=_OBJECT_STORE_BYTES,
+                _temp_dir=str(folder),
+            )
+            end_without_sigterm()
+            return context
+    except Exception as error:
+        place, free = folder.parents[1], shutil.disk_usage(folder.parent).free
+        if free < _LEAST_FREE_BYTES:
+            raise OSError(f"{free >> 10:,} KiB are free in '{place}'; free some, or set TMPDIR") from error
+        raise
+
+
+def _connect(stack: contextlib.ExitStack, address: str) -> Any:
+    """Connects to a cluster until the stack ends."""
+    import ray
+    from ray._private.services import canonicalize_bootstrap_address
+
+    # These import Ray.
+    from sfi_ray.cluster.ray.head import check_head
+    from sfi_ray.cluster.ray.processes import sigterm_for_the_driver
+
+    if address == "auto":
+        address = canonicalize_bootstrap_address(address) or address
+    check_head(address)
+    stack.callback(_shut_down)
+    with sigterm_for_the_driver():
+        return ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL)
+
+
+def _shut_down() -> None:
+    import ray
+
+    from sfi_ray.cluster.ray.processes import sigterm_for_the_driver
+
+    with sigterm_for_the_driver():
+        ray.shutdown()
+
+
+def _in_one_line(error: Exception) -> str:
+    """Returns what an error says; of a long text, such as a log, its beginning and its end."""
+    text = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+    return text if len(text) <= 2 * _HALF_A_REASON else f"{text[:_HALF_A_REASON]} ... {text[-_HALF_A_REASON:]}"
+
+
+def prepare_environment() -> None:
+    """Sets what Ray is to be told before it is imported, whatever it is used for."""
+    for key, value in _ALWAYS.items():
+        os.environ.setdefault(key, value)
+
+
+def _asks_for_tokens() -> bool:
+    """Whether this process uses token authentication: Ray reads that from the environment once, on import."""
+    from ray._raylet import AuthenticationMode, get_authentication_mode  # type: ignore[attr-defined]
+
+    return bool(get_authentication_mode() == AuthenticationMode.TOKEN)
+
+
+@functools.cache
+def _own_token() -> str:
+    """Makes the token of this process: Ray reads it once, so a second private cluster must have the same."""
+    return secrets.token_hex(32)
+
+
+def _restore(environment: dict[str, str]) -> None:
+    for key in (*_PRIVATE, "RAY_AUTH_TOKEN", "TMPDIR"):
+        if key in environment:
+            os.environ[key] = environment[key]
+        else:
+            os.environ.pop(key, None)

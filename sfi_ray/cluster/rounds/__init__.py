@@ -1,0 +1,1 @@
+"""Rounds of defence and re-attack: their models, one trial, and trials side by side under Ray Tune."""

@@ -1,0 +1,197 @@
+"""Rounds of defence and re-attack from the first check to the last table."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from sfi_ray.cluster.backend import InProcessBackend
+from sfi_ray.cluster.launch import launch
+from sfi_ray.cluster.reporter import Reporter
+from sfi_ray.cluster.rounds.models import check_models
+from sfi_ray.cluster.rounds.trial import Trial, telling
+from sfi_ray.data import DatasetInfo, DatasetSpec, dataset_fingerprint, dataset_info
+from sfi_ray.errors import InputError
+from sfi_ray.grid import GridClassifier
+from sfi_ray.job import Job, RoundsJob, load_any
+from sfi_ray.models import Classifier
+from sfi_ray.models.detectors import require_detectors
+from sfi_ray.models.guard import FITTED
+from sfi_ray.report.rounds.tables import write_round_reports
+from sfi_ray.rounds.experiment import (
+    EXPERIMENT_RECORD,
+    Experiment,
+    ExperimentRecord,
+    TrialRecord,
+    final_folder,
+    read_experiment,
+    write_experiment,
+)
+from sfi_ray.store.folder import RunFolder
+from sfi_ray.store.record import differences, make_grid, spelled, versions
+from sfi_ray.store.run import Run
+
+
+def launch_rounds(
+    job: RoundsJob | str | Path,
+    *,
+    reporter: Reporter | None = None,
+    address: str | None = None,
+    in_process: bool = False,
+    fresh: bool = False,
+    dashboard: bool = False,
+) -> Experiment:
+    """Runs the trials of a job of rounds, or goes on with them, until every round is finished.
+
+    Over Ray, trials run side by side as far as there is room. Whatever ends the process, launching again goes on at the
+    rounds where the trials stopped, to the same rows.
+
+    Args:
+        job: A job of rounds or the path of a job file.
+        reporter: Hears how it goes; nobody by default.
+        address: Address of a Ray cluster; None takes ``RAY_ADDRESS`` or starts Ray on this machine.
+        in_process: Run without Ray, in this process, one trial after another.
+        fresh: Throw away earlier results of the trials that the job names.
+        dashboard: Run Ray's dashboard when Ray is started on this machine.
+
+    Returns:
+        The results.
+
+    Raises:
+        InputError: The job, or something it names, is wrong. Nothing was written.
+        StorageError: A folder cannot be read or written.
+        ResourceError: The machine or the cluster lacks what the job asks for.
+        KeyboardInterrupt: It was asked to stop; launching again goes on.
+    """
+    if not isinstance(job, RoundsJob):
+        loaded = load_any(job)
+        if not isinstance(loaded, RoundsJob):
+            raise InputError(f"{job}: it has no key `rounds` and describes a grid; `launch` takes it")
+        job = loaded
+    reporter = reporter or Reporter()
+    folder = RunFolder(job.location)
+    trials = checked_trials(job, reporter)
+    record = _record(job, trials)
+    known = None if fresh else read_experiment(folder)
+    if known:
+        _require_same(folder, known, record)
+    with contextlib.closing(reporter), folder.lock():
+        if fresh:
+            for name in (*trials, "report", "tune", EXPERIMENT_RECORD):
+                folder.delete(name)
+        write_experiment(folder, record)
+        experiment = Experiment(folder.location)
+        results = experiment.trials()
+        unfinished = {name: trial for name, trial in trials.items() if not results[name].is_complete}
+        try:
+            if in_process:
+                for name, trial in unfinished.items():
+                    prefix = f"{name}: " if len(trials) > 1 else ""
+                    run_trial(trial, name, folder, reporter, prefix)
+            elif unfinished:
+                from sfi_ray.cluster.ray.backend import ray_backend
+
+                with ray_backend(address, dashboard=dashboard, reporter=reporter) as backend:
+                    from sfi_ray.cluster.rounds.on_ray import run_on_ray  # imports Ray, which the session prepares for
+
+                    run_on_ray(unfinished, folder, reporter, backend)
+        finally:
+            write_round_reports(experiment, lambda name, content: folder.write(f"report/{name}", content))
+    return experiment
+
+
+def run_trial(trial: RoundsJob, name: str, folder: RunFolder, reporter: Reporter, prefix: str = "") -> None:
+    """Runs one trial in this process, without Ray; see `Trial.run`. `prefix` stands before what it says of rounds."""
+
+    def launcher(job: Job, classifiers: Mapping[str, Classifier]) -> Run:
+        return launch(job, classifiers=classifiers, reporter=reporter, in_process=True)
+
+    Trial(trial, folder.inner(name), InProcessBackend(), launcher, reporter).run(telling(reporter, prefix))
+
+
+def checked_trials(job: RoundsJob, reporter: Reporter) -> dict[str, RoundsJob]:
+    """Returns the trials of a job, after everything was looked for that can be wrong before anything is trained.
+
+    Args:
+        job: A job of rounds.
+        reporter: Hears what makes the results of a first model doubtful.
+
+    Raises:
+        InputError: The job, or something it names, is wrong.
+        StorageError: The folder, or the cache of trained networks, cannot be written.
+    """
+    RunFolder(job.location).check_writable()
+    info = dataset_info(job.dataset)
+    trials: dict[str, RoundsJob] = {}
+    for name in job.trial_names:
+        where = f"trial {name}: " if job.trials else ""
+        try:
+            trial = job.trial(name)
+            trial.rounds.parts(info.num_classes)
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(map(str, first["loc"]))
+            raise InputError(f"{where}{key}: {first['msg'].removeprefix('Value error, ')}") from error
+        except ValueError as error:
+            raise InputError(f"{where}{error}") from error
+        trial.attack.check()
+        if trial.rounds.detectors == "all":
+            require_detectors("detectors")
+        if trial.rounds.evade in FITTED:
+            require_detectors("evade")
+        for remark in check_models(trial, info):
+            reporter.say(f"warning: {where}{trial.classifier.name}: {remark}")
+        _check_grids(trial, info)
+        trials[name] = trial
+    return trials
+
+
+def _check_grids(trial: RoundsJob, info: DatasetInfo) -> None:
+    """Lays out the grids of a trial's attacks, which finds colours that do not exist and a k that is too large."""
+    spec = DatasetSpec(name=info.name, shape=info.shape, class_names=info.class_names)
+    colours = [trial.backgrounds, *((background,) for background in trial.rounds.final_backgrounds)]
+    for backgrounds in colours:
+        job = trial.attack_job(
+            "check",
+            model="M0",
+            output=trial.output,
+            dataset=spec,
+            backgrounds=backgrounds,
+            seed=trial.seed,
+            num_targets=info.num_classes,
+        )
+        make_grid(job, info, (GridClassifier("M0", ""),))
+
+
+def _record(job: RoundsJob, trials: Mapping[str, RoundsJob]) -> ExperimentRecord:
+    return ExperimentRecord(
+        name=job.name,
+        data=f"{job.dataset.name} {dataset_fingerprint(job.dataset)}",
+        trials={
+            name: TrialRecord(
+                number=trial.rounds.number,
+                detectors=trial.rounds.detectors == "all",
+                finals=tuple(map(final_folder, trial.rounds.final_backgrounds)),
+                identity=trial.identity(),
+            )
+            for name, trial in trials.items()
+        },
+        versions=versions(),
+    )
+
+
+def _require_same(folder: RunFolder, known: ExperimentRecord, record: ExperimentRecord) -> None:
+    """Refuses to go on with trials that are not those of the folder; others may come and go."""
+    changed = differences(known.data, record.data, "dataset")
+    for name in record.trials.keys() & known.trials.keys():
+        old, new = (one.model_dump(mode="json")["identity"] for one in (known.trials[name], record.trials[name]))
+        changed += differences(old, new, f"trials.{name}")
+    if changed:
+        raise InputError(
+            f"'{folder.location}' holds rounds of another job:",
+            *spelled(sorted(changed)),
+            "give the job another name, or throw those rounds away with --fresh",
+        )

@@ -1,0 +1,329 @@
+"""Trials side by side over Ray Tune, each with its actors reserved together.
+
+A trial asks for one placement group: nothing for the process that leads it, which only waits, and a bundle for each of
+its actors. Its trainings and its actors run inside, so trials cannot hold what others wait for. What Tune remembers of
+an experiment is not needed: a trial that is started again finds its rounds in its own folder.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import os
+import time
+from collections.abc import Mapping, Sequence
+from typing import IO, Any, cast
+
+import ray
+from ray import tune
+from rich.console import Console
+
+from sfi_ray.cluster.backend import Backend
+from sfi_ray.cluster.console import ConsoleReporter
+from sfi_ray.cluster.launch import launch
+from sfi_ray.cluster.ray.backend import RayBackend, ray_backend
+from sfi_ray.cluster.reporter import Reporter
+from sfi_ray.cluster.rounds.trial import Trial, telling
+from sfi_ray.cluster.signals import calling_on_signals
+from sfi_ray.errors import USER_FACING_ERRORS, InputError, ResourceError, StorageError
+from sfi_ray.job import Job, RoundsJob
+from sfi_ray.models import Classifier
+from sfi_ray.rounds.record import RoundRecord
+from sfi_ray.store.folder import RunFolder
+from sfi_ray.store.run import Run
+
+_SECONDS_BETWEEN_NEWS = 1.0
+# What a trial reports instead of a round when there is something to mend.
+_REFUSED, _REFUSAL = "refused", "refusal"
+
+
+def run_on_ray(trials: Mapping[str, RoundsJob], folder: RunFolder, reporter: Reporter, backend: RayBackend) -> None:
+    """Runs trials until each has ended.
+
+    Args:
+        trials: By name.
+        folder: The folder that holds theirs.
+        reporter: Hears how it goes.
+        backend: The connection to Ray.
+
+    Raises:
+        InputError: A trial found something to mend; the others went on.
+        StorageError: Likewise.
+        ResourceError: Likewise, or no trial could be started.
+        KeyboardInterrupt: Ctrl-C or SIGTERM came.
+    """
+    ended = _Tuning(trials, folder, reporter, backend).run()
+    for name, error in ended.items():
+        if isinstance(error, USER_FACING_ERRORS):
+            raise type(error)(f"trial {name}: {error}" if len(trials) > 1 else str(error)) from error
+        raise ResourceError(
+            f"trial {name} was lost again and again; launch again to go on with it. The last time: {error}"
+        ) from error
+
+
+class _Tuning:
+    def __init__(
+        self, trials: Mapping[str, RoundsJob], folder: RunFolder, reporter: Reporter, backend: RayBackend
+    ) -> None:
+        self._folder = folder
+        self._reporter = reporter
+        first = next(iter(trials.values()))
+        device = backend.device(first.compute.device)
+        self._trials = {name: with_actors(trial, backend, device, len(trials)) for name, trial in trials.items()}
+        self._bundles = bundles(next(iter(self._trials.values())), device)
+        self._startup_seconds = first.cluster.startup_seconds
+        self._retries = first.cluster.retries
+        self._is_shown = len(trials) > 1
+
+    def run(self) -> dict[str, Exception]:
+        """Runs all trials; returns what went wrong, by trial."""
+        os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
+        os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+        self._folder.delete("tune")  # made anew from the records of the rounds
+        news = ray.remote(num_cpus=0)(_News).remote()
+        watch = _Watch(self._reporter, news, self._bundles, self._startup_seconds)
+        said = {name: trial.model_dump_json(exclude={"trials"}) for name, trial in self._trials.items()}
+        location, is_shown = self._folder.location, self._is_shown
+        if "://" not in location:  # Tune runs a trial in a folder of its own
+            location = os.path.abspath(location)  # noqa: PTH100
+        chosen = os.environ.get("SFI_RAY_CACHE")
+        cache = os.path.abspath(os.path.expanduser(chosen)) if chosen else None  # noqa: PTH100, PTH111
+
+        def lead(config: dict[str, Any]) -> None:
+            name = str(config["trial"])
+            if cache:  # what a cluster that was up before this launch does not know
+                os.environ["SFI_RAY_CACHE"] = cache
+            _lead(name, RoundsJob.model_validate_json(said[name]), location, news, is_shown=is_shown)
+
+        tuner = tune.Tuner(
+            tune.with_resources(lead, tune.PlacementGroupFactory(self._bundles, strategy="PACK")),
+            param_space={"trial": tune.grid_search(list(self._trials))},
+            tune_config=tune.TuneConfig(trial_dirname_creator=lambda trial: str(trial.config["trial"])),
+            run_config=tune.RunConfig(
+                name="tune",
+                storage_path=location,
+                verbose=0,
+                callbacks=[watch, *trackers(self._folder.location)],
+                failure_config=tune.FailureConfig(max_failures=self._retries),
+            ),
+        )
+        with calling_on_signals(watch.stop):
+            results = tuner.fit()
+        watch.tell_news()
+        ended: dict[str, Exception] = {}
+        for result in results:
+            metrics = result.metrics or {}
+            name = str((result.config or {}).get("trial", "?"))
+            if metrics.get(_REFUSED):
+                kinds = {kind.__name__: kind for kind in (InputError, StorageError, ResourceError)}
+                ended[name] = kinds[str(metrics[_REFUSED])](str(metrics[_REFUSAL]))
+            elif result.error is not None:
+                ended[name] = result.error
+        return ended
+
+
+def with_actors(trial: RoundsJob, backend: Backend, device: str, num_trials: int) -> RoundsJob:
+    """Settles how many actors a trial has: what it says, else its share of those that fit.
+
+    Raises:
+        ResourceError: Not even one fits.
+    """
+    cluster = trial.cluster
+    spec = Job(
+        name="actors",
+        dataset=trial.dataset,
+        classifiers=(trial.classifier,),
+        k=1,
+        compute=trial.compute,
+        cluster=cluster,
+    )
+    fitting = backend.num_actors(spec, device)
+    wanted = fitting if cluster.actors else max(1, fitting // num_trials)
+    gpus = cluster.gpus_per_actor if cluster.gpus_per_actor is not None else float(device == "cuda")
+    settled = {
+        "actors": wanted,
+        "cpus_per_actor": cluster.cpus_per_actor or float(trial.compute.threads),
+        "gpus_per_actor": gpus,
+    }
+    return trial.model_copy(update={"cluster": cluster.model_copy(update=settled)})
+
+
+def bundles(trial: RoundsJob, device: str) -> list[dict[str, float]]:
+    """Returns what a trial reserves: nothing for itself, and a bundle for each actor.
+
+    The first actor's bundle is large enough for a training, too, which runs while there are no actors.
+    """
+    cluster = trial.cluster
+    assert cluster.actors is not None
+    assert cluster.cpus_per_actor is not None
+    cpus, gpus = cluster.cpus_per_actor, cluster.gpus_per_actor or 0.0
+    one = {"CPU": cpus, "GPU": gpus}
+    training = {"CPU": max(cpus, 1.0), "GPU": max(gpus, float(device == "cuda"))}
+    wanted = [training, *[one] * (cluster.actors - 1)]
+    return [{}, *({kind: amount for kind, amount in bundle.items() if amount} for bundle in wanted)]
+
+
+def trackers(location: str) -> list[tune.Callback]:
+    """Returns Tune's callbacks for the trackers that are installed and set up; TensorBoard is always written.
+
+    Raises:
+        InputError: One that is set up cannot be reached.
+    """
+    found: list[tune.Callback] = []
+    name = location.rstrip("/").rpartition("/")[2]
+    uri = os.environ.get("MLFLOW_TRACKING_URI")
+    if importlib.util.find_spec("mlflow") and uri:
+        from ray.air.integrations.mlflow import MLflowLoggerCallback
+
+        _check_mlflow(uri, name)
+        found.append(MLflowLoggerCallback(tracking_uri=uri, experiment_name=name))
+    if importlib.util.find_spec("wandb") and os.environ.get("WANDB_API_KEY"):
+        from ray.air.integrations.wandb import WandbLoggerCallback
+
+        found.append(WandbLoggerCallback(project=name))
+    return found
+
+
+def _check_mlflow(uri: str, experiment: str) -> None:
+    """Asks MLflow for an experiment, there or not, before anything depends on the answer.
+
+    Raises:
+        InputError: It does not take the address, or nobody answers there.
+    """
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    try:
+        MlflowClient(uri).get_experiment_by_name(experiment)
+    except MlflowException as error:
+        raise InputError(
+            f"MLFLOW_TRACKING_URI is '{uri}', of which MLflow says: {str(error).rstrip('.')}; set it to another "
+            "address, or unset it to report to TensorBoard alone"
+        ) from error
+
+
+def _lead(name: str, trial: RoundsJob, location: str, news: Any, *, is_shown: bool) -> None:
+    """Runs one trial, in the process that Tune gives it."""
+    stream = cast("IO[str]", _NewsStream(news, f"{name}: " if is_shown else ""))
+    reporter = ConsoleReporter(Console(file=stream, width=200))
+
+    def launcher(job: Job, classifiers: Mapping[str, Classifier]) -> Run:
+        return launch(job, classifiers=classifiers, reporter=reporter)
+
+    try:
+        # Ray is up in this process: this connects to nothing else.
+        with ray_backend(None, dashboard=False, reporter=reporter) as backend:
+            folder = RunFolder(location).inner(name)
+            tell = telling(reporter)
+
+            def on_round(record: RoundRecord) -> None:
+                tell(record)
+                tune.report(metrics(record))
+
+            Trial(trial, folder, backend, launcher, reporter).run(on_round)
+    except USER_FACING_ERRORS as error:
+        # Trying again would not mend it.
+        kind = next(kind for kind in USER_FACING_ERRORS if isinstance(error, kind))
+        tune.report({_REFUSED: kind.__name__, _REFUSAL: str(error)})
+
+
+def metrics(record: RoundRecord) -> dict[str, float | int]:
+    """Returns what Tune is told of a round: shares in [0, 1], by class too."""
+    shares: dict[str, float | None] = {
+        "natural": record.natural.share,
+        "defence": record.defence,
+        "combined": record.combined,
+        "reattack": record.attack.accuracy,
+    }
+    shares |= {f"reattack_by_class/{outcome.target_name}": outcome.ratio for outcome in record.attack.classes}
+    told: dict[str, float | int] = {"round": record.round}
+    return told | {what: share for what, share in shares.items() if share is not None}
+
+
+class _News:
+    """What trials say, until the driver asks; an actor."""
+
+    def __init__(self) -> None:
+        self._lines: list[str] = []
+
+    def say(self, line: str) -> None:
+        self._lines.append(line)
+
+    def take(self) -> list[str]:
+        lines, self._lines = self._lines, []
+        return lines
+
+
+class _NewsStream(io.TextIOBase):
+    """A text file whose lines go to the driver."""
+
+    def __init__(self, news: Any, prefix: str) -> None:
+        self._news = news
+        self._prefix = prefix
+        self._begun = ""
+
+    def write(self, text: str) -> int:
+        *lines, self._begun = (self._begun + text).split("\n")
+        for line in lines:
+            self._news.say.remote(self._prefix + line)
+        return len(text)
+
+
+class _Watch(tune.Callback):  # type: ignore[misc]
+    """Tells the reporter what trials say, and ends what would wait for ever."""
+
+    def __init__(
+        self, reporter: Reporter, news: Any, wanted: Sequence[Mapping[str, float]], startup_seconds: float
+    ) -> None:
+        self._reporter = reporter
+        self._news = news
+        self._wanted = wanted
+        self._startup_seconds = startup_seconds
+        self._is_stopping = False
+        self._told_at = self._alone_since = time.monotonic()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Keeps the terminal out of what Tune writes down of an experiment, which nobody reads."""
+        return {}
+
+    def stop(self) -> None:
+        """Ends the trials soon; safe in a signal handler."""
+        self._reporter.say("stopping: finished rounds and finished cells are kept")
+        self._is_stopping = True
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """Looks after the trials; Tune calls it several times a second.
+
+        Raises:
+            ResourceError: No trial has been running for too long.
+            KeyboardInterrupt: It was asked to stop.
+        """
+        del iteration, info
+        if self._is_stopping:
+            raise KeyboardInterrupt
+        now = time.monotonic()
+        if now - self._told_at >= _SECONDS_BETWEEN_NEWS:
+            self._told_at = now
+            self.tell_news()
+        if any(trial.status == "RUNNING" for trial in trials):
+            self._alone_since = now
+        elif now - self._alone_since > self._startup_seconds:
+            raise ResourceError(_shortage(self._wanted, now - self._alone_since))
+
+    def tell_news(self) -> None:
+        """Passes on what trials said."""
+        for line in ray.get(self._news.take.remote()):
+            self._reporter.say(line)
+
+
+def _shortage(wanted: Sequence[Mapping[str, float]], seconds: float) -> str:
+    """Says what a trial reserves and what the cluster has."""
+    total, free = ray.cluster_resources(), ray.available_resources()
+    kinds = ("CPU", "GPU")
+    asks = ", ".join(f"{sum(bundle.get(kind, 0) for bundle in wanted):g} {kind}" for kind in kinds)
+    has = ", ".join(f"{total.get(kind, 0):g} {kind} ({free.get(kind, 0):g} free)" for kind in kinds)
+    return (
+        f"no trial could start in {seconds:.0f} s: one reserves {asks} at once for its {len(wanted) - 1} actors, the "
+        f"cluster has {has}; lower cluster.actors, cpus_per_actor or gpus_per_actor, free the cluster, add nodes, or "
+        "raise cluster.startup_seconds"
+    )

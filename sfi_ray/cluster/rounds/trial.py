@@ -1,0 +1,260 @@
+"""One trial of rounds: every model trained, measured and attacked in its turn.
+
+A round's attack is a run of its own in the trial's folder, which goes on by scanning its rows; a round that is finished
+has a record beside them. So whatever ends a trial, running it again goes on at its round, to the same rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sfi_ray.cluster.backend import Backend
+from sfi_ray.cluster.reporter import Reporter
+from sfi_ray.cluster.rounds.models import RoundModels
+from sfi_ray.data import OUTLIER, DatasetSpec, DatasetWithOutliers, dataset_info, load_dataset, load_split
+from sfi_ray.errors import InputError
+from sfi_ray.grid import derive_seed
+from sfi_ray.images import parse_background
+from sfi_ray.job import Job, RoundsJob
+from sfi_ray.models import Classifier
+from sfi_ray.models.detectors import make_detectors
+from sfi_ray.rounds.detection import DETECTIONS, NATURAL, SFI, SINGLE_COLOUR, write_scores
+from sfi_ray.rounds.experiment import final_folder
+from sfi_ray.rounds.measures import attack_record, count_right, verdicts
+from sfi_ray.rounds.record import (
+    AttackRecord,
+    FinalRecord,
+    RoundRecord,
+    SplitRecord,
+    read_final,
+    read_round,
+    write_round,
+)
+from sfi_ray.rounds.split import Searched, Split, earlier_rounds, split
+from sfi_ray.store.folder import RunFolder
+from sfi_ray.store.run import Run
+from sfi_ray.types import StopReason
+
+Launcher: TypeAlias = Callable[[Job, Mapping[str, Classifier]], Run]
+"""Runs the grid of an attack on classifiers given by name, or goes on with it."""
+
+_BATCH = 1024
+
+
+def telling(reporter: Reporter, prefix: str = "") -> Callable[[RoundRecord], None]:
+    """Returns what says in one line, after a prefix, how a round went."""
+
+    def tell(record: RoundRecord) -> None:
+        shares = {
+            "natural": record.natural.share,
+            "defence": record.defence,
+            "combined": record.combined,
+            "re-attack": record.attack.accuracy,
+        }
+        said = ", ".join(f"{what} {share:.1%}" for what, share in shares.items() if share is not None)
+        reporter.say(f"{prefix}{record.model}: {said}")
+
+    return tell
+
+
+class Trial:
+    """Runs the rounds of one trial.
+
+    Args:
+        job: The trial, checked.
+        folder: Its folder.
+        backend: Where models are trained.
+        launcher: Where models are attacked.
+        reporter: Hears how it goes.
+    """
+
+    def __init__(
+        self, job: RoundsJob, folder: RunFolder, backend: Backend, launcher: Launcher, reporter: Reporter
+    ) -> None:
+        self._job = job
+        self._folder = folder
+        self._launcher = launcher
+        self._reporter = reporter
+        self._info = dataset_info(job.dataset)
+        self._parts = job.rounds.parts(self._info.num_classes)
+        device = backend.device(job.compute.device)
+        self._models = RoundModels(job, self._info, folder, backend.trainer, device, reporter)
+
+    def run(self, on_round: Callable[[RoundRecord], None]) -> None:
+        """Runs the rounds that are not finished, then the final attacks.
+
+        Args:
+            on_round: Hears of every round in its turn, finished before or now.
+
+        Raises:
+            KeyboardInterrupt: It was asked to stop; running it again goes on.
+        """
+        for number in range(self._job.rounds.number):
+            folder = self._subfolder(f"round_{number}")
+            record = read_round(folder)
+            if record is None:
+                record = self._round(number)
+                write_round(folder, record)
+                if record.shortage:
+                    self._reporter.say(record.shortage)
+            if self._job.rounds.detectors == "all" and not folder.exists(DETECTIONS):
+                self._detect(number, folder)
+            on_round(record)
+        for background in self._job.rounds.final_backgrounds:
+            name = final_folder(background)
+            folder = self._subfolder(name)
+            if read_final(folder) is None:
+                last = self._job.rounds.number - 1
+                attack = self._attack(name, last, (background,), derive_seed(self._job.seed, name))
+                write_round(folder, FinalRecord(round=last, attack=attack))
+
+    def _round(self, number: int) -> RoundRecord:
+        job = self._job
+        classifier = self._model(number)
+        earlier = earlier_rounds(number, job.rounds.earlier)
+        held_out = [self._sfis(before, self._split(before).held_out) for before in range(number)]
+        images, labels = self._natural_test
+        natural = count_right(self._verdicts(classifier, images, number), labels)
+        outliers = torch.cat(held_out) if held_out else images[:0]
+        as_outliers = np.full(len(outliers), self._info.num_classes)
+        attack = self._attack(f"round_{number}", number, job.backgrounds, derive_seed(job.seed, f"round {number}"))
+        parts = self._split(number)
+        return RoundRecord(
+            round=number,
+            fingerprint=classifier.fingerprint,
+            trained_with={before: len(self._split(before).train) for before in earlier},
+            natural=natural,
+            outliers=count_right(self._verdicts(classifier, outliers, number), as_outliers),
+            attack=attack,
+            split=SplitRecord(
+                wanted_train=self._parts[0],
+                wanted_held_out=self._parts[1],
+                train=len(parts.train),
+                held_out=len(parts.held_out),
+            ),
+        )
+
+    def _detect(self, number: int, folder: RunFolder) -> None:
+        """Scores the SFIs that fool a model, natural test images, and the bare backgrounds with every detector."""
+        run = Run(folder.location)
+        fooling = [cell.index for cell in self._searched(run) if cell.is_fooling]
+        colours = [background.value for background in run.record.grid().backgrounds]
+        images = {
+            SFI: self._sfis(number, fooling),
+            NATURAL: self._natural_test[0],
+            SINGLE_COLOUR: torch.tensor(colours, dtype=torch.uint8)[:, :, None, None].expand(-1, *self._info.shape),
+        }
+        scores = {
+            (name, kind): score(of_kind).double().numpy()
+            for name, score in make_detectors(self._model(number), load_dataset(self._job.dataset)).items()
+            for kind, of_kind in images.items()
+            if len(of_kind)
+        }
+        write_scores(folder, scores)
+
+    def _model(self, number: int) -> Classifier:
+        if number == 0:
+            return self._models.first()
+        return self._models.retrained(number, lambda: self._training_data(number))
+
+    def _training_data(self, number: int) -> DatasetWithOutliers:
+        """Collects what the model of a round is trained on.
+
+        Raises:
+            InputError: No SFI was found in the rounds before.
+        """
+        earlier = earlier_rounds(number, self._job.rounds.earlier)
+        train = [self._sfis(before, self._split(before).train) for before in earlier]
+        held_out = [self._sfis(before, self._split(before).held_out) for before in earlier]
+        if not sum(map(len, train)):
+            raise InputError(
+                f"M{number} has nothing to be trained with: no SFI was found in round "
+                f"{' or '.join(map(str, earlier))}; give the attack more evaluations, or set rounds.sfis to all"
+            )
+        return DatasetWithOutliers(
+            self._job.dataset, torch.cat(train), torch.cat(held_out), self._job.rounds.outlier_loss
+        )
+
+    def _attack(self, name: str, number: int, backgrounds: Sequence[str], seed: int) -> AttackRecord:
+        """Attacks the model of a round, and the detector beside it where the trial says so; counts what came of it."""
+        info, model = self._info, self._model(number)
+        classifier = self._models.attacked(number, model)
+        has_outlier_class = classifier.num_classes > info.num_classes
+        classes = (*info.class_names, OUTLIER) if has_outlier_class else info.class_names
+        job = self._job.attack_job(
+            name,
+            model=classifier.name,
+            output=self._folder.location,
+            dataset=DatasetSpec(name=info.name, shape=info.shape, class_names=classes),
+            backgrounds=tuple(backgrounds),
+            seed=seed,
+            num_targets=info.num_classes,
+        )
+        run = self._launcher(job, {classifier.name: classifier})
+        if not run.status().is_complete:
+            raise KeyboardInterrupt
+        return attack_record(
+            self._searched(run),
+            tuple(enumerate(info.class_names)),
+            [parse_background(text, info.channels).name for text in backgrounds],
+            self._job.rounds.sfis,
+            evaded=None if classifier is model else self._job.rounds.evade,
+        )
+
+    def _searched(self, run: Run) -> list[Searched]:
+        """Reads what came of every cell of an attack."""
+        names = [background.name for background in run.record.grid().backgrounds]
+        columns = ["cell_index", "target_class", "background", "replicate", "stop_reason", "fooled", "num_altered"]
+        return [
+            Searched(
+                index=row["cell_index"],
+                target_class=row["target_class"],
+                background=names.index(row["background"]),
+                replicate=row["replicate"],
+                has_failed=row["stop_reason"] == StopReason.FAILED,
+                is_fooling=row["fooled"],
+                is_bare=row["num_altered"] == 0,
+            )
+            for row in run.table(columns).to_pylist()
+        ]
+
+    def _split(self, number: int) -> Split:
+        run = Run(self._subfolder(f"round_{number}").location)
+        return split(self._searched(run), *self._parts, self._job.rounds.sfis)
+
+    def _sfis(self, number: int, cells: Sequence[int]) -> Tensor:
+        """Rebuilds images of a round in the order of `cells`, uint8 ``(N, C, H, W)``."""
+        run = Run(self._subfolder(f"round_{number}").location)
+        # The table has every cell once, in the order of their ordinals.
+        images = run.images(run.table().take(list(cells))) if cells else np.zeros((0, *self._shape_last), np.uint8)
+        return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
+
+    @property
+    def _shape_last(self) -> tuple[int, int, int]:
+        return self._info.height, self._info.width, self._info.channels
+
+    def _verdicts(self, classifier: Classifier, images: Tensor, number: int) -> NDArray[np.int64]:
+        """Returns what a model takes 8-bit images for, outliers as the number of classes."""
+        is_exposed = number > 0 and not self._job.rounds.outlier_loss.adds_class
+        batches = [
+            classifier.reference_log_probs(images[start : start + _BATCH].float() / 255).numpy()
+            for start in range(0, len(images), _BATCH)
+        ]
+        log_probs = np.concatenate(batches) if batches else np.zeros((0, classifier.num_classes), np.float32)
+        threshold = self._job.verification.threshold if is_exposed else None
+        return verdicts(log_probs, self._info.num_classes, threshold)
+
+    @cached_property
+    def _natural_test(self) -> tuple[Tensor, NDArray[np.int64]]:
+        images, labels = load_split(self._job.dataset, "test")
+        return images, labels.numpy()
+
+    def _subfolder(self, name: str) -> RunFolder:
+        return self._folder.inner(name)

@@ -1,0 +1,37 @@
+"""What a process that tries torch.compile runs; see `compiling`.
+
+    python -m sfi_ray.models.tuning.compile_process FILE
+
+FILE holds an `Order`; what the process prints is a `CompiledTrial`.
+"""
+
+from __future__ import annotations
+
+import pickle
+import sys
+from pathlib import Path
+
+import torch
+
+from sfi_ray.models.classifier import Classifier
+from sfi_ray.models.tuning.compiling import CompiledTrial, Order
+from sfi_ray.models.tuning.trial import ClassifierTrial
+
+# Measured in turn, so that a machine whose speed drifts drifts for both.
+_ROUNDS = 3
+
+
+def _run(order: Order) -> CompiledTrial:
+    torch.set_num_threads(order.threads)
+    plain = order.execution.changed(is_compiled=False)
+    classifier = Classifier.from_payload(order.payload, device=order.device, execution=plain)
+    trial = ClassifierTrial(classifier, is_exact=False, needs_gradients=False)
+    compiled = classifier.running(order.execution)
+    rates = [(trial.rate_of(compiled), trial.rate_of(classifier)) for _ in range(_ROUNDS)]
+    gain = max(one for one, _ in rates) / max(other for _, other in rates)
+    return CompiledTrial(gain=gain, is_fit=trial.has_fit_outputs(compiled))
+
+
+if __name__ == "__main__":
+    # Written a moment ago by the process that waits for this one.
+    print(_run(pickle.loads(Path(sys.argv[1]).read_bytes())).model_dump_json())  # noqa: S301, T201

@@ -1,0 +1,1 @@
+"""Tables, curves and figures of rounds of defence and re-attack."""

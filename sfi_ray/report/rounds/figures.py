@@ -1,0 +1,160 @@
+"""Figures of rounds: accuracies and re-attacks by round, and images that passed each model.
+
+The same rounds give the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as pads
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from sfi_ray.report.percent import as_percent
+from sfi_ray.report.scan import fetch_images
+from sfi_ray.report.sheets.charts import encode
+from sfi_ray.report.sheets.grid import INK, MUTED, Tile, lay_out
+from sfi_ray.report.sheets.lettering import DPI, font, printable
+from sfi_ray.report.sheets.sheet import DASH, MAX_COLUMNS, MIN_TILE, SEPARATOR, enlarge, verdict_of
+from sfi_ray.rounds.experiment import TrialResults
+from sfi_ray.store.rebuild import rebuild_images
+
+# Blue, orange, green, purple: told apart by eyes that do not tell red from green, and by their markers.
+_LINES = (
+    ("natural", "#0072b2", "o"),
+    ("defence", "#009e73", "s"),
+    ("combined", "#8250df", "^"),
+    ("re-attack", "#d55e00", "x"),
+)
+_HEIGHT = 3.4
+_MAX_NUMBERED = 12  # of the classes, beyond which the squares get too small for numbers
+
+
+def accuracies(trial: TrialResults) -> dict[str, bytes]:
+    """Draws the accuracies by model, and beside them the share of each class that fools each model.
+
+    Args:
+        trial: Its finished rounds, at least one.
+
+    Returns:
+        The picture by suffix, ``.png`` and ``.svg``.
+    """
+    attacks = [(record.model, record.attack) for record in trial.rounds]
+    attacks += [
+        (printable(f"M{final.round} {' '.join(final.attack.backgrounds)}", f"M{final.round}"), final.attack)
+        for final in trial.finals
+    ]
+    shares = np.array(
+        [[np.nan if outcome.ratio is None else outcome.ratio for outcome in attack.classes] for _, attack in attacks]
+    )
+    width = 4.2 + 0.36 * min(shares.shape[1], 40)
+    figure = Figure(figsize=(width + 1.4, _HEIGHT), dpi=DPI, facecolor="white")
+    figure.set_layout_engine("none")
+    left = 0.55 / (width + 1.4)
+    lines = figure.add_axes((left, 0.17, 3.0 / (width + 1.4), 0.66))
+    _draw_lines(lines, trial)
+    start = 5.0 / (width + 1.4)
+    heat = figure.add_axes((start, 0.17, 0.985 - start, 0.66))
+    names = [printable(outcome.target_name, str(outcome.target_class)) for outcome in attacks[0][1].classes]
+    _draw_heat(heat, shares, [model for model, _ in attacks], names)
+    figure.text(
+        left, 0.93, printable(trial.name, "trial"), fontproperties=font(9, is_bold=True), color=INK, parse_math=False
+    )
+    return encode(figure)
+
+
+def _draw_lines(axes: Axes, trial: TrialResults) -> None:
+    models = [record.model for record in trial.rounds]
+    values = {
+        "natural": [record.natural.share for record in trial.rounds],
+        "defence": [record.defence for record in trial.rounds],
+        "combined": [record.combined for record in trial.rounds],
+        "re-attack": [record.attack.accuracy for record in trial.rounds],
+    }
+    for name, color, marker in _LINES:
+        points = [(at, 100 * share) for at, share in enumerate(values[name]) if share is not None]
+        axes.plot(*zip(*points, strict=True), color=color, marker=marker, lw=1.4, ms=4, label=name) if points else None
+    axes.set_ylim(-4, 104)
+    axes.set_xlim(-0.3, len(models) - 0.7)
+    axes.set_xticks(range(len(models)), models, fontproperties=font(7), parse_math=False)
+    axes.set_yticks(range(0, 101, 20), [str(tick) for tick in range(0, 101, 20)], fontproperties=font(7))
+    axes.set_title("accuracy (%)", fontproperties=font(7), color=MUTED, loc="left")
+    axes.grid(visible=True, color="#d8dee4", lw=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(prop=font(6), frameon=False, ncols=4, loc="upper center", bbox_to_anchor=(0.5, -0.1))
+
+
+def _draw_heat(axes: Axes, shares: Any, models: Sequence[str], names: Sequence[str]) -> None:
+    axes.imshow(shares, cmap="Oranges", vmin=0, vmax=1, aspect="auto")
+    if len(names) <= _MAX_NUMBERED:
+        for (row, col), share in np.ndenumerate(shares):
+            text = DASH if np.isnan(share) else str(as_percent(float(share)))
+            color = "white" if share > 0.6 else INK
+            axes.text(col, row, text, ha="center", va="center", fontproperties=font(6), color=color)
+    rotation = 0 if max(map(len, names)) < 4 else 45
+    axes.set_xticks(range(len(names)), names, fontproperties=font(6), rotation=rotation, parse_math=False)
+    axes.set_yticks(range(len(models)), models, fontproperties=font(7), parse_math=False)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    axes.set_title("re-attack by class (%)", fontproperties=font(7), color=MUTED, loc="left")
+
+
+def passed_sheet(trial: TrialResults, sources: Sequence[pads.Dataset]) -> dict[str, bytes] | None:
+    """Draws for each model and class the image that passed with the highest confidence.
+
+    Args:
+        trial: Its finished rounds.
+        sources: The findings of each of them.
+
+    Returns:
+        The sheet by suffix, ``.png`` and ``.svg``; None when nothing passed any model.
+    """
+    classes = trial.rounds[0].attack.classes[:MAX_COLUMNS]
+    wanted = [outcome.target_class for outcome in classes]
+    found = [_best_by_class(source, wanted) for source in sources]
+    pictures = [image for images in found for image, _ in images.values()]
+    if not pictures:
+        return None
+    height, width = pictures[0].shape[:2]
+    factor = max(1, -(-MIN_TILE // max(height, width)))
+    symbol, color = verdict_of(is_fooled=True)
+    rows = []
+    for number, images in enumerate(found):
+        row = []
+        for outcome in classes:
+            name = printable(outcome.target_name, str(outcome.target_class)) if number == 0 else ""
+            if outcome.target_class in images:
+                image, confidence = images[outcome.target_class]
+                row.append(Tile(enlarge(image, factor), name, f"{as_percent(confidence)}% {symbol}", color))
+            else:
+                row.append(Tile(None, name, DASH, MUTED))
+        rows.append(row)
+    sentences = ["of each model and class the SFI with the highest confidence", "hatched: none passed"]
+    if len(trial.rounds[0].attack.classes) > len(classes):
+        sentences.append(f"the first {len(classes)} classes are shown")
+    return lay_out(
+        f"{printable(trial.name, 'trial')}{SEPARATOR}SFIs that passed",
+        SEPARATOR.join(sentences),
+        rows,
+        row_names=[record.model for record in trial.rounds],
+        tile_size=(height * factor, width * factor),
+    ).files()
+
+
+def _best_by_class(source: pads.Dataset, classes: Sequence[int]) -> dict[int, tuple[Any, float]]:
+    """Returns image and confidence of the best finding of each class that fools."""
+    condition = pc.field("fooled") & pc.field("target_class").isin(pa.array(classes, pa.int32()))
+    table = source.to_table(columns=["cell_id", "target_class", "confidence"], filter=condition)
+    table = table.sort_by([("confidence", "descending"), ("cell_id", "ascending")])
+    ids: dict[int, str] = {}
+    for target, cell_id in zip(table["target_class"].to_pylist(), table["cell_id"].to_pylist(), strict=True):
+        ids.setdefault(target, cell_id)
+    rows = fetch_images(source, list(ids.values()))
+    images = dict(zip(rows["cell_id"].to_pylist(), rebuild_images(rows), strict=True))
+    confidences = dict(zip(rows["cell_id"].to_pylist(), rows["confidence"].to_pylist(), strict=True))
+    return {target: (images[cell_id], confidences[cell_id]) for target, cell_id in ids.items()}

@@ -1,0 +1,1 @@
+"""Pictures: contact sheets, charts and maps drawn with matplotlib and Pillow."""

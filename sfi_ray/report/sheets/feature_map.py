@@ -1,0 +1,125 @@
+"""A map of features: natural images as dots, SFIs as crosses, single colours as triangles (Figure 7).
+
+Shapes: N natural images, M SFIs, S single colours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.lines import Line2D
+from numpy.typing import NDArray
+
+from sfi_ray.report.sheets.charts import encode, new_figure
+from sfi_ray.report.sheets.lettering import printable
+
+_NAMED_CLASSES = 20
+# Beyond so many dots a picture of vectors is slow to draw for whoever opens it: they become pixels in it.
+_VECTOR_DOTS = 3000
+_SIZE = (8.0, 5.6)  # inches
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class FeatureMap:
+    """What is drawn.
+
+    Attributes:
+        title: What the picture shows.
+        class_names: Names of all classes.
+        natural: Places of natural images, ``(N, 2)``.
+        natural_classes: Their classes, ``(N,)``.
+        sfis: Places of SFIs, ``(M, 2)``.
+        sfi_classes: Their target classes, ``(M,)``.
+        colours: Places of single colours, ``(S, 2)``.
+        colour_values: Their 8-bit values for each channel.
+        colour_names: Their names.
+        explained: Shares of the variance along both axes.
+    """
+
+    title: str
+    class_names: tuple[str, ...]
+    natural: NDArray[np.float64]
+    natural_classes: NDArray[np.int64]
+    sfis: NDArray[np.float64]
+    sfi_classes: NDArray[np.int64]
+    colours: NDArray[np.float64]
+    colour_values: tuple[tuple[int, ...], ...]
+    colour_names: tuple[str, ...]
+    explained: tuple[float, float]
+
+
+def feature_map(shown: FeatureMap) -> dict[str, bytes]:
+    """Draws a map.
+
+    Args:
+        shown: What to draw.
+
+    Returns:
+        The picture by suffix, ``.png`` and ``.svg``.
+    """
+    figure, axes = new_figure(shown.title, _SIZE)
+    classes = np.union1d(shown.natural_classes, shown.sfi_classes)
+    is_named = len(classes) <= _NAMED_CLASSES
+    colours = _class_colours(classes, len(shown.class_names), is_named=is_named)
+    size = 10 if len(shown.natural) <= _VECTOR_DOTS else 3
+    axes.scatter(
+        *shown.natural.T,
+        s=size,
+        c=[colours[index] for index in shown.natural_classes.tolist()],
+        alpha=0.45,
+        linewidths=0,
+        rasterized=len(shown.natural) > _VECTOR_DOTS,
+    )
+    axes.scatter(
+        *shown.sfis.T,
+        s=26,
+        c=[colours[index] for index in shown.sfi_classes.tolist()],
+        marker="x",
+        linewidths=1.1,
+        zorder=4,
+        rasterized=len(shown.sfis) > _VECTOR_DOTS,
+    )
+    for place, value in zip(shown.colours, shown.colour_values, strict=True):
+        axes.scatter(*place, s=90, marker="^", color=_rgb(value), edgecolors="#777777", linewidths=1.2, zorder=3)
+    axes.set_xlabel(f"first component ({shown.explained[0]:.0%} of the variance)")
+    axes.set_ylabel(f"second component ({shown.explained[1]:.0%})")
+    axes.grid(alpha=0.3)
+    handles = [_key("o", "#777777", "natural image", 4), _key("x", "#333333", "SFI", 6)]
+    handles += [
+        _key("^", _rgb(value), name, 8) for name, value in zip(shown.colour_names, shown.colour_values, strict=True)
+    ]
+    if is_named:
+        names = {index: printable(shown.class_names[index], str(index)) for index in classes.tolist()}
+        handles += [_key("s", colours[index], name, 6) for index, name in names.items()]
+    _legend(figure, handles)
+    return encode(figure)
+
+
+def _class_colours(classes: NDArray[np.int64], num_classes: int, *, is_named: bool) -> dict[int, Any]:
+    """Gives every class a colour; of many classes neighbours look alike."""
+    if is_named:
+        palette: Sequence[Any] = mpl.color_sequences["tab10" if len(classes) <= 10 else "tab20"]
+        return dict(zip(classes.tolist(), palette, strict=False))
+    scale = mpl.colormaps["turbo"]
+    return {index: scale(index / max(1, num_classes - 1)) for index in classes.tolist()}
+
+
+def _rgb(value: Sequence[int]) -> tuple[float, ...]:
+    return tuple(level / 255 for level in np.broadcast_to(value, 3).tolist())
+
+
+def _key(marker: str, color: Any, label: str, size: float) -> Line2D:
+    edge = color if marker in ("x", "s", "o") else "#777777"
+    return Line2D([], [], ls="", marker=marker, color=color, markeredgecolor=edge, markersize=size, label=label)
+
+
+def _legend(figure: Any, handles: Sequence[Line2D]) -> None:
+    legend = figure.legend(handles=handles, loc="outside right upper", fontsize="small", frameon=False)
+    for text in legend.get_texts():
+        text.set_parse_math(False)  # a class may be called "$"
+        if text.get_text().startswith("_"):
+            text.set_text(f" {text.get_text()}")

@@ -1,0 +1,220 @@
+"""Contact sheets: the best picture of every background and target class, for one classifier and k.
+
+The same findings give the same bytes.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import IO
+from uuid import uuid4
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from sfi_ray.report.matrices import ConfidenceMatrix, confidence_matrices
+from sfi_ray.report.percent import as_percent
+from sfi_ray.report.sheets.grid import MUTED, Tile, lay_out
+from sfi_ray.report.sheets.lettering import printable
+from sfi_ray.store.rebuild import rebuild_images
+
+MAX_TILES = 100
+"""A sheet shows at most this many pictures."""
+
+MAX_COLUMNS = 12
+"""A sheet with more target classes than this is sorted by confidence instead."""
+
+_WRAPPED_COLUMNS = 10
+MIN_TILE = 140
+"""Small pictures are enlarged to at least so many pixels."""
+
+_MAX_PIXELS = 40_000_000  # of all pictures of a sheet
+
+# Told apart by the symbol too, for print and for eyes that do not tell red from green.
+_FOOLED, _FOOLED_COLOR = "\N{CHECK MARK}", "#1a7f37"
+_NOT_FOOLED, _NOT_FOOLED_COLOR = "\N{BALLOT X}", "#b42318"
+DASH = "\N{EN DASH}"
+SEPARATOR = " \N{MIDDLE DOT} "
+
+_Place = tuple[int, int]
+
+
+def draw_contact_sheet(
+    table: pa.Table, destination: str | os.PathLike[str] | IO[bytes], matrix: ConfidenceMatrix | None = None
+) -> None:
+    """Writes a contact sheet to a path, where it appears whole or not at all, or to an open file.
+
+    Args:
+        table: As in `contact_sheet`.
+        destination: A local path, for an SVG where it ends in ``.svg``, else for a PNG; or a file open for writing
+            bytes, for a PNG.
+        matrix: As in `contact_sheet`.
+    """
+    files = contact_sheet(table, matrix)
+    if not isinstance(destination, str | os.PathLike):
+        destination.write(files[".png"])
+        return
+    path = Path(destination)
+    content = files.get(path.suffix.lower(), files[".png"])
+    unfinished = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
+    try:
+        unfinished.write_bytes(content)
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def contact_sheet(table: pa.Table, matrix: ConfidenceMatrix | None = None) -> dict[str, bytes]:
+    """Draws the best picture of each background and target class.
+
+    With up to `MAX_COLUMNS` classes and `MAX_TILES` pictures, rows are backgrounds and columns are classes.
+    Else the best `MAX_TILES` stand in order of confidence; very large pictures are fewer.
+
+    Args:
+        table: Findings that hold at least the cells of `sheet_cell_ids`, as `fetch_images` reads them.
+        matrix: Says which classifier and k to show, and gives the counts of the title; may be left out when
+            `table` holds all findings of just one.
+
+    Returns:
+        The sheet by suffix, ``.png`` and ``.svg``.
+
+    Raises:
+        ValueError: When there is nothing to draw, a picture is missing, or `matrix` is needed.
+    """
+    if matrix is None:
+        matrices = confidence_matrices(table)
+        if len(matrices) != 1:
+            raise ValueError(f"a sheet shows one classifier and k, but the table holds {len(matrices)}: give `matrix`")
+        matrix = matrices[0]
+    places = _best_places(matrix)
+    if not places:
+        raise ValueError(f"no finished cell of {matrix.classifier}, k = {matrix.k_label} to draw")
+    found = _rows_of(table, [str(matrix.best_cell_id[place]) for place in places])
+    height, width = int(found["height"][0].as_py()), int(found["width"][0].as_py())
+    factor = max(1, -(-MIN_TILE // max(height, width)))
+    tile_size = height * factor, width * factor
+    room = max(1, _MAX_PIXELS // (tile_size[0] * tile_size[1]))
+    is_grid = _is_grid(matrix) and len(places) <= room
+    shown = found.slice(0, room)
+    tiles = {
+        place: _tile(matrix, place, enlarge(image, factor), is_fooled=bool(is_fooled))
+        for place, image, is_fooled in zip(
+            places[:room], rebuild_images(shown), shown["fooled"].to_pylist(), strict=True
+        )
+    }
+    rows, row_names = _grid(matrix, tiles) if is_grid else _wrap(matrix, tiles)
+    title, subtitle = _titles(matrix, None if is_grid else len(tiles))
+    return lay_out(title, subtitle, rows, row_names=row_names, tile_size=tile_size).files()
+
+
+def sheet_cell_ids(matrix: ConfidenceMatrix) -> list[str]:
+    """Names the cells whose pictures the sheet of a matrix needs, so that only those are read.
+
+    Args:
+        matrix: The matrix of the sheet.
+
+    Returns:
+        At most `MAX_TILES` cell ids, the best finished one of each place.
+    """
+    return [str(matrix.best_cell_id[place]) for place in _best_places(matrix)]
+
+
+def _best_places(matrix: ConfidenceMatrix) -> list[_Place]:
+    """Returns the places with a finished cell, the highest confidence first, cut off at `MAX_TILES`."""
+    finished = np.argwhere(matrix.num_finished > 0)
+    confidences = matrix.best_confidence[finished[:, 0], finished[:, 1]]
+    # Many may be at 1.0; the ids are hashes, so among equals the choice is fair to every background.
+    ids = matrix.best_cell_id[finished[:, 0], finished[:, 1]]
+    order = np.lexsort((ids, -confidences))[:MAX_TILES]
+    return [(int(row), int(col)) for row, col in finished[order]]
+
+
+def _is_grid(matrix: ConfidenceMatrix) -> bool:
+    return len(matrix.target_classes) <= MAX_COLUMNS and matrix.num_finished.size <= MAX_TILES
+
+
+def _rows_of(table: pa.Table, cell_ids: list[str]) -> pa.Table:
+    """Returns the finished rows of cells in the order given, one each."""
+    wanted = pc.is_in(table["cell_id"], value_set=pa.array(cell_ids, pa.string()))
+    found = table.filter(pc.and_(wanted, pc.is_finite(table["confidence"])))
+    at = {cell_id: position for position, cell_id in enumerate(found["cell_id"].to_pylist())}
+    if missing := [cell_id for cell_id in cell_ids if cell_id not in at]:
+        raise ValueError(f"the table lacks {len(missing)} cell(s) of the sheet, such as {missing[0]}")
+    return found.take([at[cell_id] for cell_id in cell_ids])
+
+
+def enlarge(image: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
+    """Enlarges an image by whole pixels, as RGB; what is not RGB shows its first channel in gray."""
+    shown = image if image.shape[2] == 3 else image[:, :, :1].repeat(3, axis=2)
+    return shown.repeat(factor, axis=0).repeat(factor, axis=1)
+
+
+def verdict_of(*, is_fooled: bool) -> tuple[str, str]:
+    """Returns the symbol and the colour that say whether a classifier was fooled."""
+    return (_FOOLED, _FOOLED_COLOR) if is_fooled else (_NOT_FOOLED, _NOT_FOOLED_COLOR)
+
+
+def _tile(matrix: ConfidenceMatrix, place: _Place, picture: NDArray[np.uint8], *, is_fooled: bool) -> Tile:
+    symbol, color = verdict_of(is_fooled=is_fooled)
+    percent = as_percent(float(matrix.best_confidence[place]))
+    return Tile(picture, class_name(matrix, place[1]), f"{percent}% {symbol}", color)
+
+
+def _grid(matrix: ConfidenceMatrix, tiles: dict[_Place, Tile]) -> tuple[list[list[Tile]], list[str]]:
+    """Arranges tiles with a row for each background, its name at the left, and the classes on top."""
+    rows: list[list[Tile]] = []
+    for row in range(len(matrix.backgrounds)):
+        rows.append([])
+        for col in range(len(matrix.target_classes)):
+            missing = "failed" if matrix.num_failed[row, col] else DASH
+            tile = tiles.get((row, col), Tile(None, class_name(matrix, col), missing, MUTED))
+            rows[-1].append(tile if row == 0 else replace(tile, name=""))
+    return rows, [background_name(matrix, row) for row in range(len(matrix.backgrounds))]
+
+
+def _wrap(matrix: ConfidenceMatrix, tiles: dict[_Place, Tile]) -> tuple[list[list[Tile]], list[str]]:
+    """Arranges tiles in the order given, each with its class on top and, if they differ, its background."""
+    named = list(tiles.values())
+    if len(matrix.backgrounds) > 1:
+        named = [replace(tile, note=background_name(matrix, row)) for (row, _), tile in tiles.items()]
+    rows = [named[start : start + _WRAPPED_COLUMNS] for start in range(0, len(named), _WRAPPED_COLUMNS)]
+    return rows, [""] * len(rows)
+
+
+def _titles(matrix: ConfidenceMatrix, num_best: int | None) -> tuple[str, str]:
+    """Returns title and subtitle; `num_best` is how many pictures a sheet by confidence shows."""
+    title = series_title(matrix)
+    num_places = int((matrix.num_finished > 0).sum())
+    num_fooled = int((matrix.fooled_ratio > 0).sum())
+    sentences = [f"{_FOOLED} fooled {num_fooled:,} of {num_places:,} pairs of background and class"]
+    sentences.append(f"{_NOT_FOOLED} not fooled {num_places - num_fooled:,}")
+    if num_best is not None:
+        shown = f"the {num_best:,} of highest confidence" if num_best < num_places else f"all {num_best:,}"
+        sentences.append(f"{shown} are shown, highest first")
+        if len(matrix.backgrounds) == 1:
+            sentences.append(f"background {background_name(matrix, 0)}")
+    most = int(matrix.num_finished.max())
+    if most > 1:
+        sentences.append(f"each picture is the best of up to {most:,}")
+    return title, SEPARATOR.join(sentences)
+
+
+def series_title(matrix: ConfidenceMatrix) -> str:
+    """Returns what a matrix is of, in one line."""
+    k = f"k = {matrix.k_label}" if matrix.altered is None else f"{matrix.altered} altered pixels"
+    series = (matrix.dataset, matrix.classifier, k, matrix.attack)
+    return SEPARATOR.join(printable(name, "?") for name in series)
+
+
+def class_name(matrix: ConfidenceMatrix, col: int) -> str:
+    """Returns the name of a column, or its number where it cannot be printed."""
+    return printable(matrix.target_names[col], f"class {matrix.target_classes[col]}")
+
+
+def background_name(matrix: ConfidenceMatrix, row: int) -> str:
+    """Returns the name of a row, or its number where it cannot be printed."""
+    return printable(matrix.backgrounds[row], f"background {row}")

@@ -1,0 +1,169 @@
+"""What a report page holds, as plain data and packed arrays; ``site/*.js`` reads it under the same names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sfi_ray.report.accounts import Accounts
+from sfi_ray.report.best import best_tables
+from sfi_ray.report.cells import Cells, cells_of
+from sfi_ray.report.course import course_of
+from sfi_ray.report.matrices import ConfidenceMatrix
+from sfi_ray.report.paper import published_means
+from sfi_ray.report.plain_table import PlainTable
+from sfi_ray.report.positions import altered_counts
+from sfi_ray.report.runs import ReportedRun
+from sfi_ray.report.site.pack import Pack
+from sfi_ray.report.summaries import by_k_table, failures_table, mean_confidence, spending_table
+from sfi_ray.report.tables import MAX_COLUMNS
+
+_MAX_NATURAL_BYTES = 1 << 23
+_ALL_CLASSES = "all classes"
+
+
+def pack_contents(runs: Sequence[ReportedRun], accounts: Sequence[Accounts]) -> str:
+    """Packs everything that a page shows below its first section.
+
+    Args:
+        runs: The runs.
+        accounts: The sums of each.
+
+    Returns:
+        The text that the page unpacks, see `sfi_ray.report.site.pack`.
+    """
+    pack = Pack()
+    series = [(number, run, matrix) for number, run in enumerate(runs) for matrix in run.matrices]
+    tables = {"by_k": by_k_table(runs, accounts), "spending": spending_table(runs, accounts)}
+    failures = failures_table(runs, accounts)
+    cells = cells_of(runs)
+    facts = {
+        "runs": [_run(run, number, cells, pack) for number, run in enumerate(runs)],
+        "series": [_series(number, run, matrix, is_only=len(runs) == 1) for number, run, matrix in series],
+        "matrices": [_matrix(run, matrix, pack) for _, run, matrix in series],
+        "best": [_table(table) for run in runs for table in best_tables(run)],
+        "courses": [c for at, (_, run, matrix) in enumerate(series) for c in _course(at, run, matrix, pack)],
+        "positions": [p for at, (_, run, matrix) in enumerate(series) for p in _positions(at, run, matrix, pack)],
+        "by_k": _labelled(runs, accounts, "by_k"),
+        "spent": _labelled(runs, accounts, "spent"),
+        "tables": {name: _table(table) for name, table in tables.items()}
+        | {"failures": _table(failures) if failures.rows else None},
+        "cells": _cells(cells, pack),
+    }
+    return pack.text(facts)
+
+
+def series_title(run: ReportedRun, matrix: ConfidenceMatrix, *, is_only: bool) -> str:
+    """Returns what a series is, in one line; the run's name is left out where it is the only one."""
+    k = f"k = {matrix.k_label}" if matrix.altered is None else f"{matrix.altered} altered pixels"
+    name = f"{matrix.classifier}, {k}, {matrix.attack}"
+    return name if is_only else f"{run.label}: {name}"
+
+
+def _run(run: ReportedRun, number: int, cells: Cells, pack: Pack) -> dict[str, Any]:
+    channels, height, width = run.facts.input_shape
+    natural = run.natural
+    if natural is not None and natural.nbytes > _MAX_NATURAL_BYTES:
+        natural = natural[: max(1, _MAX_NATURAL_BYTES // natural[0].nbytes)]
+    return {
+        "label": run.label,
+        "class_names": run.facts.class_names,
+        "height": height,
+        "width": width,
+        "channels": channels,
+        "first_pixel": cells.first_pixels[number],
+        "first_value": cells.first_values[number],
+        "natural": None if natural is None else pack.add(natural),
+    }
+
+
+def _series(number: int, run: ReportedRun, matrix: ConfidenceMatrix, *, is_only: bool) -> dict[str, Any]:
+    return {
+        "run": number,
+        "title": series_title(run, matrix, is_only=is_only),
+        "classifier": matrix.classifier,
+        "attack": matrix.attack,
+        "finished": int(matrix.num_finished.sum()),
+        "fooled": round(float(np.nansum(matrix.fooled_ratio * matrix.num_finished))),
+        "mean": mean_confidence(matrix),
+    }
+
+
+def _matrix(run: ReportedRun, matrix: ConfidenceMatrix, pack: Pack) -> dict[str, Any]:
+    published = None
+    if matrix.k_min == matrix.k_max:
+        networks = {facts.name: facts.architecture for facts in run.facts.classifiers}
+        network = networks.get(matrix.classifier) or matrix.classifier
+        published = published_means(matrix.dataset, network, matrix.k_min, matrix.backgrounds, matrix.target_names)
+    return {
+        "backgrounds": matrix.backgrounds,
+        "classes": pack.add(np.array(matrix.target_classes)),
+        "names": matrix.target_names,
+        "mean": pack.add(matrix.mean_confidence),
+        "best": pack.add(matrix.best_confidence),
+        "bare": pack.add(matrix.background_confidence),
+        "finished": pack.add(matrix.num_finished),
+        "failed": pack.add(matrix.num_failed),
+        "paper": published
+        and {"table": published.table, "mean": pack.add(published.mean), "bare": pack.add(published.bare)},
+    }
+
+
+def _table(table: PlainTable) -> dict[str, Any]:
+    return {
+        "title": table.title,
+        "headings": table.headings,
+        "rows": [[[entry.text, entry.is_bold, entry.is_paper] for entry in row] for row in table.rows],
+        "caption": table.caption,
+    }
+
+
+def _course(at: int, run: ReportedRun, matrix: ConfidenceMatrix, pack: Pack) -> list[dict[str, Any]]:
+    course = course_of(run.rows, matrix, run.facts.job.verification.threshold)
+    if course is None:
+        return []
+    arrays = {name: pack.add(getattr(course, name)) for name in ("evaluations", "mean", "quartiles", "fooled")}
+    return [{"series": at, "names": matrix.backgrounds, **arrays}]
+
+
+def _positions(at: int, run: ReportedRun, matrix: ConfidenceMatrix, pack: Pack) -> list[dict[str, Any]]:
+    if not matrix.num_finished.any():
+        return []
+    by_class = len(matrix.target_classes) <= MAX_COLUMNS
+    counts, numbers = altered_counts(run.rows, matrix, by_background=False, by_class=by_class)
+    shares: NDArray[np.float64] = counts[0] / np.maximum(numbers[0], 1)[:, None, None]
+    highest = shares.max(axis=(1, 2))
+    levels = np.rint(255 * shares / np.maximum(highest, np.finfo(np.float64).tiny)[:, None, None])
+    return [
+        {
+            "series": at,
+            "names": matrix.target_names if by_class else [_ALL_CLASSES],
+            "height": shares.shape[1],
+            "width": shares.shape[2],
+            "levels": pack.add(levels.astype(np.uint8)),
+            "highest": highest.tolist(),
+            "numbers": numbers[0].tolist(),
+        }
+    ]
+
+
+def _labelled(runs: Sequence[ReportedRun], accounts: Sequence[Accounts], name: str) -> list[dict[str, Any]]:
+    rows = zip(runs, accounts, strict=True)
+    return [{"run": run.label, **row} for run, account in rows for row in getattr(account, name).to_pylist()]
+
+
+def _cells(cells: Cells, pack: Pack) -> dict[str, Any]:
+    return {
+        "total": cells.total,
+        "columns": {name: pack.add(array) for name, array in cells.columns.items()},
+        "names": cells.names,
+        "background_values": cells.background_values,
+        "has_image": pack.add(cells.has_image),
+        "starts": pack.add(cells.starts),
+        "rows": pack.add(cells.rows),
+        "cols": pack.add(cells.cols),
+        "values": pack.add(cells.values),
+    }

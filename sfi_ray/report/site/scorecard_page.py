@@ -1,0 +1,181 @@
+"""The page of an audit: one HTML file without a program, which asks no network.
+
+Shapes: N images, H height, W width, C channels.
+"""
+
+from __future__ import annotations
+
+import base64
+import importlib.metadata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+
+import numpy as np
+import pyarrow as pa
+from markupsafe import Markup, escape
+from numpy.typing import NDArray
+
+from sfi_ray.report.site.template import page_template
+from sfi_ray.review.scorecard import Scorecard, Share
+from sfi_ray.review.scorecard_tables import (
+    backgrounds_table,
+    detectors_table,
+    facts,
+    headline,
+    shares_table,
+    smallest_k_table,
+)
+from sfi_ray.review.table import NOTHING, ResultTable
+from sfi_ray.store.png import to_png
+from sfi_ray.text import MOST_LINE, MOST_NAME, printable
+
+MOST_TILES = 60
+"""Classes whose image is shown, at most."""
+
+_TILE = 96  # pixels on the page, at least
+_STYLE = """\
+td.share { background: color-mix(in srgb, var(--bad) calc(var(--share) * 30%), var(--paper)); white-space: nowrap; }
+#detectors td.share { background: color-mix(in srgb, var(--good) calc(var(--share) * 30%), var(--paper)); }
+td.text, th.text { text-align: left; }
+.tiles .tile { display: flex; }
+th .swatch { display: inline-block; width: 0.8rem; height: 0.8rem; margin-right: 0.4rem; vertical-align: -0.1rem;
+  border: 1px solid var(--muted); }
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class ShownImage:
+    """The image that fools a class with the fewest pixels, of those the one with the highest confidence.
+
+    Attributes:
+        class_name: The class.
+        image: 8-bit, ``(H, W, C)``.
+        background: Name of its background.
+        k: Its k.
+        confidence: Of the class, in [0, 1].
+    """
+
+    class_name: str
+    image: NDArray[np.uint8]
+    background: str
+    k: int
+    confidence: float
+
+
+def best_cells(rows: pa.Table) -> list[str]:
+    """Chooses the cells whose images are shown, class by class.
+
+    Args:
+        rows: Rows with `cell_id`, `target_class`, `k`, `fooled` and `confidence`.
+
+    Returns:
+        Cell ids, at most `MOST_TILES`.
+    """
+    best: dict[int, tuple[int, float, str]] = {}
+    for row in rows.to_pylist():
+        if row["fooled"]:
+            key = (row["k"], -row["confidence"], row["cell_id"])
+            best[row["target_class"]] = min(best.get(row["target_class"], key), key)
+    return [best[index][2] for index in sorted(best)[:MOST_TILES]]
+
+
+def render_scorecard(card: Scorecard, images: Sequence[ShownImage]) -> str:
+    """Renders the page of a scorecard.
+
+    Args:
+        card: The scorecard.
+        images: Images to show.
+
+    Returns:
+        The HTML; names of classes are escaped.
+    """
+    site = resources.files("sfi_ray.report") / "site"
+    fooled = sum(one.smallest_k is not None for one in card.classes)
+    about = "Of each class that was fooled, the image with the fewest altered pixels, of those the surest one."
+    if fooled > len(images):
+        about += f" The first {len(images)} of {fooled:,} classes are shown; the report has all."
+    swatches = {one.background: one.value for one in card.backgrounds}
+    return page_template("scorecard.html").render(
+        title=f"{card.model.name}: audit with sparse fooling images",
+        style=(site / "style.css").read_text("utf-8"),
+        own_style=_STYLE,
+        headline=headline(card),
+        problems=_problems(card),
+        table=lambda table: _table(table, swatches),
+        shares=shares_table(card),
+        bare=backgrounds_table(card),
+        smallest=smallest_k_table(card),
+        detectors=detectors_table(card),
+        about_images=about,
+        tiles=[_tile(shown) for shown in images],
+        facts=facts(card),
+        version=importlib.metadata.version("sfi-ray"),
+    )
+
+
+def _problems(card: Scorecard) -> list[str]:
+    lines = []
+    if card.costs.failed:
+        lines.append(f"{card.costs.failed:,} of {card.costs.cells:,} cells failed and count as not searched.")
+    lines += [f"{remark[0].upper()}{remark[1:]}." for remark in card.model.remarks]
+    if card.model.accuracy is None:
+        lines.append("The accuracy of the network is not known, since no natural images were at hand.")
+    if not card.grid.is_standard:
+        lines.append("This is not the standard grid: it compares only with audits of the same options.")
+    return lines
+
+
+def _tile(shown: ShownImage) -> dict[str, object]:
+    height, width = shown.image.shape[:2]
+    factor = max(1, -(-_TILE // max(height, width)))
+    encoded = base64.b64encode(to_png(shown.image)).decode()
+    caption = f"{shown.k} pixel{'s' * (shown.k != 1)} on {shown.background}, {shown.confidence:.0%}"
+    return {
+        "source": f"data:image/png;base64,{encoded}",
+        "width": width * factor,
+        "height": height * factor,
+        "name": shown.class_name,
+        "caption": caption,
+        "alt": f"{shown.background} image with at most {shown.k} altered pixels, taken for {shown.class_name}",
+    }
+
+
+def _table(table: ResultTable, swatches: Mapping[str, tuple[int, ...]]) -> Markup:
+    """Lays a table out as HTML; shares are tinted, and a background's name has its colour beside it."""
+    heading = Markup("").join(
+        Markup('<th scope="col"{}>{}</th>').format(
+            Markup(' class="text"') if column.is_text else Markup(""), printable(column.title, MOST_NAME)
+        )
+        for column in table.columns
+    )
+    lines = []
+    for row in table.rows:
+        entries = []
+        for place, (column, value) in enumerate(zip(table.columns, row, strict=True)):
+            shown = escape(NOTHING if value is None else printable(column.show(value), MOST_NAME))
+            if place == 0:
+                is_colour = column.name == "background" and value in swatches
+                swatch = _swatch(swatches[value]) if is_colour else Markup("")
+                entries.append(Markup('<th scope="row">{}{}</th>').format(swatch, shown))
+            elif isinstance(value, Share) and value.share is not None:
+                entries.append(
+                    Markup('<td class="share" style="--share:{}">{}</td>').format(f"{value.share:.3f}", shown)
+                )
+            else:
+                kind = Markup(' class="text"') if column.is_text else Markup("")
+                entries.append(Markup("<td{}>{}</td>").format(kind, shown))
+        lines.append(Markup("<tr>{}</tr>").format(Markup("").join(entries)))
+    notes = " ".join(printable(note, MOST_LINE) for note in table.notes)
+    if not lines:
+        return Markup('<p class="caption">{}</p>').format(notes)
+    return Markup(
+        '<div class="scroll" tabindex="0" role="region" aria-label="Table: {title}"><table>'
+        '<thead><tr>{heading}</tr></thead><tbody>{lines}</tbody></table></div><p class="caption">{notes}</p>'
+    ).format(title=table.title, heading=heading, lines=Markup("").join(lines), notes=notes)
+
+
+def _swatch(value: Sequence[int]) -> Markup:
+    levels = value if len(value) == 3 else tuple(value) * 3
+    colour = "#" + "".join(f"{level:02x}" for level in levels)
+    return Markup('<span class="swatch" style="background:{}"></span>').format(colour)

@@ -1,0 +1,1 @@
+"""A search that follows gradients: proposals ranked by a first-order gain, then measured."""

@@ -1,0 +1,169 @@
+"""How the shared search makes new candidates: from nothing, by changing pixels of one elite, by crossing two.
+
+Shapes: M candidates, K altered pixels, J pixels that may change, G genes of a pixel (2 + channels), C channels.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sfi_ray.search.base import SearchSpace
+from sfi_ray.search.map_elites.ways import ADJACENT, CORNER, FAR, FRESH, NEAR, NEIGHBOUR, SHADE, SHIFTED
+from sfi_ray.search.philox import Draws, below, random_words, unit
+
+# What the random words of a candidate are for.
+_FRESH, _CROSSED, _CHANGED = range(16, 19)
+# Of two candidates that are crossed, each pixel comes from the second with a probability that is itself drawn.
+_CROSSED_SHARE = 0.1
+# How often each of the first `NUM_CHANGES` ways is taken where nothing is learned; see `ways`. Most of
+# the shares were chosen on CNN_MP for Fashion-MNIST and CIFAR-10.
+_SHARES = (0.25, 0.15, 0.15, 0.15, 0.15, 0.05, 0.05, 0.05)
+# With one pixel all spots and corners are gone through elsewhere: neighbours of good ones and their shades are left.
+_SHARES_OF_ONE = (0.3, 0.0, 0.0, 0.7, 0.0, 0.0, 0.0, 0.0)
+# A new pixel has a colour at a corner with this probability, else any.
+_CORNER_SHARE = 0.8
+_NEAR_WIDTH, _ADJACENT_WIDTH = 2.0, 1.2
+# Least and greatest width of a change of colour, which is drawn in between on a logarithmic scale.
+_LEAST_SHADE, _GREATEST_SHADE = 0.01, 0.5
+# Of the pixels of a candidate at most about half change, and never more than nine.
+_MOST_CONSIDERED = 17
+
+
+def fresh_candidates(seeds: Tensor, counters: Tensor, space: SearchSpace) -> Tensor:
+    """Draws candidates: positions uniform, colours mostly at the corners of the cube, else uniform.
+
+    Args:
+        seeds: Seed of each candidate, ``(M,)`` int64, non-negative.
+        counters: Number of each candidate under its seed, ``(M,)`` int64, non-negative.
+        space: Where candidates live.
+
+    Returns:
+        ``(M, K, G)`` float32, inside the bounds of the space.
+    """
+    return _fresh_pixels(_draws(seeds, counters, _FRESH, space.k, _fresh_width(space)), space)
+
+
+def varied_counts(space: SearchSpace) -> dict[int, int]:
+    """Returns how many words crossing and changing take of each stream; see `sfi_ray.search.philox.Draws`."""
+    return {_CROSSED: 2 + space.k, _CHANGED: 1 + _most_changed(space.k) * (1 + _changed_width(space))}
+
+
+def usual_shares(space: SearchSpace, device: torch.device) -> Tensor:
+    """Returns how often a pixel changes in each way where nothing is learned, ``(NUM_CHANGES,)`` float64."""
+    return torch.tensor(_SHARES_OF_ONE if space.k == 1 else _SHARES, dtype=torch.float64, device=device)
+
+
+def cross(parents: Tensor, mates: Tensor, draws: Draws) -> Tensor:
+    """Puts pixels of mates in the place of pixels of some of the parents.
+
+    Args:
+        parents: ``(M, K, G)``.
+        mates: ``(M, K, G)``.
+        draws: Of M candidates.
+
+    Returns:
+        ``(M, K, G)``; most parents come back as they were.
+    """
+    k = parents.shape[1]
+    shares = unit(draws.words(_CROSSED, 2 + k))
+    is_crossed = shares[:, 0] < _CROSSED_SHARE
+    from_mate = is_crossed.unsqueeze(1) & (shares[:, 2:] < shares[:, 1:2])
+    return torch.where(from_mate.unsqueeze(-1), mates, parents)
+
+
+def change_pixels(genes: Tensor, draws: Draws, space: SearchSpace, ends: Tensor) -> tuple[Tensor, Tensor]:
+    """Changes one pixel of each candidate, now and then more: moves it, colours it, or puts another in its place.
+
+    Where the first of them is to be shifted, all pixels are, and nothing else happens.
+
+    Args:
+        genes: ``(M, K, G)``.
+        draws: Of M candidates.
+        space: Where candidates live.
+        ends: Upper ends of the shares of the ways in which a pixel changes, ``(M, NUM_CHANGES)``.
+
+    Returns:
+        ``(M, K, G)`` float32, inside the bounds of the space, and the way in which the first pixel changed, ``(M,)``.
+    """
+    count, k = genes.shape[:2]
+    most = _most_changed(k)
+    width = 1 + _changed_width(space)
+    words = draws.words(_CHANGED, 1 + most * width)
+    num_changed = 1 + (unit(words[:, :1]).square().square().square() * _spread(k)).round()
+    words = words[:, 1:].reshape(count, most, width)
+    which = below(words[..., 0], k)
+    old = genes.gather(1, which.unsqueeze(-1).expand(-1, -1, genes.shape[2]))
+    neighbour = genes.gather(1, ((which + 1) % k).unsqueeze(-1).expand(-1, -1, genes.shape[2]))
+    how = (unit(words[..., 1:2]) >= ends[:, None, :-1]).sum(dim=2, keepdim=True)
+    new = _changed(old, neighbour, how, unit(words[..., 2:]).to(torch.float32), space)
+    is_changed = torch.arange(most, device=genes.device) < num_changed
+    new = torch.where(is_changed.unsqueeze(-1), new, old)
+    # Of changes to one pixel the first counts: written last to first, one after the other.
+    changed = genes.clone()
+    rows = torch.arange(count, device=genes.device)
+    for step in reversed(range(most)):
+        changed[rows, which[:, step]] = torch.where(
+            is_changed[:, step, None], new[:, step], changed[rows, which[:, step]]
+        )
+    first = how[:, :1]
+    changed = torch.where(first == SHIFTED, genes + (new - old)[:, :1], changed)
+    lower, upper = space.bounds(genes.device)
+    return torch.clamp(changed, lower, upper), first[:, 0, 0]
+
+
+def _changed(old: Tensor, neighbour: Tensor, how: Tensor, draws: Tensor, space: SearchSpace) -> Tensor:
+    """Changes pixels ``(M, J, G)`` in the ways ``(M, J, 1)``."""
+    width = draws[..., :1]
+    shades = draws[..., 3 : 3 + space.channels]
+    other = _fresh_pixels(draws[..., 3 + space.channels :], space)
+    move = _normal(draws[..., 1:3])
+    near, adjacent = old[..., :2] + move * _NEAR_WIDTH, neighbour[..., :2] + move * _ADJACENT_WIDTH
+    step = _normal(shades) * _LEAST_SHADE * (_GREATEST_SHADE / _LEAST_SHADE) ** width
+    # A step out of the cube is taken the other way: most colours lie at its walls.
+    shade = old[..., 2:] + step
+    shade = torch.where((shade < 0) | (shade > 1), old[..., 2:] - step, shade)
+    corner = (other[..., 2:] >= 0.5).to(torch.float32)
+    corner = torch.where((corner == old[..., 2:]).all(dim=-1, keepdim=True), 1.0 - corner, corner)
+    position = torch.where((how == NEAR) | (how == SHIFTED), near, old[..., :2])
+    position = torch.where((how == FAR) | (how == FRESH), other[..., :2], position)
+    position = torch.where(how == ADJACENT, adjacent, position)
+    colour = torch.where(how == FRESH, other[..., 2:], torch.where(how == NEIGHBOUR, neighbour[..., 2:], old[..., 2:]))
+    colour = torch.where(how == SHADE, shade, torch.where(how == CORNER, corner, colour))
+    return torch.cat([position, colour], dim=-1)
+
+
+def _spread(k: int) -> float:
+    return 0.5 * (min(k, _MOST_CONSIDERED) - 1)
+
+
+def _most_changed(k: int) -> int:
+    return 1 + round(_spread(k))
+
+
+def _changed_width(space: SearchSpace) -> int:
+    return 4 + space.channels + _fresh_width(space)
+
+
+def _fresh_width(space: SearchSpace) -> int:
+    return 3 + space.channels
+
+
+def _fresh_pixels(draws: Tensor, space: SearchSpace) -> Tensor:
+    """Makes pixels ``(..., G)`` of uniform draws ``(..., 3 + C)``."""
+    size = torch.tensor([space.height, space.width], dtype=draws.dtype, device=draws.device)
+    uniform = draws[..., 3 : 3 + space.channels]
+    colour = torch.where(draws[..., 2:3] < _CORNER_SHARE, (uniform >= 0.5).to(draws.dtype), uniform)
+    lower, upper = space.bounds(draws.device)
+    return torch.clamp(torch.cat([draws[..., :2] * size, colour], dim=-1), lower, upper)
+
+
+def _draws(seeds: Tensor, counters: Tensor, stream: int, count: int, width: int) -> Tensor:
+    words = random_words(seeds, counters, stream, count * width)
+    return unit(words).to(torch.float32).view(len(seeds), count, width)
+
+
+def _normal(draws: Tensor) -> Tensor:
+    # ndtri of float32 uniforms can be infinite at the ends; clamping to the space takes care of that.
+    normals: Tensor = torch.special.ndtri(draws)
+    return normals

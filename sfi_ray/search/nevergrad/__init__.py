@@ -1,0 +1,1 @@
+"""Any optimiser of nevergrad's registry, over many cells at once."""

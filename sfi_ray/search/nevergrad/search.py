@@ -1,0 +1,258 @@
+"""Any optimiser of nevergrad's registry, over many cells at once.
+
+Every cell has an optimiser of its own; one batch holds what they all ask. Importing this takes seconds.
+
+Shapes: N cells, M candidates, K altered pixels, G genes of a pixel (2 + channels), T candidates told.
+"""
+
+from __future__ import annotations
+
+import difflib
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import nevergrad
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from sfi_ray.errors import InputError
+from sfi_ray.search.base import Entrants, Proposal, Searcher, SearchSpace
+from sfi_ray.search.nevergrad.cell import CellOptimizer, OptimizerError, sandbox
+from sfi_ray.search.nevergrad.settings import NevergradSettings
+
+Array = npt.NDArray[np.float32]
+
+
+def check_optimizer(name: str) -> None:
+    """Checks that an optimiser exists and has the packages it needs.
+
+    Args:
+        name: Its name in nevergrad's registry.
+
+    Raises:
+        InputError: It does not, or one of them is not installed.
+    """
+    registry = nevergrad.optimizers.registry
+    if name not in registry:
+        lower = {known.lower(): known for known in registry}
+        near = [lower[known] for known in difflib.get_close_matches(name[:100].lower(), lower, n=3)]
+        hint = f"did you mean {' or '.join(repr(known) for known in near)}?" if near else "see nevergrad's registry"
+        raise InputError(f"attack.optimizer: nevergrad has no optimiser {name[:100]!r}; {hint}")
+    try:
+        with sandbox():
+            CellOptimizer(name, (1, 3), budget=100, num_workers=1, seed=0).ask(1)
+    except OptimizerError as error:
+        if isinstance(error.__cause__, ImportError):
+            raise InputError(f"attack.optimizer: {error}; install the package or choose another optimiser") from error
+        # Anything else may be due to this small space; cells that meet it are recorded as failed.
+
+
+def num_workers(settings: NevergradSettings) -> int:
+    """Returns how many candidates a cell asks for at once: one where the optimiser goes step by step.
+
+    Args:
+        settings: Settings with the name of an optimiser that exists.
+    """
+    wanted = min(settings.num_workers, settings.max_evaluations)
+    if wanted == 1 or nevergrad.optimizers.registry[settings.optimizer].no_parallelization:
+        return 1
+    try:
+        with sandbox():
+            CellOptimizer(settings.optimizer, (1, 3), settings.max_evaluations, wanted, seed=0)
+    except OptimizerError:
+        return 1  # it is made of others that go step by step, which shows only when it is made
+    return wanted
+
+
+@dataclass(slots=True)
+class _Lane:
+    """One cell being searched.
+
+    Attributes:
+        seed: Its seed.
+        target_class: The class to be predicted.
+        optimizer: Searches it; None when it could not be made or failed.
+        told: Log-probabilities of the target class, one array a generation.
+        num_told: How many they are.
+        fingerprint: A checksum of all candidates that were told.
+        best: The best candidate, ``(K, G)``.
+        best_log_prob: Its log-probability; -inf before the first that is a number.
+        failure: Why the optimiser failed, if it did.
+    """
+
+    seed: int
+    target_class: int
+    best: Array
+    optimizer: CellOptimizer | None = None
+    told: list[Array] = field(default_factory=list)
+    num_told: int = 0
+    fingerprint: int = 0
+    best_log_prob: float = -np.inf
+    failure: str | None = None
+
+    def fail(self, failure: str) -> None:
+        self.optimizer = None
+        self.failure = failure
+
+
+class NevergradSearcher(Searcher):
+    """An optimiser of nevergrad for every cell.
+
+    It is asked for `num_workers` candidates a generation, the last time for what is left of the budget, and told the
+    negative log-probability of the target class. The best candidate is the best that was told, the first of equals;
+    nevergrad's recommendation, which need not have been classified, is not asked for. An optimiser that raises ends
+    the search of its cell alone; see `failures`.
+
+    The state of a cell is what its optimiser was told. A cell that goes on asks and is told the same again, without a
+    classifier. An optimiser that then proposes something else, by the clock for instance, ends the search of its cell.
+    """
+
+    def __init__(self, space: SearchSpace, settings: NevergradSettings, device: torch.device | str = "cpu") -> None:
+        super().__init__(space, device)
+        self.settings = settings
+        self._num_workers = num_workers(settings)
+        lower, upper = space.bounds(torch.device("cpu"))
+        self._lower, self._upper = lower.numpy(), upper.numpy()
+        self._scale = np.array([space.height, space.width] + [1.0] * space.channels)
+        self._lanes: list[_Lane] = []
+        self._asked: list[Array] = []
+        self._refresh()
+
+    @property
+    def failures(self) -> dict[int, str]:
+        """Why the optimisers of some cells failed; see `Searcher.failures`."""
+        return {index: lane.failure for index, lane in enumerate(self._lanes) if lane.failure is not None}
+
+    @property
+    def best(self) -> Tensor:
+        """``(N, K, G)``: the best candidate of each cell; zeros where there is none yet."""
+        shape = (0, self.space.k, self.space.genes_per_pixel)
+        stacked = np.stack([lane.best for lane in self._lanes]) if self._lanes else np.zeros(shape, np.float32)
+        return torch.from_numpy(stacked).to(self.device)
+
+    def state(self) -> dict[str, Tensor]:
+        """Returns generation, told log-probabilities (padded) and candidates' checksum; see `Searcher.state`."""
+        told = np.zeros((self.num_cells, max((lane.num_told for lane in self._lanes), default=0)), np.float32)
+        for row, lane in zip(told, self._lanes, strict=True):
+            row[: lane.num_told] = np.concatenate(lane.told) if lane.told else ()
+        fingerprints = torch.tensor([lane.fingerprint for lane in self._lanes], dtype=torch.int64)
+        return {
+            "generation": self.generation,
+            "told": torch.from_numpy(told).to(self.device),
+            "fingerprint": fingerprints.to(self.device),
+        }
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Most optimisers cannot be pickled; what they were told can."""
+        self._require_idle("pickle")
+        seeds, targets = ([getattr(lane, name) for lane in self._lanes] for name in ("seed", "target_class"))
+        entrants = Entrants(torch.tensor(seeds), torch.tensor(targets), torch.zeros(0))
+        return {"space": self.space, "settings": self.settings, "device": self.device, "entrants": entrants} | {
+            "state": self.state()
+        }
+
+    def __setstate__(self, pickled: dict[str, Any]) -> None:
+        self.__init__(pickled["space"], pickled["settings"], pickled["device"])  # type: ignore[misc]
+        self.admit(pickled["entrants"], pickled["state"])
+
+    def _admit(self, entrants: Entrants, state: Mapping[str, Tensor] | None) -> None:
+        nothing = np.zeros((self.space.k, self.space.genes_per_pixel), np.float32)
+        entering = [
+            _Lane(seed, target_class, nothing)
+            for seed, target_class in zip(entrants.seeds.tolist(), entrants.target_classes.tolist(), strict=True)
+        ]
+        with sandbox():
+            for index, lane in enumerate(entering):
+                self._begin(lane)
+                if state is not None:
+                    self._replay(lane, {name: tensor[index].cpu() for name, tensor in state.items()})
+        self._lanes += entering
+        self._refresh()
+
+    def _retire(self, keep: Tensor) -> None:
+        self._lanes = [lane for lane, stays in zip(self._lanes, keep.tolist(), strict=True) if stays]
+        self._refresh()
+
+    def _propose(self) -> Proposal:
+        with sandbox():
+            self._asked = [self._ask(lane) for lane in self._lanes]
+        counts = torch.tensor([len(genes) for genes in self._asked])
+        return Proposal(
+            torch.from_numpy(np.concatenate(self._asked)).to(self.device),
+            torch.repeat_interleave(torch.arange(len(counts)), counts).to(self.device),
+        )
+
+    def _learn(self, log_probs: Tensor) -> None:
+        targets = [lane.target_class for lane, genes in zip(self._lanes, self._asked, strict=True) for _ in genes]
+        columns = torch.tensor(targets, dtype=torch.int64, device=log_probs.device).unsqueeze(1)
+        told = log_probs.gather(1, columns).squeeze(1).to("cpu", torch.float32).numpy()
+        ends = np.cumsum([len(genes) for genes in self._asked])[:-1]
+        with sandbox():
+            for lane, genes, part in zip(self._lanes, self._asked, np.split(told, ends), strict=True):
+                self._tell(lane, genes, part)
+        self._asked = []
+        self._refresh()
+
+    def _begin(self, lane: _Lane) -> None:
+        settings, shape = self.settings, (self.space.k, self.space.genes_per_pixel)
+        try:
+            lane.optimizer = CellOptimizer(
+                settings.optimizer, shape, settings.max_evaluations, self._num_workers, lane.seed
+            )
+        except OptimizerError as error:
+            lane.fail(str(error))
+
+    def _ask(self, lane: _Lane) -> Array:
+        """Returns what a cell proposes, ``(M, K, G)``; nothing when it has failed or has no budget left."""
+        nothing = np.zeros((0, self.space.k, self.space.genes_per_pixel), np.float32)
+        count = min(self._num_workers, self.settings.max_evaluations - lane.num_told)
+        if lane.optimizer is None or count <= 0:
+            return nothing
+        try:
+            cube = lane.optimizer.ask(count)
+        except OptimizerError as error:
+            lane.fail(str(error))
+            return nothing
+        genes: Array = np.clip((cube * self._scale).astype(np.float32), self._lower, self._upper)
+        return genes
+
+    def _tell(self, lane: _Lane, genes: Array, log_probs: Array) -> None:
+        """Lets a cell learn how its candidates were classified."""
+        if not len(genes):
+            return
+        lane.fingerprint = zlib.crc32(genes.tobytes(), lane.fingerprint)
+        lane.told.append(log_probs)
+        lane.num_told += len(log_probs)
+        numbers = np.where(np.isnan(log_probs), -np.inf, log_probs)
+        index = int(numbers.argmax())  # the first of equals
+        if numbers[index] > lane.best_log_prob:
+            lane.best, lane.best_log_prob = genes[index].copy(), float(numbers[index])
+        try:
+            if lane.optimizer is not None and lane.num_told < self.settings.max_evaluations:
+                lane.optimizer.tell(log_probs)
+        except OptimizerError as error:
+            lane.fail(str(error))
+
+    def _replay(self, lane: _Lane, state: Mapping[str, Tensor]) -> None:
+        """Asks and tells again what was asked and told before."""
+        told = state["told"].numpy()
+        for _ in range(int(state["generation"])):
+            genes = self._ask(lane)
+            self._tell(lane, genes, told[lane.num_told : lane.num_told + len(genes)].copy())
+        if lane.failure is None and lane.fingerprint != int(state["fingerprint"]):
+            lane.fail(
+                f"nevergrad's {self.settings.optimizer} proposed other candidates than before the search was "
+                "interrupted; it depends on more than its seed, so its cells can only be searched in one go"
+            )
+
+    def _refresh(self) -> None:
+        lanes = self._lanes
+        told = torch.tensor([lane.num_told for lane in lanes], dtype=torch.int64)
+        self.best_log_prob = torch.tensor([lane.best_log_prob for lane in lanes], dtype=torch.float32).to(self.device)
+        self.generation = torch.tensor([len(lane.told) for lane in lanes], dtype=torch.int64).to(self.device)
+        self.evaluations = told.to(torch.float64).to(self.device)
+        self.is_exhausted = (told >= self.settings.max_evaluations).to(self.device)
