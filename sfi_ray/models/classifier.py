@@ -31,7 +31,7 @@ from sfi_ray.models.runners.partial_batches import PartialBatches
 from sfi_ray.models.runners.patched_runner import PatchedRunner
 from sfi_ray.models.runners.precision import DTYPES, Precision, full_float32
 from sfi_ray.models.runners.runner import Runner, laid_out, make_runner
-from sfi_ray.models.sources.base import Source
+from sfi_ray.models.source import Source
 from sfi_ray.models.zoo import architecture_of
 
 

@@ -16,8 +16,8 @@ from sfi_ray.errors import InputError
 from sfi_ray.models import zoo
 from sfi_ray.models.examination import Examined
 from sfi_ray.models.runners.copying import packed
-from sfi_ray.models.sources.base import Source
-from sfi_ray.models.sources.zoo_network import ZooSource
+from sfi_ray.models.source import Source
+from sfi_ray.models.zoo.source import ZooSource
 
 
 @dataclass(frozen=True, eq=False)

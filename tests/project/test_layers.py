@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,47 @@ NEVER = {"report": {"models", "attacks", "search"}, "search": {"models", "data"}
 # Names of the package itself that any unit may import.
 PLAIN_NAMES = {"__version__"}
 RAY = "cluster"  # the one unit that imports ray
+
+# Rooms, and what of the folder around it each may import.
+ROOMS = {
+    "models/files": set(),
+    "models/runners": set(),
+    "models/zoo": {"source"},
+    "models/sources": {"classifier", "files", "source", "weights", "zoo"},
+    "models/training": {"card", "classifier", "runners", "training_settings", "weights", "zoo"},
+    "models/tuning": {"classifier", "payload", "runners"},
+    "search/gradient": {"base", "lanes", "philox"},
+    "search/map_elites": {"base", "gradient", "lanes", "philox"},
+    "search/nevergrad": {"base"},
+    "cluster/ray": {
+        "driver",
+        "executor",
+        "reporter",
+        "scoring",
+        "signals",
+        "training_cache",
+        "tuning_cache",
+        "worker",
+    },
+    "cluster/rounds": {"backend", "console", "launch", "ray", "reporter", "signals", "training_cache"},
+    "report/sheets": {"course", "matrices", "percent"},
+    "report/rounds": {"percent", "scan", "sheets"},
+    "report/site": {
+        "accounts",
+        "best",
+        "cells",
+        "course",
+        "matrices",
+        "paper",
+        "percent",
+        "plain_table",
+        "positions",
+        "runs",
+        "summaries",
+        "tables",
+    },
+}
+MOST_FILES = 22  # in one folder, side by side
 
 RANK = {unit: len(LAYERS) - number for number, units in enumerate(LAYERS) for unit in units}
 
@@ -78,6 +120,42 @@ def test_imports_point_downward():
     assert paths, "no modules found"
     found = {str(path.relative_to(PACKAGE)): faults(path, path.read_text("utf-8")) for path in paths}
     assert {name: lines for name, lines in found.items() if lines} == {}
+
+
+def arrows_within(folder):
+    """For each file or room of a folder, what beside it it imports."""
+    place = ".".join(folder.relative_to(PACKAGE.parent).parts)
+    found = {}
+    for path in folder.rglob("*.py"):
+        unit = path.relative_to(folder).parts[0].removesuffix(".py")
+        if unit == "__init__":
+            continue
+        beside = found.setdefault(unit, set())
+        for _, module in imported_modules(path, path.read_text("utf-8")):
+            if module.startswith(f"{place}."):
+                beside.add(module.removeprefix(f"{place}.").partition(".")[0])
+        beside.discard(unit)
+    return found
+
+
+FOLDERS = sorted({path.parent for path in PACKAGE.rglob("*.py")})
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_no_folder_has_a_circle_of_imports_or_too_many_files(folder):
+    assert len(list(folder.glob("*.py"))) <= MOST_FILES
+    if folder != PACKAGE:
+        list(TopologicalSorter(arrows_within(folder)).static_order())
+
+
+def test_rooms_import_only_what_they_say():
+    rooms = {path.parent for path in PACKAGE.glob("*/*/__init__.py")}
+    assert {str(room.relative_to(PACKAGE)) for room in rooms} == set(ROOMS)
+    found = {}
+    for room in rooms:
+        beside = arrows_within(room.parent)[room.name]
+        found[str(room.relative_to(PACKAGE))] = beside - ROOMS[str(room.relative_to(PACKAGE))]
+    assert {room: names for room, names in found.items() if names} == {}
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from sfi_ray.models.sources.base import Normalisation, Source
+from sfi_ray.models.source import Normalisation, Source
 
 __all__ = ["Normalisation", "Source"]

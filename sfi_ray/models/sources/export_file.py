@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from sfi_ray.errors import InputError
 from sfi_ray.models.files.file_kind import EXPORTED, open_file
-from sfi_ray.models.sources.base import Source
+from sfi_ray.models.source import Source
 from sfi_ray.models.sources.export_archive import read_export
 from sfi_ray.models.sources.exported_network import ExportedNetwork
 

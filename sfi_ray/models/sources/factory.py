@@ -19,7 +19,7 @@ from torch import nn
 
 from sfi_ray.errors import USER_FACING_ERRORS, InputError
 from sfi_ray.models.classifier import Classifier
-from sfi_ray.models.sources.base import Normalisation, Source
+from sfi_ray.models.source import Normalisation, Source
 
 
 @dataclass(frozen=True, kw_only=True)

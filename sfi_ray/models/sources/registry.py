@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from sfi_ray.models.sources.base import Source
+from sfi_ray.models.source import Source
 from sfi_ray.models.sources.export_file import ExportSource
 from sfi_ray.models.sources.factory import FactorySource
 from sfi_ray.models.sources.timm_network import TimmSource
 from sfi_ray.models.sources.torchvision_network import TorchvisionSource
-from sfi_ray.models.sources.zoo_network import ZooSource
+from sfi_ray.models.zoo.source import ZooSource
 
 SOURCES: Mapping[str, type[Source]] = MappingProxyType(
     {source.kind: source for source in (ZooSource, TorchvisionSource, TimmSource, FactorySource, ExportSource)}

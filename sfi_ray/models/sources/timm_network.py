@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from sfi_ray.errors import InputError
-from sfi_ray.models.sources.base import Normalisation, Source
+from sfi_ray.models.source import Normalisation, Source
 from sfi_ray.models.sources.downloads import impatient_sockets
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from sfi_ray.errors import InputError
-from sfi_ray.models.sources.base import Normalisation, Source
+from sfi_ray.models.source import Normalisation, Source
 from sfi_ray.models.sources.downloads import impatient_sockets
 from sfi_ray.models.weights import WEIGHT_SUFFIXES, read_state_dict
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from sfi_ray.models import zoo
-from sfi_ray.models.sources.base import Source
+from sfi_ray.models.source import Source
 
 
 @dataclass(frozen=True, kw_only=True)
