@@ -80,13 +80,15 @@ def test_nothing_is_held_after_a_run_by_a_driver_that_stays(node, tmp_path, fail
 
 
 def failing(module):
+    here = os.getpid()
+
     class Failing(nn.Module):
         def __init__(self):
             super().__init__()
             self.inner = module
 
         def forward(self, images):
-            if len(images) and float(images.std()) > 0:
+            if os.getpid() != here and float(images.std()) > 0:
                 raise ValueError("not today")
             return self.inner(images)
 
