@@ -20,7 +20,7 @@ from report import write_report
 from sfi_ray.search import (
     DifferentialEvolution,
     DifferentialEvolutionSettings,
-    Entrants,
+    NewCells,
     NevergradSettings,
     SearchSpace,
 )
@@ -34,8 +34,8 @@ OPTIMISERS = ("RandomSearch", "OnePlusOne", "DE", "TwoPointsDE", "VoronoiDE", "R
               "CMA", "NGOpt", "NelderMead", "RCobyla")  # fmt: skip
 
 
-def entrants(num_cells):
-    return Entrants(torch.arange(num_cells), torch.arange(num_cells) % 10, torch.zeros(num_cells, 1))
+def new_cells(num_cells):
+    return NewCells(torch.arange(num_cells), torch.arange(num_cells) % 10, torch.zeros(num_cells, 1))
 
 
 def losses(genes):
@@ -44,7 +44,7 @@ def losses(genes):
 
 def search(searcher, num_cells=NUM_CELLS):
     """Searches to the end of the budget and returns the candidates proposed."""
-    searcher.admit(entrants(num_cells))
+    searcher.admit(new_cells(num_cells))
     while not searcher.is_exhausted.all():
         genes = searcher.ask().genes
         searcher.tell(-losses(genes).unsqueeze(1).expand(-1, 10))

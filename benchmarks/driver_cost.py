@@ -21,7 +21,7 @@ from report import write_report
 from torch import nn
 
 from sfi_ray import Classifier, Job, launch
-from sfi_ray.cluster.backlog import Backlog
+from sfi_ray.cluster.work_queue import WorkQueue
 from sfi_ray.cluster.ray.session import ray_session
 from sfi_ray.grid import Grid, GridClassifier
 from sfi_ray.store.compaction import compact
@@ -72,8 +72,8 @@ def process_memory():
 
 
 def drain(grid, finished):
-    backlog = Backlog(grid, finished, 1)
-    while backlog.take(None, lambda _: 1000) is not None:
+    work_queue = WorkQueue(grid, finished, 1)
+    while work_queue.take(None, lambda _: 1000) is not None:
         pass
 
 

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from sfi_ray.models import Classifier, TuningRequest, build, tune
 from sfi_ray.models.runners.sparse_images import sparse_images
-from sfi_ray.models.tuning.trial import ABSOLUTE_TOLERANCE, RELATIVE_TOLERANCE
+from sfi_ray.models.tuning.measurement import ABSOLUTE_TOLERANCE, RELATIVE_TOLERANCE
 
 
 def main():

@@ -66,9 +66,9 @@ def choose_cells_per_shard(
     unit = unit_of(grid, attack)
     if wanted is not None:
         return max(wanted, unit)
-    lanes = attack.num_lanes(micro_batch)
-    filling = max(2 * lanes, math.ceil(_EVALUATIONS_A_SHARD / attack.max_evaluations))
-    small = max(1, math.ceil(len(grid) / (_SHARDS_AN_ACTOR * num_actors)), math.ceil(lanes * _LEAST_FILLING))
+    slots = attack.num_slots(micro_batch)
+    filling = max(2 * slots, math.ceil(_EVALUATIONS_A_SHARD / attack.max_evaluations))
+    small = max(1, math.ceil(len(grid) / (_SHARDS_AN_ACTOR * num_actors)), math.ceil(slots * _LEAST_FILLING))
     fair = min(small, math.ceil(len(grid) / num_actors))
     return max(unit, min(filling, fair, _MAX_SHARD_CELLS))
 
@@ -96,7 +96,7 @@ def shard_sizes(grid: Grid, attack: Attack, num_actors: int, micro_batch: int, w
     """Chooses what the sizes of shards may be; see `choose_cells_per_shard`."""
     unit = unit_of(grid, attack)
     chosen = choose_cells_per_shard(grid, attack, num_actors, micro_batch, wanted)
-    least = min(chosen, math.ceil(attack.num_lanes(micro_batch) * _LEAST_FILLING))
+    least = min(chosen, math.ceil(attack.num_slots(micro_batch) * _LEAST_FILLING))
     # A device that is far slower than the others shows it by its first shard, which therefore is small.
     first = chosen if wanted else min(chosen, _FIRST_OVER_LEAST * least)
     return ShardSizes(max(unit, first // unit * unit), max(unit, least), _MAX_SHARD_CELLS, unit, wanted is not None)
@@ -141,7 +141,7 @@ def _filled(grid: Grid, attack: Attack) -> int:
     num_ks = len(grid.ks) if grid.ks else grid.k_range[1] - grid.k_range[0] + 1
     together = max(1, grid.cells_per_classifier // num_ks)
     size = 1
-    while size < _MOST_IMAGES and attack.num_lanes(2 * size) <= together / _LEAST_LANES:
+    while size < _MOST_IMAGES and attack.num_slots(2 * size) <= together / _LEAST_LANES:
         size *= 2
     return size
 
@@ -220,8 +220,8 @@ def make_plan(
     # A gradient costs about as much again as the forward pass below it.
     a_cell = [(attack.max_evaluations + attack.max_backward_passes) / rate for rate in rates.values()]
     micro_batch = min(micro_batches)
-    lanes = attack.num_lanes(max(micro_batches))
-    candidate_bytes = lanes * attack.lane_bytes(info.shape, grid.max_k)
+    slots = attack.num_slots(max(micro_batches))
+    candidate_bytes = slots * attack.slot_bytes(info.shape, grid.max_k)
     per_shard = choose_cells_per_shard(grid, attack, num_actors, micro_batch, job.cluster.cells_per_shard)
     sizes = shard_sizes(grid, attack, num_actors, micro_batch, job.cluster.cells_per_shard)
     # Sizes that follow the measured speed become the least towards the end.

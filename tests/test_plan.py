@@ -56,7 +56,7 @@ def test_shards_are_enough_for_the_actors_and_fill_a_device(replicates, num_acto
     # Everybody gets a shard, where there are enough cells for it.
     assert size <= unit or size <= math.ceil(len(grid) / num_actors)
     # A shard is never larger than it is worth, and smaller than that only to have enough of them.
-    is_worth = size * attack.max_evaluations >= 1_000_000 and size >= 2 * attack.num_lanes(micro_batch)
+    is_worth = size * attack.max_evaluations >= 1_000_000 and size >= 2 * attack.num_slots(micro_batch)
     assert is_worth or num_shards(grid, size) <= 16 * num_actors or size in (unit, 100_000)
 
 

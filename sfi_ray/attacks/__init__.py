@@ -1,10 +1,10 @@
 """Attacks turn cells into findings with a classifier."""
 
-from sfi_ray.attacks.base import Attack, Surroundings, Tick, failed
+from sfi_ray.attacks.base import Attack, AttackContext, Tick, failed
 from sfi_ray.attacks.evolution import EvolutionAttack
 from sfi_ray.attacks.gradient import GradientAttack
 from sfi_ray.attacks.inversion import InversionAttack, InversionSettings
-from sfi_ray.attacks.lanes import StoppingSettings
+from sfi_ray.attacks.run import StoppingSettings
 from sfi_ray.attacks.settings import (
     DIFFERENTIAL_EVOLUTION_PRESETS,
     AttackSettings,
@@ -17,7 +17,7 @@ from sfi_ray.attacks.settings import (
     SparseRandomAttackSettings,
     read_attack_settings,
 )
-from sfi_ray.attacks.snapshot import Keeper, Snapshot
+from sfi_ray.attacks.snapshot import CheckpointStore, Snapshot
 from sfi_ray.attacks.verify import Verdict, Verifier, check_pixels
 
 __all__ = [
@@ -32,13 +32,13 @@ __all__ = [
     "InversionAttack",
     "InversionAttackSettings",
     "InversionSettings",
-    "Keeper",
+    "CheckpointStore",
     "NevergradAttackSettings",
     "SelfAdaptiveAttackSettings",
     "Snapshot",
     "SparseRandomAttackSettings",
     "StoppingSettings",
-    "Surroundings",
+    "AttackContext",
     "Tick",
     "Verdict",
     "Verifier",

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from sfi_ray.attacks.snapshot import Keeper
+from sfi_ray.attacks.snapshot import CheckpointStore
 from sfi_ray.models import Classifier
 from sfi_ray.text import printable
 from sfi_ray.types import Cell, Finding, Start, StopReason
@@ -29,18 +29,18 @@ class Tick:
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
+class AttackContext:
     """What an attack finds where it runs, besides the classifier.
 
     Attributes:
         images: Natural images to imitate, 8 bit, ``(N, C, H, W)`` uint8; `Cell.image` is an ordinal among them. None
             where the cells have none.
-        keeper: Keeps what a long search has reached; None where nobody does.
+        checkpoints: Keeps what a long search has reached; None where nobody does.
         starts: Images of an earlier run to begin with, better ones first; none where the attack begins with nothing.
     """
 
     images: Tensor | None = None
-    keeper: Keeper | None = None
+    checkpoints: CheckpointStore | None = None
     starts: Sequence[Start] = ()
 
 
@@ -57,11 +57,11 @@ class Attack(ABC):
     shares_ks: bool = False
 
     @abstractmethod
-    def num_lanes(self, micro_batch: int) -> int:
+    def num_slots(self, micro_batch: int) -> int:
         """Returns how many cells are searched at once for a classifier's micro-batch."""
 
     @abstractmethod
-    def lane_bytes(self, input_shape: tuple[int, int, int], k: int) -> int:
+    def slot_bytes(self, input_shape: tuple[int, int, int], k: int) -> int:
         """Returns about how much memory a cell takes while it is searched, in bytes, forward passes not counted.
 
         Args:
@@ -85,7 +85,7 @@ class Attack(ABC):
         classifier: Classifier,
         cells: Sequence[Cell],
         threshold: float,
-        surroundings: Surroundings = Surroundings(),
+        context: AttackContext = AttackContext(),
     ) -> Iterator[Tick | Finding]:
         """Searches cells, yielding each finding as soon as it is certain and ticks in between.
 
@@ -95,7 +95,7 @@ class Attack(ABC):
             classifier: The attacked classifier.
             cells: Cells of this classifier, in any order.
             threshold: Confidence from which a cell counts as fooled, in (0, 1].
-            surroundings: What the attack finds where it runs.
+            context: What the attack finds where it runs.
         """
 
 

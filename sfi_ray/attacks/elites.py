@@ -7,9 +7,9 @@ from collections.abc import Generator, Iterator, Sequence
 
 import torch
 
-from sfi_ray.attacks.base import Surroundings, Tick
+from sfi_ray.attacks.base import AttackContext, Tick
 from sfi_ray.attacks.evolution import EvolutionAttack, space_of
-from sfi_ray.attacks.lanes import StoppingSettings, by_k
+from sfi_ray.attacks.run import StoppingSettings, by_k
 from sfi_ray.attacks.verify import Scored, Verifier
 from sfi_ray.images import render
 from sfi_ray.models import Classifier
@@ -40,19 +40,19 @@ class ElitesAttack(EvolutionAttack):
             # A generation is one gradient and the candidates.
             self.max_backward_passes = -(-settings.max_evaluations // (1 + settings.num_candidates))
 
-    def lane_bytes(self, input_shape: tuple[int, int, int], k: int) -> int:
-        """Returns about how much memory a cell takes; see `Attack.lane_bytes`."""
+    def slot_bytes(self, input_shape: tuple[int, int, int], k: int) -> int:
+        """Returns about how much memory a cell takes; see `Attack.slot_bytes`."""
         # What gradients propose, and the draws of the candidates that they lead; images are made a part at a time.
         ranks = num_ranks(k)
         led = self._settings.num_led * 4 * 8 * (1 + ranks + k) + 4 * ranks * (2 + input_shape[0])
-        return super().lane_bytes(input_shape, k) + (led if self._settings.num_led else 0)
+        return super().slot_bytes(input_shape, k) + (led if self._settings.num_led else 0)
 
     def search(
         self,
         classifier: Classifier,
         cells: Sequence[Cell],
         threshold: float,
-        surroundings: Surroundings = Surroundings(),  # noqa: B008 - frozen
+        context: AttackContext = AttackContext(),  # noqa: B008 - frozen
     ) -> Iterator[Tick | Finding]:
         """Searches cells by ascending k; see `Attack.search`.
 
@@ -61,7 +61,7 @@ class ElitesAttack(EvolutionAttack):
         with less than what was found for it with the k before.
         """
         earlier: dict[tuple[tuple[int, ...], int], list[torch.Tensor]] = defaultdict(list)
-        for start in surroundings.starts:
+        for start in context.starts:
             earlier[start.background, start.target_class].append(_genes(start.pixels))
         found: dict[tuple[Background, int, int], Scored] = {}
         verifier = Verifier(classifier, threshold)
@@ -79,7 +79,7 @@ class ElitesAttack(EvolutionAttack):
                 if fitting:
                     starts[cell.seed] = torch.stack([_grown(genes, k) for genes in fitting])
             searcher = Elites(space_of(classifier, k), self._settings, classifier.device, starts)
-            events = self._search_with(searcher, classifier, same_k, verifier, surroundings.keeper, best_known)
+            events = self._search_with(searcher, classifier, same_k, verifier, context.checkpoints, best_known)
             for event in events:
                 if self.shares_ks and isinstance(event, Finding) and (scored := Scored.of(event)):
                     found[_kin(event.cell)] = scored

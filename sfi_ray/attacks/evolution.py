@@ -7,9 +7,9 @@ from functools import partial
 
 import torch
 
-from sfi_ray.attacks.base import Attack, Surroundings, Tick
-from sfi_ray.attacks.lanes import StoppingSettings, by_k, classify, lanes_for, search_lanes
-from sfi_ray.attacks.snapshot import Keeper
+from sfi_ray.attacks.base import Attack, AttackContext, Tick
+from sfi_ray.attacks.run import StoppingSettings, by_k, classify, slots_for, run_search
+from sfi_ray.attacks.snapshot import CheckpointStore
 from sfi_ray.attacks.verify import Scored, Verifier
 from sfi_ray.models import Classifier
 from sfi_ray.search import Searcher, SearchSpace, SharedSearcher
@@ -42,12 +42,12 @@ class EvolutionAttack(Attack):
         self.max_evaluations = max_evaluations
         self.shares_classes = shares_classes
 
-    def num_lanes(self, micro_batch: int) -> int:
+    def num_slots(self, micro_batch: int) -> int:
         """Cells searched at once for a classifier's micro-batch."""
-        return lanes_for(micro_batch, self._population_size)
+        return slots_for(micro_batch, self._population_size)
 
-    def lane_bytes(self, input_shape: tuple[int, int, int], k: int) -> int:
-        """Returns about how much memory a cell takes; see `Attack.lane_bytes`."""
+    def slot_bytes(self, input_shape: tuple[int, int, int], k: int) -> int:
+        """Returns about how much memory a cell takes; see `Attack.slot_bytes`."""
         # Population, trials, donors' genes and what mutation makes of them.
         return 6 * 4 * self._population_size * k * (2 + input_shape[0])
 
@@ -56,13 +56,13 @@ class EvolutionAttack(Attack):
         classifier: Classifier,
         cells: Sequence[Cell],
         threshold: float,
-        surroundings: Surroundings = Surroundings(),  # noqa: B008 - frozen
+        context: AttackContext = AttackContext(),  # noqa: B008 - frozen
     ) -> Iterator[Tick | Finding]:
         """Searches cells; see `Attack.search`. Cells of one k are searched together."""
         verifier = Verifier(classifier, threshold)
         for k, same_k in by_k(cells).items():
             searcher = self._make_searcher(space_of(classifier, k), classifier.device)
-            yield from self._search_with(searcher, classifier, same_k, verifier, surroundings.keeper)
+            yield from self._search_with(searcher, classifier, same_k, verifier, context.checkpoints)
 
     def _search_with(
         self,
@@ -70,18 +70,18 @@ class EvolutionAttack(Attack):
         classifier: Classifier,
         cells: Sequence[Cell],
         verifier: Verifier,
-        keeper: Keeper | None,
+        checkpoints: CheckpointStore | None,
         known: Callable[[Sequence[Cell]], list[Scored]] | None = None,
     ) -> Iterator[Tick | Finding]:
-        """Searches cells of one k with a searcher that has no cell yet; see `search_lanes`."""
-        yield from search_lanes(
+        """Searches cells of one k with a searcher that has no cell yet; see `run_search`."""
+        yield from run_search(
             searcher,
             partial(self._advance, classifier, searcher),
             cells,
-            num_lanes=self.num_lanes(classifier.micro_batch),
+            num_slots=self.num_slots(classifier.micro_batch),
             verifier=verifier,
             stopping=self._stopping,
-            keeper=keeper,
+            checkpoints=checkpoints,
             settle=searcher.settle if isinstance(searcher, SharedSearcher) else None,
             known=known,
         )

@@ -10,8 +10,8 @@ from functools import partial
 
 import torch
 
-from sfi_ray.attacks.base import Attack, Surroundings, Tick
-from sfi_ray.attacks.lanes import StoppingSettings, by_k, classify, lanes_for, search_lanes
+from sfi_ray.attacks.base import Attack, AttackContext, Tick
+from sfi_ray.attacks.run import StoppingSettings, by_k, classify, slots_for, run_search
 from sfi_ray.attacks.verify import Verifier
 from sfi_ray.images import render
 from sfi_ray.models import Classifier
@@ -34,12 +34,12 @@ class GradientAttack(Attack):
         # A generation is one gradient and its proposals.
         self.max_backward_passes = -(-settings.max_evaluations // (1 + settings.proposals))
 
-    def num_lanes(self, micro_batch: int) -> int:
+    def num_slots(self, micro_batch: int) -> int:
         """Cells searched at once for a classifier's micro-batch."""
-        return lanes_for(micro_batch, self._settings.proposals)
+        return slots_for(micro_batch, self._settings.proposals)
 
-    def lane_bytes(self, input_shape: tuple[int, int, int], k: int) -> int:
-        """Returns about how much memory a cell takes; see `Attack.lane_bytes`."""
+    def slot_bytes(self, input_shape: tuple[int, int, int], k: int) -> int:
+        """Returns about how much memory a cell takes; see `Attack.slot_bytes`."""
         channels, height, width = input_shape
         # The image, its gradient and their copies in a micro-batch; genes of the proposals; gains of every spot and
         # colour corner.
@@ -54,7 +54,7 @@ class GradientAttack(Attack):
         classifier: Classifier,
         cells: Sequence[Cell],
         threshold: float,
-        surroundings: Surroundings = Surroundings(),  # noqa: B008 - frozen
+        context: AttackContext = AttackContext(),  # noqa: B008 - frozen
     ) -> Iterator[Tick | Finding]:
         """Searches cells; see `Attack.search`. Cells of one k are searched together.
 
@@ -66,14 +66,14 @@ class GradientAttack(Attack):
         for k, same_k in by_k(cells).items():
             space = SearchSpace(height, width, channels, k, classifier.num_classes)
             search = GradientSearch(space, self._settings, classifier.device)
-            yield from search_lanes(
+            yield from run_search(
                 search,
                 partial(_generation, classifier, search),
                 same_k,
-                num_lanes=self.num_lanes(classifier.micro_batch),
+                num_slots=self.num_slots(classifier.micro_batch),
                 verifier=verifier,
                 stopping=self._stopping,
-                keeper=surroundings.keeper,
+                checkpoints=context.checkpoints,
             )
 
 

@@ -27,7 +27,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from sfi_ray.attacks.base import Attack, Surroundings, Tick, failed
+from sfi_ray.attacks.base import Attack, AttackContext, Tick, failed
 from sfi_ray.attacks.inversion_course import TRACE_FACTOR, course_at, looks_of
 from sfi_ray.attacks.likeness import compare
 from sfi_ray.attacks.snapshot import Snapshot, by_snapshot
@@ -85,7 +85,7 @@ class InversionSettings(BaseModel):
 
 
 @dataclass(slots=True)
-class _Lane:
+class _Slot:
     """What the attack remembers of a cell while it is searched."""
 
     cell: Cell
@@ -106,7 +106,7 @@ class _Lane:
 
     @classmethod
     def from_snapshot(cls, cell: Cell, step: int, notes: Mapping[str, Any]) -> Self:
-        """Restores a lane."""
+        """Restores a slot."""
         trace = [TracePoint(evaluations, confidence) for evaluations, confidence in notes["trace"]]
         verifications = notes.get("verifications", 0)  # one of an earlier version has none
         return cls(cell, step, notes["evaluations"], notes["seconds"], trace, verifications)
@@ -149,7 +149,7 @@ class _Lane:
 
 @dataclass(frozen=True, slots=True)
 class _Batch:
-    """The tensors of the lanes, in their order.
+    """The tensors of the slots, in their order.
 
     Attributes:
         position: What is altered, and the state of the optimiser.
@@ -164,13 +164,13 @@ class _Batch:
     lengths: Tensor
 
     def select(self, places: Sequence[int]) -> _Batch:
-        """Returns some of the lanes."""
+        """Returns some of the slots."""
         chosen = list(places)
         position = Position(*(getattr(self.position, name)[chosen] for name in _STATE))
         return _Batch(position, self.backgrounds[chosen], self.features[chosen], self.lengths[chosen])
 
     def join(self, other: _Batch) -> _Batch:
-        """Returns these lanes and then those of another batch."""
+        """Returns these slots and then those of another batch."""
         pairs = ((getattr(self.position, name), getattr(other.position, name)) for name in _STATE)
         return _Batch(
             Position(*(torch.cat(pair) for pair in pairs)),
@@ -196,12 +196,12 @@ class InversionAttack(Attack):
         self.max_evaluations = 1 + settings.steps + len(self._looks)
         self.max_backward_passes = settings.steps
 
-    def num_lanes(self, micro_batch: int) -> int:
+    def num_slots(self, micro_batch: int) -> int:
         """Cells searched at once for a classifier's micro-batch."""
         return max(1, math.ceil(_MICRO_BATCHES_A_STEP * micro_batch))
 
-    def lane_bytes(self, input_shape: tuple[int, int, int], k: int) -> int:
-        """Returns about how much memory a cell takes; see `Attack.lane_bytes`."""
+    def slot_bytes(self, input_shape: tuple[int, int, int], k: int) -> int:
+        """Returns about how much memory a cell takes; see `Attack.slot_bytes`."""
         del k
         # What is altered, two moments, the gradient, and what a step makes of them.
         return 8 * 4 * math.prod(input_shape)
@@ -211,60 +211,60 @@ class InversionAttack(Attack):
         classifier: Classifier,
         cells: Sequence[Cell],
         threshold: float,
-        surroundings: Surroundings = Surroundings(),  # noqa: B008 - frozen
+        context: AttackContext = AttackContext(),  # noqa: B008 - frozen
     ) -> Iterator[Tick | Finding]:
         """Searches cells; see `Attack.search`. Each of them names a natural image."""
-        natural, keeper = surroundings.images, surroundings.keeper
+        natural, checkpoints = context.images, context.checkpoints
         if natural is None and cells:
             raise ValueError("deep feature inversion needs natural images")
         verifier = Verifier(classifier, threshold)
-        snapshots = keeper.recall(cells) if keeper else []
+        snapshots = checkpoints.load(cells) if checkpoints else []
         waiting = deque(cells)
-        lanes: list[_Lane] = []
+        slots: list[_Slot] = []
         batch: _Batch | None = None
-        while waiting or lanes:
+        while waiting or slots:
             started = time.perf_counter()
-            num_free = self.num_lanes(classifier.micro_batch) - len(lanes)
+            num_free = self.num_slots(classifier.micro_batch) - len(slots)
             joining = [waiting.popleft() for _ in range(min(num_free, len(waiting)))]
             for entering, snapshot in by_snapshot(joining, snapshots):
                 admitted, entered, refused = self._admit(classifier, entering, natural, snapshot)
                 yield Tick(len(entering))
                 yield from refused
                 if admitted:
-                    lanes = lanes + admitted
+                    slots = slots + admitted
                     batch = batch.join(entered) if batch else entered
-            if not lanes:
+            if not slots:
                 continue
             assert batch is not None
-            batch, problems = self._step(classifier, lanes, batch)
-            yield Tick(len(lanes))
-            findings = {lanes[place].cell.index: lanes[place].failure(error) for place, error in problems.items()}
-            looking = [at for at, lane in enumerate(lanes) if lane.step in self._looks and at not in problems]
+            batch, problems = self._step(classifier, slots, batch)
+            yield Tick(len(slots))
+            findings = {slots[place].cell.index: slots[place].failure(error) for place, error in problems.items()}
+            looking = [at for at, slot in enumerate(slots) if slot.step in self._looks and at not in problems]
             if looking:
-                levels = _levels(batch, lanes, looking)
-                confidences = _confidences(classifier, levels, [lanes[at].cell for at in looking])
+                levels = _levels(batch, slots, looking)
+                confidences = _confidences(classifier, levels, [slots[at].cell for at in looking])
                 yield Tick(len(looking))
                 for at, confidence in zip(looking, confidences, strict=True):
-                    self._note(lanes[at], confidence)
-            share = (time.perf_counter() - started) / len(lanes)
-            for lane in lanes:
-                lane.seconds += share
+                    self._note(slots[at], confidence)
+            share = (time.perf_counter() - started) / len(slots)
+            for slot in slots:
+                slot.seconds += share
             if looking:
-                places = [at for at, c in zip(looking, confidences, strict=True) if self._reason(lanes[at], c)]
+                places = [at for at, c in zip(looking, confidences, strict=True) if self._reason(slots[at], c)]
                 chosen = torch.tensor([looking.index(at) for at in places], dtype=torch.int64)
                 findings |= self._conclude(
-                    classifier, verifier, [lanes[at] for at in places], batch.select(places), levels[chosen], natural
+                    classifier, verifier, [slots[at] for at in places], batch.select(places), levels[chosen], natural
                 )
             if findings:
                 yield from findings.values()
-                places = [at for at, lane in enumerate(lanes) if lane.cell.index not in findings]
-                lanes, batch = [lanes[at] for at in places], batch.select(places)
-            if keeper and lanes and keeper.is_due():
-                keeper.keep(_snapshot(lanes, batch))
+                places = [at for at, slot in enumerate(slots) if slot.cell.index not in findings]
+                slots, batch = [slots[at] for at in places], batch.select(places)
+            if checkpoints and slots and checkpoints.is_due():
+                checkpoints.save(_snapshot(slots, batch))
 
     def _admit(
         self, classifier: Classifier, cells: Sequence[Cell], natural: Tensor | None, snapshot: Snapshot | None
-    ) -> tuple[list[_Lane], _Batch, list[Finding]]:
+    ) -> tuple[list[_Slot], _Batch, list[Finding]]:
         """Prepares cells; those whose natural image has no features come back as findings."""
         assert natural is not None
         settings, device = self._settings, classifier.device
@@ -279,7 +279,7 @@ class InversionAttack(Attack):
             if max(snapshot.progress) >= settings.steps:
                 raise ValueError("a snapshot is of a step behind the last one")
             state = [snapshot.tensors[name].to(device) for name in _STATE]
-            lanes = [_Lane.from_snapshot(*row) for row in zip(cells, snapshot.progress, snapshot.notes, strict=True)]
+            slots = [_Slot.from_snapshot(*row) for row in zip(cells, snapshot.progress, snapshot.notes, strict=True)]
         else:
             start = torch.zeros_like(images)
             if settings.start_noise:
@@ -288,7 +288,7 @@ class InversionAttack(Attack):
                 noise = standard_normal(words).to(torch.float32).view_as(images)
                 start = (settings.start_noise * noise).maximum(-backgrounds).minimum(1.0 - backgrounds)
             state = [start, torch.zeros_like(images), torch.zeros_like(images)]
-            lanes = [_Lane(cell, evaluations=1) for cell in cells]
+            slots = [_Slot(cell, evaluations=1) for cell in cells]
         batch = _Batch(Position(*state), backgrounds, features, lengths.to(device).to(torch.float32))
         problems: dict[int, str] = {}
         for place, length in enumerate(lengths.tolist()):
@@ -297,11 +297,11 @@ class InversionAttack(Attack):
             elif length == 0:
                 problems[place] = f"the features of the natural image at layer {settings.layer!r} are all zero"
         places = [place for place in range(len(cells)) if place not in problems]
-        refused = [lanes[place].failure(error) for place, error in problems.items()]
-        return [lanes[place] for place in places], batch.select(places), refused
+        refused = [slots[place].failure(error) for place, error in problems.items()]
+        return [slots[place] for place in places], batch.select(places), refused
 
-    def _step(self, classifier: Classifier, lanes: Sequence[_Lane], batch: _Batch) -> tuple[_Batch, dict[int, str]]:
-        """Takes a step with every lane; returns also what is wrong with some of them, by place."""
+    def _step(self, classifier: Classifier, slots: Sequence[_Slot], batch: _Batch) -> tuple[_Batch, dict[int, str]]:
+        """Takes a step with every slot; returns also what is wrong with some of them, by place."""
         settings, height_width = self._settings, classifier.input_shape[1:]
         features, lengths = batch.features, batch.lengths
 
@@ -315,17 +315,17 @@ class InversionAttack(Attack):
         for place in is_bad.nonzero().flatten().tolist():
             problems[place] = f"the features at layer {settings.layer!r} or their gradient became NaN or infinite"
         rates, penalties, counts = [], [], []
-        for lane in lanes:
-            course = course_at(lane.step, settings.steps, math.prod(height_width), lane.cell.k)
+        for slot in slots:
+            course = course_at(slot.step, settings.steps, math.prod(height_width), slot.cell.k)
             rates.append(settings.learning_rate * course.rate)
             penalties.append(settings.lambda_sparse * course.penalty)
             counts.append(course.num_pixels)
-            lane.step += 1
-            lane.evaluations += 1
+            slot.step += 1
+            slot.evaluations += 1
         position = advance(
             batch.position,
             gradient,
-            numbers=[lane.step for lane in lanes],
+            numbers=[slot.step for slot in slots],
             rates=rates,
             penalties=penalties,
             low=-batch.backgrounds,
@@ -336,45 +336,45 @@ class InversionAttack(Attack):
         position = replace(position, altered=keep_largest(position.altered, counts))
         return replace(batch, position=position), problems
 
-    def _note(self, lane: _Lane, confidence: float) -> None:
-        """Takes note of the confidence of a lane's image, keeping the trace thin."""
-        lane.evaluations += 1
-        is_last = lane.step == self._settings.steps
-        if is_last or not lane.trace or lane.evaluations >= lane.trace[-1].evaluations * TRACE_FACTOR:
-            lane.trace.append(TracePoint(lane.evaluations, confidence))
+    def _note(self, slot: _Slot, confidence: float) -> None:
+        """Takes note of the confidence of a slot's image, keeping the trace thin."""
+        slot.evaluations += 1
+        is_last = slot.step == self._settings.steps
+        if is_last or not slot.trace or slot.evaluations >= slot.trace[-1].evaluations * TRACE_FACTOR:
+            slot.trace.append(TracePoint(slot.evaluations, confidence))
 
-    def _reason(self, lane: _Lane, confidence: float) -> StopReason | None:
+    def _reason(self, slot: _Slot, confidence: float) -> StopReason | None:
         """Says why a cell should end now, if it should."""
         goal = self._settings.stop_confidence
         if goal is not None and np.float32(confidence) >= np.float32(goal):
             return StopReason.FOOLED
-        return StopReason.BUDGET if lane.step == self._settings.steps else None
+        return StopReason.BUDGET if slot.step == self._settings.steps else None
 
     def _conclude(
         self,
         classifier: Classifier,
         verifier: Verifier,
-        lanes: Sequence[_Lane],
+        slots: Sequence[_Slot],
         batch: _Batch,
         levels: Tensor,
         natural: Tensor | None,
     ) -> dict[int, Finding]:
         """Verifies the cells that should end and returns the findings of those that do, by cell index."""
-        if not lanes:
+        if not slots:
             return {}
         assert natural is not None
-        cells = [lane.cell for lane in lanes]
+        cells = [slot.cell for slot in slots]
         pixels = _pixels(levels, cells)
         verdicts = verifier(cells, pixels)
         likenesses = self._likenesses(classifier, batch, cells, pixels, natural)
         findings = {}
-        for lane, altered, verdict, likeness in zip(lanes, pixels, verdicts, likenesses, strict=True):
-            lane.verifications += 3  # its image and the natural one scored, and its image's features
-            reason = self._reason(lane, verdict.confidence)
+        for slot, altered, verdict, likeness in zip(slots, pixels, verdicts, likenesses, strict=True):
+            slot.verifications += 3  # its image and the natural one scored, and its image's features
+            reason = self._reason(slot, verdict.confidence)
             if reason or not verdict.is_valid:
-                if lane.trace[-1].evaluations < lane.evaluations:
-                    lane.trace.append(TracePoint(lane.evaluations, verdict.confidence))
-                findings[lane.cell.index] = lane.finding(reason or StopReason.FAILED, altered, verdict, likeness)
+                if slot.trace[-1].evaluations < slot.evaluations:
+                    slot.trace.append(TracePoint(slot.evaluations, verdict.confidence))
+                findings[slot.cell.index] = slot.finding(reason or StopReason.FAILED, altered, verdict, likeness)
         return findings
 
     def _likenesses(
@@ -400,10 +400,10 @@ class InversionAttack(Attack):
         return [compare(wanted, got, log_prob[cell.target_class]) for cell, wanted, got, log_prob in rows]
 
 
-def _levels(batch: _Batch, lanes: Sequence[_Lane], places: Sequence[int]) -> Tensor:
-    """Returns the 8-bit images of some lanes, with as many altered pixels as allowed, ``(N, C, H, W)`` uint8."""
+def _levels(batch: _Batch, slots: Sequence[_Slot], places: Sequence[int]) -> Tensor:
+    """Returns the 8-bit images of some slots, with as many altered pixels as allowed, ``(N, C, H, W)`` uint8."""
     chosen = batch.select(places)
-    altered = keep_largest(chosen.position.altered, [lanes[at].cell.k for at in places])
+    altered = keep_largest(chosen.position.altered, [slots[at].cell.k for at in places])
     return ((chosen.backgrounds + altered) * 255.0).round().clamp(0.0, 255.0).to(torch.uint8)
 
 
@@ -432,10 +432,10 @@ def _image_of(cell: Cell) -> int:
     return cell.image
 
 
-def _snapshot(lanes: Sequence[_Lane], batch: _Batch) -> Snapshot:
+def _snapshot(slots: Sequence[_Slot], batch: _Batch) -> Snapshot:
     return Snapshot(
-        cell_ids=tuple(lane.cell.cell_id for lane in lanes),
-        progress=tuple(lane.step for lane in lanes),
-        notes=tuple(lane.notes() for lane in lanes),
+        cell_ids=tuple(slot.cell.cell_id for slot in slots),
+        progress=tuple(slot.step for slot in slots),
+        notes=tuple(slot.notes() for slot in slots),
         tensors={name: getattr(batch.position, name).cpu() for name in _STATE},
     )

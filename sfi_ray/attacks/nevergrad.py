@@ -8,8 +8,8 @@ import time
 import torch
 
 from sfi_ray.attacks.evolution import EvolutionAttack
-from sfi_ray.attacks.lanes import StoppingSettings
-from sfi_ray.search import Entrants, SearchSpace
+from sfi_ray.attacks.run import StoppingSettings
+from sfi_ray.search import NewCells, SearchSpace
 from sfi_ray.search.nevergrad.search import NevergradSearcher, num_workers
 from sfi_ray.search.nevergrad.settings import NevergradSettings
 
@@ -40,13 +40,13 @@ class NevergradAttack(EvolutionAttack):
         self._settings = settings
         self._num_remembered = min(settings.max_evaluations, 10 * max(100, 7 * workers))
 
-    def num_lanes(self, micro_batch: int) -> int:
+    def num_slots(self, micro_batch: int) -> int:
         """Cells searched at once: at most as many as their optimisers fit into a part of the memory."""
         fitting = _OPTIMISERS_BYTES // (_CANDIDATE_BYTES * self._num_remembered)
-        return max(1, min(super().num_lanes(micro_batch), fitting))
+        return max(1, min(super().num_slots(micro_batch), fitting))
 
-    def lane_bytes(self, input_shape: tuple[int, int, int], k: int) -> int:
-        """Returns about how much memory a cell takes; see `Attack.lane_bytes`."""
+    def slot_bytes(self, input_shape: tuple[int, int, int], k: int) -> int:
+        """Returns about how much memory a cell takes; see `Attack.slot_bytes`."""
         num_genes = k * (2 + input_shape[0])
         # Of each candidate twice its numbers; a few square matrices of those optimisers that learn correlations.
         candidates = self._num_remembered * (_CANDIDATE_BYTES + 16 * num_genes)
@@ -57,7 +57,7 @@ class NevergradAttack(EvolutionAttack):
         channels, height, width = input_shape
         searcher = NevergradSearcher(SearchSpace(height, width, channels, k, num_classes=1), self._settings)
         searcher.admit(
-            Entrants(
+            NewCells(
                 seeds=torch.zeros(1, dtype=torch.int64),
                 target_classes=torch.zeros(1, dtype=torch.int64),
                 backgrounds=torch.zeros(1, channels),

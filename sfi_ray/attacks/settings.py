@@ -14,7 +14,7 @@ from sfi_ray.attacks.evolution import EvolutionAttack
 from sfi_ray.attacks.gradient import GradientAttack
 from sfi_ray.attacks.inversion import InversionAttack, InversionSettings
 from sfi_ray.attacks.kind import AttackKind
-from sfi_ray.attacks.lanes import StoppingSettings
+from sfi_ray.attacks.run import StoppingSettings
 from sfi_ray.errors import InputError
 from sfi_ray.models import Classifier
 from sfi_ray.presets import Presets, PresetSettings, preset_field

@@ -40,18 +40,18 @@ class Snapshot:
         )
 
 
-class Keeper(Protocol):
+class CheckpointStore(Protocol):
     """Keeps snapshots where whoever goes on with a search finds them."""
 
     def is_due(self) -> bool:
         """Whether a search has gone on for so long that its state should be kept now."""
         ...
 
-    def keep(self, snapshot: Snapshot) -> None:
+    def save(self, snapshot: Snapshot) -> None:
         """Keeps a snapshot in the place of the last one."""
         ...
 
-    def recall(self, cells: Sequence[Cell]) -> list[Snapshot]:
+    def load(self, cells: Sequence[Cell]) -> list[Snapshot]:
         """Returns what is kept of cells, none of them twice; a cell that nothing is kept of is in no snapshot."""
         ...
 
@@ -63,7 +63,7 @@ def by_snapshot(
 
     Args:
         cells: Cells that join a search.
-        snapshots: What is kept of cells, as `Keeper.recall` returns it.
+        snapshots: What is kept of cells, as `CheckpointStore.load` returns it.
     """
     known: set[str] = set()
     for snapshot in snapshots:

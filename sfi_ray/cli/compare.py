@@ -30,7 +30,7 @@ def compare(
 
     Cells are matched by what is searched for: classifier, background, class or natural image, k and replicate.
     """
-    from sfi_ray.review.compare import cells_csv, compare_pairs, contest_table
+    from sfi_ray.review.compare import cells_csv, compare_pairs, comparison_table
     from sfi_ray.review.pairing import pair_runs
     from sfi_ray.store.run import open_run
     from sfi_ray.store.whole_folder import whole_folder
@@ -38,7 +38,7 @@ def compare(
     axes = [axis.strip() for axis in by.split(",") if axis.strip()]
     with explaining():
         pairs = pair_runs(open_run(run_a), open_run(run_b))
-        table = contest_table(compare_pairs(pairs, axes), pairs, axes, (run_a, run_b))
+        table = comparison_table(compare_pairs(pairs, axes), pairs, axes, (run_a, run_b))
         if to is not None:
             with whole_folder(to, marker="groups.csv", overwrite=overwrite) as folder:
                 for name, text in {

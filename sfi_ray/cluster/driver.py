@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from sfi_ray.attacks import failed
-from sfi_ray.cluster.backlog import Backlog
+from sfi_ray.cluster.work_queue import WorkQueue
 from sfi_ray.cluster.executor import (
     Event,
     Executor,
@@ -24,7 +24,7 @@ from sfi_ray.cluster.executor import (
     WorkerJoined,
     WorkerLost,
 )
-from sfi_ray.cluster.pace import Pace
+from sfi_ray.cluster.lease_sizer import LeaseSizer
 from sfi_ray.cluster.worker import Lease
 from sfi_ray.errors import USER_FACING_ERRORS
 from sfi_ray.grid import Grid, Shard
@@ -90,8 +90,8 @@ class Driver:
 
     Args:
         grid: The cells.
-        backlog: What is to be searched.
-        pace: How much of it a worker gets at once.
+        work_queue: What is to be searched.
+        sizer: How much of it a worker gets at once.
         executor: Runs the workers.
         tally: Counts, kept up to date.
         in_flight: Leases that a worker holds at most.
@@ -104,8 +104,8 @@ class Driver:
     def __init__(
         self,
         grid: Grid,
-        backlog: Backlog,
-        pace: Pace,
+        work_queue: WorkQueue,
+        sizer: LeaseSizer,
         executor: Executor,
         tally: Tally,
         *,
@@ -115,8 +115,8 @@ class Driver:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._grid = grid
-        self._backlog = backlog
-        self._pace = pace
+        self._queue = work_queue
+        self._sizer = sizer
         self._clock = clock
         self._executor = executor
         self.tally = tally
@@ -126,7 +126,7 @@ class Driver:
         #: Called after every round of events.
         self.on_round: Callable[[], None] = lambda: None
         #: Called with what people should know.
-        self.on_note: Callable[[str], None] = logger.warning
+        self.on_message: Callable[[str], None] = logger.warning
         self._held: dict[str, _Held] = {}
         self._rate = _Rate(clock)
         self._stopping = threading.Event()
@@ -154,13 +154,13 @@ class Driver:
                     self._executor.stop()
                 if is_idle or self._clock() > deadline:
                     break
-            elif is_idle and self._held and not self._backlog.left:
+            elif is_idle and self._held and not self._queue.left:
                 break  # every shard came back, yet the counts do not add up: the data set is what counts
             for event in self._executor.poll(_POLL_SECONDS):
                 self._handle(event)
             if not self._stopping.is_set():
                 self._top_up()
-            self.tally.waiting = sum(self._backlog.left.values())
+            self.tally.waiting = sum(self._queue.left.values())
             self.on_round()
         return self.tally.finished >= self.tally.num_cells
 
@@ -174,18 +174,18 @@ class Driver:
             for worker, held in self._held.items():
                 if len(held.leases) > depth:
                     continue
-                left = self._backlog.left
+                left = self._queue.left
                 if not left:
                     return
 
                 def size(classifier: str, worker: str = worker, left: dict[str, int] = left) -> int:
-                    return self._pace.size(worker, classifier, left, len(self._held))
+                    return self._sizer.size(worker, classifier, left, len(self._held))
 
-                if depth and not (held.warm and self._pace.is_known(worker, held.warm)):
+                if depth and not (held.warm and self._sizer.is_known(worker, held.warm)):
                     continue
                 if depth and sum(left.values()) < len(self._held) * size(str(held.warm)):
                     return
-                lease = self._backlog.take(held.warm, size)
+                lease = self._queue.take(held.warm, size)
                 assert lease is not None, "something waits"
                 held.leases[lease.shard] = _Open(lease, set(lease.indices), self._clock())
                 held.warm = lease.shard.classifier
@@ -197,9 +197,9 @@ class Driver:
                 self._held[worker] = _Held()
             case WorkerLost(worker, error, blames_lease):
                 held = self._held.pop(worker, _Held())
-                self._pace.forget(worker)
+                self._sizer.forget(worker)
                 num_left = sum(len(opened.left) for opened in held.leases.values())
-                self.on_note(f"lost {worker}: {error}" + (f"; {num_left:,} cells go to others" if num_left else ""))
+                self.on_message(f"lost {worker}: {error}" + (f"; {num_left:,} cells go to others" if num_left else ""))
                 for position, opened in enumerate(held.leases.values()):
                     # Only the lease that was being searched can have brought its worker down.
                     self._return(opened, error, is_suspect=blames_lease and position == 0)
@@ -214,18 +214,18 @@ class Driver:
                 known = self.tally.evaluations_by_classifier
                 known[lease.shard.classifier] = known.get(lease.shard.classifier, 0) + report.evaluations
                 for note in report.notes:
-                    self.on_note(note)
+                    self.on_message(note)
             case LeaseEnded(worker, lease):
                 opened = self._held[worker].leases[lease.shard]
                 if not opened.left and not lease.is_returned:
                     seconds = self._clock() - opened.began_at
-                    self._pace.note(worker, lease.shard.classifier, len(lease.indices), seconds)
+                    self._sizer.note(worker, lease.shard.classifier, len(lease.indices), seconds)
                 self._release(worker, lease, "the search ended without a row for the cell")
             case LeaseFailed(worker, lease, error):
                 if isinstance(error, USER_FACING_ERRORS):
                     raise error
                 reason = f"{type(error).__name__}: {error}"
-                self.on_note(f"{_spell(lease)}: the search failed: {reason}")
+                self.on_message(f"{_spell(lease)}: the search failed: {reason}")
                 self._release(worker, lease, reason)
         self.tally.workers = len(self._held)
         self.tally.evaluations_per_second = self._rate.update(self.tally.evaluations)
@@ -246,10 +246,10 @@ class Driver:
         rest = Lease(lease.shard, tuple(sorted(opened.left)), lease.attempt + is_suspect, is_returned=True)
         if rest.attempt <= self._retries:
             self.tally.retries += 1
-            self._backlog.put_back(rest)
+            self._queue.put_back(rest)
             return
         reason = f"given up after {rest.attempt} attempts: {error}"
-        self.on_note(f"{_spell(rest)}: {reason}")
+        self.on_message(f"{_spell(rest)}: {reason}")
         findings = [failed(cell, reason) for cell in self._grid.cells(rest.indices)]
         self.tally.failed += self._record_failures(rest, findings)
         self.tally.finished += len(opened.left)

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sfi_ray.cluster.backend import Backend, open_backend
-from sfi_ray.cluster.backlog import Backlog
+from sfi_ray.cluster.work_queue import WorkQueue
 from sfi_ray.cluster.driver import Driver, Tally
 from sfi_ray.cluster.heartbeat import Heartbeat
-from sfi_ray.cluster.pace import Pace
+from sfi_ray.cluster.lease_sizer import LeaseSizer
 from sfi_ray.cluster.prepare import Prepared, prepare
 from sfi_ray.cluster.reporter import Reporter
 from sfi_ray.cluster.signals import calling_on_signals, interrupt
@@ -197,8 +197,8 @@ class _Launch:
             with backend.executor(spec, payloads, job, num_actors) as executor:
                 driver = Driver(
                     grid,
-                    Backlog(grid, finished, sizes.unit),
-                    Pace(sizes),
+                    WorkQueue(grid, finished, sizes.unit),
+                    LeaseSizer(sizes),
                     executor,
                     tally,
                     in_flight=job.cluster.in_flight,
@@ -223,7 +223,7 @@ class _Launch:
             heartbeat.beat()
 
         driver.on_round = tell
-        driver.on_note = self._reporter.say
+        driver.on_message = self._reporter.say
         state = RunState.STOPPED
 
         def stop() -> None:

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 
 import torch
 
-from sfi_ray.attacks import AttackSettings, Surroundings, Tick
+from sfi_ray.attacks import AttackSettings, AttackContext, Tick
 from sfi_ray.errors import USER_FACING_ERRORS
 from sfi_ray.grid import Grid, Shard, whole_units
 from sfi_ray.models import Classifier, ClassifierPayload, Execution
 from sfi_ray.plan import unit_of
-from sfi_ray.store.checkpoints import CheckpointKeeper
+from sfi_ray.store.checkpoints import LeaseCheckpoints
 from sfi_ray.store.folder import RunFolder
 from sfi_ray.store.natural import read_natural_images, stacked
 from sfi_ray.store.parts import PartWriter, committed_outcomes
@@ -139,17 +139,17 @@ class Worker:
             InputError: These images are not those that the run was launched with.
         """
         shard = lease.shard
-        keeper = CheckpointKeeper(self._folder, shard.start, shard.stop, self._spec.checkpoint_seconds)
+        checkpoints = LeaseCheckpoints(self._folder, shard.start, shard.stop, self._spec.checkpoint_seconds)
         try:
-            yield from self._search(lease, payload, keeper)
+            yield from self._search(lease, payload, checkpoints)
         except USER_FACING_ERRORS:
             raise
         except Exception:
             # What it went on from may be another's, or half of one: whoever tries again begins anew.
-            keeper.distrust()
+            checkpoints.discard()
             raise
 
-    def _search(self, lease: Lease, payload: ClassifierPayload, keeper: CheckpointKeeper) -> Iterator[WorkReport]:
+    def _search(self, lease: Lease, payload: ClassifierPayload, checkpoints: LeaseCheckpoints) -> Iterator[WorkReport]:
         torch.set_num_threads(self._spec.threads)
         shard = lease.shard
         indices: Sequence[int] = lease.indices
@@ -174,8 +174,8 @@ class Worker:
             self._spec.flush_seconds,
         )
         execution = classifier.execution
-        surroundings = Surroundings(images=self._natural_images(), starts=self._earlier_images(), keeper=keeper)
-        for event in self._attack.search(classifier, cells, self._spec.threshold, surroundings):
+        context = AttackContext(images=self._natural_images(), starts=self._earlier_images(), checkpoints=checkpoints)
+        for event in self._attack.search(classifier, cells, self._spec.threshold, context):
             if isinstance(event, Tick):
                 journal.evaluations += event.evaluations
             elif event.cell.index in wanted:
@@ -192,7 +192,7 @@ class Worker:
                 yield journal.report()
         last = journal.report(is_last=True)
         if not self._stopping.is_set():
-            keeper.forget()  # before the report: whoever hears that a run is complete may clear its checkpoints away
+            checkpoints.remove()  # before the report: whoever hears that a run is complete may clear its checkpoints away
         yield last
 
     def _natural_images(self) -> torch.Tensor | None:

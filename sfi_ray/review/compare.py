@@ -22,7 +22,7 @@ AXES = {"classifier": "classifier", "background": "background", "k": "k", "class
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Contest:
+class RunComparison:
     """How two runs compare over a group of pairs. Differences are of A less B.
 
     Attributes:
@@ -57,7 +57,7 @@ class Contest:
         return self.num_pairs - self.wins - self.losses
 
 
-def compare_pairs(pairs: Pairs, by: Sequence[str] = ("classifier", "background", "k")) -> list[Contest]:
+def compare_pairs(pairs: Pairs, by: Sequence[str] = ("classifier", "background", "k")) -> list[RunComparison]:
     """Compares two runs over all pairs, and then group by group.
 
     Args:
@@ -79,8 +79,8 @@ def compare_pairs(pairs: Pairs, by: Sequence[str] = ("classifier", "background",
     groups: dict[tuple[object, ...], list[int]] = {}
     for place, key in enumerate(zip(*values, strict=True)):
         groups.setdefault(key, []).append(place)
-    contests = [_contest(pairs, (), np.arange(len(pairs)))]
-    return contests + [_contest(pairs, key, np.array(places)) for key, places in groups.items()]
+    comparisons = [_comparison(pairs, (), np.arange(len(pairs)))]
+    return comparisons + [_comparison(pairs, key, np.array(places)) for key, places in groups.items()]
 
 
 def signed_rank_p(differences: NDArray[np.float64]) -> float:
@@ -104,13 +104,13 @@ def mcnemar_p(num_first: int, num_second: int) -> float:
     return float(stats.binomtest(num_first, total, 0.5).pvalue) if total else 1.0
 
 
-def _contest(pairs: Pairs, place: tuple[object, ...], chosen: NDArray[np.int64]) -> Contest:
+def _comparison(pairs: Pairs, place: tuple[object, ...], chosen: NDArray[np.int64]) -> RunComparison:
     first, second = pairs.confidence[:, chosen]
     fooled_a, fooled_b = pairs.fooled[:, chosen]
     differences = first - second
     only = int((fooled_a & ~fooled_b).sum()), int((fooled_b & ~fooled_a).sum())
     evaluations = pairs.evaluations[:, chosen].sum(axis=1)
-    return Contest(
+    return RunComparison(
         place=place,
         num_pairs=len(chosen),
         mean_confidence=(float(first.mean()), float(second.mean())),
@@ -125,11 +125,11 @@ def _contest(pairs: Pairs, place: tuple[object, ...], chosen: NDArray[np.int64])
     )
 
 
-def contest_table(contests: Sequence[Contest], pairs: Pairs, by: Sequence[str], names: tuple[str, str]) -> ResultTable:
+def comparison_table(comparisons: Sequence[RunComparison], pairs: Pairs, by: Sequence[str], names: tuple[str, str]) -> ResultTable:
     """Lays out a comparison.
 
     Args:
-        contests: What `compare_pairs` returned.
+        comparisons: What `compare_pairs` returned.
         pairs: What it was given.
         by: Likewise.
         names: What run A and run B are called.
@@ -150,20 +150,20 @@ def contest_table(contests: Sequence[Contest], pairs: Pairs, by: Sequence[str], 
     ]
     rows = [
         (
-            *(contest.place or ("all", *[None] * (len(by) - 1)) if by else ()),
-            contest.num_pairs,
-            *contest.mean_confidence,
-            contest.median_difference,
-            contest.wins,
-            contest.losses,
-            contest.ties,
-            contest.confidence_p,
-            *contest.num_fooled,
-            *contest.only,
-            contest.fooled_p,
-            *contest.evaluations,
+            *(comparison.place or ("all", *[None] * (len(by) - 1)) if by else ()),
+            comparison.num_pairs,
+            *comparison.mean_confidence,
+            comparison.median_difference,
+            comparison.wins,
+            comparison.losses,
+            comparison.ties,
+            comparison.confidence_p,
+            *comparison.num_fooled,
+            *comparison.only,
+            comparison.fooled_p,
+            *comparison.evaluations,
         )
-        for contest in contests
+        for comparison in comparisons
     ]
     return ResultTable(f"A = {names[0]} against B = {names[1]}", columns, rows, _notes(pairs))
 

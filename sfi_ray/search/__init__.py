@@ -1,6 +1,6 @@
 """Search mathematics: ask and tell over batches of cells. Knows neither classifiers nor Ray."""
 
-from sfi_ray.search.base import Entrants, Proposal, Searcher, SearchSpace, SharedSearcher
+from sfi_ray.search.base import NewCells, Proposal, Searcher, SearchSpace, SharedSearcher
 from sfi_ray.search.differential_evolution import DifferentialEvolution, DifferentialEvolutionSettings
 from sfi_ray.search.gradient.search import GradientSearch
 from sfi_ray.search.gradient.settings import GradientSettings
@@ -15,7 +15,7 @@ __all__ = [
     "DifferentialEvolutionSettings",
     "Elites",
     "ElitesSettings",
-    "Entrants",
+    "NewCells",
     "GradientSearch",
     "GradientSettings",
     "NevergradSettings",

@@ -48,7 +48,7 @@ class SearchSpace:
 
 
 @dataclass(frozen=True, slots=True)
-class Entrants:
+class NewCells:
     """Cells that join a search.
 
     Attributes:
@@ -136,11 +136,11 @@ class Searcher(ABC):
         there is, since every random draw depends on it and on the cell's seed.
         """
 
-    def admit(self, entrants: Entrants, state: Mapping[str, Tensor] | None = None) -> None:
+    def admit(self, new_cells: NewCells, state: Mapping[str, Tensor] | None = None) -> None:
         """Lets cells join behind those being searched.
 
         Args:
-            entrants: The cells, N of them.
+            new_cells: The cells, N of them.
             state: What `state` returned for them, each ``(N, ...)``; None for cells that begin.
 
         Raises:
@@ -148,7 +148,7 @@ class Searcher(ABC):
         """
         self._require_idle("admit")
         self._admit(
-            entrants, None if state is None else {name: tensor.to(self.device) for name, tensor in state.items()}
+            new_cells, None if state is None else {name: tensor.to(self.device) for name, tensor in state.items()}
         )
 
     def retire(self, keep: Tensor) -> None:
@@ -202,7 +202,7 @@ class Searcher(ABC):
             raise RuntimeError(f"{call} was called while {self._num_asked} candidates wait to be told")
 
     @abstractmethod
-    def _admit(self, entrants: Entrants, state: Mapping[str, Tensor] | None) -> None: ...
+    def _admit(self, new_cells: NewCells, state: Mapping[str, Tensor] | None) -> None: ...
 
     @abstractmethod
     def _retire(self, keep: Tensor) -> None: ...

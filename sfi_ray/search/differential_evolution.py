@@ -16,8 +16,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from sfi_ray.search.base import Entrants, Proposal, Searcher, SearchSpace
-from sfi_ray.search.lanes import LaneTable
+from sfi_ray.search.base import NewCells, Proposal, Searcher, SearchSpace
+from sfi_ray.search.state import SearchState
 from sfi_ray.search.philox import below, random_words, standard_normal, unit
 
 # What the random words of one generation are for.
@@ -47,7 +47,7 @@ class DifferentialEvolutionSettings(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class EvolvingLanes(LaneTable):
+class EvolvingState(SearchState):
     """The state of the cells being searched."""
 
     #: ``(N, P, K, G)`` float32.
@@ -70,12 +70,12 @@ class DifferentialEvolution(Searcher):
         self.settings = settings
         self._lower, self._upper = space.bounds(self.device)
         nobody = torch.zeros(0, dtype=torch.int64, device=self.device)
-        self._lanes = self._make_lanes(nobody, nobody, self._begin(nobody))
+        self._state = self._make_state(nobody, nobody, self._begin(nobody))
         self._trials: Tensor | None = None
         self._refresh()
 
-    def _make_lanes(self, seeds: Tensor, target_classes: Tensor, state: Mapping[str, Tensor]) -> EvolvingLanes:
-        return EvolvingLanes(seeds=seeds, target_classes=target_classes, **state)
+    def _make_state(self, seeds: Tensor, target_classes: Tensor, state: Mapping[str, Tensor]) -> EvolvingState:
+        return EvolvingState(seeds=seeds, target_classes=target_classes, **state)
 
     def _begin(self, seeds: Tensor) -> dict[str, Tensor]:
         """Returns the state of cells that were never told."""
@@ -88,68 +88,68 @@ class DifferentialEvolution(Searcher):
 
     def state(self) -> dict[str, Tensor]:
         """Returns generation, population and log-probabilities of each cell; see `Searcher.state`."""
-        lanes = self._lanes
-        return {"generation": lanes.generation, "population": lanes.population, "log_prob": lanes.log_prob}
+        state = self._state
+        return {"generation": state.generation, "population": state.population, "log_prob": state.log_prob}
 
-    def _admit(self, entrants: Entrants, state: Mapping[str, Tensor] | None) -> None:
-        seeds = entrants.seeds.to(self.device)
-        targets = entrants.target_classes.to(self.device)
-        self._lanes = self._lanes.join(self._make_lanes(seeds, targets, self._begin(seeds) if state is None else state))
+    def _admit(self, new_cells: NewCells, state: Mapping[str, Tensor] | None) -> None:
+        seeds = new_cells.seeds.to(self.device)
+        targets = new_cells.target_classes.to(self.device)
+        self._state = self._state.join(self._make_state(seeds, targets, self._begin(seeds) if state is None else state))
         self._refresh()
 
     def _retire(self, keep: Tensor) -> None:
-        self._lanes = self._lanes.select(keep)
+        self._state = self._state.select(keep)
         self._refresh()
 
     def _propose(self) -> Proposal:
-        lanes = self._lanes
+        state = self._state
         # A cell that was never told has its initial population classified as it is.
-        is_new = (lanes.generation == 0)[:, None, None, None]
-        self._trials = torch.where(is_new, lanes.population, self._make_trials(lanes))
-        owners = torch.arange(len(lanes.seeds), device=self.device).repeat_interleave(self.settings.population_size)
+        is_new = (state.generation == 0)[:, None, None, None]
+        self._trials = torch.where(is_new, state.population, self._make_trials(state))
+        owners = torch.arange(len(state.seeds), device=self.device).repeat_interleave(self.settings.population_size)
         return Proposal(self._trials.flatten(0, 1), owners)
 
-    def _make_trials(self, lanes: EvolvingLanes) -> Tensor:
+    def _make_trials(self, state: EvolvingState) -> Tensor:
         """Returns a trial for each member, ``(N, P, K, G)``, inside the bounds of the space."""
-        trials = mutate(lanes.population, lanes.seeds, lanes.generation, self.settings.differential_weight)
+        trials = mutate(state.population, state.seeds, state.generation, self.settings.differential_weight)
         trials = torch.clamp(trials, self._lower, self._upper)
         if self.settings.crossover_rate < 1:
-            trials = crossover(trials, lanes.population, lanes.seeds, lanes.generation, self.settings.crossover_rate)
+            trials = crossover(trials, state.population, state.seeds, state.generation, self.settings.crossover_rate)
         return trials
 
     def _learn(self, log_probs: Tensor) -> None:
         assert self._trials is not None
-        lanes = self._lanes
-        targets = lanes.target_classes.repeat_interleave(self.settings.population_size)
-        told = log_probs.to(self.device, torch.float32).gather(1, targets.unsqueeze(1)).view_as(lanes.log_prob)
-        self._lanes = self._select(lanes, self._trials, told, is_better=told > lanes.log_prob)  # false for NaN
+        state = self._state
+        targets = state.target_classes.repeat_interleave(self.settings.population_size)
+        told = log_probs.to(self.device, torch.float32).gather(1, targets.unsqueeze(1)).view_as(state.log_prob)
+        self._state = self._select(state, self._trials, told, is_better=told > state.log_prob)  # false for NaN
         self._trials = None
         self._refresh()
 
-    def _select(self, lanes: EvolvingLanes, trials: Tensor, told: Tensor, is_better: Tensor) -> EvolvingLanes:
+    def _select(self, state: EvolvingState, trials: Tensor, told: Tensor, is_better: Tensor) -> EvolvingState:
         """Returns the next generation: each member or its trial, whichever is better."""
         return replace(
-            lanes,
-            generation=lanes.generation + 1,
-            population=torch.where(is_better[..., None, None], trials, lanes.population),
-            log_prob=torch.where(is_better, told, lanes.log_prob),
+            state,
+            generation=state.generation + 1,
+            population=torch.where(is_better[..., None, None], trials, state.population),
+            log_prob=torch.where(is_better, told, state.log_prob),
         )
 
     def _refresh(self) -> None:
-        lanes = self._lanes
-        self.generation = lanes.generation
-        self.evaluations = lanes.generation.to(torch.float64) * self.settings.population_size
-        self.is_exhausted = lanes.generation > self.settings.generations
-        self.best_log_prob = lanes.log_prob.amax(dim=1)
+        state = self._state
+        self.generation = state.generation
+        self.evaluations = state.generation.to(torch.float64) * self.settings.population_size
+        self.is_exhausted = state.generation > self.settings.generations
+        self.best_log_prob = state.log_prob.amax(dim=1)
 
     @property
     def best(self) -> Tensor:
         """``(N, K, G)``: the member of each population with the highest log-probability, the first of equals."""
-        lanes = self._lanes
+        state = self._state
         members = torch.arange(self.settings.population_size, device=self.device)
-        is_best = lanes.log_prob == self.best_log_prob.unsqueeze(1)
+        is_best = state.log_prob == self.best_log_prob.unsqueeze(1)
         index = torch.where(is_best, members, len(members)).amin(dim=1)
-        return lanes.population[torch.arange(len(index), device=self.device), index]
+        return state.population[torch.arange(len(index), device=self.device), index]
 
 
 def initial_population(seeds: Tensor, space: SearchSpace, population_size: int) -> Tensor:

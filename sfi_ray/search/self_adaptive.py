@@ -19,7 +19,7 @@ from sfi_ray.search.base import SearchSpace
 from sfi_ray.search.differential_evolution import (
     DifferentialEvolution,
     DifferentialEvolutionSettings,
-    EvolvingLanes,
+    EvolvingState,
     crossover,
     mutate,
 )
@@ -48,7 +48,7 @@ class SelfAdaptiveSettings(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class _AdaptingLanes(EvolvingLanes):
+class _AdaptingState(EvolvingState):
     """The state of the cells being searched."""
 
     #: ``(N, P)`` float32: F of each member.
@@ -60,7 +60,7 @@ class _AdaptingLanes(EvolvingLanes):
 class SelfAdaptiveEvolution(DifferentialEvolution):
     """DE/rand/1/bin whose members carry their own settings."""
 
-    _lanes: _AdaptingLanes
+    _state: _AdaptingState
 
     def __init__(self, space: SearchSpace, settings: SelfAdaptiveSettings, device: torch.device | str = "cpu") -> None:
         plain = DifferentialEvolutionSettings(
@@ -69,8 +69,8 @@ class SelfAdaptiveEvolution(DifferentialEvolution):
         super().__init__(space, plain, device)
         self._tried: tuple[Tensor, Tensor] | None = None
 
-    def _make_lanes(self, seeds: Tensor, target_classes: Tensor, state: Mapping[str, Tensor]) -> EvolvingLanes:
-        return _AdaptingLanes(seeds=seeds, target_classes=target_classes, **state)
+    def _make_state(self, seeds: Tensor, target_classes: Tensor, state: Mapping[str, Tensor]) -> EvolvingState:
+        return _AdaptingState(seeds=seeds, target_classes=target_classes, **state)
 
     def _begin(self, seeds: Tensor) -> dict[str, Tensor]:
         state = super()._begin(seeds)
@@ -80,26 +80,26 @@ class SelfAdaptiveEvolution(DifferentialEvolution):
 
     def state(self) -> dict[str, Tensor]:
         """Returns the population of each cell and its members' settings; see `Searcher.state`."""
-        own = {"differential_weight": self._lanes.differential_weight, "crossover_rate": self._lanes.crossover_rate}
+        own = {"differential_weight": self._state.differential_weight, "crossover_rate": self._state.crossover_rate}
         return {**super().state(), **own}
 
-    def _make_trials(self, lanes: EvolvingLanes) -> Tensor:
+    def _make_trials(self, state: EvolvingState) -> Tensor:
         weights, rates = self._tried = renew(
-            self._lanes.differential_weight, self._lanes.crossover_rate, lanes.seeds, lanes.generation
+            self._state.differential_weight, self._state.crossover_rate, state.seeds, state.generation
         )
-        trials = mutate(lanes.population, lanes.seeds, lanes.generation, weights)
+        trials = mutate(state.population, state.seeds, state.generation, weights)
         trials = torch.clamp(trials, self._lower, self._upper)
-        return crossover(trials, lanes.population, lanes.seeds, lanes.generation, rates)
+        return crossover(trials, state.population, state.seeds, state.generation, rates)
 
-    def _select(self, lanes: EvolvingLanes, trials: Tensor, told: Tensor, is_better: Tensor) -> EvolvingLanes:
+    def _select(self, state: EvolvingState, trials: Tensor, told: Tensor, is_better: Tensor) -> EvolvingState:
         assert self._tried is not None
         weights, rates = self._tried
         # The initial population was not made with any settings.
-        is_kept = is_better & (lanes.generation > 0).unsqueeze(1)
+        is_kept = is_better & (state.generation > 0).unsqueeze(1)
         adapted = replace(
-            self._lanes,
-            differential_weight=torch.where(is_kept, weights, self._lanes.differential_weight),
-            crossover_rate=torch.where(is_kept, rates, self._lanes.crossover_rate),
+            self._state,
+            differential_weight=torch.where(is_kept, weights, self._state.differential_weight),
+            crossover_rate=torch.where(is_kept, rates, self._state.crossover_rate),
         )
         return super()._select(adapted, trials, told, is_better)
 

@@ -17,8 +17,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from sfi_ray.search.base import Entrants, Proposal, Searcher, SearchSpace
-from sfi_ray.search.lanes import LaneTable
+from sfi_ray.search.base import NewCells, Proposal, Searcher, SearchSpace
+from sfi_ray.search.state import SearchState
 from sfi_ray.search.philox import random_words
 
 # What the random words of one generation are for.
@@ -45,7 +45,7 @@ class SparseRandomSettings(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class _Lanes(LaneTable):
+class _State(SearchState):
     """The state of the cells being searched."""
 
     #: ``(N,)`` int64.
@@ -70,7 +70,7 @@ class SparseRandomSearch(Searcher):
         self._most_replaced = int(self._num_replaced.max())
         self._steps: Tensor | None = None
         nobody = torch.zeros(0, dtype=torch.int64, device=self.device)
-        self._lanes = _Lanes(seeds=nobody, target_classes=nobody, **self._begin(nobody))
+        self._state = _State(seeds=nobody, target_classes=nobody, **self._begin(nobody))
         self._refresh()
 
     def _begin(self, seeds: Tensor) -> dict[str, Tensor]:
@@ -84,71 +84,71 @@ class SparseRandomSearch(Searcher):
 
     def state(self) -> dict[str, Tensor]:
         """Returns the candidate of each cell; see `Searcher.state`."""
-        return {name: getattr(self._lanes, name) for name in ("generation", "evaluations", "genes", "log_prob")}
+        return {name: getattr(self._state, name) for name in ("generation", "evaluations", "genes", "log_prob")}
 
-    def _admit(self, entrants: Entrants, state: Mapping[str, Tensor] | None) -> None:
-        seeds = entrants.seeds.to(self.device)
-        targets = entrants.target_classes.to(self.device)
+    def _admit(self, new_cells: NewCells, state: Mapping[str, Tensor] | None) -> None:
+        seeds = new_cells.seeds.to(self.device)
+        targets = new_cells.target_classes.to(self.device)
         state = self._begin(seeds) if state is None else state
-        self._lanes = self._lanes.join(_Lanes(seeds=seeds, target_classes=targets, **state))
+        self._state = self._state.join(_State(seeds=seeds, target_classes=targets, **state))
         self._refresh()
 
     def _retire(self, keep: Tensor) -> None:
-        self._lanes = self._lanes.select(keep)
+        self._state = self._state.select(keep)
         self._refresh()
 
     def _is_asked(self) -> Tensor:
         """Says which candidates of a generation are within the budget, ``(N, P)``."""
-        left = self.settings.max_evaluations - self._lanes.evaluations
+        left = self.settings.max_evaluations - self._state.evaluations
         return torch.arange(self.settings.num_candidates, device=self.device) < left.unsqueeze(1)
 
     def _propose(self) -> Proposal:
-        lanes = self._lanes
-        spent = lanes.evaluations * _SCHEDULE_LENGTH // self.settings.max_evaluations
+        state = self._state
+        spent = state.evaluations * _SCHEDULE_LENGTH // self.settings.max_evaluations
         counts = self._num_replaced[torch.bucketize(spent, self._stage_ends)]
         width = self.space.k + self._most_replaced * (1 + self.space.channels)
-        words = random_words(lanes.seeds, lanes.generation, _STEP, self.settings.num_candidates * width)
-        words = words.view(len(lanes.seeds), self.settings.num_candidates, width)
-        steps = replace_pixels(lanes.genes, counts, words, self.space)
+        words = random_words(state.seeds, state.generation, _STEP, self.settings.num_candidates * width)
+        words = words.view(len(state.seeds), self.settings.num_candidates, width)
+        steps = replace_pixels(state.genes, counts, words, self.space)
         # A cell that was never told has its start classified as it is.
-        steps[:, 0] = torch.where((lanes.generation == 0)[:, None, None], lanes.genes, steps[:, 0])
+        steps[:, 0] = torch.where((state.generation == 0)[:, None, None], state.genes, steps[:, 0])
         self._steps = steps
         is_asked = self._is_asked()
         return Proposal(steps[is_asked], torch.nonzero(is_asked)[:, 0])
 
     def _learn(self, log_probs: Tensor) -> None:
         assert self._steps is not None
-        lanes, is_asked = self._lanes, self._is_asked()
-        targets = lanes.target_classes.unsqueeze(1).expand_as(is_asked)[is_asked]
+        state, is_asked = self._state, self._is_asked()
+        targets = state.target_classes.unsqueeze(1).expand_as(is_asked)[is_asked]
         of_target = log_probs.to(self.device, torch.float32).gather(1, targets.unsqueeze(1)).squeeze(1)
         told = torch.full(is_asked.shape, -torch.inf, device=self.device)
         told[is_asked] = of_target.nan_to_num(nan=-torch.inf, neginf=-torch.inf)
         best = told.amax(dim=1)
         places = torch.arange(told.shape[1], device=self.device)
         place = torch.where(told == best.unsqueeze(1), places, len(places)).amin(dim=1)
-        stays = is_asked[:, 0] & (best >= lanes.log_prob)
+        stays = is_asked[:, 0] & (best >= state.log_prob)
         steps = self._steps[torch.arange(len(place), device=self.device), place]
-        self._lanes = replace(
-            lanes,
-            generation=lanes.generation + is_asked[:, 0],
-            evaluations=lanes.evaluations + is_asked.sum(dim=1),
-            genes=torch.where(stays[:, None, None], steps, lanes.genes),
-            log_prob=torch.where(stays, best, lanes.log_prob),
+        self._state = replace(
+            state,
+            generation=state.generation + is_asked[:, 0],
+            evaluations=state.evaluations + is_asked.sum(dim=1),
+            genes=torch.where(stays[:, None, None], steps, state.genes),
+            log_prob=torch.where(stays, best, state.log_prob),
         )
         self._steps = None
         self._refresh()
 
     def _refresh(self) -> None:
-        lanes = self._lanes
-        self.generation = lanes.generation
-        self.evaluations = lanes.evaluations.to(torch.float64)
-        self.is_exhausted = lanes.evaluations >= self.settings.max_evaluations
-        self.best_log_prob = lanes.log_prob
+        state = self._state
+        self.generation = state.generation
+        self.evaluations = state.evaluations.to(torch.float64)
+        self.is_exhausted = state.evaluations >= self.settings.max_evaluations
+        self.best_log_prob = state.log_prob
 
     @property
     def best(self) -> Tensor:
         """``(N, K, G)``: the candidate of each cell; of equally good ones the last."""
-        return self._lanes.genes
+        return self._state.genes
 
 
 def stage_counts(initial_share: float, k: int) -> list[int]:

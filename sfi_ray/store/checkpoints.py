@@ -29,8 +29,8 @@ _MOST_BYTES = 1 << 32
 _NAME = re.compile(r"(\d{12})-(\d{12})-[0-9a-f]+\.safetensors")
 
 
-class CheckpointKeeper:
-    """Keeps the state of a lease's search; see `sfi_ray.attacks.Keeper`.
+class LeaseCheckpoints:
+    """Keeps the state of a lease's search; see `sfi_ray.attacks.CheckpointStore`.
 
     Args:
         folder: The run's folder.
@@ -51,7 +51,7 @@ class CheckpointKeeper:
         """Whether the last checkpoint, or the beginning, is long enough ago."""
         return time.monotonic() - self._kept_at >= self._seconds
 
-    def keep(self, snapshot: Snapshot) -> None:
+    def save(self, snapshot: Snapshot) -> None:
         """Writes a checkpoint in the place of this lease's last one.
 
         Raises:
@@ -60,7 +60,7 @@ class CheckpointKeeper:
         self._folder.write(self._name, _to_bytes(snapshot))
         self._kept_at = time.monotonic()
 
-    def recall(self, cells: Sequence[Cell]) -> list[Snapshot]:
+    def load(self, cells: Sequence[Cell]) -> list[Snapshot]:
         """Returns the furthest state of each cell that any checkpoint of this part of the grid holds.
 
         A checkpoint that cannot be read is passed over: its cells begin again.
@@ -79,12 +79,12 @@ class CheckpointKeeper:
             chosen.setdefault(number, []).append(place)
         return [found[number].select(places) for number, places in chosen.items()]
 
-    def distrust(self) -> None:
-        """Removes the checkpoints that `recall` read, if it did: the search that went on from them failed."""
+    def discard(self) -> None:
+        """Removes the checkpoints that `load` read, if it did: the search that went on from them failed."""
         for name in self._overlapping() if self._found else ():
             self._folder.delete(f"{CHECKPOINTS}/{name}")
 
-    def forget(self) -> None:
+    def remove(self) -> None:
         """Removes the checkpoints that lie within this shard, whose cells all have rows now."""
         for name in self._overlapping():
             start, stop, _ = name.split("-")

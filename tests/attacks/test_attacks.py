@@ -79,7 +79,7 @@ def fill(monkeypatch):
     """Says how many micro-batches one round of a search fills."""
 
     def fill_so(micro_batches):
-        monkeypatch.setattr("sfi_ray.attacks.lanes._MICRO_BATCHES_A_GENERATION", micro_batches)
+        monkeypatch.setattr("sfi_ray.attacks.run._MICRO_BATCHES_A_GENERATION", micro_batches)
         monkeypatch.setattr("sfi_ray.attacks.inversion._MICRO_BATCHES_A_STEP", micro_batches / 8)
 
     return fill_so
@@ -189,14 +189,14 @@ def test_traces_climb_are_thin_and_end_with_the_search(attack, toy, some_cells, 
 def test_findings_do_not_depend_on_how_many_cells_are_searched_at_once(attack, toy, fill, micro_batches, some_cells):
     cells = some_cells(toy.classifier)
     expected = outcomes(search(attack, toy.classifier, cells))
-    assert attack.num_lanes(toy.classifier.micro_batch) >= len(cells)
+    assert attack.num_slots(toy.classifier.micro_batch) >= len(cells)
     fill(micro_batches)
-    lanes = attack.num_lanes(toy.classifier.micro_batch)
-    assert lanes < len(cells) / 2, "fewer than the cells of one k"
+    slots = attack.num_slots(toy.classifier.micro_batch)
+    assert slots < len(cells) / 2, "fewer than the cells of one k"
     assert outcomes(search(attack, toy.classifier, cells)) == expected
 
 
-def test_lanes_that_fall_free_early_change_no_finding(settings, toy, fill, some_cells, imitates):
+def test_slots_that_fall_free_early_change_no_finding(settings, toy, fill, some_cells, imitates):
     stalls = {} if imitates else {"stall_generations": 4}
     attack = read_attack_settings({**settings, "stop_confidence": 0.55, **stalls}).build()
     cells = some_cells(toy.classifier)

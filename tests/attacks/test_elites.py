@@ -6,7 +6,7 @@ import itertools
 import pytest
 import torch
 
-from sfi_ray.attacks import Surroundings, Tick, read_attack_settings
+from sfi_ray.attacks import AttackContext, Tick, read_attack_settings
 from sfi_ray.types import Finding, Pixel, Start, StopReason
 from tests.attacks.conftest import evaluations, make_cells, outcomes, search
 from tests.attacks.test_snapshots import MemoryKeeper
@@ -48,8 +48,8 @@ def test_findings_do_not_depend_on_the_order_or_the_company_of_groups(attack, to
     assert outcomes(search(attack, toy.classifier, shuffled)) == expected
     some = [cell for cell in cells if group_of(cell) in {(1, "white", 0), (3, "black", 1)}]
     assert outcomes(search(attack, toy.classifier, some)) == {cell.cell_id: expected[cell.cell_id] for cell in some}
-    monkeypatch.setattr("sfi_ray.attacks.lanes._MICRO_BATCHES_A_GENERATION", 0)
-    assert attack.num_lanes(toy.classifier.micro_batch) == 1, "less than a group, which is never parted"
+    monkeypatch.setattr("sfi_ray.attacks.run._MICRO_BATCHES_A_GENERATION", 0)
+    assert attack.num_slots(toy.classifier.micro_batch) == 1, "less than a group, which is never parted"
     assert outcomes(search(attack, toy.classifier, cells)) == expected
 
 
@@ -84,14 +84,14 @@ def test_a_class_that_is_done_stops_costing_and_the_others_go_on(toy):
 def test_a_group_goes_on_from_any_of_its_generations_to_the_same_findings(toy, changes):
     attack = read_attack_settings({**SHORT, **changes}).build()
     cells = make_cells(toy.classifier, ks=(2,), backgrounds=("black", "gray"))
-    keeper = MemoryKeeper()
-    found = attack.search(toy.classifier, cells, 0.9, Surroundings(keeper=keeper))
+    checkpoints = MemoryKeeper()
+    found = attack.search(toy.classifier, cells, 0.9, AttackContext(checkpoints=checkpoints))
     expected = outcomes([event for event in found if isinstance(event, Finding)])
     assert len(expected) == len(cells)
-    assert len(keeper.kept) >= 2
-    for number in range(len(keeper.kept)):
-        again = MemoryKeeper(keeper.kept[: number + 1])
-        rest = attack.search(toy.classifier, cells, 0.9, Surroundings(keeper=again))
+    assert len(checkpoints.kept) >= 2
+    for number in range(len(checkpoints.kept)):
+        again = MemoryKeeper(checkpoints.kept[: number + 1])
+        rest = attack.search(toy.classifier, cells, 0.9, AttackContext(checkpoints=again))
         # Cells that were done already are found again: their rows may not have been written.
         assert outcomes([event for event in rest if isinstance(event, Finding)]) == expected
 
@@ -167,11 +167,11 @@ def test_rows_of_a_growing_search_are_the_same_when_it_goes_on_from_snapshots(to
     cells = make_cells(toy.classifier, ks=(1, 3))
     attack = read_attack_settings(GROWING).build()
     expected = outcomes(search(attack, toy.classifier, cells))
-    keeper = MemoryKeeper()
+    checkpoints = MemoryKeeper()
     for stopped_after in (3, 11, 17):
-        events = attack.search(toy.classifier, cells, 0.9, Surroundings(keeper=keeper))
+        events = attack.search(toy.classifier, cells, 0.9, AttackContext(checkpoints=checkpoints))
         assert list(itertools.islice(events, stopped_after))
-    last = attack.search(toy.classifier, cells, 0.9, Surroundings(keeper=keeper))
+    last = attack.search(toy.classifier, cells, 0.9, AttackContext(checkpoints=checkpoints))
     assert outcomes([event for event in last if isinstance(event, Finding)]) == expected
 
 
@@ -185,7 +185,7 @@ def starts_of(findings, **changes):
 
 
 def begun_with(attack, classifier, cells, starts):
-    found = attack.search(classifier, cells, 0.9, Surroundings(starts=starts))
+    found = attack.search(classifier, cells, 0.9, AttackContext(starts=starts))
     return [event for event in found if isinstance(event, Finding)]
 
 

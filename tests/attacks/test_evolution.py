@@ -203,9 +203,9 @@ def test_seconds_are_shared_among_the_cells_of_a_batch(toy_gray):
 
 
 @pytest.mark.parametrize(
-    ("micro_batch", "population_size", "lanes"), [(128, 500, 17), (4096, 500, 525), (1, 1_000_000, 1), (16, 1024, 1)]
+    ("micro_batch", "population_size", "slots"), [(128, 500, 17), (4096, 500, 525), (1, 1_000_000, 1), (16, 1024, 1)]
 )
-def test_lanes_fill_whole_micro_batches(micro_batch, population_size, lanes):
+def test_slots_fill_whole_micro_batches(micro_batch, population_size, slots):
     attack = differential_evolution(population_size=population_size)
-    assert attack.num_lanes(micro_batch) == lanes
-    assert lanes == 1 or (lanes - 1) * population_size < 64 * micro_batch <= lanes * population_size
+    assert attack.num_slots(micro_batch) == slots
+    assert slots == 1 or (slots - 1) * population_size < 64 * micro_batch <= slots * population_size

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from sfi_ray.attacks import Surroundings, Tick, read_attack_settings
+from sfi_ray.attacks import AttackContext, Tick, read_attack_settings
 from sfi_ray.errors import InputError
 from sfi_ray.images import render
 from sfi_ray.models import Classifier
@@ -164,14 +164,14 @@ def test_a_search_goes_on_from_a_snapshot_as_if_it_had_never_stopped(curved, tic
     attack = gradient(stop_confidence=0.9)
     cells = make_cells(curved, ks=(3,), backgrounds=("black", "blue"))
     expected = outcomes(search(attack, curved, cells))
-    keeper = MemoryKeeper()
-    events = attack.search(curved, cells, 0.9, Surroundings(keeper=keeper))
+    checkpoints = MemoryKeeper()
+    events = attack.search(curved, cells, 0.9, AttackContext(checkpoints=checkpoints))
     early = list(itertools.islice(events, ticks))
     events.close()
     found = [event for event in early if isinstance(event, Finding)]
     rest = [cell for cell in cells if cell not in [finding.cell for finding in found]]
     spent = 0
-    for event in attack.search(curved, rest, 0.9, Surroundings(keeper=keeper)):
+    for event in attack.search(curved, rest, 0.9, AttackContext(checkpoints=checkpoints)):
         if isinstance(event, Tick):
             spent += event.evaluations
         else:

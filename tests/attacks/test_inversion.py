@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from sfi_ray.attacks import Snapshot, Surroundings, read_attack_settings
+from sfi_ray.attacks import Snapshot, AttackContext, read_attack_settings
 from sfi_ray.attacks.inversion_course import course_at
 from sfi_ray.errors import InputError
 from sfi_ray.images import paint_pixels
@@ -52,8 +52,8 @@ def photos():
     return torch.randint(0, 256, (3, 3, 6, 8), dtype=torch.uint8, generator=generator)
 
 
-def find(attack, classifier, cells, images, keeper=None):
-    events = attack.search(classifier, cells, 0.9, Surroundings(images, keeper))
+def find(attack, classifier, cells, images, checkpoints=None):
+    events = attack.search(classifier, cells, 0.9, AttackContext(images, checkpoints))
     return [event for event in events if isinstance(event, Finding)]
 
 
@@ -215,7 +215,7 @@ def test_noise_at_the_start_makes_replicates_differ_and_nothing_else_does(small,
         assert {len(pixels) for pixels in by_image.values()} == {1 if noise == 0 else 2}
 
 
-class Keeper:
+class CheckpointStore:
     """Keeps the state after a number of rounds, and gives it back in a new search."""
 
     def __init__(self, at):
@@ -236,12 +236,12 @@ class Keeper:
 def test_a_search_goes_on_from_a_snapshot_as_if_nothing_had_happened(small, photos, settings):
     attack = inversion(steps=30, **settings)
     cells = make_cells(small, ks=(4, 48), imitate=True)
-    keeper = Keeper(at=17)
-    expected = outcomes(find(attack, small, cells, photos, keeper))
-    (snapshot,) = keeper.kept
+    checkpoints = CheckpointStore(at=17)
+    expected = outcomes(find(attack, small, cells, photos, checkpoints))
+    (snapshot,) = checkpoints.kept
     assert snapshot.progress == (17,) * 6
-    keeper.kept = [Snapshot.select(snapshot, [1, 4]), Snapshot.select(snapshot, [0])]
-    assert outcomes(find(attack, small, cells, photos, keeper)) == expected
+    checkpoints.kept = [Snapshot.select(snapshot, [1, 4]), Snapshot.select(snapshot, [0])]
+    assert outcomes(find(attack, small, cells, photos, checkpoints)) == expected
 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("bfloat16", 0.1)])
@@ -327,12 +327,12 @@ def test_a_layer_that_passes_on_something_else_than_a_tensor_is_refused():
     read_attack_settings({"kind": "inversion"}).check_classifier(classifier)
 
 
-def test_more_cells_than_lanes_take_turns(small, photos, monkeypatch):
+def test_more_cells_than_slots_take_turns(small, photos, monkeypatch):
     cells = make_cells(small, ks=(5, 48), backgrounds=("black", "white"), imitate=True)
     attack = inversion(steps=12)
     expected = outcomes(find(attack, small, cells, photos))
     monkeypatch.setattr("sfi_ray.attacks.inversion._MICRO_BATCHES_A_STEP", 5 / 8)
-    assert attack.num_lanes(small.micro_batch) == 5
+    assert attack.num_slots(small.micro_batch) == 5
     assert outcomes(find(attack, small, cells, photos)) == expected
 
 

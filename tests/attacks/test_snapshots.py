@@ -70,13 +70,13 @@ def toy(request, toy_gray, toy_rgb):
 def test_a_search_goes_on_from_any_of_its_generations_to_the_same_findings(attack, toy, cells_of):
     cells = cells_of(toy.classifier, ks=(2,), backgrounds=("black", "gray"))
     expected = outcomes(search(attack, toy.classifier, cells))
-    keeper = MemoryKeeper()
-    found = list(attack.search(toy.classifier, cells, 0.9, surroundings_of(toy.classifier, cells, keeper)))
+    checkpoints = MemoryKeeper()
+    found = list(attack.search(toy.classifier, cells, 0.9, surroundings_of(toy.classifier, cells, checkpoints)))
     assert outcomes([event for event in found if isinstance(event, Finding)]) == expected
     whole = sum(event.evaluations for event in found if isinstance(event, Tick))
-    assert len(keeper.kept) >= 4
-    for number in range(len(keeper.kept)):
-        again = MemoryKeeper(keeper.kept[: number + 1])
+    assert len(checkpoints.kept) >= 4
+    for number in range(len(checkpoints.kept)):
+        again = MemoryKeeper(checkpoints.kept[: number + 1])
         left = sorted(json.loads(again.kept[-1][0])[0])
         unfinished = [cell for cell in cells if cell.cell_id in left]
         rest = list(attack.search(toy.classifier, unfinished, 0.9, surroundings_of(toy.classifier, cells, again)))
@@ -89,9 +89,9 @@ def test_a_search_goes_on_from_any_of_its_generations_to_the_same_findings(attac
 def test_cells_that_begin_and_cells_that_go_on_are_searched_together(attack, toy, cells_of):
     cells = cells_of(toy.classifier, ks=(2,), backgrounds=("black", "gray"))
     expected = outcomes(search(attack, toy.classifier, cells))
-    keeper = MemoryKeeper()
-    list(attack.search(toy.classifier, cells[1::2], 0.9, surroundings_of(toy.classifier, cells, keeper)))
-    again = MemoryKeeper(keeper.kept[:3])
+    checkpoints = MemoryKeeper()
+    list(attack.search(toy.classifier, cells[1::2], 0.9, surroundings_of(toy.classifier, cells, checkpoints)))
+    again = MemoryKeeper(checkpoints.kept[:3])
     rest = list(attack.search(toy.classifier, cells, 0.9, surroundings_of(toy.classifier, cells, again)))
     assert 0 < again.recalled < len(cells)
     assert outcomes([event for event in rest if isinstance(event, Finding)]) == expected
@@ -99,9 +99,9 @@ def test_cells_that_begin_and_cells_that_go_on_are_searched_together(attack, toy
 
 def test_time_spent_before_an_interruption_counts(attack, toy, cells_of):
     cells = cells_of(toy.classifier, backgrounds=("black", "gray"))
-    keeper = MemoryKeeper()
-    list(attack.search(toy.classifier, cells, 0.9, surroundings_of(toy.classifier, cells, keeper)))
-    described, tensors = keeper.kept[0]
+    checkpoints = MemoryKeeper()
+    list(attack.search(toy.classifier, cells, 0.9, surroundings_of(toy.classifier, cells, checkpoints)))
+    described, tensors = checkpoints.kept[0]
     cell_ids, progress, notes = json.loads(described)
     notes[0]["seconds"] = 1000.0
     again = MemoryKeeper([(json.dumps([cell_ids, progress, notes]), tensors)])

@@ -8,10 +8,10 @@ from dataclasses import replace
 import pytest
 
 from sfi_ray.attacks import failed
-from sfi_ray.cluster.backlog import Backlog
+from sfi_ray.cluster.work_queue import WorkQueue
 from sfi_ray.cluster.driver import Driver, Tally
 from sfi_ray.cluster.executor import LeaseEnded, LeaseFailed, LeaseProgressed, WorkerJoined, WorkerLost
-from sfi_ray.cluster.pace import Pace
+from sfi_ray.cluster.lease_sizer import LeaseSizer
 from sfi_ray.cluster.worker import WorkReport
 from sfi_ray.errors import StorageError
 from sfi_ray.grid import Grid, GridClassifier
@@ -116,8 +116,8 @@ def make_driver(tmp_path, executor, grid, retries=3, in_flight=2, cells_per_shar
 
     driver = Driver(
         grid,
-        Backlog(grid, finished, unit),
-        Pace(ShardSizes(cells_per_shard, cells_per_shard, cells_per_shard, unit, is_fixed=True)),
+        WorkQueue(grid, finished, unit),
+        LeaseSizer(ShardSizes(cells_per_shard, cells_per_shard, cells_per_shard, unit, is_fixed=True)),
         executor,
         Tally(num_cells=len(grid)),
         in_flight=in_flight,
@@ -155,7 +155,7 @@ def test_what_people_should_know_is_passed_on(tmp_path):
 
     heard = []
     driver, _ = make_driver(tmp_path, Telling(1), make_grid(), cells_per_shard=40)
-    driver.on_note = heard.append
+    driver.on_message = heard.append
     driver.run()
     assert set(heard) == {"out of memory"}
     assert len(heard) == driver.tally.evaluations / 7
@@ -223,7 +223,7 @@ def test_a_lease_is_not_suspected_when_its_node_goes(tmp_path):
     grid, executor = make_grid(), SimulatedExecutor(1, mishap)
     driver, failures = make_driver(tmp_path, executor, grid, retries=0)
     notes = []
-    driver.on_note = notes.append
+    driver.on_message = notes.append
     assert driver.run()
     assert_every_cell_once(executor, failures, grid)
     assert not failures

@@ -8,7 +8,7 @@ from torch import nn
 
 from sfi_ray.errors import InputError, ResourceError
 from sfi_ray.models import Classifier, Execution, build, default_micro_batch
-from sfi_ray.models.tuning.trial import ClassifierTrial
+from sfi_ray.models.tuning.measurement import ClassifierMeasurement
 
 GRAY = (1, 8, 8)
 SMALL = ("mlp", "cnn_mp", "cnn_none")  # tests/models/zoo has the deep ones
@@ -354,7 +354,7 @@ def test_in_bfloat16_too_an_image_has_the_same_bits_in_any_company(architecture,
 def test_in_float32_a_micro_batch_is_fit_only_if_it_gives_the_same_bits(architecture, micro_batch):
     rule = zoo_classifier(architecture)
     images = some_images(70)
-    trial = ClassifierTrial(rule, is_exact=True, needs_gradients=False)
+    trial = ClassifierMeasurement(rule, is_exact=True, needs_gradients=False)
     other = Execution(micro_batch=micro_batch)
     log_probs = rule.running(other).log_probs(images)
     torch.testing.assert_close(log_probs, rule.log_probs(images), rtol=0, atol=1e-5)

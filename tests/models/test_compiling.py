@@ -8,9 +8,9 @@ from torch import nn
 
 from sfi_ray.errors import ResourceError
 from sfi_ray.models import Classifier, Execution, TuningRequest, build
-from sfi_ray.models.tuning import settling, trial
-from sfi_ray.models.tuning.compiling import CompiledTrial, has_compiler, try_compiled
-from sfi_ray.models.tuning.trial import ClassifierTrial
+from sfi_ray.models.tuning import autotune, measurement
+from sfi_ray.models.tuning.compiling import CompiledMeasurement, has_compiler, try_compiled
+from sfi_ray.models.tuning.measurement import ClassifierMeasurement
 
 CPU = torch.device("cpu")
 COMPILED = Execution(micro_batch=8, is_compiled=True)
@@ -57,9 +57,9 @@ def test_whatever_goes_wrong_means_not_this_one_and_is_said_at_debug_level(monke
         def failing(*_args, error=error):
             raise error
 
-        monkeypatch.setattr(trial, "try_compiled", failing)
+        monkeypatch.setattr(measurement, "try_compiled", failing)
         with caplog.at_level(logging.DEBUG):
-            assert ClassifierTrial(make_classifier(), is_exact=False, needs_gradients=False).rate(COMPILED) is None
+            assert ClassifierMeasurement(make_classifier(), is_exact=False, needs_gradients=False).rate(COMPILED) is None
         assert str(error) in caplog.text
         assert all(record.levelno == logging.DEBUG for record in caplog.records)
 
@@ -70,18 +70,18 @@ def test_compiling_has_to_pay_and_to_compute_the_same(monkeypatch, gain, is_fit,
 
     def trying(_classifier, execution):
         asked.append(execution)
-        return CompiledTrial(gain=gain, is_fit=is_fit)
+        return CompiledMeasurement(gain=gain, is_fit=is_fit)
 
-    monkeypatch.setattr(trial, "try_compiled", trying)
+    monkeypatch.setattr(measurement, "try_compiled", trying)
     # On a busy machine a second measurement of the same can differ by more than what compiling is to gain.
-    monkeypatch.setattr(trial, "_seconds", lambda _classify, _device: 0.01)
-    monkeypatch.setattr(settling, "has_compiler", lambda _device: True)
+    monkeypatch.setattr(measurement, "_seconds", lambda _classify, _device: 0.01)
+    monkeypatch.setattr(autotune, "has_compiler", lambda _device: True)
     request = TuningRequest(precision="auto", micro_batch=8, threads=1, is_long=True)
-    choice = settling.tune(make_classifier(), request)
+    choice = autotune.tune(make_classifier(), request)
     assert choice.execution.is_compiled is is_taken
     assert len(asked) == 1
-    settling.tune(make_classifier(), request.model_copy(update={"is_long": False}))
-    settling.tune(make_classifier(), request.model_copy(update={"precision": "float32"}))
+    autotune.tune(make_classifier(), request.model_copy(update={"is_long": False}))
+    autotune.tune(make_classifier(), request.model_copy(update={"precision": "float32"}))
     assert len(asked) == 1, "neither a short search nor a precision that is said is worth compiling"
 
 

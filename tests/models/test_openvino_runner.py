@@ -12,8 +12,8 @@ from sfi_ray.errors import ResourceError
 from sfi_ray.models import Classifier, Execution, TuningRequest, build
 from sfi_ray.models.runners import openvino_runner
 from sfi_ray.models.runners.openvino_runner import has_openvino, openvino_version
-from sfi_ray.models.tuning import settling
-from sfi_ray.models.tuning.trial import ClassifierTrial, are_near
+from sfi_ray.models.tuning import autotune
+from sfi_ray.models.tuning.measurement import ClassifierMeasurement, are_near
 
 needs_openvino = pytest.mark.skipif(openvino_version() is None, reason="needs the extra sfi-ray[openvino]")
 THROUGH = Execution(micro_batch=8, engine="openvino")
@@ -71,7 +71,7 @@ def test_a_network_that_cannot_be_converted_is_refused_and_never_chosen(caplog):
     with pytest.raises(ResourceError, match=r"'toy': OpenVINO cannot run its network here: .*compute\.precision"):
         classifier.running(THROUGH).log_probs(torch.rand(3, 1, 8, 8))
     with caplog.at_level(logging.DEBUG, logger="sfi_ray"):
-        assert ClassifierTrial(classifier, is_exact=False, needs_gradients=False).rate(THROUGH) is None
+        assert ClassifierMeasurement(classifier, is_exact=False, needs_gradients=False).rate(THROUGH) is None
     assert "through OpenVINO does not run" in caplog.text
 
 
@@ -90,15 +90,15 @@ def test_it_is_taken_where_precision_is_open_and_it_is_faster(monkeypatch, is_fa
         tried.append(execution)
         return 2000.0 if (execution.engine == "openvino") is is_faster else 1000.0
 
-    monkeypatch.setattr(ClassifierTrial, "rate", rate)
-    monkeypatch.setattr(ClassifierTrial, "is_fit", lambda _self, _execution: True)
-    monkeypatch.setattr(settling, "has_openvino", lambda _device: is_there)
+    monkeypatch.setattr(ClassifierMeasurement, "rate", rate)
+    monkeypatch.setattr(ClassifierMeasurement, "is_fit", lambda _self, _execution: True)
+    monkeypatch.setattr(autotune, "has_openvino", lambda _device: is_there)
     request = TuningRequest(precision="auto", micro_batch=8, threads=1)
-    chosen = settling.tune(make_classifier(), request).execution
+    chosen = autotune.tune(make_classifier(), request).execution
     assert chosen.engine == ("openvino" if is_faster and is_there else "torch")
     assert any(execution.engine == "openvino" for execution in tried) is is_there
     tried.clear()
-    assert settling.tune(make_classifier(), request.model_copy(update={"precision": "bfloat16"})).gain == 1
+    assert autotune.tune(make_classifier(), request.model_copy(update={"precision": "bfloat16"})).gain == 1
     assert {execution.engine for execution in tried} == {"torch"}, "bits that the job asked for are torch's"
 
 

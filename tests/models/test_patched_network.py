@@ -17,7 +17,7 @@ from sfi_ray.models import Classifier, Execution, TuningRequest, build, tune
 from sfi_ray.models.runners import patched_runner
 from sfi_ray.models.runners.openvino_runner import openvino_version
 from sfi_ray.models.runners.sparse_images import close_pixels
-from sfi_ray.models.tuning.trial import ClassifierTrial, are_near
+from sfi_ray.models.tuning.measurement import ClassifierMeasurement, are_near
 from sfi_ray.types import Background, Finding
 
 needs_openvino = pytest.mark.skipif(openvino_version() is None, reason="needs the extra sfi-ray[openvino]")
@@ -163,7 +163,7 @@ def test_a_network_without_such_layers_is_refused_and_never_chosen(caplog):
     classifier = make_classifier(build("mlp", input_shape=shape, num_classes=10), shape)
     with pytest.raises(ResourceError, match=r"'toy': .*does not begin with a convolution; set compute\.precision"):
         classifier.running(REUSING).sparse_log_probs(*close_pixels(shape, 2, 2))
-    trial = ClassifierTrial(classifier, is_exact=False, needs_gradients=False, ks=(2,))
+    trial = ClassifierMeasurement(classifier, is_exact=False, needs_gradients=False, ks=(2,))
     with caplog.at_level(logging.DEBUG, logger="sfi_ray"):
         assert trial.rate(REUSING) is None
     assert "first layers at altered pixels only does not run" in caplog.text
@@ -171,7 +171,7 @@ def test_a_network_without_such_layers_is_refused_and_never_chosen(caplog):
 
 def test_what_comes_out_has_to_be_near_float32():
     classifier = small_classifier()
-    trial = ClassifierTrial(classifier, is_exact=False, needs_gradients=False, ks=(1, 5))
+    trial = ClassifierMeasurement(classifier, is_exact=False, needs_gradients=False, ks=(1, 5))
     assert trial.rate(REUSING) > 0
     assert trial.is_fit(REUSING)
     far = classifier.running(REUSING)
@@ -181,7 +181,7 @@ def test_what_comes_out_has_to_be_near_float32():
 
 def test_every_number_of_pixels_has_to_keep_company_out():
     classifier = small_classifier()
-    trial = ClassifierTrial(classifier, is_exact=False, needs_gradients=False, ks=(1, 3, 8))
+    trial = ClassifierMeasurement(classifier, is_exact=False, needs_gradients=False, ks=(1, 3, 8))
     reusing = classifier.running(REUSING)
     assert trial.has_fit_outputs(reusing)
     whole = reusing.sparse_log_probs
@@ -199,7 +199,7 @@ def test_more_pixels_than_memory_is_given_for_are_refused_and_never_chosen(monke
     classifier = small_classifier()
     with pytest.raises(ResourceError, match=r"'toy': with 40 altered pixels, 8 images at once are too many"):
         classifier.running(REUSING).sparse_log_probs(*close_pixels(classifier.input_shape, 2, 40))
-    trial = ClassifierTrial(classifier, is_exact=False, needs_gradients=False, ks=(1, 2, 40))
+    trial = ClassifierMeasurement(classifier, is_exact=False, needs_gradients=False, ks=(1, 2, 40))
     with caplog.at_level(logging.DEBUG, logger="sfi_ray"):
         assert not trial.is_fit(REUSING)
     assert "computes something else" in caplog.text
@@ -218,8 +218,8 @@ def test_it_is_tried_where_precision_is_open_one_thread_searches_and_pixels_are_
         tried.append(execution)
         return 2000.0 if execution.reuses_background else 1000.0
 
-    monkeypatch.setattr(ClassifierTrial, "rate", rate)
-    monkeypatch.setattr(ClassifierTrial, "is_fit", lambda _self, _execution: True)
+    monkeypatch.setattr(ClassifierMeasurement, "rate", rate)
+    monkeypatch.setattr(ClassifierMeasurement, "is_fit", lambda _self, _execution: True)
     request = TuningRequest(precision=precision, micro_batch=8, threads=threads, ks=ks)
     assert tune(small_classifier(), request).execution.reuses_background is is_offered
     assert any(execution.reuses_background for execution in tried) is is_offered

@@ -37,8 +37,8 @@ ROOMS = {
     "models/sources": {"classifier", "files", "source", "weights", "zoo"},
     "models/training": {"card", "classifier", "runners", "training_settings", "weights", "zoo"},
     "models/tuning": {"classifier", "payload", "runners"},
-    "search/gradient": {"base", "lanes", "philox"},
-    "search/map_elites": {"base", "gradient", "lanes", "philox"},
+    "search/gradient": {"base", "state", "philox"},
+    "search/map_elites": {"base", "gradient", "state", "philox"},
     "search/nevergrad": {"base"},
     "cluster/ray": {
         "driver",

@@ -64,25 +64,25 @@ def test_natural_images_are_matched_by_their_pixels(launched, inverted):
 def test_groups_agree_with_counting_by_hand(run, other):
     change_row(other, 7, lambda row: row.update(confidence=run_confidence(run, other, 7)))  # a tie
     pairs = pair_runs(run, other)
-    contests = compare_pairs(pairs, ["background", "k"])
+    comparisons = compare_pairs(pairs, ["background", "k"])
     rows_a, rows_b = ({what(row): row for row in each.table().to_pylist()} for each in (run, other))
     groups = defaultdict(list)
     for key in rows_a:
         if key in rows_b:
             groups[()].append((rows_a[key], rows_b[key]))
             groups[key[1], key[3]].append((rows_a[key], rows_b[key]))
-    assert [contest.place for contest in contests] == [(), ("black", 1), ("black", 3), ("gray", 1), ("gray", 3)]
-    assert sum(contest.ties for contest in contests[1:]) == contests[0].ties == 1
-    for contest in contests:
-        rows = groups[contest.place]
-        assert contest.num_pairs == len(rows)
-        assert contest.wins == sum(a["confidence"] > b["confidence"] for a, b in rows)
-        assert contest.losses == sum(a["confidence"] < b["confidence"] for a, b in rows)
-        assert contest.num_fooled == (sum(a["fooled"] for a, _ in rows), sum(b["fooled"] for _, b in rows))
-        assert contest.only[1] == sum(b["fooled"] and not a["fooled"] for a, b in rows)
-        assert contest.evaluations == (40 * len(rows), 130 * len(rows))
+    assert [comparison.place for comparison in comparisons] == [(), ("black", 1), ("black", 3), ("gray", 1), ("gray", 3)]
+    assert sum(comparison.ties for comparison in comparisons[1:]) == comparisons[0].ties == 1
+    for comparison in comparisons:
+        rows = groups[comparison.place]
+        assert comparison.num_pairs == len(rows)
+        assert comparison.wins == sum(a["confidence"] > b["confidence"] for a, b in rows)
+        assert comparison.losses == sum(a["confidence"] < b["confidence"] for a, b in rows)
+        assert comparison.num_fooled == (sum(a["fooled"] for a, _ in rows), sum(b["fooled"] for _, b in rows))
+        assert comparison.only[1] == sum(b["fooled"] and not a["fooled"] for a, b in rows)
+        assert comparison.evaluations == (40 * len(rows), 130 * len(rows))
         means = (np.mean([pair[side]["confidence"] for pair in rows]) for side in (0, 1))
-        assert contest.mean_confidence == pytest.approx(tuple(means))
+        assert comparison.mean_confidence == pytest.approx(tuple(means))
 
 
 def run_confidence(run, other, cell_index):
@@ -91,9 +91,9 @@ def run_confidence(run, other, cell_index):
 
 
 def test_a_run_against_itself_is_a_draw(run):
-    for contest in compare_pairs(pair_runs(run, run)):
-        assert (contest.wins, contest.losses, contest.ties) == (0, 0, contest.num_pairs)
-        assert (contest.confidence_p, contest.fooled_p, contest.median_difference) == (1.0, 1.0, 0.0)
+    for comparison in compare_pairs(pair_runs(run, run)):
+        assert (comparison.wins, comparison.losses, comparison.ties) == (0, 0, comparison.num_pairs)
+        assert (comparison.confidence_p, comparison.fooled_p, comparison.median_difference) == (1.0, 1.0, 0.0)
 
 
 @given(st.lists(st.integers(1, 10**6), unique=True, max_size=9), st.data())

@@ -8,15 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from sfi_ray.search import DifferentialEvolution, DifferentialEvolutionSettings, Entrants, SearchSpace
+from sfi_ray.search import DifferentialEvolution, DifferentialEvolutionSettings, NewCells, SearchSpace
 from sfi_ray.search.differential_evolution import crossover, draw_donors, initial_population, mutate
 
 GRAY = SearchSpace(height=5, width=7, channels=1, k=2, num_classes=3)
 RGB = SearchSpace(height=4, width=9, channels=3, k=1, num_classes=3)
 
 
-def entrants(seeds, targets=None, channels=1):
-    return Entrants(
+def new_cells(seeds, targets=None, channels=1):
+    return NewCells(
         seeds=torch.tensor(seeds),
         target_classes=torch.tensor(targets or [0] * len(seeds)),
         backgrounds=torch.zeros(len(seeds), channels),
@@ -53,7 +53,7 @@ def slow_generation(population, log_prob, donors, weight, target):
 
 def test_generations_equal_the_slow_reference():
     search = make(population_size=6, generations=15)
-    search.admit(entrants([11, 12], [0, 1]))
+    search.admit(new_cells([11, 12], [0, 1]))
     population = initial_population(torch.tensor([11, 12]), GRAY, 6)
     log_prob = torch.stack([brightness(population[cell])[:, cell] for cell in range(2)])
     search.tell(brightness(search.ask().genes))
@@ -64,7 +64,7 @@ def test_generations_equal_the_slow_reference():
                 population[cell], log_prob[cell], donors[cell], 0.5, target=cell
             )
         search.tell(brightness(search.ask().genes))
-        assert torch.equal(search._lanes.population, population)
+        assert torch.equal(search._state.population, population)
         assert torch.equal(search.best_log_prob, log_prob.amax(1))
         for cell in range(2):
             assert torch.equal(search.best[cell], population[cell][log_prob[cell].argmax()])
@@ -140,7 +140,7 @@ def test_initial_positions_are_uniform_and_intensities_are_clipped_normals(space
 def test_candidates_stay_inside_the_half_open_bounds(seed, rgb, rate):
     space = RGB if rgb else GRAY
     search = make(space, differential_weight=2.0, crossover_rate=rate)
-    search.admit(entrants([seed], channels=space.channels))
+    search.admit(new_cells([seed], channels=space.channels))
     generator = torch.Generator().manual_seed(seed % 2**31)
     for _ in range(6):
         genes = search.ask().genes
@@ -154,7 +154,7 @@ def test_candidates_stay_inside_the_half_open_bounds(seed, rgb, rate):
 
 def test_positions_reach_the_last_row_and_column():
     search = make(differential_weight=2.0)
-    search.admit(entrants(list(range(50))))
+    search.admit(new_cells(list(range(50))))
     search.tell(torch.zeros(len(search.ask().genes), 3))
     genes = search.ask().genes
     assert genes[..., 0].max().floor() == GRAY.height - 1
@@ -163,23 +163,23 @@ def test_positions_reach_the_last_row_and_column():
 
 def test_only_a_strictly_better_trial_replaces_its_parent():
     search = make()
-    search.admit(entrants([1]))
+    search.admit(new_cells([1]))
     search.ask()
     search.tell(torch.full((8, 3), -1.0))
-    before = search._lanes.population.clone()
+    before = search._state.population.clone()
     search.ask()
     told = torch.full((8, 3), -1.0)
     told[2, 0] = -0.5
     trials = search._trials.clone()
     search.tell(told)
-    changed = (search._lanes.population != before).flatten(2).any(-1)[0]
+    changed = (search._state.population != before).flatten(2).any(-1)[0]
     assert changed.tolist() == [i == 2 for i in range(8)]
     assert torch.equal(search.best[0], trials[0, 2])
 
 
 def test_tell_reads_the_column_of_each_cells_target():
     search = make()
-    search.admit(entrants([1, 2], [2, 0]))
+    search.admit(new_cells([1, 2], [2, 0]))
     log_probs = torch.arange(48.0).view(16, 3) - 100
     search.ask()
     search.tell(log_probs)
@@ -189,11 +189,11 @@ def test_tell_reads_the_column_of_each_cells_target():
 def test_cells_that_join_late_or_see_others_leave_are_searched_alike():
     def follow(join_at, leave_at):
         search = make(generations=12)
-        search.admit(entrants([5]))
+        search.admit(new_cells([5]))
         seen = []
         for step in range(10):
             if step == join_at:
-                search.admit(entrants([6, 7], [1, 0]))
+                search.admit(new_cells([6, 7], [1, 0]))
             if step == leave_at:
                 search.retire(torch.tensor([True, False, True]))
             proposal = search.ask()
@@ -205,7 +205,7 @@ def test_cells_that_join_late_or_see_others_leave_are_searched_alike():
     crowded, search = follow(2, 5)
     assert torch.equal(alone, crowded)
     late = make(generations=12)
-    late.admit(entrants([7], [0]))
+    late.admit(new_cells([7], [0]))
     for _ in range(8):
         late.tell(brightness(late.ask().genes))
     assert torch.equal(late.best[0], search.best[1])
@@ -213,7 +213,7 @@ def test_cells_that_join_late_or_see_others_leave_are_searched_alike():
 
 def test_a_pickled_search_goes_on_as_if_nothing_had_happened():
     search = make()
-    search.admit(entrants([5, 6]))
+    search.admit(new_cells([5, 6]))
     for _ in range(3):
         search.tell(brightness(search.ask().genes))
     copy = pickle.loads(pickle.dumps(search))

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sfi_ray.images import render
-from sfi_ray.search import Entrants, Proposal, SearchSpace
+from sfi_ray.search import NewCells, Proposal, SearchSpace
 from sfi_ray.search.map_elites.niches import merge, taken
 from sfi_ray.search.map_elites.search import Elites
 from sfi_ray.search.map_elites.settings import ElitesSettings
@@ -16,7 +16,7 @@ SETTINGS = ElitesSettings(max_evaluations=60, num_elites=3, num_candidates=5)
 
 def group_of(number, targets=range(4), seed=100):
     count = len(targets)
-    return Entrants(
+    return NewCells(
         seeds=torch.arange(count) + seed * (number + 1),
         target_classes=torch.tensor(targets),
         backgrounds=torch.zeros(count, SPACE.channels),
@@ -24,9 +24,9 @@ def group_of(number, targets=range(4), seed=100):
     )
 
 
-def searching(*entrants, settings=SETTINGS, space=SPACE):
+def searching(*new_cells, settings=SETTINGS, space=SPACE):
     search = Elites(space, settings)
-    for group in entrants:
+    for group in new_cells:
         search.admit(group)
     return search
 

@@ -1,14 +1,14 @@
 import pytest
 import torch
 
-from sfi_ray.search import Entrants, GradientSearch, GradientSettings, Proposal, SearchSpace
+from sfi_ray.search import NewCells, GradientSearch, GradientSettings, Proposal, SearchSpace
 
 SPACE = SearchSpace(height=6, width=7, channels=3, k=3, num_classes=4)
 
 
-def entrants(num_cells, first=0):
+def new_cells(num_cells, first=0):
     numbers = torch.arange(first, first + num_cells)
-    return Entrants(1000 + numbers, numbers % 4, torch.zeros(num_cells, 3))
+    return NewCells(1000 + numbers, numbers % 4, torch.zeros(num_cells, 3))
 
 
 def judge(genes, targets):
@@ -41,7 +41,7 @@ def make(**settings):
 def test_pixels_are_placed_one_after_the_other_and_then_anew_in_turn(monkeypatch):
     monkeypatch.setattr("sfi_ray.search.gradient.search._MOST_TOGETHER", 1)
     search = make(local_share=0.0)
-    search.admit(entrants(1))
+    search.admit(new_cells(1))
     placed = []
     before = search.bases()
     assert len(before.unique(dim=0)) == len(before[0].unique(dim=0)) == 1, "the bare background"
@@ -58,7 +58,7 @@ def test_pixels_are_placed_one_after_the_other_and_then_anew_in_turn(monkeypatch
 
 def test_the_best_is_the_highest_of_all_that_was_seen_and_never_gets_worse():
     search = make()
-    search.admit(entrants(3))
+    search.admit(new_cells(3))
     before = search.best_log_prob
     highest = torch.full((3,), -torch.inf)
     for _ in range(20):
@@ -75,7 +75,7 @@ def test_the_best_is_the_highest_of_all_that_was_seen_and_never_gets_worse():
 
 def test_proposals_alter_at_most_k_spots_and_lie_in_the_space():
     search = make()
-    search.admit(entrants(2))
+    search.admit(new_cells(2))
     lower, upper = SPACE.bounds("cpu")
     for _, _, proposal, _ in advance(search, 15):
         assert proposal.genes.shape[1:] == (3, 5)
@@ -86,7 +86,7 @@ def test_proposals_alter_at_most_k_spots_and_lie_in_the_space():
 
 def test_being_stuck_takes_two_or_more_pixels_out_of_the_best():
     search = make(patience=1)
-    search.admit(entrants(30))
+    search.admit(new_cells(30))
     taken_out = []
     for _ in range(25):
         before = search.state()["kicks"]
@@ -101,7 +101,7 @@ def test_being_stuck_takes_two_or_more_pixels_out_of_the_best():
 
 def test_rounds_without_success_look_further_down_the_ranking():
     search = make(patience=3, local_share=0)
-    search.admit(entrants(10))
+    search.admit(new_cells(10))
     ranks = []
     for _ in range(30):
         advance(search)
@@ -111,16 +111,16 @@ def test_rounds_without_success_look_further_down_the_ranking():
 
 def test_a_cell_goes_its_own_way_beside_others_and_from_its_state():
     together = make()
-    together.admit(entrants(5))
+    together.admit(new_cells(5))
     advance(together, 30)
     alone = make()
-    alone.admit(entrants(1, first=3))
+    alone.admit(new_cells(1, first=3))
     advance(alone, 12)
     kept = {name: tensor.clone() for name, tensor in alone.state().items()}
     later = make()
-    later.admit(entrants(2, first=7))
+    later.admit(new_cells(2, first=7))
     advance(later, 2)
-    later.admit(entrants(1, first=3), kept)
+    later.admit(new_cells(1, first=3), kept)
     later.retire(torch.tensor([False, True, True]))
     advance(later, 18)
     for name, tensor in together.state().items():
@@ -129,7 +129,7 @@ def test_a_cell_goes_its_own_way_beside_others_and_from_its_state():
 
 def test_nan_never_wins():
     search = make()
-    search.admit(entrants(2))
+    search.admit(new_cells(2))
     bases = search.bases()
     proposal = search.propose(torch.full((2,), torch.nan), torch.full((2, 3, 6, 7), torch.nan))
     assert torch.equal(search.best_log_prob, torch.full((2,), -torch.inf))
@@ -144,7 +144,7 @@ def test_nan_never_wins():
 @pytest.mark.parametrize(("proposals", "share", "near"), [(1, 1.0, 0), (2, 1.0, 1), (10, 0.4, 4), (10, 0.0, 0)])
 def test_one_proposal_at_least_is_the_gradients(proposals, share, near):
     search = make(proposals=proposals, local_share=share)
-    search.admit(entrants(1))
+    search.admit(new_cells(1))
     advance(search, 3)
     bases = search.bases()
     proposal = search.propose(torch.zeros(1), torch.zeros(1, 3, 6, 7))
@@ -167,7 +167,7 @@ def num_spots(genes):
 
 def test_first_pixels_that_all_help_are_placed_together():
     search = make(local_share=0.0)
-    search.admit(entrants(2))
+    search.admit(new_cells(2))
     proposal = search.propose(torch.full((2,), -5.0), torch.rand(2, 3, 6, 7))
     assert {num_spots(genes) for genes in proposal.genes} == {1}
     combined = search.combine(told(search, proposal, lambda genes: -4.0))
@@ -182,7 +182,7 @@ def test_first_pixels_that_all_help_are_placed_together():
 
 def test_what_does_not_help_is_not_put_together():
     search = make()
-    search.admit(entrants(1))
+    search.admit(new_cells(1))
     proposal = search.propose(torch.full((1,), -0.5), torch.rand(1, 3, 6, 7))
     # Better than nothing known at all, so every first pixel helps; the second ones do not.
     search.learn(told(search, search.combine(told(search, proposal, lambda genes: -1.0)), lambda genes: -8.0))
@@ -193,7 +193,7 @@ def test_what_does_not_help_is_not_put_together():
 
 def test_moves_of_different_pixels_are_put_together_and_the_best_image_stays():
     search = make(proposals=12, local_share=0.5)
-    search.admit(entrants(1))
+    search.admit(new_cells(1))
     while not (search.state()["is_placed"].all() and search._slots()[2].all()):
         advance(search)
     before = search.bases()[0]

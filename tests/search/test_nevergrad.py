@@ -24,7 +24,7 @@ from threadpoolctl import threadpool_info
 
 from sfi_ray.errors import InputError
 from sfi_ray.images import decode, paint
-from sfi_ray.search import Entrants, NevergradSettings, SearchSpace
+from sfi_ray.search import NewCells, NevergradSettings, SearchSpace
 from sfi_ray.search.nevergrad.search import NevergradSearcher, check_optimizer
 
 SPACE = SearchSpace(height=3, width=5, channels=1, k=2, num_classes=4)
@@ -41,9 +41,9 @@ def make(optimizer="TwoPointsDE", *, space=SPACE, max_evaluations=50, num_worker
     return NevergradSearcher(space, settings)
 
 
-def entrants(*seeds, targets=None):
+def new_cells(*seeds, targets=None):
     targets = [seed % 4 for seed in seeds] if targets is None else targets
-    return Entrants(torch.tensor(seeds), torch.tensor(targets), torch.zeros(len(seeds), 1))
+    return NewCells(torch.tensor(seeds), torch.tensor(targets), torch.zeros(len(seeds), 1))
 
 
 def log_probs_of(genes, num_classes=4):
@@ -71,7 +71,7 @@ def run(searcher):
 
 def alone(optimizer, seed, **options):
     searcher = make(optimizer, **options)
-    searcher.admit(entrants(seed))
+    searcher.admit(new_cells(seed))
     return run(searcher)[0]
 
 
@@ -105,7 +105,7 @@ def test_a_cell_is_searched_as_by_a_plain_loop(name, toy_gray):
         return toy_gray.classifier.log_probs(paint(spots, levels, background.expand(len(genes), 1), 8, 8))
 
     searcher = make(name, space=space, max_evaluations=budget, num_workers=workers)
-    searcher.admit(entrants(5, seed, 6, targets=[0, target, 1]))
+    searcher.admit(new_cells(5, seed, 6, targets=[0, target, 1]))
     proposed = []
     while not searcher.is_exhausted.all():
         proposal = searcher.ask()
@@ -140,7 +140,7 @@ def test_a_cell_is_searched_as_by_a_plain_loop(name, toy_gray):
 def assert_sound(name, *, max_evaluations=45, num_workers=8):
     """Runs cells together and says whether they stayed in their space and budget, or how they failed."""
     searcher = make(name, max_evaluations=max_evaluations, num_workers=num_workers)
-    searcher.admit(entrants(1, 2))
+    searcher.admit(new_cells(1, 2))
     proposed = run(searcher)
     lower, upper = SPACE.bounds(torch.device("cpu"))
     for genes in proposed:
@@ -168,9 +168,9 @@ def test_optimisers_of_every_family_stay_in_their_space_and_budget(name):
 def test_proposals_depend_neither_on_company_nor_on_interruptions(name):
     expected = {seed: alone(name, seed) for seed in (3, 4, 5)}
     searcher = make(name)
-    searcher.admit(entrants(4))
+    searcher.admit(new_cells(4))
     generation(searcher)
-    searcher.admit(entrants(3, 9))
+    searcher.admit(new_cells(3, 9))
     np.random.rand(7)
     generation(searcher)
     searcher.retire(torch.tensor([True, True, False]))
@@ -179,8 +179,8 @@ def test_proposals_depend_neither_on_company_nor_on_interruptions(name):
     assert [len(expected[4]), *counts] == [50, *([16, 8] if name != "RCobyla" else [2, 1])]
 
     resumed = make(name)
-    resumed.admit(entrants(5))
-    resumed.admit(entrants(4, 3), state)
+    resumed.admit(new_cells(5))
+    resumed.admit(new_cells(4, 3), state)
     assert torch.equal(resumed.best[1:], searcher.best)
     assert torch.equal(resumed.best_log_prob[1:], searcher.best_log_prob)
     for key, tensor in state.items():
@@ -214,10 +214,10 @@ def test_an_optimiser_that_proposes_something_else_when_gone_through_again_is_fo
             return np.full(self.dimension, next(count) / 1000)
 
     searcher = make(register("Moody", Moody))
-    searcher.admit(entrants(1, 2))
+    searcher.admit(new_cells(1, 2))
     generation(searcher)
     resumed = make("Moody")
-    resumed.admit(entrants(1, 2), searcher.state())
+    resumed.admit(new_cells(1, 2), searcher.state())
     assert list(resumed.failures) == [0, 1]
     assert "Moody proposed other candidates than before" in resumed.failures[0]
 
@@ -236,7 +236,7 @@ def test_linear_algebra_runs_on_one_thread(register):
 
 def test_every_cell_begins_at_a_place_of_its_own():
     searcher = make("OnePlusOne", max_evaluations=1)
-    searcher.admit(entrants(*range(400)))
+    searcher.admit(new_cells(*range(400)))
     first = searcher.ask().genes / torch.tensor([3.0, 5.0, 1.0])
     for gene in first.flatten(1).T:
         assert stats.kstest(gene.numpy(), "uniform").pvalue > 1e-3
@@ -254,7 +254,7 @@ def test_populations_begin_all_over_the_space():
 @pytest.mark.parametrize("name", ["NelderMead", "MetaModelDSproba"])
 def test_what_goes_step_by_step_is_asked_for_one_candidate_at_a_time(name):
     searcher = make(name, max_evaluations=5)
-    searcher.admit(entrants(1, 2))
+    searcher.admit(new_cells(1, 2))
     sizes = []
     while not searcher.is_exhausted.all():
         sizes.append(len(generation(searcher).genes))
@@ -264,9 +264,9 @@ def test_what_goes_step_by_step_is_asked_for_one_candidate_at_a_time(name):
 
 def test_the_last_generation_asks_for_what_is_left():
     searcher = make(max_evaluations=19)
-    searcher.admit(entrants(1))
+    searcher.admit(new_cells(1))
     generation(searcher)
-    searcher.admit(entrants(2))
+    searcher.admit(new_cells(2))
     assert [len(generation(searcher).genes) for _ in range(3)] == [16, 11, 3]
     assert searcher.is_exhausted.all()
     assert len(searcher.ask().genes) == 0
@@ -280,7 +280,7 @@ def test_an_optimiser_is_told_finite_losses_and_nan_is_the_worst(register):
             told.append(loss)
 
     searcher = make(register("Listening", Listening), max_evaluations=8, num_workers=4)
-    searcher.admit(entrants(0))
+    searcher.admit(new_cells(0))
     searcher.ask()
     log_probs = torch.tensor([-1.5, torch.nan, -torch.inf, -1e5]).unsqueeze(1).expand(4, 4)
     searcher.tell(log_probs)
@@ -321,7 +321,7 @@ class ProposesNan(Faulty):
 )
 def test_an_optimiser_that_fails_is_named_with_the_reason(register, faulty, reason, spent):
     searcher = make(register("Faulty", faulty))
-    searcher.admit(entrants(1, 2))
+    searcher.admit(new_cells(1, 2))
     proposed = run(searcher)
     assert list(searcher.failures) == [0, 1]
     assert all("nevergrad's Faulty failed: " in said and reason in said for said in searcher.failures.values())
@@ -338,7 +338,7 @@ def test_a_failure_leaves_other_cells_alone(register):
 
     name = register("FailsForSome", FailsForSome)
     searcher = make(name)
-    searcher.admit(entrants(*range(12)))
+    searcher.admit(new_cells(*range(12)))
     proposed = run(searcher)
     assert 0 < len(searcher.failures) < 12
     for seed, genes in enumerate(proposed):
@@ -351,7 +351,7 @@ def test_a_failure_leaves_other_cells_alone(register):
 def test_threads_of_optimisers_end_with_their_cells():
     before = threading.active_count()
     searcher = make("NelderMead")
-    searcher.admit(entrants(*range(5)))
+    searcher.admit(new_cells(*range(5)))
     for _ in range(3):
         generation(searcher)
     assert threading.active_count() == before + 5
@@ -367,10 +367,10 @@ def test_threads_of_optimisers_end_with_their_cells():
 def test_a_waiting_optimiser_does_not_keep_the_process_from_ending():
     program = """
 import torch
-from sfi_ray.search import Entrants, NevergradSettings, SearchSpace
+from sfi_ray.search import NewCells, NevergradSettings, SearchSpace
 from sfi_ray.search.nevergrad.search import NevergradSearcher
 searcher = NevergradSearcher(SearchSpace(3, 5, 1, 2, 4), NevergradSettings(optimizer="NelderMead"))
-searcher.admit(Entrants(torch.tensor([1]), torch.tensor([0]), torch.zeros(1, 1)))
+searcher.admit(NewCells(torch.tensor([1]), torch.tensor([0]), torch.zeros(1, 1)))
 searcher.ask()
 """
     subprocess.run([sys.executable, "-c", program], check=True, timeout=200)

@@ -8,7 +8,7 @@ import torch
 from sfi_ray.search import (
     DifferentialEvolution,
     DifferentialEvolutionSettings,
-    Entrants,
+    NewCells,
     NevergradSettings,
     SearchSpace,
     SelfAdaptiveEvolution,
@@ -49,7 +49,7 @@ def space(request):
 def search(request, space):
     searcher = SEARCHERS[request.param](space)
     searcher.admit(
-        Entrants(torch.tensor([3, 4]), torch.tensor([0, space.num_classes - 1]), torch.zeros(2, space.channels))
+        NewCells(torch.tensor([3, 4]), torch.tensor([0, space.num_classes - 1]), torch.zeros(2, space.channels))
     )
     return searcher
 

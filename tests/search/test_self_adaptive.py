@@ -2,15 +2,15 @@ import pytest
 import torch
 
 from sfi_ray.images import render
-from sfi_ray.search import DifferentialEvolution, DifferentialEvolutionSettings, Entrants, SearchSpace
+from sfi_ray.search import DifferentialEvolution, DifferentialEvolutionSettings, NewCells, SearchSpace
 from sfi_ray.search.self_adaptive import SelfAdaptiveEvolution, SelfAdaptiveSettings, renew
 
 SPACE = SearchSpace(height=8, width=8, channels=1, k=3, num_classes=4)
 
 
-def entrants(seeds=(3, 4)):
+def new_cells(seeds=(3, 4)):
     count = len(seeds)
-    return Entrants(torch.tensor(seeds), torch.arange(count), torch.zeros(count, 1))
+    return NewCells(torch.tensor(seeds), torch.arange(count), torch.zeros(count, 1))
 
 
 def run(search, toy, generations):
@@ -36,7 +36,7 @@ def test_a_tenth_of_the_settings_is_drawn_anew_uniformly_in_its_range():
 
 def test_settings_stay_with_the_trials_that_stay(toy_gray):
     search = SelfAdaptiveEvolution(SPACE, SelfAdaptiveSettings(population_size=30, generations=40))
-    search.admit(entrants())
+    search.admit(new_cells())
     run(search, toy_gray, 1)
     before = search.state()
     assert (before["differential_weight"] == 0.5).all()
@@ -56,7 +56,7 @@ def test_without_renewal_it_is_plain_differential_evolution(toy_gray, monkeypatc
     )
     adaptive = SelfAdaptiveEvolution(SPACE, SelfAdaptiveSettings(population_size=20, generations=10))
     for search in (plain, adaptive):
-        search.admit(entrants())
+        search.admit(new_cells())
         run(search, toy_gray, 8)
     assert torch.equal(plain.best, adaptive.best)
     assert torch.equal(plain.best_log_prob, adaptive.best_log_prob)
@@ -65,10 +65,10 @@ def test_without_renewal_it_is_plain_differential_evolution(toy_gray, monkeypatc
 def test_a_search_restored_from_its_state_goes_on_in_the_same_way(toy_gray):
     settings = SelfAdaptiveSettings(population_size=20, generations=30)
     search = SelfAdaptiveEvolution(SPACE, settings)
-    search.admit(entrants())
+    search.admit(new_cells())
     run(search, toy_gray, 6)
     again = SelfAdaptiveEvolution(SPACE, settings)
-    again.admit(entrants(), search.state())
+    again.admit(new_cells(), search.state())
     run(search, toy_gray, 6)
     run(again, toy_gray, 6)
     assert torch.equal(again.best, search.best)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sfi_ray.images import render
-from sfi_ray.search import Entrants, SearchSpace, SparseRandomSearch, SparseRandomSettings
+from sfi_ray.search import NewCells, SearchSpace, SparseRandomSearch, SparseRandomSettings
 from sfi_ray.search.philox import random_words
 from sfi_ray.search.sparse_random import draw_subset, random_start, replace_pixels, stage_counts
 
@@ -24,9 +24,9 @@ SPACES = st.builds(
 )
 
 
-def entrants(seeds=(3, 4), channels=1):
+def new_cells(seeds=(3, 4), channels=1):
     count = len(seeds)
-    return Entrants(torch.tensor(seeds), torch.arange(count), torch.zeros(count, channels))
+    return NewCells(torch.tensor(seeds), torch.arange(count), torch.zeros(count, channels))
 
 
 def spots_of(genes, space):
@@ -131,7 +131,7 @@ def test_the_schedule_is_the_published_one(first, k):
     budget = 400
     space = SearchSpace(height=20, width=20, channels=1, k=k, num_classes=2)
     search = SparseRandomSearch(space, SparseRandomSettings(max_evaluations=budget, initial_share=first))
-    search.admit(entrants((5,)))
+    search.admit(new_cells((5,)))
     search.ask()
     search.tell(torch.tensor([[0.0, 0.0]]))
     for evaluations in range(1, budget):
@@ -149,7 +149,7 @@ def test_stage_counts_are_those_of_the_targeted_attacks_that_were_published():
 
 def test_steps_that_are_not_worse_stay():
     search = SparseRandomSearch(SPACE, SparseRandomSettings(max_evaluations=50))
-    search.admit(entrants((8,)))
+    search.admit(new_cells((8,)))
     for value, stays in ((-2.0, True), (-2.0, True), (-3.0, False), (math.nan, False), (-1.0, True), (-1.5, False)):
         before = search.best
         asked = search.ask().genes
@@ -160,7 +160,7 @@ def test_steps_that_are_not_worse_stay():
 
 def test_of_several_candidates_the_first_of_the_best_stays():
     search = SparseRandomSearch(SPACE, SparseRandomSettings(max_evaluations=50, num_candidates=4))
-    search.admit(entrants((8,)))
+    search.admit(new_cells((8,)))
     asked = search.ask().genes
     assert torch.equal(asked[0], search.best[0]), "the start is among the first candidates"
     search.tell(torch.tensor([-3.0, -1.0, math.nan, -1.0]).unsqueeze(1).expand(-1, 4))
@@ -169,7 +169,7 @@ def test_of_several_candidates_the_first_of_the_best_stays():
 
 def test_the_budget_is_met_exactly_by_a_last_generation_of_what_is_left():
     search = SparseRandomSearch(SPACE, SparseRandomSettings(max_evaluations=11, num_candidates=4))
-    search.admit(entrants((8,)))
+    search.admit(new_cells((8,)))
     sizes = []
     while not search.is_exhausted.all():
         sizes.append(len(search.ask().genes))
@@ -181,12 +181,12 @@ def test_the_budget_is_met_exactly_by_a_last_generation_of_what_is_left():
 
 def test_a_cell_that_has_no_budget_left_stays_as_it_is_beside_one_that_has():
     search = SparseRandomSearch(SPACE, SparseRandomSettings(max_evaluations=4, num_candidates=2))
-    search.admit(entrants((8,)))
+    search.admit(new_cells((8,)))
     for _ in range(2):
         search.ask()
         search.tell(torch.zeros(2, 4))
     done = search.best[0]
-    search.admit(entrants((9,)))
+    search.admit(new_cells((9,)))
     for _ in range(2):
         proposal = search.ask()
         assert proposal.owners.tolist() == [1, 1]
@@ -207,10 +207,10 @@ def test_a_search_restored_from_its_state_goes_on_in_the_same_way(toy_gray):
         return search
 
     search = SparseRandomSearch(SPACE, chosen)
-    search.admit(entrants())
+    search.admit(new_cells())
     run(search)
     again = SparseRandomSearch(SPACE, chosen)
-    again.admit(entrants(), search.state())
+    again.admit(new_cells(), search.state())
     run(search)
     run(again)
     for name, tensor in search.state().items():

@@ -69,7 +69,7 @@ class Options:
     can_reuse: bool = False
 
 
-class Trial(Protocol):
+class Measurement(Protocol):
     """Tries executions of one network on one device."""
 
     def rate(self, execution: Execution) -> float | None:
@@ -84,7 +84,7 @@ class Trial(Protocol):
 def choose(
     rule: Execution,
     options: Options,
-    trial: Trial,
+    measurement: Measurement,
     *,
     seconds: float = TUNING_SECONDS,
     clock: Callable[[], float] = time.monotonic,
@@ -99,31 +99,31 @@ def choose(
     Args:
         rule: What is taken where nothing is better; it needs no check.
         options: What may be chosen among.
-        trial: Tries executions.
+        measurement: Tries executions.
         seconds: No measurement is begun later than this.
         clock: Tells the time in seconds.
     """
-    contest = _Contest(trial, clock, seconds)
-    rate = contest.rate(rule)
+    comparison = _Comparison(measurement, clock, seconds)
+    rate = comparison.rate(rule)
     first = _Runner(rule, rate or 0.0)
     if rate is None:
-        return Choice(execution=rule, rate=0.0, rate_by_rule=0.0, seconds=contest.spent())
-    heads = contest.refined_heads(first, options)
+        return Choice(execution=rule, rate=0.0, rate_by_rule=0.0, seconds=comparison.spent())
+    heads = comparison.refined_heads(first, options)
     own = best = _best([head for head in heads if head.execution.engine == "torch"])
     if options.can_replay:
-        own = best = contest.challenged(own.execution.changed(uses_graphs=True), own.rate * _WORTH) or own
+        own = best = comparison.challenged(own.execution.changed(uses_graphs=True), own.rate * _WORTH) or own
     best = _best([best, *(head for head in heads if head.execution.engine != "torch")])
     if options.can_reuse:
-        best = contest.challenged(best.execution.changed(reuses_background=True), best.rate * _WORTH_MORE) or best
+        best = comparison.challenged(best.execution.changed(reuses_background=True), best.rate * _WORTH_MORE) or best
     if options.can_compile:
-        best = contest.challenged(own.execution.changed(is_compiled=True), best.rate * _WORTH_MORE) or best
+        best = comparison.challenged(own.execution.changed(is_compiled=True), best.rate * _WORTH_MORE) or best
     if best.execution != rule:
         # A machine that was busy when the rule was measured must not decide for the other.
-        again = contest.rate(rule)
+        again = comparison.rate(rule)
         first = _Runner(rule, max(first.rate, again or 0.0))
         if best.rate <= first.rate * _WORTH:
             best = first
-    return Choice(execution=best.execution, rate=best.rate, rate_by_rule=first.rate, seconds=contest.spent())
+    return Choice(execution=best.execution, rate=best.rate, rate_by_rule=first.rate, seconds=comparison.spent())
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,9 +143,9 @@ def _best(runners: Sequence[_Runner]) -> _Runner:
     return best
 
 
-class _Contest:
-    def __init__(self, trial: Trial, clock: Callable[[], float], seconds: float) -> None:
-        self._trial = trial
+class _Comparison:
+    def __init__(self, measurement: Measurement, clock: Callable[[], float], seconds: float) -> None:
+        self._measurement = measurement
         self._clock = clock
         self._started = clock()
         self._deadline = self._started + seconds
@@ -155,14 +155,14 @@ class _Contest:
 
     def rate(self, execution: Execution) -> float | None:
         """Measures an execution; None where it does not run, or where time is up."""
-        return self._trial.rate(execution) if self._clock() < self._deadline else None
+        return self._measurement.rate(execution) if self._clock() < self._deadline else None
 
     def challenged(self, execution: Execution, above: float) -> _Runner | None:
         """Returns an execution that is faster than this many images a second and fit; None where it is not."""
         rate = self.rate(execution)
         if rate is None or rate <= above:
             return None
-        return _Runner(execution, rate) if self._trial.is_fit(execution) else None
+        return _Runner(execution, rate) if self._measurement.is_fit(execution) else None
 
     def refined_heads(self, first: _Runner, options: Options) -> list[_Runner]:
         """Returns the best execution of the rule's precision, of each other and each engine that is fit, in order."""

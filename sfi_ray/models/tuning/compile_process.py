@@ -2,7 +2,7 @@
 
     python -m sfi_ray.models.tuning.compile_process FILE
 
-FILE holds an `Order`; what the process prints is a `CompiledTrial`.
+FILE holds an `Order`; what the process prints is a `CompiledMeasurement`.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from pathlib import Path
 import torch
 
 from sfi_ray.models.classifier import Classifier
-from sfi_ray.models.tuning.compiling import CompiledTrial, Order
-from sfi_ray.models.tuning.trial import ClassifierTrial
+from sfi_ray.models.tuning.compiling import CompiledMeasurement, Order
+from sfi_ray.models.tuning.measurement import ClassifierMeasurement
 
 # Measured in turn, so that a machine whose speed drifts drifts for both.
 _ROUNDS = 3
 
 
-def _run(order: Order) -> CompiledTrial:
+def _run(order: Order) -> CompiledMeasurement:
     torch.set_num_threads(order.threads)
     plain = order.execution.changed(is_compiled=False)
     classifier = Classifier.from_payload(order.payload, device=order.device, execution=plain)
-    trial = ClassifierTrial(classifier, is_exact=False, needs_gradients=False)
+    measured = ClassifierMeasurement(classifier, is_exact=False, needs_gradients=False)
     compiled = classifier.running(order.execution)
-    rates = [(trial.rate_of(compiled), trial.rate_of(classifier)) for _ in range(_ROUNDS)]
+    rates = [(measured.rate_of(compiled), measured.rate_of(classifier)) for _ in range(_ROUNDS)]
     gain = max(one for one, _ in rates) / max(other for _, other in rates)
-    return CompiledTrial(gain=gain, is_fit=trial.has_fit_outputs(compiled))
+    return CompiledMeasurement(gain=gain, is_fit=measured.has_fit_outputs(compiled))
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 COMPILING_SECONDS = 60.0
 
 
-class CompiledTrial(BaseModel):
+class CompiledMeasurement(BaseModel):
     """What came of compiling."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -55,7 +55,7 @@ def has_compiler(device: torch.device) -> bool:
     return any(shutil.which(name) for name in (os.environ.get("CXX") or "", "g++", "clang++"))
 
 
-def try_compiled(classifier: Classifier, execution: Execution, seconds: float = COMPILING_SECONDS) -> CompiledTrial:
+def try_compiled(classifier: Classifier, execution: Execution, seconds: float = COMPILING_SECONDS) -> CompiledMeasurement:
     """Compiles a classifier elsewhere and measures it there.
 
     Args:
@@ -86,7 +86,7 @@ def try_compiled(classifier: Classifier, execution: Execution, seconds: float = 
         finally:
             _end(process)
     try:
-        return CompiledTrial.model_validate_json(printed.strip().rpartition("\n")[2])
+        return CompiledMeasurement.model_validate_json(printed.strip().rpartition("\n")[2])
     except ValidationError as error:
         raise RuntimeError(complaints.strip().rpartition("\n")[2] or "torch.compile failed") from error
 

@@ -21,7 +21,7 @@ from dataclasses import fields, replace
 import torch
 from torch import Tensor
 
-from sfi_ray.search.base import Entrants, Proposal, SearchSpace
+from sfi_ray.search.base import NewCells, Proposal, SearchSpace
 from sfi_ray.search.gradient.proposals import (
     colour_corners,
     first_order_gains,
@@ -31,7 +31,7 @@ from sfi_ray.search.gradient.proposals import (
 )
 from sfi_ray.search.gradient.rows import at, first_best, log_odds, marks, pixels_at
 from sfi_ray.search.gradient.settings import GradientSettings
-from sfi_ray.search.gradient.state import GIVEN, GradientLanes, Together, Trial, beginning_lanes
+from sfi_ray.search.gradient.state import GIVEN, GradientState, Together, Trial, beginning_state
 from sfi_ray.search.philox import random_words, standard_normal, unit
 
 # What random words are for.
@@ -70,8 +70,8 @@ class GradientSearch:
         self._trial: Trial | None = None
         self._together: Together | None = None
         self._values: Tensor | None = None
-        self._lanes = self._begin(
-            Entrants(
+        self._state = self._begin(
+            NewCells(
                 torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.int64), torch.zeros(0, space.channels)
             )
         )
@@ -85,13 +85,13 @@ class GradientSearch:
     @property
     def target_classes(self) -> Tensor:
         """``(N,)`` int64: the class that each cell is to be predicted as."""
-        return self._lanes.target_classes
+        return self._state.target_classes
 
     @property
     def best(self) -> Tensor:
         """``(N, K, G)``: the best image of each cell, as genes. A pixel that is not placed repeats one that is."""
-        lanes = self._lanes
-        return self._genes(lanes.best_spots, lanes.best_levels, lanes.best_is_placed, lanes.backgrounds)
+        state = self._state
+        return self._genes(state.best_spots, state.best_levels, state.best_is_placed, state.backgrounds)
 
     @property
     def failures(self) -> Mapping[int, str]:
@@ -100,19 +100,19 @@ class GradientSearch:
 
     def state(self) -> dict[str, Tensor]:
         """Returns all that decides how the cells go on, between generations, by name, each ``(N, ...)``."""
-        return {e.name: getattr(self._lanes, e.name) for e in fields(self._lanes) if e.name not in GIVEN}
+        return {e.name: getattr(self._state, e.name) for e in fields(self._state) if e.name not in GIVEN}
 
-    def admit(self, entrants: Entrants, state: Mapping[str, Tensor] | None = None) -> None:
+    def admit(self, new_cells: NewCells, state: Mapping[str, Tensor] | None = None) -> None:
         """Lets cells join behind those being searched.
 
         Args:
-            entrants: The cells, N of them.
+            new_cells: The cells, N of them.
             state: What `state` returned for them; None for cells that begin.
         """
-        lanes = self._begin(entrants)
+        joining = self._begin(new_cells)
         if state is not None:
-            lanes = replace(lanes, **{name: tensor.to(self.device) for name, tensor in state.items()})
-        self._lanes = self._lanes.join(lanes)
+            joining = replace(joining, **{name: tensor.to(self.device) for name, tensor in state.items()})
+        self._state = self._state.join(joining)
         self._refresh()
 
     def retire(self, keep: Tensor) -> None:
@@ -121,7 +121,7 @@ class GradientSearch:
         Args:
             keep: ``(N,)`` bool: the cells that stay, in their order.
         """
-        self._lanes = self._lanes.select(keep.to(self.device))
+        self._state = self._state.select(keep.to(self.device))
         self._refresh()
 
     def bases(self) -> Tensor:
@@ -130,10 +130,10 @@ class GradientSearch:
         It is the next one in turn, or the first that is not placed at all. Where pixels are bettered together, it is
         the whole image.
         """
-        lanes = self._lanes
+        state = self._state
         slot, _, is_joint = self._slots()
-        is_placed = lanes.is_placed & ~(marks(slot, self.space.k) & ~is_joint.unsqueeze(1))
-        return self._genes(lanes.spots, lanes.levels, is_placed, lanes.backgrounds)
+        is_placed = state.is_placed & ~(marks(slot, self.space.k) & ~is_joint.unsqueeze(1))
+        return self._genes(state.spots, state.levels, is_placed, state.backgrounds)
 
     def propose(self, log_prob: Tensor, gradients: Tensor) -> Proposal:
         """Proposes pixels for each cell.
@@ -142,29 +142,29 @@ class GradientSearch:
             log_prob: Log-probability of the target class for the images of `bases`, ``(N,)`` float32.
             gradients: Its gradient with respect to their pixels, ``(N, C, H, W)`` float32.
         """
-        lanes, space = self._lanes, self.space
+        state, space = self._state, self.space
         slot, is_building, is_joint = self._slots()
         is_slot = marks(slot, space.k) & ~is_joint.unsqueeze(1)
-        self._lanes = lanes = self._record(
-            replace(lanes, spent=lanes.spent + 1, backward=lanes.backward + 1),
+        self._state = state = self._record(
+            replace(state, spent=state.spent + 1, backward=state.backward + 1),
             log_prob.nan_to_num(nan=-torch.inf),
-            lanes.spots,
-            lanes.levels,
-            lanes.is_placed & ~is_slot,
+            state.spots,
+            state.levels,
+            state.is_placed & ~is_slot,
         )
-        worth = log_odds(lanes.log_prob) - log_odds(log_prob)
+        worth = log_odds(state.log_prob) - log_odds(log_prob)
         is_known = is_slot & ~is_building.unsqueeze(1) & worth.isfinite().unsqueeze(1)
-        self._lanes = lanes = replace(lanes, worth=torch.where(is_known, worth.unsqueeze(1), lanes.worth))
+        self._state = state = replace(state, worth=torch.where(is_known, worth.unsqueeze(1), state.worth))
         count = self.settings.proposals
-        spots, levels = self._by_gradient(gradients.flatten(2), lanes.is_placed & ~is_slot, count)
+        spots, levels = self._by_gradient(gradients.flatten(2), state.is_placed & ~is_slot, count)
         places = torch.arange(count, device=self.device)
         # Together, every pixel gets its share of moves; alone, some proposals are moves of the one that is taken out.
         slots = torch.where(is_joint.unsqueeze(1), places % space.k, slot.unsqueeze(1).expand(-1, count))
         around = local_moves(
-            lanes.spots.gather(1, slots),
-            pixels_at(lanes.levels, slots),
-            lanes.seeds,
-            lanes.generation,
+            state.spots.gather(1, slots),
+            pixels_at(state.levels, slots),
+            state.seeds,
+            state.generation,
             _LOCAL,
             space.height,
             space.width,
@@ -172,15 +172,15 @@ class GradientSearch:
         is_local = is_joint.unsqueeze(1) | ((places >= count - self._num_local) & ~is_building.unsqueeze(1))
         spots = torch.where(is_local, around[0], spots)
         levels = torch.where(is_local.unsqueeze(2), around[1], levels)
-        is_asked = places < (self.settings.max_evaluations - lanes.spent).unsqueeze(1)
+        is_asked = places < (self.settings.max_evaluations - state.spent).unsqueeze(1)
         self._trial = Trial(slots, is_joint, is_building, spots, levels, is_asked)
         owners, place = is_asked.nonzero(as_tuple=True)
         is_new = marks(slots[owners, place], space.k)
         genes = self._genes(
-            torch.where(is_new, spots[owners, place].unsqueeze(1), lanes.spots[owners]),
-            torch.where(is_new.unsqueeze(2), levels[owners, place].unsqueeze(1), lanes.levels[owners]),
-            lanes.is_placed[owners] | is_new,
-            lanes.backgrounds[owners],
+            torch.where(is_new, spots[owners, place].unsqueeze(1), state.spots[owners]),
+            torch.where(is_new.unsqueeze(2), levels[owners, place].unsqueeze(1), state.levels[owners]),
+            state.is_placed[owners] | is_new,
+            state.backgrounds[owners],
         )
         return Proposal(genes, owners)
 
@@ -195,26 +195,26 @@ class GradientSearch:
             For cells that place their first pixels, the two best of them in one image, the three best, and so on;
             likewise for cells whose pixels are bettered together. Nothing for other cells.
         """
-        trial, lanes, k = self._trial, self._lanes, self.space.k
+        trial, state, k = self._trial, self._state, self.space.k
         assert trial is not None
         self._values = values = self._spread(log_probs, trial.is_asked)
-        is_first = trial.is_building & (lanes.kicks == 0)
+        is_first = trial.is_building & (state.kicks == 0)
         winner, rank, helps = self._best_moves(trial, values)
         first, first_rank, first_helps = self._best_additions(trial, values)
         winner = torch.where(is_first.unsqueeze(1), first, winner)
         rank = torch.where(is_first.unsqueeze(1), first_rank, rank)
         helps = torch.where(is_first.unsqueeze(1), first_helps, helps & trial.is_joint.unsqueeze(1))
         sizes = torch.arange(2, min(_MOST_TOGETHER, k) + 1, device=self.device)
-        left = self.settings.max_evaluations - lanes.spent - trial.is_asked.sum(dim=1)
+        left = self.settings.max_evaluations - state.spent - trial.is_asked.sum(dim=1)
         order = torch.arange(len(sizes), device=self.device)
         is_asked = (helps.sum(dim=1, keepdim=True) >= sizes) & (order < left.unsqueeze(1))
         is_moved = (rank.unsqueeze(1) < sizes.view(1, -1, 1)) & helps.unsqueeze(1)
         self._together = together = Together(
-            spots=torch.where(is_moved, trial.spots.gather(1, winner).unsqueeze(1), lanes.spots.unsqueeze(1)),
+            spots=torch.where(is_moved, trial.spots.gather(1, winner).unsqueeze(1), state.spots.unsqueeze(1)),
             levels=torch.where(
-                is_moved.unsqueeze(3), pixels_at(trial.levels, winner).unsqueeze(1), lanes.levels.unsqueeze(1)
+                is_moved.unsqueeze(3), pixels_at(trial.levels, winner).unsqueeze(1), state.levels.unsqueeze(1)
             ),
-            is_placed=is_moved | lanes.is_placed.unsqueeze(1),
+            is_placed=is_moved | state.is_placed.unsqueeze(1),
             is_asked=is_asked,
         )
         owners, place = is_asked.nonzero(as_tuple=True)
@@ -222,7 +222,7 @@ class GradientSearch:
             together.spots[owners, place],
             together.levels[owners, place],
             together.is_placed[owners, place],
-            lanes.backgrounds[owners],
+            state.backgrounds[owners],
         )
         return Proposal(genes, owners)
 
@@ -234,19 +234,19 @@ class GradientSearch:
         best = by_slot.amax(dim=1)
         winner = first_best(by_slot.transpose(1, 2).flatten(0, 1)).view(-1, k)
         rank = best.argsort(dim=1, descending=True, stable=True).argsort(dim=1, stable=True)
-        return winner, rank, best > self._lanes.log_prob.unsqueeze(1)
+        return winner, rank, best > self._state.log_prob.unsqueeze(1)
 
     def _best_additions(self, trial: Trial, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Returns for each pixel that is not placed the next best proposal of another spot; see `_best_moves`."""
-        lanes = self._lanes
+        state = self._state
         ordered, order = values.sort(dim=1, descending=True, stable=True)
         spots = trial.spots.gather(1, order)
         earlier = torch.ones(spots.shape[1], spots.shape[1], dtype=torch.bool, device=self.device).tril(-1)
         is_double = ((spots.unsqueeze(2) == spots.unsqueeze(1)) & earlier).any(dim=2)
-        is_useful = ~is_double & (ordered > lanes.log_prob.unsqueeze(1))
+        is_useful = ~is_double & (ordered > state.log_prob.unsqueeze(1))
         # Useful proposals first, in their order; each free pixel takes the next one.
         useful = order.gather(1, (~is_useful).to(torch.int64).argsort(dim=1, stable=True))
-        is_free = ~lanes.is_placed
+        is_free = ~state.is_placed
         rank = is_free.cumsum(dim=1) - 1
         helps = is_free & (rank < is_useful.sum(dim=1, keepdim=True))
         return useful.gather(1, rank.clamp(0, useful.shape[1] - 1)), rank, helps
@@ -258,28 +258,28 @@ class GradientSearch:
             log_probs: Log-probabilities of all classes, in the order proposed, ``(M, num_classes)``. A NaN never
                 wins.
         """
-        trial, lanes, together, values = self._trial, self._lanes, self._together, self._values
+        trial, state, together, values = self._trial, self._state, self._together, self._values
         assert trial is not None
         assert together is not None
         assert values is not None
 
         wins = first_best(values)
-        lanes = self._record(lanes, at(values, wins), *self._with_pixel(trial, wins))
+        state = self._record(state, at(values, wins), *self._with_pixel(trial, wins))
         # The pixel as it was is no way on, however good it was.
-        is_old = trial.spots == lanes.spots.gather(1, trial.slot)
-        is_old &= (trial.levels == pixels_at(lanes.levels, trial.slot)).all(dim=2)
+        is_old = trial.spots == state.spots.gather(1, trial.slot)
+        is_old &= (trial.levels == pixels_at(state.levels, trial.slot)).all(dim=2)
         values = values.masked_fill(is_old & ~trial.is_building.unsqueeze(1), -torch.inf)
         # Where pixels were taken out together, noise keeps the search from going back to where it was.
-        is_noisy = trial.is_building & (lanes.kicks > 0)
+        is_noisy = trial.is_building & (state.kicks > 0)
         chosen = first_best(values)
         if is_noisy.any():
-            words = random_words(lanes.seeds, lanes.generation, _NOISE, values.shape[1])
+            words = random_words(state.seeds, state.generation, _NOISE, values.shape[1])
             noise = self.settings.noise * standard_normal(words).to(torch.float32)
             chosen = torch.where(is_noisy, first_best(log_odds(values) + noise), chosen)
         value = at(values, chosen)
-        is_better = value > lanes.log_prob
+        is_better = value > state.log_prob
         # A little worse is taken, too: the way to something better often leads through it.
-        is_near = ~trial.is_joint & (log_odds(value) > log_odds(lanes.log_prob) - self.settings.slack)
+        is_near = ~trial.is_joint & (log_odds(value) > log_odds(state.log_prob) - self.settings.slack)
         is_taken = torch.where(trial.is_building, value > -torch.inf, is_better | is_near)
         spots, levels, is_placed = self._with_pixel(trial, chosen)
         if together.is_asked.any():
@@ -290,25 +290,25 @@ class GradientSearch:
             spots = torch.where(is_united[:, None], at(together.spots, best), spots)
             levels = torch.where(is_united[:, None, None], at(together.levels, best), levels)
             is_placed = torch.where(is_united[:, None], at(together.is_placed, best), is_placed)
-            lanes = self._record(lanes, value, spots, levels, is_placed)
+            state = self._record(state, value, spots, levels, is_placed)
             is_taken = is_taken | is_united
-        lanes = replace(
-            lanes,
-            spots=torch.where(is_taken[:, None], spots, lanes.spots),
-            levels=torch.where(is_taken[:, None, None], levels, lanes.levels),
-            is_placed=torch.where(is_taken[:, None], is_placed, lanes.is_placed),
-            log_prob=torch.where(is_taken, value, lanes.log_prob),
-            generation=lanes.generation + 1,
-            spent=lanes.spent + trial.is_asked.sum(dim=1) + together.is_asked.sum(dim=1),
+        state = replace(
+            state,
+            spots=torch.where(is_taken[:, None], spots, state.spots),
+            levels=torch.where(is_taken[:, None, None], levels, state.levels),
+            is_placed=torch.where(is_taken[:, None], is_placed, state.is_placed),
+            log_prob=torch.where(is_taken, value, state.log_prob),
+            generation=state.generation + 1,
+            spent=state.spent + trial.is_asked.sum(dim=1) + together.is_asked.sum(dim=1),
         )
-        self._lanes = self._move_on(lanes, trial, is_taken)
+        self._state = self._move_on(state, trial, is_taken)
         self._trial = self._together = self._values = None
         self._refresh()
 
     def _spread(self, log_probs: Tensor, is_asked: Tensor) -> Tensor:
         """Returns the target's log-probability of every image that was asked for, -inf for those that were not."""
         owners = is_asked.nonzero(as_tuple=True)[0]
-        told = log_probs.gather(1, self._lanes.target_classes[owners].unsqueeze(1)).squeeze(1)
+        told = log_probs.gather(1, self._state.target_classes[owners].unsqueeze(1)).squeeze(1)
         values = torch.full(is_asked.shape, -torch.inf, device=self.device)
         values[is_asked] = told.nan_to_num(nan=-torch.inf)
         return values
@@ -319,28 +319,28 @@ class GradientSearch:
 
     def _slots(self) -> tuple[Tensor, Tensor, Tensor]:
         """Returns which pixel each cell places anew, whether that was not placed at all, and whether it betters all."""
-        lanes = self._lanes
-        is_building = ~lanes.is_placed.all(dim=1)
+        state = self._state
+        is_building = ~state.is_placed.all(dim=1)
         slots = torch.arange(self.space.k, device=self.device)
-        first = torch.where(lanes.is_placed, self.space.k, slots).amin(dim=1)
-        slot = torch.where(is_building, first, lanes.turn % self.space.k)
-        is_joint = ~is_building & (lanes.generation % 2 == 0) & (self.space.k > 1) & (self._num_local > 0)
+        first = torch.where(state.is_placed, self.space.k, slots).amin(dim=1)
+        slot = torch.where(is_building, first, state.turn % self.space.k)
+        is_joint = ~is_building & (state.generation % 2 == 0) & (self.space.k > 1) & (self._num_local > 0)
         return slot, is_building, is_joint
 
     def _by_gradient(self, gradients: Tensor, is_placed: Tensor, count: int) -> tuple[Tensor, Tensor]:
         """Returns pixels by the gradient's ranking, and random ones where it has no more."""
-        lanes, space = self._lanes, self.space
+        state, space = self._state, self.space
         taken = torch.zeros(len(gradients), space.height * space.width, device=self.device)
-        taken = taken.scatter_add(1, lanes.spots, is_placed.to(torch.float32)) > 0
-        gains = first_order_gains(gradients, lanes.backgrounds, taken)
+        taken = taken.scatter_add(1, state.spots, is_placed.to(torch.float32)) > 0
+        gains = first_order_gains(gradients, state.backgrounds, taken)
         # Tiles rule while pixels are placed at first, and where the ranking is gone through to its end.
-        is_spread = ~lanes.is_placed.all(dim=1) | (space.k == 1)
-        spots, corners, is_valid = proposed(gains, lanes.rank, count, space.height, space.width, is_spread)
+        is_spread = ~state.is_placed.all(dim=1) | (space.k == 1)
+        spots, corners, is_valid = proposed(gains, state.rank, count, space.height, space.width, is_spread)
         levels = self._corners[corners]
         if is_valid.all():
             return spots, levels
         other_spots, other_levels = random_pixels(
-            lanes.seeds, lanes.generation, _FALLBACK, count, space.height * space.width, space.channels
+            state.seeds, state.generation, _FALLBACK, count, space.height * space.width, space.channels
         )
         return (
             torch.where(is_valid, spots, other_spots),
@@ -349,67 +349,67 @@ class GradientSearch:
 
     def _with_pixel(self, trial: Trial, choice: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Returns the images with one of the proposed pixels in its slot."""
-        lanes = self._lanes
+        state = self._state
         is_slot = marks(at(trial.slot, choice), self.space.k)
         return (
-            torch.where(is_slot, at(trial.spots, choice).unsqueeze(1), lanes.spots),
-            torch.where(is_slot.unsqueeze(2), at(trial.levels, choice).unsqueeze(1), lanes.levels),
-            lanes.is_placed | is_slot,
+            torch.where(is_slot, at(trial.spots, choice).unsqueeze(1), state.spots),
+            torch.where(is_slot.unsqueeze(2), at(trial.levels, choice).unsqueeze(1), state.levels),
+            state.is_placed | is_slot,
         )
 
     @staticmethod
-    def _record(lanes: GradientLanes, value: Tensor, spots: Tensor, levels: Tensor, is_placed: Tensor) -> GradientLanes:
+    def _record(state: GradientState, value: Tensor, spots: Tensor, levels: Tensor, is_placed: Tensor) -> GradientState:
         """Keeps images that are better than any before."""
-        is_best = value > lanes.best_log_prob
+        is_best = value > state.best_log_prob
         return replace(
-            lanes,
-            best_spots=torch.where(is_best[:, None], spots, lanes.best_spots),
-            best_levels=torch.where(is_best[:, None, None], levels, lanes.best_levels),
-            best_is_placed=torch.where(is_best[:, None], is_placed, lanes.best_is_placed),
-            best_log_prob=torch.where(is_best, value, lanes.best_log_prob),
+            state,
+            best_spots=torch.where(is_best[:, None], spots, state.best_spots),
+            best_levels=torch.where(is_best[:, None, None], levels, state.best_levels),
+            best_is_placed=torch.where(is_best[:, None], is_placed, state.best_is_placed),
+            best_log_prob=torch.where(is_best, value, state.best_log_prob),
         )
 
-    def _move_on(self, lanes: GradientLanes, trial: Trial, is_taken: Tensor) -> GradientLanes:
+    def _move_on(self, state: GradientState, trial: Trial, is_taken: Tensor) -> GradientState:
         """Chooses what comes next: another turn, a later rank, or pixels taken out together."""
         k, count = self.space.k, self.settings.proposals
         is_alone = ~trial.is_building & ~trial.is_joint
-        turn = lanes.turn + is_alone.to(torch.int64)
+        turn = state.turn + is_alone.to(torch.int64)
         if k == 1:
             # The image without its only pixel is always the same, and so is the ranking: it is gone through once.
             used = torch.where(trial.is_building, count, count - self._num_local)
-            return replace(lanes, turn=turn, rank=lanes.rank + used)
-        failures = torch.where(is_taken | trial.is_building, 0, lanes.failures + is_alone.to(torch.int64))
+            return replace(state, turn=turn, rank=state.rank + used)
+        failures = torch.where(is_taken | trial.is_building, 0, state.failures + is_alone.to(torch.int64))
         is_round = failures >= k
-        rounds = torch.where(is_taken, 0, lanes.rounds + is_round.to(torch.int64))
-        rank = torch.where(is_taken, 0, lanes.rank + is_round.to(torch.int64) * (count - self._num_local))
+        rounds = torch.where(is_taken, 0, state.rounds + is_round.to(torch.int64))
+        rank = torch.where(is_taken, 0, state.rank + is_round.to(torch.int64) * (count - self._num_local))
         # No proposal of a pixel that is not placed was a number: the next ones are looked at.
-        rank = torch.where(trial.is_building & ~is_taken, lanes.rank + count, rank)
+        rank = torch.where(trial.is_building & ~is_taken, state.rank + count, rank)
         # Whoever has strayed too far begins again at the best image, less some pixels.
-        is_whole = lanes.is_placed.all(dim=1)
-        is_astray = log_odds(lanes.log_prob) < log_odds(lanes.best_log_prob) - _FAR * self.settings.slack
+        is_whole = state.is_placed.all(dim=1)
+        is_astray = log_odds(state.log_prob) < log_odds(state.best_log_prob) - _FAR * self.settings.slack
         is_stuck = (rounds >= self.settings.patience) | (is_whole & is_astray)
-        kept = self._kept(lanes)
+        kept = self._kept(state)
         return replace(
-            lanes,
-            spots=torch.where(is_stuck[:, None], lanes.best_spots, lanes.spots),
-            levels=torch.where(is_stuck[:, None, None], lanes.best_levels, lanes.levels),
-            is_placed=torch.where(is_stuck[:, None], lanes.best_is_placed & kept, lanes.is_placed),
+            state,
+            spots=torch.where(is_stuck[:, None], state.best_spots, state.spots),
+            levels=torch.where(is_stuck[:, None, None], state.best_levels, state.levels),
+            is_placed=torch.where(is_stuck[:, None], state.best_is_placed & kept, state.is_placed),
             turn=turn,
             failures=torch.where(is_round, 0, failures),
             rounds=torch.where(is_stuck, 0, rounds),
             rank=torch.where(is_stuck, 0, rank),
-            kicks=lanes.kicks + is_stuck.to(torch.int64),
+            kicks=state.kicks + is_stuck.to(torch.int64),
         )
 
-    def _kept(self, lanes: GradientLanes) -> Tensor:
+    def _kept(self, state: GradientState) -> Tensor:
         """Draws which pixels are not taken out together, ``(N, K)`` bool.
 
         Two are taken out, seldom more; those that are worth little rather than others.
         """
         k = self.space.k
-        draws = unit(random_words(lanes.seeds, lanes.generation, _KICK, k + 1))
+        draws = unit(random_words(state.seeds, state.generation, _KICK, k + 1))
         number = 2 + (draws[:, 0] ** 3 * (min(k, _MOST_TAKEN_OUT) - 1)).to(torch.int64)
-        order = lanes.worth.argsort(dim=1, stable=True).argsort(dim=1, stable=True)
+        order = state.worth.argsort(dim=1, stable=True).argsort(dim=1, stable=True)
         order = (order / k + draws[:, 1:]).argsort(dim=1, stable=True).argsort(dim=1, stable=True)
         return order >= number.unsqueeze(1)
 
@@ -423,13 +423,13 @@ class GradientSearch:
         place = torch.stack([rows, spots - rows * self.space.width], dim=2).to(torch.float32) + 0.5
         return torch.cat([place, levels / 255.0], dim=2)
 
-    def _begin(self, entrants: Entrants) -> GradientLanes:
-        return beginning_lanes(entrants, self.space, self.device)
+    def _begin(self, new_cells: NewCells) -> GradientState:
+        return beginning_state(new_cells, self.space, self.device)
 
     def _refresh(self) -> None:
-        lanes = self._lanes
-        self.generation = lanes.generation
-        self.evaluations = lanes.spent.to(torch.float64)
-        self.backward_passes = lanes.backward
-        self.is_exhausted = lanes.spent >= self.settings.max_evaluations
-        self.best_log_prob = lanes.best_log_prob
+        state = self._state
+        self.generation = state.generation
+        self.evaluations = state.spent.to(torch.float64)
+        self.backward_passes = state.backward
+        self.is_exhausted = state.spent >= self.settings.max_evaluations
+        self.best_log_prob = state.best_log_prob

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sfi_ray.search.base import Entrants, SearchSpace
-from sfi_ray.search.lanes import LaneTable
+from sfi_ray.search.base import NewCells, SearchSpace
+from sfi_ray.search.state import SearchState
 
 
 @dataclass(frozen=True, slots=True)
-class GradientLanes(LaneTable):
+class GradientState(SearchState):
     """The state of the cells being searched; every tensor has N first."""
 
     backgrounds: Tensor
@@ -73,18 +73,18 @@ class Together:
 GIVEN = ("seeds", "target_classes", "backgrounds")
 
 
-def beginning_lanes(entrants: Entrants, space: SearchSpace, device: torch.device) -> GradientLanes:
+def beginning_state(new_cells: NewCells, space: SearchSpace, device: torch.device) -> GradientState:
     """Returns the state of cells that begin: no pixel is placed."""
-    number, k, channels = len(entrants.seeds), space.k, space.channels
+    number, k, channels = len(new_cells.seeds), space.k, space.channels
     zeros = torch.zeros(number, dtype=torch.int64, device=device)
     spots = torch.zeros(number, k, dtype=torch.int64, device=device)
     levels = torch.zeros(number, k, channels, device=device)
     is_placed = torch.zeros(number, k, dtype=torch.bool, device=device)
     log_prob = torch.full((number,), -torch.inf, device=device)
-    return GradientLanes(
-        seeds=entrants.seeds.to(device),
-        target_classes=entrants.target_classes.to(device),
-        backgrounds=entrants.backgrounds.to(device, torch.float32),
+    return GradientState(
+        seeds=new_cells.seeds.to(device),
+        target_classes=new_cells.target_classes.to(device),
+        backgrounds=new_cells.backgrounds.to(device, torch.float32),
         generation=zeros,
         spent=zeros,
         backward=zeros,

@@ -14,7 +14,7 @@ from torch import Tensor
 from sfi_ray.images import decode
 from sfi_ray.search.base import SearchSpace
 from sfi_ray.search.gradient.proposals import colour_corners, first_order_gains, proposed
-from sfi_ray.search.lanes import Table
+from sfi_ray.search.state import Table
 from sfi_ray.search.philox import random_words, unit
 
 # What the random words of a candidate are for.

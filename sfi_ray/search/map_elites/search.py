@@ -28,7 +28,7 @@ from dataclasses import fields, replace
 import torch
 from torch import Tensor
 
-from sfi_ray.search.base import Entrants, Proposal, SearchSpace, SharedSearcher
+from sfi_ray.search.base import NewCells, Proposal, SearchSpace, SharedSearcher
 from sfi_ray.search.map_elites.differences import difference
 from sfi_ray.search.map_elites.guidance import Bases, Guidance, guidance, led_candidates
 from sfi_ray.search.map_elites.niches import merge, offers, taken
@@ -36,7 +36,7 @@ from sfi_ray.search.map_elites.pixel_losses import seen
 from sfi_ray.search.map_elites.pixel_memory import RECALLED_COUNTS, RECALLED_SHARES, Trials, recall, remember, trials
 from sfi_ray.search.map_elites.settings import MOST_CANDIDATES, ElitesSettings
 from sfi_ray.search.map_elites.single_pixels import SinglePixels
-from sfi_ray.search.map_elites.state import GIVEN, ElitesLanes, beginning
+from sfi_ray.search.map_elites.state import GIVEN, MapElitesState, beginning
 from sfi_ray.search.map_elites.variation import change_pixels, cross, fresh_candidates, usual_shares, varied_counts
 from sfi_ray.search.map_elites.ways import NO_WAY, NUM_CHANGES, ends, learn, shares
 from sfi_ray.search.philox import Draws, random_words, unit
@@ -85,7 +85,7 @@ class Elites(SharedSearcher):
         self._bases: Bases | None = None
         self._looked: list[Guidance] = []
         integers = torch.zeros(0, dtype=torch.int64, device=self.device)
-        self._lanes = ElitesLanes(
+        self._state = MapElitesState(
             seeds=integers,
             target_classes=integers,
             groups=integers,
@@ -96,48 +96,48 @@ class Elites(SharedSearcher):
 
     def state(self) -> dict[str, Tensor]:
         """Returns the elites of each cell; see `Searcher.state`."""
-        lanes = self._lanes
-        return {entry.name: getattr(lanes, entry.name) for entry in fields(lanes) if entry.name not in GIVEN}
+        state = self._state
+        return {entry.name: getattr(state, entry.name) for entry in fields(state) if entry.name not in GIVEN}
 
-    def _admit(self, entrants: Entrants, state: Mapping[str, Tensor] | None) -> None:
-        if entrants.groups is None:
+    def _admit(self, new_cells: NewCells, state: Mapping[str, Tensor] | None) -> None:
+        if new_cells.groups is None:
             raise ValueError("a search that classes share needs the group of every cell")
-        largest = int(entrants.groups.bincount().max()) if len(entrants.groups) else 0
+        largest = int(new_cells.groups.bincount().max()) if len(new_cells.groups) else 0
         if largest > self.settings.most_classes:
             raise ValueError(
                 f"a group of {largest:,} cells with {self.settings.num_candidates:,} candidates each has more than "
                 f"{MOST_CANDIDATES:,} in a generation"
             )
         # What a snapshot of an earlier version does not know begins with nothing.
-        state = beginning(len(entrants.seeds), self.settings.num_elites, self.space, self.device) | dict(state or {})
-        self._lanes = self._lanes.join(
-            ElitesLanes(
-                seeds=entrants.seeds.to(self.device),
-                target_classes=entrants.target_classes.to(self.device),
-                groups=entrants.groups.to(self.device),
-                backgrounds=entrants.backgrounds.to(self.device, torch.float32),
+        state = beginning(len(new_cells.seeds), self.settings.num_elites, self.space, self.device) | dict(state or {})
+        self._state = self._state.join(
+            MapElitesState(
+                seeds=new_cells.seeds.to(self.device),
+                target_classes=new_cells.target_classes.to(self.device),
+                groups=new_cells.groups.to(self.device),
+                backgrounds=new_cells.backgrounds.to(self.device, torch.float32),
                 **state,
             )
         )
         self._refresh()
 
     def _retire(self, keep: Tensor) -> None:
-        self._lanes = self._lanes.select(keep)
+        self._state = self._state.select(keep)
         self._refresh()
 
     def _settle(self, is_done: Tensor) -> None:
-        self._lanes = replace(self._lanes, is_settled=self._lanes.is_settled | is_done)
+        self._state = replace(self._state, is_settled=self._state.is_settled | is_done)
         self._refresh()
 
     @property
     def target_classes(self) -> Tensor:
         """``(N,)`` int64: the class that each cell is to be predicted as."""
-        return self._lanes.target_classes
+        return self._state.target_classes
 
     @property
     def backward_passes(self) -> Tensor:
         """``(N,)`` int64: images that a gradient was taken of for each cell."""
-        return self._lanes.backward
+        return self._state.backward
 
     def bases(self) -> Bases:
         """Returns the images that this generation's gradients are to be taken of; `look` is told of them before `ask`.
@@ -145,14 +145,14 @@ class Elites(SharedSearcher):
         One for each cell that is still searched and may classify at least one more image after it: one of the
         cell's own elites, better ones more often, or the background while it has none.
         """
-        lanes = self._lanes
-        is_led = ~lanes.is_settled & (lanes.evaluations + 2 <= self.settings.max_evaluations)
+        state = self._state
+        is_led = ~state.is_settled & (state.evaluations + 2 <= self.settings.max_evaluations)
         owners = torch.nonzero(is_led).squeeze(1)
-        num_known = (lanes.log_prob[owners] > -torch.inf).sum(dim=1)
-        draws = unit(random_words(lanes.seeds[owners], lanes.generation[owners], _BASES, 1))[:, 0]
-        genes = lanes.genes[owners, (draws.square() * num_known).to(torch.int64)]
+        num_known = (state.log_prob[owners] > -torch.inf).sum(dim=1)
+        draws = unit(random_words(state.seeds[owners], state.generation[owners], _BASES, 1))[:, 0]
+        genes = state.genes[owners, (draws.square() * num_known).to(torch.int64)]
         is_bare = num_known == 0
-        colours = (lanes.backgrounds[owners] / 255.0).unsqueeze(1).expand(-1, self.space.k, -1)
+        colours = (state.backgrounds[owners] / 255.0).unsqueeze(1).expand(-1, self.space.k, -1)
         bare = torch.cat([torch.full_like(genes[..., :2], 0.5), colours], dim=2)
         self._bases = Bases(torch.where(is_bare[:, None, None], bare, genes), owners, is_bare)
         return self._bases
@@ -166,30 +166,30 @@ class Elites(SharedSearcher):
         assert self._bases is not None
         seen = sum(len(told.order) for told in self._looked)
         bases = self._bases.select(torch.arange(seen, seen + len(gradients), device=self.device))
-        backgrounds = self._lanes.backgrounds[bases.owners]
+        backgrounds = self._state.backgrounds[bases.owners]
         self._looked.append(guidance(gradients, bases, backgrounds, self.space))
 
     def _propose(self) -> Proposal:
-        lanes = self._lanes
+        state = self._state
         if self._looked:
             assert self._bases is not None
-            is_looked = torch.zeros_like(lanes.is_settled)
+            is_looked = torch.zeros_like(state.is_settled)
             is_looked[self._bases.owners] = True
-            self._lanes = lanes = replace(
-                lanes, evaluations=lanes.evaluations + is_looked, backward=lanes.backward + is_looked
+            self._state = state = replace(
+                state, evaluations=state.evaluations + is_looked, backward=state.backward + is_looked
             )
-        left = (self.settings.max_evaluations - lanes.evaluations).clamp(0, self.settings.num_candidates)
-        self._focus = torch.arange(len(left), device=self.device).repeat_interleave(left * ~lanes.is_settled)
-        groups = lanes.groups[self._focus]
-        first = torch.searchsorted(lanes.groups, groups)
+        left = (self.settings.max_evaluations - state.evaluations).clamp(0, self.settings.num_candidates)
+        self._focus = torch.arange(len(left), device=self.device).repeat_interleave(left * ~state.is_settled)
+        groups = state.groups[self._focus]
+        first = torch.searchsorted(state.groups, groups)
         # Every candidate has draws of its own: under its group's seed, by its generation and its place in the group.
         place = torch.arange(len(groups), device=self.device) - torch.searchsorted(groups, groups)
-        seeds, counters = lanes.seeds[first], lanes.generation[self._focus] * MOST_CANDIDATES + place
-        is_new = lanes.log_prob[self._focus, 0] == -torch.inf
+        seeds, counters = state.seeds[first], state.generation[self._focus] * MOST_CANDIDATES + place
+        is_new = state.log_prob[self._focus, 0] == -torch.inf
         num_new = int(is_new.sum())
         self._ways = torch.full_like(first, NO_WAY)
         if num_new < len(groups):
-            size = torch.searchsorted(lanes.groups, groups, right=True) - first
+            size = torch.searchsorted(state.groups, groups, right=True) - first
             candidates, self._ways = self._varied(first, size, Draws(seeds, counters, self._counts))
         if num_new:
             fresh = fresh_candidates(seeds, counters, self.space)
@@ -204,39 +204,39 @@ class Elites(SharedSearcher):
 
     def _varied(self, first: Tensor, size: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
         """Makes candidates of elites and of what is remembered, and says in which ways."""
-        lanes = self._lanes
+        state = self._state
         self._parents, mates = self._chosen(first, size, draws)
-        parents = lanes.genes[self._parents]
-        taken_so = shares(lanes.gained, lanes.tried, self._usual)
+        parents = state.genes[self._parents]
+        taken_so = shares(state.gained, state.tried, self._usual)
         changes, recalled = ends(taken_so[:, :NUM_CHANGES])[first], taken_so[first, NUM_CHANGES:]
-        candidates, ways = change_pixels(cross(parents, lanes.genes[mates], draws), draws, self.space, changes)
+        candidates, ways = change_pixels(cross(parents, state.genes[mates], draws), draws, self.space, changes)
         if self.space.k > 1:
-            worth, pixels = lanes.worth[self._focus], lanes.pixels[self._focus]
-            losses = lanes.losses[self._parents]
+            worth, pixels = state.worth[self._focus], state.pixels[self._focus]
+            losses = state.losses[self._parents]
             candidates, how = recall(candidates, parents, worth, pixels, losses, draws, self.space, recalled)
             ways = torch.where(how == NO_WAY, ways, how)
         return candidates, ways
 
     def _swept(self, candidates: Tensor, pixels: SinglePixels, first: Tensor, place: Tensor) -> Tensor:
         """Puts the next single pixels of each group in the place of most candidates, where no others will be put."""
-        lanes = self._lanes
+        state = self._state
         is_swept = place % _SWEPT_OF < _SWEPT_OF - 1
         number = place - place[torch.searchsorted(self._focus, self._focus)]
         if self._looked:
             is_swept &= number >= self.settings.num_led
         if self._starts:
-            is_swept &= lanes.generation[self._focus] > 0
+            is_swept &= state.generation[self._focus] > 0
         # Those of a group are numbered on from where its last generation ended.
         before = is_swept.cumsum(dim=0) - is_swept.to(torch.int64)
-        numbers = lanes.swept[first] + before - before[torch.arange(len(place), device=self.device) - place]
-        backgrounds = lanes.backgrounds[first]
+        numbers = state.swept[first] + before - before[torch.arange(len(place), device=self.device) - place]
+        backgrounds = state.backgrounds[first]
         is_swept &= numbers < pixels.count(backgrounds)
-        made = pixels.genes(lanes.seeds[first[is_swept]], numbers[is_swept], backgrounds[is_swept])
+        made = pixels.genes(state.seeds[first[is_swept]], numbers[is_swept], backgrounds[is_swept])
         candidates = candidates.clone()
         candidates[is_swept] = made
         self._ways = self._ways.masked_fill(is_swept, NO_WAY)
-        counts = first[is_swept].bincount(minlength=len(lanes.seeds))
-        self._lanes = replace(lanes, swept=lanes.swept + counts[torch.searchsorted(lanes.groups, lanes.groups)])
+        counts = first[is_swept].bincount(minlength=len(state.seeds))
+        self._state = replace(state, swept=state.swept + counts[torch.searchsorted(state.groups, state.groups)])
         return candidates
 
     def _started(self, candidates: Tensor) -> Tensor:
@@ -244,11 +244,11 @@ class Elites(SharedSearcher):
         if not self._starts:
             return candidates
         candidates = candidates.clone()
-        lanes = self._lanes
-        begins = torch.nonzero((lanes.generation == 0) & ~lanes.is_settled).squeeze(1)
+        state = self._state
+        begins = torch.nonzero((state.generation == 0) & ~state.is_settled).squeeze(1)
         places = torch.searchsorted(self._focus, begins).tolist()
-        counts = self._focus.bincount(minlength=len(lanes.seeds))[begins].tolist()
-        for seed, place, count in zip(lanes.seeds[begins].tolist(), places, counts, strict=True):
+        counts = self._focus.bincount(minlength=len(state.seeds))[begins].tolist()
+        for seed, place, count in zip(state.seeds[begins].tolist(), places, counts, strict=True):
             if seed in self._starts:
                 starts = self._starts[seed][:count].to(candidates)
                 candidates[place : place + len(starts)] = starts
@@ -274,10 +274,10 @@ class Elites(SharedSearcher):
         Returns:
             Cells and places of the parents, and of their mates.
         """
-        lanes = self._lanes
+        state = self._state
         words = draws.words(_PARENTS, 6)
         shares = unit(words)
-        num_known = (lanes.log_prob > -torch.inf).sum(dim=1).clamp(min=1)
+        num_known = (state.log_prob > -torch.inf).sum(dim=1).clamp(min=1)
 
         def choose(is_any: Tensor, which: Tensor, rank: Tensor) -> tuple[Tensor, Tensor]:
             cell = torch.where(is_any, first + ((which * size) >> 32), self._focus)
@@ -289,26 +289,26 @@ class Elites(SharedSearcher):
     def _learn(self, log_probs: Tensor) -> None:
         assert self._candidates is not None
         log_probs = log_probs.to(self.device, torch.float32)
-        losses, offered = self._lanes.losses, self._candidates.new_zeros(self._candidates.shape[:2])
+        losses, offered = self._state.losses, self._candidates.new_zeros(self._candidates.shape[:2])
         if self._parents is not None and self.space.k > 1:
             losses, offered = self._learn_of_pixels(log_probs, self._candidates, self._parents)
-        lanes = self._lanes
+        state = self._state
         best, source = self._merged(log_probs)
         gained, tried = self._learn_of_ways(best[:, 0], source[:, 0])
-        evaluations = lanes.evaluations + self._focus.bincount(minlength=len(lanes.seeds))
+        evaluations = state.evaluations + self._focus.bincount(minlength=len(state.seeds))
         # A settled cell is as its finding says; its elites serve the others as they are.
-        goes_on = ~lanes.is_settled[:, None]
-        self._lanes = replace(
-            lanes,
-            generation=lanes.generation + ~lanes.is_settled,
+        goes_on = ~state.is_settled[:, None]
+        self._state = replace(
+            state,
+            generation=state.generation + ~state.is_settled,
             evaluations=evaluations,
-            genes=torch.where(goes_on[..., None, None], taken(lanes.genes, self._candidates, source), lanes.genes),
-            log_prob=torch.where(goes_on, best, lanes.log_prob),
-            log_probs=torch.where(goes_on[..., None], taken(lanes.log_probs, log_probs, source), lanes.log_probs),
-            losses=torch.where(goes_on[..., None], self._passed_on(losses, offered, source), lanes.losses),
+            genes=torch.where(goes_on[..., None, None], taken(state.genes, self._candidates, source), state.genes),
+            log_prob=torch.where(goes_on, best, state.log_prob),
+            log_probs=torch.where(goes_on[..., None], taken(state.log_probs, log_probs, source), state.log_probs),
+            losses=torch.where(goes_on[..., None], self._passed_on(losses, offered, source), state.losses),
             gained=gained,
             tried=tried,
-            improved_at=torch.where(best[:, 0] > lanes.log_prob[:, 0], evaluations, lanes.improved_at),
+            improved_at=torch.where(best[:, 0] > state.log_prob[:, 0], evaluations, state.improved_at),
         )
         if self.settings.patience is not None:
             self._begin_anew(self.settings.patience)
@@ -324,16 +324,16 @@ class Elites(SharedSearcher):
         Returns:
             What is lost with the pixels of the elites and of the candidates; see `seen`.
         """
-        lanes = self._lanes
+        state = self._state
         # The first of its log-probabilities says whether a parent was classified.
-        is_known = ~lanes.log_probs[..., 0][parents].isnan()
-        changed = difference(candidates, lanes.genes[parents], self.space)
-        shown = trials(changed, lanes.groups[self._focus], is_known)
+        is_known = ~state.log_probs[..., 0][parents].isnan()
+        changed = difference(candidates, state.genes[parents], self.space)
+        shown = trials(changed, state.groups[self._focus], is_known)
         if len(shown.candidates):
             self._remember(log_probs, shown, parents)
-        of_class = lanes.target_classes[parents[0]].unsqueeze(1)
-        gains = log_probs.gather(1, of_class) - lanes.log_probs[parents].gather(1, of_class)
-        return seen(lanes.losses, parents, changed, gains.squeeze(1))
+        of_class = state.target_classes[parents[0]].unsqueeze(1)
+        gains = log_probs.gather(1, of_class) - state.log_probs[parents].gather(1, of_class)
+        return seen(state.losses, parents, changed, gains.squeeze(1))
 
     def _learn_of_ways(self, best: Tensor, source: Tensor) -> tuple[Tensor, Tensor]:
         """Learns what the ways in which this generation was made have brought.
@@ -342,12 +342,12 @@ class Elites(SharedSearcher):
             best: Log-probability of each cell's first elite now, ``(N,)``.
             source: Where that comes from, ``(N,)``; see `merge`.
         """
-        lanes = self._lanes
+        state = self._state
         winners = source - self.settings.num_elites
-        was_known = (lanes.log_prob[:, 0] > -torch.inf) & ~lanes.is_settled & (winners >= 0)
-        gains = torch.where(was_known, best - lanes.log_prob[:, 0], 0.0)
-        first = torch.searchsorted(lanes.groups, lanes.groups)
-        return learn(lanes.gained, lanes.tried, first, gains, winners.clamp(min=0), self._focus, self._ways)
+        was_known = (state.log_prob[:, 0] > -torch.inf) & ~state.is_settled & (winners >= 0)
+        gains = torch.where(was_known, best - state.log_prob[:, 0], 0.0)
+        first = torch.searchsorted(state.groups, state.groups)
+        return learn(state.gained, state.tried, first, gains, winners.clamp(min=0), self._focus, self._ways)
 
     def _passed_on(self, losses: Tensor, offered: Tensor, source: Tensor) -> Tensor:
         """Returns what is lost with the pixels of new elites; nothing is known of what was made of another class."""
@@ -359,26 +359,26 @@ class Elites(SharedSearcher):
 
     def _remember(self, log_probs: Tensor, shown: Trials, parents: tuple[Tensor, Tensor]) -> None:
         """Learns for all cells of a group what single pixels brought."""
-        lanes = self._lanes
+        state = self._state
         cell, place = parents[0][shown.candidates], parents[1][shown.candidates]
-        gains = log_probs[shown.candidates] - lanes.log_probs[cell, place]
+        gains = log_probs[shown.candidates] - state.log_probs[cell, place]
         gains = gains.masked_fill(~gains.isfinite(), -torch.inf)
         parts = []
-        for part in offers(shown.groups, lanes.groups):
-            told = gains[part.which, lanes.target_classes[part.cells].unsqueeze(1)]
+        for part in offers(shown.groups, state.groups):
+            told = gains[part.which, state.target_classes[part.cells].unsqueeze(1)]
             offered = shown.pixels[part.which].masked_fill(part.is_none, _NO_PIXEL)
             told = told.masked_fill(part.is_none, -torch.inf)
-            parts.append(remember(lanes.worth[part.cells], lanes.pixels[part.cells], told, offered))
+            parts.append(remember(state.worth[part.cells], state.pixels[part.cells], told, offered))
         worth, pixels = zip(*parts, strict=True)
-        self._lanes = replace(lanes, worth=torch.cat(worth), pixels=torch.cat(pixels))
+        self._state = replace(state, worth=torch.cat(worth), pixels=torch.cat(pixels))
 
     def _merged(self, log_probs: Tensor) -> tuple[Tensor, Tensor]:
         """Offers the candidates of each group to all its cells; see `merge`."""
-        lanes = self._lanes
+        state = self._state
         parts = []
-        for part in offers(lanes.groups[self._focus], lanes.groups):
-            told = log_probs[part.which, lanes.target_classes[part.cells].unsqueeze(1)].nan_to_num(nan=-torch.inf)
-            parts.append(merge(lanes.log_prob[part.cells], told.masked_fill(part.is_none, -torch.inf), part.which))
+        for part in offers(state.groups[self._focus], state.groups):
+            told = log_probs[part.which, state.target_classes[part.cells].unsqueeze(1)].nan_to_num(nan=-torch.inf)
+            parts.append(merge(state.log_prob[part.cells], told.masked_fill(part.is_none, -torch.inf), part.which))
         best, source = zip(*parts, strict=True)
         return torch.cat(best), torch.cat(source)
 
@@ -387,29 +387,29 @@ class Elites(SharedSearcher):
 
         Their genes stay where they are and serve other classes until new ones take their place.
         """
-        lanes = self._lanes
-        waited = lanes.evaluations - lanes.improved_at
-        is_stuck = ~lanes.is_settled & (waited >= ((lanes.improved_at - lanes.began_at) // 2).clamp(min=patience))
-        is_better = is_stuck & (lanes.log_prob[:, 0] > lanes.kept_log_prob)
-        self._lanes = replace(
-            lanes,
-            log_prob=lanes.log_prob.masked_fill(is_stuck[:, None], -torch.inf),
-            began_at=torch.where(is_stuck, lanes.evaluations, lanes.began_at),
-            improved_at=torch.where(is_stuck, lanes.evaluations, lanes.improved_at),
-            kept=torch.where(is_better[:, None, None], lanes.genes[:, 0], lanes.kept),
-            kept_log_prob=torch.where(is_better, lanes.log_prob[:, 0], lanes.kept_log_prob),
+        state = self._state
+        waited = state.evaluations - state.improved_at
+        is_stuck = ~state.is_settled & (waited >= ((state.improved_at - state.began_at) // 2).clamp(min=patience))
+        is_better = is_stuck & (state.log_prob[:, 0] > state.kept_log_prob)
+        self._state = replace(
+            state,
+            log_prob=state.log_prob.masked_fill(is_stuck[:, None], -torch.inf),
+            began_at=torch.where(is_stuck, state.evaluations, state.began_at),
+            improved_at=torch.where(is_stuck, state.evaluations, state.improved_at),
+            kept=torch.where(is_better[:, None, None], state.genes[:, 0], state.kept),
+            kept_log_prob=torch.where(is_better, state.log_prob[:, 0], state.kept_log_prob),
         )
 
     def _refresh(self) -> None:
-        lanes = self._lanes
-        self.generation = lanes.generation
-        self.evaluations = lanes.evaluations.to(torch.float64)
-        self.is_exhausted = lanes.evaluations >= self.settings.max_evaluations
-        self.best_log_prob = torch.maximum(lanes.log_prob[:, 0], lanes.kept_log_prob)
+        state = self._state
+        self.generation = state.generation
+        self.evaluations = state.evaluations.to(torch.float64)
+        self.is_exhausted = state.evaluations >= self.settings.max_evaluations
+        self.best_log_prob = torch.maximum(state.log_prob[:, 0], state.kept_log_prob)
 
     @property
     def best(self) -> Tensor:
         """``(N, K, G)``: the first elite of each cell, or what it had before it began anew where that is better."""
-        lanes = self._lanes
-        is_kept = lanes.kept_log_prob >= lanes.log_prob[:, 0]
-        return torch.where(is_kept[:, None, None], lanes.kept, lanes.genes[:, 0])
+        state = self._state
+        is_kept = state.kept_log_prob >= state.log_prob[:, 0]
+        return torch.where(is_kept[:, None, None], state.kept, state.genes[:, 0])

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from sfi_ray.search.base import SearchSpace
-from sfi_ray.search.lanes import LaneTable
+from sfi_ray.search.state import SearchState
 from sfi_ray.search.map_elites.pixel_memory import NUM_REMEMBERED
 from sfi_ray.search.map_elites.ways import NUM_WAYS
 
 
 @dataclass(frozen=True, slots=True)
-class ElitesLanes(LaneTable):
+class MapElitesState(SearchState):
     """The state of the cells being searched; those of one group stand side by side."""
 
     #: ``(N,)`` int64, ascending.

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from sfi_ray.errors import InputError
-from sfi_ray.search.base import Entrants, Proposal, Searcher, SearchSpace
+from sfi_ray.search.base import NewCells, Proposal, Searcher, SearchSpace
 from sfi_ray.search.nevergrad.cell import CellOptimizer, OptimizerError, sandbox
 from sfi_ray.search.nevergrad.settings import NevergradSettings
 
@@ -118,28 +118,28 @@ class NevergradSearcher(Searcher):
         lower, upper = space.bounds(torch.device("cpu"))
         self._lower, self._upper = lower.numpy(), upper.numpy()
         self._scale = np.array([space.height, space.width] + [1.0] * space.channels)
-        self._lanes: list[_Lane] = []
+        self._state: list[_Lane] = []
         self._asked: list[Array] = []
         self._refresh()
 
     @property
     def failures(self) -> dict[int, str]:
         """Why the optimisers of some cells failed; see `Searcher.failures`."""
-        return {index: lane.failure for index, lane in enumerate(self._lanes) if lane.failure is not None}
+        return {index: cell.failure for index, cell in enumerate(self._state) if cell.failure is not None}
 
     @property
     def best(self) -> Tensor:
         """``(N, K, G)``: the best candidate of each cell; zeros where there is none yet."""
         shape = (0, self.space.k, self.space.genes_per_pixel)
-        stacked = np.stack([lane.best for lane in self._lanes]) if self._lanes else np.zeros(shape, np.float32)
+        stacked = np.stack([cell.best for cell in self._state]) if self._state else np.zeros(shape, np.float32)
         return torch.from_numpy(stacked).to(self.device)
 
     def state(self) -> dict[str, Tensor]:
         """Returns generation, told log-probabilities (padded) and candidates' checksum; see `Searcher.state`."""
-        told = np.zeros((self.num_cells, max((lane.num_told for lane in self._lanes), default=0)), np.float32)
-        for row, lane in zip(told, self._lanes, strict=True):
-            row[: lane.num_told] = np.concatenate(lane.told) if lane.told else ()
-        fingerprints = torch.tensor([lane.fingerprint for lane in self._lanes], dtype=torch.int64)
+        told = np.zeros((self.num_cells, max((cell.num_told for cell in self._state), default=0)), np.float32)
+        for row, cell in zip(told, self._state, strict=True):
+            row[: cell.num_told] = np.concatenate(cell.told) if cell.told else ()
+        fingerprints = torch.tensor([cell.fingerprint for cell in self._state], dtype=torch.int64)
         return {
             "generation": self.generation,
             "told": torch.from_numpy(told).to(self.device),
@@ -149,37 +149,37 @@ class NevergradSearcher(Searcher):
     def __getstate__(self) -> dict[str, Any]:
         """Most optimisers cannot be pickled; what they were told can."""
         self._require_idle("pickle")
-        seeds, targets = ([getattr(lane, name) for lane in self._lanes] for name in ("seed", "target_class"))
-        entrants = Entrants(torch.tensor(seeds), torch.tensor(targets), torch.zeros(0))
-        return {"space": self.space, "settings": self.settings, "device": self.device, "entrants": entrants} | {
+        seeds, targets = ([getattr(cell, name) for cell in self._state] for name in ("seed", "target_class"))
+        new_cells = NewCells(torch.tensor(seeds), torch.tensor(targets), torch.zeros(0))
+        return {"space": self.space, "settings": self.settings, "device": self.device, "new_cells": new_cells} | {
             "state": self.state()
         }
 
     def __setstate__(self, pickled: dict[str, Any]) -> None:
         self.__init__(pickled["space"], pickled["settings"], pickled["device"])  # type: ignore[misc]
-        self.admit(pickled["entrants"], pickled["state"])
+        self.admit(pickled["new_cells"], pickled["state"])
 
-    def _admit(self, entrants: Entrants, state: Mapping[str, Tensor] | None) -> None:
+    def _admit(self, new_cells: NewCells, state: Mapping[str, Tensor] | None) -> None:
         nothing = np.zeros((self.space.k, self.space.genes_per_pixel), np.float32)
         entering = [
             _Lane(seed, target_class, nothing)
-            for seed, target_class in zip(entrants.seeds.tolist(), entrants.target_classes.tolist(), strict=True)
+            for seed, target_class in zip(new_cells.seeds.tolist(), new_cells.target_classes.tolist(), strict=True)
         ]
         with sandbox():
-            for index, lane in enumerate(entering):
-                self._begin(lane)
+            for index, cell in enumerate(entering):
+                self._begin(cell)
                 if state is not None:
-                    self._replay(lane, {name: tensor[index].cpu() for name, tensor in state.items()})
-        self._lanes += entering
+                    self._replay(cell, {name: tensor[index].cpu() for name, tensor in state.items()})
+        self._state += entering
         self._refresh()
 
     def _retire(self, keep: Tensor) -> None:
-        self._lanes = [lane for lane, stays in zip(self._lanes, keep.tolist(), strict=True) if stays]
+        self._state = [cell for cell, stays in zip(self._state, keep.tolist(), strict=True) if stays]
         self._refresh()
 
     def _propose(self) -> Proposal:
         with sandbox():
-            self._asked = [self._ask(lane) for lane in self._lanes]
+            self._asked = [self._ask(cell) for cell in self._state]
         counts = torch.tensor([len(genes) for genes in self._asked])
         return Proposal(
             torch.from_numpy(np.concatenate(self._asked)).to(self.device),
@@ -187,72 +187,72 @@ class NevergradSearcher(Searcher):
         )
 
     def _learn(self, log_probs: Tensor) -> None:
-        targets = [lane.target_class for lane, genes in zip(self._lanes, self._asked, strict=True) for _ in genes]
+        targets = [cell.target_class for cell, genes in zip(self._state, self._asked, strict=True) for _ in genes]
         columns = torch.tensor(targets, dtype=torch.int64, device=log_probs.device).unsqueeze(1)
         told = log_probs.gather(1, columns).squeeze(1).to("cpu", torch.float32).numpy()
         ends = np.cumsum([len(genes) for genes in self._asked])[:-1]
         with sandbox():
-            for lane, genes, part in zip(self._lanes, self._asked, np.split(told, ends), strict=True):
-                self._tell(lane, genes, part)
+            for cell, genes, part in zip(self._state, self._asked, np.split(told, ends), strict=True):
+                self._tell(cell, genes, part)
         self._asked = []
         self._refresh()
 
-    def _begin(self, lane: _Lane) -> None:
+    def _begin(self, cell: _Lane) -> None:
         settings, shape = self.settings, (self.space.k, self.space.genes_per_pixel)
         try:
-            lane.optimizer = CellOptimizer(
-                settings.optimizer, shape, settings.max_evaluations, self._num_workers, lane.seed
+            cell.optimizer = CellOptimizer(
+                settings.optimizer, shape, settings.max_evaluations, self._num_workers, cell.seed
             )
         except OptimizerError as error:
-            lane.fail(str(error))
+            cell.fail(str(error))
 
-    def _ask(self, lane: _Lane) -> Array:
+    def _ask(self, cell: _Lane) -> Array:
         """Returns what a cell proposes, ``(M, K, G)``; nothing when it has failed or has no budget left."""
         nothing = np.zeros((0, self.space.k, self.space.genes_per_pixel), np.float32)
-        count = min(self._num_workers, self.settings.max_evaluations - lane.num_told)
-        if lane.optimizer is None or count <= 0:
+        count = min(self._num_workers, self.settings.max_evaluations - cell.num_told)
+        if cell.optimizer is None or count <= 0:
             return nothing
         try:
-            cube = lane.optimizer.ask(count)
+            cube = cell.optimizer.ask(count)
         except OptimizerError as error:
-            lane.fail(str(error))
+            cell.fail(str(error))
             return nothing
         genes: Array = np.clip((cube * self._scale).astype(np.float32), self._lower, self._upper)
         return genes
 
-    def _tell(self, lane: _Lane, genes: Array, log_probs: Array) -> None:
+    def _tell(self, cell: _Lane, genes: Array, log_probs: Array) -> None:
         """Lets a cell learn how its candidates were classified."""
         if not len(genes):
             return
-        lane.fingerprint = zlib.crc32(genes.tobytes(), lane.fingerprint)
-        lane.told.append(log_probs)
-        lane.num_told += len(log_probs)
+        cell.fingerprint = zlib.crc32(genes.tobytes(), cell.fingerprint)
+        cell.told.append(log_probs)
+        cell.num_told += len(log_probs)
         numbers = np.where(np.isnan(log_probs), -np.inf, log_probs)
         index = int(numbers.argmax())  # the first of equals
-        if numbers[index] > lane.best_log_prob:
-            lane.best, lane.best_log_prob = genes[index].copy(), float(numbers[index])
+        if numbers[index] > cell.best_log_prob:
+            cell.best, cell.best_log_prob = genes[index].copy(), float(numbers[index])
         try:
-            if lane.optimizer is not None and lane.num_told < self.settings.max_evaluations:
-                lane.optimizer.tell(log_probs)
+            if cell.optimizer is not None and cell.num_told < self.settings.max_evaluations:
+                cell.optimizer.tell(log_probs)
         except OptimizerError as error:
-            lane.fail(str(error))
+            cell.fail(str(error))
 
-    def _replay(self, lane: _Lane, state: Mapping[str, Tensor]) -> None:
+    def _replay(self, cell: _Lane, state: Mapping[str, Tensor]) -> None:
         """Asks and tells again what was asked and told before."""
         told = state["told"].numpy()
         for _ in range(int(state["generation"])):
-            genes = self._ask(lane)
-            self._tell(lane, genes, told[lane.num_told : lane.num_told + len(genes)].copy())
-        if lane.failure is None and lane.fingerprint != int(state["fingerprint"]):
-            lane.fail(
+            genes = self._ask(cell)
+            self._tell(cell, genes, told[cell.num_told : cell.num_told + len(genes)].copy())
+        if cell.failure is None and cell.fingerprint != int(state["fingerprint"]):
+            cell.fail(
                 f"nevergrad's {self.settings.optimizer} proposed other candidates than before the search was "
                 "interrupted; it depends on more than its seed, so its cells can only be searched in one go"
             )
 
     def _refresh(self) -> None:
-        lanes = self._lanes
-        told = torch.tensor([lane.num_told for lane in lanes], dtype=torch.int64)
-        self.best_log_prob = torch.tensor([lane.best_log_prob for lane in lanes], dtype=torch.float32).to(self.device)
-        self.generation = torch.tensor([len(lane.told) for lane in lanes], dtype=torch.int64).to(self.device)
+        state = self._state
+        told = torch.tensor([cell.num_told for cell in state], dtype=torch.int64)
+        self.best_log_prob = torch.tensor([cell.best_log_prob for cell in state], dtype=torch.float32).to(self.device)
+        self.generation = torch.tensor([len(cell.told) for cell in state], dtype=torch.int64).to(self.device)
         self.evaluations = told.to(torch.float64).to(self.device)
         self.is_exhausted = (told >= self.settings.max_evaluations).to(self.device)

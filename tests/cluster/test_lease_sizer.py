@@ -1,4 +1,4 @@
-"""Sizes of leases, and what they make of a large cluster: the real driver, backlog and pace in virtual time."""
+"""Sizes of leases, and what they make of a large cluster: the real driver, work_queue and sizer in virtual time."""
 
 import heapq
 import itertools
@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import pytest
 
-from sfi_ray.cluster.backlog import Backlog
+from sfi_ray.cluster.work_queue import WorkQueue
 from sfi_ray.cluster.driver import Driver, Tally
 from sfi_ray.cluster.executor import LeaseEnded, LeaseProgressed, WorkerJoined, WorkerLost
-from sfi_ray.cluster.pace import Pace
+from sfi_ray.cluster.lease_sizer import LeaseSizer
 from sfi_ray.cluster.worker import WorkReport
 from sfi_ray.grid import Grid, GridClassifier
 from sfi_ray.plan import ShardSizes
@@ -24,48 +24,48 @@ MANY = {"a": 10**9}
 
 
 def test_leases_take_two_minutes_of_each_workers_own_speed():
-    pace = Pace(SIZES)
-    assert pace.size("fast", "a", MANY, 2) == 100, "nothing is known"
+    sizer = LeaseSizer(SIZES)
+    assert sizer.size("fast", "a", MANY, 2) == 100, "nothing is known"
     for _ in range(5):
         for worker, rate in (("fast", 50.0), ("slow", 0.5)):
-            size = pace.size(worker, "a", MANY, 2)
-            pace.note(worker, "a", size, size / rate)
-    assert pace.size("fast", "a", MANY, 2) == 6000
-    assert pace.size("slow", "a", MANY, 2) == 60
-    assert pace.size("fast", "b", {"b": 10**9}, 2) == 100, "another classifier is another speed"
+            size = sizer.size(worker, "a", MANY, 2)
+            sizer.note(worker, "a", size, size / rate)
+    assert sizer.size("fast", "a", MANY, 2) == 6000
+    assert sizer.size("slow", "a", MANY, 2) == 60
+    assert sizer.size("fast", "b", {"b": 10**9}, 2) == 100, "another classifier is another speed"
 
 
 def test_a_lease_grows_by_four_at_most_and_stays_within_its_bounds():
-    pace, sizes = Pace(SIZES), []
+    sizer, sizes = LeaseSizer(SIZES), []
     for _ in range(5):
-        sizes.append(pace.size("w", "a", MANY, 1))
-        pace.note("w", "a", sizes[-1], 1e-9)
+        sizes.append(sizer.size("w", "a", MANY, 1))
+        sizer.note("w", "a", sizes[-1], 1e-9)
     assert sizes == [100, 400, 1600, 6400, 10_000]
-    pace.note("w", "a", 1, 3600.0)
-    assert pace.size("w", "a", MANY, 1) == 4
+    sizer.note("w", "a", 1, 3600.0)
+    assert sizer.size("w", "a", MANY, 1) == 4
 
 
 @pytest.mark.parametrize(("left", "expected"), [(1000, 125), (200, 25), (10, 4), (1, 4)])
 def test_towards_the_end_leases_are_a_quarter_of_the_time_that_is_left(left, expected):
-    pace = Pace(SIZES)
+    sizer = LeaseSizer(SIZES)
     for worker in ("v", "w"):
-        pace.note(worker, "a", 1000, 100.0)
-    assert pace.size("w", "a", {"a": left}, 2) == expected
-    assert pace.size("newcomer", "a", {"a": left}, 2) == min(expected, 100)
+        sizer.note(worker, "a", 1000, 100.0)
+    assert sizer.size("w", "a", {"a": left}, 2) == expected
+    assert sizer.size("newcomer", "a", {"a": left}, 2) == min(expected, 100)
 
 
 def test_a_worker_that_is_gone_does_not_count():
-    pace = Pace(SIZES)
-    pace.note("gone", "a", 1000, 0.1)
-    pace.forget("gone")
-    assert pace.size("w", "a", {"a": 10}, 1) == 100
+    sizer = LeaseSizer(SIZES)
+    sizer.note("gone", "a", 1000, 0.1)
+    sizer.forget("gone")
+    assert sizer.size("w", "a", {"a": 10}, 1) == 100
 
 
 def test_sizes_are_whole_units_and_what_the_job_says_stays():
-    pace = Pace(ShardSizes(first=20, least=10, most=100_000, unit=10, is_fixed=False))
-    pace.note("w", "a", 20, 1.7)
-    assert pace.size("w", "a", MANY, 1) == 80
-    fixed = Pace(ShardSizes(first=7, least=7, most=7, unit=1, is_fixed=True))
+    sizer = LeaseSizer(ShardSizes(first=20, least=10, most=100_000, unit=10, is_fixed=False))
+    sizer.note("w", "a", 20, 1.7)
+    assert sizer.size("w", "a", MANY, 1) == 80
+    fixed = LeaseSizer(ShardSizes(first=7, least=7, most=7, unit=1, is_fixed=True))
     fixed.note("w", "a", 7, 0.001)
     assert fixed.size("w", "a", MANY, 1) == 7
 
@@ -187,8 +187,8 @@ def simulate(tmp_path, speeds, replicates, seed, mean_life=math.inf):
     cluster.num_cells = len(grid)
     driver = Driver(
         grid,
-        Backlog(grid, FinishedCells(RunFolder(tmp_path), grid), 1),
-        Pace(ShardSizes(first=4, least=1, most=100_000, unit=1, is_fixed=False)),
+        WorkQueue(grid, FinishedCells(RunFolder(tmp_path), grid), 1),
+        LeaseSizer(ShardSizes(first=4, least=1, most=100_000, unit=1, is_fixed=False)),
         cluster,
         Tally(num_cells=len(grid)),
         in_flight=2,
@@ -196,7 +196,7 @@ def simulate(tmp_path, speeds, replicates, seed, mean_life=math.inf):
         record_failures=lambda lease, findings: pytest.fail("nothing fails"),
         clock=cluster.clock,
     )
-    driver.on_note = lambda text: None
+    driver.on_message = lambda text: None
     assert driver.run()
     assert sorted(cluster.rows) == list(range(len(grid)))
     return cluster

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sfi_ray.cluster.backlog import Backlog
+from sfi_ray.cluster.work_queue import WorkQueue
 from sfi_ray.cluster.worker import Lease
 from tests.cluster.test_driver import make_grid
 
@@ -27,13 +27,13 @@ def test_leases_are_the_unfinished_cells_once_and_part_no_unit(num_classes, part
     grid, chance = make_grid(num_classes=num_classes), random.Random(seed)
     unit = grid.cells_per_classifier // parts
     state = [chance.random() < share for _ in range(len(grid))]
-    backlog = Backlog(grid, Finished(state), unit)
+    work_queue = WorkQueue(grid, Finished(state), unit)
     given_out, warm = [], None
-    while backlog.left:
+    while work_queue.left:
         waiting = [index for index in range(len(grid)) if not state[index] and index not in given_out]
-        assert sum(backlog.left.values()) == len(waiting)
+        assert sum(work_queue.left.values()) == len(waiting)
         wanted = unit * chance.randint(1, 3)
-        lease = backlog.take(warm, lambda name, wanted=wanted: wanted)
+        lease = work_queue.take(warm, lambda name, wanted=wanted: wanted)
         assert lease.shard.start % unit == lease.shard.stop % unit == 0
         assert 0 < len(lease.indices) <= len(lease.shard) <= wanted
         assert {cell.classifier for cell in grid.cells(lease.indices)} == {lease.shard.classifier}
@@ -41,15 +41,15 @@ def test_leases_are_the_unfinished_cells_once_and_part_no_unit(num_classes, part
         given_out += lease.indices
         warm = lease.shard.classifier
     assert sorted(given_out) == [index for index in range(len(grid)) if not state[index]]
-    assert backlog.take(warm, lambda name: unit) is None
+    assert work_queue.take(warm, lambda name: unit) is None
 
 
 @pytest.mark.parametrize("warm", ["a", "b", None])
 def test_what_came_back_goes_out_first_to_who_has_its_classifier_warm(warm):
     grid = make_grid()
-    backlog = Backlog(grid, Finished([False] * len(grid)), 1)
-    leases = {name: backlog.take(name, lambda _: 7) for name in ("a", "b")}
+    work_queue = WorkQueue(grid, Finished([False] * len(grid)), 1)
+    leases = {name: work_queue.take(name, lambda _: 7) for name in ("a", "b")}
     for lease in leases.values():
-        backlog.put_back(Lease(lease.shard, lease.indices[3:], 1, is_returned=True))
-    assert sum(backlog.left.values()) == len(grid) - 6
-    assert backlog.take(warm, lambda _: 7).shard == leases[warm or "a"].shard
+        work_queue.put_back(Lease(lease.shard, lease.indices[3:], 1, is_returned=True))
+    assert sum(work_queue.left.values()) == len(grid) - 6
+    assert work_queue.take(warm, lambda _: 7).shard == leases[warm or "a"].shard

@@ -19,7 +19,7 @@ from sfi_ray.images import paint
 from sfi_ray.models.classifier import Classifier
 from sfi_ray.models.runners.execution import Execution
 from sfi_ray.models.runners.sparse_images import close_pixels, sparse_images
-from sfi_ray.models.tuning.compiling import CompiledTrial, try_compiled
+from sfi_ray.models.tuning.compiling import CompiledMeasurement, try_compiled
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ _SECONDS_A_COMPARISON = 0.5
 _MOST_ELEMENTS = 2**24
 
 
-class ClassifierTrial:
+class ClassifierMeasurement:
     """Tries executions of a classifier.
 
     Args:
@@ -63,7 +63,7 @@ class ClassifierTrial:
         self._compared: Tensor | None = None
         self._expected: list[Tensor] = []
         self._reference: Tensor | None = None
-        self._compiled: dict[Execution, CompiledTrial] = {}
+        self._compiled: dict[Execution, CompiledMeasurement] = {}
         self._running: Classifier | None = None
 
     def rate(self, execution: Execution) -> float | None:
@@ -122,7 +122,7 @@ class ClassifierTrial:
             if self._reference is None:
                 self._reference = self._classifier.reference_log_probs(images)
             is_near = are_near(log_probs, self._reference)
-        return is_near and keeps_company_out(classifier.log_probs, (images,), log_probs, classifier.micro_batch)
+        return is_near and is_batch_invariant(classifier.log_probs, (images,), log_probs, classifier.micro_batch)
 
     def _running_as(self, execution: Execution) -> Classifier:
         """Returns the classifier in an execution; the last one is kept, for what was converted takes a while."""
@@ -159,7 +159,7 @@ def _has_fit_patches(classifier: Classifier, count: int, k: int) -> bool:
         logger.debug("%s: %s", classifier.execution.describe(), error)
         return False
     reference = classifier.reference_log_probs(paint(*candidates, *classifier.input_shape[1:]))
-    return are_near(log_probs, reference) and keeps_company_out(
+    return are_near(log_probs, reference) and is_batch_invariant(
         classifier.sparse_log_probs, candidates, log_probs, classifier.micro_batch
     )
 
@@ -183,7 +183,7 @@ def are_near(log_probs: Tensor, reference: Tensor) -> bool:
     return bool((is_near | (log_probs.isnan() & reference.isnan())).all())
 
 
-def keeps_company_out(
+def is_batch_invariant(
     classify: Callable[..., Tensor], inputs: Sequence[Tensor], log_probs: Tensor, micro_batch: int
 ) -> bool:
     """Whether images have the same bits elsewhere in a micro-batch, beside others, and padded.

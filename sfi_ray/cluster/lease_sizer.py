@@ -21,7 +21,7 @@ _PART_OF_THE_REST = 1 / 4
 _MOST_GROWTH = 4.0
 
 
-class Pace:
+class LeaseSizer:
     """The measured speed of each worker with each classifier, and the sizes that follow from it.
 
     Args:

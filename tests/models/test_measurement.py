@@ -6,13 +6,13 @@ from torch import nn
 
 from sfi_ray.models import Classifier, Execution, TuningRequest, build, tune
 from sfi_ray.models.runners.sparse_images import sparse_images
-from sfi_ray.models.tuning import settling
-from sfi_ray.models.tuning.trial import (
+from sfi_ray.models.tuning import autotune
+from sfi_ray.models.tuning.measurement import (
     ABSOLUTE_TOLERANCE,
     RELATIVE_TOLERANCE,
-    ClassifierTrial,
+    ClassifierMeasurement,
     are_near,
-    keeps_company_out,
+    is_batch_invariant,
 )
 
 SHAPE = (1, 8, 8)
@@ -94,34 +94,34 @@ def test_company_that_shows_is_found_out(micro_batch):
     for by, expected in ((0.0, True), (1e-3, False)):
         classifier = make_classifier(Selfish(by), micro_batch=micro_batch)
         log_probs = classifier.log_probs(images)
-        assert keeps_company_out(classifier.log_probs, (images,), log_probs, micro_batch) is expected
+        assert is_batch_invariant(classifier.log_probs, (images,), log_probs, micro_batch) is expected
 
 
 def test_exact_means_the_bits_of_the_rule():
-    trial = ClassifierTrial(make_classifier(), is_exact=True, needs_gradients=True)
-    assert trial.is_fit(Execution(micro_batch=64))
-    assert not trial.is_fit(Execution(micro_batch=128, precision="bfloat16"))
-    assert not trial.is_fit(Execution(micro_batch=128, memory_layout="contiguous"))
+    measured = ClassifierMeasurement(make_classifier(), is_exact=True, needs_gradients=True)
+    assert measured.is_fit(Execution(micro_batch=64))
+    assert not measured.is_fit(Execution(micro_batch=128, precision="bfloat16"))
+    assert not measured.is_fit(Execution(micro_batch=128, memory_layout="contiguous"))
 
 
 def test_less_precision_is_fit_where_it_is_near():
     for by, expected in ((0.2, True), (2.0, False)):
-        trial = ClassifierTrial(make_classifier(Rounding(by)), is_exact=False, needs_gradients=False)
-        assert trial.is_fit(Execution(micro_batch=128, precision="bfloat16")) is expected
-    trial = ClassifierTrial(make_classifier(), is_exact=False, needs_gradients=False)
-    assert trial.is_fit(Execution(micro_batch=128, precision="bfloat16"))
+        measured = ClassifierMeasurement(make_classifier(Rounding(by)), is_exact=False, needs_gradients=False)
+        assert measured.is_fit(Execution(micro_batch=128, precision="bfloat16")) is expected
+    measured = ClassifierMeasurement(make_classifier(), is_exact=False, needs_gradients=False)
+    assert measured.is_fit(Execution(micro_batch=128, precision="bfloat16"))
 
 
 def test_company_makes_unfit_whatever_is_near():
-    trial = ClassifierTrial(make_classifier(Selfish(1e-4)), is_exact=False, needs_gradients=False)
-    assert not trial.is_fit(Execution(micro_batch=64))
+    measured = ClassifierMeasurement(make_classifier(Selfish(1e-4)), is_exact=False, needs_gradients=False)
+    assert not measured.is_fit(Execution(micro_batch=64))
 
 
 def test_rates_are_positive_and_none_where_the_network_does_not_run():
-    trial = ClassifierTrial(make_classifier(Refusing(), micro_batch=32), is_exact=False, needs_gradients=False)
-    assert trial.rate(Execution(micro_batch=32)) > 0
-    assert trial.rate(Execution(micro_batch=128)) is None
-    assert trial.rate(Execution(micro_batch=32, precision="bfloat16")) is None
+    measured = ClassifierMeasurement(make_classifier(Refusing(), micro_batch=32), is_exact=False, needs_gradients=False)
+    assert measured.rate(Execution(micro_batch=32)) > 0
+    assert measured.rate(Execution(micro_batch=128)) is None
+    assert measured.rate(Execution(micro_batch=32, precision="bfloat16")) is None
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -146,7 +146,7 @@ def test_no_micro_batch_is_larger_than_what_is_filled_unless_by_rule():
         tried = set()
         classifier = make_classifier(micro_batch=32)
 
-        class Noting(ClassifierTrial):
+        class Noting(ClassifierMeasurement):
             def rate(self, execution, tried=tried, is_better_small=most == 1):
                 tried.add(execution.micro_batch)
                 return 1e6 / execution.micro_batch if is_better_small else 1e6 * execution.micro_batch
@@ -155,7 +155,7 @@ def test_no_micro_batch_is_larger_than_what_is_filled_unless_by_rule():
                 return True
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(settling, "ClassifierTrial", Noting)
+            patch.setattr(autotune, "ClassifierMeasurement", Noting)
             tune(classifier, TuningRequest(precision="float32", micro_batch=None, threads=1, most_images=most))
         assert tried <= sizes
         assert max(tried) == max(sizes)

@@ -14,7 +14,7 @@ from sfi_ray.models.runners.precision import Precision, has_float16
 from sfi_ray.models.runners.repeatable import cpu_threads
 from sfi_ray.models.tuning.choose import TUNING_SECONDS, Choice, Options, choose
 from sfi_ray.models.tuning.compiling import has_compiler
-from sfi_ray.models.tuning.trial import ClassifierTrial, mean_k
+from sfi_ray.models.tuning.measurement import ClassifierMeasurement, mean_k
 
 # Micro-batches that are tried, in images and in input elements.
 _MOST_IMAGES = {"cpu": 1024, "cuda": 16384}
@@ -61,13 +61,13 @@ def tune(classifier: Classifier, request: TuningRequest, seconds: float = TUNING
         micro_batch=request.micro_batch or classifier.micro_batch,
     )
     with cpu_threads(request.threads):
-        trial = ClassifierTrial(
+        measured = ClassifierMeasurement(
             classifier.running(rule),
             is_exact=not is_open,
             needs_gradients=request.needs_gradients and not is_open,
             ks=request.ks,
         )
-        return choose(rule, _options(classifier, request, layout), trial, seconds=seconds)
+        return choose(rule, _options(classifier, request, layout), measured, seconds=seconds)
 
 
 def _options(classifier: Classifier, request: TuningRequest, layout: MemoryLayout) -> Options:

@@ -19,11 +19,11 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from sfi_ray.attacks.base import Tick, failed
-from sfi_ray.attacks.snapshot import Keeper, Snapshot, by_snapshot
+from sfi_ray.attacks.snapshot import CheckpointStore, Snapshot, by_snapshot
 from sfi_ray.attacks.verify import Scored, Verifier
 from sfi_ray.images import altered_pixels, decode
 from sfi_ray.models import Classifier
-from sfi_ray.search import Entrants, Proposal, SearchSpace
+from sfi_ray.search import NewCells, Proposal, SearchSpace
 from sfi_ray.types import Cell, Finding, StopReason, TracePoint
 
 # Micro-batches that one generation should fill, so that the last, partly filled one costs little.
@@ -50,7 +50,7 @@ class StoppingSettings(BaseModel):
 
 
 @dataclass(slots=True)
-class Lane:
+class Slot:
     """What the attack remembers of a cell while it is searched."""
 
     cell: Cell
@@ -97,7 +97,7 @@ class Lane:
 
     @classmethod
     def from_notes(cls, cell: Cell, known: Scored, notes: Mapping[str, Any]) -> Self:
-        """Restores a lane from a snapshot."""
+        """Restores a slot from a snapshot."""
         return cls(
             cell,
             known,
@@ -149,8 +149,8 @@ class Lane:
         )
 
 
-class LaneSearch(Protocol):
-    """A search over the lanes: what is read of it, and how cells join and leave it."""
+class SlotSearch(Protocol):
+    """A search over the slots: what is read of it, and how cells join and leave it."""
 
     space: SearchSpace
     device: torch.device
@@ -178,7 +178,7 @@ class LaneSearch(Protocol):
         """Returns all that decides how the cells go on."""
         ...
 
-    def admit(self, entrants: Entrants, state: Mapping[str, torch.Tensor] | None = None) -> None:
+    def admit(self, new_cells: NewCells, state: Mapping[str, torch.Tensor] | None = None) -> None:
         """Lets cells join."""
         ...
 
@@ -203,20 +203,20 @@ def groups_of(cells: Sequence[Cell]) -> list[list[Cell]]:
     return [sorted(group, key=lambda cell: cell.target_class) for group in groups.values()]
 
 
-def lanes_for(micro_batch: int, images_a_generation: int) -> int:
+def slots_for(micro_batch: int, images_a_generation: int) -> int:
     """Returns how many cells are searched at once, so that whole micro-batches are filled."""
     return max(1, math.ceil(_MICRO_BATCHES_A_GENERATION * micro_batch / images_a_generation))
 
 
-def search_lanes(
-    search: LaneSearch,
+def run_search(
+    search: SlotSearch,
     advance: Callable[[torch.Tensor], Generator[Tick, None, None]],
     cells: Sequence[Cell],
     *,
-    num_lanes: int,
+    num_slots: int,
     verifier: Verifier,
     stopping: StoppingSettings,
-    keeper: Keeper | None,
+    checkpoints: CheckpointStore | None,
     settle: Callable[[torch.Tensor], None] | None = None,
     known: Callable[[Sequence[Cell]], list[Scored]] | None = None,
 ) -> Iterator[Tick | Finding]:
@@ -226,66 +226,66 @@ def search_lanes(
         search: The search, without a cell.
         advance: Takes all cells one generation further; it is given their backgrounds, ``(N, C)`` float32.
         cells: Cells of one classifier and k.
-        num_lanes: Cells searched at once at most.
+        num_slots: Cells searched at once at most.
         verifier: Judges what will be stored.
         stopping: When a cell ends before its budget.
-        keeper: Keeps what has been reached; None where nobody does.
+        checkpoints: Keeps what has been reached; None where nobody does.
         settle: Of a search whose cells of a group join and leave together: told which cells are done, ``(N,)`` bool,
             while others of their groups go on.
         known: Returns the best image of each cell that is known without searching it; None where that is the bare
             background. A cell is never left with less, and one that is to stop at a confidence stops with it.
     """
     known = known or verifier.bare
-    snapshots = keeper.recall(cells) if keeper else []
+    snapshots = checkpoints.load(cells) if checkpoints else []
     waiting = deque(groups_of(cells) if settle else [[cell] for cell in cells])
     numbers = itertools.count()
-    lanes: list[Lane] = []
+    slots: list[Slot] = []
     backgrounds = torch.zeros(0, search.space.channels, device=search.device)
-    while waiting or lanes:
+    while waiting or slots:
         started = time.perf_counter()
         entering: list[Cell] = []
         leaders: dict[str, str] = {}  # by the first cell of a group, which is in the same snapshot as the others
-        while waiting and (not lanes + entering or len(lanes) + len(entering) + len(waiting[0]) <= num_lanes):
+        while waiting and (not slots + entering or len(slots) + len(entering) + len(waiting[0]) <= num_slots):
             group = waiting.popleft()
             entering += group
             leaders |= dict.fromkeys((cell.cell_id for cell in group), group[0].cell_id)
         for part, snapshot in by_snapshot(entering, snapshots):
             numbered = {leader: next(numbers) for leader in dict.fromkeys(leaders[cell.cell_id] for cell in part)}
             groups = [numbered[leaders[cell.cell_id]] for cell in part]
-            entrants = _entrants(part, groups, search.device)
-            search.admit(entrants, snapshot.tensors if snapshot else None)
-            backgrounds = torch.cat([backgrounds, entrants.backgrounds])
+            new_cells = _new_cells(part, groups, search.device)
+            search.admit(new_cells, snapshot.tensors if snapshot else None)
+            backgrounds = torch.cat([backgrounds, new_cells.backgrounds])
             best_known = known(part)
             restored = (
-                map(Lane.from_notes, part, best_known, snapshot.notes) if snapshot else map(Lane, part, best_known)
+                map(Slot.from_notes, part, best_known, snapshot.notes) if snapshot else map(Slot, part, best_known)
             )
-            lanes += [replace(lane, group=group) for lane, group in zip(restored, groups, strict=True)]
+            slots += [replace(slot, group=group) for slot, group in zip(restored, groups, strict=True)]
 
         yield from advance(backgrounds)
 
-        _follow(search, lanes)
-        searched = [lane for lane in lanes if not lane.is_done]
+        _follow(search, slots)
+        searched = [slot for slot in slots if not slot.is_done]
         share = (time.perf_counter() - started) / len(searched)
-        for lane in searched:
-            lane.seconds += share
-        findings = _conclude(search, verifier, stopping, lanes)
+        for slot in searched:
+            slot.seconds += share
+        findings = _conclude(search, verifier, stopping, slots)
         if findings:
             yield from findings.values()
-            for lane in lanes:
-                lane.is_done |= lane.cell.index in findings
+            for slot in slots:
+                slot.is_done |= slot.cell.index in findings
             if settle:
-                settle(torch.tensor([lane.is_done for lane in lanes]))
-            left = {lane.group for lane in lanes if not lane.is_done}
-            keep = torch.tensor([lane.group in left for lane in lanes])
+                settle(torch.tensor([slot.is_done for slot in slots]))
+            left = {slot.group for slot in slots if not slot.is_done}
+            keep = torch.tensor([slot.group in left for slot in slots])
             search.retire(keep)
             backgrounds = backgrounds[keep.to(backgrounds.device)]
-            lanes = [lane for lane in lanes if lane.group in left]
-        if keeper and lanes and keeper.is_due():
-            keeper.keep(_snapshot(search, lanes))
+            slots = [slot for slot in slots if slot.group in left]
+        if checkpoints and slots and checkpoints.is_due():
+            checkpoints.save(_snapshot(search, slots))
 
 
 def _conclude(
-    search: LaneSearch, verifier: Verifier, stopping: StoppingSettings, lanes: Sequence[Lane]
+    search: SlotSearch, verifier: Verifier, stopping: StoppingSettings, slots: Sequence[Slot]
 ) -> dict[int, Finding]:
     """Verifies the cells that should end and returns the findings of those that do, by cell index.
 
@@ -295,40 +295,40 @@ def _conclude(
     candidate or no budget.
     """
     failures = search.failures
-    findings = {lanes[i].cell.index: lanes[i].failed_finding(error) for i, error in failures.items()}
-    reasons = [None if lane.is_done else _reason(stopping, lane) for lane in lanes]
+    findings = {slots[i].cell.index: slots[i].failed_finding(error) for i, error in failures.items()}
+    reasons = [None if slot.is_done else _reason(stopping, slot) for slot in slots]
     ending = [i for i, reason in enumerate(reasons) if reason and i not in failures]
     if not ending:
         return findings
     best = search.best[torch.tensor(ending, device=search.device)].cpu()
-    cells = [lanes[i].cell for i in ending]
+    cells = [slots[i].cell for i in ending]
     space = search.space
     pixels = altered_pixels(best, [cell.background for cell in cells], space.height, space.width)
     for i, altered, verdict in zip(ending, pixels, verifier(cells, pixels), strict=True):
-        lane, reason = lanes[i], reasons[i]
-        found = Scored(altered, verdict).or_better(lane.known)
+        slot, reason = slots[i], reasons[i]
+        found = Scored(altered, verdict).or_better(slot.known)
         if reason is StopReason.FOOLED and not found.verdict.confidence >= _float32(stopping.stop_confidence):
-            lane.refused = lane.best
-            reason = _reason(stopping, lane)
+            slot.refused = slot.best
+            reason = _reason(stopping, slot)
         if reason:
-            findings[lane.cell.index] = lane.finding(reason, found)
+            findings[slot.cell.index] = slot.finding(reason, found)
         else:
-            lane.verifications += 1
+            slot.verifications += 1
     return findings
 
 
-def _reason(stopping: StoppingSettings, lane: Lane) -> StopReason | None:
+def _reason(stopping: StoppingSettings, slot: Slot) -> StopReason | None:
     """Says why a cell should end now, if it should."""
-    if lane.best == -math.inf:
+    if slot.best == -math.inf:
         return StopReason.FAILED
     goal = stopping.stop_confidence
     if goal is not None:
-        is_new = lane.best > lane.refused and _float32(math.exp(lane.best)) >= _float32(goal)
-        if is_new or lane.known.verdict.confidence >= _float32(goal):
+        is_new = slot.best > slot.refused and _float32(math.exp(slot.best)) >= _float32(goal)
+        if is_new or slot.known.verdict.confidence >= _float32(goal):
             return StopReason.FOOLED
-    if lane.is_exhausted:
+    if slot.is_exhausted:
         return StopReason.BUDGET
-    if stopping.stall_generations and lane.generation - lane.improved_at >= stopping.stall_generations:
+    if stopping.stall_generations and slot.generation - slot.improved_at >= stopping.stall_generations:
         return StopReason.STALLED
     return None
 
@@ -338,7 +338,7 @@ def _float32(value: float | None) -> float:
     return float(np.float32(value))
 
 
-def _follow(search: LaneSearch, lanes: Sequence[Lane]) -> None:
+def _follow(search: SlotSearch, slots: Sequence[Slot]) -> None:
     """Takes note of a generation: the one point of it where the device is waited for."""
     state = torch.stack(
         [
@@ -349,25 +349,25 @@ def _follow(search: LaneSearch, lanes: Sequence[Lane]) -> None:
             search.is_exhausted.to(torch.float64),
         ]
     ).tolist()
-    for lane, best, generation, evaluations, backward, is_exhausted in zip(lanes, *state, strict=True):
-        lane.follow(best, int(generation), round(evaluations), round(backward), is_exhausted=bool(is_exhausted))
+    for slot, best, generation, evaluations, backward, is_exhausted in zip(slots, *state, strict=True):
+        slot.follow(best, int(generation), round(evaluations), round(backward), is_exhausted=bool(is_exhausted))
 
 
-def _snapshot(search: LaneSearch, lanes: Sequence[Lane]) -> Snapshot:
+def _snapshot(search: SlotSearch, slots: Sequence[Slot]) -> Snapshot:
     # A group goes on as a whole: cells of it that are done came as far as those that are not.
     furthest: dict[int, int] = {}
-    for lane in lanes:
-        furthest[lane.group] = max(lane.generation, furthest.get(lane.group, 0))
+    for slot in slots:
+        furthest[slot.group] = max(slot.generation, furthest.get(slot.group, 0))
     return Snapshot(
-        cell_ids=tuple(lane.cell.cell_id for lane in lanes),
-        progress=tuple(furthest[lane.group] for lane in lanes),
-        notes=tuple(lane.notes() for lane in lanes),
+        cell_ids=tuple(slot.cell.cell_id for slot in slots),
+        progress=tuple(furthest[slot.group] for slot in slots),
+        notes=tuple(slot.notes() for slot in slots),
         tensors={name: tensor.cpu() for name, tensor in search.state().items()},
     )
 
 
-def _entrants(cells: Sequence[Cell], groups: Sequence[int], device: torch.device) -> Entrants:
-    return Entrants(
+def _new_cells(cells: Sequence[Cell], groups: Sequence[int], device: torch.device) -> NewCells:
+    return NewCells(
         seeds=torch.tensor([cell.seed for cell in cells], dtype=torch.int64, device=device),
         target_classes=torch.tensor([cell.target_class for cell in cells], dtype=torch.int64, device=device),
         backgrounds=torch.tensor([cell.background.value for cell in cells], dtype=torch.float32, device=device),

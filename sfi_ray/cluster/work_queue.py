@@ -25,7 +25,7 @@ class _Rest:
     left: int
 
 
-class Backlog:
+class WorkQueue:
     """Leases to give out: those that came back first, then new shards, of a warm classifier where there is one.
 
     Args:

@@ -32,7 +32,7 @@ class Table:
 
 
 @dataclass(frozen=True, slots=True)
-class LaneTable(Table):
+class SearchState(Table):
     """Tensors with the cell as their first axis; subclasses add the columns."""
 
     #: ``(N,)`` int64.
