@@ -20,8 +20,8 @@ from report import write_report
 from sfi_ray.search import (
     DifferentialEvolution,
     DifferentialEvolutionSettings,
-    NewCells,
     NevergradSettings,
+    NewCells,
     SearchSpace,
 )
 from sfi_ray.search.nevergrad.cell import make_cube

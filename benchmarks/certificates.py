@@ -3,7 +3,7 @@
     uv run benchmarks/certificates.py FOLDER [FOLDER ...] [--backgrounds black,gray,white] [--ks 1,2,3,5,10]
 
 A folder holds weights.safetensors and card.json, as `sfi-ray train` writes them. For each background and k it bounds
-the confidence of every class from above, and searches every class with `elites` led by gradients for a bound from
+the confidence of every class from above, and searches every class with `map_elites` led by gradients for a bound from
 below. A class is decided at 50 % when it was found above, or is certified to stay below. It prints its rows.
 """
 
@@ -37,7 +37,9 @@ def rows_of(folder, options):
         std=card.std,
         micro_batch=64,
     )
-    settings = read_attack_settings({"kind": "elites", "max_evaluations": options.evaluations, "gradient_share": 0.5})
+    settings = read_attack_settings(
+        {"kind": "map_elites", "max_evaluations": options.evaluations, "gradient_share": 0.5}
+    )
     ks = [int(k) for k in options.ks.split(",")]
     for name in options.backgrounds.split(","):
         background = parse_background(name, card.input_shape[0])

@@ -59,7 +59,7 @@ class Listener(Reporter):
         self.on_round = lambda tally: None
         self.evaluations = 0
 
-    def say(self, text):
+    def log(self, text):
         self.heard.append(text)
 
     def progressed(self, tally, seconds_left):

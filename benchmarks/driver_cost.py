@@ -21,8 +21,8 @@ from report import write_report
 from torch import nn
 
 from sfi_ray import Classifier, Job, launch
-from sfi_ray.cluster.work_queue import WorkQueue
 from sfi_ray.cluster.ray.session import ray_session
+from sfi_ray.cluster.work_queue import WorkQueue
 from sfi_ray.grid import Grid, GridClassifier
 from sfi_ray.store.compaction import compact
 from sfi_ray.store.finished import FinishedCells
@@ -100,7 +100,7 @@ def planning_rows():
 def write_finished(grid, folder):
     provenance = Provenance(
         run="x", dataset="x", classifier_fingerprint="x", attack="de", attack_settings="{}", height=4, width=4,
-        channels=1, device="cpu", execution="{}", versions="{}",
+        channels=1, device="cpu", runtime="{}", versions="{}",
     )  # fmt: skip
     step = 20_000
     for start in range(0, len(grid), step):

@@ -22,7 +22,7 @@ COLOURS = {
     "de": "#222222",
     "jde": "#8c6d31",
     "sparse_rs": "#d95f02",
-    "elites": "#1b7837",
+    "map_elites": "#1b7837",
     "elites_steady": "#7fbf7b",
     "gradient": "#2166ac",
     "nevergrad-cma": "#b2182b",
@@ -110,7 +110,7 @@ def passing(rows):
     lines = []
     contenders = [contender for (contender,) in by(rows, "contender")]
     for (dataset, background, k), part in by(rows, "dataset", "background", "k").items():
-        compared = common_seeds([row for row in part if row["contender"] in ("de", "elites")])
+        compared = common_seeds([row for row in part if row["contender"] in ("de", "map_elites")])
         level = final([row for row in compared if row["contender"] == "de"])
         seeds = {row["seed"] for row in compared}
         found = dict.fromkeys(contenders, (None, None))
@@ -123,10 +123,10 @@ def passing(rows):
                 "k": str(k),
                 "de's end": shown(level),
                 **{contender: counted(exactly) for contender, (exactly, _) in found.items()},
-                "de over elites": ratio(found["de"][0], found["elites"][0]),
+                "de over elites": ratio(found["de"][0], found["map_elites"][0]),
                 f"de, within {TOLERANCE}": counted(found["de"][1]),
-                f"elites, within {TOLERANCE}": counted(found["elites"][1]),
-                f"ratio, within {TOLERANCE}": ratio(found["de"][1], found["elites"][1]),
+                f"elites, within {TOLERANCE}": counted(found["map_elites"][1]),
+                f"ratio, within {TOLERANCE}": ratio(found["de"][1], found["map_elites"][1]),
             }
         )
     return lines
@@ -146,9 +146,9 @@ def at_the_end(ours, theirs):
 
 def differences(rows):
     """Yields each group that both have, and the confidences of elites and of differential evolution there."""
-    both = [row for row in rows if row["contender"] in ("de", "elites")]
+    both = [row for row in rows if row["contender"] in ("de", "map_elites")]
     for key, part in by(common_seeds(both), "dataset", "k", "background", "seed").items():
-        sides = [[row for row in part if row["contender"] == contender] for contender in ("elites", "de")]
+        sides = [[row for row in part if row["contender"] == contender] for contender in ("map_elites", "de")]
         yield (key, *at_the_end(*sides))
 
 
@@ -162,7 +162,7 @@ def equal_budget(rows):
             {
                 "data set": dataset,
                 "k": str(k),
-                "elites": shown(np.mean([ours for _, ours, _, _ in found])),
+                "map_elites": shown(np.mean([ours for _, ours, _, _ in found])),
                 "de": shown(np.mean([theirs for _, _, theirs, _ in found])),
                 "elites less de": f"{np.mean(gaps):+.4f}",
                 "groups": len(found),
@@ -172,7 +172,7 @@ def equal_budget(rows):
             }
         )
         worse += [
-            {"data set": dataset, "k": str(k), "background": key[2], "seed": str(key[3]), "elites": shown(ours, 4),
+            {"data set": dataset, "k": str(k), "background": key[2], "seed": str(key[3]), "map_elites": shown(ours, 4),
              "de": shown(theirs, 4), "elites less de": f"{gap:+.4f}"}
             for key, ours, theirs, gap in found if gap < 0
         ]  # fmt: skip
@@ -192,7 +192,7 @@ def plot(rows, path):
         axis = axes[datasets.index(dataset)][ks.index(k)]
         for (contender,), own in by(part, "contender").items():
             axis.plot(
-                counts, curve(own, counts), color=COLOURS[contender], linewidth=3 if contender == "elites" else 1.8,
+                counts, curve(own, counts), color=COLOURS[contender], linewidth=3 if contender == "map_elites" else 1.8,
                 label=contender,
             )  # fmt: skip
         axis.set(xscale="log", title=f"{dataset}, k = {k}", ylim=(0, 1))
@@ -240,7 +240,7 @@ def write_tables(rows, *, name, description, command):
         ("Plot", f"![Mean confidence by evaluations a class]({report_path(name, '.png').name})", []),
         ("By data set and k", "The columns are those of the first table.", details(rows, counts, "dataset", "k")),
     ]
-    if {"de", "elites"} <= {row["contender"] for row in rows}:
+    if {"de", "map_elites"} <= {row["contender"] for row in rows}:
         lines, worse = equal_budget(rows)
         sections += [
             (

@@ -51,8 +51,8 @@ CONTENDERS = {
     "de": evolution_of_the_paper,
     "jde": lambda budget: {"kind": "jde", "generations": max(0, budget // 100 - 1)},
     "sparse_rs": lambda budget: {"kind": "sparse_rs", "max_evaluations": budget},
-    "elites": lambda budget: {"kind": "elites", "max_evaluations": budget},
-    "elites_steady": lambda budget: {"kind": "elites", "max_evaluations": budget, "patience": None},
+    "map_elites": lambda budget: {"kind": "map_elites", "max_evaluations": budget},
+    "elites_steady": lambda budget: {"kind": "map_elites", "max_evaluations": budget, "restart_after": None},
     "gradient": lambda budget: {"kind": "gradient", "max_evaluations": budget},
     "nevergrad-cma": lambda budget: {"kind": "nevergrad", "optimizer": "CMA", "max_evaluations": budget},
     "nevergrad-twopointsde": lambda budget: {
@@ -64,7 +64,7 @@ CONTENDERS = {
 
 
 class Printer(Reporter):
-    def say(self, text):
+    def log(self, text):
         print(text, flush=True)
 
 

@@ -1,6 +1,6 @@
-"""How near executions come to float32, and what is chosen among them.
+"""How near runtime configurations come to float32, and what is chosen among them.
 
-    uv run benchmarks/executions.py FOLDER ... [--threads N]
+    uv run benchmarks/runtime configurations.py FOLDER ... [--threads N]
 
 Each FOLDER holds a network that `sfi-ray train` wrote. On sparse images, what bfloat16 gives is compared with float32:
 the largest difference of a log-probability, that as a share of the tolerance, and the largest of a confidence. Then the
@@ -35,7 +35,7 @@ def main():
         rule = Classifier(module, mean=card["mean"], std=card["std"], **described)
         images = sparse_images(shape, 256, rule.device)
         reference = rule.reference_log_probs(images)
-        other = rule.running(rule.execution.changed(precision="bfloat16")).log_probs(images)
+        other = rule.running(rule.runtime.changed(precision="bfloat16")).log_probs(images)
         off = (other - reference).abs()
         share = off / (ABSOLUTE_TOLERANCE + RELATIVE_TOLERANCE * reference.abs())
         print(
@@ -45,7 +45,7 @@ def main():
         for precision in ("float32", "auto"):
             choice = tune(rule, TuningRequest(precision=precision, micro_batch=None, threads=options.threads))
             print(
-                f"{folder.name}: {precision}: {choice.execution.describe()}: {choice.rate:,.0f} images/s, "
+                f"{folder.name}: {precision}: {choice.runtime.describe()}: {choice.rate:,.0f} images/s, "
                 f"{choice.gain:.2f} times the rule, measured in {choice.seconds:.1f} s",
                 flush=True,
             )

@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from sfi_ray.attacks import Tick, read_attack_settings
 from sfi_ray.grid import Grid, GridClassifier
 from sfi_ray.images import parse_background
-from sfi_ray.models import Classifier, Execution, build
+from sfi_ray.models import Classifier, RuntimeConfig, build
 
 NETWORKS = {
     "vgg16": {
@@ -50,7 +50,7 @@ def load_classifier(name, weights, precision, device="cpu", engine="torch"):
     if engine == "torch":
         how = {"precision": precision, "micro_batch": micro_batch}
     else:
-        how = {"execution": Execution(precision=precision, micro_batch=micro_batch, engine=engine)}
+        how = {"runtime": RuntimeConfig(precision=precision, micro_batch=micro_batch, engine=engine)}
     return Classifier(module, name=name, device=device, **how, **described)
 
 

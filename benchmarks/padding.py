@@ -21,15 +21,15 @@ from sfi_ray.models import Classifier, build
 from sfi_ray.models.runners import partial_batches
 
 GRADIENT = {"kind": "gradient", "max_evaluations": 1000}
-ELITES = {"kind": "elites", "max_evaluations": 500}
-LED = {"kind": "elites", "max_evaluations": 500, "gradient_share": 0.5}
+ELITES = {"kind": "map_elites", "max_evaluations": 500}
+LED = {"kind": "map_elites", "max_evaluations": 500, "gradient_share": 0.5}
 CASES = {
     "gradient, 1 cell, cnn_mp 1x28x28": ("cnn_mp", (1, 28, 28), 1, GRADIENT),
     "gradient, 10 cells, cnn_mp 1x28x28": ("cnn_mp", (1, 28, 28), 10, GRADIENT),
     "elites, 10 classes, cnn_mp 1x28x28": ("cnn_mp", (1, 28, 28), 10, ELITES),
     "elites with gradients, 10 classes, cnn_mp 1x28x28": ("cnn_mp", (1, 28, 28), 10, LED),
     "gradient, 1 cell, vgg16 3x32x32": ("vgg16", (3, 32, 32), 1, GRADIENT),
-    "elites, 10 classes, vgg16 3x32x32": ("vgg16", (3, 32, 32), 10, {"kind": "elites", "max_evaluations": 160}),
+    "elites, 10 classes, vgg16 3x32x32": ("vgg16", (3, 32, 32), 10, {"kind": "map_elites", "max_evaluations": 160}),
 }
 WHOLE_ONLY = 1 << 30
 

@@ -66,8 +66,8 @@ def main():
         statistics_of = {"mean": [0.45] * shape[0], "std": [0.25] * shape[0]}
         rule = Classifier(module, name=name, input_shape=shape, num_classes=num_classes, **statistics_of)
         for engine, k in itertools.product(engines, map(int, options.ks.split(","))):
-            execution = rule.execution.changed(precision="bfloat16", engine=engine)
-            whole, patched = (rule.running(execution.changed(reuses_background=reuses)) for reuses in (False, True))
+            runtime = rule.runtime.changed(precision="bfloat16", engine=engine)
+            whole, patched = (rule.running(runtime.changed(reuses_background=reuses)) for reuses in (False, True))
             candidates = close_pixels(shape, 2 * rule.micro_batch, k)
             reference = rule.reference_log_probs(paint(*candidates, *shape[1:]))
             offs = [off(one.sparse_log_probs(*candidates), reference) for one in (whole, patched)]

@@ -190,7 +190,7 @@ def own_rate(attack, classifier, seconds, clock):
 
 OWN = {
     "de": {"kind": "de", "population_size": POPULATION, "generations": 1000},
-    "elites": {"kind": "elites", "max_evaluations": 500_000, "num_candidates": POPULATION},
+    "map_elites": {"kind": "map_elites", "max_evaluations": 500_000, "num_candidates": POPULATION},
 }
 PRECISIONS = {"default": "float32", "auto": "auto"}
 
@@ -221,13 +221,13 @@ def serve(kind, word, options, connection):
         return
     rule = Classifier(module, name="rule", input_shape=SHAPE, num_classes=10, mean=card["mean"], std=card["std"])
     request = TuningRequest(precision=PRECISIONS[word], micro_batch=None, threads=1, ks=(K,), is_long=True)
-    execution = connection.recv()
-    if execution is None:  # the first one measures for all
-        execution = tune(rule, request).execution
-        connection.send(execution)
-    classifier = rule.running(execution)
+    runtime = connection.recv()
+    if runtime is None:  # the first one measures for all
+        runtime = tune(rule, request).runtime
+        connection.send(runtime)
+    classifier = rule.running(runtime)
     attack = read_attack_settings(OWN[kind]).build()
-    connection.send(f"sfi_ray {kind}, {word}: {execution.describe()}")
+    connection.send(f"sfi_ray {kind}, {word}: {runtime.describe()}")
     while seconds := connection.recv():
         connection.send(own_rate(attack, classifier, seconds, clock))
 
@@ -243,7 +243,7 @@ def main():
     processes = multiprocessing.get_context("spawn")
     contenders, started = {}, []
     for kind, word in [*itertools.product(OWN, PRECISIONS), *((peer, None) for peer in PEERS)]:
-        connections, execution = [], None
+        connections, runtime = [], None
         for _ in range(1 if word is None else options.cores):
             here, there = processes.Pipe()
             started.append(processes.Process(target=serve, args=(kind, word, options, there), daemon=True))
@@ -251,8 +251,8 @@ def main():
             there.close()
             connections.append(here)
             if word is not None:
-                here.send(execution)
-                execution = execution or here.recv()
+                here.send(runtime)
+                runtime = runtime or here.recv()
             name = here.recv()
         contenders[name] = connections
     rates = {name: [] for name in contenders}

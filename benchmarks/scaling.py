@@ -25,11 +25,11 @@ from sfi_ray.types import Background
 SHAPE = (1, 28, 28)
 BASE = {"cells": 20, "generations": 100, "k": 5}
 FACTORS = {"cells": (2, 8), "generations": (2, 8), "k": (2, 8, 32)}
-KINDS = ("de", "jde", "elites")
+KINDS = ("de", "jde", "map_elites")
 
 
 def settings_of(kind, generations, candidates):
-    if kind == "elites":
+    if kind == "map_elites":
         return {"kind": kind, "max_evaluations": candidates * generations, "num_candidates": candidates}
     return {"kind": kind, "population_size": candidates, "generations": generations}
 

@@ -23,7 +23,7 @@ from sfi_ray.grid import Grid, GridClassifier
 from sfi_ray.images import parse_background
 
 GOALS = {"at least 90 %": 0.9, "at least 50 %": 0.5}
-SEARCHES = {"elites": {}, "with gradients": {"gradient_share": 0.5}}
+SEARCHES = {"map_elites": {}, "with gradients": {"gradient_share": 0.5}}
 COLUMNS = ["background", "search", "images a class", "gradients a class", *GOALS, "top-1", "mean confidence", "seconds"]
 
 
@@ -125,7 +125,7 @@ def main():
     parser.add_argument("--every", type=int, default=1, help="search for every so many-th class only")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument(
-        "--searches", type=json.loads, default={"elites": {}, "with gradients": {"gradient_share": 0.5}}
+        "--searches", type=json.loads, default={"map_elites": {}, "with gradients": {"gradient_share": 0.5}}
     )
     parser.add_argument("--output", type=Path, default=Path("runs/thousand_classes"), help="a folder")
     options = parser.parse_args()
@@ -144,7 +144,7 @@ def main():
 
         for background in options.backgrounds.split(","):
             for name, settings in options.searches.items():
-                settings = {"kind": "elites", "max_evaluations": options.evaluations} | settings
+                settings = {"kind": "map_elites", "max_evaluations": options.evaluations} | settings
                 stored.append(search(options, background, name, settings, write))
                 last = ["background", "search", *GOALS, "top-1", "mean confidence"]
                 text = f"{markdown(rows, COLUMNS)}\nStored images, in float32:\n\n{markdown(stored, last)}"

@@ -106,7 +106,7 @@ def main():
         module, num_classes = make(name, shape)
         rule = Classifier(module, name="rule", input_shape=shape, num_classes=num_classes, device=options.device)
         choice = tune(rule, TuningRequest(precision=precision, micro_batch=None, threads=options.threads, ks=(5,)))
-        tuned = rule.running(choice.execution)
+        tuned = rule.running(choice.runtime)
         rounds = [
             (
                 forward_rate(rule, options.seconds, clock),
@@ -120,7 +120,7 @@ def main():
             {
                 "network": f"{name} {'x'.join(map(str, shape))}",
                 "precision": precision,
-                "computes in": choice.execution.describe(),
+                "computes in": choice.runtime.describe(),
                 "forward images/s": round(statistics.median(forward for _, forward, _ in rounds)),
                 "over by rule": f"{statistics.median(forward / other for other, forward, _ in rounds):.2f}",
                 "search evaluations/s": round(statistics.median(search for _, _, search in rounds)),

@@ -20,7 +20,7 @@ BUDGETS = (1, 8, 40, 100, 400)
 
 
 def searched(output, name, attack, **cells):
-    values = {"name": name, "output": output, "attack": {"kind": "elites", **attack}, **cells}
+    values = {"name": name, "output": output, "attack": {"kind": "map_elites", **attack}, **cells}
     return launch(Job.model_validate(values), in_process=True)
 
 

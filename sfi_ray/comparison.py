@@ -143,7 +143,7 @@ def _settings(evaluations: int) -> list[AttackSettings]:
     return [
         read_attack_settings({"kind": "de", "population_size": population_size, "generations": generations}),
         # As many candidates for its one class as `de` has: made for many classes, it would take small steps.
-        read_attack_settings({"kind": "elites", "max_evaluations": evaluations, "num_candidates": population_size}),
+        read_attack_settings({"kind": "map_elites", "max_evaluations": evaluations, "num_candidates": population_size}),
     ]
 
 

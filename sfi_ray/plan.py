@@ -44,7 +44,7 @@ _MOST_LAID_OUT = 100_000
 _ELEMENTS_WORTH_COMPILING = 2**34
 
 
-def unit_of(grid: Grid, attack: Attack) -> int:
+def block_of(grid: Grid, attack: Attack) -> int:
     """Returns how many neighbouring cells must not be parted."""
     if attack.shares_ks:
         return grid.num_ks * grid.replicates * grid.num_targets
@@ -63,7 +63,7 @@ def choose_cells_per_shard(
         micro_batch: Images of one forward pass.
         wanted: What the job says; None lets this function choose.
     """
-    unit = unit_of(grid, attack)
+    unit = block_of(grid, attack)
     if wanted is not None:
         return max(wanted, unit)
     slots = attack.num_slots(micro_batch)
@@ -94,7 +94,7 @@ class ShardSizes:
 
 def shard_sizes(grid: Grid, attack: Attack, num_actors: int, micro_batch: int, wanted: int | None = None) -> ShardSizes:
     """Chooses what the sizes of shards may be; see `choose_cells_per_shard`."""
-    unit = unit_of(grid, attack)
+    unit = block_of(grid, attack)
     chosen = choose_cells_per_shard(grid, attack, num_actors, micro_batch, wanted)
     least = min(chosen, math.ceil(attack.num_slots(micro_batch) * _LEAST_FILLING))
     # A device that is far slower than the others shows it by its first shard, which therefore is small.
@@ -113,7 +113,7 @@ def tuning_request(job: Job, grid: Grid, attack: Attack, input_shape: tuple[int,
     """
     compute = job.compute
     if job.attack.looks_inside:
-        # What is compared between executions is what a network returns, and its gradients.
+        # What is compared between runtime configurations is what a network returns, and its gradients.
         return None
     elements = grid.cells_per_classifier * attack.max_evaluations * math.prod(input_shape)
     if compute.precision != "auto" and (compute.micro_batch is not None or elements < _ELEMENTS_WORTH_MEASURING):
@@ -213,7 +213,7 @@ def make_plan(
             micro_batch=job.compute.micro_batch,
         )
         if request:
-            classifier = classifier.running(tune(classifier, request).execution)
+            classifier = classifier.running(tune(classifier, request).runtime)
         micro_batches.append(classifier.micro_batch)
         rates[spec.name] = 1 / (1 / forward_rate(classifier, job.compute.threads, pixels) + 1 / proposing)
         footprints.append(_footprint(classifier))
@@ -230,7 +230,7 @@ def make_plan(
     return Plan(
         num_cells=len(grid),
         num_groups=grid.num_groups,
-        num_shards=num_shards(grid, per_shard, unit_of(grid, attack)),
+        num_shards=num_shards(grid, per_shard, block_of(grid, attack)),
         num_actors=num_actors,
         num_busy=num_busy,
         max_evaluations=len(grid) * attack.max_evaluations,
@@ -287,7 +287,7 @@ def forward_rate(classifier: Classifier, threads: int, pixels: int = 1, seconds:
         seconds: How long to measure.
     """
     count = classifier.micro_batch
-    if classifier.execution.reuses_background:
+    if classifier.runtime.reuses_background:
         classify = partial(classifier.sparse_log_probs, *close_pixels(classifier.input_shape, count, pixels))
     else:
         images = torch.rand(count, *classifier.input_shape, device=classifier.device)

@@ -96,7 +96,7 @@ class TracePoint:
 
 
 @dataclass(frozen=True, slots=True)
-class Likeness:
+class FeatureSimilarity:
     """How near an image comes to the natural image it imitates, at the layer that its features were inverted at.
 
     Attributes:
@@ -134,7 +134,7 @@ class Finding:
         trace: Best confidence against evaluations, thinned; of an inversion the confidence on its way.
         seconds: Time the cell was being searched, shared with the cells beside it.
         error: Why the cell failed; None unless `stop_reason` is ``failed``.
-        likeness: How near it comes to the natural image it imitates; None where a class was the target.
+        similarity: How near it comes to the natural image it imitates; None where a class was the target.
     """
 
     cell: Cell
@@ -152,4 +152,4 @@ class Finding:
     trace: tuple[TracePoint, ...] = ()
     seconds: float = 0.0
     error: str | None = field(default=None)
-    likeness: Likeness | None = None
+    similarity: FeatureSimilarity | None = None

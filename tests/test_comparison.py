@@ -14,11 +14,11 @@ def test_searches_reach_the_linear_optimum_and_never_beat_it():
     compared = compare(pair, [5, 0, 1, 3], evaluations=4000)
     optimum = compared.guaranteed.log_odds
     assert compared.ks == (0, 1, 3, 5)
-    assert set(compared.found) == {"de", "elites"}
+    assert set(compared.found) == {"de", "map_elites"}
     for found in compared.found.values():
         assert (found <= optimum + 1e-9).all()
         assert found[0] == pytest.approx(optimum[0])
-    assert compared.found["elites"] == pytest.approx(optimum)
+    assert compared.found["map_elites"] == pytest.approx(optimum)
     assert (compared.printed <= optimum + 1e-9).all()
 
 

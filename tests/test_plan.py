@@ -14,7 +14,7 @@ from sfi_ray.errors import InputError
 from sfi_ray.grid import Grid, GridClassifier, num_shards
 from sfi_ray.job import Job
 from sfi_ray.models import Choice, Classifier, build
-from sfi_ray.plan import choose_cells_per_shard, forward_rate, make_plan, schedule, tuning_request, unit_of
+from sfi_ray.plan import block_of, choose_cells_per_shard, forward_rate, make_plan, schedule, tuning_request
 from sfi_ray.store.record import make_grid
 from sfi_ray.types import Background
 
@@ -50,7 +50,7 @@ def test_shards_are_enough_for_the_actors_and_fill_a_device(replicates, num_acto
     attack = DifferentialEvolutionAttackSettings(population_size=100, generations=generations).build()
     attack.shares_classes = shares
     size = choose_cells_per_shard(grid, attack, num_actors, micro_batch)
-    unit = unit_of(grid, attack)
+    unit = block_of(grid, attack)
     assert size >= unit
     assert size <= 100_000
     # Everybody gets a shard, where there are enough cells for it.
@@ -66,7 +66,7 @@ def test_what_the_job_says_goes_unless_it_would_part_a_unit():
     assert choose_cells_per_shard(grid, attack, 4, 128, wanted=3) == 3
     assert choose_cells_per_shard(grid, sharing(True), 4, 128, wanted=3) == 10
     assert choose_cells_per_shard(grid, sharing(True), 4, 128, wanted=25) == 25
-    assert (unit_of(grid, sharing(True)), unit_of(grid, sharing(False))) == (10, 1)
+    assert (block_of(grid, sharing(True)), block_of(grid, sharing(False))) == (10, 1)
 
 
 @pytest.fixture
@@ -130,7 +130,7 @@ def test_the_slower_network_decides_where_each_has_one_cell():
 @pytest.mark.usefixtures("rates")
 def test_classes_that_are_searched_together_keep_one_actor_busy():
     whole = {"classifiers": "mlp", "backgrounds": "black", "replicates": 1, "cluster": {"actors": 8}}
-    attack = {"kind": "elites", "max_evaluations": 100}
+    attack = {"kind": "map_elites", "max_evaluations": 100}
     assert plan_of(make_job(**whole, k=1, attack=attack)).num_busy == 1
     assert plan_of(make_job(**whole, k=1, attack=attack)).seconds == pytest.approx(10 * 100 / 1000)
     assert plan_of(make_job(**whole, k=[1, 5], attack=attack)).num_busy == 2
@@ -268,7 +268,7 @@ def test_what_proposing_takes_is_planned_for(monkeypatch):
 
 
 def test_the_rate_of_what_reuses_the_background_is_that_of_sparse_images(toy_gray, monkeypatch):
-    classifier = toy_gray.classifier.running(toy_gray.classifier.execution.changed(reuses_background=True))
+    classifier = toy_gray.classifier.running(toy_gray.classifier.runtime.changed(reuses_background=True))
     seen = []
     monkeypatch.setattr(
         classifier, "sparse_log_probs", lambda spots, levels, backgrounds: seen.append((spots, levels, backgrounds))
@@ -356,9 +356,9 @@ def test_a_plan_computes_as_a_launch_would(monkeypatch):
     seen = []
 
     def choosing(classifier, request):
-        execution = classifier.execution.changed(micro_batch=4)
+        runtime = classifier.runtime.changed(micro_batch=4)
         seen.append((classifier.name, request.precision))
-        return Choice(execution=execution, rate=2, rate_by_rule=1, seconds=0)
+        return Choice(runtime=runtime, rate=2, rate_by_rule=1, seconds=0)
 
     monkeypatch.setattr(sfi_ray.plan, "tune", choosing)
     measured = plan_of(make_job(compute={"precision": "auto"}))

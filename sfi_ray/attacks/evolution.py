@@ -8,7 +8,7 @@ from functools import partial
 import torch
 
 from sfi_ray.attacks.base import Attack, AttackContext, Tick
-from sfi_ray.attacks.run import StoppingSettings, by_k, classify, slots_for, run_search
+from sfi_ray.attacks.run import StoppingSettings, by_k, classify, run_search, slots_for
 from sfi_ray.attacks.snapshot import CheckpointStore
 from sfi_ray.attacks.verify import Scored, Verifier
 from sfi_ray.models import Classifier
@@ -82,7 +82,7 @@ class EvolutionAttack(Attack):
             verifier=verifier,
             stopping=self._stopping,
             checkpoints=checkpoints,
-            settle=searcher.settle if isinstance(searcher, SharedSearcher) else None,
+            mark_done=searcher.mark_done if isinstance(searcher, SharedSearcher) else None,
             known=known,
         )
 

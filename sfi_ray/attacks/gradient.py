@@ -11,7 +11,7 @@ from functools import partial
 import torch
 
 from sfi_ray.attacks.base import Attack, AttackContext, Tick
-from sfi_ray.attacks.run import StoppingSettings, by_k, classify, slots_for, run_search
+from sfi_ray.attacks.run import StoppingSettings, by_k, classify, run_search, slots_for
 from sfi_ray.attacks.verify import Verifier
 from sfi_ray.images import render
 from sfi_ray.models import Classifier

@@ -28,15 +28,15 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from sfi_ray.attacks.base import Attack, AttackContext, Tick, failed
-from sfi_ray.attacks.inversion_course import TRACE_FACTOR, course_at, looks_of
-from sfi_ray.attacks.likeness import compare
+from sfi_ray.attacks.feature_similarity import compare
+from sfi_ray.attacks.inversion_schedule import TRACE_FACTOR, looks_of, schedule_at
 from sfi_ray.attacks.snapshot import Snapshot, by_snapshot
 from sfi_ray.attacks.sparse_steps import Optimizer, Position, Sparsity, advance, keep_largest
 from sfi_ray.attacks.verify import Verdict, Verifier
 from sfi_ray.images import paint_pixels
 from sfi_ray.models import SECOND_TO_LAST, Classifier
 from sfi_ray.search.philox import random_words, standard_normal
-from sfi_ray.types import Cell, Finding, Likeness, Pixel, StopReason, TracePoint
+from sfi_ray.types import Cell, FeatureSimilarity, Finding, Pixel, StopReason, TracePoint
 
 # Micro-batches that one step should fill.
 _MICRO_BATCHES_A_STEP = 16
@@ -112,7 +112,7 @@ class _Slot:
         return cls(cell, step, notes["evaluations"], notes["seconds"], trace, verifications)
 
     def finding(
-        self, reason: StopReason, pixels: tuple[Pixel, ...], verdict: Verdict, likeness: Likeness | None
+        self, reason: StopReason, pixels: tuple[Pixel, ...], verdict: Verdict, similarity: FeatureSimilarity | None
     ) -> Finding:
         """Returns what was found."""
         if not verdict.is_valid:
@@ -132,7 +132,7 @@ class _Slot:
             stop_reason=reason,
             trace=tuple(self.trace),
             seconds=self.seconds,
-            likeness=likeness,
+            similarity=similarity,
         )
 
     def failure(self, error: str) -> Finding:
@@ -316,10 +316,10 @@ class InversionAttack(Attack):
             problems[place] = f"the features at layer {settings.layer!r} or their gradient became NaN or infinite"
         rates, penalties, counts = [], [], []
         for slot in slots:
-            course = course_at(slot.step, settings.steps, math.prod(height_width), slot.cell.k)
-            rates.append(settings.learning_rate * course.rate)
-            penalties.append(settings.lambda_sparse * course.penalty)
-            counts.append(course.num_pixels)
+            schedule = schedule_at(slot.step, settings.steps, math.prod(height_width), slot.cell.k)
+            rates.append(settings.learning_rate * schedule.rate)
+            penalties.append(settings.lambda_sparse * schedule.penalty)
+            counts.append(schedule.num_pixels)
             slot.step += 1
             slot.evaluations += 1
         position = advance(
@@ -366,25 +366,25 @@ class InversionAttack(Attack):
         cells = [slot.cell for slot in slots]
         pixels = _pixels(levels, cells)
         verdicts = verifier(cells, pixels)
-        likenesses = self._likenesses(classifier, batch, cells, pixels, natural)
+        likenesses = self._similarities(classifier, batch, cells, pixels, natural)
         findings = {}
-        for slot, altered, verdict, likeness in zip(slots, pixels, verdicts, likenesses, strict=True):
+        for slot, altered, verdict, similarity in zip(slots, pixels, verdicts, likenesses, strict=True):
             slot.verifications += 3  # its image and the natural one scored, and its image's features
             reason = self._reason(slot, verdict.confidence)
             if reason or not verdict.is_valid:
                 if slot.trace[-1].evaluations < slot.evaluations:
                     slot.trace.append(TracePoint(slot.evaluations, verdict.confidence))
-                findings[slot.cell.index] = slot.finding(reason or StopReason.FAILED, altered, verdict, likeness)
+                findings[slot.cell.index] = slot.finding(reason or StopReason.FAILED, altered, verdict, similarity)
         return findings
 
-    def _likenesses(
+    def _similarities(
         self,
         classifier: Classifier,
         batch: _Batch,
         cells: Sequence[Cell],
         pixels: Sequence[Sequence[Pixel]],
         natural: Tensor,
-    ) -> list[Likeness]:
+    ) -> list[FeatureSimilarity]:
         """Compares stored images with the natural ones they imitate."""
         _, height, width = classifier.input_shape
         stored = paint_pixels(pixels, [cell.background for cell in cells], height, width)

@@ -217,7 +217,7 @@ def run_search(
     verifier: Verifier,
     stopping: StoppingSettings,
     checkpoints: CheckpointStore | None,
-    settle: Callable[[torch.Tensor], None] | None = None,
+    mark_done: Callable[[torch.Tensor], None] | None = None,
     known: Callable[[Sequence[Cell]], list[Scored]] | None = None,
 ) -> Iterator[Tick | Finding]:
     """Searches cells of one k side by side.
@@ -230,14 +230,14 @@ def run_search(
         verifier: Judges what will be stored.
         stopping: When a cell ends before its budget.
         checkpoints: Keeps what has been reached; None where nobody does.
-        settle: Of a search whose cells of a group join and leave together: told which cells are done, ``(N,)`` bool,
+        mark_done: Of a search whose cells of a group join and leave together: told which cells are done, ``(N,)`` bool,
             while others of their groups go on.
         known: Returns the best image of each cell that is known without searching it; None where that is the bare
             background. A cell is never left with less, and one that is to stop at a confidence stops with it.
     """
     known = known or verifier.bare
     snapshots = checkpoints.load(cells) if checkpoints else []
-    waiting = deque(groups_of(cells) if settle else [[cell] for cell in cells])
+    waiting = deque(groups_of(cells) if mark_done else [[cell] for cell in cells])
     numbers = itertools.count()
     slots: list[Slot] = []
     backgrounds = torch.zeros(0, search.space.channels, device=search.device)
@@ -273,8 +273,8 @@ def run_search(
             yield from findings.values()
             for slot in slots:
                 slot.is_done |= slot.cell.index in findings
-            if settle:
-                settle(torch.tensor([slot.is_done for slot in slots]))
+            if mark_done:
+                mark_done(torch.tensor([slot.is_done for slot in slots]))
             left = {slot.group for slot in slots if not slot.is_done}
             keep = torch.tensor([slot.group in left for slot in slots])
             search.retire(keep)

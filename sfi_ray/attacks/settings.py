@@ -9,11 +9,11 @@ import torch
 from pydantic import BeforeValidator, Field, TypeAdapter
 
 from sfi_ray.attacks.base import Attack
-from sfi_ray.attacks.elites import ElitesAttack
 from sfi_ray.attacks.evolution import EvolutionAttack
 from sfi_ray.attacks.gradient import GradientAttack
 from sfi_ray.attacks.inversion import InversionAttack, InversionSettings
 from sfi_ray.attacks.kind import AttackKind
+from sfi_ray.attacks.map_elites import MapElitesAttack
 from sfi_ray.attacks.run import StoppingSettings
 from sfi_ray.errors import InputError
 from sfi_ray.models import Classifier
@@ -21,8 +21,8 @@ from sfi_ray.presets import Presets, PresetSettings, preset_field
 from sfi_ray.search import (
     DifferentialEvolution,
     DifferentialEvolutionSettings,
-    ElitesSettings,
     GradientSettings,
+    MapElitesSettings,
     NevergradSettings,
     SelfAdaptiveEvolution,
     SelfAdaptiveSettings,
@@ -94,12 +94,12 @@ class SparseRandomAttackSettings(SparseRandomSettings, StoppingSettings, AttackK
         )
 
 
-class ElitesAttackSettings(ElitesSettings, StoppingSettings, AttackKind):
+class MapElitesAttackSettings(MapElitesSettings, StoppingSettings, AttackKind):
     """A search that the classes of a background, k and replicate share."""
 
     shares_classes: ClassVar[bool] = True
 
-    kind: Literal["elites"] = Field(description="One archive of the best candidates of every class, shared by all.")
+    kind: Literal["map_elites"] = Field(description="One archive of the best candidates of every class, shared by all.")
     transfer_from: str | None = Field(
         None,
         min_length=1,
@@ -110,7 +110,7 @@ class ElitesAttackSettings(ElitesSettings, StoppingSettings, AttackKind):
 
     def build(self) -> Attack:
         """Makes the attack."""
-        return ElitesAttack(self, self)
+        return MapElitesAttack(self, self)
 
     def check_targets(self, count: int) -> None:
         """Checks that every candidate of a generation has a number of its own; see `AttackKind.check_targets`."""
@@ -196,7 +196,7 @@ AttackSettings = Annotated[
     Annotated[
         DifferentialEvolutionAttackSettings
         | SelfAdaptiveAttackSettings
-        | ElitesAttackSettings
+        | MapElitesAttackSettings
         | SparseRandomAttackSettings
         | NevergradAttackSettings
         | InversionAttackSettings

@@ -15,10 +15,10 @@ from sfi_ray.cli.compare import compare
 from sfi_ray.cli.exits import EXIT_FAILED_CELLS, EXIT_INTERRUPTED, explaining
 from sfi_ray.cli.export import export
 from sfi_ray.cli.features import features
-from sfi_ray.cli.printing import Commands, PrintableFormatter, pass_on, say, show
+from sfi_ray.cli.printing import Commands, PrintableFormatter, echo, pass_on, show
 from sfi_ray.cli.reporting import report
 from sfi_ray.cli.rounds import launch_rounds, plan_rounds
-from sfi_ray.cli.standing import spell, status
+from sfi_ray.cli.status import spell, status
 from sfi_ray.cli.submission import LaunchCommand, attach, submit
 from sfi_ray.cli.theory import theory
 from sfi_ray.cli.training import train
@@ -130,13 +130,13 @@ def launch(
         status = run.status()
         _print_results(run.folder.location)
     if not status.is_complete:
-        say(
+        echo(
             f"stopped with {status.finished:,} of {status.num_cells:,} cells finished; go on with: {resume}",
             err=True,
         )
         raise typer.Exit(EXIT_INTERRUPTED)
     if status.failed:
-        say(
+        echo(
             f"{status.failed:,} of {status.num_cells:,} cells failed: {_first_error(run.folder.location)}; "
             f"try them again with: {resume} --retry-failed",
             err=True,
@@ -152,7 +152,7 @@ def _print_results(location: str) -> None:
     status = run.status()
     for matrix in confidence_matrices(run.dataset):
         show(render_table(matrix), width=120)
-    say(f"{status.fooled:,} of {status.finished:,} cells fooled, {status.evaluations:,} evaluations")
+    echo(f"{status.fooled:,} of {status.finished:,} cells fooled, {status.evaluations:,} evaluations")
     places = {
         "page": "report/index.html",
         "data set": "results",
@@ -160,7 +160,7 @@ def _print_results(location: str) -> None:
         "pictures": "report/figures",
     }
     for title, name in places.items():
-        say(f"{title + ':':<10}{location}/{name}")
+        echo(f"{title + ':':<10}{location}/{name}")
 
 
 def _first_error(location: str) -> str:
@@ -208,7 +208,7 @@ def plan(
         try:
             InProcessBackend().device(loaded.compute.device)
         except ResourceError as error:  # a cluster may have what this machine lacks
-            say(f"note: a launch on this machine will be refused: {error}", err=True)
+            echo(f"note: a launch on this machine will be refused: {error}", err=True)
     idle = f" ({made.num_actors - made.num_busy} more have nothing to search)" * (made.num_busy < made.num_actors)
     rows = {
         "cells": f"{made.num_cells:,}",
@@ -220,7 +220,7 @@ def plan(
         "time": f"{spell(made.seconds)} at most, on {made.num_busy} such actors{idle}, training not counted",
     }
     for title, text in rows.items():
-        say(f"{title + ':':<13}{text}")
+        echo(f"{title + ':':<13}{text}")
 
 
 app.command()(attach)

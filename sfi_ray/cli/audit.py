@@ -9,7 +9,7 @@ import typer
 
 from sfi_ray.cli.arguments import Actors, Address, Device, InProcess
 from sfi_ray.cli.exits import EXIT_DOES_NOT_HOLD, EXIT_FAILED_CELLS, EXIT_INTERRUPTED, explaining
-from sfi_ray.cli.printing import print_table, say
+from sfi_ray.cli.printing import echo, print_table
 
 if TYPE_CHECKING:
     from sfi_ray.data import DatasetSpec
@@ -172,14 +172,14 @@ def audit(
         )
     if done.scorecard is None:
         status = done.run.status()
-        say(
+        echo(
             f"stopped with {status.finished:,} of {status.num_cells:,} cells finished; the same command goes on",
             err=True,
         )
         raise typer.Exit(EXIT_INTERRUPTED)
     _print(done.scorecard)
     for title, file in {"page": "scorecard.html", "numbers": "scorecard.json", "job": "audit.yaml"}.items():
-        say(f"{title + ':':<10}{job.location}/{file}")
+        echo(f"{title + ':':<10}{job.location}/{file}")
     _judge(done.scorecard, fail_above, limit_k)
 
 
@@ -273,17 +273,18 @@ def _print(card: Scorecard) -> None:
     if len(card.classes) <= _LISTED_CLASSES:
         print_table(smallest_k_table(card))
     print_table(detectors_table(card))
-    say(headline(card))
+    echo(headline(card))
 
 
 def _judge(card: Scorecard, fail_above: float | None, k: int) -> None:
     """Ends with the exit code that the scorecard deserves."""
     if card.costs.failed:
-        say(f"{card.costs.failed:,} of {card.costs.cells:,} cells failed; try them again with --retry-failed", err=True)
+        failed = f"{card.costs.failed:,} of {card.costs.cells:,} cells failed"
+        echo(f"{failed}; try them again with --retry-failed", err=True)
         raise typer.Exit(EXIT_FAILED_CELLS)
     share = card.share(k).share or 0.0
     if fail_above is not None and share > fail_above:
-        say(f"{share:.1%} of the classes are fooled with k = {k}; at most {fail_above:.1%} may be", err=True)
+        echo(f"{share:.1%} of the classes are fooled with k = {k}; at most {fail_above:.1%} may be", err=True)
         raise typer.Exit(EXIT_DOES_NOT_HOLD)
 
 

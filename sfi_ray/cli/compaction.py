@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sfi_ray.cli.arguments import RunLocation
 from sfi_ray.cli.exits import explaining
-from sfi_ray.cli.printing import say
+from sfi_ray.cli.printing import echo
 
 
 def compact(
@@ -21,7 +21,7 @@ def compact(
     with explaining():
         opened = open_run(run)
         done = compact_parts(opened.folder, bounds=opened.bounds)
-    say(
+    echo(
         f"{done.files_before:,} part files of {done.bytes_before / 2**20:,.1f} MiB are now {done.files_after:,} of "
         f"{done.bytes_after / 2**20:,.1f} MiB"
     )

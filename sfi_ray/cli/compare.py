@@ -9,7 +9,7 @@ import typer
 
 from sfi_ray.cli.arguments import Overwrite, RunLocation
 from sfi_ray.cli.exits import explaining
-from sfi_ray.cli.printing import print_table, say
+from sfi_ray.cli.printing import echo, print_table
 
 
 def compare(
@@ -49,4 +49,4 @@ def compare(
                     (folder / name).write_text(text, "utf-8")
     print_table(table)
     if to is not None:
-        say(f"tables: {to}")
+        echo(f"tables: {to}")

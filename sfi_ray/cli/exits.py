@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 
 import typer
 
-from sfi_ray.cli.printing import say
+from sfi_ray.cli.printing import echo
 from sfi_ray.errors import USER_FACING_ERRORS, InputError
 
 EXIT_BAD_INPUT = 2
@@ -30,10 +30,10 @@ def explaining(interrupted: str = "stopped at once; what is on disk is kept") ->
         yield
     except USER_FACING_ERRORS as error:
         for line in _lines(error):
-            say(line, err=True)
+            echo(line, err=True)
         raise typer.Exit(EXIT_BAD_INPUT) from error
     except KeyboardInterrupt as error:
-        say(interrupted, err=True)
+        echo(interrupted, err=True)
         raise typer.Exit(EXIT_INTERRUPTED) from error
 
 
@@ -52,6 +52,6 @@ def naming_broken_parts(broken: Mapping[str, str]) -> None:
         broken: Why each part file cannot be read, by its name.
     """
     for name, text in broken.items():
-        say(f"left out: {name} cannot be read: {text}", err=True)
+        echo(f"left out: {name} cannot be read: {text}", err=True)
     if broken:
         raise typer.Exit(EXIT_DOES_NOT_HOLD)

@@ -9,7 +9,7 @@ import typer
 
 from sfi_ray.cli.arguments import Overwrite, RunLocation
 from sfi_ray.cli.exits import explaining, naming_broken_parts
-from sfi_ray.cli.printing import say
+from sfi_ray.cli.printing import echo
 
 
 def export(
@@ -28,5 +28,5 @@ def export(
 
     with explaining("stopped; nothing was exported"):
         done = export_run(open_run(run), to, kind, fooled=fooled, overwrite=overwrite)
-    say(f"{done.num_images:,} image{'s' * (done.num_images != 1)} in {done.folder}")
+    echo(f"{done.num_images:,} image{'s' * (done.num_images != 1)} in {done.folder}")
     naming_broken_parts(done.broken)

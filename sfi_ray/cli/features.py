@@ -9,7 +9,7 @@ import typer
 
 from sfi_ray.cli.arguments import AllowCode, Device, Overwrite, RunLocation
 from sfi_ray.cli.exits import explaining, naming_broken_parts
-from sfi_ray.cli.printing import print_table, say
+from sfi_ray.cli.printing import echo, print_table
 
 _LISTED_CLASSES = 20
 
@@ -88,5 +88,5 @@ def features(
     is_short = len({one.class_name for one in done.closeness}) <= _LISTED_CLASSES
     shown = [one for one in done.closeness if is_short or one.class_name == ALL_CLASSES]
     print_table(closeness_table(shown, settings))
-    say(f"figures, tables and rows: {output}")
+    echo(f"figures, tables and rows: {output}")
     naming_broken_parts(done.broken)

@@ -25,7 +25,7 @@ _WIDTH = 200
 _UsageError: Any = typer.BadParameter.__base__  # wherever the installed typer has it from
 
 
-def say(text: object, *, err: bool = False) -> None:
+def echo(text: object, *, err: bool = False) -> None:
     """Prints one line, printable whatever its parts hold.
 
     Args:

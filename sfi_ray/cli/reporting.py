@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from sfi_ray.cli.exits import EXIT_BAD_INPUT, explaining
-from sfi_ray.cli.printing import say
+from sfi_ray.cli.printing import echo
 from sfi_ray.cli.rounds import is_rounds, report_rounds
 
 
@@ -44,13 +44,13 @@ def report(
                 f"'{rounds[0]}' is a job of rounds, which is reported alone; give its runs by their folders"
             )
         if rounds:
-            say(report_rounds(rounds[0], output))
+            echo(report_rounds(rounds[0], output))
             return
         written = write_report(runs, output)
     for line in written.notes:
-        say(f"note: {line}", err=True)
+        echo(f"note: {line}", err=True)
     for line in written.losses:
-        say(f"error: {line}", err=True)
-    say(written.location)
+        echo(f"error: {line}", err=True)
+    echo(written.location)
     if written.losses:
         raise typer.Exit(EXIT_BAD_INPUT)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.markdown import Markdown
 
 from sfi_ray.cli.exits import explaining
-from sfi_ray.cli.printing import say, show
+from sfi_ray.cli.printing import echo, show
 
 if TYPE_CHECKING:
     from sfi_ray.job import RoundsJob
@@ -55,7 +55,7 @@ def launch_rounds(
         location = experiment.folder.location
         for title, name in (("tables", "report/rounds.md"), ("pictures", "report"), ("TensorBoard", "tune")):
             if experiment.folder.exists(name):
-                say(f"{title + ':':<13}{location}/{name}")
+                echo(f"{title + ':':<13}{location}/{name}")
 
 
 def plan_rounds(job: RoundsJob) -> None:
@@ -88,7 +88,7 @@ def plan_rounds(job: RoundsJob) -> None:
             + f"; {made.max_trained:,} images in all at most",
         }
         for title, text in rows.items():
-            say(f"{title + ':':<13}{text}")
+            echo(f"{title + ':':<13}{text}")
 
 
 def is_rounds(location: str) -> bool:
@@ -129,7 +129,7 @@ def report_rounds(location: str, output: str | None) -> str:
     if not write_round_reports(experiment, folder.write):
         raise InputError(f"no round in '{location}' is finished; launch its job to go on")
     if not experiment.is_complete:
-        say(f"note: '{location}' is not finished; see sfi-ray status {location}", err=True)
+        echo(f"note: '{location}' is not finished; see sfi-ray status {location}", err=True)
     return f"{folder.location}/rounds.md"
 
 
@@ -146,5 +146,5 @@ def show_rounds(location: str) -> bool:
     experiment = Experiment(location)
     for name, trial in experiment.trials().items():
         done = f"{len(trial.rounds)} of {trial.number} rounds, {len(trial.finals)} final attacks"
-        say(f"{name}: {done}{'' if trial.is_complete else f'; see {location}/{name}/round_{len(trial.rounds)}'}")
+        echo(f"{name}: {done}{'' if trial.is_complete else f'; see {location}/{name}/round_{len(trial.rounds)}'}")
     return True

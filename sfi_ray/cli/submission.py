@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperCommand
 
 from sfi_ray.cli.exits import EXIT_DISCONNECTED, EXIT_INTERRUPTED, explaining
-from sfi_ray.cli.printing import pass_on, say
+from sfi_ray.cli.printing import echo, pass_on
 
 if TYPE_CHECKING:
     from sfi_ray.cluster.ray.jobs import JobServer
@@ -92,17 +92,17 @@ def _follow(jobs: JobServer, name: str, run: str) -> NoReturn:
 
     again = shlex.join(["sfi-ray", "attach", run, "--address", jobs.url])
     stop = shlex.join(["ray", "job", "stop", name, "--address", jobs.url])
-    say(f"job {name}; should the connection break: {again}", err=True)
+    echo(f"job {name}; should the connection break: {again}", err=True)
     with explaining(f"the job goes on; follow it with: {again}; or stop it with: RAY_AUTH_MODE=token {stop}"):
         try:
             code = jobs.follow(
                 name,
                 write=pass_on,
-                say=lambda line: say(line, err=True),
+                log=lambda line: echo(line, err=True),
             )
         except ConnectionLostError as error:
-            say(f"{error}; the job may go on: {again}", err=True)
+            echo(f"{error}; the job may go on: {again}", err=True)
             raise typer.Exit(EXIT_DISCONNECTED) from error
     if code is None:
-        say(f"job {name} was stopped; finished cells are kept", err=True)
+        echo(f"job {name} was stopped; finished cells are kept", err=True)
     raise typer.Exit(EXIT_INTERRUPTED if code is None else code)

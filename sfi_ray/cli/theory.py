@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from sfi_ray.cli.exits import explaining
-from sfi_ray.cli.printing import say, show
+from sfi_ray.cli.printing import echo, show
 from sfi_ray.errors import InputError
 from sfi_ray.text import safe_name
 
@@ -68,7 +68,8 @@ def theory(
 
     A model of two classes is fitted to the data set's training images. For every k, the best of a black and a white
     background is shown: for a linear model the optimum, which nothing exceeds, and Theorem 1 as it is printed; for the
-    others what Algorithms 1 and 2 guarantee, which a search may exceed. Beside it stands what `de` and `elites` find.
+    others what Algorithms 1 and 2 guarantee, which a search may exceed. Beside it stands what `de` and `map_elites`
+    find.
     """
     from sfi_ray.comparison import compare, fit_pair
     from sfi_ray.data import DatasetSpec, dataset_info
@@ -92,11 +93,11 @@ def theory(
         title = f"'{first}' against {_called(second)}: {model} model of {data}, {fitted.test_accuracy:.1%} accurate"
         stem = output / safe_name("_".join([data, model, first, second or "rest"]))
         written = write_bounds(stem, title, compared.ks, curves)
-    say(title)
-    say("Confidence in percent (log-odds):")
+    echo(title)
+    echo("Confidence in percent (log-odds):")
     show(bounds_table(compared.ks, curves), width=120)
     for what, file in zip(("table", "plot"), written, strict=True):
-        say(f"{what + ':':<7}{file}")
+        echo(f"{what + ':':<7}{file}")
 
 
 def _called(second: str | None) -> str:

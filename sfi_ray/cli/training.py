@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sfi_ray.cli.exits import explaining
-from sfi_ray.cli.printing import say
+from sfi_ray.cli.printing import echo
 
 if TYPE_CHECKING:
     from sfi_ray.models import TrainingSettings
@@ -124,9 +124,9 @@ def train(
         settings = _settings(said, {key: value for key, value in given.items() if value is not None})
         with contextlib.closing(ConsoleReporter()) as reporter:
             card = train_and_save(architecture, spec, settings, output, reporter)
-    say(f"{architecture} on {card.dataset}: held-out accuracy {card.test_accuracy:.1%}")
-    say(f"weights: {output / 'weights.safetensors'}")
-    say(f"card:    {output / 'card.json'}")
+    echo(f"{architecture} on {card.dataset}: held-out accuracy {card.test_accuracy:.1%}")
+    echo(f"weights: {output / 'weights.safetensors'}")
+    echo(f"card:    {output / 'card.json'}")
 
 
 def _settings(said: Mapping[str, object], given: Mapping[str, object]) -> TrainingSettings:

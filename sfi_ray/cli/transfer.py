@@ -9,7 +9,7 @@ import typer
 
 from sfi_ray.cli.arguments import Actors, Address, AllowCode, Device, InProcess, Overwrite, RunLocation
 from sfi_ray.cli.exits import explaining, naming_broken_parts
-from sfi_ray.cli.printing import print_table, say
+from sfi_ray.cli.printing import echo, print_table
 
 
 def transfer(
@@ -61,5 +61,5 @@ def transfer(
             reporter=ConsoleReporter(),
         )
     print_table(matrix_table(done.counts, threshold))
-    say(f"rows and tables: {output}")
+    echo(f"rows and tables: {output}")
     naming_broken_parts(done.broken)

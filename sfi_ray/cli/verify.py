@@ -8,7 +8,7 @@ import typer
 
 from sfi_ray.cli.arguments import AllowCode, Device, RunLocation
 from sfi_ray.cli.exits import EXIT_DOES_NOT_HOLD, explaining
-from sfi_ray.cli.printing import say
+from sfi_ray.cli.printing import echo
 
 _MAX_LINES = 20
 
@@ -42,17 +42,17 @@ def verify(
             allow_code=allow_code,
         )
     rows = f"{found.num_rows:,} row{'s' * (found.num_rows != 1)}"
-    say(
+    echo(
         f"{rows}: {found.num_scored:,} images re-scored, {found.num_failed:,} of failed cells, "
         f"{found.num_doubled:,} cells written twice, {found.num_missing:,} of {found.num_cells:,} cells without a row"
     )
-    say(f"largest difference: {found.largest_difference:.2g}, allowed {found.tolerance:g}")
+    echo(f"largest difference: {found.largest_difference:.2g}, allowed {found.tolerance:g}")
     if found.holds:
-        say("everything holds")
+        echo("everything holds")
         return
     for fault in found.faults[:_MAX_LINES]:
-        say(f"{fault.place}: {fault.text}", err=True)
+        echo(f"{fault.place}: {fault.text}", err=True)
     if found.num_faults > _MAX_LINES:
-        say(f"and {found.num_faults - _MAX_LINES:,} more faults", err=True)
-    say(f"{found.num_faults:,} fault{'s' * (found.num_faults != 1)}", err=True)
+        echo(f"and {found.num_faults - _MAX_LINES:,} more faults", err=True)
+    echo(f"{found.num_faults:,} fault{'s' * (found.num_faults != 1)}", err=True)
     raise typer.Exit(EXIT_DOES_NOT_HOLD)

@@ -76,7 +76,7 @@ def audit(
         for name in (SCORECARD, TEXT, PAGE):  # of an earlier audit of this name
             run.folder.delete(name)
         return AuditOutcome(run, None)
-    card = make_scorecard(run, reporter.say, allow_code=True)  # the launch has found that the record is of this job
+    card = make_scorecard(run, reporter.log, allow_code=True)  # the launch has found that the record is of this job
     files = {
         SCORECARD: card.model_dump_json(indent=2) + "\n",
         TEXT: scorecard_markdown(card),

@@ -32,7 +32,7 @@ class ConsoleReporter(Reporter):
     def _is_live(self) -> bool:
         return self._console.is_terminal or self._console.is_jupyter
 
-    def say(self, text: str) -> None:
+    def log(self, text: str) -> None:
         """Prints one line."""
         self._console.print(printable(text, MOST_LINE), highlight=False, markup=False, soft_wrap=True)
 
@@ -58,7 +58,7 @@ class ConsoleReporter(Reporter):
             seen = (progress.epoch - 1) * progress.num_images + progress.num_seen
             self._update(f"training {classifier}", seen, progress.epochs * progress.num_images, note)
         else:
-            self.say(f"training {classifier}: {note}")
+            self.log(f"training {classifier}: {note}")
 
     def trained(self, classifier: str, epoch: int, num_epochs: int, accuracy: float) -> None:
         """Shows an epoch of training."""
@@ -66,9 +66,9 @@ class ConsoleReporter(Reporter):
         if self._is_live:
             self._finish_epoch(f"training {classifier}", epoch, num_epochs, note)
         elif epoch == num_epochs:
-            self.say(f"trained {classifier} in {num_epochs} epochs: {note}")
+            self.log(f"trained {classifier} in {num_epochs} epochs: {note}")
         elif self._is_due():
-            self.say(f"training {classifier}: epoch {epoch} of {num_epochs}, {note}")
+            self.log(f"training {classifier}: epoch {epoch} of {num_epochs}, {note}")
 
     def progressed(self, tally: Tally, seconds_left: float | None) -> None:
         """Shows the search."""
@@ -82,7 +82,7 @@ class ConsoleReporter(Reporter):
         if self._is_live:
             self._update("searching", tally.finished, tally.num_cells, note)
         elif self._is_due():
-            self.say(f"{tally.finished:,} of {tally.num_cells:,} cells, {note}")
+            self.log(f"{tally.finished:,} of {tally.num_cells:,} cells, {note}")
 
     def close(self) -> None:
         """Takes the bars away."""

@@ -14,7 +14,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from sfi_ray.attacks import failed
-from sfi_ray.cluster.work_queue import WorkQueue
 from sfi_ray.cluster.executor import (
     Event,
     Executor,
@@ -25,6 +24,7 @@ from sfi_ray.cluster.executor import (
     WorkerLost,
 )
 from sfi_ray.cluster.lease_sizer import LeaseSizer
+from sfi_ray.cluster.work_queue import WorkQueue
 from sfi_ray.cluster.worker import Lease
 from sfi_ray.errors import USER_FACING_ERRORS
 from sfi_ray.grid import Grid, Shard

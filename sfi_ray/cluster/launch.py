@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sfi_ray.cluster.backend import Backend, open_backend
-from sfi_ray.cluster.work_queue import WorkQueue
 from sfi_ray.cluster.driver import Driver, Tally
 from sfi_ray.cluster.heartbeat import Heartbeat
 from sfi_ray.cluster.lease_sizer import LeaseSizer
 from sfi_ray.cluster.prepare import Prepared, prepare
 from sfi_ray.cluster.reporter import Reporter
 from sfi_ray.cluster.signals import calling_on_signals, interrupt
+from sfi_ray.cluster.work_queue import WorkQueue
 from sfi_ray.cluster.worker import Lease, RunSpec, provenance_of
 from sfi_ray.errors import InputError, StorageError
 from sfi_ray.grid import Grid
@@ -121,7 +121,7 @@ class _Launch:
             and not self._options.retry_failed
             and len(FinishedCells(self._folder, known.grid())) == known.num_cells
         ):
-            self._reporter.say(f"{known.num_cells:,} of {known.num_cells:,} cells are finished already")
+            self._reporter.log(f"{known.num_cells:,} of {known.num_cells:,} cells are finished already")
             return self._finish()
         with contextlib.closing(self._reporter), self._backend() as backend:
             # Before the lock, which makes the folder.
@@ -165,7 +165,7 @@ class _Launch:
             write_record(self._folder, known)
         if self._options.retry_failed:
             dropped = drop_failed(self._folder, PartCheck(self._folder, known.facts.bounds))
-            self._reporter.say(f"{dropped:,} failed cells will be searched again")
+            self._reporter.log(f"{dropped:,} failed cells will be searched again")
         return self._search(known, payloads, backend)
 
     def _backend(self) -> contextlib.AbstractContextManager[Backend]:
@@ -188,11 +188,11 @@ class _Launch:
             failed=finished.num_failed,
         )
         if len(finished):
-            self._reporter.say(f"{len(finished):,} of {len(grid):,} cells are finished already")
+            self._reporter.log(f"{len(finished):,} of {len(grid):,} cells are finished already")
         if tally.finished < tally.num_cells:
             spec = _spec(job, record, grid, self._folder)
             num_actors = backend.num_actors(job, record.device)
-            micro_batch = min(execution.micro_batch for execution in spec.executions.values())
+            micro_batch = min(runtime.micro_batch for runtime in spec.runtimes.values())
             sizes = shard_sizes(grid, attack, num_actors, micro_batch, job.cluster.cells_per_shard)
             with backend.executor(spec, payloads, job, num_actors) as executor:
                 driver = Driver(
@@ -223,11 +223,11 @@ class _Launch:
             heartbeat.beat()
 
         driver.on_round = tell
-        driver.on_message = self._reporter.say
+        driver.on_message = self._reporter.log
         state = RunState.STOPPED
 
         def stop() -> None:
-            self._reporter.say("stopping: finished cells are being written; press Ctrl-C again to stop at once")
+            self._reporter.log("stopping: finished cells are being written; press Ctrl-C again to stop at once")
             driver.stop()
 
         try:
@@ -260,7 +260,7 @@ def _spec(job: Job, record: RunRecord, grid: Grid, folder: RunFolder) -> RunSpec
         threshold=job.verification.threshold,
         device=record.device,
         threads=job.compute.threads,
-        executions={classifier.name: classifier.execution for classifier in record.classifiers},
+        runtimes={classifier.name: classifier.runtime for classifier in record.classifiers},
         warm_classifiers=job.cluster.warm_classifiers,
         flush_seconds=job.cluster.flush_seconds,
         checkpoint_seconds=job.cluster.checkpoint_seconds,

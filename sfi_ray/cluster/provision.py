@@ -20,9 +20,9 @@ from sfi_ray.job import ClassifierSpec, Job
 from sfi_ray.models import (
     Classifier,
     ClassifierPayload,
-    Execution,
     ModelCard,
     NaturalAccuracy,
+    RuntimeConfig,
     TuningRequest,
     default_micro_batch,
     is_same_network,
@@ -159,16 +159,16 @@ class Provisioner:
         if size is not None:
             request = request.model_copy(update={"micro_batch": size})
         choice = tuner(provided.payload, request, device)
-        by_rule = provided.record.execution
+        by_rule = provided.record.runtime
         gain = (
             "nothing faster was found"
-            if choice.execution == by_rule
+            if choice.runtime == by_rule
             else f"{choice.gain:.1f} times what {by_rule.describe()} would give"
         )
-        self._reporter.say(
-            f"{provided.record.name}: computes in {choice.execution.describe()}: {choice.rate:,.0f} images/s, {gain}"
+        self._reporter.log(
+            f"{provided.record.name}: computes in {choice.runtime.describe()}: {choice.rate:,.0f} images/s, {gain}"
         )
-        record = provided.record.model_copy(update={"execution": choice.execution, "tuning_seconds": choice.seconds})
+        record = provided.record.model_copy(update={"runtime": choice.runtime, "tuning_seconds": choice.seconds})
         return Provided(provided.payload, record)
 
     def _provide(self, spec: ClassifierSpec, device: str, trainer: Trainer) -> Provided:
@@ -200,7 +200,7 @@ class Provisioner:
             architecture=source.describe() if source else None,
             mean=classifier.mean,
             std=classifier.std,
-            execution=self._execution(classifier, device),
+            runtime=self._runtime(classifier, device),
             test_accuracy=natural.accuracy if natural else None,
             num_natural=natural.num_images if natural and not card else None,
             test_confidence=natural.confidence if natural else None,
@@ -226,18 +226,18 @@ class Provisioner:
         seen = "no natural images are at hand, so its accuracy is not known"
         if natural:
             seen = f"{natural.accuracy:.1%} of {natural.images} right, mean confidence {natural.confidence:.1%}"
-        self._reporter.say(f"{spec.name}: {gives}{seen}")
+        self._reporter.log(f"{spec.name}: {gives}{seen}")
         for remark in remarks:
-            self._reporter.say(f"warning: {spec.name}: {remark}")
+            self._reporter.log(f"warning: {spec.name}: {remark}")
 
     def _is_normalised(self, spec: ClassifierSpec, classifier: Classifier) -> bool:
         """Whether somebody said how a classifier's images are normalised; weights in a file do not say it."""
         return spec.name in self._given or spec.says_normalisation or classifier.is_normalised
 
-    def _execution(self, classifier: Classifier, device: str) -> Execution:
+    def _runtime(self, classifier: Classifier, device: str) -> RuntimeConfig:
         """Returns how a classifier computes by rule."""
         compute = self._job.compute
-        return classifier.execution.changed(
+        return classifier.runtime.changed(
             precision="float32" if compute.precision == "auto" else compute.precision,
             micro_batch=compute.micro_batch
             or classifier.batch_size

@@ -9,13 +9,13 @@ from sfi_ray.models import TrainingProgress
 class Reporter:
     """Hears how a launch is doing; this one keeps quiet."""
 
-    def say(self, text: str) -> None:
+    def log(self, text: str) -> None:
         """Takes one line for people."""
 
     def dashboard(self, url: str, token: str | None) -> None:
         """Takes where Ray's dashboard listens; the token that it asks for is not for files, logs or pipes."""
         del token
-        self.say(f"Ray dashboard: {url}")
+        self.log(f"Ray dashboard: {url}")
 
     def training(self, classifier: str, progress: TrainingProgress) -> None:
         """Takes note of how far an epoch of training is, twice a second at most."""

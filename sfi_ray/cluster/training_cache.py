@@ -158,20 +158,20 @@ def train_once(
             case TrainingProgress():
                 reporter.training(name, event)
             case TrainingNote():
-                reporter.say(f"{name}: {event.text}")
+                reporter.log(f"{name}: {event.text}")
 
     card = _cached(folder)
     if card is None:
-        with _held(folder, lambda: reporter.say(f"{name}: another process is training it; waiting for it")):
+        with _held(folder, lambda: reporter.log(f"{name}: another process is training it; waiting for it")):
             card = _cached(
-                folder, lambda fault: reporter.say(f"{name}: is trained again, for its cache is broken: {fault}")
+                folder, lambda fault: reporter.log(f"{name}: is trained again, for its cache is broken: {fault}")
             )
             if card is None:
                 trained = trainer(architecture, dataset, settings, device, tell, place)
                 save_weights(trained.module, folder, trained.card)
                 checkpoint_in(place).remove()
                 return trained.card, folder
-    reporter.say(f"{name}: trained before, held-out accuracy {card.test_accuracy:.1%}")
+    reporter.log(f"{name}: trained before, held-out accuracy {card.test_accuracy:.1%}")
     return card, folder
 
 

@@ -96,7 +96,7 @@ def transfer(
     broken: dict[str, str] = {}
     counts = Counts()
     payloads = {name: networks.payload(name) for name in known}
-    micro_batches = {one.name: one.execution.micro_batch for one in run.record.classifiers if one.name in known}
+    micro_batches = {one.name: one.runtime.micro_batch for one in run.record.classifiers if one.name in known}
     with (
         whole_folder(output, marker=DATA, overwrite=overwrite) as folder,
         contextlib.closing(reporter),
@@ -105,7 +105,7 @@ def transfer(
         kind = backend.device(job.compute.device)
         for provided in _provide(run, job, RunFolder(folder), backend, reporter, kind):
             payloads[provided.record.name] = provided.payload
-            micro_batches[provided.record.name] = provided.record.execution.micro_batch
+            micro_batches[provided.record.name] = provided.record.runtime.micro_batch
         spec = ScoreSpec(
             location=run.folder.location,
             device=kind,
@@ -122,7 +122,7 @@ def transfer(
                 counts.add(scored.rows)
                 writer.write_table(scored.rows)
                 if unit.cells == windows[-1]:
-                    reporter.say(f"{unit.classifier}: all images scored")
+                    reporter.log(f"{unit.classifier}: all images scored")
         if not counts.sources:
             left_out = "".join(f"; {name} cannot be read: {text}" for name, text in broken.items())
             what = "fooled cell; leave --fooled out" if only_fooled else "image yet; launch its job first"

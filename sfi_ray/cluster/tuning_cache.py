@@ -27,7 +27,7 @@ from sfi_ray.models import (
 logger = logging.getLogger(__name__)
 
 _VERSION = 2
-"""Part of every key; raise it when the same request comes to choose among other executions."""
+"""Part of every key; raise it when the same request comes to choose among other runtime configurations."""
 
 
 class Tuner(Protocol):

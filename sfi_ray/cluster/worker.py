@@ -13,11 +13,11 @@ from dataclasses import dataclass
 
 import torch
 
-from sfi_ray.attacks import AttackSettings, AttackContext, Tick
+from sfi_ray.attacks import AttackContext, AttackSettings, Tick
 from sfi_ray.errors import USER_FACING_ERRORS
 from sfi_ray.grid import Grid, Shard, whole_units
-from sfi_ray.models import Classifier, ClassifierPayload, Execution
-from sfi_ray.plan import unit_of
+from sfi_ray.models import Classifier, ClassifierPayload, RuntimeConfig
+from sfi_ray.plan import block_of
 from sfi_ray.store.checkpoints import LeaseCheckpoints
 from sfi_ray.store.folder import RunFolder
 from sfi_ray.store.natural import read_natural_images, stacked
@@ -44,7 +44,7 @@ class RunSpec:
         threshold: Confidence from which a cell counts as fooled.
         device: ``cpu`` or ``cuda``.
         threads: CPU threads.
-        executions: How classifiers compute, by name.
+        runtimes: How classifiers compute, by name.
         warm_classifiers: Classifiers to keep loaded.
         flush_seconds: Findings are on disk after so long.
         checkpoint_seconds: A search that goes on for so long is checkpointed, again and again.
@@ -62,7 +62,7 @@ class RunSpec:
     threshold: float
     device: str
     threads: int
-    executions: dict[str, Execution]
+    runtimes: dict[str, RuntimeConfig]
     warm_classifiers: int
     flush_seconds: float
     checkpoint_seconds: float
@@ -165,26 +165,26 @@ class Worker:
             )
         classifier = self._classifier(shard.classifier, payload)
         # Classes that are searched together are all searched again when one of them has no row yet.
-        together = whole_units(indices, unit_of(self._spec.grid, self._attack))
+        together = whole_units(indices, block_of(self._spec.grid, self._attack))
         cells = list(self._spec.grid.cells(together))
         wanted = frozenset(indices)
         journal = _Journal(
             PartWriter(self._folder, shard.start, shard.stop),
-            provenance_of(self._spec, shard.classifier, classifier.execution),
+            provenance_of(self._spec, shard.classifier, classifier.runtime),
             self._spec.flush_seconds,
         )
-        execution = classifier.execution
+        runtime = classifier.runtime
         context = AttackContext(images=self._natural_images(), starts=self._earlier_images(), checkpoints=checkpoints)
         for event in self._attack.search(classifier, cells, self._spec.threshold, context):
             if isinstance(event, Tick):
                 journal.evaluations += event.evaluations
             elif event.cell.index in wanted:
                 journal.findings.append(event)
-            if classifier.execution != execution:
-                execution = classifier.execution
-                journal.provenance = provenance_of(self._spec, shard.classifier, execution)
+            if classifier.runtime != runtime:
+                runtime = classifier.runtime
+                journal.provenance = provenance_of(self._spec, shard.classifier, runtime)
                 journal.notes.append(
-                    f"{shard.classifier}: out of memory on {classifier.device}; going on with {execution.describe()}"
+                    f"{shard.classifier}: out of memory on {classifier.device}; going on with {runtime.describe()}"
                 )
             if self._stopping.is_set():
                 break
@@ -192,7 +192,8 @@ class Worker:
                 yield journal.report()
         last = journal.report(is_last=True)
         if not self._stopping.is_set():
-            checkpoints.remove()  # before the report: whoever hears that a run is complete may clear its checkpoints away
+            # Before the report: whoever hears that a run is complete may clear its checkpoints away.
+            checkpoints.remove()
         yield last
 
     def _natural_images(self) -> torch.Tensor | None:
@@ -216,7 +217,7 @@ class Worker:
         while True:
             try:
                 classifier = Classifier.from_payload(
-                    payload, device=self._spec.device, execution=self._spec.executions[name]
+                    payload, device=self._spec.device, runtime=self._spec.runtimes[name]
                 )
             except torch.OutOfMemoryError:
                 if not self._warm:
@@ -268,13 +269,13 @@ class _Journal:
         )
 
 
-def provenance_of(spec: RunSpec, classifier: str, execution: Execution | None = None) -> Provenance:
+def provenance_of(spec: RunSpec, classifier: str, runtime: RuntimeConfig | None = None) -> Provenance:
     """Returns what all rows of one classifier have in common when they are written here.
 
     Args:
         spec: The run.
         classifier: Name of the classifier.
-        execution: How it computes; as the run says if None.
+        runtime: How it computes; as the run says if None.
     """
     fingerprint = next(known.fingerprint for known in spec.grid.classifiers if known.name == classifier)
     channels, height, width = spec.input_shape
@@ -288,7 +289,7 @@ def provenance_of(spec: RunSpec, classifier: str, execution: Execution | None = 
         width=width,
         channels=channels,
         device=device_name(spec.device),
-        execution=json.dumps((execution or spec.executions[classifier]).model_dump(), sort_keys=True),
+        runtime=json.dumps((runtime or spec.runtimes[classifier]).model_dump(), sort_keys=True),
         versions=json.dumps(spec.versions, sort_keys=True),
         images=spec.images,
     )

@@ -14,7 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 from sfi_ray.attacks import AttackSettings, DifferentialEvolutionAttackSettings, InversionAttackSettings
 from sfi_ray.data import DatasetSpec, OutlierLoss
 from sfi_ray.job.schema import ClassifierSpec, ClusterSettings, Compute, Job, KRange, Name, Verification
-from sfi_ray.models.guard import Evadable
+from sfi_ray.models.with_detector import Evadable
 
 #: The trial of a job that names none.
 ONLY_TRIAL = "rounds"

@@ -11,17 +11,17 @@ from sfi_ray.models.natural import NaturalAccuracy, measure_natural, remarks_on
 from sfi_ray.models.outputs import Outputs
 from sfi_ray.models.payload import ClassifierPayload
 from sfi_ray.models.runners.device import describe_device
-from sfi_ray.models.runners.execution import Execution, default_micro_batch
 from sfi_ray.models.runners.openvino_runner import openvino_version
 from sfi_ray.models.runners.precision import Precision, training_precision
+from sfi_ray.models.runners.runtime import RuntimeConfig, default_micro_batch
 from sfi_ray.models.training.checkpoint import Checkpoint
 from sfi_ray.models.training.evaluation import Evaluation, evaluate
 from sfi_ray.models.training.learner import DivergenceError
 from sfi_ray.models.training.loop import TrainedModel, train, train_classifier
 from sfi_ray.models.training.progress import EpochRecord, TrainingEvent, TrainingNote, TrainingProgress
 from sfi_ray.models.training_settings import TRAINING_PRESETS, TrainingSettings
-from sfi_ray.models.tuning.choose import TUNING_SECONDS, Choice
 from sfi_ray.models.tuning.autotune import TuningRequest, tune
+from sfi_ray.models.tuning.choose import TUNING_SECONDS, Choice
 from sfi_ray.models.weights import check_weights, load_into, read_card, read_state_dict, save_weights, weights_bytes
 from sfi_ray.models.zoo import ARCHITECTURES, build
 
@@ -37,11 +37,11 @@ __all__ = [
     "DivergenceError",
     "EpochRecord",
     "Evaluation",
-    "Execution",
     "ModelCard",
     "NaturalAccuracy",
     "Outputs",
     "Precision",
+    "RuntimeConfig",
     "TrainedModel",
     "TrainingEvent",
     "TrainingNote",

@@ -23,7 +23,6 @@ from sfi_ray.models.payload import ClassifierPayload, pack_module, pickled_modul
 from sfi_ray.models.runners.allocator import keep_freed_memory
 from sfi_ray.models.runners.convolutions import check_layout
 from sfi_ray.models.runners.device import existing_device
-from sfi_ray.models.runners.execution import Execution, default_micro_batch
 from sfi_ray.models.runners.layout import laid_out_by_rule
 from sfi_ray.models.runners.micro_batches import MicroBatched
 from sfi_ray.models.runners.normalisation import per_channel
@@ -31,6 +30,7 @@ from sfi_ray.models.runners.partial_batches import PartialBatches
 from sfi_ray.models.runners.patched_runner import PatchedRunner
 from sfi_ray.models.runners.precision import DTYPES, Precision, full_float32
 from sfi_ray.models.runners.runner import Runner, laid_out, make_runner
+from sfi_ray.models.runners.runtime import RuntimeConfig, default_micro_batch
 from sfi_ray.models.source import Source
 from sfi_ray.models.zoo import architecture_of
 
@@ -56,14 +56,14 @@ class Classifier(MicroBatched):
         is_trained: Whether what the module says of images means something; False of one that is yet to be trained.
         fingerprint: What identifies the classifier, if it is already known.
         examined: What was seen of the module, if it was examined already; `outputs` is then left alone.
-        execution: How it computes, settled in all parts; `precision` and `micro_batch` are then left alone.
+        runtime: How it computes, settled in all parts; `precision` and `micro_batch` are then left alone.
 
     Attributes:
         module: The network in float32 and eval mode, for gradients: from what `normalize` returns to logits, or where
             classes are judged each by itself to their log-probabilities.
         examined: What was seen of the network on a few fixed images; see `sfi_ray.models.examination`.
         fingerprint: What identifies it: a hash of its weights, its layers, its normalisation and what it answers.
-        execution: How it computes. Its micro-batch halves when memory runs out.
+        runtime: How it computes. Its micro-batch halves when memory runs out.
 
     Raises:
         InputError: If the module does not take images of `input_shape`, does not give what `outputs` says, is random,
@@ -88,10 +88,10 @@ class Classifier(MicroBatched):
         is_trained: bool = True,
         fingerprint: str | None = None,
         examined: Examined | None = None,
-        execution: Execution | None = None,
+        runtime: RuntimeConfig | None = None,
     ) -> None:
-        if execution is not None:
-            precision, micro_batch = execution.precision, execution.micro_batch
+        if runtime is not None:
+            precision, micro_batch = runtime.precision, runtime.micro_batch
         if len(input_shape) != 3 or min(input_shape) < 1:
             raise InputError(f"classifier {name!r}: input shape is (C, H, W), each at least 1, got {input_shape}")
         if precision not in DTYPES:
@@ -124,7 +124,7 @@ class Classifier(MicroBatched):
             micro_batch = self.batch_size or default_micro_batch(self.input_shape, self.device)
         self._check_micro_batch(micro_batch)
         self._may_halve = True
-        self._settle(execution or Execution(precision=precision, memory_layout=self._layout, micro_batch=micro_batch))
+        self._settle(runtime or RuntimeConfig(precision=precision, memory_layout=self._layout, micro_batch=micro_batch))
 
     def _identify(self, module: nn.Module) -> str:
         """Names the network by what it is made of, and by what it answers where its code is not known."""
@@ -135,13 +135,13 @@ class Classifier(MicroBatched):
             return parts
         return fingerprint_of(parts, self.examined.answers)
 
-    def _settle(self, execution: Execution) -> None:
+    def _settle(self, runtime: RuntimeConfig) -> None:
         """Prepares for computing in one way."""
-        check_layout(execution, self._miscomputed, self.name, self.device)
-        self.execution = execution
-        is_reference = execution.precision == "float32" and execution.memory_layout == self._layout
-        self._fast = self.module if is_reference else laid_out(self.module, execution)
-        self._runner: Runner = make_runner(self.module, self._fast, execution, self.name)
+        check_layout(runtime, self._miscomputed, self.name, self.device)
+        self.runtime = runtime
+        is_reference = runtime.precision == "float32" and runtime.memory_layout == self._layout
+        self._fast = self.module if is_reference else laid_out(self.module, runtime)
+        self._runner: Runner = make_runner(self.module, self._fast, runtime, self.name)
         self._patched: PatchedRunner | None = None
         self._taps: dict[str, Tap] = {}
         self._partial: dict[str, PartialBatches] = {}
@@ -164,25 +164,25 @@ class Classifier(MicroBatched):
     @property
     def precision(self) -> Precision:
         """Number format of `log_probs`."""
-        return self.execution.precision
+        return self.runtime.precision
 
     def _restart(self) -> None:
-        self._runner = make_runner(self.module, self._fast, self.execution, self.name)
+        self._runner = make_runner(self.module, self._fast, self.runtime, self.name)
         self._patched = None
 
-    def running(self, execution: Execution) -> Self:
+    def running(self, runtime: RuntimeConfig) -> Self:
         """Returns this classifier computing in another way, on the same weights.
 
         It is for measuring: where memory runs out it raises ResourceError instead of halving its micro-batch.
         """
         other = copy.copy(self)
         other._may_halve = False  # noqa: SLF001 - another of this class
-        other._settle(execution)  # noqa: SLF001
+        other._settle(runtime)  # noqa: SLF001
         return other
 
     def normalised_by(self, mean: Sequence[float], std: Sequence[float]) -> Self:
         """Returns this classifier with another normalisation of its images, on the same weights; for measuring."""
-        other = self.running(self.execution)
+        other = self.running(self.runtime)
         other._mean = self._mean.new_tensor(mean).view(1, -1, 1, 1)  # noqa: SLF001 - another of this class
         other._std = self._std.new_tensor(std).view(1, -1, 1, 1)  # noqa: SLF001
         return other
@@ -218,7 +218,7 @@ class Classifier(MicroBatched):
     ) -> Tensor:
         """Computes what `log_probs` says of images of one colour with altered pixels, on the classifier's device.
 
-        Where `execution` says so, the first layers run at the altered pixels only. What it gives then is near what
+        Where `runtime` says so, the first layers run at the altered pixels only. What it gives then is near what
         `log_probs` gives, not the same; with one thread it depends on nobody beside an image, either.
 
         Args:
@@ -231,14 +231,14 @@ class Classifier(MicroBatched):
             float32 on the same device, ``(B, num_classes)``.
 
         Raises:
-            ResourceError: The network cannot be run as `execution` says.
+            ResourceError: The network cannot be run as `runtime` says.
         """
-        if not self.execution.reuses_background:
+        if not self.runtime.reuses_background:
             return self.log_probs(paint(spots, levels, backgrounds, *self.input_shape[1:], out=canvas))
         result = torch.empty((len(spots), self.num_classes), dtype=torch.float32, device=self.device)
         with torch.inference_mode():
             if self._patched is None:
-                self._patched = PatchedRunner(self.module, self.execution, self.input_shape, self.normalize, self.name)
+                self._patched = PatchedRunner(self.module, self.runtime, self.input_shape, self.normalize, self.name)
             self._patched(spots, levels, backgrounds, result)
         return self._log_probs_of(result)
 
@@ -295,7 +295,7 @@ class Classifier(MicroBatched):
         device: torch.device | str = "cpu",
         precision: Precision = "float32",
         micro_batch: int | None = None,
-        execution: Execution | None = None,
+        runtime: RuntimeConfig | None = None,
     ) -> Self:
         """Rebuilds the classifier of a payload on a device. The fingerprint travels with it."""
         return cls(
@@ -310,7 +310,7 @@ class Classifier(MicroBatched):
             micro_batch=micro_batch,
             fingerprint=payload.fingerprint,
             examined=payload.examined,
-            execution=execution,
+            runtime=runtime,
         )
 
     @property
@@ -417,7 +417,7 @@ class Classifier(MicroBatched):
             result[part] = runner(self.normalize(chunk))[: part.stop - part.start]
 
         parts = None
-        if is_reference or self.execution.takes_any_size:
+        if is_reference or self.runtime.takes_any_size:
             kind = "reference" if is_reference else "fast"
             parts = self._partial_batches(kind, lambda chunk: runner(self.normalize(chunk)))
         with torch.inference_mode():

@@ -127,7 +127,7 @@ def _small_passes(classifier: Classifier) -> Classifier:
     """Returns the classifier with passes that a few images fill."""
     if classifier.batch_size is not None or classifier.micro_batch <= _BATCH:
         return classifier
-    return classifier.running(classifier.execution.changed(micro_batch=_BATCH))
+    return classifier.running(classifier.runtime.changed(micro_batch=_BATCH))
 
 
 def _log_probs(classifier: Classifier, images: Tensor) -> Tensor:

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 from sfi_ray.report.accounts import Accounts, accounts_of
 from sfi_ray.report.best import best_tables
-from sfi_ray.report.course import course_of
 from sfi_ray.report.runs import ReportedRun, open_runs
 from sfi_ray.report.sheets.charts import class_chart, course_chart, heat_map, success_chart
 from sfi_ray.report.site.contents import series_title
 from sfi_ray.report.site.page import render_page
 from sfi_ray.report.summaries import by_k_table, failures_table, spending_table, summary_table
+from sfi_ray.report.trajectory import course_of
 from sfi_ray.report.write import matrix_stems, write_reports
 from sfi_ray.store.folder import RunFolder
 from sfi_ray.text import safe_name

@@ -57,12 +57,12 @@ class _Detected:
     num_natural: int = 0
 
 
-def make_scorecard(run: Run, say: Callable[[str], None], *, allow_code: bool = False) -> Scorecard:
+def make_scorecard(run: Run, log: Callable[[str], None], *, allow_code: bool = False) -> Scorecard:
     """Makes the scorecard of an audit.
 
     Args:
         run: The run of a job that `audit_job` made, with a row for every cell.
-        say: Hears what is being done.
+        log: Hears what is being done.
         allow_code: Whether the function is called that the run's record names as factory of its classifier.
 
     Raises:
@@ -92,7 +92,7 @@ def make_scorecard(run: Run, say: Callable[[str], None], *, allow_code: bool = F
         attack=job.attack.identity(),
     )
     cells = FooledCells(run.table(list(COLUMNS)).to_pylist(), facts)
-    say("measuring the bare backgrounds and the detectors")
+    log("measuring the bare backgrounds and the detectors")
     classifier = RunClassifiers(run, allow_code=allow_code)[record.classifiers[0].name]
     detected = _detected(run, classifier)
     costs = run.table(["backward_passes", "verifications"])

@@ -75,7 +75,7 @@ def audit_job(
             f"an audit alters up to {max(KS)} pixels, and an image of '{info.name}' has {info.height} x {info.width}"
         )
     wanted = min(info.num_classes, num_classes or MOST_CLASSES)
-    attack = {"kind": "elites", "max_evaluations": budget, "stop_confidence": THRESHOLD}
+    attack = {"kind": "map_elites", "max_evaluations": budget, "stop_confidence": THRESHOLD}
     if gradients:
         attack["gradient_share"] = 0.5
     return Job(
@@ -111,7 +111,7 @@ def is_standard(job: Job, num_classes: int) -> bool:
         num_classes: Classes of its data set.
     """
     wanted = min(num_classes, MOST_CLASSES)
-    attack = {"kind": "elites", "max_evaluations": BUDGET, "stop_confidence": THRESHOLD, "gradient_share": 0.5}
+    attack = {"kind": "map_elites", "max_evaluations": BUDGET, "stop_confidence": THRESHOLD, "gradient_share": 0.5}
     targets = "all" if wanted == num_classes else sampled_classes(num_classes, wanted)
     return (job.attack, job.k, job.replicates, job.target_classes, job.seed, job.compute.precision) == (
         read_attack_settings(attack),

@@ -125,7 +125,9 @@ def _comparison(pairs: Pairs, place: tuple[object, ...], chosen: NDArray[np.int6
     )
 
 
-def comparison_table(comparisons: Sequence[RunComparison], pairs: Pairs, by: Sequence[str], names: tuple[str, str]) -> ResultTable:
+def comparison_table(
+    comparisons: Sequence[RunComparison], pairs: Pairs, by: Sequence[str], names: tuple[str, str]
+) -> ResultTable:
     """Lays out a comparison.
 
     Args:

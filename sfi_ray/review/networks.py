@@ -77,7 +77,7 @@ class RunClassifiers:
 
     def _load(self, name: str) -> Classifier:
         run, record = self._run, self._records[name]
-        micro_batch = record.execution.micro_batch
+        micro_batch = record.runtime.micro_batch
         if name in self._given:
             payload = self._given[name].to_payload()
             classifier = Classifier.from_payload(payload, device=self._device, micro_batch=micro_batch)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sfi_ray.attacks import InversionAttackSettings
-from sfi_ray.attacks.likeness import compare
+from sfi_ray.attacks.feature_similarity import compare
 from sfi_ray.errors import InputError, StorageError
 from sfi_ray.models import Classifier
 from sfi_ray.review.networks import RunClassifiers
@@ -245,9 +245,9 @@ class _Verifier:
         got = classifier.features(as_input(images, classifier), attack.layer).double().cpu()
         log_probs = classifier.reference_log_probs(originals).double().cpu()
         for (row, cell), natural_features, features, log_prob in zip(pairs, wanted, got, log_probs, strict=True):
-            likeness = compare(natural_features, features, log_prob[cell.target_class])
+            similarity = compare(natural_features, features, log_prob[cell.target_class])
             for name in ("image_confidence", "feature_distance", "feature_inner_product"):
-                self._compare(row, name, getattr(likeness, name))
+                self._compare(row, name, getattr(similarity, name))
 
     def _compare(self, row: Row, name: str, value: float) -> None:
         """Compares a number with the stored one; above 1, relative to it."""

@@ -4,8 +4,8 @@ from sfi_ray.search.base import NewCells, Proposal, Searcher, SearchSpace, Share
 from sfi_ray.search.differential_evolution import DifferentialEvolution, DifferentialEvolutionSettings
 from sfi_ray.search.gradient.search import GradientSearch
 from sfi_ray.search.gradient.settings import GradientSettings
-from sfi_ray.search.map_elites.search import Elites
-from sfi_ray.search.map_elites.settings import ElitesSettings
+from sfi_ray.search.map_elites.search import MapElites
+from sfi_ray.search.map_elites.settings import MapElitesSettings
 from sfi_ray.search.nevergrad.settings import NevergradSettings
 from sfi_ray.search.self_adaptive import SelfAdaptiveEvolution, SelfAdaptiveSettings
 from sfi_ray.search.sparse_random import SparseRandomSearch, SparseRandomSettings
@@ -13,12 +13,12 @@ from sfi_ray.search.sparse_random import SparseRandomSearch, SparseRandomSetting
 __all__ = [
     "DifferentialEvolution",
     "DifferentialEvolutionSettings",
-    "Elites",
-    "ElitesSettings",
-    "NewCells",
     "GradientSearch",
     "GradientSettings",
+    "MapElites",
+    "MapElitesSettings",
     "NevergradSettings",
+    "NewCells",
     "Proposal",
     "SearchSpace",
     "Searcher",

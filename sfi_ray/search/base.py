@@ -217,10 +217,10 @@ class Searcher(ABC):
 class SharedSearcher(Searcher):
     """A searcher in which one forward pass serves all cells of a group, so that they are admitted together."""
 
-    def settle(self, is_done: Tensor) -> None:
+    def mark_done(self, is_done: Tensor) -> None:
         """Says which cells nothing more is to be made for, while others of their groups go on.
 
-        A settled cell keeps its best candidate, generation and evaluations.
+        A finished cell keeps its best candidate, generation and evaluations.
 
         Args:
             is_done: ``(N,)`` bool.
@@ -229,7 +229,7 @@ class SharedSearcher(Searcher):
             RuntimeError: Candidates are waiting to be told.
         """
         self._require_idle("settle")
-        self._settle(is_done.to(self.device))
+        self._mark_done(is_done.to(self.device))
 
     @abstractmethod
-    def _settle(self, is_done: Tensor) -> None: ...
+    def _mark_done(self, is_done: Tensor) -> None: ...

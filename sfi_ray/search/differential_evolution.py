@@ -17,8 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from sfi_ray.search.base import NewCells, Proposal, Searcher, SearchSpace
+from sfi_ray.search.philox import below, random_words, standard_normal, uniform
 from sfi_ray.search.state import SearchState
-from sfi_ray.search.philox import below, random_words, standard_normal, unit
 
 # What the random words of one generation are for.
 _INITIAL, _DONORS, _CROSSOVER, _KEPT_GENE = range(4)
@@ -174,7 +174,7 @@ def initial_population(seeds: Tensor, space: SearchSpace, population_size: int) 
     for start in range(0, len(seeds), max(1, _WORDS_AT_ONCE // num_words)):
         part = slice(start, start + max(1, _WORDS_AT_ONCE // num_words))
         words = random_words(seeds[part], torch.zeros_like(seeds[part]), _INITIAL, num_words).view(-1, *shape)
-        populations[part, ..., :2] = unit(words[..., :2]).mul(scale)
+        populations[part, ..., :2] = uniform(words[..., :2]).mul(scale)
         populations[part, ..., 2:] = standard_normal(words[..., 2:]).mul(0.5).add(0.5)
     return populations.clamp_(lower, upper)
 
@@ -240,7 +240,7 @@ def crossover(trials: Tensor, parents: Tensor, seeds: Tensor, generations: Tenso
     num_genes = trials[0, 0].numel()
     words = random_words(seeds, generations, _CROSSOVER, population_size * num_genes)
     rates = rate.unsqueeze(-1) if isinstance(rate, Tensor) else rate
-    from_trial = unit(words).view(num_cells, population_size, num_genes) < rates
+    from_trial = uniform(words).view(num_cells, population_size, num_genes) < rates
     kept = below(random_words(seeds, generations, _KEPT_GENE, population_size), num_genes)
     from_trial = from_trial.scatter(2, kept.unsqueeze(-1), True)
     return torch.where(from_trial.view_as(trials), trials, parents)

@@ -167,12 +167,12 @@ def below(words: Tensor, bound: int) -> Tensor:
     return (words * bound) >> 32
 
 
-def unit(words: Tensor) -> Tensor:
+def uniform(words: Tensor) -> Tensor:
     """Maps words to float64 in the open interval (0, 1)."""
     return (words.to(torch.float64) + 0.5) * 2.0**-32
 
 
 def standard_normal(words: Tensor) -> Tensor:
     """Maps words to standard normal float64 by the inverse distribution function."""
-    normals: Tensor = torch.special.ndtri(unit(words))
+    normals: Tensor = torch.special.ndtri(uniform(words))
     return normals

@@ -23,7 +23,7 @@ from sfi_ray.search.differential_evolution import (
     crossover,
     mutate,
 )
-from sfi_ray.search.philox import random_words, unit
+from sfi_ray.search.philox import random_words, uniform
 
 # What the random words of one generation are for; those below belong to differential evolution.
 _ADAPTATION = 8
@@ -117,7 +117,7 @@ def renew(weights: Tensor, rates: Tensor, seeds: Tensor, generations: Tensor) ->
         F in [0.1, 1) and rate in (0, 1) of each trial; nine of ten are those of the member.
     """
     count = weights.shape[1]
-    draws = unit(random_words(seeds, generations, _ADAPTATION, 4 * count)).view(len(seeds), count, 4)
+    draws = uniform(random_words(seeds, generations, _ADAPTATION, 4 * count)).view(len(seeds), count, 4)
     new_weights = (_LOWEST_WEIGHT + _WEIGHT_RANGE * draws[..., 1]).to(weights.dtype)
     new_rates = draws[..., 3].to(rates.dtype)
     return (

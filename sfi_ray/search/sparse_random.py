@@ -18,8 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from sfi_ray.search.base import NewCells, Proposal, Searcher, SearchSpace
-from sfi_ray.search.state import SearchState
 from sfi_ray.search.philox import random_words
+from sfi_ray.search.state import SearchState
 
 # What the random words of one generation are for.
 _START, _STEP = range(24, 26)

@@ -91,7 +91,7 @@ def fault_of(rows: pa.Table, bounds: RowBounds) -> str | None:
         rows: Rows with any columns of a run's data set, as plain types.
         bounds: What its rows can say.
     """
-    found = (check(rows, bounds) for check in (_missing, _out_of_range, _other_names, _pixels, _traces, _likeness))
+    found = (check(rows, bounds) for check in (_missing, _out_of_range, _other_names, _pixels, _traces, _similarity))
     return next((fault for fault in found if fault), None)
 
 
@@ -186,7 +186,7 @@ def _traces(rows: pa.Table, bounds: RowBounds) -> str | None:
     )
 
 
-def _likeness(rows: pa.Table, bounds: RowBounds) -> str | None:
+def _similarity(rows: pa.Table, bounds: RowBounds) -> str | None:
     del bounds
     names = [
         name for name in ("image_confidence", "feature_distance", "feature_inner_product") if name in rows.column_names

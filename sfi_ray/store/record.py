@@ -18,7 +18,7 @@ from sfi_ray.errors import InputError
 from sfi_ray.grid import Grid, GridClassifier, GridImage
 from sfi_ray.images import parse_background
 from sfi_ray.job import Job, KRange
-from sfi_ray.models import Execution, Outputs
+from sfi_ray.models import Outputs, RuntimeConfig
 from sfi_ray.store.bounds import MOST_CELLS, MOST_SIDE
 from sfi_ray.store.facts import RunFacts
 from sfi_ray.store.folder import RECORD, RunFolder
@@ -46,7 +46,7 @@ class ClassifierRecord(_Record):
     )
     mean: tuple[float, ...]
     std: tuple[Annotated[float, Field(gt=0)], ...]
-    execution: Execution = Field(description="How it computes, measured or by rule.")
+    runtime: RuntimeConfig = Field(description="How it computes, measured or by rule.")
     tuning_seconds: float = Field(
         0.0,
         ge=0,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from sfi_ray.types import Finding, Likeness
+from sfi_ray.types import FeatureSimilarity, Finding
 
 PIXEL = pa.struct([("row", pa.int32()), ("col", pa.int32()), ("value", pa.list_(pa.uint8()))])
 TRACE_POINT = pa.struct([("evaluations", pa.int64()), ("confidence", pa.float32())])
@@ -52,14 +52,14 @@ FINDINGS = pa.schema(
         ("trace", pa.list_(TRACE_POINT)),
         ("seconds", pa.float64()),
         ("device", pa.string()),
-        ("execution", pa.string()),
+        ("runtime", pa.string()),
         ("versions", pa.string()),
         ("error", pa.string()),
     ]
 )
 
 #: Columns that say how a row came about; all others are the same whenever the same job is run.
-CIRCUMSTANCES = ("seconds", "device", "execution", "versions")
+CIRCUMSTANCES = ("seconds", "device", "runtime", "versions")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +76,7 @@ class Provenance:
         width: Columns of the images.
         channels: Channels of the images.
         device: What computed.
-        execution: How the classifier computed, as JSON.
+        runtime: How the classifier computed, as JSON.
         versions: Versions of what computed, as JSON.
         images: Where the natural images of the run come from, in their order.
     """
@@ -90,7 +90,7 @@ class Provenance:
     width: int
     channels: int
     device: str
-    execution: str
+    runtime: str
     versions: str
     images: tuple[str, ...] = ()
 
@@ -131,7 +131,7 @@ def findings_table(findings: Sequence[Finding], provenance: Provenance) -> pa.Ta
             "num_altered": None if finding.confidence is None else len(finding.pixels),
             "image": None if finding.cell.image is None else provenance.images[finding.cell.image],
             "image_index": finding.cell.image,
-            **_likeness(finding.likeness),
+            **_similarity(finding.similarity),
             "height": provenance.height,
             "width": provenance.width,
             "channels": provenance.channels,
@@ -143,7 +143,7 @@ def findings_table(findings: Sequence[Finding], provenance: Provenance) -> pa.Ta
             "trace": [{"evaluations": point.evaluations, "confidence": point.confidence} for point in finding.trace],
             "seconds": finding.seconds,
             "device": provenance.device,
-            "execution": provenance.execution,
+            "runtime": provenance.runtime,
             "versions": provenance.versions,
             "error": finding.error,
         }
@@ -152,7 +152,7 @@ def findings_table(findings: Sequence[Finding], provenance: Provenance) -> pa.Ta
     return pa.Table.from_pylist(rows, schema=FINDINGS)
 
 
-def _likeness(likeness: Likeness | None) -> dict[str, float | None]:
+def _similarity(similarity: FeatureSimilarity | None) -> dict[str, float | None]:
     """Returns the columns that only an image with a natural one behind it has."""
     names = ("image_confidence", "feature_distance", "feature_inner_product")
-    return {name: getattr(likeness, name, None) for name in names}
+    return {name: getattr(similarity, name, None) for name in names}

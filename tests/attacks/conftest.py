@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import torch
 
-from sfi_ray.attacks import CheckpointStore, AttackContext, Tick, read_attack_settings
+from sfi_ray.attacks import AttackContext, CheckpointStore, Tick, read_attack_settings
 from sfi_ray.attacks.base import Attack
 from sfi_ray.grid import Grid, GridClassifier, GridImage
 from sfi_ray.models import Classifier
@@ -55,7 +55,9 @@ def natural_images(classifier: Classifier) -> torch.Tensor:
     return torch.stack(images).to(torch.uint8).view(-1, 1, height, width).repeat(1, channels, 1, 1)
 
 
-def surroundings_of(classifier: Classifier, cells: Sequence[Cell], checkpoints: CheckpointStore | None = None) -> AttackContext:
+def surroundings_of(
+    classifier: Classifier, cells: Sequence[Cell], checkpoints: CheckpointStore | None = None
+) -> AttackContext:
     """Natural images for the cells that imitate one, and what keeps snapshots."""
     imitate = any(cell.image is not None for cell in cells)
     return AttackContext(natural_images(classifier) if imitate else None, checkpoints)

@@ -36,8 +36,8 @@ ATTACKS = {
 }
 #: Their cells share what is found, so part of the contract is another: see test_elites.py.
 GROUPED = {
-    "elites": {"kind": "elites", "max_evaluations": 60},
-    "elites with gradients": {"kind": "elites", "max_evaluations": 60, "gradient_share": 0.5},
+    "map_elites": {"kind": "map_elites", "max_evaluations": 60},
+    "elites with gradients": {"kind": "map_elites", "max_evaluations": 60, "gradient_share": 0.5},
 }
 #: Minutes; they run with `uv run pytest -m slow tests/attacks`.
 SLOW = {"nevergrad TwoPointsDE", "nevergrad CMA", "nevergrad OnePlusOne"}

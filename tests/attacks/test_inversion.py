@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from sfi_ray.attacks import Snapshot, AttackContext, read_attack_settings
-from sfi_ray.attacks.inversion_course import course_at
+from sfi_ray.attacks import AttackContext, Snapshot, read_attack_settings
+from sfi_ray.attacks.inversion_schedule import course_at
 from sfi_ray.errors import InputError
 from sfi_ray.images import paint_pixels
 from sfi_ray.models import Classifier
@@ -153,20 +153,20 @@ def test_what_is_recorded_is_that_of_the_stored_image(small, photos, k):
         with torch.inference_mode():
             wanted, found = (features_of(small, pixels[None] / 255)[0].double().numpy() for pixels in (image, stored))
             natural = (make_network()[-1](features_of(small, image[None] / 255))).softmax(1)
-        likeness = finding.likeness
+        similarity = finding.similarity
         # Of float32 features that came in another batch, so other last bits.
-        assert likeness.feature_distance == pytest.approx(((found - wanted) ** 2).sum() / (wanted**2).sum(), abs=1e-5)
+        assert similarity.feature_distance == pytest.approx(((found - wanted) ** 2).sum() / (wanted**2).sum(), abs=1e-5)
         product = found @ wanted / np.linalg.norm(found) / np.linalg.norm(wanted)
-        assert likeness.feature_inner_product == pytest.approx(product, abs=1e-5)
-        assert likeness.image_confidence == pytest.approx(natural[0, finding.cell.target_class].item(), abs=1e-5)
+        assert similarity.feature_inner_product == pytest.approx(product, abs=1e-5)
+        assert similarity.image_confidence == pytest.approx(natural[0, finding.cell.target_class].item(), abs=1e-5)
 
 
 def test_an_inversion_comes_near_its_image(small, photos):
     cells = make_cells(small, ks=(48,), imitate=True)
     for finding in find(inversion(steps=200), small, cells, photos):
-        assert finding.likeness.feature_distance < 0.02
-        assert finding.likeness.feature_inner_product > 0.99
-        assert finding.confidence == pytest.approx(finding.likeness.image_confidence, abs=0.1)
+        assert finding.similarity.feature_distance < 0.02
+        assert finding.similarity.feature_inner_product > 0.99
+        assert finding.confidence == pytest.approx(finding.similarity.image_confidence, abs=0.1)
 
 
 @pytest.mark.parametrize("layer", ["0", "2", "4", "6"])
@@ -174,8 +174,8 @@ def test_any_layer_can_be_inverted(small, photos, layer):
     cells = make_cells(small, ks=(48,), imitate=True)
     first = {f.cell.cell_id: f for f in find(inversion(steps=1, layer=layer, start_noise=0.1), small, cells, photos)}
     for finding in find(inversion(steps=60, layer=layer, start_noise=0.1), small, cells, photos):
-        distance = finding.likeness.feature_distance
-        assert distance < 0.5 * first[finding.cell.cell_id].likeness.feature_distance
+        distance = finding.similarity.feature_distance
+        assert distance < 0.5 * first[finding.cell.cell_id].similarity.feature_distance
 
 
 def test_gradients_and_looks_are_counted(small, photos, monkeypatch):
@@ -254,7 +254,7 @@ def test_a_search_in_less_precision_is_measured_in_float32(photos, precision, to
         stored = torch.tensor(levels_of(finding, classifier))[None] / 255
         probabilities = classifier.reference_log_probs(stored.float()).exp()[0]
         assert finding.confidence == probabilities[finding.cell.target_class].item()
-        assert finding.likeness.feature_distance < tolerance
+        assert finding.similarity.feature_distance < tolerance
 
 
 def test_a_natural_image_without_features_fails_alone(toy_rgb):
@@ -264,7 +264,7 @@ def test_a_natural_image_without_features_fails_alone(toy_rgb):
     found = {f.cell.image: f for f in find(inversion(steps=3), toy_rgb.classifier, cells, natural)}
     assert found[1].stop_reason is StopReason.FAILED
     assert "all zero" in found[1].error
-    assert found[1].likeness is None
+    assert found[1].similarity is None
     assert {found[0].stop_reason, found[2].stop_reason} == {StopReason.BUDGET}
 
 
@@ -339,4 +339,4 @@ def test_more_cells_than_slots_take_turns(small, photos, monkeypatch):
 def test_findings_of_attacks_without_images_have_no_likeness(toy_gray):
     attack = read_attack_settings({"population_size": 5, "generations": 1}).build()
     (finding, *_) = search(attack, toy_gray.classifier, make_cells(toy_gray.classifier))
-    assert finding.likeness is None
+    assert finding.similarity is None

@@ -76,7 +76,9 @@ def test_rows_with_bare_backgrounds_are_the_same_from_snapshots_and_in_any_compa
     for cell in cells:
         assert outcomes(search(attack, dark, [cell], threshold=0.75)) == {cell.cell_id: expected[cell.cell_id]}
     for number in range(len(checkpoints.kept)):
-        again = attack.search(dark, cells, 0.75, AttackContext(checkpoints=MemoryKeeper(checkpoints.kept[: number + 1])))
+        again = attack.search(
+            dark, cells, 0.75, AttackContext(checkpoints=MemoryKeeper(checkpoints.kept[: number + 1]))
+        )
         assert outcomes([event for event in again if isinstance(event, Finding)]) == expected
 
 
@@ -103,7 +105,7 @@ class Fading(nn.Module):
 def test_more_pixels_never_store_less_than_fewer_found():
     classifier = Classifier(Fading(), name="fading", input_shape=(1, 6, 6), num_classes=2, micro_batch=16)
     best = 1 / (1 + math.exp(-3.0))
-    growing = {"kind": "elites", "max_evaluations": 20, "begins_with": "smaller_k"}
+    growing = {"kind": "map_elites", "max_evaluations": 20, "begins_with": "smaller_k"}
     findings = search(
         read_attack_settings(growing).build(), classifier, make_cells(classifier, ks=(20, 1, 6), target_classes=(1,))
     )
@@ -140,5 +142,7 @@ def test_verifications_are_the_background_and_every_image_that_was_to_be_stored(
     cells = make_cells(doubting, ks=(1,), target_classes=(2,))
     list(attack.search(doubting, cells, 0.9, AttackContext(checkpoints=checkpoints)))
     for number in range(len(checkpoints.kept)):
-        again = attack.search(doubting, cells, 0.9, AttackContext(checkpoints=MemoryKeeper(checkpoints.kept[: number + 1])))
+        again = attack.search(
+            doubting, cells, 0.9, AttackContext(checkpoints=MemoryKeeper(checkpoints.kept[: number + 1]))
+        )
         assert next(event for event in again if isinstance(event, Finding)).verifications == refused.verifications

@@ -9,7 +9,7 @@ import torch
 from nevergrad.optimization.base import Optimizer
 
 from sfi_ray.attacks import AttackContext, read_attack_settings
-from sfi_ray.search import NewCells, NevergradSettings, SearchSpace
+from sfi_ray.search import NevergradSettings, NewCells, SearchSpace
 from sfi_ray.search.nevergrad.search import NevergradSearcher
 from sfi_ray.types import Finding, StopReason
 from tests.attacks.conftest import make_cells, outcomes, search

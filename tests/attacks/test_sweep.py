@@ -2,7 +2,7 @@ from sfi_ray.attacks import read_attack_settings
 from sfi_ray.attacks.sweep import sweep
 from sfi_ray.images import parse_background
 
-SETTINGS = read_attack_settings({"kind": "elites", "max_evaluations": 60})
+SETTINGS = read_attack_settings({"kind": "map_elites", "max_evaluations": 60})
 
 
 def test_findings_are_in_the_order_of_the_grid(toy_gray):

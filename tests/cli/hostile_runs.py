@@ -328,7 +328,7 @@ CASES: dict[str, tuple[Damage, dict[str, int]]] = {
     ),
     "other classifiers than the job's": (set_in("classifiers", 0, "name", value="other"), REFUSED),
     "a classifier called like a path": (renamed("../../outside/x"), REFUSED),
-    "a micro-batch of billions": (set_in("classifiers", 0, "execution", "micro_batch", value=2**40), {"verify": 2}),
+    "a micro-batch of billions": (set_in("classifiers", 0, "runtime", "micro_batch", value=2**40), {"verify": 2}),
     "a deviation of zero": (set_in("classifiers", 0, "std", value=[0.0]), {"verify": 2}),
     "seven means": (set_in("classifiers", 0, "mean", value=[0.1] * 7), {"verify": 2}),
     "a class outside": (set_in("job", "target_classes", value=[0, 99]), {"verify": 2}),

@@ -124,7 +124,7 @@ def test_a_classifier_that_cannot_be_had_is_refused_alike(classifier, message):
         ({"target_classes": ["ten"]}, "ten"),
         ({"dataset": {"name": "x", "path": "gone"}}, "does not exist: gone"),
         ({"attack": {"kind": "nevergrad", "optimizer": "CMAA"}}, "did you mean"),
-        ({"attack": {"kind": "elites", "transfer_from": "runs/gone"}}, "runs/gone"),
+        ({"attack": {"kind": "map_elites", "transfer_from": "runs/gone"}}, "runs/gone"),
         ({"dataset": {"name": "x", "shape": [1, 8, 8], "class_names": ["a", "b"]}, "target_classes": [0]}, "no images"),
         ({"output": "job.yaml"}, "a part of the path is a file"),
     ],

@@ -171,14 +171,14 @@ def test_the_standard_grid_is_what_it_is():
     assert (job.k, job.replicates, job.seed, job.backgrounds) == (KS, 3, 0, ("black", "gray", "white"))
     assert job.k == (1, 5, 25)
     assert job.attack.identity() == {
-        "kind": "elites",
+        "kind": "map_elites",
         "stop_confidence": 0.9,
         "stall_generations": None,
         "max_evaluations": 1000,
         "num_elites": 6,
         "num_candidates": 8,
         "gradient_share": 0.5,
-        "patience": 1000,
+        "restart_after": 1000,
         "begins_with": "nothing",
     }
     many = DatasetInfo("x", 3, 32, 32, tuple(map(str, range(1000))))

@@ -107,7 +107,7 @@ def test_a_reporter_of_ones_own_hears_of_the_dashboard_without_its_token():
     told = []
 
     class Own(Reporter):
-        def say(self, text):
+        def log(self, text):
             told.append(text)
 
     Own().dashboard("http://127.0.0.1:8265", "secret")

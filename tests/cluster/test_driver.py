@@ -8,10 +8,10 @@ from dataclasses import replace
 import pytest
 
 from sfi_ray.attacks import failed
-from sfi_ray.cluster.work_queue import WorkQueue
 from sfi_ray.cluster.driver import Driver, Tally
 from sfi_ray.cluster.executor import LeaseEnded, LeaseFailed, LeaseProgressed, WorkerJoined, WorkerLost
 from sfi_ray.cluster.lease_sizer import LeaseSizer
+from sfi_ray.cluster.work_queue import WorkQueue
 from sfi_ray.cluster.worker import WorkReport
 from sfi_ray.errors import StorageError
 from sfi_ray.grid import Grid, GridClassifier

@@ -59,7 +59,7 @@ class Heard(Reporter):
     def __init__(self):
         self.lines = []
 
-    def say(self, text):
+    def log(self, text):
         self.lines.append(text)
 
 
@@ -149,7 +149,7 @@ def test_outputs_of_a_job_are_what_is_searched(place):
 
 def test_a_network_of_single_images_is_searched_one_by_one(place):
     run = launch(job("single"))
-    assert run.record.classifiers[0].execution.micro_batch == 1
+    assert run.record.classifiers[0].runtime.micro_batch == 1
     assert run.status().failed == 0
     with pytest.raises(InputError, match=r"takes 1 image at once.*leave compute.micro_batch out"):
         launch(job("single", name="other", compute={"micro_batch": 8}))

@@ -66,7 +66,7 @@ class Harming(Reporter):
         self._harm, self._after = harm, after
         self._is_done = False
 
-    def say(self, text):
+    def log(self, text):
         self.heard.append(text)
 
     def progressed(self, tally, seconds_left):

@@ -95,7 +95,7 @@ def test_a_run_that_was_stopped_goes_on_and_ends_with_the_same_rows(tmp_path, mo
     assert outcome(run).equals(expected)
 
 
-SHARED = {"attack": {"kind": "elites", "max_evaluations": 40, "num_candidates": 4, "stop_confidence": 0.13}}
+SHARED = {"attack": {"kind": "map_elites", "max_evaluations": 40, "num_candidates": 4, "stop_confidence": 0.13}}
 
 
 @pytest.mark.parametrize("cells_per_shard", [1, 25])
@@ -226,7 +226,7 @@ def test_memory_that_runs_out_halves_the_micro_batch_and_costs_no_generation(tmp
     said = []
 
     class Listener(Reporter):
-        def say(self, text):
+        def log(self, text):
             said.append(text)
 
     expected = go(make_job(tmp_path / "a"), classifiers={"toy": make_classifier(module=Hungry(passes=10**9))})
@@ -237,10 +237,10 @@ def test_memory_that_runs_out_halves_the_micro_batch_and_costs_no_generation(tmp
     assert [text for text in said if "memory" in text] == [
         "toy: out of memory on cpu; going on with float32, channels-last, 16 images at once"
     ]
-    sizes = [json.loads(text)["micro_batch"] for text in run.table()["execution"].to_pylist()]
+    sizes = [json.loads(text)["micro_batch"] for text in run.table()["runtime"].to_pylist()]
     assert set(sizes) <= {128, 16}
     assert sizes[-1] == 16
-    assert run.record.classifiers[0].execution.micro_batch == 128, "a resume tries the whole again"
+    assert run.record.classifiers[0].runtime.micro_batch == 128, "a resume tries the whole again"
 
 
 def test_a_classifier_that_returns_nan_fails_its_cells_with_that_reason(tmp_path):

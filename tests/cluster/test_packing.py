@@ -56,7 +56,7 @@ def test_rounds_travel_as_grids_do(packed):
 def test_rounds_must_not_name_a_path_of_this_machine_either(tmp_path):
     with pytest.raises(InputError, match="output: 'runs' is a path of this machine"):
         pack(written(tmp_path / "job.yaml"), rounds_with(), tmp_path)
-    earlier = rounds_with(output="/shared/runs", attack="{kind: elites, transfer_from: runs/earlier}")
+    earlier = rounds_with(output="/shared/runs", attack="{kind: map_elites, transfer_from: runs/earlier}")
     with pytest.raises(InputError, match=r"attack\.transfer_from: 'runs/earlier' is a path of this machine"):
         pack(written(tmp_path / "job.yaml"), earlier, tmp_path)
 
@@ -103,7 +103,7 @@ def test_a_package_of_many_megabytes_is_refused(packed):
         ({"classifiers": "[{name: mlp, weights: w.pt}]"}, "classifier 'mlp': 'w.pt'"),
         ({"classifiers": "[{name: a, export: a.pt2}]"}, "classifier 'a': 'a.pt2'"),
         ({"classifiers": "[{torchvision: resnet50, weights: my/w.pth}]"}, "classifier 'resnet50': 'my/w.pth'"),
-        ({"attack": "{kind: elites, transfer_from: runs/a}"}, "attack.transfer_from: 'runs/a'"),
+        ({"attack": "{kind: map_elites, transfer_from: runs/a}"}, "attack.transfer_from: 'runs/a'"),
         (
             {"attack": "{kind: inversion}", "images": "{files: [{path: car.png, target_class: 1}]}"},
             "images.files: 'car.png'",
@@ -123,7 +123,7 @@ def test_a_path_of_this_machine_is_refused(packed, keys, named):
         {"dataset": "{name: x, path: /shared/data}"},
         {"classifiers": "[{torchvision: resnet50, weights: IMAGENET1K_V1}]"},
         {"classifiers": "[{name: a, export: /shared/a.pt2}]"},
-        {"attack": "{kind: elites, transfer_from: s3://bucket/runs/a}"},
+        {"attack": "{kind: map_elites, transfer_from: s3://bucket/runs/a}"},
     ],
 )
 def test_what_every_node_reaches_passes(packed, keys):

@@ -24,7 +24,7 @@ from sfi_ray.cluster.transfer import transfer
 from sfi_ray.data import DatasetSpec, load_dataset
 from sfi_ray.errors import InputError, ResourceError, StorageError
 from sfi_ray.job.classifier_text import parse_classifier
-from sfi_ray.models import EpochRecord, Execution, TrainingNote, TrainingSettings, train_classifier
+from sfi_ray.models import EpochRecord, RuntimeConfig, TrainingNote, TrainingSettings, train_classifier
 from sfi_ray.models.training import loop as training
 from tests.cluster.conftest import (
     assert_complete,
@@ -119,9 +119,9 @@ def test_rows_over_ray_are_those_of_this_process(ray, tmp_path, actors):
 def test_what_is_measured_over_ray_is_what_every_actor_computes_with(ray, tmp_path, actors):
     changes = {"compute": {"precision": "auto"}, "backgrounds": "black"}
     run = go(make_job(tmp_path / "ray", **changes, cluster={"actors": actors, "cells_per_shard": 3}))
-    execution = run.record.classifiers[0].execution
-    rows = run.table(["execution"])["execution"].to_pylist()
-    assert {Execution.model_validate_json(row) for row in rows} == {execution}
+    runtime = run.record.classifiers[0].runtime
+    rows = run.table(["runtime"])["runtime"].to_pylist()
+    assert {RuntimeConfig.model_validate_json(row) for row in rows} == {runtime}
     expected = outcome(go(make_job(tmp_path / "here", **changes), in_process=True))
     assert outcome(run).equals(expected), "the cache holds one choice for both"
 

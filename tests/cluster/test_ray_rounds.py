@@ -34,14 +34,14 @@ class Listening(Reporter):
     def __init__(self):
         self.lines = []
 
-    def say(self, text):
+    def log(self, text):
         self.lines.append(text)
 
 
 def test_a_trial_over_tune_gives_the_rows_of_this_process(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # as in the job files, the folder is named from here; Tune runs trials elsewhere
     few = {"number": 1, "per_class": 1, "train": None, "held_out": None, "final_backgrounds": [], "evade": "energy"}
-    jobs = [make_rounds(place, few, attack={"kind": "elites", "max_evaluations": 20}) for place in "ab"]
+    jobs = [make_rounds(place, few, attack={"kind": "map_elites", "max_evaluations": 20}) for place in "ab"]
     reporter = Listening()
     experiment = launch_rounds(jobs[1], reporter=reporter)
     assert results(experiment) == results(launch_rounds(jobs[0], in_process=True))
@@ -104,7 +104,7 @@ def test_resources_that_cannot_be_had_are_named_in_bounded_time(tmp_path):
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_trial_that_is_killed_between_and_inside_rounds_goes_on_to_the_same_rows(tmp_path):
-    attack = {"kind": "elites", "max_evaluations": 150}
+    attack = {"kind": "map_elites", "max_evaluations": 150}
     rounds = {"number": 3, "final_backgrounds": []}
     jobs = [make_rounds(tmp_path / place, rounds, attack=attack) for place in ("here", "ray")]
     expected = launch_rounds(jobs[0], in_process=True)
@@ -141,7 +141,7 @@ def test_a_trial_that_is_killed_between_and_inside_rounds_goes_on_to_the_same_ro
 def test_a_driver_that_is_killed_goes_on_to_the_same_rows(tmp_path):
     import subprocess
 
-    attack = {"kind": "elites", "max_evaluations": 150}
+    attack = {"kind": "map_elites", "max_evaluations": 150}
     rounds = {"number": 3, "final_backgrounds": []}
     jobs = [make_rounds(tmp_path / place, rounds, attack=attack) for place in ("here", "ray")]
     expected = launch_rounds(jobs[0], in_process=True)

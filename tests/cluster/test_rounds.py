@@ -35,7 +35,7 @@ def make_rounds(output, rounds=None, **changes):
         "classifier": {"name": "mlp", "training": {"epochs": 2, "threads": 1}},
         "rounds": {"number": 2, "per_class": 3, "train": 20, "held_out": 10, **(rounds or {})},
         "k": {"low": 1, "high": 40},
-        "attack": {"kind": "elites", "max_evaluations": 40, "stop_confidence": 0.9},
+        "attack": {"kind": "map_elites", "max_evaluations": 40, "stop_confidence": 0.9},
         "verification": {"threshold": 0.6},
         "cluster": {"flush_seconds": 0, "cells_per_shard": 10},
         "output": str(output),
@@ -109,7 +109,7 @@ class Stopping(Reporter):
             self.has_stopped = True
             raise KeyboardInterrupt
 
-    def say(self, text):
+    def log(self, text):
         self._see("said", text)
 
     def trained(self, classifier, epoch, num_epochs, accuracy):
@@ -143,7 +143,7 @@ def test_finished_rounds_are_not_run_again_and_a_changed_job_is_refused(whole):
     lines = []
 
     class Listening(Reporter):
-        def say(self, text):
+        def log(self, text):
             lines.append(text)
 
     go(make_rounds(output), reporter=Listening())
@@ -179,7 +179,7 @@ def test_when_only_what_fools_counts_a_shortage_is_said_and_recorded(tmp_path):
     lines = []
 
     class Listening(Reporter):
-        def say(self, text):
+        def log(self, text):
             lines.append(text)
 
     experiment = go(make_rounds(tmp_path, {"sfis": "fooling", "final_backgrounds": []}), reporter=Listening())
@@ -224,7 +224,7 @@ EVADING = {
     "held_out": 10,
     "final_backgrounds": "white",
 }
-STRONG = {"k": 40, "attack": {"kind": "elites", "max_evaluations": 150, "stop_confidence": 0.9}}
+STRONG = {"k": 40, "attack": {"kind": "map_elites", "max_evaluations": 150, "stop_confidence": 0.9}}
 
 
 @pytest.mark.parametrize("detector", ["energy", "knn", "outlier_class"])
@@ -293,7 +293,10 @@ def test_the_report_of_rounds_is_written_anew_from_their_folder(whole, tmp_path)
 
 def test_rounds_that_find_nothing_say_what_to_do(tmp_path):
     job = make_rounds(
-        tmp_path, {"sfis": "fooling"}, attack={"kind": "elites", "max_evaluations": 1}, verification={"threshold": 1.0}
+        tmp_path,
+        {"sfis": "fooling"},
+        attack={"kind": "map_elites", "max_evaluations": 1},
+        verification={"threshold": 1.0},
     )
     with pytest.raises(
         InputError, match="M1 has nothing to be trained with: no SFI was found in round 0; give the attack"
@@ -369,7 +372,7 @@ def test_what_makes_a_first_model_doubtful_is_said_before_it_is_attacked(tmp_pat
         def __init__(self):
             self.lines = []
 
-        def say(self, text):
+        def log(self, text):
             self.lines.append(text)
 
     heard = Heard()

@@ -97,7 +97,7 @@ def test_a_torchvision_network_gives_the_same_rows_over_ray_and_resumes_without_
     (record,) = run.record.classifiers
     assert record.architecture == f"torchvision: squeezenet1_0, {weights}"
     assert record.mean == (0.485, 0.456, 0.406)
-    assert record.execution.micro_batch == 8
+    assert record.runtime.micro_batch == 8
     assert outcome(launch(make_job(tmp_path / "b", **changes))).equals(expected)
     unlink_half(tmp_path / "a/test")
     (tmp_path / "squeezenet.pth").unlink()
@@ -144,7 +144,7 @@ def test_an_export_of_one_batch_size_gets_that_micro_batch(own):
         go(make_job(own / "runs", compute={"micro_batch": 8}, **changes))
     assert not (own / "runs").exists()
     run = go(make_job(own / "runs", **changes))
-    assert run.record.classifiers[0].execution.micro_batch == 4
+    assert run.record.classifiers[0].runtime.micro_batch == 4
     assert outcome(run).num_rows == 10
 
 

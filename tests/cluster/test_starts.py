@@ -11,7 +11,7 @@ from sfi_ray.cluster import worker
 from sfi_ray.errors import InputError
 from tests.cluster.conftest import assert_complete, make_classifier, make_job, outcome
 
-SHARED = {"kind": "elites", "max_evaluations": 12, "num_elites": 2, "num_candidates": 4}
+SHARED = {"kind": "map_elites", "max_evaluations": 12, "num_elites": 2, "num_candidates": 4}
 
 
 @pytest.fixture(scope="module")

@@ -33,7 +33,7 @@ class Ear(Reporter):
     def __init__(self):
         self.said, self.epochs, self.progress = [], [], []
 
-    def say(self, text):
+    def log(self, text):
         self.said.append(text)
 
     def training(self, classifier, progress):

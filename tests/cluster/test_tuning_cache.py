@@ -1,4 +1,4 @@
-"""Executions that are measured once, kept, and taken over by every resume."""
+"""Runtime configurations that are measured once, kept, and taken over by every resume."""
 
 import logging
 
@@ -10,7 +10,7 @@ from sfi_ray.cluster.backend import InProcessBackend
 from sfi_ray.cluster.reporter import Reporter
 from sfi_ray.cluster.tuning_cache import tune_here, tuning_key
 from sfi_ray.errors import InputError
-from sfi_ray.models import Choice, Execution, TuningRequest
+from sfi_ray.models import Choice, RuntimeConfig, TuningRequest
 from tests.cluster.conftest import assert_complete, make_classifier, make_job, outcome
 from tests.cluster.test_launch import go
 
@@ -20,20 +20,20 @@ OPEN = TuningRequest(precision="auto", micro_batch=None, threads=1)
 class Counting:
     """Chooses what it is told to, and counts how often it was asked."""
 
-    def __init__(self, *executions):
-        self.executions = list(executions)
+    def __init__(self, *runtimes):
+        self.runtimes = list(runtimes)
         self.requests = []
 
     def __call__(self, _classifier, request):
         self.requests.append(request)
-        execution = self.executions[(len(self.requests) - 1) % len(self.executions)]
-        return Choice(execution=execution, rate=300, rate_by_rule=100, seconds=1)
+        runtime = self.runtimes[(len(self.requests) - 1) % len(self.runtimes)]
+        return Choice(runtime=runtime, rate=300, rate_by_rule=100, seconds=1)
 
 
 @pytest.fixture
 def tuner(monkeypatch, tmp_path):
     monkeypatch.setenv("SFI_RAY_CACHE", str(tmp_path / "cache"))
-    counting = Counting(Execution(micro_batch=8), Execution(micro_batch=16))
+    counting = Counting(RuntimeConfig(micro_batch=8), RuntimeConfig(micro_batch=16))
     monkeypatch.setattr(tuning_cache, "tune", counting)
     return counting
 
@@ -63,7 +63,9 @@ def test_other_weights_requests_devices_and_versions_are_measured(tuner, monkeyp
     assert len(tuner.requests) == 8
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"execution": {"micro_batch": 0}}', b"\xff\x00", None])
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b'{"runtime configuration": {"micro_batch": 0}}', b"\xff\x00", None]
+)
 def test_a_broken_file_is_measured_anew_and_mended(tuner, tmp_path, content):
     first = ask()
     (file,) = (tmp_path / "cache/tuning").iterdir()
@@ -106,7 +108,7 @@ class Listener(Reporter):
     def __init__(self):
         self.said = []
 
-    def say(self, text):
+    def log(self, text):
         self.said.append(text)
 
 
@@ -117,7 +119,7 @@ def test_the_choice_is_said_in_one_line_and_part_of_the_run(tuner, tmp_path):
     listener = Listener()
     run = go(make_job(tmp_path, **AUTO), reporter=listener)
     assert_complete(run)
-    assert run.record.classifiers[0].execution == Execution(micro_batch=8)
+    assert run.record.classifiers[0].runtime == RuntimeConfig(micro_batch=8)
     (line,) = (text for text in listener.said if "images/s" in text)
     assert line == (
         "toy: computes in float32, channels-last, 8 images at once: 300 images/s, 3.0 times what float32, "
@@ -126,7 +128,7 @@ def test_the_choice_is_said_in_one_line_and_part_of_the_run(tuner, tmp_path):
 
 
 def test_a_resume_takes_the_run_s_choice_whatever_would_be_chosen_now(tuner, tmp_path):
-    tuner.executions = [Execution(precision="bfloat16", micro_batch=8), Execution(micro_batch=16)]
+    tuner.runtimes = [RuntimeConfig(precision="bfloat16", micro_batch=8), RuntimeConfig(micro_batch=16)]
     run = go(make_job(tmp_path, **AUTO))
     expected = outcome(run)
     parts = sorted((tmp_path / "test/results").iterdir())
@@ -136,7 +138,7 @@ def test_a_resume_takes_the_run_s_choice_whatever_would_be_chosen_now(tuner, tmp
         file.unlink()
     again = go(make_job(tmp_path, **AUTO))
     assert len(tuner.requests) == 1
-    assert again.record.classifiers[0].execution == Execution(precision="bfloat16", micro_batch=8)
+    assert again.record.classifiers[0].runtime == RuntimeConfig(precision="bfloat16", micro_batch=8)
     assert outcome(again).equals(expected)
 
 
@@ -145,7 +147,7 @@ def test_a_fresh_run_is_measured(tuner, tmp_path):
     (file,) = (tmp_path / "cache/tuning").iterdir()
     file.unlink()
     run = go(make_job(tmp_path, **AUTO), fresh=True)
-    assert run.record.classifiers[0].execution == Execution(micro_batch=16)
+    assert run.record.classifiers[0].runtime == RuntimeConfig(micro_batch=16)
 
 
 def test_another_precision_is_another_job(tuner, tmp_path):
@@ -157,15 +159,15 @@ def test_another_precision_is_another_job(tuner, tmp_path):
 def test_what_a_job_says_is_taken_to_the_letter_and_short_searches_are_not_measured(tuner, tmp_path):
     compute = {"precision": "bfloat16", "micro_batch": 4}
     fixed = go(make_job(tmp_path / "a", compute=compute, attack={"kind": "de", "population_size": 4, "generations": 1}))
-    assert fixed.record.classifiers[0].execution == Execution(precision="bfloat16", micro_batch=4)
+    assert fixed.record.classifiers[0].runtime == RuntimeConfig(precision="bfloat16", micro_batch=4)
     short = go(make_job(tmp_path / "b"))
-    assert short.record.classifiers[0].execution == Execution(micro_batch=128)
+    assert short.record.classifiers[0].runtime == RuntimeConfig(micro_batch=128)
     assert tuner.requests == []
 
 
 @pytest.mark.parametrize("cells_per_shard", [1, 100])
 def test_rows_in_less_precision_do_not_depend_on_the_shards(tuner, tmp_path, cells_per_shard):
-    tuner.executions = [Execution(precision="bfloat16", memory_layout="contiguous", micro_batch=16)]
+    tuner.runtimes = [RuntimeConfig(precision="bfloat16", memory_layout="contiguous", micro_batch=16)]
     expected = outcome(go(make_job(tmp_path / "a", **AUTO)))
     run = go(make_job(tmp_path / "b", **AUTO, cluster={"cells_per_shard": cells_per_shard}))
     assert outcome(run).equals(expected)

@@ -18,7 +18,7 @@ trials:
   colours:
     backgrounds: [black, gray, white]
   shared:
-    attack: {kind: elites, max_evaluations: 50}
+    attack: {kind: map_elites, max_evaluations: 50}
     rounds: {loss: outlier_exposure}
 """
 
@@ -50,7 +50,7 @@ def test_a_trial_is_the_job_with_some_keys_changed():
     assert job.trial("paper").identity() == parse_any(JOB).identity()
     assert job.trial("colours").backgrounds == ("black", "gray", "white")
     shared = job.trial("shared")
-    assert shared.attack.kind == "elites"
+    assert shared.attack.kind == "map_elites"
     assert (shared.rounds.number, shared.rounds.loss) == (3, "outlier_exposure")
     assert shared.rounds.outlier_loss.weight == 0.5
 
@@ -90,7 +90,7 @@ def test_the_papers_numbers_are_the_defaults():
         ("per_class: 6", "per_class: 6, evade: msp}\nverification: {threshold: 0.5", 1, "above 0.5, found 0.5"),
         ("paper: {}", "paper: {dataset: mnist}", 7, "paper: `dataset` is the same in all trials"),
         ("paper: {}", "tune: {}", 7, "a trial cannot be called 'tune'"),
-        ("kind: elites, max_evaluations: 50", "kind: inversion", 1, "trial shared: attack kind inversion imitates"),
+        ("kind: map_elites, max_evaluations: 50", "kind: inversion", 1, "trial shared: attack kind inversion imitates"),
     ],
 )
 def test_what_is_wrong_is_named_with_its_line_and_the_mend(old, new, line, message):

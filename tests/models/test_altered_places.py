@@ -3,7 +3,7 @@
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from sfi_ray.models.runners.altered_places import Window, reach
+from sfi_ray.models.runners.receptive_fields import Window, reach
 
 sizes = st.integers(1, 12)
 

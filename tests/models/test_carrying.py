@@ -93,7 +93,7 @@ def test_what_is_searched_travels_differentiates_and_is_laid_out_anew(case):
     classifier.check_packing()
     classifier.gradients(images(), lambda log_probs, _: log_probs[:, 0])
     # After a pass that kept what gradients need, as after one that kept nothing.
-    assert torch.equal(classifier.running(classifier.execution).log_probs(images()), expected)
+    assert torch.equal(classifier.running(classifier.runtime).log_probs(images()), expected)
     payload = pickle.loads(pickle.dumps(classifier.to_payload()))
     there = Classifier.from_payload(payload, precision="bfloat16", micro_batch=8)
     assert torch.equal(there.reference_log_probs(images()), expected)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from sfi_ray.errors import InputError, ResourceError
-from sfi_ray.models import Classifier, Execution, build, default_micro_batch
+from sfi_ray.models import Classifier, RuntimeConfig, build, default_micro_batch
 from sfi_ray.models.tuning.measurement import ClassifierMeasurement
 
 GRAY = (1, 8, 8)
@@ -261,7 +261,7 @@ def test_when_memory_runs_out_the_micro_batch_halves_and_nothing_is_lost(fits, e
     images = some_images(100, (1, 2, 2))
     log_probs = classifier.log_probs(images)
     torch.testing.assert_close(log_probs, images.flatten(1).log_softmax(dim=1))
-    assert classifier.micro_batch == classifier.execution.micro_batch == expected
+    assert classifier.micro_batch == classifier.runtime.micro_batch == expected
     assert len(caplog.messages) == {64: 0, 32: 1, 8: 3, 1: 6}[expected]
     assert all(f"fit into the memory of cpu; going on with {expected}" in text for text in caplog.messages[-1:])
 
@@ -308,28 +308,28 @@ def test_the_micro_batch_halves_when_a_gpu_s_memory_runs_out():
 
 
 def test_what_is_measured_never_halves():
-    classifier = hungry(32).running(Execution(micro_batch=64))
+    classifier = hungry(32).running(RuntimeConfig(micro_batch=64))
     with pytest.raises(ResourceError, match=r"64 images at once do not fit .* lower micro_batch to 32"):
         classifier.log_probs(torch.zeros(1, 1, 2, 2))
 
 
 EXECUTIONS = [
-    Execution(precision=precision, memory_layout=layout, micro_batch=micro_batch)
+    RuntimeConfig(precision=precision, memory_layout=layout, micro_batch=micro_batch)
     for precision in ("float32", "bfloat16")
     for layout in ("channels_last", "contiguous")
     for micro_batch in (8, 32)
 ]
 
 
-@pytest.mark.parametrize("execution", EXECUTIONS, ids=Execution.describe)
-def test_every_execution_computes_the_same_network(execution):
+@pytest.mark.parametrize("runtime", EXECUTIONS, ids=RuntimeConfig.describe)
+def test_every_execution_computes_the_same_network(runtime):
     rule = zoo_classifier()
     images = some_images(50)
-    classifier = rule.running(execution)
-    assert (classifier.execution, classifier.precision) == (execution, execution.precision)
-    tolerance = 0.02 if execution.precision == "bfloat16" else 1e-6
+    classifier = rule.running(runtime)
+    assert (classifier.runtime, classifier.precision) == (runtime, runtime.precision)
+    tolerance = 0.02 if runtime.precision == "bfloat16" else 1e-6
     torch.testing.assert_close(classifier.log_probs(images).exp(), rule.log_probs(images).exp(), rtol=0, atol=tolerance)
-    made = Classifier.from_payload(rule.to_payload(), execution=execution)
+    made = Classifier.from_payload(rule.to_payload(), runtime=runtime)
     assert torch.equal(made.log_probs(images), classifier.log_probs(images))
     assert torch.equal(made.reference_log_probs(images), classifier.reference_log_probs(images))
     # An image has the same bits in any company, in less precision, too.
@@ -342,7 +342,7 @@ def test_in_bfloat16_too_an_image_has_the_same_bits_in_any_company(architecture,
     classifier = zoo_classifier(architecture)
     images = some_images(60)
     for micro_batch in (4, 32):
-        fast = classifier.running(Execution(precision="bfloat16", memory_layout=layout, micro_batch=micro_batch))
+        fast = classifier.running(RuntimeConfig(precision="bfloat16", memory_layout=layout, micro_batch=micro_batch))
         together = fast.log_probs(images)
         order = torch.randperm(60, generator=torch.Generator().manual_seed(2))
         assert torch.equal(fast.log_probs(images[order]), together[order])
@@ -355,7 +355,7 @@ def test_in_float32_a_micro_batch_is_fit_only_if_it_gives_the_same_bits(architec
     rule = zoo_classifier(architecture)
     images = some_images(70)
     trial = ClassifierMeasurement(rule, is_exact=True, needs_gradients=False)
-    other = Execution(micro_batch=micro_batch)
+    other = RuntimeConfig(micro_batch=micro_batch)
     log_probs = rule.running(other).log_probs(images)
     torch.testing.assert_close(log_probs, rule.log_probs(images), rtol=0, atol=1e-5)
     # Which sizes are, is the processor's: from 4 on with some, from 16 on with others.

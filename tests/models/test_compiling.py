@@ -7,13 +7,13 @@ import torch
 from torch import nn
 
 from sfi_ray.errors import ResourceError
-from sfi_ray.models import Classifier, Execution, TuningRequest, build
+from sfi_ray.models import Classifier, RuntimeConfig, TuningRequest, build
 from sfi_ray.models.tuning import autotune, measurement
 from sfi_ray.models.tuning.compiling import CompiledMeasurement, has_compiler, try_compiled
 from sfi_ray.models.tuning.measurement import ClassifierMeasurement
 
 CPU = torch.device("cpu")
-COMPILED = Execution(micro_batch=8, is_compiled=True)
+COMPILED = RuntimeConfig(micro_batch=8, is_compiled=True)
 
 
 class Stubborn(nn.Module):
@@ -59,7 +59,9 @@ def test_whatever_goes_wrong_means_not_this_one_and_is_said_at_debug_level(monke
 
         monkeypatch.setattr(measurement, "try_compiled", failing)
         with caplog.at_level(logging.DEBUG):
-            assert ClassifierMeasurement(make_classifier(), is_exact=False, needs_gradients=False).rate(COMPILED) is None
+            assert (
+                ClassifierMeasurement(make_classifier(), is_exact=False, needs_gradients=False).rate(COMPILED) is None
+            )
         assert str(error) in caplog.text
         assert all(record.levelno == logging.DEBUG for record in caplog.records)
 
@@ -68,8 +70,8 @@ def test_whatever_goes_wrong_means_not_this_one_and_is_said_at_debug_level(monke
 def test_compiling_has_to_pay_and_to_compute_the_same(monkeypatch, gain, is_fit, is_taken):
     asked = []
 
-    def trying(_classifier, execution):
-        asked.append(execution)
+    def trying(_classifier, runtime):
+        asked.append(runtime)
         return CompiledMeasurement(gain=gain, is_fit=is_fit)
 
     monkeypatch.setattr(measurement, "try_compiled", trying)
@@ -78,7 +80,7 @@ def test_compiling_has_to_pay_and_to_compute_the_same(monkeypatch, gain, is_fit,
     monkeypatch.setattr(autotune, "has_compiler", lambda _device: True)
     request = TuningRequest(precision="auto", micro_batch=8, threads=1, is_long=True)
     choice = autotune.tune(make_classifier(), request)
-    assert choice.execution.is_compiled is is_taken
+    assert choice.runtime.is_compiled is is_taken
     assert len(asked) == 1
     autotune.tune(make_classifier(), request.model_copy(update={"is_long": False}))
     autotune.tune(make_classifier(), request.model_copy(update={"precision": "float32"}))
@@ -117,6 +119,6 @@ def test_a_graph_replays_what_was_recorded():
     network = build("cnn_mp", input_shape=(1, 8, 8), num_classes=10)
     classifier = Classifier(network, name="toy", input_shape=(1, 8, 8), num_classes=10, device="cuda", micro_batch=32)
     images = torch.rand(100, 1, 8, 8, device="cuda")
-    replayed = classifier.running(classifier.execution.changed(uses_graphs=True))
+    replayed = classifier.running(classifier.runtime.changed(uses_graphs=True))
     for part in (images, images.flip(0), images[:7]):
         assert torch.equal(replayed.log_probs(part), classifier.log_probs(part))

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from sfi_ray.data.dataset import DatasetInfo, ImageDataset
 from sfi_ray.errors import InputError
-from sfi_ray.models import Classifier, Execution, TrainingSettings
+from sfi_ray.models import Classifier, RuntimeConfig, TrainingSettings
 from sfi_ray.models.runners.convolutions import is_miscomputed, run_watched
 from sfi_ray.models.runners.first_layers import find_first_layers
 from sfi_ray.models.runners.patched_network import PatchedNetwork
@@ -142,7 +142,7 @@ def test_a_network_with_such_a_convolution_is_never_run_in_channels_last(kind):
     options = {"name": "odd", "input_shape": shape, "num_classes": logits.shape[1], "micro_batch": 16}
     options["is_trained"] = False  # random weights may well give numbers in [0, 1]
     classifier = Classifier(network, **options)
-    assert classifier.execution.memory_layout == "contiguous"
+    assert classifier.runtime.memory_layout == "contiguous"
     expected = logits.log_softmax(dim=1)
     for came in (
         classifier.log_probs(images),
@@ -154,12 +154,12 @@ def test_a_network_with_such_a_convolution_is_never_run_in_channels_last(kind):
     ):
         torch.testing.assert_close(came, expected)
     with pytest.raises(InputError, match=r"'odd': torch computes .* wrongly in memory layout channels_last"):
-        classifier.running(Execution(micro_batch=16))
+        classifier.running(RuntimeConfig(micro_batch=16))
     with pytest.raises(InputError, match=r"wrongly with torch\.compile on a CPU"):
-        classifier.running(classifier.execution.changed(is_compiled=True))
+        classifier.running(classifier.runtime.changed(is_compiled=True))
     with pytest.raises(InputError, match="channels_last"):
-        Classifier(network, **options, execution=Execution(micro_batch=8))
-    classifier.running(classifier.execution.changed(precision="bfloat16")).log_probs(images)
+        Classifier(network, **options, runtime=RuntimeConfig(micro_batch=8))
+    classifier.running(classifier.runtime.changed(precision="bfloat16")).log_probs(images)
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
@@ -191,7 +191,7 @@ def test_other_networks_keep_the_faster_layout(network, shape):
     network = nn.Sequential(network, nn.LazyLinear(4))
     network(torch.zeros(1, *shape))
     classifier = Classifier(network, name="sound", input_shape=shape, num_classes=4, is_trained=False)
-    assert classifier.execution.memory_layout == "channels_last"
+    assert classifier.runtime.memory_layout == "channels_last"
 
 
 def test_a_network_that_itself_lays_one_channel_last_is_refused_before_it_is_run():
@@ -230,7 +230,7 @@ def test_patches_are_never_convolved_so_where_the_whole_image_is_not(kernel, num
     network(torch.zeros(1, *shape))
     classifier = Classifier(network, name="odd", input_shape=shape, num_classes=4, micro_batch=8, is_trained=False)
     candidates = close_pixels(shape, 30, 3)
-    reusing = classifier.running(classifier.execution.changed(reuses_background=True))
+    reusing = classifier.running(classifier.runtime.changed(reuses_background=True))
     torch.testing.assert_close(reusing.sparse_log_probs(*candidates), classifier.sparse_log_probs(*candidates))
     found = find_first_layers(classifier.module, (8, *shape))
     patched = PatchedNetwork(found, shape, torch.contiguous_format)

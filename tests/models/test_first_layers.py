@@ -7,8 +7,8 @@ from torch import nn
 from torch.nn import functional
 
 from sfi_ray.models import build
-from sfi_ray.models.runners.altered_places import Window
 from sfi_ray.models.runners.first_layers import find_first_layers
+from sfi_ray.models.runners.receptive_fields import Window
 
 SHAPE = (3, 1, 12, 10)
 

@@ -9,7 +9,7 @@ from sfi_ray.data import DatasetSpec, load_dataset
 from sfi_ray.errors import InputError
 from sfi_ray.models import Classifier
 from sfi_ray.models.detectors import make_detectors
-from sfi_ray.models.guard import FITTED, Guarded, check_guard, fit_guard, guarded, has_detector
+from sfi_ray.models.with_detector import FITTED, Guarded, check_detector, fit_detector, has_detector, with_detector
 from sfi_ray.models.zoo import build
 
 DIGITS = load_dataset(DatasetSpec(name="digits"))
@@ -47,7 +47,7 @@ def test_a_guarded_network_gives_what_is_computed_slowly_from_the_librarys_score
     if not has_detector(classifier, 10, detector):
         assert (detector, num_classes) == ("outlier_class", 10)
         return
-    fit = fit_guard(classifier, DIGITS, detector)
+    fit = fit_detector(classifier, DIGITS, detector)
     score = make_detectors(classifier, DIGITS)[detector]
     natural = np.sort(score(DIGITS.test_images).double().numpy())
     limit = natural[math.ceil(0.95 * 360) - 1]
@@ -61,7 +61,7 @@ def test_a_guarded_network_gives_what_is_computed_slowly_from_the_librarys_score
         kept = probabilities[:10] * left
         expected.append([*kept, 1 - kept.sum()])
         is_sure.append(value == limit or abs(value - limit) > 1e-3 * abs(limit))  # not for rounding to decide
-    found = guarded(classifier, 10, detector, fit).log_probs(images.float() / 255).exp().double().numpy()
+    found = with_detector(classifier, 10, detector, fit).log_probs(images.float() / 255).exp().double().numpy()
     is_sure = np.array(is_sure)
     assert is_sure.mean() > 0.9
     np.testing.assert_allclose(found[is_sure], np.array(expected)[is_sure], atol=2e-4)
@@ -92,7 +92,7 @@ def test_95_of_100_natural_test_images_pass_and_what_is_rejected_reaches_no_conf
     if detector in FITTED:
         pytest.importorskip("pytorch_ood")
     classifier = untrained()
-    guard = guarded(classifier, 10, detector, fit_guard(classifier, DIGITS, detector))
+    guard = with_detector(classifier, 10, detector, fit_detector(classifier, DIGITS, detector))
     scored = guard.module.scores(guard.normalize(some_images().float() / 255))[1]
     is_rejected = scored > guard.module.limit
     assert is_rejected.any()
@@ -113,7 +113,7 @@ def test_an_image_has_the_same_bits_in_any_place_and_process_and_gradients_are_n
     if detector in FITTED:
         pytest.importorskip("pytorch_ood")
     classifier = untrained()
-    guard = guarded(classifier, 10, detector, fit_guard(classifier, DIGITS, detector))
+    guard = with_detector(classifier, 10, detector, fit_detector(classifier, DIGITS, detector))
     images = some_images().float() / 255
     found = guard.log_probs(images)
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(1))
@@ -128,15 +128,15 @@ def test_an_image_has_the_same_bits_in_any_place_and_process_and_gradients_are_n
 
 def test_other_detectors_and_other_limits_are_other_classifiers():
     classifier = untrained()
-    fit = fit_guard(classifier, DIGITS, "msp")
+    fit = fit_detector(classifier, DIGITS, "msp")
     higher = {**fit, "limit": fit["limit"] + 0.1}
     guards = [("msp", fit), ("msp", higher), ("energy", fit)]
-    assert len({guarded(classifier, 10, detector, given).fingerprint for detector, given in guards}) == 3
+    assert len({with_detector(classifier, 10, detector, given).fingerprint for detector, given in guards}) == 3
 
 
 def test_features_are_asked_only_of_networks_that_have_them():
     module = nn.Sequential(nn.Conv2d(1, 10, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     classifier = Classifier(module, name="convolutions", input_shape=(1, 8, 8), num_classes=10)
     with pytest.raises(InputError, match=r"rounds.evade: knn looks at .* choose one of msp, max_logit, energy"):
-        check_guard(classifier, "knn")
-    check_guard(classifier, "energy")
+        check_detector(classifier, "knn")
+    check_detector(classifier, "energy")

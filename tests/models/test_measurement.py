@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from sfi_ray.models import Classifier, Execution, TuningRequest, build, tune
+from sfi_ray.models import Classifier, RuntimeConfig, TuningRequest, build, tune
 from sfi_ray.models.runners.sparse_images import sparse_images
 from sfi_ray.models.tuning import autotune
 from sfi_ray.models.tuning.measurement import (
@@ -99,29 +99,29 @@ def test_company_that_shows_is_found_out(micro_batch):
 
 def test_exact_means_the_bits_of_the_rule():
     measured = ClassifierMeasurement(make_classifier(), is_exact=True, needs_gradients=True)
-    assert measured.is_fit(Execution(micro_batch=64))
-    assert not measured.is_fit(Execution(micro_batch=128, precision="bfloat16"))
-    assert not measured.is_fit(Execution(micro_batch=128, memory_layout="contiguous"))
+    assert measured.is_fit(RuntimeConfig(micro_batch=64))
+    assert not measured.is_fit(RuntimeConfig(micro_batch=128, precision="bfloat16"))
+    assert not measured.is_fit(RuntimeConfig(micro_batch=128, memory_layout="contiguous"))
 
 
 def test_less_precision_is_fit_where_it_is_near():
     for by, expected in ((0.2, True), (2.0, False)):
         measured = ClassifierMeasurement(make_classifier(Rounding(by)), is_exact=False, needs_gradients=False)
-        assert measured.is_fit(Execution(micro_batch=128, precision="bfloat16")) is expected
+        assert measured.is_fit(RuntimeConfig(micro_batch=128, precision="bfloat16")) is expected
     measured = ClassifierMeasurement(make_classifier(), is_exact=False, needs_gradients=False)
-    assert measured.is_fit(Execution(micro_batch=128, precision="bfloat16"))
+    assert measured.is_fit(RuntimeConfig(micro_batch=128, precision="bfloat16"))
 
 
 def test_company_makes_unfit_whatever_is_near():
     measured = ClassifierMeasurement(make_classifier(Selfish(1e-4)), is_exact=False, needs_gradients=False)
-    assert not measured.is_fit(Execution(micro_batch=64))
+    assert not measured.is_fit(RuntimeConfig(micro_batch=64))
 
 
 def test_rates_are_positive_and_none_where_the_network_does_not_run():
     measured = ClassifierMeasurement(make_classifier(Refusing(), micro_batch=32), is_exact=False, needs_gradients=False)
-    assert measured.rate(Execution(micro_batch=32)) > 0
-    assert measured.rate(Execution(micro_batch=128)) is None
-    assert measured.rate(Execution(micro_batch=32, precision="bfloat16")) is None
+    assert measured.rate(RuntimeConfig(micro_batch=32)) > 0
+    assert measured.rate(RuntimeConfig(micro_batch=128)) is None
+    assert measured.rate(RuntimeConfig(micro_batch=32, precision="bfloat16")) is None
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -130,15 +130,15 @@ def test_a_precision_that_the_job_says_stays_and_so_do_the_bits(precision):
     before = torch.get_num_threads()
     choice = tune(classifier, TuningRequest(precision=precision, micro_batch=None, threads=1), seconds=1.0)
     assert torch.get_num_threads() == before
-    assert choice.execution.precision == precision
+    assert choice.runtime.precision == precision
     images = torch.rand(300, *SHAPE, generator=torch.Generator().manual_seed(5))
     rule = make_classifier(precision=precision)
-    assert torch.equal(classifier.running(choice.execution).log_probs(images), rule.log_probs(images))
+    assert torch.equal(classifier.running(choice.runtime).log_probs(images), rule.log_probs(images))
 
 
 def test_a_micro_batch_that_the_job_says_stays():
     request = TuningRequest(precision="auto", micro_batch=32, threads=1)
-    assert tune(make_classifier(), request, seconds=1.0).execution.micro_batch == 32
+    assert tune(make_classifier(), request, seconds=1.0).runtime.micro_batch == 32
 
 
 def test_no_micro_batch_is_larger_than_what_is_filled_unless_by_rule():
@@ -147,11 +147,11 @@ def test_no_micro_batch_is_larger_than_what_is_filled_unless_by_rule():
         classifier = make_classifier(micro_batch=32)
 
         class Noting(ClassifierMeasurement):
-            def rate(self, execution, tried=tried, is_better_small=most == 1):
-                tried.add(execution.micro_batch)
-                return 1e6 / execution.micro_batch if is_better_small else 1e6 * execution.micro_batch
+            def rate(self, runtime, tried=tried, is_better_small=most == 1):
+                tried.add(runtime.micro_batch)
+                return 1e6 / runtime.micro_batch if is_better_small else 1e6 * runtime.micro_batch
 
-            def is_fit(self, execution):
+            def is_fit(self, runtime):
                 return True
 
         with pytest.MonkeyPatch.context() as patch:
@@ -165,8 +165,8 @@ def test_an_open_precision_is_chosen_among_those_that_are_near():
     request = TuningRequest(precision="auto", micro_batch=None, threads=1)
     classifier = make_classifier(Refusing(), micro_batch=32)
     choice = tune(classifier, request, seconds=1.0)
-    assert choice.execution.precision == "float32"
-    assert choice.execution.micro_batch <= 64
+    assert choice.runtime.precision == "float32"
+    assert choice.runtime.micro_batch <= 64
     assert choice.gain >= 1
 
 
@@ -177,7 +177,7 @@ def test_on_a_gpu_what_is_chosen_runs_and_is_near(precision):
     classifier = make_classifier(device="cuda")
     choice = tune(classifier, TuningRequest(precision=precision, micro_batch=None, threads=1), seconds=5.0)
     images = sparse_images(SHAPE, 200, classifier.device)
-    log_probs = classifier.running(choice.execution).log_probs(images)
+    log_probs = classifier.running(choice.runtime).log_probs(images)
     assert are_near(log_probs, classifier.reference_log_probs(images))
     if precision == "float32":
         assert torch.equal(log_probs, classifier.log_probs(images))

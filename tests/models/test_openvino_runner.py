@@ -9,14 +9,14 @@ import torch
 from torch import nn
 
 from sfi_ray.errors import ResourceError
-from sfi_ray.models import Classifier, Execution, TuningRequest, build
+from sfi_ray.models import Classifier, RuntimeConfig, TuningRequest, build
 from sfi_ray.models.runners import openvino_runner
 from sfi_ray.models.runners.openvino_runner import has_openvino, openvino_version
 from sfi_ray.models.tuning import autotune
 from sfi_ray.models.tuning.measurement import ClassifierMeasurement, are_near
 
 needs_openvino = pytest.mark.skipif(openvino_version() is None, reason="needs the extra sfi-ray[openvino]")
-THROUGH = Execution(micro_batch=8, engine="openvino")
+THROUGH = RuntimeConfig(micro_batch=8, engine="openvino")
 PRECISIONS = ("float32", "bfloat16")
 
 
@@ -49,7 +49,7 @@ def test_a_network_computes_nearly_the_same_and_the_same_in_any_company(architec
         assert are_near(log_probs, expected)
         assert torch.equal(through.log_probs(images.flip(0)).flip(0), log_probs)
         assert torch.equal(through.log_probs(images[4:5]), log_probs[4:5])
-        assert torch.equal(classifier.running(through.execution).log_probs(images), log_probs), "converted anew"
+        assert torch.equal(classifier.running(through.runtime).log_probs(images), log_probs), "converted anew"
         assert torch.equal(through.reference_log_probs(images), expected), "float32 decides what is stored"
 
 
@@ -86,20 +86,20 @@ def test_a_run_that_needs_it_says_so_where_it_is_missing(monkeypatch):
 def test_it_is_taken_where_precision_is_open_and_it_is_faster(monkeypatch, is_faster, is_there):
     tried = []
 
-    def rate(_self, execution):
-        tried.append(execution)
-        return 2000.0 if (execution.engine == "openvino") is is_faster else 1000.0
+    def rate(_self, runtime):
+        tried.append(runtime)
+        return 2000.0 if (runtime.engine == "openvino") is is_faster else 1000.0
 
     monkeypatch.setattr(ClassifierMeasurement, "rate", rate)
-    monkeypatch.setattr(ClassifierMeasurement, "is_fit", lambda _self, _execution: True)
+    monkeypatch.setattr(ClassifierMeasurement, "is_fit", lambda _self, _runtime: True)
     monkeypatch.setattr(autotune, "has_openvino", lambda _device: is_there)
     request = TuningRequest(precision="auto", micro_batch=8, threads=1)
-    chosen = autotune.tune(make_classifier(), request).execution
+    chosen = autotune.tune(make_classifier(), request).runtime
     assert chosen.engine == ("openvino" if is_faster and is_there else "torch")
-    assert any(execution.engine == "openvino" for execution in tried) is is_there
+    assert any(runtime.engine == "openvino" for runtime in tried) is is_there
     tried.clear()
     assert autotune.tune(make_classifier(), request.model_copy(update={"precision": "bfloat16"})).gain == 1
-    assert {execution.engine for execution in tried} == {"torch"}, "bits that the job asked for are torch's"
+    assert {runtime.engine for runtime in tried} == {"torch"}, "bits that the job asked for are torch's"
 
 
 @needs_openvino

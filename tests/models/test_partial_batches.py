@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from sfi_ray.models import Classifier, Execution, build
+from sfi_ray.models import Classifier, RuntimeConfig, build
 from sfi_ray.models.runners.partial_batches import PartialBatches
 
 SHAPE = (1, 8, 8)
@@ -195,7 +195,7 @@ def test_what_was_made_for_one_size_gets_no_other(how):
         sizes.append(len(images))
         return network.inner(images)
 
-    classifier.execution, classifier._runner = Execution(micro_batch=128, **how), run
+    classifier.runtime, classifier._runner = RuntimeConfig(micro_batch=128, **how), run
     for _ in range(5):
         classify(classifier, 1)
     assert sizes == [128] * 5

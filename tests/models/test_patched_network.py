@@ -13,7 +13,7 @@ from sfi_ray.attacks import read_attack_settings
 from sfi_ray.errors import ResourceError
 from sfi_ray.grid import Grid, GridClassifier
 from sfi_ray.images import paint
-from sfi_ray.models import Classifier, Execution, TuningRequest, build, tune
+from sfi_ray.models import Classifier, RuntimeConfig, TuningRequest, build, tune
 from sfi_ray.models.runners import patched_runner
 from sfi_ray.models.runners.openvino_runner import openvino_version
 from sfi_ray.models.runners.sparse_images import close_pixels
@@ -22,7 +22,7 @@ from sfi_ray.types import Background, Finding
 
 needs_openvino = pytest.mark.skipif(openvino_version() is None, reason="needs the extra sfi-ray[openvino]")
 ENGINES = ["torch", pytest.param("openvino", marks=needs_openvino)]
-REUSING = Execution(micro_batch=8, reuses_background=True)
+REUSING = RuntimeConfig(micro_batch=8, reuses_background=True)
 
 
 def make_classifier(network, shape, micro_batch=8):
@@ -95,7 +95,7 @@ def test_any_first_layers_give_what_the_whole_network_gives(made, k, seed):
     classifier = make_classifier(network, shape)
     candidates = close_pixels(shape, 20, k)
     expected = classifier.log_probs(painted(classifier, candidates))
-    came = classifier.running(classifier.execution.changed(reuses_background=True)).sparse_log_probs(*candidates)
+    came = classifier.running(classifier.runtime.changed(reuses_background=True)).sparse_log_probs(*candidates)
     torch.testing.assert_close(came, expected, atol=1e-3, rtol=1e-4)
 
 
@@ -116,7 +116,7 @@ def test_candidates_keep_their_bits_in_any_company(engine, precision, k):
     assert torch.equal(reusing.sparse_log_probs(spots[4:5], levels[4:5], backgrounds[4:5]), log_probs[4:5])
     other_order = reusing.sparse_log_probs(spots.flip(1), levels.flip(1), backgrounds)
     torch.testing.assert_close(other_order, log_probs, atol=1e-5 if precision == "float32" else 0.05, rtol=0.0)
-    anew = classifier.running(reusing.execution)
+    anew = classifier.running(reusing.runtime)
     assert torch.equal(anew.sparse_log_probs(spots[9:], levels[9:], backgrounds[9:]), log_probs[9:])
     log_probs += 1  # it is the caller's
 
@@ -214,18 +214,18 @@ def test_it_is_tried_where_precision_is_open_one_thread_searches_and_pixels_are_
 ):
     tried = []
 
-    def rate(_self, execution):
-        tried.append(execution)
-        return 2000.0 if execution.reuses_background else 1000.0
+    def rate(_self, runtime):
+        tried.append(runtime)
+        return 2000.0 if runtime.reuses_background else 1000.0
 
     monkeypatch.setattr(ClassifierMeasurement, "rate", rate)
-    monkeypatch.setattr(ClassifierMeasurement, "is_fit", lambda _self, _execution: True)
+    monkeypatch.setattr(ClassifierMeasurement, "is_fit", lambda _self, _runtime: True)
     request = TuningRequest(precision=precision, micro_batch=8, threads=threads, ks=ks)
-    assert tune(small_classifier(), request).execution.reuses_background is is_offered
-    assert any(execution.reuses_background for execution in tried) is is_offered
+    assert tune(small_classifier(), request).runtime.reuses_background is is_offered
+    assert any(runtime.reuses_background for runtime in tried) is is_offered
 
 
-@pytest.mark.parametrize("kind", ["de", "elites", "sparse_rs", "gradient"])
+@pytest.mark.parametrize("kind", ["de", "map_elites", "sparse_rs", "gradient"])
 def test_a_search_finds_the_same_rows_however_its_cells_are_put_together(kind):
     classifier = small_classifier().running(REUSING)
     attack = read_attack_settings(

@@ -27,7 +27,7 @@ JOBS = sorted(path for path in (ROOT / "jobs").glob("*.yaml") if isinstance(load
 SHORT = {
     "de": {"population_size": 4, "generations": 1},
     "nevergrad": {"max_evaluations": 8, "num_workers": 4},
-    "elites": {"max_evaluations": 16},
+    "map_elites": {"max_evaluations": 16},
     "inversion": {"steps": 2},
     "gradient": {"max_evaluations": 40},
 }

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sfi_ray.report import confidence_matrices
-from sfi_ray.report.course import Course, course_of
+from sfi_ray.report.trajectory import Course, course_of
 
 shares = st.integers(0, 64).map(lambda number: number / 64)
 points = st.dictionaries(st.integers(1, 500), shares, max_size=4)

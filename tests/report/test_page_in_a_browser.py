@@ -74,8 +74,8 @@ def run(write_run: Any, make_findings: Any, tmp_path_factory: pytest.TempPathFac
         for name, k, n in places
     ]
     rows += [{"confidence": None, "error": EVIL, "target_class": 1, "target_name": "cat", "replicate": 1}]
-    likeness = {"image_confidence": 0.9, "feature_inner_product": 0.75, "image": EVIL, "image_index": 0}
-    rows += [{**common, **likeness, "attack": "inversion", "target_class": 2, "target_name": "dog"}]
+    similarity = {"image_confidence": 0.9, "feature_inner_product": 0.75, "image": EVIL, "image_index": 0}
+    rows += [{**common, **similarity, "attack": "inversion", "target_class": 2, "target_name": "dog"}]
     table = make_findings(*rows)
     folder = write_run(tmp_path_factory.mktemp("page") / "run", table, name=EVIL, class_names=[EVIL, "cat", "dog", "$"])
     return write_report([str(folder)], charts=False).location, table

@@ -71,7 +71,13 @@ def test_groups_agree_with_counting_by_hand(run, other):
         if key in rows_b:
             groups[()].append((rows_a[key], rows_b[key]))
             groups[key[1], key[3]].append((rows_a[key], rows_b[key]))
-    assert [comparison.place for comparison in comparisons] == [(), ("black", 1), ("black", 3), ("gray", 1), ("gray", 3)]
+    assert [comparison.place for comparison in comparisons] == [
+        (),
+        ("black", 1),
+        ("black", 3),
+        ("gray", 1),
+        ("gray", 3),
+    ]
     assert sum(comparison.ties for comparison in comparisons[1:]) == comparisons[0].ties == 1
     for comparison in comparisons:
         rows = groups[comparison.place]

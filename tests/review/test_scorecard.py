@@ -36,7 +36,7 @@ GRID = GridFacts(
     seeds=2,
     classes=(3, 7),
     threshold=0.9,
-    attack={"kind": "elites", "max_evaluations": 9},
+    attack={"kind": "map_elites", "max_evaluations": 9},
 )
 NAMES = [f"class {number}" for number in range(10)]
 EVIL = "</td><script>alert(1)</script>"
@@ -227,7 +227,7 @@ def test_two_scorecards_beside_each_other():
 @pytest.mark.parametrize(
     ("grid", "message"),
     [
-        ({"attack": {"kind": "elites", "max_evaluations": 10}}, "attack max_evaluations is 9 in A and 10 in B"),
+        ({"attack": {"kind": "map_elites", "max_evaluations": 10}}, "attack max_evaluations is 9 in A and 10 in B"),
         ({"standard": 2}, "version of the grid: 1 in A and 2 in B"),
         ({"threshold": 0.5}, "threshold: 0.9 in A and 0.5 in B"),
     ],

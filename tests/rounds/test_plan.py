@@ -18,7 +18,7 @@ def make_job(rounds, **classifier):
             "classifier": {"name": "mlp", **classifier},
             "rounds": {"number": 4, "per_class": 3, "train": 20, "held_out": 10, **rounds},
             "k": 5,
-            "attack": {"kind": "elites", "max_evaluations": 40},
+            "attack": {"kind": "map_elites", "max_evaluations": 40},
         }
     )
 

@@ -95,11 +95,11 @@ def test_donors_reach_the_first_and_the_last_member(size):
 def test_a_mutation_is_the_base_plus_the_weighted_difference():
     population = torch.rand(2, 6, 3, 5, generator=torch.Generator().manual_seed(1))
     seeds, generations = torch.tensor([3, 4]), torch.tensor([1, 7])
-    trials = mutate(population, seeds, generations, 0.25)
+    observations = mutate(population, seeds, generations, 0.25)
     donors = draw_donors(seeds, generations, 6)
     for cell, member in itertools.product(range(2), range(6)):
         base, plus, minus = (population[cell, donor] for donor in donors[cell, member])
-        assert torch.equal(trials[cell, member], base + (plus - minus) * 0.25)
+        assert torch.equal(observations[cell, member], base + (plus - minus) * 0.25)
 
 
 def test_mutation_is_not_biased():
@@ -111,8 +111,8 @@ def test_mutation_is_not_biased():
 
 @pytest.mark.parametrize("rate", [0.0, 0.3, 1.0])
 def test_crossover_takes_genes_at_its_rate_and_always_one(rate):
-    trials, parents = torch.ones(50, 40, 2, 5), torch.zeros(50, 40, 2, 5)
-    mixed = crossover(trials, parents, torch.arange(50), torch.ones(50, dtype=torch.int64), rate)
+    observations, parents = torch.ones(50, 40, 2, 5), torch.zeros(50, 40, 2, 5)
+    mixed = crossover(observations, parents, torch.arange(50), torch.ones(50, dtype=torch.int64), rate)
     per_candidate = mixed.flatten(2).sum(-1)
     assert per_candidate.min() >= 1
     expected = rate + (1 - rate) / 10  # one gene of ten is kept whatever is drawn
@@ -170,11 +170,11 @@ def test_only_a_strictly_better_trial_replaces_its_parent():
     search.ask()
     told = torch.full((8, 3), -1.0)
     told[2, 0] = -0.5
-    trials = search._trials.clone()
+    observations = search._trials.clone()
     search.tell(told)
     changed = (search._state.population != before).flatten(2).any(-1)[0]
     assert changed.tolist() == [i == 2 for i in range(8)]
-    assert torch.equal(search.best[0], trials[0, 2])
+    assert torch.equal(search.best[0], observations[0, 2])
 
 
 def test_tell_reads_the_column_of_each_cells_target():

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from sfi_ray.search import NewCells, GradientSearch, GradientSettings, Proposal, SearchSpace
+from sfi_ray.search import GradientSearch, GradientSettings, NewCells, Proposal, SearchSpace
 
 SPACE = SearchSpace(height=6, width=7, channels=3, k=3, num_classes=4)
 
@@ -85,7 +85,7 @@ def test_proposals_alter_at_most_k_spots_and_lie_in_the_space():
 
 
 def test_being_stuck_takes_two_or_more_pixels_out_of_the_best():
-    search = make(patience=1)
+    search = make(restart_after=1)
     search.admit(new_cells(30))
     taken_out = []
     for _ in range(25):
@@ -100,7 +100,7 @@ def test_being_stuck_takes_two_or_more_pixels_out_of_the_best():
 
 
 def test_rounds_without_success_look_further_down_the_ranking():
-    search = make(patience=3, local_share=0)
+    search = make(restart_after=3, local_share=0)
     search.admit(new_cells(10))
     ranks = []
     for _ in range(30):

@@ -24,7 +24,7 @@ from threadpoolctl import threadpool_info
 
 from sfi_ray.errors import InputError
 from sfi_ray.images import decode, paint
-from sfi_ray.search import NewCells, NevergradSettings, SearchSpace
+from sfi_ray.search import NevergradSettings, NewCells, SearchSpace
 from sfi_ray.search.nevergrad.search import NevergradSearcher, check_optimizer
 
 SPACE = SearchSpace(height=3, width=5, channels=1, k=2, num_classes=4)

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from sfi_ray.search.philox import Draws, below, philox_4x32, random_streams, random_words, standard_normal, unit
+from sfi_ray.search.philox import Draws, below, philox_4x32, random_streams, random_words, standard_normal, uniform
 
 WORD = st.integers(0, 2**32 - 1)
 
@@ -70,8 +70,8 @@ def test_words_below_a_bound_are_uniform_and_reach_both_ends():
 
 
 def test_units_stay_inside_the_open_interval():
-    ends = unit(torch.tensor([0, 2**32 - 1]))
-    assert 0 < ends[0] < ends[1] < 1
+    cumulative = uniform(torch.tensor([0, 2**32 - 1]))
+    assert 0 < cumulative[0] < cumulative[1] < 1
 
 
 def test_normals_are_standard_normal():

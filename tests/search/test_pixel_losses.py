@@ -65,8 +65,8 @@ def chosen(losses, count=20000):
 
 def test_pixels_that_less_is_lost_with_are_chosen_more_often():
     # The third root of uniform draws: (1 / 4)^(1/3), (2 / 4)^(1/3), (3 / 4)^(1/3).
-    ends = [0.0, *[(rank / 4) ** (1 / 3) for rank in (1, 2, 3)], 1.0]
-    share = [high - low for low, high in itertools.pairwise(ends)]
+    cumulative = [0.0, *[(rank / 4) ** (1 / 3) for rank in (1, 2, 3)], 1.0]
+    share = [high - low for low, high in itertools.pairwise(cumulative)]
     expected = [share[3], share[0], share[2], share[1]]
     assert chosen([3.0, -1.0, 0.5, 0.0]).tolist() == pytest.approx(expected, abs=0.015)
 

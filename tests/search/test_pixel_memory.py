@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from sfi_ray.search import SearchSpace
 from sfi_ray.search.map_elites.differences import difference
-from sfi_ray.search.map_elites.pixel_memory import RECALLED_SHARES, recall, remember, trials
-from sfi_ray.search.map_elites.ways import BESIDE, NO_WAY, RECALLED
+from sfi_ray.search.map_elites.operator_selection import BESIDE, NO_OPERATOR, RECALLED
+from sfi_ray.search.map_elites.pixel_memory import RECALLED_SHARES, observations, recall, remember
 from sfi_ray.search.philox import Draws
 
 SPACE = SearchSpace(height=4, width=3, channels=1, k=2, num_classes=3)
@@ -25,7 +25,7 @@ PARENT = (0.5, 0.5, 0.2, 1.5, 1.5, 1.0)
 
 def shown(*candidates, groups=None, is_known=None):
     count = len(candidates)
-    found = trials(
+    found = observations(
         difference(genes(*candidates), genes(PARENT).expand(count, -1, -1), SPACE),
         torch.zeros(count, dtype=torch.int64) if groups is None else torch.tensor(groups),
         torch.ones(count, dtype=torch.bool) if is_known is None else torch.tensor(is_known),
@@ -57,7 +57,7 @@ def test_a_corner_of_the_colour_cube_is_told_by_all_channels():
     candidates = parents.clone()
     candidates[:, 1, 2:] = torch.tensor(list(itertools.product((0.0, 1.0), repeat=3)))
     changed = difference(candidates, parents, COLOUR)
-    found = trials(changed, torch.zeros(8, dtype=torch.int64), torch.ones(8, dtype=torch.bool))
+    found = observations(changed, torch.zeros(8, dtype=torch.int64), torch.ones(8, dtype=torch.bool))
     assert found.pixels.tolist() == list(range(8))
 
 
@@ -90,7 +90,7 @@ def test_remembering_equals_the_slow_reference(known, seen, missing, count):
 def recalled(worth, pixels, space=COLOUR, count=4000, seed=3, losses=None, shares=RECALLED_SHARES):
     parents = torch.full((count, space.k, space.genes_per_pixel), 0.5)
     candidates = torch.full_like(parents, 0.25)
-    made, ways = recall(
+    made, operators = recall(
         candidates,
         parents,
         torch.tensor(worth).expand(count, -1),
@@ -100,8 +100,8 @@ def recalled(worth, pixels, space=COLOUR, count=4000, seed=3, losses=None, share
         space,
         torch.tensor(shares, dtype=torch.float64).expand(count, -1),
     )
-    assert torch.equal(ways == NO_WAY, (made == candidates).flatten(1).all(dim=1))
-    assert set(ways.tolist()) <= {NO_WAY, RECALLED, BESIDE}
+    assert torch.equal(operators == NO_OPERATOR, (made == candidates).flatten(1).all(dim=1))
+    assert set(operators.tolist()) <= {NO_OPERATOR, RECALLED, BESIDE}
     return made, candidates, parents
 
 

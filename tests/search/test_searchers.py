@@ -8,8 +8,8 @@ import torch
 from sfi_ray.search import (
     DifferentialEvolution,
     DifferentialEvolutionSettings,
-    NewCells,
     NevergradSettings,
+    NewCells,
     SearchSpace,
     SelfAdaptiveEvolution,
     SelfAdaptiveSettings,

@@ -4,8 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sfi_ray.search import SearchSpace
-from sfi_ray.search.map_elites.variation import change_pixels, cross, fresh_candidates, usual_shares, varied_counts
-from sfi_ray.search.map_elites.ways import (
+from sfi_ray.search.map_elites.operator_selection import (
     ADJACENT,
     CORNER,
     FAR,
@@ -15,7 +14,14 @@ from sfi_ray.search.map_elites.ways import (
     NUM_CHANGES,
     SHADE,
     SHIFTED,
-    ends,
+    cumulative,
+)
+from sfi_ray.search.map_elites.variation import (
+    change_pixels,
+    cross,
+    fresh_candidates,
+    usual_probabilities,
+    varied_counts,
 )
 from sfi_ray.search.philox import Draws
 
@@ -28,9 +34,9 @@ def streams(count=COUNT, seed=11):
 
 
 def changed_so(genes, draws, space, shares=None):
-    """Changes pixels as often in each way as is usual, or as is said, and returns the ways, too."""
-    shares = usual_shares(space, genes.device) if shares is None else shares
-    return change_pixels(genes, draws, space, ends(shares.expand(len(genes), -1)))
+    """Changes pixels as often in each operator as is usual, or as is said, and returns the operators, too."""
+    shares = usual_probabilities(space, genes.device) if shares is None else shares
+    return change_pixels(genes, draws, space, cumulative(shares.expand(len(genes), -1)))
 
 
 def are_inside(genes, space):
@@ -61,9 +67,9 @@ def test_draws_depend_on_seed_and_counter_alone():
     fresh = fresh_candidates(seeds, counters, SPACE)
     some = torch.tensor([7, 3, 44])
     assert torch.equal(fresh_candidates(seeds[some], counters[some], SPACE), fresh[some])
-    changed, ways = changed_so(fresh, Draws(seeds, counters, varied_counts(SPACE)), SPACE)
+    changed, operators = changed_so(fresh, Draws(seeds, counters, varied_counts(SPACE)), SPACE)
     for one, other in zip(
-        changed_so(fresh[some], Draws(seeds[some], counters[some]), SPACE), (changed, ways), strict=True
+        changed_so(fresh[some], Draws(seeds[some], counters[some]), SPACE), (changed, operators), strict=True
     ):
         assert torch.equal(one, other[some])
     crossed = cross(fresh, changed, Draws(seeds, counters, varied_counts(SPACE)))
@@ -84,8 +90,8 @@ def test_fresh_positions_are_uniform_and_most_of_the_colours_are_corners():
 def test_mostly_one_pixel_changes_and_at_most_about_half():
     seeds, counters = streams()
     fresh = fresh_candidates(seeds, counters, SPACE)
-    changed, ways = changed_so(fresh, Draws(seeds, counters + COUNT), SPACE)
-    num_changed = (changed != fresh).any(dim=2).sum(dim=1)[ways != SHIFTED]
+    changed, operators = changed_so(fresh, Draws(seeds, counters + COUNT), SPACE)
+    num_changed = (changed != fresh).any(dim=2).sum(dim=1)[operators != SHIFTED]
     assert num_changed.max() <= 3
     # A change can be to what was there: a corner colour by chance, the colour of the neighbour.
     assert (num_changed == 1).float().mean() > 0.5
@@ -120,18 +126,18 @@ def test_a_pixel_moves_or_is_coloured_or_both():
     assert (distances > 12).float().mean() > 0.15, "the others go anywhere"
 
 
-def only(way):
-    return torch.eye(NUM_CHANGES, dtype=torch.float64)[way]
+def only(operator):
+    return torch.eye(NUM_CHANGES, dtype=torch.float64)[operator]
 
 
 PAIR = torch.tensor([[25.5, 25.5, 0.0, 1.0, 1.0], [3.5, 4.5, 0.3, 0.4, 0.6]]).expand(COUNT, -1, -1)
 LARGE = SearchSpace(height=50, width=50, channels=3, k=2, num_classes=2)
 
 
-@pytest.mark.parametrize("way", [NEAR, FAR, CORNER, SHADE, FRESH, NEIGHBOUR, ADJACENT])
-def test_pixels_change_in_the_ways_that_are_wanted(way):
-    changed, ways = changed_so(PAIR, Draws(*streams()), LARGE, only(way))
-    assert (ways == way).all()
+@pytest.mark.parametrize("operator", [NEAR, FAR, CORNER, SHADE, FRESH, NEIGHBOUR, ADJACENT])
+def test_pixels_change_in_the_ways_that_are_wanted(operator):
+    changed, operators = changed_so(PAIR, Draws(*streams()), LARGE, only(operator))
+    assert (operators == operator).all()
     is_changed = (changed != PAIR).any(dim=2)
     # Where both are changed, the second came after the first, which tells nothing of it.
     is_one = is_changed.sum(dim=1) == 1
@@ -140,20 +146,20 @@ def test_pixels_change_in_the_ways_that_are_wanted(way):
     )
     distances, colours = (new - before)[:, :2].abs().amax(dim=1), new[:, 2:]
     assert len(new) > 0.3 * COUNT
-    assert (distances > 0).all() == (way in {NEAR, FAR, FRESH, ADJACENT})
-    assert (distances > 15).any() == (way in {FAR, FRESH, ADJACENT})
-    assert (colours != before[:, 2:]).any(dim=1).all() == (way in {CORNER, SHADE, NEIGHBOUR})
-    if way == CORNER:
+    assert (distances > 0).all() == (operator in {NEAR, FAR, FRESH, ADJACENT})
+    assert (distances > 15).any() == (operator in {FAR, FRESH, ADJACENT})
+    assert (colours != before[:, 2:]).any(dim=1).all() == (operator in {CORNER, SHADE, NEIGHBOUR})
+    if operator == CORNER:
         assert ((colours == 0) | (colours == 1)).all()
-    if way == NEIGHBOUR:
+    if operator == NEIGHBOUR:
         assert torch.equal(colours, other[:, 2:])
-    if way == ADJACENT:
+    if operator == ADJACENT:
         assert ((new - other)[:, :2].abs() < 8).all()
 
 
 def test_shifted_pixels_keep_their_places_to_one_another():
-    changed, ways = changed_so(PAIR, Draws(*streams()), LARGE, only(SHIFTED))
-    assert (ways == SHIFTED).all()
+    changed, operators = changed_so(PAIR, Draws(*streams()), LARGE, only(SHIFTED))
+    assert (operators == SHIFTED).all()
     is_inside = ((changed[..., :2] > 0) & (changed[..., :2] < 49.99)).all(dim=2).all(dim=1)
     assert is_inside.float().mean() > 0.8
     torch.testing.assert_close((changed - PAIR)[is_inside, 0], (changed - PAIR)[is_inside, 1], atol=1e-4, rtol=0)
@@ -163,9 +169,9 @@ def test_shifted_pixels_keep_their_places_to_one_another():
 
 def test_ways_come_as_often_as_is_wanted():
     wanted = torch.tensor([0.1, 0.0, 0.2, 0.3, 0.2, 0.0, 0.15, 0.05], dtype=torch.float64)
-    _, ways = changed_so(fresh_candidates(*streams(), SPACE), Draws(*streams()), SPACE, wanted)
-    assert (ways.bincount(minlength=NUM_CHANGES) / COUNT - wanted).abs().max() < 0.03
-    assert not (ways.bincount(minlength=NUM_CHANGES)[wanted == 0]).any(), "what is not wanted never comes"
+    _, operators = changed_so(fresh_candidates(*streams(), SPACE), Draws(*streams()), SPACE, wanted)
+    assert (operators.bincount(minlength=NUM_CHANGES) / COUNT - wanted).abs().max() < 0.03
+    assert not (operators.bincount(minlength=NUM_CHANGES)[wanted == 0]).any(), "what is not wanted never comes"
 
 
 def test_a_single_pixel_goes_to_a_neighbour_or_to_another_shade():
@@ -181,7 +187,7 @@ def test_shades_of_any_width_are_tried_and_stay_inside_the_colour_cube():
         genes = torch.tensor([25.5, 25.5, old]).expand(COUNT, 1, 3)
         steps = (changed_so(genes, Draws(*streams()), space)[0][:, 0, 2] - old).abs()
         steps = steps[steps > 0]
-        assert len(steps) > 0.6 * COUNT, "a step out of the cube is taken the other way"
+        assert len(steps) > 0.6 * COUNT, "a step out of the cube is taken the other operator"
         assert (steps < 0.02).float().mean() > 0.2, "many differ by a few of 255 levels"
         assert (steps > 0.2).float().mean() > 0.1
 

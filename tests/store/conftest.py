@@ -24,7 +24,7 @@ PROVENANCE = Provenance(
     width=8,
     channels=1,
     device="cpu (x86_64)",
-    execution='{"micro_batch": 128}',
+    runtime='{"micro_batch": 128}',
     versions='{"torch": "2"}',
 )
 

@@ -94,7 +94,7 @@ def test_what_no_run_writes_is_said_in_a_few_words(changes, fault):
 
 def test_an_inversion_has_its_likeness_and_may_have_lacked_a_confidence_on_its_way():
     bounds = RowBounds(num_images=5)
-    likeness = {"image_confidence": 0.5, "feature_distance": 0.25, "feature_inner_product": -0.5}
-    assert fault_of(rows(image_index=4, **likeness), bounds) is None
+    similarity = {"image_confidence": 0.5, "feature_distance": 0.25, "feature_inner_product": -0.5}
+    assert fault_of(rows(image_index=4, **similarity), bounds) is None
     assert fault_of(rows(image_index=4), bounds) == "an inversion has no image_confidence"
     assert fault_of(rows(trace=[{"evaluations": 1, "confidence": math.nan}]), bounds) is None

@@ -9,7 +9,7 @@ from sfi_ray.data import DatasetInfo
 from sfi_ray.errors import InputError
 from sfi_ray.grid import GridClassifier
 from sfi_ray.job import Job
-from sfi_ray.models import Execution
+from sfi_ray.models import RuntimeConfig
 from sfi_ray.store.record import (
     RECORD,
     ClassifierRecord,
@@ -44,7 +44,7 @@ def make_record(job, **changes):
                     architecture="mlp",
                     mean=(0.1 + 0.2,),
                     std=(1e-7,),
-                    execution=Execution(micro_batch=128),
+                    runtime=RuntimeConfig(micro_batch=128),
                     test_accuracy=1 / 3,
                 ),
             ),
@@ -201,7 +201,7 @@ def test_classes_are_found_by_index_and_by_name():
         (RGB, {"k": {"low": 1, "high": 50}}, "k = 50 is more than the 20 pixels"),
         (
             DatasetInfo("many", 1, 4, 5, tuple(map(str, range(200)))),
-            {"attack": {"kind": "elites", "num_candidates": 100_000}},
+            {"attack": {"kind": "map_elites", "num_candidates": 100_000}},
             r"num_candidates: 100,000 candidates for each of 200 classes .* 16,777,216 .* take 83,886 at most",
         ),
     ],
@@ -234,7 +234,7 @@ def test_classes_that_are_searched_together_are_part_of_how():
         return {cell.target_class: cell.cell_id for cell in grid.cells(range(len(grid)))}
 
     assert ids("de", [3, 7])[3] == ids("de", [3])[3]
-    assert ids("elites", [3, 7])[3] != ids("elites", [3])[3]
+    assert ids("map_elites", [3, 7])[3] != ids("map_elites", [3])[3]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from sfi_ray.attacks import failed
 from sfi_ray.errors import InputError, StorageError
 from sfi_ray.images import paint_pixels
 from sfi_ray.job import Job
-from sfi_ray.models import Execution
+from sfi_ray.models import RuntimeConfig
 from sfi_ray.store.folder import RunFolder
 from sfi_ray.store.parts import PartWriter
 from sfi_ray.store.progress import HEARTBEAT_SECONDS, PROGRESS, Progress, RunState, read_progress, write_progress
@@ -39,7 +39,7 @@ def folder(tmp_path):
                 architecture="mlp",
                 mean=(0.0,),
                 std=(1.0,),
-                execution=Execution(micro_batch=128),
+                runtime=RuntimeConfig(micro_batch=128),
             ),
         ),
         device="cpu",

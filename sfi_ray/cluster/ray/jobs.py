@@ -117,13 +117,13 @@ class JobServer:
             )
         return str(found.submission_id)
 
-    def follow(self, name: str, write: Callable[[str], None], say: Callable[[str], None]) -> int | None:
+    def follow(self, name: str, write: Callable[[str], None], log: Callable[[str], None]) -> int | None:
         """Passes on what a job prints, from its beginning, until it ends; a lost connection is taken up again.
 
         Args:
             name: Name of the job.
             write: Takes what it printed.
-            say: Takes a line on the connection.
+            log: Takes a line on the connection.
 
         Returns:
             Exit code of the job; None where somebody stopped it.
@@ -133,9 +133,9 @@ class JobServer:
             ResourceError: The cluster does not know the job any more, or could not run it to an end.
         """
         printed = _Printed(write)
-        return self._exit_code(self._ended(name, printed, say))
+        return self._exit_code(self._ended(name, printed, log))
 
-    def _ended(self, name: str, printed: _Printed, say: Callable[[str], None]) -> Any:
+    def _ended(self, name: str, printed: _Printed, log: Callable[[str], None]) -> Any:
         """Returns what the server knows of a job once it has ended and all of what it printed was passed on."""
         lost_since: float | None = None
         while True:
@@ -153,7 +153,7 @@ class JobServer:
                 reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
                 if lost_since is None:
                     lost_since = time.monotonic()
-                    say(f"the connection to {self.url} is lost ({reason}); trying again")
+                    log(f"the connection to {self.url} is lost ({reason}); trying again")
                 elif time.monotonic() - lost_since > PATIENCE_SECONDS:
                     raise ConnectionLostError(f"{self.url} has been out of reach for too long ({reason})") from error
                 time.sleep(_SECONDS_BETWEEN_TRIES)

@@ -19,7 +19,7 @@ from sfi_ray.grid import GridClassifier
 from sfi_ray.job import Job, RoundsJob, load_any
 from sfi_ray.models import Classifier
 from sfi_ray.models.detectors import require_detectors
-from sfi_ray.models.guard import FITTED
+from sfi_ray.models.with_detector import FITTED
 from sfi_ray.report.rounds.tables import write_round_reports
 from sfi_ray.rounds.experiment import (
     EXPERIMENT_RECORD,
@@ -143,7 +143,7 @@ def checked_trials(job: RoundsJob, reporter: Reporter) -> dict[str, RoundsJob]:
         if trial.rounds.evade in FITTED:
             require_detectors("evade")
         for remark in check_models(trial, info):
-            reporter.say(f"warning: {where}{trial.classifier.name}: {remark}")
+            reporter.log(f"warning: {where}{trial.classifier.name}: {remark}")
         _check_grids(trial, info)
         trials[name] = trial
     return trials

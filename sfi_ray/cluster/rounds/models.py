@@ -29,9 +29,9 @@ from sfi_ray.models import (
     remarks_on,
     weights_bytes,
 )
-from sfi_ray.models.guard import check_guard, fit_guard, guarded, has_detector
 from sfi_ray.models.sources import Source
 from sfi_ray.models.training.losses import loss_of
+from sfi_ray.models.with_detector import check_detector, fit_detector, has_detector, with_detector
 from sfi_ray.store.folder import WEIGHTS_BYTES, RunFolder
 
 
@@ -110,7 +110,7 @@ class RoundModels:
             return classifier
         name = f"models/M{number}_{detector}_{classifier.fingerprint}.safetensors"
         if not self._folder.exists(name):
-            fit = fit_guard(classifier, load_dataset(self._job.dataset), detector)
+            fit = fit_detector(classifier, load_dataset(self._job.dataset), detector)
             self._folder.write(name, safetensors.torch.save(fit))
         try:
             fit = safetensors.torch.load(self._folder.read(name, WEIGHTS_BYTES))
@@ -118,7 +118,7 @@ class RoundModels:
             raise InputError(
                 f"'{self._folder.location}/{name}' is not a whole detector ({error}); start over with --fresh"
             ) from error
-        return guarded(classifier, num_classes, detector, fit)
+        return with_detector(classifier, num_classes, detector, fit)
 
     def _train(self, number: int, data: TrainingData, settings: TrainingSettings, num_classes: int) -> Classifier:
         name = f"M{number}"
@@ -204,7 +204,7 @@ def check_models(job: RoundsJob, info: DatasetInfo) -> tuple[str, ...]:
     source.check(info.shape, info.num_classes)
     loss_of(source.build_empty(info.shape, num_classes), num_classes, loss)
     if job.rounds.evade != "none":
-        check_guard(_untrained(source, info), job.rounds.evade)
+        check_detector(_untrained(source, info), job.rounds.evade)
     if not source.needs_training:
         first = first_from_weights(job, info)
         job.attack.check_classifier(first)

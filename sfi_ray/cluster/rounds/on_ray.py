@@ -246,7 +246,7 @@ class _News:
     def __init__(self) -> None:
         self._lines: list[str] = []
 
-    def say(self, line: str) -> None:
+    def log(self, line: str) -> None:
         self._lines.append(line)
 
     def take(self) -> list[str]:
@@ -265,7 +265,7 @@ class _NewsStream(io.TextIOBase):
     def write(self, text: str) -> int:
         *lines, self._begun = (self._begun + text).split("\n")
         for line in lines:
-            self._news.say.remote(self._prefix + line)
+            self._news.log.remote(self._prefix + line)
         return len(text)
 
 
@@ -288,7 +288,7 @@ class _Watch(tune.Callback):  # type: ignore[misc]
 
     def stop(self) -> None:
         """Ends the trials soon; safe in a signal handler."""
-        self._reporter.say("stopping: finished rounds and finished cells are kept")
+        self._reporter.log("stopping: finished rounds and finished cells are kept")
         self._is_stopping = True
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
@@ -313,7 +313,7 @@ class _Watch(tune.Callback):  # type: ignore[misc]
     def tell_news(self) -> None:
         """Passes on what trials said."""
         for line in ray.get(self._news.take.remote()):
-            self._reporter.say(line)
+            self._reporter.log(line)
 
 
 def _shortage(wanted: Sequence[Mapping[str, float]], seconds: float) -> str:

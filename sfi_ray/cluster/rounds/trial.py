@@ -59,7 +59,7 @@ def telling(reporter: Reporter, prefix: str = "") -> Callable[[RoundRecord], Non
             "re-attack": record.attack.accuracy,
         }
         said = ", ".join(f"{what} {share:.1%}" for what, share in shares.items() if share is not None)
-        reporter.say(f"{prefix}{record.model}: {said}")
+        reporter.log(f"{prefix}{record.model}: {said}")
 
     return tell
 
@@ -103,7 +103,7 @@ class Trial:
                 record = self._round(number)
                 write_round(folder, record)
                 if record.shortage:
-                    self._reporter.say(record.shortage)
+                    self._reporter.log(record.shortage)
             if self._job.rounds.detectors == "all" and not folder.exists(DETECTIONS):
                 self._detect(number, folder)
             on_round(record)

@@ -16,7 +16,7 @@ from torch._prims_common import suggest_memory_format
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sfi_ray.errors import InputError
-from sfi_ray.models.runners.execution import Execution
+from sfi_ray.models.runners.runtime import RuntimeConfig
 
 _ATEN = torch.ops.aten
 _CONVOLUTIONS = frozenset({_ATEN.convolution, _ATEN._convolution, _ATEN.mkldnn_convolution})  # noqa: SLF001 - its name
@@ -59,11 +59,11 @@ def run_watched(network: nn.Module, image: Tensor) -> tuple[object, str | None]:
     return given, watch.found
 
 
-def check_layout(execution: Execution, found: str | None, name: str, device: torch.device) -> None:
+def check_layout(runtime: RuntimeConfig, found: str | None, name: str, device: torch.device) -> None:
     """Checks that a network is not run in a way in which torch computes it wrongly.
 
     Args:
-        execution: How it is to run.
+        runtime: How it is to run.
         found: What `run_watched` found.
         name: The classifier's name, for messages.
         device: Where it is to run.
@@ -74,9 +74,9 @@ def check_layout(execution: Execution, found: str | None, name: str, device: tor
     if found is None:
         return
     wrong = f"classifier {name!r}: torch computes a convolution of its network wrongly"
-    if execution.memory_layout == "channels_last":
+    if runtime.memory_layout == "channels_last":
         raise InputError(f"{wrong} in memory layout channels_last ({found}); take contiguous, as a new run does")
-    if execution.is_compiled and device.type == "cpu":
+    if runtime.is_compiled and device.type == "cpu":
         # Compiled code for CPUs convolves channels-last whatever the layout of the network.
         raise InputError(f"{wrong} with torch.compile on a CPU ({found}); set compute.precision in a new run")
 

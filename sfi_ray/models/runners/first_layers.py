@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from sfi_ray.models.runners.altered_places import Window
 from sfi_ray.models.runners.exporting import exported, quiet
+from sfi_ray.models.runners.receptive_fields import Window
 
 _ATEN = torch.ops.aten
 # Operations whose output at a place depends on their input at this place alone.

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from sfi_ray.errors import InputError
 from sfi_ray.models.runners.convolutions import run_watched
 from sfi_ray.models.runners.device import in_layout
-from sfi_ray.models.runners.execution import MemoryLayout
+from sfi_ray.models.runners.runtime import MemoryLayout
 
 # Images that both layouts are compared on: as many as have about so many numbers, but from 2 to 16.
 _NUMBERS_COMPARED = 2**16

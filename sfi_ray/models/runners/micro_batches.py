@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from sfi_ray.errors import InputError, ResourceError
-from sfi_ray.models.runners.execution import Execution, power_of_two_within
 from sfi_ray.models.runners.partial_batches import PartialBatches, padded
+from sfi_ray.models.runners.runtime import RuntimeConfig, power_of_two_within
 
 logger = logging.getLogger(__name__)
 
@@ -26,14 +26,14 @@ class MicroBatched(ABC):
         name: What the classifier is called, for messages.
         input_shape: ``(C, H, W)`` of one image.
         device: Where it runs.
-        execution: How it runs. Its micro-batch halves when memory runs out.
+        runtime: How it runs. Its micro-batch halves when memory runs out.
         batch_size: The one number of images that it takes at once; None if it takes any.
     """
 
     name: str
     input_shape: tuple[int, int, int]
     device: torch.device
-    execution: Execution
+    runtime: RuntimeConfig
     _may_halve: bool
     _partial: dict[str, PartialBatches]
 
@@ -45,7 +45,7 @@ class MicroBatched(ABC):
     @property
     def micro_batch(self) -> int:
         """Images of one run of the network."""
-        return self.execution.micro_batch
+        return self.runtime.micro_batch
 
     @abstractmethod
     def _restart(self) -> None:
@@ -119,7 +119,7 @@ class MicroBatched(ABC):
         if not self._may_halve or self.batch_size is not None:
             raise ResourceError(f"{too_large}; lower micro_batch to {half}")
         logger.warning("%s; going on with %d", too_large, half)
-        self.execution = self.execution.changed(micro_batch=half)
+        self.runtime = self.runtime.changed(micro_batch=half)
         self._partial = {}
         self._restart()
         if self.device.type == "cuda":

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sfi_ray.models.runners.altered_places import Reach, reach
 from sfi_ray.models.runners.convolutions import is_miscomputed
 from sfi_ray.models.runners.first_layers import FirstLayers
+from sfi_ray.models.runners.receptive_fields import Reach, reach
 
 # The convolution of a patch is multiplied out, as one matrix, where that has at most so many elements, or where torch
 # computes it wrongly: products of small matrices are far faster than convolutions of small images.

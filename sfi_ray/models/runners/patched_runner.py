@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from sfi_ray.errors import ResourceError
-from sfi_ray.models.runners.execution import Execution, power_of_two_within
 from sfi_ray.models.runners.first_layers import find_first_layers
 from sfi_ray.models.runners.openvino_runner import Converted
 from sfi_ray.models.runners.patched_network import PatchedNetwork
 from sfi_ray.models.runners.precision import DTYPES
 from sfi_ray.models.runners.runner import laid_out
+from sfi_ray.models.runners.runtime import RuntimeConfig, power_of_two_within
 
 # Backgrounds that there is room for at least; and at most, unless one call brings more.
 _LEAST_BACKGROUNDS, _MOST_BACKGROUNDS = 4, 16
@@ -50,7 +50,7 @@ class PatchedRunner:
 
     Args:
         module: The network in float32, on the CPU.
-        execution: How it runs.
+        runtime: How it runs.
         input_shape: ``(C, H, W)`` of one image.
         normalize: Normalises images, ``(B, C, H, W)``.
         name: The classifier's name, for messages.
@@ -62,14 +62,14 @@ class PatchedRunner:
     def __init__(
         self,
         module: nn.Module,
-        execution: Execution,
+        runtime: RuntimeConfig,
         input_shape: tuple[int, int, int],
         normalize: Callable[[Tensor], Tensor],
         name: str,
     ) -> None:
-        self._execution, self._normalize, self._name = execution, normalize, name
+        self._runtime, self._normalize, self._name = runtime, normalize, name
         try:
-            layers = find_first_layers(module, (execution.micro_batch, *input_shape))
+            layers = find_first_layers(module, (runtime.micro_batch, *input_shape))
         except Exception as error:  # networks are anybody's
             reason = str(error).strip().split("\n", maxsplit=1)[0]
             raise ResourceError(
@@ -77,12 +77,12 @@ class PatchedRunner:
                 f"which cannot be done here: {reason}; set compute.precision and compute.micro_batch in a new run"
             ) from error
         self._first = layers.all
-        network = PatchedNetwork(layers, input_shape, execution.torch_layout)
-        self._network = network if execution.engine == "openvino" else laid_out(network, execution)
+        network = PatchedNetwork(layers, input_shape, runtime.torch_layout)
+        self._network = network if runtime.engine == "openvino" else laid_out(network, runtime)
         self._blank = network.blank
         self._numbers_a_pixel = network.numbers_a_pixel
         self._input_shape = input_shape
-        self._dtype = torch.float32 if execution.engine == "openvino" else DTYPES[execution.precision]
+        self._dtype = torch.float32 if runtime.engine == "openvino" else DTYPES[runtime.precision]
         num_weights = sum(parameter.numel() for parameter in module.parameters())
         self._most_converted = max(2, min(_MOST_CONVERTED, _MOST_WEIGHTS // max(1, num_weights)))
         self._held: dict[int, int] = {}
@@ -99,7 +99,7 @@ class PatchedRunner:
             backgrounds: ``(M, C)``, 8-bit values of any dtype.
             out: Where they are put, ``(M, num_classes)``.
         """
-        (count, k), size = spots.shape, self._execution.micro_batch
+        (count, k), size = spots.shape, self._runtime.micro_batch
         numbers = self._numbers(backgrounds)
         values = self._normalize((levels / 255.0).permute(0, 2, 1).unsqueeze(-1)).squeeze(-1)
         if k not in self._converted:
@@ -115,7 +115,7 @@ class PatchedRunner:
 
     def _inputs(self, k: int) -> _Inputs:
         """Makes what the network reads, and converts it where it has to be."""
-        size = self._execution.micro_batch
+        size = self._runtime.micro_batch
         if size * k * self._numbers_a_pixel > _MOST_NUMBERS:
             raise ResourceError(
                 f"classifier {self._name!r}: with {k:,} altered pixels, {size:,} images at once are too many for "
@@ -125,8 +125,8 @@ class PatchedRunner:
         values = torch.zeros(size, self._input_shape[0], k, dtype=self._dtype)
         numbers = torch.zeros(size, dtype=torch.int64)
         inputs = (spots, values, numbers, self._blanks, self._maps)
-        if self._execution.engine == "openvino":
-            run: Callable[[], Tensor] = Converted(self._network, self._execution.precision, inputs, self._name)
+        if self._runtime.engine == "openvino":
+            run: Callable[[], Tensor] = Converted(self._network, self._runtime.precision, inputs, self._name)
         else:
             run = functools.partial(self._network, *inputs)
         return _Inputs(spots, values, numbers, run)

@@ -1,4 +1,4 @@
-"""Running a network the way an `Execution` says: laid out, compiled, replayed, or through another library."""
+"""Running a network the way an `RuntimeConfig` says: laid out, compiled, replayed, or through another library."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from sfi_ray.errors import ResourceError
 from sfi_ray.models.runners.copying import copied
 from sfi_ray.models.runners.device import in_layout
-from sfi_ray.models.runners.execution import Execution
 from sfi_ray.models.runners.openvino_runner import OpenVinoRunner
 from sfi_ray.models.runners.precision import DTYPES
+from sfi_ray.models.runners.runtime import RuntimeConfig
 
 #: Maps normalised images of one shape, in float32, to logits.
 Runner = Callable[[Tensor], Tensor]
@@ -21,18 +21,18 @@ Runner = Callable[[Tensor], Tensor]
 _PASSES_BEFORE_A_RECORDING = 3
 
 
-def laid_out(module: nn.Module, execution: Execution) -> nn.Module:
-    """Copies a network into the precision and the layout of an execution; gradients pass through the copy."""
-    return in_layout(copied(module, dtype=DTYPES[execution.precision]), execution.torch_layout)
+def laid_out(module: nn.Module, runtime: RuntimeConfig) -> nn.Module:
+    """Copies a network into a precision and a layout; gradients pass through the copy."""
+    return in_layout(copied(module, dtype=DTYPES[runtime.precision]), runtime.torch_layout)
 
 
-def make_runner(module: nn.Module, network: nn.Module, execution: Execution, name: str) -> Runner:
+def make_runner(module: nn.Module, network: nn.Module, runtime: RuntimeConfig, name: str) -> Runner:
     """Makes what runs a network without gradients.
 
     Args:
         module: The network in float32.
         network: The same, laid out.
-        execution: How it runs.
+        runtime: How it runs.
         name: The classifier's name, for messages.
 
     Returns:
@@ -41,14 +41,14 @@ def make_runner(module: nn.Module, network: nn.Module, execution: Execution, nam
     Raises:
         ResourceError: What it runs through is not installed here.
     """
-    if execution.engine == "openvino":
-        return OpenVinoRunner(module, execution.precision, name)
+    if runtime.engine == "openvino":
+        return OpenVinoRunner(module, runtime.precision, name)
     runner: Runner = network
-    if execution.is_compiled:
+    if runtime.is_compiled:
         runner = _Compiled(network, name)
-    if execution.uses_graphs:
+    if runtime.uses_graphs:
         runner = _Replayed(runner)
-    dtype = DTYPES[execution.precision]
+    dtype = DTYPES[runtime.precision]
     return lambda images: runner(images.to(dtype))
 
 

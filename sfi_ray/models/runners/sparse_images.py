@@ -1,4 +1,4 @@
-"""Images of one colour with altered pixels, as those that are searched: what executions of a network are tried on.
+"""Images of one colour with altered pixels, like those that are searched, to try runtime configurations on.
 
 Shapes: B images, C channels, H height, W width.
 """

@@ -8,10 +8,10 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from sfi_ray.models.classifier import Classifier
-from sfi_ray.models.runners.execution import MemoryLayout
 from sfi_ray.models.runners.openvino_runner import has_openvino
 from sfi_ray.models.runners.precision import Precision, has_float16
 from sfi_ray.models.runners.repeatable import cpu_threads
+from sfi_ray.models.runners.runtime import MemoryLayout
 from sfi_ray.models.tuning.choose import TUNING_SECONDS, Choice, Options, choose
 from sfi_ray.models.tuning.compiling import has_compiler
 from sfi_ray.models.tuning.measurement import ClassifierMeasurement, mean_k
@@ -55,8 +55,8 @@ def tune(classifier: Classifier, request: TuningRequest, seconds: float = TUNING
         seconds: No measurement is begun later than this.
     """
     is_open = request.precision == "auto"
-    layout = classifier.execution.memory_layout
-    rule = classifier.execution.changed(
+    layout = classifier.runtime.memory_layout
+    rule = classifier.runtime.changed(
         precision="float32" if request.precision == "auto" else request.precision,
         micro_batch=request.micro_batch or classifier.micro_batch,
     )

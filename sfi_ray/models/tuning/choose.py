@@ -1,8 +1,8 @@
-"""Choosing the fastest execution of a network by measurement, in bounded time.
+"""Choosing the fastest runtime configuration of a network by measurement, in bounded time.
 
-What is fast is measured, what is allowed is not negotiable. Where a job says the precision, only executions that give
-the bits of the one by rule are taken, so that measuring cannot change a result; where it leaves the precision open,
-those whose log-probabilities are near float32's.
+What is fast is measured, what is allowed is not negotiable. Where a job says the precision, only runtime configurations
+that give the bits of the one by rule are taken, so that measuring cannot change a result; where it leaves the precision
+open, those whose log-probabilities are near float32's.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from sfi_ray.models.runners.execution import Engine, Execution, MemoryLayout
 from sfi_ray.models.runners.precision import Precision
+from sfi_ray.models.runners.runtime import Engine, MemoryLayout, RuntimeConfig
 
 #: Seconds after which no further measurement is begun.
 TUNING_SECONDS = 20.0
@@ -35,9 +35,9 @@ class Choice(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    execution: Execution
+    runtime: RuntimeConfig
     rate: float = Field(ge=0, description="Images a second.")
-    rate_by_rule: float = Field(ge=0, description="Images a second of the execution by rule.")
+    rate_by_rule: float = Field(ge=0, description="Images a second of the runtime configuration by rule.")
     seconds: float = Field(ge=0, description="Time that measuring took.")
 
     @property
@@ -70,26 +70,26 @@ class Options:
 
 
 class Measurement(Protocol):
-    """Tries executions of one network on one device."""
+    """Tries runtime configurations of one network on one device."""
 
-    def rate(self, execution: Execution) -> float | None:
+    def rate(self, runtime: RuntimeConfig) -> float | None:
         """Measures images a second; None where the network does not run so."""
         ...
 
-    def is_fit(self, execution: Execution) -> bool:
+    def is_fit(self, runtime: RuntimeConfig) -> bool:
         """Whether what it computes may be used."""
         ...
 
 
 def choose(
-    rule: Execution,
+    rule: RuntimeConfig,
     options: Options,
     measurement: Measurement,
     *,
     seconds: float = TUNING_SECONDS,
     clock: Callable[[], float] = time.monotonic,
 ) -> Choice:
-    """Chooses the fastest fit execution, one part after another.
+    """Chooses the fastest fit runtime configuration, one part after another.
 
     First every precision, which may bring most, and the fastest of them through every other engine; then, for the
     fastest first, the layout, then the micro-batch, halved or doubled while that helps. The best of torch's own is
@@ -99,7 +99,7 @@ def choose(
     Args:
         rule: What is taken where nothing is better; it needs no check.
         options: What may be chosen among.
-        measurement: Tries executions.
+        measurement: Tries runtime configurations.
         seconds: No measurement is begun later than this.
         clock: Tells the time in seconds.
     """
@@ -107,30 +107,30 @@ def choose(
     rate = comparison.rate(rule)
     first = _Runner(rule, rate or 0.0)
     if rate is None:
-        return Choice(execution=rule, rate=0.0, rate_by_rule=0.0, seconds=comparison.spent())
+        return Choice(runtime=rule, rate=0.0, rate_by_rule=0.0, seconds=comparison.spent())
     heads = comparison.refined_heads(first, options)
-    own = best = _best([head for head in heads if head.execution.engine == "torch"])
+    own = best = _best([head for head in heads if head.runtime.engine == "torch"])
     if options.can_replay:
-        own = best = comparison.challenged(own.execution.changed(uses_graphs=True), own.rate * _WORTH) or own
-    best = _best([best, *(head for head in heads if head.execution.engine != "torch")])
+        own = best = comparison.challenged(own.runtime.changed(uses_graphs=True), own.rate * _WORTH) or own
+    best = _best([best, *(head for head in heads if head.runtime.engine != "torch")])
     if options.can_reuse:
-        best = comparison.challenged(best.execution.changed(reuses_background=True), best.rate * _WORTH_MORE) or best
+        best = comparison.challenged(best.runtime.changed(reuses_background=True), best.rate * _WORTH_MORE) or best
     if options.can_compile:
-        best = comparison.challenged(own.execution.changed(is_compiled=True), best.rate * _WORTH_MORE) or best
-    if best.execution != rule:
+        best = comparison.challenged(own.runtime.changed(is_compiled=True), best.rate * _WORTH_MORE) or best
+    if best.runtime != rule:
         # A machine that was busy when the rule was measured must not decide for the other.
         again = comparison.rate(rule)
         first = _Runner(rule, max(first.rate, again or 0.0))
         if best.rate <= first.rate * _WORTH:
             best = first
-    return Choice(execution=best.execution, rate=best.rate, rate_by_rule=first.rate, seconds=comparison.spent())
+    return Choice(runtime=best.runtime, rate=best.rate, rate_by_rule=first.rate, seconds=comparison.spent())
 
 
 @dataclass(frozen=True, slots=True)
 class _Runner:
-    """An execution and its images a second."""
+    """An runtime configuration and its images a second."""
 
-    execution: Execution
+    runtime: RuntimeConfig
     rate: float
 
 
@@ -153,26 +153,26 @@ class _Comparison:
     def spent(self) -> float:
         return self._clock() - self._started
 
-    def rate(self, execution: Execution) -> float | None:
-        """Measures an execution; None where it does not run, or where time is up."""
-        return self._measurement.rate(execution) if self._clock() < self._deadline else None
+    def rate(self, runtime: RuntimeConfig) -> float | None:
+        """Measures a runtime configuration; None where it does not run, or where time is up."""
+        return self._measurement.rate(runtime) if self._clock() < self._deadline else None
 
-    def challenged(self, execution: Execution, above: float) -> _Runner | None:
-        """Returns an execution that is faster than this many images a second and fit; None where it is not."""
-        rate = self.rate(execution)
+    def challenged(self, runtime: RuntimeConfig, above: float) -> _Runner | None:
+        """Returns one that is faster than this many images a second and fit; None where it is not."""
+        rate = self.rate(runtime)
         if rate is None or rate <= above:
             return None
-        return _Runner(execution, rate) if self._measurement.is_fit(execution) else None
+        return _Runner(runtime, rate) if self._measurement.is_fit(runtime) else None
 
     def refined_heads(self, first: _Runner, options: Options) -> list[_Runner]:
-        """Returns the best execution of the rule's precision, of each other and each engine that is fit, in order."""
+        """Returns the best one of the rule's precision, of each other and of each engine that is fit, in order."""
         heads = [first]
         for precision in options.precisions:
-            head = self.challenged(first.execution.changed(precision=precision), first.rate * _HOPELESS)
+            head = self.challenged(first.runtime.changed(precision=precision), first.rate * _HOPELESS)
             heads += [head] if head else []
         fastest = max(heads, key=lambda head: head.rate)
         for engine in options.engines:
-            head = self.challenged(fastest.execution.changed(engine=engine), first.rate * _HOPELESS)
+            head = self.challenged(fastest.runtime.changed(engine=engine), first.rate * _HOPELESS)
             heads += [head] if head else []
         refined = {}
         for place in sorted(range(len(heads)), key=lambda place: -heads[place].rate):
@@ -181,17 +181,17 @@ class _Comparison:
 
     def refined(self, champion: _Runner, options: Options) -> _Runner:
         """Improves layout and micro-batch."""
-        for layout in options.layouts if champion.execution.engine == "torch" else ():
-            changed = self.challenged(champion.execution.changed(memory_layout=layout), champion.rate * _WORTH)
+        for layout in options.layouts if champion.runtime.engine == "torch" else ():
+            changed = self.challenged(champion.runtime.changed(memory_layout=layout), champion.rate * _WORTH)
             champion = changed or champion
         sizes = options.micro_batches
-        start = sizes.index(champion.execution.micro_batch)
+        start = sizes.index(champion.runtime.micro_batch)
         for ladder in (reversed(sizes[:start]), sizes[start + 1 :]):
             before = champion
             for size in ladder:
-                if size > champion.execution.micro_batch and size > champion.rate * _LONGEST_PASS:
+                if size > champion.runtime.micro_batch and size > champion.rate * _LONGEST_PASS:
                     break
-                changed = self.challenged(champion.execution.changed(micro_batch=size), champion.rate * _WORTH)
+                changed = self.challenged(champion.runtime.changed(micro_batch=size), champion.rate * _WORTH)
                 if changed is None:
                     break
                 champion = changed

@@ -23,10 +23,10 @@ _ROUNDS = 3
 
 def _run(order: Order) -> CompiledMeasurement:
     torch.set_num_threads(order.threads)
-    plain = order.execution.changed(is_compiled=False)
-    classifier = Classifier.from_payload(order.payload, device=order.device, execution=plain)
+    plain = order.runtime.changed(is_compiled=False)
+    classifier = Classifier.from_payload(order.payload, device=order.device, runtime=plain)
     measured = ClassifierMeasurement(classifier, is_exact=False, needs_gradients=False)
-    compiled = classifier.running(order.execution)
+    compiled = classifier.running(order.runtime)
     rates = [(measured.rate_of(compiled), measured.rate_of(classifier)) for _ in range(_ROUNDS)]
     gain = max(one for one, _ in rates) / max(other for _, other in rates)
     return CompiledMeasurement(gain=gain, is_fit=measured.has_fit_outputs(compiled))

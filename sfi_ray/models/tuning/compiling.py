@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from sfi_ray.models.classifier import Classifier
 from sfi_ray.models.payload import ClassifierPayload
-from sfi_ray.models.runners.execution import Execution
+from sfi_ray.models.runners.runtime import RuntimeConfig
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ class Order:
 
     payload: ClassifierPayload
     device: str
-    execution: Execution
+    runtime: RuntimeConfig
     threads: int
 
 
@@ -55,19 +55,21 @@ def has_compiler(device: torch.device) -> bool:
     return any(shutil.which(name) for name in (os.environ.get("CXX") or "", "g++", "clang++"))
 
 
-def try_compiled(classifier: Classifier, execution: Execution, seconds: float = COMPILING_SECONDS) -> CompiledMeasurement:
+def try_compiled(
+    classifier: Classifier, runtime: RuntimeConfig, seconds: float = COMPILING_SECONDS
+) -> CompiledMeasurement:
     """Compiles a classifier elsewhere and measures it there.
 
     Args:
         classifier: The classifier, on its device.
-        execution: Compiled.
+        runtime: Compiled.
         seconds: When to give up.
 
     Raises:
         TimeoutError: It took longer.
         RuntimeError: It failed.
     """
-    order = Order(classifier.to_payload(), str(classifier.device), execution, torch.get_num_threads())
+    order = Order(classifier.to_payload(), str(classifier.device), runtime, torch.get_num_threads())
     with tempfile.TemporaryDirectory(prefix="sfi-ray-") as folder:
         file = Path(folder) / "order"
         file.write_bytes(cloudpickle.dumps(order))

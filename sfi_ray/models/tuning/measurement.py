@@ -1,4 +1,4 @@
-"""Trying executions of a classifier on what is searched: images of one colour with altered pixels.
+"""Trying runtime configurations of a classifier on what is searched: images of one colour with altered pixels.
 
 Shapes: B images, C channels, H height, W width.
 """
@@ -17,7 +17,7 @@ from torch import Tensor
 from sfi_ray.errors import ResourceError
 from sfi_ray.images import paint
 from sfi_ray.models.classifier import Classifier
-from sfi_ray.models.runners.execution import Execution
+from sfi_ray.models.runners.runtime import RuntimeConfig
 from sfi_ray.models.runners.sparse_images import close_pixels, sparse_images
 from sfi_ray.models.tuning.compiling import CompiledMeasurement, try_compiled
 
@@ -27,13 +27,15 @@ logger = logging.getLogger(__name__)
 ABSOLUTE_TOLERANCE = 0.25
 RELATIVE_TOLERANCE = 0.05
 
-# An execution runs for so long, and so often unless that takes too long, after one pass that does not count.
+# An runtime configuration runs for so long, and so often unless that takes too long, after one pass that does not
+# count.
 _SECONDS_A_RATE = 0.15
 _PASSES_A_RATE = 3
 _MOST_SECONDS_A_RATE = 1.0
 # Clocks have steps.
 _TICK = 1e-7
-# Sparse images that executions are compared on: as many as are classified in about so long, by the first rate measured.
+# Sparse images that runtime configurations are compared on: as many as are classified in about so long, by the first
+# rate measured.
 _MOST_IMAGES = 256
 _LEAST_IMAGES = 16
 _SECONDS_A_COMPARISON = 0.5
@@ -41,14 +43,14 @@ _MOST_ELEMENTS = 2**24
 
 
 class ClassifierMeasurement:
-    """Tries executions of a classifier.
+    """Tries runtime configurations of a classifier.
 
     Args:
         classifier: The classifier, computing by rule on the device where it will search.
-        is_exact: Whether only the bits of the rule's execution are fit; else those near float32 are, too.
+        is_exact: Whether only the bits of the rule's runtime configuration are fit; else those near float32 are, too.
         needs_gradients: Whether that holds for gradients as well.
-        ks: Numbers of altered pixels that executions which reuse the background are tried on: their speed with the mean
-            of them, and what they compute with each.
+        ks: Numbers of altered pixels that runtime configurations which reuse the background are tried on: their speed
+            with the mean of them, and what they compute with each.
     """
 
     def __init__(
@@ -63,23 +65,23 @@ class ClassifierMeasurement:
         self._compared: Tensor | None = None
         self._expected: list[Tensor] = []
         self._reference: Tensor | None = None
-        self._compiled: dict[Execution, CompiledMeasurement] = {}
+        self._compiled: dict[RuntimeConfig, CompiledMeasurement] = {}
         self._running: Classifier | None = None
 
-    def rate(self, execution: Execution) -> float | None:
+    def rate(self, runtime: RuntimeConfig) -> float | None:
         """Measures images a second; None where the network does not run so."""
         try:
-            if execution.is_compiled:
-                return self._compiled_rate(execution)
-            return self.rate_of(self._running_as(execution))
+            if runtime.is_compiled:
+                return self._compiled_rate(runtime)
+            return self.rate_of(self._running_as(runtime))
         except Exception as error:  # networks, compilers and devices fail in many ways
-            logger.debug("%s does not run: %s", execution.describe(), error)
+            logger.debug("%s does not run: %s", runtime.describe(), error)
             return None
 
     def rate_of(self, classifier: Classifier) -> float:
         """Measures images a second of a classifier, those of the fastest pass."""
         size = classifier.micro_batch
-        if classifier.execution.reuses_background:
+        if classifier.runtime.reuses_background:
             candidates = close_pixels(classifier.input_shape, size, mean_k(self._ks))
             classify = functools.partial(classifier.sparse_log_probs, *candidates)
         else:
@@ -94,14 +96,14 @@ class ClassifierMeasurement:
             self._compared = self._images[: max(_LEAST_IMAGES, int(rate * _SECONDS_A_COMPARISON))]
         return rate
 
-    def is_fit(self, execution: Execution) -> bool:
+    def is_fit(self, runtime: RuntimeConfig) -> bool:
         """Whether log-probabilities are the rule's bits, or near float32's, and depend on no company."""
-        if execution.is_compiled:
-            is_fit = self._compiled[execution].is_fit
+        if runtime.is_compiled:
+            is_fit = self._compiled[runtime].is_fit
         else:
-            is_fit = self.has_fit_outputs(self._running_as(execution))
+            is_fit = self.has_fit_outputs(self._running_as(runtime))
         if not is_fit:
-            logger.debug("%s computes something else", execution.describe())
+            logger.debug("%s computes something else", runtime.describe())
         return is_fit
 
     def has_fit_outputs(self, classifier: Classifier) -> bool:
@@ -110,7 +112,7 @@ class ClassifierMeasurement:
             self.rate_of(self._classifier)
         images = self._compared
         assert images is not None
-        if classifier.execution.reuses_background:
+        if classifier.runtime.reuses_background:
             return all(_has_fit_patches(classifier, len(images), k) for k in self._ks)
         if self._is_exact:
             self._expected = self._expected or self._outputs(self._classifier, images)
@@ -124,18 +126,18 @@ class ClassifierMeasurement:
             is_near = are_near(log_probs, self._reference)
         return is_near and is_batch_invariant(classifier.log_probs, (images,), log_probs, classifier.micro_batch)
 
-    def _running_as(self, execution: Execution) -> Classifier:
-        """Returns the classifier in an execution; the last one is kept, for what was converted takes a while."""
-        if self._running is None or self._running.execution != execution:
+    def _running_as(self, runtime: RuntimeConfig) -> Classifier:
+        """Returns the classifier configured so; the last one is kept, for what was converted takes a while."""
+        if self._running is None or self._running.runtime != runtime:
             self._running = None  # whose memory the next one may need
-            self._running = self._classifier.running(execution)
+            self._running = self._classifier.running(runtime)
         return self._running
 
-    def _compiled_rate(self, execution: Execution) -> float:
-        plain = self.rate_of(self._running_as(execution.changed(is_compiled=False)))
+    def _compiled_rate(self, runtime: RuntimeConfig) -> float:
+        plain = self.rate_of(self._running_as(runtime.changed(is_compiled=False)))
         self._running = None
-        self._compiled[execution] = try_compiled(self._classifier, execution)
-        return plain * self._compiled[execution].gain
+        self._compiled[runtime] = try_compiled(self._classifier, runtime)
+        return plain * self._compiled[runtime].gain
 
     def _outputs(self, classifier: Classifier, images: Tensor) -> list[Tensor]:
         """Returns all that has to be the same."""
@@ -156,7 +158,7 @@ def _has_fit_patches(classifier: Classifier, count: int, k: int) -> bool:
     try:
         log_probs = classifier.sparse_log_probs(*candidates)
     except ResourceError as error:
-        logger.debug("%s: %s", classifier.execution.describe(), error)
+        logger.debug("%s: %s", classifier.runtime.describe(), error)
         return False
     reference = classifier.reference_log_probs(paint(*candidates, *classifier.input_shape[1:]))
     return are_near(log_probs, reference) and is_batch_invariant(

@@ -16,11 +16,11 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from sfi_ray.report.course import Course
 from sfi_ray.report.matrices import ConfidenceMatrix
 from sfi_ray.report.percent import BOLD_FROM, as_percent
 from sfi_ray.report.sheets.lettering import DPI, font, printable
 from sfi_ray.report.sheets.sheet import background_name, class_name, series_title
+from sfi_ray.report.trajectory import Course
 from sfi_ray.text import printable as shortened
 
 _SETTINGS: Any = {"svg.hashsalt": "sfi-ray", "svg.fonttype": "path"}

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from sfi_ray.report.accounts import Accounts
 from sfi_ray.report.best import best_tables
 from sfi_ray.report.cells import Cells, cells_of
-from sfi_ray.report.course import course_of
 from sfi_ray.report.matrices import ConfidenceMatrix
 from sfi_ray.report.paper import published_means
 from sfi_ray.report.plain_table import PlainTable
@@ -20,6 +19,7 @@ from sfi_ray.report.runs import ReportedRun
 from sfi_ray.report.site.pack import Pack
 from sfi_ray.report.summaries import by_k_table, failures_table, mean_confidence, spending_table
 from sfi_ray.report.tables import MAX_COLUMNS
+from sfi_ray.report.trajectory import course_of
 
 _MAX_NATURAL_BYTES = 1 << 23
 _ALL_CLASSES = "all classes"

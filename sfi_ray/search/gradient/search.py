@@ -31,8 +31,8 @@ from sfi_ray.search.gradient.proposals import (
 )
 from sfi_ray.search.gradient.rows import at, first_best, log_odds, marks, pixels_at
 from sfi_ray.search.gradient.settings import GradientSettings
-from sfi_ray.search.gradient.state import GIVEN, GradientState, Together, Trial, beginning_state
-from sfi_ray.search.philox import random_words, standard_normal, unit
+from sfi_ray.search.gradient.state import GIVEN, Candidates, GradientState, Together, beginning_state
+from sfi_ray.search.philox import random_words, standard_normal, uniform
 
 # What random words are for.
 _FALLBACK, _LOCAL, _KICK, _NOISE = range(4)
@@ -67,7 +67,7 @@ class GradientSearch:
         self.settings = settings
         self.device = torch.device(device)
         self._corners = colour_corners(space.channels, self.device)
-        self._trial: Trial | None = None
+        self._candidates: Candidates | None = None
         self._together: Together | None = None
         self._values: Tensor | None = None
         self._state = self._begin(
@@ -173,7 +173,7 @@ class GradientSearch:
         spots = torch.where(is_local, around[0], spots)
         levels = torch.where(is_local.unsqueeze(2), around[1], levels)
         is_asked = places < (self.settings.max_evaluations - state.spent).unsqueeze(1)
-        self._trial = Trial(slots, is_joint, is_building, spots, levels, is_asked)
+        self._candidates = Candidates(slots, is_joint, is_building, spots, levels, is_asked)
         owners, place = is_asked.nonzero(as_tuple=True)
         is_new = marks(slots[owners, place], space.k)
         genes = self._genes(
@@ -195,24 +195,24 @@ class GradientSearch:
             For cells that place their first pixels, the two best of them in one image, the three best, and so on;
             likewise for cells whose pixels are bettered together. Nothing for other cells.
         """
-        trial, state, k = self._trial, self._state, self.space.k
-        assert trial is not None
-        self._values = values = self._spread(log_probs, trial.is_asked)
-        is_first = trial.is_building & (state.kicks == 0)
-        winner, rank, helps = self._best_moves(trial, values)
-        first, first_rank, first_helps = self._best_additions(trial, values)
+        candidates, state, k = self._candidates, self._state, self.space.k
+        assert candidates is not None
+        self._values = values = self._spread(log_probs, candidates.is_asked)
+        is_first = candidates.is_building & (state.kicks == 0)
+        winner, rank, helps = self._best_moves(candidates, values)
+        first, first_rank, first_helps = self._best_additions(candidates, values)
         winner = torch.where(is_first.unsqueeze(1), first, winner)
         rank = torch.where(is_first.unsqueeze(1), first_rank, rank)
-        helps = torch.where(is_first.unsqueeze(1), first_helps, helps & trial.is_joint.unsqueeze(1))
+        helps = torch.where(is_first.unsqueeze(1), first_helps, helps & candidates.is_joint.unsqueeze(1))
         sizes = torch.arange(2, min(_MOST_TOGETHER, k) + 1, device=self.device)
-        left = self.settings.max_evaluations - state.spent - trial.is_asked.sum(dim=1)
+        left = self.settings.max_evaluations - state.spent - candidates.is_asked.sum(dim=1)
         order = torch.arange(len(sizes), device=self.device)
         is_asked = (helps.sum(dim=1, keepdim=True) >= sizes) & (order < left.unsqueeze(1))
         is_moved = (rank.unsqueeze(1) < sizes.view(1, -1, 1)) & helps.unsqueeze(1)
         self._together = together = Together(
-            spots=torch.where(is_moved, trial.spots.gather(1, winner).unsqueeze(1), state.spots.unsqueeze(1)),
+            spots=torch.where(is_moved, candidates.spots.gather(1, winner).unsqueeze(1), state.spots.unsqueeze(1)),
             levels=torch.where(
-                is_moved.unsqueeze(3), pixels_at(trial.levels, winner).unsqueeze(1), state.levels.unsqueeze(1)
+                is_moved.unsqueeze(3), pixels_at(candidates.levels, winner).unsqueeze(1), state.levels.unsqueeze(1)
             ),
             is_placed=is_moved | state.is_placed.unsqueeze(1),
             is_asked=is_asked,
@@ -226,21 +226,21 @@ class GradientSearch:
         )
         return Proposal(genes, owners)
 
-    def _best_moves(self, trial: Trial, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _best_moves(self, candidates: Candidates, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Returns for each pixel its best move, how that ranks among the pixels', and whether it helps; ``(N, K)``."""
         k = self.space.k
-        is_own = trial.slot.unsqueeze(2) == torch.arange(k, device=self.device)
+        is_own = candidates.slot.unsqueeze(2) == torch.arange(k, device=self.device)
         by_slot = torch.where(is_own, values.unsqueeze(2), -torch.inf)
         best = by_slot.amax(dim=1)
         winner = first_best(by_slot.transpose(1, 2).flatten(0, 1)).view(-1, k)
         rank = best.argsort(dim=1, descending=True, stable=True).argsort(dim=1, stable=True)
         return winner, rank, best > self._state.log_prob.unsqueeze(1)
 
-    def _best_additions(self, trial: Trial, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _best_additions(self, candidates: Candidates, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Returns for each pixel that is not placed the next best proposal of another spot; see `_best_moves`."""
         state = self._state
         ordered, order = values.sort(dim=1, descending=True, stable=True)
-        spots = trial.spots.gather(1, order)
+        spots = candidates.spots.gather(1, order)
         earlier = torch.ones(spots.shape[1], spots.shape[1], dtype=torch.bool, device=self.device).tril(-1)
         is_double = ((spots.unsqueeze(2) == spots.unsqueeze(1)) & earlier).any(dim=2)
         is_useful = ~is_double & (ordered > state.log_prob.unsqueeze(1))
@@ -258,19 +258,19 @@ class GradientSearch:
             log_probs: Log-probabilities of all classes, in the order proposed, ``(M, num_classes)``. A NaN never
                 wins.
         """
-        trial, state, together, values = self._trial, self._state, self._together, self._values
-        assert trial is not None
+        candidates, state, together, values = self._candidates, self._state, self._together, self._values
+        assert candidates is not None
         assert together is not None
         assert values is not None
 
         wins = first_best(values)
-        state = self._record(state, at(values, wins), *self._with_pixel(trial, wins))
+        state = self._record(state, at(values, wins), *self._with_pixel(candidates, wins))
         # The pixel as it was is no way on, however good it was.
-        is_old = trial.spots == state.spots.gather(1, trial.slot)
-        is_old &= (trial.levels == pixels_at(state.levels, trial.slot)).all(dim=2)
-        values = values.masked_fill(is_old & ~trial.is_building.unsqueeze(1), -torch.inf)
+        is_old = candidates.spots == state.spots.gather(1, candidates.slot)
+        is_old &= (candidates.levels == pixels_at(state.levels, candidates.slot)).all(dim=2)
+        values = values.masked_fill(is_old & ~candidates.is_building.unsqueeze(1), -torch.inf)
         # Where pixels were taken out together, noise keeps the search from going back to where it was.
-        is_noisy = trial.is_building & (state.kicks > 0)
+        is_noisy = candidates.is_building & (state.kicks > 0)
         chosen = first_best(values)
         if is_noisy.any():
             words = random_words(state.seeds, state.generation, _NOISE, values.shape[1])
@@ -279,9 +279,9 @@ class GradientSearch:
         value = at(values, chosen)
         is_better = value > state.log_prob
         # A little worse is taken, too: the way to something better often leads through it.
-        is_near = ~trial.is_joint & (log_odds(value) > log_odds(state.log_prob) - self.settings.slack)
-        is_taken = torch.where(trial.is_building, value > -torch.inf, is_better | is_near)
-        spots, levels, is_placed = self._with_pixel(trial, chosen)
+        is_near = ~candidates.is_joint & (log_odds(value) > log_odds(state.log_prob) - self.settings.slack)
+        is_taken = torch.where(candidates.is_building, value > -torch.inf, is_better | is_near)
+        spots, levels, is_placed = self._with_pixel(candidates, chosen)
         if together.is_asked.any():
             united = self._spread(log_probs, together.is_asked)
             best = first_best(united)
@@ -299,10 +299,10 @@ class GradientSearch:
             is_placed=torch.where(is_taken[:, None], is_placed, state.is_placed),
             log_prob=torch.where(is_taken, value, state.log_prob),
             generation=state.generation + 1,
-            spent=state.spent + trial.is_asked.sum(dim=1) + together.is_asked.sum(dim=1),
+            spent=state.spent + candidates.is_asked.sum(dim=1) + together.is_asked.sum(dim=1),
         )
-        self._state = self._move_on(state, trial, is_taken)
-        self._trial = self._together = self._values = None
+        self._state = self._move_on(state, candidates, is_taken)
+        self._candidates = self._together = self._values = None
         self._refresh()
 
     def _spread(self, log_probs: Tensor, is_asked: Tensor) -> Tensor:
@@ -347,13 +347,13 @@ class GradientSearch:
             torch.where(is_valid.unsqueeze(2), levels, other_levels),
         )
 
-    def _with_pixel(self, trial: Trial, choice: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _with_pixel(self, candidates: Candidates, choice: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Returns the images with one of the proposed pixels in its slot."""
         state = self._state
-        is_slot = marks(at(trial.slot, choice), self.space.k)
+        is_slot = marks(at(candidates.slot, choice), self.space.k)
         return (
-            torch.where(is_slot, at(trial.spots, choice).unsqueeze(1), state.spots),
-            torch.where(is_slot.unsqueeze(2), at(trial.levels, choice).unsqueeze(1), state.levels),
+            torch.where(is_slot, at(candidates.spots, choice).unsqueeze(1), state.spots),
+            torch.where(is_slot.unsqueeze(2), at(candidates.levels, choice).unsqueeze(1), state.levels),
             state.is_placed | is_slot,
         )
 
@@ -369,25 +369,25 @@ class GradientSearch:
             best_log_prob=torch.where(is_best, value, state.best_log_prob),
         )
 
-    def _move_on(self, state: GradientState, trial: Trial, is_taken: Tensor) -> GradientState:
+    def _move_on(self, state: GradientState, candidates: Candidates, is_taken: Tensor) -> GradientState:
         """Chooses what comes next: another turn, a later rank, or pixels taken out together."""
         k, count = self.space.k, self.settings.proposals
-        is_alone = ~trial.is_building & ~trial.is_joint
+        is_alone = ~candidates.is_building & ~candidates.is_joint
         turn = state.turn + is_alone.to(torch.int64)
         if k == 1:
             # The image without its only pixel is always the same, and so is the ranking: it is gone through once.
-            used = torch.where(trial.is_building, count, count - self._num_local)
+            used = torch.where(candidates.is_building, count, count - self._num_local)
             return replace(state, turn=turn, rank=state.rank + used)
-        failures = torch.where(is_taken | trial.is_building, 0, state.failures + is_alone.to(torch.int64))
+        failures = torch.where(is_taken | candidates.is_building, 0, state.failures + is_alone.to(torch.int64))
         is_round = failures >= k
         rounds = torch.where(is_taken, 0, state.rounds + is_round.to(torch.int64))
         rank = torch.where(is_taken, 0, state.rank + is_round.to(torch.int64) * (count - self._num_local))
         # No proposal of a pixel that is not placed was a number: the next ones are looked at.
-        rank = torch.where(trial.is_building & ~is_taken, state.rank + count, rank)
+        rank = torch.where(candidates.is_building & ~is_taken, state.rank + count, rank)
         # Whoever has strayed too far begins again at the best image, less some pixels.
         is_whole = state.is_placed.all(dim=1)
         is_astray = log_odds(state.log_prob) < log_odds(state.best_log_prob) - _FAR * self.settings.slack
-        is_stuck = (rounds >= self.settings.patience) | (is_whole & is_astray)
+        is_stuck = (rounds >= self.settings.restart_after) | (is_whole & is_astray)
         kept = self._kept(state)
         return replace(
             state,
@@ -407,7 +407,7 @@ class GradientSearch:
         Two are taken out, seldom more; those that are worth little rather than others.
         """
         k = self.space.k
-        draws = unit(random_words(state.seeds, state.generation, _KICK, k + 1))
+        draws = uniform(random_words(state.seeds, state.generation, _KICK, k + 1))
         number = 2 + (draws[:, 0] ** 3 * (min(k, _MOST_TAKEN_OUT) - 1)).to(torch.int64)
         order = state.worth.argsort(dim=1, stable=True).argsort(dim=1, stable=True)
         order = (order / k + draws[:, 1:]).argsort(dim=1, stable=True).argsort(dim=1, stable=True)

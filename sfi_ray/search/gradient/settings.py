@@ -22,7 +22,7 @@ class GradientSettings(BaseModel):
         le=1,
         description="Share of the proposals, in [0, 1], that lie near the pixel that is placed anew.",
     )
-    patience: int = Field(
+    restart_after: int = Field(
         1,
         ge=1,
         le=1_000_000,

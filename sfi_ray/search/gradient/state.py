@@ -44,7 +44,7 @@ class GradientState(SearchState):
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
+class Candidates:
     """The images that are classified for the pixels that each cell places anew."""
 
     #: Which pixel each proposal is for, ``(N, P)``.

@@ -1,4 +1,4 @@
-"""In what candidates differ from their parents, which shows what single pixels are worth.
+"""In what candidates differ from their parents, which shows what single pixels are credit.
 
 Shapes: M candidates, K altered pixels, G genes of a pixel (2 + channels), C channels.
 """

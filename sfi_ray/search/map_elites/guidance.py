@@ -14,8 +14,8 @@ from torch import Tensor
 from sfi_ray.images import decode
 from sfi_ray.search.base import SearchSpace
 from sfi_ray.search.gradient.proposals import colour_corners, first_order_gains, proposed
+from sfi_ray.search.philox import random_words, uniform
 from sfi_ray.search.state import Table
-from sfi_ray.search.philox import random_words, unit
 
 # What the random words of a candidate are for.
 _LED = 19
@@ -23,7 +23,7 @@ _LED = 19
 _RANKS = 32
 # Pixels of a known candidate that are put elsewhere at once, at most.
 _MOST_REPLACED = 4
-# How far the order of the pixels by what they are worth is shuffled, as a share of all of them.
+# How far the order of the pixels by what they are credit is shuffled, as a share of all of them.
 _SHUFFLE = 0.5
 
 
@@ -49,7 +49,7 @@ class Guidance(Table):
     #: ``(N, R, G)``: pixels that would gain most, best first; ``(N, R)`` bool: whether there is one.
     pixels: Tensor
     is_valid: Tensor
-    #: ``(N, K)`` int64: the base's own pixels, the one that is worth least first.
+    #: ``(N, K)`` int64: the base's own pixels, the one that is credit least first.
     order: Tensor
 
 
@@ -63,28 +63,28 @@ def guidance(gradients: Tensor, bases: Bases, backgrounds: Tensor, space: Search
 
     Args:
         gradients: Of the log-probability of each base's class with respect to its pixels, ``(N, C, H, W)``.
-        bases: The bases; the pixels of a bare one are worth nothing.
+        bases: The bases; the pixels of a bare one are credit nothing.
         backgrounds: 8-bit values, ``(N, C)`` float32.
         space: Where candidates live.
     """
     flat = gradients.flatten(2)
     spots, levels = decode(bases.genes, space.height, space.width)
     own = flat.gather(2, spots.unsqueeze(1).expand(-1, space.channels, -1)).transpose(1, 2)
-    worth = (own * (levels - backgrounds.unsqueeze(1)) / 255.0).sum(dim=2).nan_to_num(nan=0.0)
-    taken = torch.zeros(len(spots), space.height * space.width, device=spots.device)
-    taken = taken.scatter(1, spots, 1.0) * ~bases.is_bare.unsqueeze(1) > 0
-    gains = first_order_gains(flat, backgrounds, taken)
+    credit = (own * (levels - backgrounds.unsqueeze(1)) / 255.0).sum(dim=2).nan_to_num(nan=0.0)
+    selected = torch.zeros(len(spots), space.height * space.width, device=spots.device)
+    selected = selected.scatter(1, spots, 1.0) * ~bases.is_bare.unsqueeze(1) > 0
+    gains = first_order_gains(flat, backgrounds, selected)
     start = torch.zeros(len(spots), dtype=torch.int64, device=spots.device)
     count = min(num_ranks(space.k), gains.shape[1] * gains.shape[2])
     ranked, corners, is_valid = proposed(gains, start, count, space.height, space.width, bases.is_bare)
     rows = ranked.div(space.width, rounding_mode="floor")
     place = torch.stack([rows, ranked - rows * space.width], dim=2).to(torch.float32) + 0.5
     colours = colour_corners(space.channels, spots.device)[corners] / 255.0
-    return Guidance(torch.cat([place, colours], dim=2), is_valid, worth.argsort(dim=1, stable=True))
+    return Guidance(torch.cat([place, colours], dim=2), is_valid, credit.argsort(dim=1, stable=True))
 
 
 def led_candidates(told: Guidance, bases: Bases, is_first: Tensor, seeds: Tensor, counters: Tensor) -> Tensor:
-    """Puts proposals of a gradient in the place of the pixels of bases that are worth least.
+    """Puts proposals of a gradient in the place of the pixels of bases that are credit least.
 
     Of a bare background all pixels are placed, of a known candidate one or a few. Which proposals is drawn, the
     n-th of their ranking with odds of 1 / n; the first candidate of a base takes the best ones.
@@ -101,7 +101,7 @@ def led_candidates(told: Guidance, bases: Bases, is_first: Tensor, seeds: Tensor
     """
     genes = bases.genes
     count, k = told.pixels.shape[1], genes.shape[1]
-    draws = unit(random_words(seeds, counters, _LED, 1 + count + k)).to(torch.float32)
+    draws = uniform(random_words(seeds, counters, _LED, 1 + count + k)).to(torch.float32)
     most = min(k, _MOST_REPLACED) - 1
     number = torch.where(bases.is_bare, k, 1 + (draws[:, 0].square() * (most + 0.999)).to(torch.int64))
     # The largest of odds times exponential noise, one after the other, is a draw without putting back.

@@ -16,7 +16,7 @@ _OFFERS_AT_ONCE = 1 << 22
 
 
 @dataclass(frozen=True, slots=True)
-class Offers:
+class NicheCandidates:
     """What is offered to some cells.
 
     Attributes:
@@ -30,7 +30,7 @@ class Offers:
     is_none: Tensor
 
 
-def offers(offered_groups: Tensor, groups: Tensor) -> Iterator[Offers]:
+def candidates_per_niche(offered_groups: Tensor, groups: Tensor) -> Iterator[NicheCandidates]:
     """Yields what all cells are offered, of several groups at a time: everything that was made in their group.
 
     Args:
@@ -44,10 +44,10 @@ def offers(offered_groups: Tensor, groups: Tensor) -> Iterator[Offers]:
     for begin in range(0, len(groups), step):
         cells = slice(begin, begin + step)
         which = (start[cells].unsqueeze(1) + places).clamp(max=len(offered_groups) - 1)
-        yield Offers(cells, which, places >= counts[cells].unsqueeze(1))
+        yield NicheCandidates(cells, which, places >= counts[cells].unsqueeze(1))
 
 
-def merge(log_prob: Tensor, told: Tensor, which: Tensor) -> tuple[Tensor, Tensor]:
+def insert(log_prob: Tensor, told: Tensor, which: Tensor) -> tuple[Tensor, Tensor]:
     """Offers candidates to the elites of several cells; of candidates with one log-probability the first stays.
 
     Args:
@@ -57,7 +57,7 @@ def merge(log_prob: Tensor, told: Tensor, which: Tensor) -> tuple[Tensor, Tensor
 
     Returns:
         Log-probabilities of the new elites, highest first, and where each comes from, ``(N, L)`` int64: the place of an
-        old elite, or L and the number of the candidate; see `taken`.
+        old elite, or L and the number of the candidate; see `selected`.
     """
     num_elites = log_prob.shape[1]
     values, order = torch.cat([log_prob, told], dim=1).sort(dim=1, descending=True, stable=True)
@@ -72,13 +72,13 @@ def merge(log_prob: Tensor, told: Tensor, which: Tensor) -> tuple[Tensor, Tensor
     return values[:, :num_elites], torch.where(order < num_elites, order, new)
 
 
-def taken(own: Tensor, offered: Tensor, source: Tensor) -> Tensor:
+def selected(own: Tensor, offered: Tensor, source: Tensor) -> Tensor:
     """Returns what belongs to the new elites.
 
     Args:
         own: Of the old elites, ``(N, L, ...)``.
         offered: Of the candidates, ``(M, ...)``.
-        source: As `merge` returns it.
+        source: As `insert` returns it.
     """
     num_elites = own.shape[1]
     is_own = source < num_elites

@@ -1,4 +1,4 @@
-"""Which pixel of an elite is worth least, learned from the candidates that had another one in its place.
+"""Which pixel of an elite is credit least, learned from the candidates that had another one in its place.
 
 A remembered pixel takes the place of one that the elite has; see `pixel_memory`. What is lost with that one is seen
 whenever a candidate differs from its parent in it alone and the new one lies elsewhere: the log-probability of the
@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from sfi_ray.search.map_elites.differences import Difference
-from sfi_ray.search.philox import unit
+from sfi_ray.search.philox import uniform
 
 #: Words that choosing a pixel takes.
 CHOOSING_WORDS = 2
-# What was seen of a pixel before is worth so much beside what is seen now.
+# What was seen of a pixel before is credit so much beside what is seen now.
 _HELD = 0.5
 
 
@@ -60,7 +60,7 @@ def choose_least(losses: Tensor, words: Tensor) -> Tensor:
         ``(M,)`` int64, in [0, K).
     """
     k = losses.shape[1]
-    shares = unit(words)
+    shares = uniform(words)
     # Sorted from another one on in each image, equal pixels come in any of their turns.
     start = (shares[:, 1:] * k).to(torch.int64)
     turned = (torch.arange(k, device=losses.device) + start) % k

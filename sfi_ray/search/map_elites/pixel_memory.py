@@ -1,9 +1,9 @@
 """What one pixel brought, remembered for every class: those that brought most are put into other candidates.
 
-A candidate that differs from its parent in one pixel shows what that pixel is worth: the log-probability of a class for
-it less that for the parent. One forward pass shows this for all classes of a group, as a finite difference and without
-a gradient. A pixel's worth depends on the others of the image, so that what is seen now counts as much as all that was
-seen before.
+A candidate that differs from its parent in one pixel shows what that pixel is credit: the log-probability of a class
+for it less that for the parent. One forward pass shows this for all classes of a group, as a finite difference and
+without a gradient. A pixel's credit depends on the others of the image, so that what is seen now counts as much as all
+that was seen before.
 
 Pixels are remembered at corners of the colour cube, where they can be told apart, by a number: ``spot * Q + corner``.
 
@@ -21,9 +21,9 @@ from torch import Tensor
 from sfi_ray.search.base import SearchSpace
 from sfi_ray.search.gradient.proposals import colour_corners
 from sfi_ray.search.map_elites.differences import Difference
+from sfi_ray.search.map_elites.operator_selection import BESIDE, NO_OPERATOR, RECALLED
 from sfi_ray.search.map_elites.pixel_losses import CHOOSING_WORDS, choose_least
-from sfi_ray.search.map_elites.ways import BESIDE, NO_WAY, RECALLED
-from sfi_ray.search.philox import Draws, below, unit
+from sfi_ray.search.philox import Draws, below, uniform
 
 #: Pixels that are remembered for each class.
 NUM_REMEMBERED = 64
@@ -34,13 +34,13 @@ RECALLED_COUNTS = {_RECALLED: 4 + CHOOSING_WORDS}
 #: Of the candidates so many have a remembered pixel, where there is any, and so many one beside it, or the same; where
 #: nothing is learned.
 RECALLED_SHARES = (0.35, 0.15)
-# What was seen of a pixel before is worth so much beside what is seen now.
+# What was seen of a pixel before is credit so much beside what is seen now.
 _HELD = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Trials:
-    """Candidates that show what one pixel is worth, by group and then by pixel, each pixel of a group once.
+class Observations:
+    """Candidates that show what one pixel is credit, by group and then by pixel, each pixel of a group once.
 
     Attributes:
         candidates: Which candidates these are, ``(U,)`` int64.
@@ -53,7 +53,7 @@ class Trials:
     pixels: Tensor
 
 
-def trials(changed: Difference, groups: Tensor, is_known: Tensor) -> Trials:
+def observations(changed: Difference, groups: Tensor, is_known: Tensor) -> Observations:
     """Finds the candidates that differ from their parent in one pixel, which has a colour at a corner of the cube.
 
     Args:
@@ -71,14 +71,14 @@ def trials(changed: Difference, groups: Tensor, is_known: Tensor) -> Trials:
     shown, pixels = shown[order], pixels[order]
     is_first = torch.ones_like(pixels, dtype=torch.bool)
     is_first[1:] = (pixels[1:] != pixels[:-1]) | (groups[shown[1:]] != groups[shown[:-1]])
-    return Trials(shown[is_first], groups[shown[is_first]], pixels[is_first])
+    return Observations(shown[is_first], groups[shown[is_first]], pixels[is_first])
 
 
-def remember(worth: Tensor, pixels: Tensor, gains: Tensor, offered: Tensor) -> tuple[Tensor, Tensor]:
+def remember(credit: Tensor, pixels: Tensor, gains: Tensor, offered: Tensor) -> tuple[Tensor, Tensor]:
     """Keeps the pixels that brought most.
 
     Args:
-        worth: What the remembered pixels brought, highest first, -inf for none, ``(N, R)``.
+        credit: What the remembered pixels brought, highest first, -inf for none, ``(N, R)``.
         pixels: Which these are, ``(N, R)`` int64.
         gains: What pixels brought now, ``(N, O)``; -inf for none.
         offered: Which these are, ``(N, O)`` int64, ascending.
@@ -89,20 +89,20 @@ def remember(worth: Tensor, pixels: Tensor, gains: Tensor, offered: Tensor) -> t
     num_offers = offered.shape[1]
     place = torch.searchsorted(offered, pixels).clamp(max=num_offers - 1)
     now = gains.gather(1, place)
-    is_again = (offered.gather(1, place) == pixels) & (worth > -torch.inf) & (now > -torch.inf)
-    worth = torch.where(is_again, _HELD * worth + (1 - _HELD) * now, worth)
+    is_again = (offered.gather(1, place) == pixels) & (credit > -torch.inf) & (now > -torch.inf)
+    credit = torch.where(is_again, _HELD * credit + (1 - _HELD) * now, credit)
     # What was remembered already is no new offer; the others go to a column that is dropped.
     dropped = place.masked_fill(~is_again, num_offers)
     gains = torch.cat([gains, gains[:, :1]], dim=1).scatter(1, dropped, -torch.inf)[:, :num_offers]
-    values, order = torch.cat([worth, gains], dim=1).sort(dim=1, descending=True, stable=True)
-    count = worth.shape[1]
+    values, order = torch.cat([credit, gains], dim=1).sort(dim=1, descending=True, stable=True)
+    count = credit.shape[1]
     return values[:, :count], torch.cat([pixels, offered], dim=1).gather(1, order[:, :count])
 
 
 def recall(
     candidates: Tensor,
     parents: Tensor,
-    worth: Tensor,
+    credit: Tensor,
     pixels: Tensor,
     losses: Tensor,
     draws: Draws,
@@ -117,7 +117,7 @@ def recall(
     Args:
         candidates: ``(M, K, G)``.
         parents: ``(M, K, G)``.
-        worth: What is remembered for the cell of each candidate, highest first, ``(M, R)``; -inf for none.
+        credit: What is remembered for the cell of each candidate, highest first, ``(M, R)``; -inf for none.
         pixels: ``(M, R)`` int64.
         losses: What was lost with each pixel of the parents, ``(M, K)``; 0 where that is not known.
         draws: Of M candidates.
@@ -125,23 +125,23 @@ def recall(
         shares: How many candidates have a remembered pixel, and how many one beside it, ``(M, 2)``.
 
     Returns:
-        ``(M, K, G)``, and how each was made, ``(M,)`` int64: `RECALLED`, `BESIDE` or `NO_WAY`.
+        ``(M, K, G)``, and how each was made, ``(M,)`` int64: `RECALLED`, `BESIDE` or `NO_OPERATOR`.
     """
     words = draws.words(_RECALLED, RECALLED_COUNTS[_RECALLED])
-    uniform = unit(words)
-    num_known = (worth > -torch.inf).sum(dim=1)
+    draw = uniform(words)
+    num_known = (credit > -torch.inf).sum(dim=1)
     # The integer part of (n + 1)^u is j with probability log((j + 1) / j) / log(n + 1), about 1 / j.
-    rank = ((num_known + 1).to(torch.float64).pow(uniform[:, 1]).to(torch.int64) - 1).clamp(min=0)
+    rank = ((num_known + 1).to(torch.float64).pow(draw[:, 1]).to(torch.int64) - 1).clamp(min=0)
     pixel = pixels.gather(1, rank.clamp(max=pixels.shape[1] - 1).unsqueeze(1)).squeeze(1)
     corners = colour_corners(space.channels, candidates.device) / 255.0
     spot = pixel.div(len(corners), rounding_mode="floor")
-    is_beside = uniform[:, 0] >= shares[:, 0]
+    is_beside = draw[:, 0] >= shares[:, 0]
     row = spot.div(space.width, rounding_mode="floor") + (below(words[:, 2], 3) - 1) * is_beside
     col = spot % space.width + (below(words[:, 3], 3) - 1) * is_beside
     place = torch.stack([row.clamp(0, space.height - 1), col.clamp(0, space.width - 1)], dim=1).to(torch.float32) + 0.5
     new = torch.cat([place, corners[pixel % len(corners)]], dim=1)
     made = parents.clone()
     made[torch.arange(len(made), device=made.device), choose_least(losses, words[:, 4:])] = new
-    is_recalled = (uniform[:, 0] < shares[:, 0] + shares[:, 1]) & (num_known > 0)
+    is_recalled = (draw[:, 0] < shares[:, 0] + shares[:, 1]) & (num_known > 0)
     how = torch.where(is_beside, BESIDE, RECALLED)
-    return torch.where(is_recalled[:, None, None], made, candidates), how.masked_fill(~is_recalled, NO_WAY)
+    return torch.where(is_recalled[:, None, None], made, candidates), how.masked_fill(~is_recalled, NO_OPERATOR)

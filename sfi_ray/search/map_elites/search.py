@@ -5,11 +5,11 @@ forward pass says how good a candidate is for every class. So each class keeps i
 whoever they were made for, and new candidates are made from the elites of any class of the group.
 
 Near an optimum all elites of a class are alike, and most of what they could become was tried. A class that has not
-become better for long begins anew, with fresh candidates; what it had is kept aside.
+become better for long restarts, with fresh candidates; what it had is kept aside.
 
 What a candidate shows of the pixel in which it differs from its parent is remembered for every class, and at first half
-of the new candidates are made of it; see `pixel_memory`. Which ways of making candidates pay is learned
-for each group; see `ways`.
+of the new candidates are made of it; see `pixel_memory`. Which operators of making candidates pay is learned
+for each group; see `operators`.
 
 With k = 1 there are few candidates at corners of the colour cube, and seven of eight go through all of them, each once
 for all classes of the group, before the rest is varied alone.
@@ -31,15 +31,28 @@ from torch import Tensor
 from sfi_ray.search.base import NewCells, Proposal, SearchSpace, SharedSearcher
 from sfi_ray.search.map_elites.differences import difference
 from sfi_ray.search.map_elites.guidance import Bases, Guidance, guidance, led_candidates
-from sfi_ray.search.map_elites.niches import merge, offers, taken
+from sfi_ray.search.map_elites.niches import candidates_per_niche, insert, selected
+from sfi_ray.search.map_elites.operator_selection import NO_OPERATOR, NUM_CHANGES, cumulative, learn, shares
 from sfi_ray.search.map_elites.pixel_losses import seen
-from sfi_ray.search.map_elites.pixel_memory import RECALLED_COUNTS, RECALLED_SHARES, Trials, recall, remember, trials
-from sfi_ray.search.map_elites.settings import MOST_CANDIDATES, ElitesSettings
+from sfi_ray.search.map_elites.pixel_memory import (
+    RECALLED_COUNTS,
+    RECALLED_SHARES,
+    Observations,
+    observations,
+    recall,
+    remember,
+)
+from sfi_ray.search.map_elites.settings import MOST_CANDIDATES, MapElitesSettings
 from sfi_ray.search.map_elites.single_pixels import SinglePixels
 from sfi_ray.search.map_elites.state import GIVEN, MapElitesState, beginning
-from sfi_ray.search.map_elites.variation import change_pixels, cross, fresh_candidates, usual_shares, varied_counts
-from sfi_ray.search.map_elites.ways import NO_WAY, NUM_CHANGES, ends, learn, shares
-from sfi_ray.search.philox import Draws, random_words, unit
+from sfi_ray.search.map_elites.variation import (
+    change_pixels,
+    cross,
+    fresh_candidates,
+    usual_probabilities,
+    varied_counts,
+)
+from sfi_ray.search.philox import Draws, random_words, uniform
 
 # What the random words of a candidate are for.
 _PARENTS, _BASES = 15, 20
@@ -52,7 +65,7 @@ _SWEPT_OF = 8
 _NO_PIXEL = 1 << 62
 
 
-class Elites(SharedSearcher):
+class MapElites(SharedSearcher):
     """The search that the classes of a group share.
 
     Args:
@@ -66,7 +79,7 @@ class Elites(SharedSearcher):
     def __init__(
         self,
         space: SearchSpace,
-        settings: ElitesSettings,
+        settings: MapElitesSettings,
         device: torch.device | str = "cpu",
         starts: Mapping[int, Tensor] | None = None,
     ) -> None:
@@ -76,9 +89,9 @@ class Elites(SharedSearcher):
         self._counts = {_PARENTS: 6, **varied_counts(space), **(RECALLED_COUNTS if space.k > 1 else {})}
         self._single_pixels = SinglePixels(space, self.device) if space.k == 1 else None
         recalled = torch.tensor(RECALLED_SHARES if space.k > 1 else (0.0, 0.0), dtype=torch.float64)
-        usual = usual_shares(space, torch.device("cpu")) * (1 - recalled.sum())
+        usual = usual_probabilities(space, torch.device("cpu")) * (1 - recalled.sum())
         self._usual = torch.cat([usual, recalled]).to(self.device)
-        self._ways = torch.zeros(0, dtype=torch.int64, device=self.device)
+        self._operators = torch.zeros(0, dtype=torch.int64, device=self.device)
         self._candidates: Tensor | None = None
         self._parents: tuple[Tensor, Tensor] | None = None
         self._focus = torch.zeros(0, dtype=torch.int64, device=self.device)
@@ -125,8 +138,8 @@ class Elites(SharedSearcher):
         self._state = self._state.select(keep)
         self._refresh()
 
-    def _settle(self, is_done: Tensor) -> None:
-        self._state = replace(self._state, is_settled=self._state.is_settled | is_done)
+    def _mark_done(self, is_done: Tensor) -> None:
+        self._state = replace(self._state, is_done=self._state.is_done | is_done)
         self._refresh()
 
     @property
@@ -146,10 +159,10 @@ class Elites(SharedSearcher):
         cell's own elites, better ones more often, or the background while it has none.
         """
         state = self._state
-        is_led = ~state.is_settled & (state.evaluations + 2 <= self.settings.max_evaluations)
+        is_led = ~state.is_done & (state.evaluations + 2 <= self.settings.max_evaluations)
         owners = torch.nonzero(is_led).squeeze(1)
         num_known = (state.log_prob[owners] > -torch.inf).sum(dim=1)
-        draws = unit(random_words(state.seeds[owners], state.generation[owners], _BASES, 1))[:, 0]
+        draws = uniform(random_words(state.seeds[owners], state.generation[owners], _BASES, 1))[:, 0]
         genes = state.genes[owners, (draws.square() * num_known).to(torch.int64)]
         is_bare = num_known == 0
         colours = (state.backgrounds[owners] / 255.0).unsqueeze(1).expand(-1, self.space.k, -1)
@@ -173,13 +186,13 @@ class Elites(SharedSearcher):
         state = self._state
         if self._looked:
             assert self._bases is not None
-            is_looked = torch.zeros_like(state.is_settled)
+            is_looked = torch.zeros_like(state.is_done)
             is_looked[self._bases.owners] = True
             self._state = state = replace(
                 state, evaluations=state.evaluations + is_looked, backward=state.backward + is_looked
             )
         left = (self.settings.max_evaluations - state.evaluations).clamp(0, self.settings.num_candidates)
-        self._focus = torch.arange(len(left), device=self.device).repeat_interleave(left * ~state.is_settled)
+        self._focus = torch.arange(len(left), device=self.device).repeat_interleave(left * ~state.is_done)
         groups = state.groups[self._focus]
         first = torch.searchsorted(state.groups, groups)
         # Every candidate has draws of its own: under its group's seed, by its generation and its place in the group.
@@ -187,14 +200,14 @@ class Elites(SharedSearcher):
         seeds, counters = state.seeds[first], state.generation[self._focus] * MOST_CANDIDATES + place
         is_new = state.log_prob[self._focus, 0] == -torch.inf
         num_new = int(is_new.sum())
-        self._ways = torch.full_like(first, NO_WAY)
+        self._operators = torch.full_like(first, NO_OPERATOR)
         if num_new < len(groups):
             size = torch.searchsorted(state.groups, groups, right=True) - first
-            candidates, self._ways = self._varied(first, size, Draws(seeds, counters, self._counts))
+            candidates, self._operators = self._varied(first, size, Draws(seeds, counters, self._counts))
         if num_new:
             fresh = fresh_candidates(seeds, counters, self.space)
             candidates = torch.where(is_new[:, None, None], fresh, candidates) if num_new < len(groups) else fresh
-            self._ways = self._ways.masked_fill(is_new, NO_WAY)
+            self._operators = self._operators.masked_fill(is_new, NO_OPERATOR)
         if self._single_pixels is not None:
             candidates = self._swept(candidates, self._single_pixels, first, place)
         if self._looked:
@@ -203,19 +216,19 @@ class Elites(SharedSearcher):
         return Proposal(candidates, self._focus)
 
     def _varied(self, first: Tensor, size: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
-        """Makes candidates of elites and of what is remembered, and says in which ways."""
+        """Makes candidates of elites and of what is remembered, and says in which operators."""
         state = self._state
         self._parents, mates = self._chosen(first, size, draws)
         parents = state.genes[self._parents]
         taken_so = shares(state.gained, state.tried, self._usual)
-        changes, recalled = ends(taken_so[:, :NUM_CHANGES])[first], taken_so[first, NUM_CHANGES:]
-        candidates, ways = change_pixels(cross(parents, state.genes[mates], draws), draws, self.space, changes)
+        changes, recalled = cumulative(taken_so[:, :NUM_CHANGES])[first], taken_so[first, NUM_CHANGES:]
+        candidates, operators = change_pixels(cross(parents, state.genes[mates], draws), draws, self.space, changes)
         if self.space.k > 1:
-            worth, pixels = state.worth[self._focus], state.pixels[self._focus]
+            credit, pixels = state.credit[self._focus], state.pixels[self._focus]
             losses = state.losses[self._parents]
-            candidates, how = recall(candidates, parents, worth, pixels, losses, draws, self.space, recalled)
-            ways = torch.where(how == NO_WAY, ways, how)
-        return candidates, ways
+            candidates, how = recall(candidates, parents, credit, pixels, losses, draws, self.space, recalled)
+            operators = torch.where(how == NO_OPERATOR, operators, how)
+        return candidates, operators
 
     def _swept(self, candidates: Tensor, pixels: SinglePixels, first: Tensor, place: Tensor) -> Tensor:
         """Puts the next single pixels of each group in the place of most candidates, where no others will be put."""
@@ -234,7 +247,7 @@ class Elites(SharedSearcher):
         made = pixels.genes(state.seeds[first[is_swept]], numbers[is_swept], backgrounds[is_swept])
         candidates = candidates.clone()
         candidates[is_swept] = made
-        self._ways = self._ways.masked_fill(is_swept, NO_WAY)
+        self._operators = self._operators.masked_fill(is_swept, NO_OPERATOR)
         counts = first[is_swept].bincount(minlength=len(state.seeds))
         self._state = replace(state, swept=state.swept + counts[torch.searchsorted(state.groups, state.groups)])
         return candidates
@@ -245,14 +258,14 @@ class Elites(SharedSearcher):
             return candidates
         candidates = candidates.clone()
         state = self._state
-        begins = torch.nonzero((state.generation == 0) & ~state.is_settled).squeeze(1)
+        begins = torch.nonzero((state.generation == 0) & ~state.is_done).squeeze(1)
         places = torch.searchsorted(self._focus, begins).tolist()
         counts = self._focus.bincount(minlength=len(state.seeds))[begins].tolist()
         for seed, place, count in zip(state.seeds[begins].tolist(), places, counts, strict=True):
             if seed in self._starts:
                 starts = self._starts[seed][:count].to(candidates)
                 candidates[place : place + len(starts)] = starts
-                self._ways[place : place + len(starts)] = NO_WAY
+                self._operators[place : place + len(starts)] = NO_OPERATOR
         return candidates
 
     def _led(self, candidates: Tensor, is_looked: Tensor, seeds: Tensor, counters: Tensor) -> Tensor:
@@ -265,7 +278,7 @@ class Elites(SharedSearcher):
         made = led_candidates(told, bases, number[led] == 0, seeds[led], counters[led])
         candidates = candidates.clone()
         candidates[led] = made
-        self._ways = self._ways.index_fill(0, led, NO_WAY)
+        self._operators = self._operators.index_fill(0, led, NO_OPERATOR)
         return candidates
 
     def _chosen(self, first: Tensor, size: Tensor, draws: Draws) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
@@ -276,7 +289,7 @@ class Elites(SharedSearcher):
         """
         state = self._state
         words = draws.words(_PARENTS, 6)
-        shares = unit(words)
+        shares = uniform(words)
         num_known = (state.log_prob > -torch.inf).sum(dim=1).clamp(min=1)
 
         def choose(is_any: Tensor, which: Tensor, rank: Tensor) -> tuple[Tensor, Tensor]:
@@ -296,22 +309,22 @@ class Elites(SharedSearcher):
         best, source = self._merged(log_probs)
         gained, tried = self._learn_of_ways(best[:, 0], source[:, 0])
         evaluations = state.evaluations + self._focus.bincount(minlength=len(state.seeds))
-        # A settled cell is as its finding says; its elites serve the others as they are.
-        goes_on = ~state.is_settled[:, None]
+        # A finished cell is as its finding says; its elites serve the others as they are.
+        goes_on = ~state.is_done[:, None]
         self._state = replace(
             state,
-            generation=state.generation + ~state.is_settled,
+            generation=state.generation + ~state.is_done,
             evaluations=evaluations,
-            genes=torch.where(goes_on[..., None, None], taken(state.genes, self._candidates, source), state.genes),
+            genes=torch.where(goes_on[..., None, None], selected(state.genes, self._candidates, source), state.genes),
             log_prob=torch.where(goes_on, best, state.log_prob),
-            log_probs=torch.where(goes_on[..., None], taken(state.log_probs, log_probs, source), state.log_probs),
+            log_probs=torch.where(goes_on[..., None], selected(state.log_probs, log_probs, source), state.log_probs),
             losses=torch.where(goes_on[..., None], self._passed_on(losses, offered, source), state.losses),
             gained=gained,
             tried=tried,
             improved_at=torch.where(best[:, 0] > state.log_prob[:, 0], evaluations, state.improved_at),
         )
-        if self.settings.patience is not None:
-            self._begin_anew(self.settings.patience)
+        if self.settings.restart_after is not None:
+            self._restart(self.settings.restart_after)
         self._candidates = self._bases = self._parents = None
         self._looked = []
         self._refresh()
@@ -328,7 +341,7 @@ class Elites(SharedSearcher):
         # The first of its log-probabilities says whether a parent was classified.
         is_known = ~state.log_probs[..., 0][parents].isnan()
         changed = difference(candidates, state.genes[parents], self.space)
-        shown = trials(changed, state.groups[self._focus], is_known)
+        shown = observations(changed, state.groups[self._focus], is_known)
         if len(shown.candidates):
             self._remember(log_probs, shown, parents)
         of_class = state.target_classes[parents[0]].unsqueeze(1)
@@ -336,18 +349,18 @@ class Elites(SharedSearcher):
         return seen(state.losses, parents, changed, gains.squeeze(1))
 
     def _learn_of_ways(self, best: Tensor, source: Tensor) -> tuple[Tensor, Tensor]:
-        """Learns what the ways in which this generation was made have brought.
+        """Learns what the operators in which this generation was made have brought.
 
         Args:
             best: Log-probability of each cell's first elite now, ``(N,)``.
-            source: Where that comes from, ``(N,)``; see `merge`.
+            source: Where that comes from, ``(N,)``; see `insert`.
         """
         state = self._state
         winners = source - self.settings.num_elites
-        was_known = (state.log_prob[:, 0] > -torch.inf) & ~state.is_settled & (winners >= 0)
+        was_known = (state.log_prob[:, 0] > -torch.inf) & ~state.is_done & (winners >= 0)
         gains = torch.where(was_known, best - state.log_prob[:, 0], 0.0)
         first = torch.searchsorted(state.groups, state.groups)
-        return learn(state.gained, state.tried, first, gains, winners.clamp(min=0), self._focus, self._ways)
+        return learn(state.gained, state.tried, first, gains, winners.clamp(min=0), self._focus, self._operators)
 
     def _passed_on(self, losses: Tensor, offered: Tensor, source: Tensor) -> Tensor:
         """Returns what is lost with the pixels of new elites; nothing is known of what was made of another class."""
@@ -355,41 +368,41 @@ class Elites(SharedSearcher):
         num_elites = source.shape[1]
         cells = torch.arange(len(source), device=self.device).unsqueeze(1)
         is_foreign = (source >= num_elites) & (owners[(source - num_elites).clamp(min=0)] != cells)
-        return taken(losses, offered, source).masked_fill(is_foreign.unsqueeze(2), 0.0)
+        return selected(losses, offered, source).masked_fill(is_foreign.unsqueeze(2), 0.0)
 
-    def _remember(self, log_probs: Tensor, shown: Trials, parents: tuple[Tensor, Tensor]) -> None:
+    def _remember(self, log_probs: Tensor, shown: Observations, parents: tuple[Tensor, Tensor]) -> None:
         """Learns for all cells of a group what single pixels brought."""
         state = self._state
         cell, place = parents[0][shown.candidates], parents[1][shown.candidates]
         gains = log_probs[shown.candidates] - state.log_probs[cell, place]
         gains = gains.masked_fill(~gains.isfinite(), -torch.inf)
         parts = []
-        for part in offers(shown.groups, state.groups):
+        for part in candidates_per_niche(shown.groups, state.groups):
             told = gains[part.which, state.target_classes[part.cells].unsqueeze(1)]
             offered = shown.pixels[part.which].masked_fill(part.is_none, _NO_PIXEL)
             told = told.masked_fill(part.is_none, -torch.inf)
-            parts.append(remember(state.worth[part.cells], state.pixels[part.cells], told, offered))
-        worth, pixels = zip(*parts, strict=True)
-        self._state = replace(state, worth=torch.cat(worth), pixels=torch.cat(pixels))
+            parts.append(remember(state.credit[part.cells], state.pixels[part.cells], told, offered))
+        credit, pixels = zip(*parts, strict=True)
+        self._state = replace(state, credit=torch.cat(credit), pixels=torch.cat(pixels))
 
     def _merged(self, log_probs: Tensor) -> tuple[Tensor, Tensor]:
-        """Offers the candidates of each group to all its cells; see `merge`."""
+        """Offers the candidates of each group to all its cells; see `insert`."""
         state = self._state
         parts = []
-        for part in offers(state.groups[self._focus], state.groups):
+        for part in candidates_per_niche(state.groups[self._focus], state.groups):
             told = log_probs[part.which, state.target_classes[part.cells].unsqueeze(1)].nan_to_num(nan=-torch.inf)
-            parts.append(merge(state.log_prob[part.cells], told.masked_fill(part.is_none, -torch.inf), part.which))
+            parts.append(insert(state.log_prob[part.cells], told.masked_fill(part.is_none, -torch.inf), part.which))
         best, source = zip(*parts, strict=True)
         return torch.cat(best), torch.cat(source)
 
-    def _begin_anew(self, patience: int) -> None:
+    def _restart(self, restart_after: int) -> None:
         """Forgets the elites of cells that have not become better for long, but for the best.
 
         Their genes stay where they are and serve other classes until new ones take their place.
         """
         state = self._state
         waited = state.evaluations - state.improved_at
-        is_stuck = ~state.is_settled & (waited >= ((state.improved_at - state.began_at) // 2).clamp(min=patience))
+        is_stuck = ~state.is_done & (waited >= ((state.improved_at - state.began_at) // 2).clamp(min=restart_after))
         is_better = is_stuck & (state.log_prob[:, 0] > state.kept_log_prob)
         self._state = replace(
             state,
@@ -409,7 +422,7 @@ class Elites(SharedSearcher):
 
     @property
     def best(self) -> Tensor:
-        """``(N, K, G)``: the first elite of each cell, or what it had before it began anew where that is better."""
+        """``(N, K, G)``: the first elite of each cell, or what it had before it restarted where that is better."""
         state = self._state
         is_kept = state.kept_log_prob >= state.log_prob[:, 0]
         return torch.where(is_kept[:, None, None], state.kept, state.genes[:, 0])

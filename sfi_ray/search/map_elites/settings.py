@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 MOST_CANDIDATES = 1 << 24
 
 
-class ElitesSettings(BaseModel):
+class MapElitesSettings(BaseModel):
     """Everything that decides what the shared search proposes."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -28,11 +28,11 @@ class ElitesSettings(BaseModel):
         "every generation; it counts as one image classified and as one backward pass. 0 takes none.",
     )
 
-    patience: int | None = Field(
+    restart_after: int | None = Field(
         1000,
         ge=1,
-        description="Evaluations of a class without a better elite after which it begins anew with nothing, and only "
-        "its best image is kept; after a longer rise it waits half as long as the rise took. null never begins anew.",
+        description="Evaluations of a class without a better elite after which it restarts with nothing, and only "
+        "its best image is kept; after a longer rise it waits half as long as the rise took. null never restarts.",
     )
     begins_with: Literal["nothing", "smaller_k"] = Field(
         "nothing",

@@ -1,7 +1,7 @@
 """The state of a search that classes share, one row a cell.
 
-Shapes: N cells, L elites of a cell, R remembered pixels of a cell, W ways of varying, K altered pixels, G genes of a
-pixel (2 + channels), C channels.
+Shapes: N cells, L elites of a cell, R remembered pixels of a cell, W operators of varying, K altered pixels, G genes of
+a pixel (2 + channels), C channels.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from sfi_ray.search.base import SearchSpace
-from sfi_ray.search.state import SearchState
+from sfi_ray.search.map_elites.operator_selection import NUM_OPERATORS
 from sfi_ray.search.map_elites.pixel_memory import NUM_REMEMBERED
-from sfi_ray.search.map_elites.ways import NUM_WAYS
+from sfi_ray.search.state import SearchState
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class MapElitesState(SearchState):
     #: 8-bit values, ``(N, C)`` float32.
     backgrounds: Tensor
     #: ``(N,)`` bool: nothing more is made for the cell.
-    is_settled: Tensor
+    is_done: Tensor
     #: ``(N, L, K, G)`` float32.
     genes: Tensor
     #: ``(N, L)`` float32: log-probability of the cell's class, highest first; -inf where there is no elite yet.
@@ -38,19 +38,19 @@ class MapElitesState(SearchState):
     #: ``(N, L, num_classes)`` float32: all log-probabilities of the elites; NaN where there was none yet.
     log_probs: Tensor
     #: What the best single changes brought, ``(N, R)`` float32, highest first, -inf for none; and the pixels, int64.
-    worth: Tensor
+    credit: Tensor
     pixels: Tensor
     #: What was lost with each pixel of the elites, ``(N, L, K)`` float32; 0 where that is not known.
     losses: Tensor
-    #: What ways of varying have brought in the cell's group, and candidates made so, ``(N, W)`` float64.
+    #: What operators of varying have brought in the cell's group, and candidates made so, ``(N, W)`` float64.
     gained: Tensor
     tried: Tensor
     #: ``(N,)`` int64: evaluations when the cell began with nothing, and when its first elite was last replaced.
     began_at: Tensor
     improved_at: Tensor
-    #: The best candidate before the cell last began anew, ``(N, K, G)`` float32.
+    #: The best candidate before the cell last restarted, ``(N, K, G)`` float32.
     kept: Tensor
-    #: ``(N,)`` float32: its log-probability; -inf where the cell has not begun anew.
+    #: ``(N,)`` float32: its log-probability; -inf where the cell has not restarted.
     kept_log_prob: Tensor
     #: ``(N,)`` int64: single pixels that the cell's group has gone through; 0 for k above 1.
     swept: Tensor
@@ -73,20 +73,20 @@ def beginning(count: int, num_elites: int, space: SearchSpace, device: torch.dev
     genes = torch.zeros(count, num_elites, space.k, space.genes_per_pixel, device=device)
     log_prob = torch.full((count, num_elites), -torch.inf, device=device)
     # With one pixel there is nothing that a remembered one could be put into.
-    worth = torch.full((count, NUM_REMEMBERED if space.k > 1 else 0), -torch.inf, device=device)
+    credit = torch.full((count, NUM_REMEMBERED if space.k > 1 else 0), -torch.inf, device=device)
     return {
         "generation": zeros,
         "evaluations": zeros,
         "backward": zeros,
-        "is_settled": zeros.bool(),
+        "is_done": zeros.bool(),
         "genes": genes,
         "log_prob": log_prob,
         "log_probs": torch.full((count, num_elites, space.num_classes), torch.nan, device=device),
-        "worth": worth,
-        "pixels": torch.zeros_like(worth, dtype=torch.int64),
+        "credit": credit,
+        "pixels": torch.zeros_like(credit, dtype=torch.int64),
         "losses": torch.zeros(count, num_elites, space.k, device=device),
-        "gained": zeros.new_zeros(count, NUM_WAYS, dtype=torch.float64),
-        "tried": zeros.new_zeros(count, NUM_WAYS, dtype=torch.float64),
+        "gained": zeros.new_zeros(count, NUM_OPERATORS, dtype=torch.float64),
+        "tried": zeros.new_zeros(count, NUM_OPERATORS, dtype=torch.float64),
         "began_at": zeros,
         "improved_at": zeros,
         "kept": genes[:, 0],

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from sfi_ray.search.base import SearchSpace
-from sfi_ray.search.map_elites.ways import ADJACENT, CORNER, FAR, FRESH, NEAR, NEIGHBOUR, SHADE, SHIFTED
-from sfi_ray.search.philox import Draws, below, random_words, unit
+from sfi_ray.search.map_elites.operator_selection import ADJACENT, CORNER, FAR, FRESH, NEAR, NEIGHBOUR, SHADE, SHIFTED
+from sfi_ray.search.philox import Draws, below, random_words, uniform
 
 # What the random words of a candidate are for.
 _FRESH, _CROSSED, _CHANGED = range(16, 19)
 # Of two candidates that are crossed, each pixel comes from the second with a probability that is itself drawn.
 _CROSSED_SHARE = 0.1
-# How often each of the first `NUM_CHANGES` ways is taken where nothing is learned; see `ways`. Most of
+# How often each of the first `NUM_CHANGES` operators is taken where nothing is learned; see `operators`. Most of
 # the shares were chosen on CNN_MP for Fashion-MNIST and CIFAR-10.
 _SHARES = (0.25, 0.15, 0.15, 0.15, 0.15, 0.05, 0.05, 0.05)
 # With one pixel all spots and corners are gone through elsewhere: neighbours of good ones and their shades are left.
@@ -49,8 +49,8 @@ def varied_counts(space: SearchSpace) -> dict[int, int]:
     return {_CROSSED: 2 + space.k, _CHANGED: 1 + _most_changed(space.k) * (1 + _changed_width(space))}
 
 
-def usual_shares(space: SearchSpace, device: torch.device) -> Tensor:
-    """Returns how often a pixel changes in each way where nothing is learned, ``(NUM_CHANGES,)`` float64."""
+def usual_probabilities(space: SearchSpace, device: torch.device) -> Tensor:
+    """Returns how often a pixel changes in each operator where nothing is learned, ``(NUM_CHANGES,)`` float64."""
     return torch.tensor(_SHARES_OF_ONE if space.k == 1 else _SHARES, dtype=torch.float64, device=device)
 
 
@@ -66,13 +66,13 @@ def cross(parents: Tensor, mates: Tensor, draws: Draws) -> Tensor:
         ``(M, K, G)``; most parents come back as they were.
     """
     k = parents.shape[1]
-    shares = unit(draws.words(_CROSSED, 2 + k))
+    shares = uniform(draws.words(_CROSSED, 2 + k))
     is_crossed = shares[:, 0] < _CROSSED_SHARE
     from_mate = is_crossed.unsqueeze(1) & (shares[:, 2:] < shares[:, 1:2])
     return torch.where(from_mate.unsqueeze(-1), mates, parents)
 
 
-def change_pixels(genes: Tensor, draws: Draws, space: SearchSpace, ends: Tensor) -> tuple[Tensor, Tensor]:
+def change_pixels(genes: Tensor, draws: Draws, space: SearchSpace, cumulative: Tensor) -> tuple[Tensor, Tensor]:
     """Changes one pixel of each candidate, now and then more: moves it, colours it, or puts another in its place.
 
     Where the first of them is to be shifted, all pixels are, and nothing else happens.
@@ -81,22 +81,23 @@ def change_pixels(genes: Tensor, draws: Draws, space: SearchSpace, ends: Tensor)
         genes: ``(M, K, G)``.
         draws: Of M candidates.
         space: Where candidates live.
-        ends: Upper ends of the shares of the ways in which a pixel changes, ``(M, NUM_CHANGES)``.
+        cumulative: Cumulative probabilities of the operators in which a pixel changes, ``(M, NUM_CHANGES)``.
 
     Returns:
-        ``(M, K, G)`` float32, inside the bounds of the space, and the way in which the first pixel changed, ``(M,)``.
+        ``(M, K, G)`` float32, inside the bounds of the space, and the operator in which the first pixel changed,
+        ``(M,)``.
     """
     count, k = genes.shape[:2]
     most = _most_changed(k)
     width = 1 + _changed_width(space)
     words = draws.words(_CHANGED, 1 + most * width)
-    num_changed = 1 + (unit(words[:, :1]).square().square().square() * _spread(k)).round()
+    num_changed = 1 + (uniform(words[:, :1]).square().square().square() * _spread(k)).round()
     words = words[:, 1:].reshape(count, most, width)
     which = below(words[..., 0], k)
     old = genes.gather(1, which.unsqueeze(-1).expand(-1, -1, genes.shape[2]))
     neighbour = genes.gather(1, ((which + 1) % k).unsqueeze(-1).expand(-1, -1, genes.shape[2]))
-    how = (unit(words[..., 1:2]) >= ends[:, None, :-1]).sum(dim=2, keepdim=True)
-    new = _changed(old, neighbour, how, unit(words[..., 2:]).to(torch.float32), space)
+    how = (uniform(words[..., 1:2]) >= cumulative[:, None, :-1]).sum(dim=2, keepdim=True)
+    new = _changed(old, neighbour, how, uniform(words[..., 2:]).to(torch.float32), space)
     is_changed = torch.arange(most, device=genes.device) < num_changed
     new = torch.where(is_changed.unsqueeze(-1), new, old)
     # Of changes to one pixel the first counts: written last to first, one after the other.
@@ -113,14 +114,14 @@ def change_pixels(genes: Tensor, draws: Draws, space: SearchSpace, ends: Tensor)
 
 
 def _changed(old: Tensor, neighbour: Tensor, how: Tensor, draws: Tensor, space: SearchSpace) -> Tensor:
-    """Changes pixels ``(M, J, G)`` in the ways ``(M, J, 1)``."""
+    """Changes pixels ``(M, J, G)`` in the operators ``(M, J, 1)``."""
     width = draws[..., :1]
     shades = draws[..., 3 : 3 + space.channels]
     other = _fresh_pixels(draws[..., 3 + space.channels :], space)
     move = _normal(draws[..., 1:3])
     near, adjacent = old[..., :2] + move * _NEAR_WIDTH, neighbour[..., :2] + move * _ADJACENT_WIDTH
     step = _normal(shades) * _LEAST_SHADE * (_GREATEST_SHADE / _LEAST_SHADE) ** width
-    # A step out of the cube is taken the other way: most colours lie at its walls.
+    # A step out of the cube is taken the other operator: most colours lie at its walls.
     shade = old[..., 2:] + step
     shade = torch.where((shade < 0) | (shade > 1), old[..., 2:] - step, shade)
     corner = (other[..., 2:] >= 0.5).to(torch.float32)
@@ -160,7 +161,7 @@ def _fresh_pixels(draws: Tensor, space: SearchSpace) -> Tensor:
 
 def _draws(seeds: Tensor, counters: Tensor, stream: int, count: int, width: int) -> Tensor:
     words = random_words(seeds, counters, stream, count * width)
-    return unit(words).to(torch.float32).view(len(seeds), count, width)
+    return uniform(words).to(torch.float32).view(len(seeds), count, width)
 
 
 def _normal(draws: Tensor) -> Tensor:

@@ -13,12 +13,12 @@ from sfi_ray.attacks.run import StoppingSettings, by_k
 from sfi_ray.attacks.verify import Scored, Verifier
 from sfi_ray.images import render
 from sfi_ray.models import Classifier
-from sfi_ray.search import Elites, ElitesSettings, Searcher
+from sfi_ray.search import MapElites, MapElitesSettings, Searcher
 from sfi_ray.search.map_elites.guidance import num_ranks
 from sfi_ray.types import Background, Cell, Finding, Pixel
 
 
-class ElitesAttack(EvolutionAttack):
+class MapElitesAttack(EvolutionAttack):
     """Searches the classes of a group together; see `sfi_ray.search.map_elites.search`.
 
     Args:
@@ -26,9 +26,9 @@ class ElitesAttack(EvolutionAttack):
         stopping: When a cell ends before its budget.
     """
 
-    def __init__(self, settings: ElitesSettings, stopping: StoppingSettings) -> None:
+    def __init__(self, settings: MapElitesSettings, stopping: StoppingSettings) -> None:
         super().__init__(
-            lambda space, device: Elites(space, settings, device),
+            lambda space, device: MapElites(space, settings, device),
             population_size=settings.num_candidates,
             max_evaluations=settings.max_evaluations,
             stopping=stopping,
@@ -78,7 +78,7 @@ class ElitesAttack(EvolutionAttack):
                 fitting = [*grown, *(genes for genes in of_earlier if len(genes) <= k)][: self._settings.num_candidates]
                 if fitting:
                     starts[cell.seed] = torch.stack([_grown(genes, k) for genes in fitting])
-            searcher = Elites(space_of(classifier, k), self._settings, classifier.device, starts)
+            searcher = MapElites(space_of(classifier, k), self._settings, classifier.device, starts)
             events = self._search_with(searcher, classifier, same_k, verifier, context.checkpoints, best_known)
             for event in events:
                 if self.shares_ks and isinstance(event, Finding) and (scored := Scored.of(event)):
@@ -89,13 +89,13 @@ class ElitesAttack(EvolutionAttack):
         self, classifier: Classifier, searcher: Searcher, backgrounds: torch.Tensor
     ) -> Generator[Tick, None, None]:
         """Takes gradients where candidates are led by them, then classifies what is proposed."""
-        assert isinstance(searcher, Elites)
+        assert isinstance(searcher, MapElites)
         if self._settings.num_led:
             yield from _look(classifier, searcher, backgrounds)
         yield from super()._advance(classifier, searcher, backgrounds)
 
 
-def _look(classifier: Classifier, searcher: Elites, backgrounds: torch.Tensor) -> Generator[Tick, None, None]:
+def _look(classifier: Classifier, searcher: MapElites, backgrounds: torch.Tensor) -> Generator[Tick, None, None]:
     """Takes the gradients that the searcher wants, a micro-batch at a time: all of a group could take gigabytes."""
     bases, space = searcher.bases(), searcher.space
     targets = searcher.target_classes[bases.owners]

@@ -1,4 +1,4 @@
-"""The course of an inversion: how large its steps are, how many pixels it may alter, and when its image is looked at.
+"""The schedule of an inversion: how large its steps are, how many pixels it may alter, and when its image is looked at.
 
 It is the same for every cell of a job and k, and known beforehand.
 """
@@ -21,7 +21,7 @@ _GIVE_UP_FROM, _REFINE_FROM = 0.4, 0.7
 
 
 @dataclass(frozen=True, slots=True)
-class Course:
+class Schedule:
     """What holds for one step.
 
     Attributes:
@@ -35,8 +35,8 @@ class Course:
     num_pixels: int
 
 
-def course_at(step: int, num_steps: int, num_pixels: int, k: int) -> Course:
-    """Lays out a search: where k caps it, pixels are given up at a constant ratio once the rest has settled.
+def schedule_at(step: int, num_steps: int, num_pixels: int, k: int) -> Schedule:
+    """Lays out a search: where k caps it, pixels are given up at a constant ratio once the rest has finished.
 
     Args:
         step: Ordinal of the step, from 0.
@@ -46,16 +46,16 @@ def course_at(step: int, num_steps: int, num_pixels: int, k: int) -> Course:
     """
     penalty = min(1.0, step / (_FULL_PENALTY_FROM * num_steps))
     if k >= num_pixels:
-        return Course(rate_at(step, num_steps, 1.0), penalty, num_pixels)
+        return Schedule(rate_at(step, num_steps, 1.0), penalty, num_pixels)
     first, last = round(_GIVE_UP_FROM * num_steps), round(_REFINE_FROM * num_steps)
     if step < first:
-        return Course(rate_at(step, num_steps, 1.0), penalty, num_pixels)
+        return Schedule(rate_at(step, num_steps, 1.0), penalty, num_pixels)
     if step < last:
         given_up = (step + 1 - first) / (last - first)
         allowed = max(k, round(num_pixels ** (1 - given_up) * k**given_up))
-        return Course(rate_at(first, num_steps, 1.0), penalty, allowed)
+        return Schedule(rate_at(first, num_steps, 1.0), penalty, allowed)
     # The pixels are chosen: a penalty would only keep them small.
-    return Course(rate_at(step - last, num_steps - last, 1.0), 0.0, k)
+    return Schedule(rate_at(step - last, num_steps - last, 1.0), 0.0, k)
 
 
 def looks_of(num_steps: int, *, has_goal: bool) -> frozenset[int]:

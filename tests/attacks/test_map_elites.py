@@ -11,7 +11,7 @@ from sfi_ray.types import Finding, Pixel, Start, StopReason
 from tests.attacks.conftest import evaluations, make_cells, outcomes, search
 from tests.attacks.test_snapshots import MemoryKeeper
 
-SHORT = {"kind": "elites", "max_evaluations": 40, "num_elites": 3, "num_candidates": 4}
+SHORT = {"kind": "map_elites", "max_evaluations": 40, "num_elites": 3, "num_candidates": 4}
 LED = {**SHORT, "gradient_share": 0.5}
 
 

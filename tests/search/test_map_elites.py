@@ -6,12 +6,12 @@ from hypothesis import strategies as st
 from sfi_ray.images import render
 from sfi_ray.search import NewCells, Proposal, SearchSpace
 from sfi_ray.search.map_elites.niches import merge, taken
-from sfi_ray.search.map_elites.search import Elites
-from sfi_ray.search.map_elites.settings import ElitesSettings
+from sfi_ray.search.map_elites.search import MapElites
+from sfi_ray.search.map_elites.settings import MapElitesSettings
 from sfi_ray.search.map_elites.variation import fresh_candidates
 
 SPACE = SearchSpace(height=8, width=8, channels=1, k=2, num_classes=4)
-SETTINGS = ElitesSettings(max_evaluations=60, num_elites=3, num_candidates=5)
+SETTINGS = MapElitesSettings(max_evaluations=60, num_elites=3, num_candidates=5)
 
 
 def group_of(number, targets=range(4), seed=100):
@@ -25,7 +25,7 @@ def group_of(number, targets=range(4), seed=100):
 
 
 def searching(*new_cells, settings=SETTINGS, space=SPACE):
-    search = Elites(space, settings)
+    search = MapElites(space, settings)
     for group in new_cells:
         search.admit(group)
     return search
@@ -81,7 +81,7 @@ def test_many_doubles_of_the_best_push_no_elite_out():
 
 
 def test_candidates_of_two_generations_never_share_a_number():
-    settings = ElitesSettings(num_candidates=100_000)
+    settings = MapElitesSettings(num_candidates=100_000)
     assert settings.most_classes * settings.num_candidates <= 1 << 24 < (settings.most_classes + 1) * 100_000
     with pytest.raises(ValueError, match="168 cells with 100,000 candidates each"):
         searching(group_of(0, range(168)), settings=settings)
@@ -129,7 +129,7 @@ def test_every_image_is_counted_for_the_class_it_was_made_for(toy_gray):
 def test_settled_classes_get_no_candidates_and_serve_the_others(toy_gray):
     search = searching(group_of(0))
     step(search, toy_gray)
-    search.settle(torch.tensor([True, False, True, False]))
+    search.mark_done(torch.tensor([True, False, True, False]))
     before = search.best
     proposal, _ = step(search, toy_gray)
     assert sorted(set(proposal.owners.tolist())) == [1, 3]
@@ -140,11 +140,11 @@ def test_settled_classes_get_no_candidates_and_serve_the_others(toy_gray):
 def test_a_pixel_is_remembered_by_every_class_of_the_group(toy_gray):
     search = searching(group_of(0), group_of(1))
     step(search, toy_gray)
-    assert (search.state()["worth"] == -torch.inf).all(), "the first candidates have no parents"
+    assert (search.state()["credit"] == -torch.inf).all(), "the first candidates have no parents"
     # The first class of the first group is the only one for which more is made.
-    search.settle(torch.tensor([False, True, True, True, True, True, True, True]))
+    search.mark_done(torch.tensor([False, True, True, True, True, True, True, True]))
     step(search, toy_gray)
-    num_known = (search.state()["worth"] > -torch.inf).sum(dim=1)
+    num_known = (search.state()["credit"] > -torch.inf).sum(dim=1)
     assert num_known[:4].unique().tolist() == [num_known[0]]
     assert 0 < num_known[0] <= 5
     assert num_known[4:].sum() == 0, "groups share nothing"
@@ -162,20 +162,20 @@ def test_the_elites_know_their_log_probabilities(toy_gray):
 
 
 def test_the_budget_is_what_a_class_may_use(toy_gray):
-    search = searching(group_of(0), settings=ElitesSettings(max_evaluations=12, num_candidates=5))
+    search = searching(group_of(0), settings=MapElitesSettings(max_evaluations=12, num_candidates=5))
     while not search.is_exhausted.all():
         step(search, toy_gray)
     assert search.evaluations.tolist() == [12.0] * 4
 
 
-@pytest.mark.parametrize("patience", [1, 1000])
-def test_a_search_restored_from_its_state_goes_on_in_the_same_way(toy_gray, patience):
-    settings = SETTINGS.model_copy(update={"patience": patience})
+@pytest.mark.parametrize("restart_after", [1, 1000])
+def test_a_search_restored_from_its_state_goes_on_in_the_same_way(toy_gray, restart_after):
+    settings = SETTINGS.model_copy(update={"restart_after": restart_after})
     search = searching(group_of(0), group_of(1), settings=settings)
     for _ in range(3):
         step(search, toy_gray)
     state = search.state()
-    again = Elites(SPACE, settings)
+    again = MapElites(SPACE, settings)
     again.admit(group_of(1), {name: tensor[4:] for name, tensor in state.items()})
     for _ in range(4):
         step(search, toy_gray)
@@ -184,7 +184,7 @@ def test_a_search_restored_from_its_state_goes_on_in_the_same_way(toy_gray, pati
 
 
 def test_a_class_that_is_stuck_begins_anew_and_what_it_had_is_kept(toy_gray):
-    search = searching(group_of(0), settings=ElitesSettings(max_evaluations=400, num_candidates=5, patience=20))
+    search = searching(group_of(0), settings=MapElitesSettings(max_evaluations=400, num_candidates=5, restart_after=20))
     best, num_begun = search.best_log_prob, 0
     while not search.is_exhausted.all():
         step(search, toy_gray)
@@ -197,7 +197,7 @@ def test_a_class_that_is_stuck_begins_anew_and_what_it_had_is_kept(toy_gray):
 
 
 def test_what_a_class_begins_anew_with_is_as_at_first(toy_gray):
-    search = searching(group_of(0, targets=[1]), settings=ElitesSettings(max_evaluations=400, patience=20))
+    search = searching(group_of(0, targets=[1]), settings=MapElitesSettings(max_evaluations=400, restart_after=20))
     while search.state()["log_prob"][0, 0] > -torch.inf or search.generation[0] == 0:
         step(search, toy_gray)
     counters = search.generation[0] * (1 << 24) + torch.arange(8)
@@ -205,14 +205,14 @@ def test_what_a_class_begins_anew_with_is_as_at_first(toy_gray):
 
 
 def test_without_patience_no_class_begins_anew(toy_gray):
-    search = searching(group_of(0), settings=ElitesSettings(max_evaluations=400, patience=None))
+    search = searching(group_of(0), settings=MapElitesSettings(max_evaluations=400, restart_after=None))
     while not search.is_exhausted.all():
         step(search, toy_gray)
         assert (search.state()["log_prob"][:, 0] > -torch.inf).all()
 
 
 def test_the_optimum_of_a_linear_toy_is_found_with_few_images(toy_gray):
-    search = searching(group_of(0), settings=ElitesSettings(max_evaluations=3000))
+    search = searching(group_of(0), settings=MapElitesSettings(max_evaluations=3000))
     while not search.is_exhausted.all():
         step(search, toy_gray)
     for target in range(4):
@@ -222,7 +222,7 @@ def test_the_optimum_of_a_linear_toy_is_found_with_few_images(toy_gray):
 @pytest.mark.parametrize("gradient_share", [0.0, 0.5])
 def test_with_one_pixel_all_corners_are_gone_through(toy_gray, gradient_share):
     space = SearchSpace(height=8, width=8, channels=1, k=1, num_classes=4)
-    settings = ElitesSettings(max_evaluations=200, num_candidates=5, gradient_share=gradient_share)
+    settings = MapElitesSettings(max_evaluations=200, num_candidates=5, gradient_share=gradient_share)
     search = searching(group_of(0), settings=settings, space=space)
     corners = fresh_candidates(torch.zeros(64, dtype=torch.int64), torch.arange(64), space)
     corners[:, 0, :2] = torch.cartesian_prod(torch.arange(8), torch.arange(8)) + 0.5
@@ -247,7 +247,7 @@ def test_single_pixels_go_on_where_a_snapshot_was_taken(toy_gray):
     first = searching(group_of(0), group_of(1), settings=SETTINGS, space=space)
     step(whole, toy_gray)
     step(first, toy_gray)
-    second = Elites(space, SETTINGS)
+    second = MapElites(space, SETTINGS)
     state = first.state()
     second.admit(group_of(0), {name: tensor[:4] for name, tensor in state.items()})
     second.admit(group_of(1), {name: tensor[4:] for name, tensor in state.items()})

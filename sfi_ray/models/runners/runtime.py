@@ -16,7 +16,7 @@ Engine = Literal["torch", "openvino"]
 """What runs a network: torch, layer by layer or compiled, or OpenVINO, which is an extra."""
 
 
-class Execution(BaseModel):
+class RuntimeConfig(BaseModel):
     """A way to run a network, settled in all its parts."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -42,9 +42,9 @@ class Execution(BaseModel):
         """Whether what runs the network takes other numbers of images than `micro_batch` at once, too."""
         return self.engine == "torch" and not self.is_compiled and not self.uses_graphs
 
-    def changed(self, **changes: object) -> Execution:
+    def changed(self, **changes: object) -> RuntimeConfig:
         """Returns this with some parts changed, checked like any other."""
-        return Execution.model_validate({**self.model_dump(), **changes})
+        return RuntimeConfig.model_validate({**self.model_dump(), **changes})
 
     def describe(self) -> str:
         """Says it in a few words."""

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from sfi_ray.types import Likeness
+from sfi_ray.types import FeatureSimilarity
 
 
-def compare(wanted: Tensor, found: Tensor, log_prob: Tensor) -> Likeness:
+def compare(wanted: Tensor, found: Tensor, log_prob: Tensor) -> FeatureSimilarity:
     """Compares the features of two images, one pair at a time, so that no bit depends on others.
 
     Args:
@@ -21,7 +21,7 @@ def compare(wanted: Tensor, found: Tensor, log_prob: Tensor) -> Likeness:
     length = wanted.square().sum()
     lengths = (length * found.square().sum()).sqrt()
     product = float((wanted * found).sum() / lengths) if lengths > 0 else 0.0
-    return Likeness(
+    return FeatureSimilarity(
         feature_distance=float((found - wanted).square().sum() / length),
         feature_inner_product=min(1.0, max(-1.0, product)),
         image_confidence=float(log_prob.exp()),

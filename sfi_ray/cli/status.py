@@ -12,7 +12,7 @@ import typer
 
 from sfi_ray.cli.arguments import RunLocation
 from sfi_ray.cli.exits import explaining
-from sfi_ray.cli.printing import say
+from sfi_ray.cli.printing import echo
 from sfi_ray.cli.rounds import show_rounds
 
 _WATCH_SECONDS = 5.0
@@ -50,21 +50,21 @@ def status(
                 state = opened.status()
                 progress = state.progress
                 is_running = bool(progress and progress.is_alive and not state.is_complete)
-                say(f"{opened.record.job.name}: {state.state}")
-                say(
+                echo(f"{opened.record.job.name}: {state.state}")
+                echo(
                     f"{state.finished:,} of {state.num_cells:,} cells, {state.fooled:,} fooled, "
                     f"{state.failed:,} failed, {state.evaluations:,} evaluations"
                 )
                 if progress and is_running:
                     left = "" if progress.seconds_left is None else f", {spell(progress.seconds_left)} left"
-                    say(
+                    echo(
                         f"driver {progress.pid} on {progress.host}: {progress.actors} actors, "
                         f"{progress.evaluations_per_second:,.0f} evaluations/s{left}"
                     )
                 elif not state.is_complete:
-                    say("no driver is running; launch the job again to go on")
+                    echo("no driver is running; launch the job again to go on")
                 for line in ask():
-                    say(line)
+                    echo(line)
                 if not watch or not is_running:
                     return
                 time.sleep(max(_WATCH_SECONDS, (time.monotonic() - began) / _READING_SHARE))
@@ -84,7 +84,7 @@ def _asking(address: str | None, run: str) -> Iterator[Callable[[], list[str]]]:
         try:
             stack.enter_context(ray_session(address, dashboard=False))
         except ResourceError as error:
-            say(f"from the folder alone: {error}", err=True)
+            echo(f"from the folder alone: {error}", err=True)
             yield list
         else:
             yield lambda: what_actors_do(run)

@@ -1,14 +1,14 @@
-"""Which ways of varying an elite pay, learned while they are tried.
+"""Which operators of varying an elite pay, learned while they are tried.
 
 What brings a better candidate depends on the network, on k and on how far a search has come: here it is remembered
-pixels, there small moves. So every group of cells counts what each way has brought, and a way is taken the more often
-the more that was for each candidate made so: adaptive operator selection by probability matching (Goldberg 1990;
-Fialho 2010).
+pixels, there small moves. So every group of cells counts what each operator has brought, and a operator is taken the
+more often the more that was for each candidate made so: adaptive operator selection by probability matching (Goldberg
+1990; Fialho 2010).
 
 A generation's best candidate of a class, where it is better than the class's first elite, has brought what its
 log-probability is above that. Sums are of integers, so that they are the same in any order, on any device.
 
-Shapes: N cells, W ways, M candidates.
+Shapes: N cells, W operators, M candidates.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-#: The ways. What happens to a pixel: a small move, a move anywhere, a colour at another corner of the cube, a colour
-#: near the old one, another pixel in its place, the colour of the next pixel, a small move of all pixels together, a
-#: place beside the next pixel. Then a remembered pixel in its place, or one beside that.
+#: The operators. What happens to a pixel: a small move, a move anywhere, a colour at another corner of the cube, a
+#: colour near the old one, another pixel in its place, the colour of the next pixel, a small move of all pixels
+#: together, a place beside the next pixel. Then a remembered pixel in its place, or one beside that.
 NEAR, FAR, CORNER, SHADE, FRESH, NEIGHBOUR, SHIFTED, ADJACENT, RECALLED, BESIDE = range(10)
-NUM_WAYS = 10
+NUM_OPERATORS = 10
 #: So many of them, the first ones, happen to pixels.
 NUM_CHANGES = RECALLED
-#: A candidate that was made in none of these ways.
-NO_WAY = -1
+#: A candidate that was made in none of these operators.
+NO_OPERATOR = -1
 
 # What is learned fades: after so many candidates it counts 0.4 to 0.5 of what it did, by the size of generations.
 _HELD = 1500
-# Before anything is learned, each way counts as if so many candidates had shown that it is like the others.
+# Before anything is learned, each operator counts as if so many candidates had shown that it is like the others.
 _ASSUMED = 40
-# This part of the usual shares stays, so that each way is tried now and then.
+# This part of the usual shares stays, so that each operator is tried now and then.
 _KEPT = 0.2
 # The most that one candidate counts, in nats, and what a nat is as an integer.
 _MOST_GAIN = 1.0
@@ -41,26 +41,26 @@ _NAT = 1 << 20
 
 
 def shares(gained: Tensor, tried: Tensor, usual: Tensor) -> Tensor:
-    """Returns how often each way is to be taken.
+    """Returns how often each operator is to be taken.
 
     Args:
-        gained: What the ways have brought, ``(N, W)`` float64.
-        tried: Candidates that were made in these ways, ``(N, W)`` float64.
-        usual: How often each way is taken where nothing is learned, ``(W,)`` float64, 1 in all.
+        gained: What the operators have brought, ``(N, W)`` float64.
+        tried: Candidates that were made in these operators, ``(N, W)`` float64.
+        usual: How often each operator is taken where nothing is learned, ``(W,)`` float64, 1 in all.
 
     Returns:
         ``(N, W)`` float64, 1 in all for each cell.
     """
     mean = _sum(gained) / _sum(tried).clamp(min=1.0)
-    worth = (gained + _ASSUMED * mean) / (tried + _ASSUMED)
+    credit = (gained + _ASSUMED * mean) / (tried + _ASSUMED)
     # What is twice as good is taken four times as often.
-    weighted = usual * worth * worth
+    weighted = usual * credit * credit
     total = _sum(weighted)
     learned = torch.where(total > 0, weighted / total, usual)
     return _KEPT * usual + (1 - _KEPT) * learned
 
 
-def ends(columns: Tensor) -> Tensor:
+def cumulative(columns: Tensor) -> Tensor:
     """Returns the upper ends of shares that are laid side by side in [0, 1], ``(N, n)`` to the same shape."""
     sums = torch.stack([*accumulate(columns.unbind(dim=1), torch.add)], dim=1)
     return sums / sums[:, -1:]
@@ -78,24 +78,24 @@ def learn(
         gains: What the generation's best candidate of each cell's class brought, in nats, ``(N,)``; at most 0 for none.
         winners: Which candidate this is, ``(N,)`` int64.
         owners: The cell that each candidate was made for, ``(M,)`` int64.
-        made: The way in which each candidate was made, ``(M,)`` int64; `NO_WAY` for none.
+        made: The operator in which each candidate was made, ``(M,)`` int64; `NO_OPERATOR` for none.
 
     Returns:
         What is known then.
     """
-    size = (len(gained), NUM_WAYS)
+    size = (len(gained), NUM_OPERATORS)
     brought = (gains.clamp(0.0, _MOST_GAIN).to(torch.float64) * _NAT).round().to(torch.int64)
-    way = made[winners]
-    now = _counted(first, way, brought.masked_fill(way == NO_WAY, 0), size)
-    count = _counted(first[owners], made, (made != NO_WAY).to(torch.int64), size)
+    operator = made[winners]
+    now = _counted(first, operator, brought.masked_fill(operator == NO_OPERATOR, 0), size)
+    count = _counted(first[owners], made, (made != NO_OPERATOR).to(torch.int64), size)
     held = _HELD / (_HELD + count.sum(dim=1, keepdim=True).to(torch.float64))
     # What was counted stands in the row of the first cell of a group.
     return (held * gained + now.to(torch.float64) / _NAT)[first], (held * tried + count.to(torch.float64))[first]
 
 
-def _counted(cells: Tensor, way: Tensor, counts: Tensor, size: tuple[int, int]) -> Tensor:
-    """Sums integers by cell and way."""
-    where = cells * size[1] + way.clamp(min=0)
+def _counted(cells: Tensor, operator: Tensor, counts: Tensor, size: tuple[int, int]) -> Tensor:
+    """Sums integers by cell and operator."""
+    where = cells * size[1] + operator.clamp(min=0)
     return counts.new_zeros(size[0] * size[1]).scatter_add(0, where, counts).view(size)
 
 

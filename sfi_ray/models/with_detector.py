@@ -98,7 +98,7 @@ class Guarded(nn.Module):
         network: The network; a class behind the natural ones is that of outliers.
         num_classes: Natural classes.
         detector: Name of the detector.
-        fit: What `fit_guard` found.
+        fit: What `fit_detector` found.
     """
 
     limit: Tensor
@@ -159,7 +159,7 @@ def _parted(network: nn.Module, detector: Evadable) -> tuple[nn.Module, nn.Modul
     return trunk, last
 
 
-def fit_guard(classifier: Classifier, dataset: ImageDataset, detector: Evadable) -> dict[str, Tensor]:
+def fit_detector(classifier: Classifier, dataset: ImageDataset, detector: Evadable) -> dict[str, Tensor]:
     """Fits a detector to the natural training images, and what it accepts to the natural test images.
 
     Args:
@@ -173,9 +173,9 @@ def fit_guard(classifier: Classifier, dataset: ImageDataset, detector: Evadable)
         median, in which scores beyond the limit are measured.
 
     Raises:
-        InputError: The network has no such features; see `check_guard`.
+        InputError: The network has no such features; see `check_detector`.
     """
-    check_guard(classifier, detector)
+    check_detector(classifier, detector)
     with cpu_threads(1):  # the last bits would tell the number of threads, and decide rows
         return _fit(classifier, dataset, detector)
 
@@ -221,14 +221,14 @@ def _learnt(classifier: Classifier, dataset: ImageDataset, detector: Evadable) -
     return {"neighbours": nn.functional.normalize(trained.features)}
 
 
-def guarded(classifier: Classifier, num_classes: int, detector: Evadable, fit: _Fitted) -> Classifier:
+def with_detector(classifier: Classifier, num_classes: int, detector: Evadable, fit: _Fitted) -> Classifier:
     """Returns a classifier guarded by a detector, in the same name.
 
     Args:
         classifier: The network. A class behind the natural ones is that of outliers.
         num_classes: Natural classes; the guarded one has one more.
         detector: Name of the detector.
-        fit: What `fit_guard` found.
+        fit: What `fit_detector` found.
     """
     return Classifier(
         Guarded(classifier.module, num_classes, detector, fit),
@@ -245,7 +245,7 @@ def has_detector(classifier: Classifier, num_classes: int, detector: Evadable) -
     return detector != "outlier_class" or classifier.num_classes > num_classes
 
 
-def check_guard(classifier: Classifier, detector: Evadable) -> None:
+def check_detector(classifier: Classifier, detector: Evadable) -> None:
     """Checks that a network has the features that a detector looks at.
 
     Raises:
