@@ -138,8 +138,8 @@ def test_local_nodes_are_counted_by_the_autoscaler_that_does_not_count_the_head(
 
 
 def recipe(beginning):
-    """The block of docs/clusters.md that begins like this."""
-    text = (ROOT / "docs/clusters.md").read_text("utf-8")
+    """The block of docs/guides/clusters.md that begins like this."""
+    text = (ROOT / "docs/guides/clusters.md").read_text("utf-8")
     (block,) = (
         block for block in re.findall(r"^```\w+\n(.*?)^```$", text, re.DOTALL | re.MULTILINE) if beginning in block
     )

@@ -56,7 +56,7 @@ def test_python_in_documents_runs(document, number, workplace, monkeypatch):
 
 
 def test_the_audits_in_the_documents_end_as_they_say(tmp_path, monkeypatch):
-    document = ROOT / "docs/audit.md"
+    document = ROOT / "docs/guides/audit.md"
     monkeypatch.chdir(tmp_path)
     (tmp_path / "networks.py").write_text(blocks(document, "python")[0])
     rows = re.findall(r"^\| `(\w+)` \| (\d) \| (.*) \|$", document.read_text(), flags=re.MULTILINE)
@@ -105,12 +105,12 @@ def test_job_files_load_and_say_what_they_are_for(path):
 
 
 def test_the_job_in_the_documents_loads():
-    for block in blocks(ROOT / "docs/jobs.md", "yaml"):
+    for block in blocks(ROOT / "docs/reference/jobs.md", "yaml"):
         parse_job(block)
 
 
 def test_every_key_of_a_job_is_documented():
-    text = (ROOT / "docs/jobs.md").read_text()
+    text = (ROOT / "docs/reference/jobs.md").read_text()
     for model in (
         Job,
         ClassifierSpec,
@@ -126,7 +126,7 @@ def test_every_key_of_a_job_is_documented():
 
 
 def test_the_rounds_in_the_documents_load_and_every_key_of_theirs_is_documented():
-    document = ROOT / "docs/rounds.md"
+    document = ROOT / "docs/guides/rounds.md"
     for block in blocks(document, "yaml"):
         assert isinstance(parse_any(block), RoundsJob)
     for name in (*RoundsJob.model_fields, *RoundsSettings.model_fields):
@@ -134,17 +134,17 @@ def test_the_rounds_in_the_documents_load_and_every_key_of_theirs_is_documented(
 
 
 def test_the_classifiers_in_the_documents_are_those_of_a_job():
-    for block in blocks(ROOT / "docs/training.md", "yaml"):
+    for block in blocks(ROOT / "docs/guides/training.md", "yaml"):
         parse_job(f"name: x\ndataset: digits\nk: 1\n{block}")
 
 
 def test_every_setting_of_a_training_is_documented():
-    text = (ROOT / "docs/training.md").read_text()
+    text = (ROOT / "docs/guides/training.md").read_text()
     for name in (*TrainingSettings.model_fields, *TRAINING_PRESETS):
         assert re.search(rf"^\| `{name}` \|", text, flags=re.MULTILINE), name
 
 
 def test_every_column_is_documented():
-    text = (ROOT / "docs/results.md").read_text()
+    text = (ROOT / "docs/reference/results.md").read_text()
     for name in FINDINGS.names:
         assert re.search(rf"^\| ([a-z_]+, )*{name}[ ,]", text, flags=re.MULTILINE), name
