@@ -1,10 +1,9 @@
 """Attacks turn cells into findings with a classifier."""
 
 from sfi_ray.attacks.base import Attack, AttackContext, Tick, failed
-from sfi_ray.attacks.evolution import EvolutionAttack
-from sfi_ray.attacks.gradient import GradientAttack
-from sfi_ray.attacks.inversion import InversionAttack, InversionSettings
+from sfi_ray.attacks.inversion import InversionAttack
 from sfi_ray.attacks.run import StoppingSettings
+from sfi_ray.attacks.search_attack import SearchAttack
 from sfi_ray.attacks.settings import (
     DIFFERENTIAL_EVOLUTION_PRESETS,
     AttackSettings,
@@ -27,14 +26,12 @@ __all__ = [
     "AttackSettings",
     "CheckpointStore",
     "DifferentialEvolutionAttackSettings",
-    "EvolutionAttack",
-    "GradientAttack",
     "GradientAttackSettings",
     "InversionAttack",
     "InversionAttackSettings",
-    "InversionSettings",
     "MapElitesAttackSettings",
     "NevergradAttackSettings",
+    "SearchAttack",
     "SelfAdaptiveAttackSettings",
     "Snapshot",
     "SparseRandomAttackSettings",

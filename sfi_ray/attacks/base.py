@@ -43,6 +43,16 @@ class AttackContext:
     checkpoints: CheckpointStore | None = None
     starts: Sequence[Start] = ()
 
+    def image_of(self, cell: Cell) -> Tensor:
+        """Returns the natural image that a cell imitates, ``(C, H, W)`` uint8.
+
+        Raises:
+            ValueError: It names none, or there are none.
+        """
+        if cell.image is None or self.images is None:
+            raise ValueError(f"cell {cell.index} names no natural image")
+        return self.images[cell.image]
+
 
 class Attack(ABC):
     """A way to search cells of one classifier."""

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 
 from sfi_ray.attacks.base import AttackContext, Tick
-from sfi_ray.attacks.evolution import EvolutionAttack, space_of
 from sfi_ray.attacks.run import StoppingSettings, by_k
+from sfi_ray.attacks.search_attack import SearchAttack, space_of
 from sfi_ray.attacks.verify import Scored, Verifier
-from sfi_ray.images import render
 from sfi_ray.models import Classifier
-from sfi_ray.search import MapElites, MapElitesSettings, Searcher
+from sfi_ray.search import MapElites, MapElitesSettings
 from sfi_ray.search.map_elites.guidance import num_ranks
 from sfi_ray.types import Background, Cell, Finding, Pixel
 
 
-class MapElitesAttack(EvolutionAttack):
+class MapElitesAttack(SearchAttack):
     """Searches the classes of a group together; see `sfi_ray.search.map_elites.search`.
 
     Args:
@@ -29,14 +28,14 @@ class MapElitesAttack(EvolutionAttack):
     def __init__(self, settings: MapElitesSettings, stopping: StoppingSettings) -> None:
         super().__init__(
             lambda space, device: MapElites(space, settings, device),
-            population_size=settings.num_candidates,
+            num_candidates=settings.num_candidates,
             max_evaluations=settings.max_evaluations,
             stopping=stopping,
             shares_classes=True,
         )
         self._settings = settings
         self.shares_ks = settings.begins_with == "smaller_k"
-        if settings.num_led:
+        if settings.num_gradient_candidates:
             # A generation is one gradient and the candidates.
             self.max_backward_passes = -(-settings.max_evaluations // (1 + settings.num_candidates))
 
@@ -44,8 +43,8 @@ class MapElitesAttack(EvolutionAttack):
         """Returns about how much memory a cell takes; see `Attack.slot_bytes`."""
         # What gradients propose, and the draws of the candidates that they lead; images are made a part at a time.
         ranks = num_ranks(k)
-        led = self._settings.num_led * 4 * 8 * (1 + ranks + k) + 4 * ranks * (2 + input_shape[0])
-        return super().slot_bytes(input_shape, k) + (led if self._settings.num_led else 0)
+        led = self._settings.num_gradient_candidates * 4 * 8 * (1 + ranks + k) + 4 * ranks * (2 + input_shape[0])
+        return super().slot_bytes(input_shape, k) + (led if self._settings.num_gradient_candidates else 0)
 
     def search(
         self,
@@ -78,38 +77,12 @@ class MapElitesAttack(EvolutionAttack):
                 fitting = [*grown, *(genes for genes in of_earlier if len(genes) <= k)][: self._settings.num_candidates]
                 if fitting:
                     starts[cell.seed] = torch.stack([_grown(genes, k) for genes in fitting])
-            searcher = MapElites(space_of(classifier, k), self._settings, classifier.device, starts)
-            events = self._search_with(searcher, classifier, same_k, verifier, context.checkpoints, best_known)
+            search = MapElites(space_of(classifier, k), self._settings, classifier.device, starts)
+            events = self._search_with(search, classifier, same_k, verifier, context, best_known)
             for event in events:
                 if self.shares_ks and isinstance(event, Finding) and (scored := Scored.of(event)):
                     found[_kin(event.cell)] = scored
                 yield event
-
-    def _advance(
-        self, classifier: Classifier, searcher: Searcher, backgrounds: torch.Tensor
-    ) -> Generator[Tick, None, None]:
-        """Takes gradients where candidates are led by them, then classifies what is proposed."""
-        assert isinstance(searcher, MapElites)
-        if self._settings.num_led:
-            yield from _look(classifier, searcher, backgrounds)
-        yield from super()._advance(classifier, searcher, backgrounds)
-
-
-def _look(classifier: Classifier, searcher: MapElites, backgrounds: torch.Tensor) -> Generator[Tick, None, None]:
-    """Takes the gradients that the searcher wants, a micro-batch at a time: all of a group could take gigabytes."""
-    bases, space = searcher.bases(), searcher.space
-    targets = searcher.target_classes[bases.owners]
-    for start in range(0, len(targets), classifier.micro_batch):
-        part = slice(start, start + classifier.micro_batch)
-        wanted = targets[part]
-
-        def log_prob(log_probs: torch.Tensor, rows: slice, wanted: torch.Tensor = wanted) -> torch.Tensor:
-            return log_probs.gather(1, wanted[rows].unsqueeze(1)).squeeze(1)
-
-        images = render(bases.genes[part], backgrounds[bases.owners[part]], space.height, space.width)
-        _, gradients = classifier.gradients(images, log_prob)
-        searcher.look(gradients)
-        yield Tick(len(images))
 
 
 def _kin(cell: Cell) -> tuple[Background, int, int]:

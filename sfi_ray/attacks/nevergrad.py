@@ -7,10 +7,10 @@ import time
 
 import torch
 
-from sfi_ray.attacks.evolution import EvolutionAttack
 from sfi_ray.attacks.run import StoppingSettings
-from sfi_ray.search import NewCells, SearchSpace
-from sfi_ray.search.nevergrad.search import NevergradSearcher, num_workers
+from sfi_ray.attacks.search_attack import SearchAttack
+from sfi_ray.search import Answer, NewCells, SearchSpace
+from sfi_ray.search.nevergrad.search import NevergradSearch, num_workers
 from sfi_ray.search.nevergrad.settings import NevergradSettings
 
 # Memory of all optimisers of one process. More cells at once would not be faster: asking costs more than classifying.
@@ -20,7 +20,7 @@ _CANDIDATE_BYTES = 6 << 10
 _MEASURE_SECONDS = 1.0
 
 
-class NevergradAttack(EvolutionAttack):
+class NevergradAttack(SearchAttack):
     """Searches cells with an optimiser of nevergrad for each.
 
     Args:
@@ -31,8 +31,8 @@ class NevergradAttack(EvolutionAttack):
     def __init__(self, settings: NevergradSettings, stopping: StoppingSettings) -> None:
         workers = num_workers(settings)
         super().__init__(
-            lambda space, device: NevergradSearcher(space, settings, device),
-            population_size=workers,
+            lambda space, device: NevergradSearch(space, settings, device),
+            num_candidates=workers,
             max_evaluations=settings.max_evaluations,
             stopping=stopping,
         )
@@ -53,10 +53,10 @@ class NevergradAttack(EvolutionAttack):
         return candidates + 5 * 8 * num_genes**2 + 4 * self.max_evaluations
 
     def proposal_rate(self, input_shape: tuple[int, int, int], k: int) -> float:
-        """Measures how many candidates a second a cell's optimiser proposes at first; see `EvolutionAttack`."""
+        """Measures how many candidates a second a cell's optimiser proposes at first; see `SearchAttack`."""
         channels, height, width = input_shape
-        searcher = NevergradSearcher(SearchSpace(height, width, channels, k, num_classes=1), self._settings)
-        searcher.admit(
+        search = NevergradSearch(SearchSpace(height, width, channels, k, num_classes=1), self._settings)
+        search.admit(
             NewCells(
                 seeds=torch.zeros(1, dtype=torch.int64),
                 target_classes=torch.zeros(1, dtype=torch.int64),
@@ -64,10 +64,11 @@ class NevergradAttack(EvolutionAttack):
             )
         )
         started = time.perf_counter()
-        while not searcher.is_exhausted.all() and not searcher.failures:
-            genes = searcher.ask().genes
-            searcher.tell(genes.flatten(1).mean(dim=1, keepdim=True).neg())
+        while not search.is_exhausted.all() and not search.failures:
+            genes = search.ask().genes
+            assert genes is not None
+            search.tell(Answer(genes.flatten(1).mean(dim=1, keepdim=True).neg()))
             if time.perf_counter() - started >= _MEASURE_SECONDS:
                 break
         spent = time.perf_counter() - started
-        return math.inf if searcher.failures else float(searcher.evaluations.sum()) / spent
+        return math.inf if search.failures else float(search.evaluations.sum()) / spent

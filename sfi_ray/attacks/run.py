@@ -12,19 +12,19 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
-from sfi_ray.attacks.base import Tick, failed
-from sfi_ray.attacks.snapshot import CheckpointStore, Snapshot, by_snapshot
+from sfi_ray.attacks.base import AttackContext, Tick, failed
+from sfi_ray.attacks.snapshot import Snapshot, by_snapshot
 from sfi_ray.attacks.verify import Scored, Verifier
-from sfi_ray.images import altered_pixels, decode
+from sfi_ray.images import altered_pixels, decode, render
 from sfi_ray.models import Classifier
-from sfi_ray.search import NewCells, Proposal, SearchSpace
-from sfi_ray.types import Cell, Finding, StopReason, TracePoint
+from sfi_ray.search import Answer, Features, Gradients, LogProbs, NewCells, Query, Search
+from sfi_ray.types import Cell, FeatureSimilarity, Finding, Pixel, StopReason, TracePoint
 
 # Micro-batches that one generation should fill, so that the last, partly filled one costs little.
 _MICRO_BATCHES_A_GENERATION = 64
@@ -61,13 +61,16 @@ class Slot:
     refused: float = -math.inf
     seconds: float = 0.0
     trace: list[TracePoint] = field(default_factory=list)
-    #: Images classified to verify what was not stored then: the bare background, and candidates that were refused.
+    #: Images classified to say what is stored: the bare background, and every image that the cell was to end with.
     verifications: int = 1
 
     generation: int = 0
     evaluations: int = 0
     backward_passes: int = 0
     is_exhausted: bool = False
+    is_measured: bool = False
+    #: Whether what ends is the best image, and not the last; see `Search.keeps_best`.
+    keeps_best: bool = True
     #: Number of its group, and whether its finding is out while others of the group go on.
     group: int = 0
     is_done: bool = False
@@ -78,7 +81,10 @@ class Slot:
         """Takes note of a generation, keeping the trace thin."""
         self.generation, self.evaluations, self.is_exhausted = generation, evaluations, is_exhausted
         self.backward_passes = backward_passes
-        if best > self.best:
+        self.is_measured = not math.isnan(best)
+        if not self.is_measured:
+            return
+        if best > self.best or not self.keeps_best:
             self.best = best
             self.improved_at = generation
         if not self.trace or evaluations >= self.trace[-1].evaluations * _TRACE_FACTOR:
@@ -106,12 +112,13 @@ class Slot:
             refused=notes["refused"],
             seconds=notes["seconds"],
             trace=[TracePoint(evaluations, confidence) for evaluations, confidence in notes["trace"]],
-            verifications=notes.get("verifications", 1),  # one of an earlier version has none
+            verifications=notes["verifications"],
         )
 
     def _note(self) -> None:
         if self.best > -math.inf:
-            self.trace.append(TracePoint(self.evaluations, max(math.exp(self.best), self.known.verdict.confidence)))
+            at_least = self.known.verdict.confidence if self.keeps_best else 0.0
+            self.trace.append(TracePoint(self.evaluations, max(math.exp(self.best), at_least)))
 
     def finding(self, reason: StopReason, found: Scored) -> Finding:
         """Returns what was found, with the trace's last point at the end of the search."""
@@ -129,7 +136,7 @@ class Slot:
             predicted_confidence=verdict.predicted_confidence,
             pixels=found.pixels,
             evaluations=self.evaluations,
-            verifications=self.verifications + 1,  # of what is found, again where the search is resumed
+            verifications=self.verifications,
             backward_passes=self.backward_passes,
             generations=self.generation,
             stop_reason=reason,
@@ -149,42 +156,8 @@ class Slot:
         )
 
 
-class SlotSearch(Protocol):
-    """A search over the slots: what is read of it, and how cells join and leave it."""
-
-    space: SearchSpace
-    device: torch.device
-    best_log_prob: torch.Tensor
-    generation: torch.Tensor
-    evaluations: torch.Tensor
-    is_exhausted: torch.Tensor
-
-    @property
-    def backward_passes(self) -> torch.Tensor:
-        """``(N,)``: images that a gradient was taken of for each cell."""
-        ...
-
-    @property
-    def best(self) -> torch.Tensor:
-        """``(N, K, G)``: the best candidate of each cell."""
-        ...
-
-    @property
-    def failures(self) -> Mapping[int, str]:
-        """Why cells cannot be searched on, by their place, for those that cannot."""
-        ...
-
-    def state(self) -> dict[str, torch.Tensor]:
-        """Returns all that decides how the cells go on."""
-        ...
-
-    def admit(self, new_cells: NewCells, state: Mapping[str, torch.Tensor] | None = None) -> None:
-        """Lets cells join."""
-        ...
-
-    def retire(self, keep: torch.Tensor) -> None:
-        """Lets cells leave."""
-        ...
+#: Compares what will be stored with the natural images that cells imitate, given the cells' places in the search.
+Compare = Callable[[torch.Tensor, Sequence[Cell], Sequence[Sequence[Pixel]]], list[FeatureSimilarity]]
 
 
 def by_k(cells: Sequence[Cell]) -> dict[int, list[Cell]]:
@@ -209,35 +182,35 @@ def slots_for(micro_batch: int, images_a_generation: int) -> int:
 
 
 def run_search(
-    search: SlotSearch,
-    advance: Callable[[torch.Tensor], Generator[Tick, None, None]],
+    search: Search,
+    classifier: Classifier,
     cells: Sequence[Cell],
     *,
     num_slots: int,
     verifier: Verifier,
     stopping: StoppingSettings,
-    checkpoints: CheckpointStore | None,
-    mark_done: Callable[[torch.Tensor], None] | None = None,
+    context: AttackContext,
     known: Callable[[Sequence[Cell]], list[Scored]] | None = None,
+    compare: Compare | None = None,
 ) -> Iterator[Tick | Finding]:
     """Searches cells of one k side by side.
 
     Args:
         search: The search, without a cell.
-        advance: Takes all cells one generation further; it is given their backgrounds, ``(N, C)`` float32.
-        cells: Cells of one classifier and k.
+        classifier: The attacked classifier.
+        cells: Cells of it, all of one k.
         num_slots: Cells searched at once at most.
         verifier: Judges what will be stored.
         stopping: When a cell ends before its budget.
-        checkpoints: Keeps what has been reached; None where nobody does.
-        mark_done: Of a search whose cells of a group join and leave together: told which cells are done, ``(N,)`` bool,
-            while others of their groups go on.
+        context: Checkpoints, and natural images where cells imitate them.
         known: Returns the best image of each cell that is known without searching it; None where that is the bare
             background. A cell is never left with less, and one that is to stop at a confidence stops with it.
+        compare: Compares what will be stored with the natural images that the cells imitate; None where there are none.
     """
     known = known or verifier.bare
+    checkpoints = context.checkpoints
     snapshots = checkpoints.load(cells) if checkpoints else []
-    waiting = deque(groups_of(cells) if mark_done else [[cell] for cell in cells])
+    waiting = deque(groups_of(cells) if search.shares_classes else [[cell] for cell in cells])
     numbers = itertools.count()
     slots: list[Slot] = []
     backgrounds = torch.zeros(0, search.space.channels, device=search.device)
@@ -252,29 +225,34 @@ def run_search(
         for part, snapshot in by_snapshot(entering, snapshots):
             numbered = {leader: next(numbers) for leader in dict.fromkeys(leaders[cell.cell_id] for cell in part)}
             groups = [numbered[leaders[cell.cell_id]] for cell in part]
-            new_cells = _new_cells(part, groups, search.device)
+            new_cells = _new_cells(part, groups, context, search.device)
             search.admit(new_cells, snapshot.tensors if snapshot else None)
             backgrounds = torch.cat([backgrounds, new_cells.backgrounds])
             best_known = known(part)
             restored = (
                 map(Slot.from_notes, part, best_known, snapshot.notes) if snapshot else map(Slot, part, best_known)
             )
-            slots += [replace(slot, group=group) for slot, group in zip(restored, groups, strict=True)]
+            slots += [
+                replace(slot, group=group, keeps_best=search.keeps_best)
+                for slot, group in zip(restored, groups, strict=True)
+            ]
 
-        yield from advance(backgrounds)
+        search.tell((yield from answer(classifier, search.ask(), backgrounds)))
+        while search.is_midway:
+            search.tell((yield from answer(classifier, search.ask(), backgrounds)))
 
         _follow(search, slots)
         searched = [slot for slot in slots if not slot.is_done]
         share = (time.perf_counter() - started) / len(searched)
         for slot in searched:
             slot.seconds += share
-        findings = _conclude(search, verifier, stopping, slots)
+        findings = _conclude(search, verifier, stopping, slots, compare)
         if findings:
             yield from findings.values()
             for slot in slots:
                 slot.is_done |= slot.cell.index in findings
-            if mark_done:
-                mark_done(torch.tensor([slot.is_done for slot in slots]))
+            if search.shares_classes:
+                search.mark_done(torch.tensor([slot.is_done for slot in slots]))
             left = {slot.group for slot in slots if not slot.is_done}
             keep = torch.tensor([slot.group in left for slot in slots])
             search.retire(keep)
@@ -285,11 +263,16 @@ def run_search(
 
 
 def _conclude(
-    search: SlotSearch, verifier: Verifier, stopping: StoppingSettings, slots: Sequence[Slot]
+    search: Search,
+    verifier: Verifier,
+    stopping: StoppingSettings,
+    slots: Sequence[Slot],
+    compare: Compare | None,
 ) -> dict[int, Finding]:
     """Verifies the cells that should end and returns the findings of those that do, by cell index.
 
-    What is stored is the better of the best candidate and of the image that was known before.
+    What is stored is the better of the best candidate and of the image that was known before; where the search does not
+    keep its best, it is the last image.
 
     A cell that was to stop at a confidence which its stored image does not reach goes on, until it has a better
     candidate or no budget.
@@ -300,31 +283,38 @@ def _conclude(
     ending = [i for i, reason in enumerate(reasons) if reason and i not in failures]
     if not ending:
         return findings
-    best = search.best[torch.tensor(ending, device=search.device)].cpu()
+    places = torch.tensor(ending, device=search.device)
+    best = search.best_of(places).cpu()
     cells = [slots[i].cell for i in ending]
     space = search.space
     pixels = altered_pixels(best, [cell.background for cell in cells], space.height, space.width)
-    for i, altered, verdict in zip(ending, pixels, verifier(cells, pixels), strict=True):
+    verdicts = verifier(cells, pixels)
+    similarities = compare(places, cells, pixels) if compare else [None] * len(cells)
+    for i, altered, verdict, similarity in zip(ending, pixels, verdicts, similarities, strict=True):
         slot, reason = slots[i], reasons[i]
-        found = Scored(altered, verdict).or_better(slot.known)
+        # The image; of one that imitates also its features, and the natural image.
+        slot.verifications += 3 if similarity else 1
+        found = Scored(altered, verdict)
+        if slot.keeps_best:
+            found = found.or_better(slot.known)
         if reason is StopReason.FOOLED and not found.verdict.confidence >= _float32(stopping.stop_confidence):
             slot.refused = slot.best
             reason = _reason(stopping, slot)
         if reason:
-            findings[slot.cell.index] = slot.finding(reason, found)
-        else:
-            slot.verifications += 1
+            findings[slot.cell.index] = replace(slot.finding(reason, found), similarity=similarity)
     return findings
 
 
 def _reason(stopping: StoppingSettings, slot: Slot) -> StopReason | None:
     """Says why a cell should end now, if it should."""
+    if not slot.is_measured:
+        return StopReason.BUDGET if slot.is_exhausted else None
     if slot.best == -math.inf:
         return StopReason.FAILED
     goal = stopping.stop_confidence
     if goal is not None:
         is_new = slot.best > slot.refused and _float32(math.exp(slot.best)) >= _float32(goal)
-        if is_new or slot.known.verdict.confidence >= _float32(goal):
+        if is_new or (slot.keeps_best and slot.known.verdict.confidence >= _float32(goal)):
             return StopReason.FOOLED
     if slot.is_exhausted:
         return StopReason.BUDGET
@@ -338,7 +328,7 @@ def _float32(value: float | None) -> float:
     return float(np.float32(value))
 
 
-def _follow(search: SlotSearch, slots: Sequence[Slot]) -> None:
+def _follow(search: Search, slots: Sequence[Slot]) -> None:
     """Takes note of a generation: the one point of it where the device is waited for."""
     state = torch.stack(
         [
@@ -350,10 +340,16 @@ def _follow(search: SlotSearch, slots: Sequence[Slot]) -> None:
         ]
     ).tolist()
     for slot, best, generation, evaluations, backward, is_exhausted in zip(slots, *state, strict=True):
-        slot.follow(best, int(generation), round(evaluations), round(backward), is_exhausted=bool(is_exhausted))
+        slot.follow(
+            best,
+            int(generation),
+            round(evaluations),
+            round(backward),
+            is_exhausted=bool(is_exhausted),
+        )
 
 
-def _snapshot(search: SlotSearch, slots: Sequence[Slot]) -> Snapshot:
+def _snapshot(search: Search, slots: Sequence[Slot]) -> Snapshot:
     # A group goes on as a whole: cells of it that are done came as far as those that are not.
     furthest: dict[int, int] = {}
     for slot in slots:
@@ -366,17 +362,47 @@ def _snapshot(search: SlotSearch, slots: Sequence[Slot]) -> Snapshot:
     )
 
 
-def _new_cells(cells: Sequence[Cell], groups: Sequence[int], device: torch.device) -> NewCells:
+def _new_cells(cells: Sequence[Cell], groups: Sequence[int], context: AttackContext, device: torch.device) -> NewCells:
+    images = None
+    if context.images is not None:
+        images = torch.stack([context.image_of(cell) for cell in cells]).to(device).to(torch.float32) / 255.0
     return NewCells(
         seeds=torch.tensor([cell.seed for cell in cells], dtype=torch.int64, device=device),
         target_classes=torch.tensor([cell.target_class for cell in cells], dtype=torch.int64, device=device),
         backgrounds=torch.tensor([cell.background.value for cell in cells], dtype=torch.float32, device=device),
         groups=torch.tensor(groups, dtype=torch.int64, device=device),
+        images=images,
     )
 
 
-def classify(
-    classifier: Classifier, proposal: Proposal, backgrounds: torch.Tensor
+def answer(classifier: Classifier, query: Query, backgrounds: torch.Tensor) -> Generator[Tick, None, Answer]:
+    """Computes what a search wants to know.
+
+    Args:
+        classifier: The attacked classifier.
+        query: The candidates, and what is wanted of them.
+        backgrounds: Of the search's cells, 8-bit values, ``(N, C)`` float32.
+    """
+    _, height, width = classifier.input_shape
+    wanted = query.wanted
+    if isinstance(wanted, LogProbs) and query.genes is not None:
+        return Answer((yield from _classify(classifier, query.genes, backgrounds[query.owners])))
+    images = query.images
+    if images is None:
+        assert query.genes is not None
+        images = render(query.genes, backgrounds[query.owners], height, width)
+    if isinstance(wanted, Gradients):
+        found = Answer(*classifier.gradients(images, wanted.objective, wanted.layer))
+    elif isinstance(wanted, Features):
+        found = Answer(classifier.features(images, wanted.layer))
+    else:
+        found = Answer(classifier.log_probs(images))
+    yield Tick(len(query))
+    return found
+
+
+def _classify(
+    classifier: Classifier, genes: torch.Tensor, backgrounds: torch.Tensor
 ) -> Generator[Tick, None, torch.Tensor]:
     """Classifies candidates a few micro-batches at a time, so that memory does not grow with them.
 
@@ -384,8 +410,7 @@ def classify(
         Log-probabilities, ``(M, num_classes)``.
     """
     _, height, width = classifier.input_shape
-    spots, levels = decode(proposal.genes, height, width)
-    backgrounds = backgrounds[proposal.owners]
+    spots, levels = decode(genes, height, width)
     # One piece of memory all the way: fresh pages cost more than painting them.
     step = max(1, min(_MICRO_BATCHES_A_CANVAS * classifier.micro_batch, len(spots)))
     canvas = torch.empty(step, *classifier.input_shape, device=classifier.device)

@@ -9,19 +9,20 @@ import torch
 from pydantic import BeforeValidator, Field, TypeAdapter
 
 from sfi_ray.attacks.base import Attack
-from sfi_ray.attacks.evolution import EvolutionAttack
-from sfi_ray.attacks.gradient import GradientAttack
-from sfi_ray.attacks.inversion import InversionAttack, InversionSettings
+from sfi_ray.attacks.inversion import InversionAttack
 from sfi_ray.attacks.kind import AttackKind
 from sfi_ray.attacks.map_elites import MapElitesAttack
 from sfi_ray.attacks.run import StoppingSettings
+from sfi_ray.attacks.search_attack import SearchAttack
 from sfi_ray.errors import InputError
 from sfi_ray.models import Classifier
 from sfi_ray.presets import Presets, PresetSettings, preset_field
 from sfi_ray.search import (
     DifferentialEvolution,
     DifferentialEvolutionSettings,
+    GradientSearch,
     GradientSettings,
+    InversionSettings,
     MapElitesSettings,
     NevergradSettings,
     SelfAdaptiveEvolution,
@@ -56,9 +57,9 @@ class DifferentialEvolutionAttackSettings(DifferentialEvolutionSettings, Stoppin
 
     def build(self) -> Attack:
         """Makes the attack."""
-        return EvolutionAttack(
+        return SearchAttack(
             lambda space, device: DifferentialEvolution(space, self, device),
-            population_size=self.population_size,
+            num_candidates=self.population_size,
             max_evaluations=self.max_evaluations,
             stopping=self,
         )
@@ -71,9 +72,9 @@ class SelfAdaptiveAttackSettings(SelfAdaptiveSettings, StoppingSettings, AttackK
 
     def build(self) -> Attack:
         """Makes the attack."""
-        return EvolutionAttack(
+        return SearchAttack(
             lambda space, device: SelfAdaptiveEvolution(space, self, device),
-            population_size=self.population_size,
+            num_candidates=self.population_size,
             max_evaluations=self.max_evaluations,
             stopping=self,
         )
@@ -86,9 +87,9 @@ class SparseRandomAttackSettings(SparseRandomSettings, StoppingSettings, AttackK
 
     def build(self) -> Attack:
         """Makes the attack."""
-        return EvolutionAttack(
+        return SearchAttack(
             lambda space, device: SparseRandomSearch(space, self, device),
-            population_size=self.num_candidates,
+            num_candidates=self.num_candidates,
             max_evaluations=self.max_evaluations,
             stopping=self,
         )
@@ -184,7 +185,15 @@ class GradientAttackSettings(GradientSettings, StoppingSettings, AttackKind):
 
     def build(self) -> Attack:
         """Makes the attack."""
-        return GradientAttack(self, self)
+        return SearchAttack(
+            lambda space, device: GradientSearch(space, self, device),
+            num_candidates=self.proposals,
+            max_evaluations=self.max_evaluations,
+            max_backward_passes=-(
+                -self.max_evaluations // (1 + self.proposals)
+            ),  # a generation is one and its proposals
+            stopping=self,
+        )
 
 
 def _default_kind(value: Any) -> Any:

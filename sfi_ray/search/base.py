@@ -1,13 +1,14 @@
-"""The contract of every searcher: ask for candidates, tell how they were classified.
+"""The contract of every search: ask what is to be computed of which candidates, tell what came of it.
 
-Shapes: N cells, M candidates, K altered pixels, G genes of a pixel (2 + channels).
+Shapes: N cells, M candidates, K altered pixels, G genes of a pixel (2 + channels), C channels, H rows, W columns.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -55,43 +56,115 @@ class NewCells:
         seeds: ``(N,)`` int64, non-negative.
         target_classes: ``(N,)`` int64.
         backgrounds: 8-bit values, ``(N, channels)`` float32.
-        groups: Number of each cell's group, ``(N,)`` int64, ascending and above those admitted before: a searcher
-            that classes share makes one forward pass serve all cells of a group. None where nothing is shared.
+        groups: Number of each cell's group, ``(N,)`` int64, ascending and above those admitted before: a search that
+            classes share makes one forward pass serve all cells of a group. None where nothing is shared.
+        images: Natural images to imitate, in [0, 1], ``(N, C, H, W)`` float32; None where the cells have none.
     """
 
     seeds: Tensor
     target_classes: Tensor
     backgrounds: Tensor
     groups: Tensor | None = None
+    images: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Proposal:
-    """Candidates to be classified.
+class LogProbs:
+    """The log-probabilities of all classes are wanted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gradients:
+    """The value of an objective is wanted, and its gradient with respect to the pixels.
 
     Attributes:
-        genes: ``(M, K, G)`` float32, inside the bounds of the space.
-        owners: The cell each candidate is painted for, ``(M,)`` int64, in [0, N).
+        objective: Takes outputs of some candidates and says which those are, a slice of the query's; returns a number
+            for each, ``(m,)``. The outputs are log-probabilities, ``(m, num_classes)``, or features, ``(m, D)``.
+        layer: The layer whose features the objective takes; None for log-probabilities.
     """
 
-    genes: Tensor
+    objective: Callable[[Tensor, slice], Tensor]
+    layer: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """The features of a layer are wanted.
+
+    Attributes:
+        layer: Its name in the network.
+    """
+
+    layer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """Candidates, and what is wanted of each.
+
+    Attributes:
+        owners: The cell each candidate is made for, ``(M,)`` int64, in [0, N).
+        genes: Candidates as altered pixels on the owner's background, ``(M, K, G)`` float32, inside the bounds of the
+            space; None where they are images.
+        images: Candidates as images, in [0, 1], ``(M, C, H, W)`` float32; None where they are genes.
+        wanted: What is to be computed.
+    """
+
     owners: Tensor
+    genes: Tensor | None = None
+    images: Tensor | None = None
+    wanted: LogProbs | Gradients | Features = LogProbs()
+
+    def __len__(self) -> int:
+        return len(self.owners)
 
 
-class Searcher(ABC):
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What was computed of the candidates of a query, in their order.
+
+    Attributes:
+        values: Log-probabilities, ``(M, num_classes)``; values of the objective, ``(M,)``; or features, ``(M, D)``.
+        gradients: Of the objective with respect to the pixels, ``(M, C, H, W)``, where they are wanted.
+    """
+
+    values: Tensor
+    gradients: Tensor | None = None
+
+
+def log_prob_of(targets: Tensor) -> Callable[[Tensor, slice], Tensor]:
+    """Returns the objective that is the log-probability of a class.
+
+    Args:
+        targets: The class of each candidate of a query, ``(M,)`` int64.
+    """
+
+    def log_prob(log_probs: Tensor, part: slice) -> Tensor:
+        return log_probs.gather(1, targets[part].unsqueeze(1)).squeeze(1)
+
+    return log_prob
+
+
+class Search(ABC):
     """A search over many cells at once.
 
-    Calls alternate: `ask`, then `tell`; cells join (`admit`) and leave (`retire`) only between a `tell` and the next
-    `ask`. Every random draw depends on the seed of a cell and its generation alone, so what is proposed for a cell
-    does not depend on the cells beside it. The whole state is picklable.
+    A generation is one query or several: `ask`, then `tell`, while `is_midway`. Cells join (`admit`) and leave
+    (`retire`) between generations. Every random draw depends on the seed of a cell and its generation alone, so what
+    is proposed for a cell does not depend on the cells beside it. The whole state is picklable.
 
-    Subclasses implement `state`, `_admit`, `_retire`, `_propose` and `_learn`, and keep the read-only tensors below
+    Subclasses implement `best`, `state`, `_admit`, `_retire`, `_ask` and `_tell`, and keep the read-only tensors below
     up to date.
     """
 
-    #: ``(N,)`` float32: log-probability of the target class for the best candidate; -inf before the first `tell`.
+    #: Whether cells of a group are searched together, so that they join and leave together; see `mark_done`.
+    shares_classes: ClassVar[bool] = False
+    #: Whether `best` is the best of all generations, and not the last image.
+    keeps_best: ClassVar[bool] = True
+
+    #: ``(N,)`` float32: log-probability of the target class for the best candidate; -inf before the first generation.
+    #: NaN where it was not measured in this generation.
     best_log_prob: Tensor
-    #: ``(N,)`` int64: how often each cell was told.
+    #: ``(N,)`` int64: generations of each cell.
     generation: Tensor
     #: ``(N,)`` float64: images classified for each cell; an image that serves several counts a share for each.
     evaluations: Tensor
@@ -101,12 +174,18 @@ class Searcher(ABC):
     def __init__(self, space: SearchSpace, device: torch.device | str = "cpu") -> None:
         self.space = space
         self.device = torch.device(device)
-        self._num_asked: int | None = None
+        #: Whether the generation has more queries.
+        self.is_midway = False
+        self._asked: Query | None = None
 
     @property
     @abstractmethod
     def best(self) -> Tensor:
         """``(N, K, G)``: the best candidate of each cell."""
+
+    def best_of(self, places: Tensor) -> Tensor:
+        """Returns the best candidates of some cells, ``(n, K, G)``."""
+        return self.best[places]
 
     @property
     def failures(self) -> Mapping[int, str]:
@@ -115,7 +194,7 @@ class Searcher(ABC):
 
     @property
     def backward_passes(self) -> Tensor:
-        """``(N,)``: images that a gradient was taken of for each cell; a searcher asks for none."""
+        """``(N,)``: images that a gradient was taken of for each cell; none by default."""
         return torch.zeros_like(self.evaluations)
 
     @property
@@ -130,7 +209,7 @@ class Searcher(ABC):
 
     @abstractmethod
     def state(self) -> dict[str, Tensor]:
-        """Returns all that decides how the cells go on, between `tell` and `ask`, by name, each ``(N, ...)``.
+        """Returns all that decides how the cells go on, between generations, by name, each ``(N, ...)``.
 
         Cells that are admitted with their state go on as if they had never left. A generation is the only counter
         there is, since every random draw depends on it and on the cell's seed.
@@ -144,7 +223,7 @@ class Searcher(ABC):
             state: What `state` returned for them, each ``(N, ...)``; None for cells that begin.
 
         Raises:
-            RuntimeError: Candidates are waiting to be told.
+            RuntimeError: The generation is not over.
         """
         self._require_idle("admit")
         self._admit(
@@ -158,7 +237,7 @@ class Searcher(ABC):
             keep: ``(N,)`` bool: the cells that stay, in their order.
 
         Raises:
-            RuntimeError: Candidates are waiting to be told.
+            RuntimeError: The generation is not over.
             ValueError: `keep` does not have one flag for each cell.
         """
         self._require_idle("retire")
@@ -166,40 +245,60 @@ class Searcher(ABC):
             raise ValueError(f"keep has shape {tuple(keep.shape)}, expected ({self.num_cells},)")
         self._retire(keep.to(self.device))
 
-    def ask(self) -> Proposal:
-        """Proposes the next generation of every cell: no candidate of one that failed, see `failures`.
+    def mark_done(self, is_done: Tensor) -> None:
+        """Says which cells nothing more is to be made for, while others of their groups go on.
 
-        Raises:
-            RuntimeError: The previous proposal was not told yet, or there is no cell.
-        """
-        self._require_idle("ask")
-        if self.num_cells == 0:
-            raise RuntimeError("ask was called without a cell; admit cells first")
-        proposal = self._propose()
-        self._num_asked = len(proposal.genes)
-        return proposal
-
-    def tell(self, log_probs: Tensor) -> None:
-        """Learns how the candidates of the last `ask` were classified.
+        Such a cell keeps its best candidate, generation and evaluations. Only searches that classes share are told.
 
         Args:
-            log_probs: Log-probabilities of all classes, in the order asked, ``(M, num_classes)``. A NaN never wins.
+            is_done: ``(N,)`` bool.
+
+        Raises:
+            RuntimeError: The generation is not over.
+        """
+        self._require_idle("mark_done")
+        self._mark_done(is_done.to(self.device))
+
+    def ask(self) -> Query:
+        """Returns the next query of this generation: no candidate of a cell that failed, see `failures`.
+
+        Raises:
+            RuntimeError: The previous query was not answered yet, or there is no cell.
+        """
+        if self._asked is not None:
+            raise RuntimeError(f"ask was called while {len(self._asked)} candidates wait to be told")
+        if self.num_cells == 0:
+            raise RuntimeError("ask was called without a cell; admit cells first")
+        self._asked = self._ask()
+        return self._asked
+
+    def tell(self, answer: Answer) -> None:
+        """Learns the answer to the last query.
+
+        Args:
+            answer: What was computed, in the order asked. A NaN never wins.
 
         Raises:
             RuntimeError: Nothing was asked.
             ValueError: The shape does not fit what was asked.
         """
-        if self._num_asked is None:
+        if self._asked is None:
             raise RuntimeError("tell was called before ask")
-        expected = (self._num_asked, self.space.num_classes)
-        if tuple(log_probs.shape) != expected:
-            raise ValueError(f"log_probs has shape {tuple(log_probs.shape)}, expected {expected}")
-        self._num_asked = None
-        self._learn(log_probs)
+        query, found = self._asked, tuple(answer.values.shape)
+        if isinstance(query.wanted, LogProbs) and found != (len(query), self.space.num_classes):
+            raise ValueError(f"log_probs has shape {found}, expected {(len(query), self.space.num_classes)}")
+        if found[:1] != (len(query),):
+            raise ValueError(f"the answer has shape {found}, expected ({len(query)}, ...)")
+        if isinstance(query.wanted, Gradients) and (answer.gradients is None or len(answer.gradients) != len(query)):
+            raise ValueError(f"the answer needs a gradient for each of {len(query)} candidates")
+        self._asked = None
+        self._tell(answer)
 
     def _require_idle(self, call: str) -> None:
-        if self._num_asked is not None:
-            raise RuntimeError(f"{call} was called while {self._num_asked} candidates wait to be told")
+        if self._asked is not None:
+            raise RuntimeError(f"{call} was called while {len(self._asked)} candidates wait to be told")
+        if self.is_midway:
+            raise RuntimeError(f"{call} was called inside a generation; ask and tell until it is over")
 
     @abstractmethod
     def _admit(self, new_cells: NewCells, state: Mapping[str, Tensor] | None) -> None: ...
@@ -207,29 +306,11 @@ class Searcher(ABC):
     @abstractmethod
     def _retire(self, keep: Tensor) -> None: ...
 
-    @abstractmethod
-    def _propose(self) -> Proposal: ...
+    def _mark_done(self, is_done: Tensor) -> None:
+        raise NotImplementedError(f"{type(self).__name__} is not shared by classes")
 
     @abstractmethod
-    def _learn(self, log_probs: Tensor) -> None: ...
-
-
-class SharedSearcher(Searcher):
-    """A searcher in which one forward pass serves all cells of a group, so that they are admitted together."""
-
-    def mark_done(self, is_done: Tensor) -> None:
-        """Says which cells nothing more is to be made for, while others of their groups go on.
-
-        A finished cell keeps its best candidate, generation and evaluations.
-
-        Args:
-            is_done: ``(N,)`` bool.
-
-        Raises:
-            RuntimeError: Candidates are waiting to be told.
-        """
-        self._require_idle("settle")
-        self._mark_done(is_done.to(self.device))
+    def _ask(self) -> Query: ...
 
     @abstractmethod
-    def _mark_done(self, is_done: Tensor) -> None: ...
+    def _tell(self, answer: Answer) -> None: ...

@@ -16,7 +16,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from sfi_ray.search.base import NewCells, Proposal, Searcher, SearchSpace
+from sfi_ray.search.base import Answer, NewCells, Query, Search, SearchSpace
 from sfi_ray.search.philox import below, random_words, standard_normal, uniform
 from sfi_ray.search.state import SearchState
 
@@ -56,7 +56,7 @@ class EvolvingState(SearchState):
     log_prob: Tensor
 
 
-class DifferentialEvolution(Searcher):
+class DifferentialEvolution(Search):
     """The paper's search: every cell evolves its own population.
 
     A member is replaced by its trial when the trial has a strictly higher log-probability of the target class; all
@@ -87,7 +87,7 @@ class DifferentialEvolution(Searcher):
         }
 
     def state(self) -> dict[str, Tensor]:
-        """Returns generation, population and log-probabilities of each cell; see `Searcher.state`."""
+        """Returns generation, population and log-probabilities of each cell; see `Search.state`."""
         state = self._state
         return {"generation": state.generation, "population": state.population, "log_prob": state.log_prob}
 
@@ -101,13 +101,13 @@ class DifferentialEvolution(Searcher):
         self._state = self._state.select(keep)
         self._refresh()
 
-    def _propose(self) -> Proposal:
+    def _ask(self) -> Query:
         state = self._state
         # A cell that was never told has its initial population classified as it is.
         is_new = (state.generation == 0)[:, None, None, None]
         self._trials = torch.where(is_new, state.population, self._make_trials(state))
         owners = torch.arange(len(state.seeds), device=self.device).repeat_interleave(self.settings.population_size)
-        return Proposal(self._trials.flatten(0, 1), owners)
+        return Query(owners, self._trials.flatten(0, 1))
 
     def _make_trials(self, state: EvolvingState) -> Tensor:
         """Returns a trial for each member, ``(N, P, K, G)``, inside the bounds of the space."""
@@ -117,11 +117,11 @@ class DifferentialEvolution(Searcher):
             trials = crossover(trials, state.population, state.seeds, state.generation, self.settings.crossover_rate)
         return trials
 
-    def _learn(self, log_probs: Tensor) -> None:
+    def _tell(self, answer: Answer) -> None:
         assert self._trials is not None
         state = self._state
         targets = state.target_classes.repeat_interleave(self.settings.population_size)
-        told = log_probs.to(self.device, torch.float32).gather(1, targets.unsqueeze(1)).view_as(state.log_prob)
+        told = answer.values.to(self.device, torch.float32).gather(1, targets.unsqueeze(1)).view_as(state.log_prob)
         self._state = self._select(state, self._trials, told, is_better=told > state.log_prob)  # false for NaN
         self._trials = None
         self._refresh()

@@ -79,7 +79,7 @@ class SelfAdaptiveEvolution(DifferentialEvolution):
         return state
 
     def state(self) -> dict[str, Tensor]:
-        """Returns the population of each cell and its members' settings; see `Searcher.state`."""
+        """Returns the population of each cell and its members' settings; see `Search.state`."""
         own = {"differential_weight": self._state.differential_weight, "crossover_rate": self._state.crossover_rate}
         return {**super().state(), **own}
 

@@ -17,7 +17,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from sfi_ray.search.base import NewCells, Proposal, Searcher, SearchSpace
+from sfi_ray.search.base import Answer, NewCells, Query, Search, SearchSpace
 from sfi_ray.search.philox import random_words
 from sfi_ray.search.state import SearchState
 
@@ -56,7 +56,7 @@ class _State(SearchState):
     log_prob: Tensor
 
 
-class SparseRandomSearch(Searcher):
+class SparseRandomSearch(Search):
     """Random search whose steps replace some pixels of a cell's only candidate.
 
     A first generation of several candidates is the random start and steps from it.
@@ -83,7 +83,7 @@ class SparseRandomSearch(Searcher):
         }
 
     def state(self) -> dict[str, Tensor]:
-        """Returns the candidate of each cell; see `Searcher.state`."""
+        """Returns the candidate of each cell; see `Search.state`."""
         return {name: getattr(self._state, name) for name in ("generation", "evaluations", "genes", "log_prob")}
 
     def _admit(self, new_cells: NewCells, state: Mapping[str, Tensor] | None) -> None:
@@ -102,7 +102,7 @@ class SparseRandomSearch(Searcher):
         left = self.settings.max_evaluations - self._state.evaluations
         return torch.arange(self.settings.num_candidates, device=self.device) < left.unsqueeze(1)
 
-    def _propose(self) -> Proposal:
+    def _ask(self) -> Query:
         state = self._state
         spent = state.evaluations * _SCHEDULE_LENGTH // self.settings.max_evaluations
         counts = self._num_replaced[torch.bucketize(spent, self._stage_ends)]
@@ -114,13 +114,13 @@ class SparseRandomSearch(Searcher):
         steps[:, 0] = torch.where((state.generation == 0)[:, None, None], state.genes, steps[:, 0])
         self._steps = steps
         is_asked = self._is_asked()
-        return Proposal(steps[is_asked], torch.nonzero(is_asked)[:, 0])
+        return Query(torch.nonzero(is_asked)[:, 0], steps[is_asked])
 
-    def _learn(self, log_probs: Tensor) -> None:
+    def _tell(self, answer: Answer) -> None:
         assert self._steps is not None
         state, is_asked = self._state, self._is_asked()
         targets = state.target_classes.unsqueeze(1).expand_as(is_asked)[is_asked]
-        of_target = log_probs.to(self.device, torch.float32).gather(1, targets.unsqueeze(1)).squeeze(1)
+        of_target = answer.values.to(self.device, torch.float32).gather(1, targets.unsqueeze(1)).squeeze(1)
         told = torch.full(is_asked.shape, -torch.inf, device=self.device)
         told[is_asked] = of_target.nan_to_num(nan=-torch.inf, neginf=-torch.inf)
         best = told.amax(dim=1)

@@ -6,10 +6,10 @@ import torch
 from torch import nn
 
 from sfi_ray.attacks import AttackContext, Snapshot, read_attack_settings
-from sfi_ray.attacks.inversion_schedule import course_at
 from sfi_ray.errors import InputError
 from sfi_ray.images import paint_pixels
 from sfi_ray.models import Classifier
+from sfi_ray.search.inversion.schedule import course_at
 from sfi_ray.types import Finding, StopReason
 from tests.attacks.conftest import make_cells, natural_images, outcomes, search
 

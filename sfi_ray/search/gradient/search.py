@@ -21,7 +21,7 @@ from dataclasses import fields, replace
 import torch
 from torch import Tensor
 
-from sfi_ray.search.base import NewCells, Proposal, SearchSpace
+from sfi_ray.search.base import Answer, Gradients, NewCells, Query, Search, SearchSpace, log_prob_of
 from sfi_ray.search.gradient.proposals import (
     colour_corners,
     first_order_gains,
@@ -44,28 +44,46 @@ _FAR = 5
 _MOST_TOGETHER = 6
 
 
-class GradientSearch:
-    """Searches many cells, each by itself; the classifier is asked by whoever calls.
+class GradientSearch(Search):
+    """Searches many cells, each by itself.
 
-    A generation is four calls: `bases`, `propose`, `combine` and `learn`. Cells join and leave between generations.
-    Every random draw depends on the seed of a cell and its generation alone.
+    A generation is three queries: the gradient at each cell's image without the pixel that is placed anew; the
+    proposals that follow from it; and what helped, put together in one image.
+
+    Args:
+        space: Where candidates live.
+        settings: What decides what is proposed.
+        device: Where tensors lie.
+
+    A toy with one class that is the brighter the more it is sure::
+
+        >>> import torch
+        >>> from sfi_ray.search import Answer, GradientSearch, GradientSettings, Gradients, NewCells, SearchSpace
+        >>> from sfi_ray.images import render
+        >>> weights = torch.linspace(0, 1, 16).view(1, 4, 4)
+        >>> def log_probs(images):
+        ...     logit = (images * weights).sum(dim=(1, 2, 3)) - 2
+        ...     return torch.nn.functional.logsigmoid(torch.stack([logit, -logit], dim=1))
+        >>> search = GradientSearch(SearchSpace(4, 4, 1, k=2, num_classes=2), GradientSettings(max_evaluations=100))
+        >>> cells = NewCells(torch.tensor([1]), torch.tensor([0]), torch.zeros(1, 1))
+        >>> search.admit(cells)
+        >>> while not search.is_exhausted.all():
+        ...     query = search.ask()
+        ...     images = render(query.genes, cells.backgrounds[query.owners], 4, 4).requires_grad_()
+        ...     outputs = log_probs(images)
+        ...     if isinstance(query.wanted, Gradients):
+        ...         values = query.wanted.objective(outputs, slice(None))
+        ...         answer = Answer(values.detach(), torch.autograd.grad(values.sum(), images)[0])
+        ...     else:
+        ...         answer = Answer(outputs.detach())
+        ...     search.tell(answer)
+        >>> sorted((search.best[0, :, :2].floor() @ torch.tensor([4.0, 1.0])).tolist())  # the two heaviest spots
+        [14.0, 15.0]
     """
 
-    #: ``(N,)``: log-probability of the target class for the best image; -inf before the first generation.
-    best_log_prob: Tensor
-    #: ``(N,)`` int64: generations of each cell.
-    generation: Tensor
-    #: ``(N,)`` float64: images classified for each cell.
-    evaluations: Tensor
-    #: ``(N,)`` int64: images that a gradient was taken of for each cell.
-    backward_passes: Tensor
-    #: ``(N,)`` bool: the cell has used its budget.
-    is_exhausted: Tensor
-
     def __init__(self, space: SearchSpace, settings: GradientSettings, device: torch.device | str = "cpu") -> None:
-        self.space = space
+        super().__init__(space, device)
         self.settings = settings
-        self.device = torch.device(device)
         self._corners = colour_corners(space.channels, self.device)
         self._candidates: Candidates | None = None
         self._together: Together | None = None
@@ -78,53 +96,49 @@ class GradientSearch:
         self._refresh()
 
     @property
-    def num_cells(self) -> int:
-        """Cells being searched."""
-        return len(self.generation)
-
-    @property
-    def target_classes(self) -> Tensor:
-        """``(N,)`` int64: the class that each cell is to be predicted as."""
-        return self._state.target_classes
-
-    @property
     def best(self) -> Tensor:
         """``(N, K, G)``: the best image of each cell, as genes. A pixel that is not placed repeats one that is."""
         state = self._state
         return self._genes(state.best_spots, state.best_levels, state.best_is_placed, state.backgrounds)
 
     @property
-    def failures(self) -> Mapping[int, str]:
-        """Why cells cannot be searched on: none ever fails by itself."""
-        return {}
+    def backward_passes(self) -> Tensor:
+        """``(N,)`` int64: images that a gradient was taken of for each cell."""
+        return self._state.backward
 
     def state(self) -> dict[str, Tensor]:
-        """Returns all that decides how the cells go on, between generations, by name, each ``(N, ...)``."""
+        """Returns all that decides how the cells go on; see `Search.state`."""
         return {e.name: getattr(self._state, e.name) for e in fields(self._state) if e.name not in GIVEN}
 
-    def admit(self, new_cells: NewCells, state: Mapping[str, Tensor] | None = None) -> None:
-        """Lets cells join behind those being searched.
-
-        Args:
-            new_cells: The cells, N of them.
-            state: What `state` returned for them; None for cells that begin.
-        """
+    def _admit(self, new_cells: NewCells, state: Mapping[str, Tensor] | None) -> None:
         joining = self._begin(new_cells)
         if state is not None:
-            joining = replace(joining, **{name: tensor.to(self.device) for name, tensor in state.items()})
+            joining = replace(joining, **state)
         self._state = self._state.join(joining)
         self._refresh()
 
-    def retire(self, keep: Tensor) -> None:
-        """Lets cells leave.
-
-        Args:
-            keep: ``(N,)`` bool: the cells that stay, in their order.
-        """
-        self._state = self._state.select(keep.to(self.device))
+    def _retire(self, keep: Tensor) -> None:
+        self._state = self._state.select(keep)
         self._refresh()
 
-    def bases(self) -> Tensor:
+    def _ask(self) -> Query:
+        owners = torch.arange(self.num_cells, device=self.device)
+        if self._candidates is None:
+            return Query(owners, self._bases(), wanted=Gradients(log_prob_of(self._state.target_classes)))
+        return self._proposals(self._candidates) if self._together is None else self._combinations(self._together)
+
+    def _tell(self, answer: Answer) -> None:
+        self.is_midway = True
+        if self._candidates is None:
+            assert answer.gradients is not None
+            self._propose(answer.values, answer.gradients)
+        elif self._together is None:
+            self._combine(answer.values)
+        else:
+            self._learn(answer.values)
+            self.is_midway = False
+
+    def _bases(self) -> Tensor:
         """Returns the image of each cell without the pixel that is to be placed anew, ``(N, K, G)``.
 
         It is the next one in turn, or the first that is not placed at all. Where pixels are bettered together, it is
@@ -135,11 +149,11 @@ class GradientSearch:
         is_placed = state.is_placed & ~(marks(slot, self.space.k) & ~is_joint.unsqueeze(1))
         return self._genes(state.spots, state.levels, is_placed, state.backgrounds)
 
-    def propose(self, log_prob: Tensor, gradients: Tensor) -> Proposal:
-        """Proposes pixels for each cell.
+    def _propose(self, log_prob: Tensor, gradients: Tensor) -> None:
+        """Chooses the pixels that are proposed for each cell.
 
         Args:
-            log_prob: Log-probability of the target class for the images of `bases`, ``(N,)`` float32.
+            log_prob: Log-probability of the target class for the images of `_bases`, ``(N,)`` float32.
             gradients: Its gradient with respect to their pixels, ``(N, C, H, W)`` float32.
         """
         state, space = self._state, self.space
@@ -174,26 +188,29 @@ class GradientSearch:
         levels = torch.where(is_local.unsqueeze(2), around[1], levels)
         is_asked = places < (self.settings.max_evaluations - state.spent).unsqueeze(1)
         self._candidates = Candidates(slots, is_joint, is_building, spots, levels, is_asked)
-        owners, place = is_asked.nonzero(as_tuple=True)
-        is_new = marks(slots[owners, place], space.k)
+
+    def _proposals(self, candidates: Candidates) -> Query:
+        """Returns the images with one proposed pixel each."""
+        state = self._state
+        owners, place = candidates.is_asked.nonzero(as_tuple=True)
+        is_new = marks(candidates.slot[owners, place], self.space.k)
         genes = self._genes(
-            torch.where(is_new, spots[owners, place].unsqueeze(1), state.spots[owners]),
-            torch.where(is_new.unsqueeze(2), levels[owners, place].unsqueeze(1), state.levels[owners]),
+            torch.where(is_new, candidates.spots[owners, place].unsqueeze(1), state.spots[owners]),
+            torch.where(is_new.unsqueeze(2), candidates.levels[owners, place].unsqueeze(1), state.levels[owners]),
             state.is_placed[owners] | is_new,
             state.backgrounds[owners],
         )
-        return Proposal(genes, owners)
+        return Query(owners, genes)
 
-    def combine(self, log_probs: Tensor) -> Proposal:
-        """Learns how the images of the last `propose` were classified, and proposes to put what helped together.
+    def _combine(self, log_probs: Tensor) -> None:
+        """Learns how the proposals were classified, and chooses what is put together.
+
+        Of cells that place their first pixels, the two best of them come into one image, the three best, and so on;
+        likewise of cells whose pixels are bettered together. Nothing of other cells.
 
         Args:
             log_probs: Log-probabilities of all classes, in the order proposed, ``(M, num_classes)``. A NaN never
                 wins.
-
-        Returns:
-            For cells that place their first pixels, the two best of them in one image, the three best, and so on;
-            likewise for cells whose pixels are bettered together. Nothing for other cells.
         """
         candidates, state, k = self._candidates, self._state, self.space.k
         assert candidates is not None
@@ -209,7 +226,7 @@ class GradientSearch:
         order = torch.arange(len(sizes), device=self.device)
         is_asked = (helps.sum(dim=1, keepdim=True) >= sizes) & (order < left.unsqueeze(1))
         is_moved = (rank.unsqueeze(1) < sizes.view(1, -1, 1)) & helps.unsqueeze(1)
-        self._together = together = Together(
+        self._together = Together(
             spots=torch.where(is_moved, candidates.spots.gather(1, winner).unsqueeze(1), state.spots.unsqueeze(1)),
             levels=torch.where(
                 is_moved.unsqueeze(3), pixels_at(candidates.levels, winner).unsqueeze(1), state.levels.unsqueeze(1)
@@ -217,14 +234,17 @@ class GradientSearch:
             is_placed=is_moved | state.is_placed.unsqueeze(1),
             is_asked=is_asked,
         )
-        owners, place = is_asked.nonzero(as_tuple=True)
+
+    def _combinations(self, together: Together) -> Query:
+        """Returns the images in which moves of several pixels are put together."""
+        owners, place = together.is_asked.nonzero(as_tuple=True)
         genes = self._genes(
             together.spots[owners, place],
             together.levels[owners, place],
             together.is_placed[owners, place],
-            state.backgrounds[owners],
+            self._state.backgrounds[owners],
         )
-        return Proposal(genes, owners)
+        return Query(owners, genes)
 
     def _best_moves(self, candidates: Candidates, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Returns for each pixel its best move, how that ranks among the pixels', and whether it helps; ``(N, K)``."""
@@ -251,8 +271,8 @@ class GradientSearch:
         helps = is_free & (rank < is_useful.sum(dim=1, keepdim=True))
         return useful.gather(1, rank.clamp(0, useful.shape[1] - 1)), rank, helps
 
-    def learn(self, log_probs: Tensor) -> None:
-        """Learns how the images of `combine` were classified, and keeps the best of all of this generation.
+    def _learn(self, log_probs: Tensor) -> None:
+        """Learns how the combinations were classified, and keeps the best of all of this generation.
 
         Args:
             log_probs: Log-probabilities of all classes, in the order proposed, ``(M, num_classes)``. A NaN never
@@ -430,6 +450,5 @@ class GradientSearch:
         state = self._state
         self.generation = state.generation
         self.evaluations = state.spent.to(torch.float64)
-        self.backward_passes = state.backward
         self.is_exhausted = state.spent >= self.settings.max_evaluations
         self.best_log_prob = state.best_log_prob

@@ -1,6 +1,6 @@
 """How gradients lead the shared search: which spots and colours they propose, and which pixels they would give up.
 
-Shapes: N bases, R ranks, M candidates, K altered pixels, G genes of a pixel (2 + channels), C channels, H rows, W
+Shapes: N queries, R ranks, M candidates, K altered pixels, G genes of a pixel (2 + channels), C channels, H rows, W
 columns.
 """
 
@@ -18,17 +18,17 @@ from sfi_ray.search.philox import random_words, uniform
 from sfi_ray.search.state import Table
 
 # What the random words of a candidate are for.
-_LED = 19
+_GRADIENT = 19
 # Ranks that are kept of a gradient, besides two for each pixel.
 _RANKS = 32
 # Pixels of a known candidate that are put elsewhere at once, at most.
 _MOST_REPLACED = 4
-# How far the order of the pixels by what they are credit is shuffled, as a share of all of them.
+# How far the order of the pixels by their credit is shuffled, as a share of all of them.
 _SHUFFLE = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Bases(Table):
+class GradientQueries(Table):
     """Images that gradients are to be taken of.
 
     Attributes:
@@ -44,12 +44,12 @@ class Bases(Table):
 
 @dataclass(frozen=True, slots=True)
 class Guidance(Table):
-    """What gradients say about some bases."""
+    """What gradients say about some queries."""
 
     #: ``(N, R, G)``: pixels that would gain most, best first; ``(N, R)`` bool: whether there is one.
     pixels: Tensor
     is_valid: Tensor
-    #: ``(N, K)`` int64: the base's own pixels, the one that is credit least first.
+    #: ``(N, K)`` int64: the base's own pixels, the one of least credit first.
     order: Tensor
 
 
@@ -58,40 +58,42 @@ def num_ranks(k: int) -> int:
     return _RANKS + 2 * k
 
 
-def guidance(gradients: Tensor, bases: Bases, backgrounds: Tensor, space: SearchSpace) -> Guidance:
+def guidance(gradients: Tensor, queries: GradientQueries, backgrounds: Tensor, space: SearchSpace) -> Guidance:
     """Ranks what a gradient proposes, to first order; see `sfi_ray.search.gradient.proposals`.
 
     Args:
         gradients: Of the log-probability of each base's class with respect to its pixels, ``(N, C, H, W)``.
-        bases: The bases; the pixels of a bare one are credit nothing.
+        queries: The queries; the pixels of a bare one have no credit.
         backgrounds: 8-bit values, ``(N, C)`` float32.
         space: Where candidates live.
     """
     flat = gradients.flatten(2)
-    spots, levels = decode(bases.genes, space.height, space.width)
+    spots, levels = decode(queries.genes, space.height, space.width)
     own = flat.gather(2, spots.unsqueeze(1).expand(-1, space.channels, -1)).transpose(1, 2)
     credit = (own * (levels - backgrounds.unsqueeze(1)) / 255.0).sum(dim=2).nan_to_num(nan=0.0)
     selected = torch.zeros(len(spots), space.height * space.width, device=spots.device)
-    selected = selected.scatter(1, spots, 1.0) * ~bases.is_bare.unsqueeze(1) > 0
+    selected = selected.scatter(1, spots, 1.0) * ~queries.is_bare.unsqueeze(1) > 0
     gains = first_order_gains(flat, backgrounds, selected)
     start = torch.zeros(len(spots), dtype=torch.int64, device=spots.device)
     count = min(num_ranks(space.k), gains.shape[1] * gains.shape[2])
-    ranked, corners, is_valid = proposed(gains, start, count, space.height, space.width, bases.is_bare)
+    ranked, corners, is_valid = proposed(gains, start, count, space.height, space.width, queries.is_bare)
     rows = ranked.div(space.width, rounding_mode="floor")
     place = torch.stack([rows, ranked - rows * space.width], dim=2).to(torch.float32) + 0.5
     colours = colour_corners(space.channels, spots.device)[corners] / 255.0
     return Guidance(torch.cat([place, colours], dim=2), is_valid, credit.argsort(dim=1, stable=True))
 
 
-def led_candidates(told: Guidance, bases: Bases, is_first: Tensor, seeds: Tensor, counters: Tensor) -> Tensor:
-    """Puts proposals of a gradient in the place of the pixels of bases that are credit least.
+def gradient_candidates(
+    known: Guidance, queries: GradientQueries, is_first: Tensor, seeds: Tensor, counters: Tensor
+) -> Tensor:
+    """Puts proposals of a gradient in the place of the pixels of queries of least credit.
 
     Of a bare background all pixels are placed, of a known candidate one or a few. Which proposals is drawn, the
     n-th of their ranking with odds of 1 / n; the first candidate of a base takes the best ones.
 
     Args:
-        told: What gradients say, of a base for each candidate: M rows.
-        bases: These bases, M rows.
+        known: What gradients say, of a base for each candidate: M rows.
+        queries: These queries, M rows.
         is_first: ``(M,)`` bool.
         seeds: Seed of each candidate, ``(M,)`` int64, non-negative.
         counters: Number of each candidate under its seed, ``(M,)`` int64, non-negative.
@@ -99,24 +101,24 @@ def led_candidates(told: Guidance, bases: Bases, is_first: Tensor, seeds: Tensor
     Returns:
         ``(M, K, G)``. A base for which no proposal is valid comes back as it was.
     """
-    genes = bases.genes
-    count, k = told.pixels.shape[1], genes.shape[1]
-    draws = uniform(random_words(seeds, counters, _LED, 1 + count + k)).to(torch.float32)
+    genes = queries.genes
+    count, k = known.pixels.shape[1], genes.shape[1]
+    draws = uniform(random_words(seeds, counters, _GRADIENT, 1 + count + k)).to(torch.float32)
     most = min(k, _MOST_REPLACED) - 1
-    number = torch.where(bases.is_bare, k, 1 + (draws[:, 0].square() * (most + 0.999)).to(torch.int64))
+    number = torch.where(queries.is_bare, k, 1 + (draws[:, 0].square() * (most + 0.999)).to(torch.int64))
     # The largest of odds times exponential noise, one after the other, is a draw without putting back.
     odds = -torch.arange(1, count + 1, device=genes.device).log()
     noise = -(-draws[:, 1 : 1 + count].clamp(1e-7, 1 - 1e-7).log()).log()
-    keys = torch.where(is_first.unsqueeze(1), odds, odds + noise).masked_fill(~told.is_valid, -torch.inf)
+    keys = torch.where(is_first.unsqueeze(1), odds, odds + noise).masked_fill(~known.is_valid, -torch.inf)
     chosen = keys.argsort(dim=1, descending=True, stable=True)[:, :k]
     steps = torch.arange(chosen.shape[1], device=genes.device)
-    number = torch.minimum(number, told.is_valid.sum(dim=1)).unsqueeze(1)
-    place = told.order.argsort(dim=1, stable=True).to(torch.float32) / k
+    number = torch.minimum(number, known.is_valid.sum(dim=1)).unsqueeze(1)
+    place = known.order.argsort(dim=1, stable=True).to(torch.float32) / k
     place = torch.where(is_first.unsqueeze(1), place, place + _SHUFFLE * draws[:, 1 + count :])
     slots = place.argsort(dim=1, stable=True)[:, : chosen.shape[1]]
-    new = told.pixels.gather(1, chosen.unsqueeze(2).expand(-1, -1, genes.shape[2]))
+    new = known.pixels.gather(1, chosen.unsqueeze(2).expand(-1, -1, genes.shape[2]))
     old = genes.gather(1, slots.unsqueeze(2).expand(-1, -1, genes.shape[2]))
     # Pixels of a bare background that are not placed repeat the first one that is.
-    rest = torch.where((bases.is_bare.unsqueeze(1) & (number > 0)).unsqueeze(2), new[:, :1], old)
+    rest = torch.where((queries.is_bare.unsqueeze(1) & (number > 0)).unsqueeze(2), new[:, :1], old)
     new = torch.where((steps < number).unsqueeze(2), new, rest)
     return genes.scatter(1, slots.unsqueeze(2).expand(-1, -1, genes.shape[2]), new)

@@ -24,13 +24,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from sfi_ray.search.base import NewCells, Proposal, SearchSpace, SharedSearcher
+from sfi_ray.search.base import Answer, Gradients, NewCells, Query, Search, SearchSpace, log_prob_of
 from sfi_ray.search.map_elites.differences import difference
-from sfi_ray.search.map_elites.guidance import Bases, Guidance, guidance, led_candidates
+from sfi_ray.search.map_elites.guidance import GradientQueries, Guidance, gradient_candidates, guidance
 from sfi_ray.search.map_elites.niches import candidates_per_niche, insert, selected
 from sfi_ray.search.map_elites.operator_selection import NO_OPERATOR, NUM_CHANGES, cumulative, learn, shares
 from sfi_ray.search.map_elites.pixel_losses import seen
@@ -55,7 +56,7 @@ from sfi_ray.search.map_elites.variation import (
 from sfi_ray.search.philox import Draws, random_words, uniform
 
 # What the random words of a candidate are for.
-_PARENTS, _BASES = 15, 20
+_PARENTS, _QUERIES = 15, 20
 # Shares of the candidates whose parent, or whose mate, is an elite of any class of the group.
 _ANY_PARENT = 0.1
 _ANY_MATE = 0.5
@@ -63,10 +64,14 @@ _ANY_MATE = 0.5
 _SWEPT_OF = 8
 # Above the number of every pixel.
 _NO_PIXEL = 1 << 62
+# Elements of the gradients that are taken at once: 256 MB, for all of a group could take gigabytes.
+_GRADIENT_ELEMENTS = 1 << 26
 
 
-class MapElites(SharedSearcher):
+class MapElites(Search):
     """The search that the classes of a group share.
+
+    A generation is one query for log-probabilities, after one or several for gradients where the settings want them.
 
     Args:
         space: Where candidates live.
@@ -75,6 +80,8 @@ class MapElites(SharedSearcher):
         starts: By the seed of a cell, ``(S, K, G)``: the first candidates that are made for it, as many as its first
             generation has.
     """
+
+    shares_classes: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -95,8 +102,8 @@ class MapElites(SharedSearcher):
         self._candidates: Tensor | None = None
         self._parents: tuple[Tensor, Tensor] | None = None
         self._focus = torch.zeros(0, dtype=torch.int64, device=self.device)
-        self._bases: Bases | None = None
-        self._looked: list[Guidance] = []
+        self._queries: GradientQueries | None = None
+        self._guidance: list[Guidance] = []
         integers = torch.zeros(0, dtype=torch.int64, device=self.device)
         self._state = MapElitesState(
             seeds=integers,
@@ -108,7 +115,7 @@ class MapElites(SharedSearcher):
         self._refresh()
 
     def state(self) -> dict[str, Tensor]:
-        """Returns the elites of each cell; see `Searcher.state`."""
+        """Returns the elites of each cell; see `Search.state`."""
         state = self._state
         return {entry.name: getattr(state, entry.name) for entry in fields(state) if entry.name not in GIVEN}
 
@@ -143,53 +150,68 @@ class MapElites(SharedSearcher):
         self._refresh()
 
     @property
-    def target_classes(self) -> Tensor:
-        """``(N,)`` int64: the class that each cell is to be predicted as."""
-        return self._state.target_classes
-
-    @property
     def backward_passes(self) -> Tensor:
         """``(N,)`` int64: images that a gradient was taken of for each cell."""
         return self._state.backward
 
-    def bases(self) -> Bases:
-        """Returns the images that this generation's gradients are to be taken of; `look` is told of them before `ask`.
+    def _ask(self) -> Query:
+        if self._queries is None and self.settings.num_gradient_candidates:
+            self._queries = self._gradient_queries()
+        if self._queries is not None and self._num_guided < len(self._queries.owners):
+            part = self._queries.select(self._next_queries())
+            return Query(
+                part.owners, part.genes, wanted=Gradients(log_prob_of(self._state.target_classes[part.owners]))
+            )
+        return self._proposals()
+
+    def _tell(self, answer: Answer) -> None:
+        self.is_midway = answer.gradients is not None
+        if answer.gradients is None:
+            self._learn(answer.values)
+            return
+        assert self._queries is not None
+        queries = self._queries.select(self._next_queries())
+        backgrounds = self._state.backgrounds[queries.owners]
+        self._guidance.append(guidance(answer.gradients, queries, backgrounds, self.space))
+
+    @property
+    def _num_guided(self) -> int:
+        return sum(len(known.order) for known in self._guidance)
+
+    def _next_queries(self) -> Tensor:
+        """Returns the places of the next gradient queries, as many as are answered at once."""
+        assert self._queries is not None
+        start, total = self._num_guided, len(self._queries.owners)
+        most = max(1, _GRADIENT_ELEMENTS // (self.space.channels * self.space.height * self.space.width))
+        at_once = 1 << (most.bit_length() - 1)  # whole micro-batches, which are powers of two
+        return torch.arange(start, min(start + at_once, total), device=self.device)
+
+    def _gradient_queries(self) -> GradientQueries:
+        """Returns the images that this generation's gradients are to be taken of.
 
         One for each cell that is still searched and may classify at least one more image after it: one of the
         cell's own elites, better ones more often, or the background while it has none.
         """
         state = self._state
-        is_led = ~state.is_done & (state.evaluations + 2 <= self.settings.max_evaluations)
-        owners = torch.nonzero(is_led).squeeze(1)
+        is_guided = ~state.is_done & (state.evaluations + 2 <= self.settings.max_evaluations)
+        owners = torch.nonzero(is_guided).squeeze(1)
         num_known = (state.log_prob[owners] > -torch.inf).sum(dim=1)
-        draws = uniform(random_words(state.seeds[owners], state.generation[owners], _BASES, 1))[:, 0]
+        draws = uniform(random_words(state.seeds[owners], state.generation[owners], _QUERIES, 1))[:, 0]
         genes = state.genes[owners, (draws.square() * num_known).to(torch.int64)]
         is_bare = num_known == 0
         colours = (state.backgrounds[owners] / 255.0).unsqueeze(1).expand(-1, self.space.k, -1)
         bare = torch.cat([torch.full_like(genes[..., :2], 0.5), colours], dim=2)
-        self._bases = Bases(torch.where(is_bare[:, None, None], bare, genes), owners, is_bare)
-        return self._bases
+        return GradientQueries(torch.where(is_bare[:, None, None], bare, genes), owners, is_bare)
 
-    def look(self, gradients: Tensor) -> None:
-        """Learns the gradients of the next bases, in their order, a part of them at a time, until all are told.
-
-        Args:
-            gradients: Of the log-probability of each base's class with respect to its pixels, ``(b, C, H, W)``.
-        """
-        assert self._bases is not None
-        seen = sum(len(told.order) for told in self._looked)
-        bases = self._bases.select(torch.arange(seen, seen + len(gradients), device=self.device))
-        backgrounds = self._state.backgrounds[bases.owners]
-        self._looked.append(guidance(gradients, bases, backgrounds, self.space))
-
-    def _propose(self) -> Proposal:
+    def _proposals(self) -> Query:
+        """Returns the candidates of this generation."""
         state = self._state
-        if self._looked:
-            assert self._bases is not None
-            is_looked = torch.zeros_like(state.is_done)
-            is_looked[self._bases.owners] = True
+        if self._guidance:
+            assert self._queries is not None
+            is_guided = torch.zeros_like(state.is_done)
+            is_guided[self._queries.owners] = True
             self._state = state = replace(
-                state, evaluations=state.evaluations + is_looked, backward=state.backward + is_looked
+                state, evaluations=state.evaluations + is_guided, backward=state.backward + is_guided
             )
         left = (self.settings.max_evaluations - state.evaluations).clamp(0, self.settings.num_candidates)
         self._focus = torch.arange(len(left), device=self.device).repeat_interleave(left * ~state.is_done)
@@ -210,10 +232,10 @@ class MapElites(SharedSearcher):
             self._operators = self._operators.masked_fill(is_new, NO_OPERATOR)
         if self._single_pixels is not None:
             candidates = self._swept(candidates, self._single_pixels, first, place)
-        if self._looked:
-            candidates = self._led(candidates, is_looked, seeds, counters)
+        if self._guidance:
+            candidates = self._gradient_proposed(candidates, is_guided, seeds, counters)
         self._candidates = candidates = self._started(candidates)
-        return Proposal(candidates, self._focus)
+        return Query(self._focus, candidates)
 
     def _varied(self, first: Tensor, size: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
         """Makes candidates of elites and of what is remembered, and says in which operators."""
@@ -235,8 +257,8 @@ class MapElites(SharedSearcher):
         state = self._state
         is_swept = place % _SWEPT_OF < _SWEPT_OF - 1
         number = place - place[torch.searchsorted(self._focus, self._focus)]
-        if self._looked:
-            is_swept &= number >= self.settings.num_led
+        if self._guidance:
+            is_swept &= number >= self.settings.num_gradient_candidates
         if self._starts:
             is_swept &= state.generation[self._focus] > 0
         # Those of a group are numbered on from where its last generation ended.
@@ -268,17 +290,17 @@ class MapElites(SharedSearcher):
                 self._operators[place : place + len(starts)] = NO_OPERATOR
         return candidates
 
-    def _led(self, candidates: Tensor, is_looked: Tensor, seeds: Tensor, counters: Tensor) -> Tensor:
+    def _gradient_proposed(self, candidates: Tensor, is_guided: Tensor, seeds: Tensor, counters: Tensor) -> Tensor:
         """Puts candidates that gradients lead in the place of the first ones of each cell."""
-        assert self._bases is not None
+        assert self._queries is not None
         number = torch.arange(len(self._focus), device=self.device) - torch.searchsorted(self._focus, self._focus)
-        led = torch.nonzero(is_looked[self._focus] & (number < self.settings.num_led)).squeeze(1)
-        of_base = torch.searchsorted(self._bases.owners, self._focus[led])
-        told, bases = Guidance.concat(self._looked).select(of_base), self._bases.select(of_base)
-        made = led_candidates(told, bases, number[led] == 0, seeds[led], counters[led])
+        chosen = torch.nonzero(is_guided[self._focus] & (number < self.settings.num_gradient_candidates)).squeeze(1)
+        of_query = torch.searchsorted(self._queries.owners, self._focus[chosen])
+        known, queries = Guidance.concat(self._guidance).select(of_query), self._queries.select(of_query)
+        made = gradient_candidates(known, queries, number[chosen] == 0, seeds[chosen], counters[chosen])
         candidates = candidates.clone()
-        candidates[led] = made
-        self._operators = self._operators.index_fill(0, led, NO_OPERATOR)
+        candidates[chosen] = made
+        self._operators = self._operators.index_fill(0, chosen, NO_OPERATOR)
         return candidates
 
     def _chosen(self, first: Tensor, size: Tensor, draws: Draws) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
@@ -325,8 +347,8 @@ class MapElites(SharedSearcher):
         )
         if self.settings.restart_after is not None:
             self._restart(self.settings.restart_after)
-        self._candidates = self._bases = self._parents = None
-        self._looked = []
+        self._candidates = self._queries = self._parents = None
+        self._guidance = []
         self._refresh()
 
     def _learn_of_pixels(

@@ -46,6 +46,6 @@ class MapElitesSettings(BaseModel):
         return MOST_CANDIDATES // self.num_candidates
 
     @property
-    def num_led(self) -> int:
+    def num_gradient_candidates(self) -> int:
         """Candidates of a class in a generation that are led by a gradient."""
         return -int(-self.num_candidates * self.gradient_share // 1)

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from sfi_ray.errors import InputError
-from sfi_ray.search.base import NewCells, Proposal, Searcher, SearchSpace
+from sfi_ray.search.base import Answer, NewCells, Query, Search, SearchSpace
 from sfi_ray.search.nevergrad.cell import CellOptimizer, OptimizerError, sandbox
 from sfi_ray.search.nevergrad.settings import NevergradSettings
 
@@ -69,7 +69,7 @@ def num_workers(settings: NevergradSettings) -> int:
 
 
 @dataclass(slots=True)
-class _Lane:
+class _NevergradCell:
     """One cell being searched.
 
     Attributes:
@@ -99,7 +99,7 @@ class _Lane:
         self.failure = failure
 
 
-class NevergradSearcher(Searcher):
+class NevergradSearch(Search):
     """An optimiser of nevergrad for every cell.
 
     It is asked for `num_workers` candidates a generation, the last time for what is left of the budget, and told the
@@ -118,13 +118,13 @@ class NevergradSearcher(Searcher):
         lower, upper = space.bounds(torch.device("cpu"))
         self._lower, self._upper = lower.numpy(), upper.numpy()
         self._scale = np.array([space.height, space.width] + [1.0] * space.channels)
-        self._state: list[_Lane] = []
-        self._asked: list[Array] = []
+        self._state: list[_NevergradCell] = []
+        self._proposed: list[Array] = []
         self._refresh()
 
     @property
     def failures(self) -> dict[int, str]:
-        """Why the optimisers of some cells failed; see `Searcher.failures`."""
+        """Why the optimisers of some cells failed; see `Search.failures`."""
         return {index: cell.failure for index, cell in enumerate(self._state) if cell.failure is not None}
 
     @property
@@ -135,7 +135,7 @@ class NevergradSearcher(Searcher):
         return torch.from_numpy(stacked).to(self.device)
 
     def state(self) -> dict[str, Tensor]:
-        """Returns generation, told log-probabilities (padded) and candidates' checksum; see `Searcher.state`."""
+        """Returns generation, told log-probabilities (padded) and candidates' checksum; see `Search.state`."""
         told = np.zeros((self.num_cells, max((cell.num_told for cell in self._state), default=0)), np.float32)
         for row, cell in zip(told, self._state, strict=True):
             row[: cell.num_told] = np.concatenate(cell.told) if cell.told else ()
@@ -162,7 +162,7 @@ class NevergradSearcher(Searcher):
     def _admit(self, new_cells: NewCells, state: Mapping[str, Tensor] | None) -> None:
         nothing = np.zeros((self.space.k, self.space.genes_per_pixel), np.float32)
         entering = [
-            _Lane(seed, target_class, nothing)
+            _NevergradCell(seed, target_class, nothing)
             for seed, target_class in zip(new_cells.seeds.tolist(), new_cells.target_classes.tolist(), strict=True)
         ]
         with sandbox():
@@ -177,27 +177,28 @@ class NevergradSearcher(Searcher):
         self._state = [cell for cell, stays in zip(self._state, keep.tolist(), strict=True) if stays]
         self._refresh()
 
-    def _propose(self) -> Proposal:
+    def _ask(self) -> Query:
         with sandbox():
-            self._asked = [self._ask(cell) for cell in self._state]
-        counts = torch.tensor([len(genes) for genes in self._asked])
-        return Proposal(
-            torch.from_numpy(np.concatenate(self._asked)).to(self.device),
+            self._proposed = [self._ask_cell(cell) for cell in self._state]
+        counts = torch.tensor([len(genes) for genes in self._proposed])
+        return Query(
             torch.repeat_interleave(torch.arange(len(counts)), counts).to(self.device),
+            torch.from_numpy(np.concatenate(self._proposed)).to(self.device),
         )
 
-    def _learn(self, log_probs: Tensor) -> None:
-        targets = [cell.target_class for cell, genes in zip(self._state, self._asked, strict=True) for _ in genes]
+    def _tell(self, answer: Answer) -> None:
+        log_probs = answer.values
+        targets = [cell.target_class for cell, genes in zip(self._state, self._proposed, strict=True) for _ in genes]
         columns = torch.tensor(targets, dtype=torch.int64, device=log_probs.device).unsqueeze(1)
         told = log_probs.gather(1, columns).squeeze(1).to("cpu", torch.float32).numpy()
-        ends = np.cumsum([len(genes) for genes in self._asked])[:-1]
+        ends = np.cumsum([len(genes) for genes in self._proposed])[:-1]
         with sandbox():
-            for cell, genes, part in zip(self._state, self._asked, np.split(told, ends), strict=True):
-                self._tell(cell, genes, part)
-        self._asked = []
+            for cell, genes, part in zip(self._state, self._proposed, np.split(told, ends), strict=True):
+                self._tell_cell(cell, genes, part)
+        self._proposed = []
         self._refresh()
 
-    def _begin(self, cell: _Lane) -> None:
+    def _begin(self, cell: _NevergradCell) -> None:
         settings, shape = self.settings, (self.space.k, self.space.genes_per_pixel)
         try:
             cell.optimizer = CellOptimizer(
@@ -206,7 +207,7 @@ class NevergradSearcher(Searcher):
         except OptimizerError as error:
             cell.fail(str(error))
 
-    def _ask(self, cell: _Lane) -> Array:
+    def _ask_cell(self, cell: _NevergradCell) -> Array:
         """Returns what a cell proposes, ``(M, K, G)``; nothing when it has failed or has no budget left."""
         nothing = np.zeros((0, self.space.k, self.space.genes_per_pixel), np.float32)
         count = min(self._num_workers, self.settings.max_evaluations - cell.num_told)
@@ -220,7 +221,7 @@ class NevergradSearcher(Searcher):
         genes: Array = np.clip((cube * self._scale).astype(np.float32), self._lower, self._upper)
         return genes
 
-    def _tell(self, cell: _Lane, genes: Array, log_probs: Array) -> None:
+    def _tell_cell(self, cell: _NevergradCell, genes: Array, log_probs: Array) -> None:
         """Lets a cell learn how its candidates were classified."""
         if not len(genes):
             return
@@ -237,12 +238,12 @@ class NevergradSearcher(Searcher):
         except OptimizerError as error:
             cell.fail(str(error))
 
-    def _replay(self, cell: _Lane, state: Mapping[str, Tensor]) -> None:
+    def _replay(self, cell: _NevergradCell, state: Mapping[str, Tensor]) -> None:
         """Asks and tells again what was asked and told before."""
         told = state["told"].numpy()
         for _ in range(int(state["generation"])):
-            genes = self._ask(cell)
-            self._tell(cell, genes, told[cell.num_told : cell.num_told + len(genes)].copy())
+            genes = self._ask_cell(cell)
+            self._tell_cell(cell, genes, told[cell.num_told : cell.num_told + len(genes)].copy())
         if cell.failure is None and cell.fingerprint != int(state["fingerprint"]):
             cell.fail(
                 f"nevergrad's {self.settings.optimizer} proposed other candidates than before the search was "

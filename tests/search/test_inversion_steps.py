@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.linear_model import Lasso
 
-from sfi_ray.attacks.sparse_steps import (
+from sfi_ray.search.inversion.steps import (
     Position,
     advance,
     keep_largest,

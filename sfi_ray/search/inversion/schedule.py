@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sfi_ray.attacks.sparse_steps import rate_at
+from sfi_ray.search.inversion.steps import rate_at
 
-#: A trace keeps a point when the evaluations have grown by this factor since the point before.
-TRACE_FACTOR = 2.0**0.25
+# A trace keeps a point when the evaluations have grown by this factor since the point before.
+_TRACE_FACTOR = 2.0**0.25
 # A cell with a goal is looked at after so many steps.
 _STEPS_BETWEEN_LOOKS = 10
 # The penalty grows to its full weight over this part of the steps: from a bare background, where the features are far
@@ -64,7 +64,7 @@ def looks_of(num_steps: int, *, has_goal: bool) -> frozenset[int]:
     evaluations, noted = 1, 0.0
     for step in range(1, num_steps + 1):
         evaluations += 1
-        is_noted = evaluations + 1 >= noted * TRACE_FACTOR
+        is_noted = evaluations + 1 >= noted * _TRACE_FACTOR
         if is_noted or step == num_steps or (has_goal and step % _STEPS_BETWEEN_LOOKS == 0):
             evaluations += 1
             steps.add(step)

@@ -1,55 +1,60 @@
-"""Attacks by a population: any searcher, over as many cells at once as keep the device full."""
+"""An attack by any search, over as many cells at once as keep the device full."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
 from sfi_ray.attacks.base import Attack, AttackContext, Tick
-from sfi_ray.attacks.run import StoppingSettings, by_k, classify, run_search, slots_for
-from sfi_ray.attacks.snapshot import CheckpointStore
+from sfi_ray.attacks.run import StoppingSettings, by_k, run_search, slots_for
 from sfi_ray.attacks.verify import Scored, Verifier
 from sfi_ray.models import Classifier
-from sfi_ray.search import Searcher, SearchSpace, SharedSearcher
+from sfi_ray.search import Search, SearchSpace
 from sfi_ray.types import Cell, Finding
 
 
-class EvolutionAttack(Attack):
-    """Searches cells with an ask/tell searcher.
+class SearchAttack(Attack):
+    """Searches cells with a search of `sfi_ray.search`, or with one of the user's own.
 
     Args:
-        make_searcher: Makes a searcher for a space on a device.
-        population_size: Candidates of one cell in one generation; decides how many cells are searched at once.
+        make_search: Makes a search for a space on a device.
+        num_candidates: Candidates of one cell in one generation; decides how many cells are searched at once.
         max_evaluations: Images classified for a cell that is never stopped early.
+        max_backward_passes: Images that a gradient is taken of for such a cell.
         stopping: When a cell ends before its budget.
-        shares_classes: Whether the searcher needs all classes of a group together.
+        shares_classes: Whether the search needs all classes of a group together.
     """
 
     def __init__(
         self,
-        make_searcher: Callable[[SearchSpace, torch.device], Searcher],
+        make_search: Callable[[SearchSpace, torch.device], Search],
         *,
-        population_size: int,
+        num_candidates: int,
         max_evaluations: int,
         stopping: StoppingSettings,
+        max_backward_passes: int = 0,
         shares_classes: bool = False,
     ) -> None:
-        self._make_searcher = make_searcher
-        self._population_size = population_size
+        self._make_search = make_search
+        self._num_candidates = num_candidates
         self._stopping = stopping
         self.max_evaluations = max_evaluations
+        self.max_backward_passes = max_backward_passes
         self.shares_classes = shares_classes
 
     def num_slots(self, micro_batch: int) -> int:
         """Cells searched at once for a classifier's micro-batch."""
-        return slots_for(micro_batch, self._population_size)
+        return slots_for(micro_batch, self._num_candidates)
 
     def slot_bytes(self, input_shape: tuple[int, int, int], k: int) -> int:
         """Returns about how much memory a cell takes; see `Attack.slot_bytes`."""
-        # Population, trials, donors' genes and what mutation makes of them.
-        return 6 * 4 * self._population_size * k * (2 + input_shape[0])
+        channels, height, width = input_shape
+        # Candidates, trial vectors, donors' genes and what mutation makes of them.
+        genes = 6 * 4 * self._num_candidates * k * (2 + channels)
+        # The image, its gradient and their copies in a micro-batch; gains of every spot and colour corner.
+        gradients = 4 * (4 * channels + (1 << channels)) * height * width if self.max_backward_passes else 0
+        return genes + gradients
 
     def search(
         self,
@@ -61,36 +66,29 @@ class EvolutionAttack(Attack):
         """Searches cells; see `Attack.search`. Cells of one k are searched together."""
         verifier = Verifier(classifier, threshold)
         for k, same_k in by_k(cells).items():
-            searcher = self._make_searcher(space_of(classifier, k), classifier.device)
-            yield from self._search_with(searcher, classifier, same_k, verifier, context.checkpoints)
+            search = self._make_search(space_of(classifier, k), classifier.device)
+            yield from self._search_with(search, classifier, same_k, verifier, context)
 
     def _search_with(
         self,
-        searcher: Searcher,
+        search: Search,
         classifier: Classifier,
         cells: Sequence[Cell],
         verifier: Verifier,
-        checkpoints: CheckpointStore | None,
+        context: AttackContext,
         known: Callable[[Sequence[Cell]], list[Scored]] | None = None,
     ) -> Iterator[Tick | Finding]:
-        """Searches cells of one k with a searcher that has no cell yet; see `run_search`."""
+        """Searches cells of one k with a search that has no cell yet; see `run_search`."""
         yield from run_search(
-            searcher,
-            partial(self._advance, classifier, searcher),
+            search,
+            classifier,
             cells,
             num_slots=self.num_slots(classifier.micro_batch),
             verifier=verifier,
             stopping=self._stopping,
-            checkpoints=checkpoints,
-            mark_done=searcher.mark_done if isinstance(searcher, SharedSearcher) else None,
+            context=context,
             known=known,
         )
-
-    def _advance(
-        self, classifier: Classifier, searcher: Searcher, backgrounds: torch.Tensor
-    ) -> Generator[Tick, None, None]:
-        """Asks for the next generation of every cell and tells how it was classified."""
-        searcher.tell((yield from classify(classifier, searcher.ask(), backgrounds)))
 
 
 def space_of(classifier: Classifier, k: int) -> SearchSpace:
