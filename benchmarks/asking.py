@@ -18,6 +18,7 @@ import torch
 from report import write_report
 
 from sfi_ray.search import (
+    Answer,
     DifferentialEvolution,
     DifferentialEvolutionSettings,
     NevergradSettings,
@@ -25,7 +26,7 @@ from sfi_ray.search import (
     SearchSpace,
 )
 from sfi_ray.search.nevergrad.cell import make_cube
-from sfi_ray.search.nevergrad.search import NevergradSearcher, num_workers
+from sfi_ray.search.nevergrad.search import NevergradSearch, num_workers
 
 SPACE = SearchSpace(height=28, width=28, channels=1, k=5, num_classes=10)
 NUM_CELLS = 4
@@ -47,7 +48,7 @@ def search(searcher, num_cells=NUM_CELLS):
     searcher.admit(new_cells(num_cells))
     while not searcher.is_exhausted.all():
         genes = searcher.ask().genes
-        searcher.tell(-losses(genes).unsqueeze(1).expand(-1, 10))
+        searcher.tell(Answer(-losses(genes).unsqueeze(1).expand(-1, 10)))
     return int(searcher.evaluations.sum())
 
 
@@ -76,7 +77,7 @@ def plain_rate(name, evaluations):
 
 
 def megabytes(name, evaluations):
-    searcher = NevergradSearcher(SPACE, settings_of(name, evaluations))
+    searcher = NevergradSearch(SPACE, settings_of(name, evaluations))
     tracemalloc.start()
     search(searcher, 1)
     held = tracemalloc.get_traced_memory()[0]
@@ -98,7 +99,7 @@ def main():
     for _ in range(options.rounds):
         natives.append(max(rate(lambda: DifferentialEvolution(SPACE, native)) for _ in range(5)))
         for name in OPTIMISERS:
-            adapted = rate(lambda name=name: NevergradSearcher(SPACE, settings_of(name, evaluations)))
+            adapted = rate(lambda name=name: NevergradSearch(SPACE, settings_of(name, evaluations)))
             rounds[name].append((adapted, plain_rate(name, evaluations), natives[-1]))
             print(name, rounds[name][-1], flush=True)
     rows.append({"search": "de", "candidates/s": round(statistics.median(natives)), "microseconds a candidate":

@@ -143,7 +143,7 @@ def test_a_network_that_passes_no_gradients_is_refused_with_the_reason(network):
     assert len(search(differential_evolution(), classifier, make_cells(classifier))) == 2
 
 
-class MemoryKeeper:
+class MemoryStore:
     """Keeps every snapshot that is due, and gives back the last."""
 
     def __init__(self):
@@ -152,10 +152,10 @@ class MemoryKeeper:
     def is_due(self):
         return True
 
-    def keep(self, snapshot):
+    def save(self, snapshot):
         self.kept = snapshot
 
-    def recall(self, cells):
+    def load(self, cells):
         return [] if self.kept is None else [self.kept]
 
 
@@ -164,7 +164,7 @@ def test_a_search_goes_on_from_a_snapshot_as_if_it_had_never_stopped(curved, tic
     attack = gradient(stop_confidence=0.9)
     cells = make_cells(curved, ks=(3,), backgrounds=("black", "blue"))
     expected = outcomes(search(attack, curved, cells))
-    checkpoints = MemoryKeeper()
+    checkpoints = MemoryStore()
     events = attack.search(curved, cells, 0.9, AttackContext(checkpoints=checkpoints))
     early = list(itertools.islice(events, ticks))
     events.close()

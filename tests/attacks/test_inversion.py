@@ -9,7 +9,7 @@ from sfi_ray.attacks import AttackContext, Snapshot, read_attack_settings
 from sfi_ray.errors import InputError
 from sfi_ray.images import paint_pixels
 from sfi_ray.models import Classifier
-from sfi_ray.search.inversion.schedule import course_at
+from sfi_ray.search.inversion.schedule import schedule_at
 from sfi_ray.types import Finding, StopReason
 from tests.attacks.conftest import make_cells, natural_images, outcomes, search
 
@@ -133,7 +133,7 @@ def test_a_cap_is_respected_and_used(small, photos, optimizer):
 
 
 def test_a_cap_gives_pixels_up_little_by_little_and_then_refines_without_a_penalty():
-    courses = [course_at(step, 100, 1024, 25) for step in range(100)]
+    courses = [schedule_at(step, 100, 1024, 25) for step in range(100)]
     allowed = [course.num_pixels for course in courses]
     assert allowed[:40] == [1024] * 40
     assert allowed == sorted(allowed, reverse=True)
@@ -141,7 +141,7 @@ def test_a_cap_gives_pixels_up_little_by_little_and_then_refines_without_a_penal
     assert len(set(allowed)) > 25
     assert all((course.penalty == 0) == (step == 0 or step >= 70) for step, course in enumerate(courses))
     assert courses[70].rate == 1 > courses[99].rate
-    assert {course_at(step, 100, 1024, 1024).num_pixels for step in range(100)} == {1024}
+    assert {schedule_at(step, 100, 1024, 1024).num_pixels for step in range(100)} == {1024}
 
 
 @pytest.mark.parametrize("k", [48, 5])
@@ -225,10 +225,10 @@ class CheckpointStore:
         self.rounds += 1
         return self.rounds == self.at
 
-    def keep(self, snapshot):
+    def save(self, snapshot):
         self.kept.append(snapshot)
 
-    def recall(self, cells):
+    def load(self, cells):
         return self.kept
 
 
@@ -239,8 +239,8 @@ def test_a_search_goes_on_from_a_snapshot_as_if_nothing_had_happened(small, phot
     checkpoints = CheckpointStore(at=17)
     expected = outcomes(find(attack, small, cells, photos, checkpoints))
     (snapshot,) = checkpoints.kept
-    assert snapshot.progress == (17,) * 6
-    checkpoints.kept = [Snapshot.select(snapshot, [1, 4]), Snapshot.select(snapshot, [0])]
+    assert snapshot.progress == (17,) * 3  # the cells of one k are searched together
+    checkpoints.kept = [Snapshot.select(snapshot, [1, 2]), Snapshot.select(snapshot, [0])]
     assert outcomes(find(attack, small, cells, photos, checkpoints)) == expected
 
 

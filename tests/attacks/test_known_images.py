@@ -12,7 +12,7 @@ from sfi_ray.models import Classifier
 from sfi_ray.types import Background, Finding, StopReason
 from tests.attacks.conftest import make_cells, outcomes, search
 from tests.attacks.test_attacks import ATTACKS, GROUPED
-from tests.attacks.test_snapshots import MemoryKeeper
+from tests.attacks.test_snapshots import MemoryStore
 
 SEARCHING = {
     name: settings
@@ -70,14 +70,14 @@ def test_a_background_that_reaches_the_goal_ends_its_cell_after_a_generation(dar
 def test_rows_with_bare_backgrounds_are_the_same_from_snapshots_and_in_any_company(dark):
     attack = read_attack_settings({**SEARCHING["de"], "stop_confidence": 0.9}).build()
     cells = make_cells(dark, ks=(1, 5), backgrounds=("black", "white"))
-    checkpoints = MemoryKeeper()
+    checkpoints = MemoryStore()
     events = attack.search(dark, cells, 0.75, AttackContext(checkpoints=checkpoints))
     expected = outcomes([event for event in events if isinstance(event, Finding)])
     for cell in cells:
         assert outcomes(search(attack, dark, [cell], threshold=0.75)) == {cell.cell_id: expected[cell.cell_id]}
     for number in range(len(checkpoints.kept)):
         again = attack.search(
-            dark, cells, 0.75, AttackContext(checkpoints=MemoryKeeper(checkpoints.kept[: number + 1]))
+            dark, cells, 0.75, AttackContext(checkpoints=MemoryStore(checkpoints.kept[: number + 1]))
         )
         assert outcomes([event for event in again if isinstance(event, Finding)]) == expected
 
@@ -138,11 +138,11 @@ def test_verifications_are_the_background_and_every_image_that_was_to_be_stored(
     attack = read_attack_settings({"population_size": 4, "generations": 20, "stop_confidence": 0.6}).build()
     (refused,) = search(attack, doubting, make_cells(doubting, ks=(1,), target_classes=(2,)))
     assert refused.verifications > 2
-    checkpoints = MemoryKeeper()
+    checkpoints = MemoryStore()
     cells = make_cells(doubting, ks=(1,), target_classes=(2,))
     list(attack.search(doubting, cells, 0.9, AttackContext(checkpoints=checkpoints)))
     for number in range(len(checkpoints.kept)):
         again = attack.search(
-            doubting, cells, 0.9, AttackContext(checkpoints=MemoryKeeper(checkpoints.kept[: number + 1]))
+            doubting, cells, 0.9, AttackContext(checkpoints=MemoryStore(checkpoints.kept[: number + 1]))
         )
         assert next(event for event in again if isinstance(event, Finding)).verifications == refused.verifications

@@ -9,7 +9,7 @@ import torch
 from sfi_ray.attacks import AttackContext, Tick, read_attack_settings
 from sfi_ray.types import Finding, Pixel, Start, StopReason
 from tests.attacks.conftest import evaluations, make_cells, outcomes, search
-from tests.attacks.test_snapshots import MemoryKeeper
+from tests.attacks.test_snapshots import MemoryStore
 
 SHORT = {"kind": "map_elites", "max_evaluations": 40, "num_elites": 3, "num_candidates": 4}
 LED = {**SHORT, "gradient_share": 0.5}
@@ -84,13 +84,13 @@ def test_a_class_that_is_done_stops_costing_and_the_others_go_on(toy):
 def test_a_group_goes_on_from_any_of_its_generations_to_the_same_findings(toy, changes):
     attack = read_attack_settings({**SHORT, **changes}).build()
     cells = make_cells(toy.classifier, ks=(2,), backgrounds=("black", "gray"))
-    checkpoints = MemoryKeeper()
+    checkpoints = MemoryStore()
     found = attack.search(toy.classifier, cells, 0.9, AttackContext(checkpoints=checkpoints))
     expected = outcomes([event for event in found if isinstance(event, Finding)])
     assert len(expected) == len(cells)
     assert len(checkpoints.kept) >= 2
     for number in range(len(checkpoints.kept)):
-        again = MemoryKeeper(checkpoints.kept[: number + 1])
+        again = MemoryStore(checkpoints.kept[: number + 1])
         rest = attack.search(toy.classifier, cells, 0.9, AttackContext(checkpoints=again))
         # Cells that were done already are found again: their rows may not have been written.
         assert outcomes([event for event in rest if isinstance(event, Finding)]) == expected
@@ -167,7 +167,7 @@ def test_rows_of_a_growing_search_are_the_same_when_it_goes_on_from_snapshots(to
     cells = make_cells(toy.classifier, ks=(1, 3))
     attack = read_attack_settings(GROWING).build()
     expected = outcomes(search(attack, toy.classifier, cells))
-    checkpoints = MemoryKeeper()
+    checkpoints = MemoryStore()
     for stopped_after in (3, 11, 17):
         events = attack.search(toy.classifier, cells, 0.9, AttackContext(checkpoints=checkpoints))
         assert list(itertools.islice(events, stopped_after))

@@ -9,8 +9,8 @@ import torch
 from nevergrad.optimization.base import Optimizer
 
 from sfi_ray.attacks import AttackContext, read_attack_settings
-from sfi_ray.search import NevergradSettings, NewCells, SearchSpace
-from sfi_ray.search.nevergrad.search import NevergradSearcher
+from sfi_ray.search import Answer, NevergradSettings, NewCells, SearchSpace
+from sfi_ray.search.nevergrad.search import NevergradSearch
 from sfi_ray.types import Finding, StopReason
 from tests.attacks.conftest import make_cells, outcomes, search
 
@@ -69,10 +69,10 @@ class Kept:
     def is_due(self):
         return True
 
-    def keep(self, snapshot):
+    def save(self, snapshot):
         self.snapshots.append(snapshot)
 
-    def recall(self, cells):
+    def load(self, cells):
         return self.snapshots[-1:]
 
 
@@ -110,12 +110,12 @@ def test_step_by_step_optimisers_fill_a_batch_with_more_cells():
 def test_what_an_optimiser_remembers_is_about_what_is_planned():
     searched = attack(max_evaluations=300, num_workers=30)
     settings = NevergradSettings(max_evaluations=300, num_workers=30)
-    searcher = NevergradSearcher(SearchSpace(8, 8, 1, 5, 4), settings)
+    searcher = NevergradSearch(SearchSpace(8, 8, 1, 5, 4), settings)
     one = NewCells(torch.tensor([1]), torch.tensor([1]), torch.zeros(1, 1))
     tracemalloc.start()
     searcher.admit(one)
     while not searcher.is_exhausted.all():
-        searcher.tell(torch.from_numpy(np.full((len(searcher.ask().genes), 4), -1.0, np.float32)))
+        searcher.tell(Answer(torch.from_numpy(np.full((len(searcher.ask().genes), 4), -1.0, np.float32))))
     used = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
     assert 0.5 < used / searched.slot_bytes((1, 8, 8), 5) < 2

@@ -21,7 +21,7 @@ ATTACKS = {
 }
 
 
-class MemoryKeeper:
+class MemoryStore:
     """Keeps every snapshot as the plain data that a file would hold."""
 
     def __init__(self, kept=()):
@@ -31,11 +31,11 @@ class MemoryKeeper:
     def is_due(self):
         return True
 
-    def keep(self, snapshot):
+    def save(self, snapshot):
         described = json.dumps([snapshot.cell_ids, snapshot.progress, snapshot.notes])
         self.kept.append((described, {name: tensor.clone() for name, tensor in snapshot.tensors.items()}))
 
-    def recall(self, cells):
+    def load(self, cells):
         wanted = {cell.cell_id for cell in cells}
         snapshots = []
         for described, tensors in self.kept[-1:]:
@@ -70,13 +70,13 @@ def toy(request, toy_gray, toy_rgb):
 def test_a_search_goes_on_from_any_of_its_generations_to_the_same_findings(attack, toy, cells_of):
     cells = cells_of(toy.classifier, ks=(2,), backgrounds=("black", "gray"))
     expected = outcomes(search(attack, toy.classifier, cells))
-    checkpoints = MemoryKeeper()
+    checkpoints = MemoryStore()
     found = list(attack.search(toy.classifier, cells, 0.9, surroundings_of(toy.classifier, cells, checkpoints)))
     assert outcomes([event for event in found if isinstance(event, Finding)]) == expected
     whole = sum(event.evaluations for event in found if isinstance(event, Tick))
     assert len(checkpoints.kept) >= 4
     for number in range(len(checkpoints.kept)):
-        again = MemoryKeeper(checkpoints.kept[: number + 1])
+        again = MemoryStore(checkpoints.kept[: number + 1])
         left = sorted(json.loads(again.kept[-1][0])[0])
         unfinished = [cell for cell in cells if cell.cell_id in left]
         rest = list(attack.search(toy.classifier, unfinished, 0.9, surroundings_of(toy.classifier, cells, again)))
@@ -89,9 +89,9 @@ def test_a_search_goes_on_from_any_of_its_generations_to_the_same_findings(attac
 def test_cells_that_begin_and_cells_that_go_on_are_searched_together(attack, toy, cells_of):
     cells = cells_of(toy.classifier, ks=(2,), backgrounds=("black", "gray"))
     expected = outcomes(search(attack, toy.classifier, cells))
-    checkpoints = MemoryKeeper()
+    checkpoints = MemoryStore()
     list(attack.search(toy.classifier, cells[1::2], 0.9, surroundings_of(toy.classifier, cells, checkpoints)))
-    again = MemoryKeeper(checkpoints.kept[:3])
+    again = MemoryStore(checkpoints.kept[:3])
     rest = list(attack.search(toy.classifier, cells, 0.9, surroundings_of(toy.classifier, cells, again)))
     assert 0 < again.recalled < len(cells)
     assert outcomes([event for event in rest if isinstance(event, Finding)]) == expected
@@ -99,12 +99,12 @@ def test_cells_that_begin_and_cells_that_go_on_are_searched_together(attack, toy
 
 def test_time_spent_before_an_interruption_counts(attack, toy, cells_of):
     cells = cells_of(toy.classifier, backgrounds=("black", "gray"))
-    checkpoints = MemoryKeeper()
+    checkpoints = MemoryStore()
     list(attack.search(toy.classifier, cells, 0.9, surroundings_of(toy.classifier, cells, checkpoints)))
     described, tensors = checkpoints.kept[0]
     cell_ids, progress, notes = json.loads(described)
     notes[0]["seconds"] = 1000.0
-    again = MemoryKeeper([(json.dumps([cell_ids, progress, notes]), tensors)])
+    again = MemoryStore([(json.dumps([cell_ids, progress, notes]), tensors)])
     rest = attack.search(toy.classifier, cells, 0.9, surroundings_of(toy.classifier, cells, again))
     seconds = {event.cell.cell_id: event.seconds for event in rest if isinstance(event, Finding)}
     assert 1000 < seconds[cell_ids[0]] < 1100

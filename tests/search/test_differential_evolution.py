@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from sfi_ray.search import DifferentialEvolution, DifferentialEvolutionSettings, NewCells, SearchSpace
+from sfi_ray.search import Answer, DifferentialEvolution, DifferentialEvolutionSettings, NewCells, SearchSpace
 from sfi_ray.search.differential_evolution import crossover, draw_donors, initial_population, mutate
 
 GRAY = SearchSpace(height=5, width=7, channels=1, k=2, num_classes=3)
@@ -56,14 +56,14 @@ def test_generations_equal_the_slow_reference():
     search.admit(new_cells([11, 12], [0, 1]))
     population = initial_population(torch.tensor([11, 12]), GRAY, 6)
     log_prob = torch.stack([brightness(population[cell])[:, cell] for cell in range(2)])
-    search.tell(brightness(search.ask().genes))
+    search.tell(Answer(brightness(search.ask().genes)))
     for generation in range(1, 16):
         donors = draw_donors(torch.tensor([11, 12]), torch.tensor([generation] * 2), 6)
         for cell in range(2):
             population[cell], log_prob[cell] = slow_generation(
                 population[cell], log_prob[cell], donors[cell], 0.5, target=cell
             )
-        search.tell(brightness(search.ask().genes))
+        search.tell(Answer(brightness(search.ask().genes)))
         assert torch.equal(search._state.population, population)
         assert torch.equal(search.best_log_prob, log_prob.amax(1))
         for cell in range(2):
@@ -149,13 +149,13 @@ def test_candidates_stay_inside_the_half_open_bounds(seed, rgb, rate):
         assert (genes[..., 0] < space.height).all()
         assert (genes[..., 1] < space.width).all()
         assert (genes[..., 2:] <= 1).all()
-        search.tell(torch.rand(8, 3, generator=generator).log_softmax(1))
+        search.tell(Answer(torch.rand(8, 3, generator=generator).log_softmax(1)))
 
 
 def test_positions_reach_the_last_row_and_column():
     search = make(differential_weight=2.0)
     search.admit(new_cells(list(range(50))))
-    search.tell(torch.zeros(len(search.ask().genes), 3))
+    search.tell(Answer(torch.zeros(len(search.ask().genes), 3)))
     genes = search.ask().genes
     assert genes[..., 0].max().floor() == GRAY.height - 1
     assert genes[..., 1].max().floor() == GRAY.width - 1
@@ -165,13 +165,13 @@ def test_only_a_strictly_better_trial_replaces_its_parent():
     search = make()
     search.admit(new_cells([1]))
     search.ask()
-    search.tell(torch.full((8, 3), -1.0))
+    search.tell(Answer(torch.full((8, 3), -1.0)))
     before = search._state.population.clone()
     search.ask()
     told = torch.full((8, 3), -1.0)
     told[2, 0] = -0.5
     observations = search._trials.clone()
-    search.tell(told)
+    search.tell(Answer(told))
     changed = (search._state.population != before).flatten(2).any(-1)[0]
     assert changed.tolist() == [i == 2 for i in range(8)]
     assert torch.equal(search.best[0], observations[0, 2])
@@ -182,7 +182,7 @@ def test_tell_reads_the_column_of_each_cells_target():
     search.admit(new_cells([1, 2], [2, 0]))
     log_probs = torch.arange(48.0).view(16, 3) - 100
     search.ask()
-    search.tell(log_probs)
+    search.tell(Answer(log_probs))
     assert search.best_log_prob.tolist() == [log_probs[:8, 2].max(), log_probs[8:, 0].max()]
 
 
@@ -198,7 +198,7 @@ def test_cells_that_join_late_or_see_others_leave_are_searched_alike():
                 search.retire(torch.tensor([True, False, True]))
             proposal = search.ask()
             seen.append(proposal.genes[proposal.owners == 0])
-            search.tell(brightness(proposal.genes))
+            search.tell(Answer(brightness(proposal.genes)))
         return torch.stack(seen), search
 
     alone, _ = follow(99, 99)
@@ -207,7 +207,7 @@ def test_cells_that_join_late_or_see_others_leave_are_searched_alike():
     late = make(generations=12)
     late.admit(new_cells([7], [0]))
     for _ in range(8):
-        late.tell(brightness(late.ask().genes))
+        late.tell(Answer(brightness(late.ask().genes)))
     assert torch.equal(late.best[0], search.best[1])
 
 
@@ -215,11 +215,11 @@ def test_a_pickled_search_goes_on_as_if_nothing_had_happened():
     search = make()
     search.admit(new_cells([5, 6]))
     for _ in range(3):
-        search.tell(brightness(search.ask().genes))
+        search.tell(Answer(brightness(search.ask().genes)))
     copy = pickle.loads(pickle.dumps(search))
     for _ in range(3):
         for one in (search, copy):
-            one.tell(brightness(one.ask().genes))
+            one.tell(Answer(brightness(one.ask().genes)))
         assert torch.equal(search.best, copy.best)
 
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from sfi_ray.search import GradientSearch, GradientSettings, NewCells, Proposal, SearchSpace
+from sfi_ray.search import Answer, GradientSearch, GradientSettings, NewCells, Query, SearchSpace
 
 SPACE = SearchSpace(height=6, width=7, channels=3, k=3, num_classes=4)
 
@@ -17,19 +17,41 @@ def judge(genes, targets):
     return torch.log_softmax(3 * torch.sin(mixed + torch.arange(4)), dim=1).float()
 
 
+def targets_of(search):
+    return search._state.target_classes
+
+
+def propose(search, values, gradients):
+    """Answers the gradient query and returns the proposals."""
+    search.ask()
+    search.tell(Answer(values, gradients))
+    return search.ask()
+
+
+def combine(search, log_probs):
+    """Answers the proposals and returns the combinations."""
+    search.tell(Answer(log_probs))
+    return search.ask()
+
+
+def learn(search, log_probs):
+    search.tell(Answer(log_probs))
+    assert not search.is_midway
+
+
 def advance(search, generations=1):
     seen = []
     for _ in range(generations):
-        bases = search.bases()
-        values = judge(bases, None).gather(1, search.target_classes.unsqueeze(1)).squeeze(1)
+        bases = search._bases()
+        values = judge(bases, None).gather(1, targets_of(search).unsqueeze(1)).squeeze(1)
         wave = torch.arange(3 * 42).view(3, 6, 7)
         gradients = torch.sin(wave * (1 + bases.sum(dim=(1, 2))).view(-1, 1, 1, 1)).float()
-        proposal = search.propose(values, gradients)
+        proposal = propose(search, values, gradients)
         log_probs = judge(proposal.genes, None)
-        combined = search.combine(log_probs)
+        combined = combine(search, log_probs)
         united = judge(combined.genes, None) if len(combined.genes) else log_probs[:0]
-        search.learn(united)
-        asked = Proposal(torch.cat([proposal.genes, combined.genes]), torch.cat([proposal.owners, combined.owners]))
+        learn(search, united)
+        asked = Query(torch.cat([proposal.owners, combined.owners]), torch.cat([proposal.genes, combined.genes]))
         seen.append((bases, values, asked, torch.cat([log_probs, united])))
     return seen
 
@@ -43,7 +65,7 @@ def test_pixels_are_placed_one_after_the_other_and_then_anew_in_turn(monkeypatch
     search = make(local_share=0.0)
     search.admit(new_cells(1))
     placed = []
-    before = search.bases()
+    before = search._bases()
     assert len(before.unique(dim=0)) == len(before[0].unique(dim=0)) == 1, "the bare background"
     for _ in range(3):
         advance(search)
@@ -63,13 +85,13 @@ def test_the_best_is_the_highest_of_all_that_was_seen_and_never_gets_worse():
     highest = torch.full((3,), -torch.inf)
     for _ in range(20):
         ((_, values, proposal, log_probs),) = advance(search)
-        targets = search.target_classes[proposal.owners]
+        targets = targets_of(search)[proposal.owners]
         told = log_probs.gather(1, targets.unsqueeze(1)).squeeze(1)
         highest = torch.maximum(highest, values).scatter_reduce(0, proposal.owners, told, "amax")
         assert (search.best_log_prob >= before).all()
         before = search.best_log_prob
         assert torch.equal(search.best_log_prob, highest)
-        again = judge(search.best, None).gather(1, search.target_classes.unsqueeze(1)).squeeze(1)
+        again = judge(search.best, None).gather(1, targets_of(search).unsqueeze(1)).squeeze(1)
         assert torch.allclose(again, highest, atol=1e-5)
 
 
@@ -130,13 +152,13 @@ def test_a_cell_goes_its_own_way_beside_others_and_from_its_state():
 def test_nan_never_wins():
     search = make()
     search.admit(new_cells(2))
-    bases = search.bases()
-    proposal = search.propose(torch.full((2,), torch.nan), torch.full((2, 3, 6, 7), torch.nan))
+    bases = search._bases()
+    proposal = propose(search, torch.full((2,), torch.nan), torch.full((2, 3, 6, 7), torch.nan))
     assert torch.equal(search.best_log_prob, torch.full((2,), -torch.inf))
     log_probs = judge(proposal.genes, None)
     log_probs[::2] = torch.nan
-    combined = search.combine(log_probs)
-    search.learn(torch.full((len(combined.genes), 4), torch.nan))
+    combined = combine(search, log_probs)
+    learn(search, torch.full((len(combined.genes), 4), torch.nan))
     assert search.best_log_prob.isfinite().all()
     assert not torch.equal(search.best, bases)
 
@@ -146,8 +168,8 @@ def test_one_proposal_at_least_is_the_gradients(proposals, share, near):
     search = make(proposals=proposals, local_share=share)
     search.admit(new_cells(1))
     advance(search, 3)
-    bases = search.bases()
-    proposal = search.propose(torch.zeros(1), torch.zeros(1, 3, 6, 7))
+    bases = search._bases()
+    proposal = propose(search, torch.zeros(1), torch.zeros(1, 3, 6, 7))
     assert len(proposal.genes) == proposals
     assert search._num_local == near
     assert bases.shape == (1, 3, 5)
@@ -156,7 +178,7 @@ def test_one_proposal_at_least_is_the_gradients(proposals, share, near):
 def told(search, proposal, value):
     """Log-probabilities in which the target class of every image has what `value` says of its genes."""
     log_probs = torch.full((len(proposal.genes), 4), -9.0)
-    targets = search.target_classes[proposal.owners]
+    targets = targets_of(search)[proposal.owners]
     values = torch.tensor([value(genes) for genes in proposal.genes])
     return log_probs.scatter(1, targets.unsqueeze(1), values.unsqueeze(1))
 
@@ -168,13 +190,13 @@ def num_spots(genes):
 def test_first_pixels_that_all_help_are_placed_together():
     search = make(local_share=0.0)
     search.admit(new_cells(2))
-    proposal = search.propose(torch.full((2,), -5.0), torch.rand(2, 3, 6, 7))
+    proposal = propose(search, torch.full((2,), -5.0), torch.rand(2, 3, 6, 7))
     assert {num_spots(genes) for genes in proposal.genes} == {1}
-    combined = search.combine(told(search, proposal, lambda genes: -4.0))
+    combined = combine(search, told(search, proposal, lambda genes: -4.0))
     # The two best in one image and the three best in another, for each cell.
     assert sorted(num_spots(genes) for genes in combined.genes) == [2, 2, 3, 3]
     assert sorted(combined.owners.tolist()) == [0, 0, 1, 1]
-    search.learn(told(search, combined, lambda genes: -4.0 + num_spots(genes)))
+    learn(search, told(search, combined, lambda genes: -4.0 + num_spots(genes)))
     assert search.state()["is_placed"].all()
     assert search.best_log_prob.tolist() == [-1.0, -1.0]
     assert search.evaluations.tolist() == [1 + 9 + 2] * 2
@@ -183,12 +205,12 @@ def test_first_pixels_that_all_help_are_placed_together():
 def test_what_does_not_help_is_not_put_together():
     search = make()
     search.admit(new_cells(1))
-    proposal = search.propose(torch.full((1,), -0.5), torch.rand(1, 3, 6, 7))
+    proposal = propose(search, torch.full((1,), -0.5), torch.rand(1, 3, 6, 7))
     # Better than nothing known at all, so every first pixel helps; the second ones do not.
-    search.learn(told(search, search.combine(told(search, proposal, lambda genes: -1.0)), lambda genes: -8.0))
+    learn(search, told(search, combine(search, told(search, proposal, lambda genes: -1.0)), lambda genes: -8.0))
     assert search.state()["is_placed"].tolist() == [[True, False, False]]
-    proposal = search.propose(torch.full((1,), -1.0), torch.rand(1, 3, 6, 7))
-    assert len(search.combine(told(search, proposal, lambda genes: -2.0)).genes) == 0
+    proposal = propose(search, torch.full((1,), -1.0), torch.rand(1, 3, 6, 7))
+    assert len(combine(search, told(search, proposal, lambda genes: -2.0)).genes) == 0
 
 
 def test_moves_of_different_pixels_are_put_together_and_the_best_image_stays():
@@ -196,18 +218,18 @@ def test_moves_of_different_pixels_are_put_together_and_the_best_image_stays():
     search.admit(new_cells(1))
     while not (search.state()["is_placed"].all() and search._slots()[2].all()):
         advance(search)
-    before = search.bases()[0]
+    before = search._bases()[0]
     assert num_spots(before) == 3, "the whole image"
-    proposal = search.propose(torch.full((1,), -3.0), torch.rand(1, 3, 6, 7))
+    proposal = propose(search, torch.full((1,), -3.0), torch.rand(1, 3, 6, 7))
     num_moved = [int((genes != before).any(dim=1).sum()) for genes in proposal.genes]
     assert max(num_moved) == 1
 
     def gain(genes):
         return 5.0 + int((genes != before).any(dim=1).sum())
 
-    combined = search.combine(told(search, proposal, gain))
+    combined = combine(search, told(search, proposal, gain))
     moved_together = [int((genes != before).any(dim=1).sum()) for genes in combined.genes]
     assert moved_together == [2, 3]
-    search.learn(told(search, combined, gain))
+    learn(search, told(search, combined, gain))
     assert search.best_log_prob.tolist() == [8.0]
     assert int((search.best[0] != before).any(dim=1).sum()) == 3

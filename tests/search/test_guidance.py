@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sfi_ray.search import SearchSpace
-from sfi_ray.search.map_elites.guidance import Bases, guidance, led_candidates
+from sfi_ray.search.map_elites.guidance import GradientQueries, gradient_candidates, guidance
 
 SPACE = SearchSpace(height=5, width=6, channels=3, k=4, num_classes=3)
 
@@ -23,7 +23,7 @@ def bases_for(number, space=SPACE, seed=0):
 
 
 def bases_of(genes, is_bare):
-    return Bases(genes, torch.arange(len(genes)), torch.as_tensor(is_bare).expand(len(genes)))
+    return GradientQueries(genes, torch.arange(len(genes)), torch.as_tensor(is_bare).expand(len(genes)))
 
 
 def slow_gains(gradient, background, taken):
@@ -67,7 +67,7 @@ def led(number=40, is_bare=False, seed=0):
     rows = torch.zeros(number, dtype=torch.int64)
     is_first = torch.arange(number) == 0
     arguments = (told.select(rows), bases.select(rows), is_first, torch.full((number,), 7), torch.arange(number))
-    return told, genes[0], led_candidates(*arguments), arguments
+    return told, genes[0], gradient_candidates(*arguments), arguments
 
 
 def test_a_known_candidate_keeps_all_but_a_few_pixels_and_gets_proposed_ones():
@@ -104,7 +104,7 @@ def test_on_a_bare_background_all_pixels_are_proposed_ones():
 def test_candidates_do_not_depend_on_those_beside_them():
     _, _, candidates, (told, bases, *others) = led()
     some = torch.tensor([3, 17, 30])
-    alone = led_candidates(told.select(some), bases.select(some), *(tensor[some] for tensor in others))
+    alone = gradient_candidates(told.select(some), bases.select(some), *(tensor[some] for tensor in others))
     assert torch.equal(alone, candidates[some])
 
 
@@ -114,7 +114,7 @@ def test_a_gradient_that_is_no_number_leaves_the_base_as_it_was(is_bare):
     bases = bases_of(genes, is_bare)
     told = guidance(torch.full_like(gradients, torch.nan), bases, torch.zeros(2, 3), SPACE)
     assert not told.is_valid.any()
-    made = led_candidates(told, bases, torch.tensor([True, False]), torch.tensor([1, 2]), torch.tensor([0, 1]))
+    made = gradient_candidates(told, bases, torch.tensor([True, False]), torch.tensor([1, 2]), torch.tensor([0, 1]))
     assert torch.equal(made, genes)
 
 
@@ -123,5 +123,5 @@ def test_a_space_with_fewer_proposals_than_pixels_is_filled_with_what_there_is()
     bases = bases_of(torch.tensor([[[0.5, 0.5, 0.0], [0.5, 0.5, 0.0]]]), is_bare=True)
     told = guidance(torch.tensor([[[[2.0, -1.0]]]]), bases, torch.zeros(1, 1), space)
     assert told.pixels[0][told.is_valid[0]].tolist() == [[0.5, 0.5, 1.0], [0.5, 1.5, 1.0]]
-    made = led_candidates(told, bases, torch.tensor([True]), torch.tensor([1]), torch.tensor([0]))
+    made = gradient_candidates(told, bases, torch.tensor([True]), torch.tensor([1]), torch.tensor([0]))
     assert made.tolist() == [[[0.5, 0.5, 1.0], [0.5, 1.5, 1.0]]]

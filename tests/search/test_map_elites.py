@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sfi_ray.images import render
-from sfi_ray.search import NewCells, Proposal, SearchSpace
-from sfi_ray.search.map_elites.niches import merge, taken
+from sfi_ray.search import Answer, NewCells, Query, SearchSpace
+from sfi_ray.search.map_elites.niches import insert, selected
 from sfi_ray.search.map_elites.search import MapElites
 from sfi_ray.search.map_elites.settings import MapElitesSettings
 from sfi_ray.search.map_elites.variation import fresh_candidates
@@ -39,7 +39,7 @@ def classify(toy, proposal):
 def step(search, toy):
     proposal = search.ask()
     log_probs = classify(toy, proposal)
-    search.tell(log_probs)
+    search.tell(Answer(log_probs))
     return proposal, log_probs
 
 
@@ -65,8 +65,8 @@ def test_merging_equals_the_slow_reference(data, num_elites, count):
     told = data.draw(st.lists(VALUES, min_size=count, max_size=count))
     genes = torch.arange(num_elites * 2.0).view(num_elites, 1, 2)
     candidates = 100 + torch.arange(count * 2.0).view(count, 1, 2)
-    values, source = merge(torch.tensor([log_prob]), torch.tensor([told]), torch.arange(count)[None])
-    merged = taken(genes[None], candidates, source)
+    values, source = insert(torch.tensor([log_prob]), torch.tensor([told]), torch.arange(count)[None])
+    merged = selected(genes[None], candidates, source)
     expected = slow_merge(genes[:, 0].tolist(), log_prob, candidates[:, 0].tolist(), told)
     found = [pair for pair in zip(values[0].tolist(), merged[0, :, 0].tolist(), strict=True) if pair[0] > -torch.inf]
     assert found == expected
@@ -75,9 +75,9 @@ def test_merging_equals_the_slow_reference(data, num_elites, count):
 def test_many_doubles_of_the_best_push_no_elite_out():
     genes = torch.arange(6.0).view(1, 3, 1, 2)
     log_prob = torch.tensor([[-0.25, -5.0, -9.0]])
-    values, source = merge(log_prob, torch.full((1, 50), -0.25), torch.arange(50)[None])
+    values, source = insert(log_prob, torch.full((1, 50), -0.25), torch.arange(50)[None])
     assert torch.equal(values, log_prob)
-    assert torch.equal(taken(genes, torch.zeros(50, 1, 2), source), genes)
+    assert torch.equal(selected(genes, torch.zeros(50, 1, 2), source), genes)
 
 
 def test_candidates_of_two_generations_never_share_a_number():
@@ -156,7 +156,7 @@ def test_the_elites_know_their_log_probabilities(toy_gray):
         step(search, toy_gray)
     state = search.state()
     for place in range(SETTINGS.num_elites):
-        again = classify(toy_gray, Proposal(state["genes"][:, place], torch.arange(4)))
+        again = classify(toy_gray, Query(torch.arange(4), state["genes"][:, place]))
         assert torch.equal(state["log_probs"][:, place], again)
         assert torch.equal(state["log_prob"][:, place], again.diagonal())
 
@@ -190,7 +190,7 @@ def test_a_class_that_is_stuck_begins_anew_and_what_it_had_is_kept(toy_gray):
         step(search, toy_gray)
         assert (search.best_log_prob >= best).all()
         best = search.best_log_prob
-        stored = classify(toy_gray, Proposal(search.best, torch.arange(4)))
+        stored = classify(toy_gray, Query(torch.arange(4), search.best))
         assert torch.equal(stored.diagonal(), best)
         num_begun += int((search.state()["log_prob"][:, 0] == -torch.inf).sum())
     assert num_begun >= 8  # of four classes, in 400 evaluations each
@@ -227,13 +227,14 @@ def test_with_one_pixel_all_corners_are_gone_through(toy_gray, gradient_share):
     corners = fresh_candidates(torch.zeros(64, dtype=torch.int64), torch.arange(64), space)
     corners[:, 0, :2] = torch.cartesian_prod(torch.arange(8), torch.arange(8)) + 0.5
     corners[:, 0, 2] = 1.0
-    best = classify(toy_gray, Proposal(corners, torch.zeros(64, dtype=torch.int64))).amax(dim=0)
+    best = classify(toy_gray, Query(torch.zeros(64, dtype=torch.int64), corners)).amax(dim=0)
     seen = set()
-    # At most half of 20 candidates a generation are led, and three of four of the rest are new single pixels.
+    # At most half of 20 candidates a generation follow gradients, and three of four of the rest are new single pixels.
     for _ in range(11):
         if gradient_share:
-            bases = search.bases()
-            search.look(torch.zeros(len(bases.owners), 1, 8, 8))
+            query = search.ask()
+            search.tell(Answer(torch.zeros(len(query)), torch.zeros(len(query), 1, 8, 8)))
+            assert search.is_midway
         proposal, _ = step(search, toy_gray)
         white = proposal.genes[proposal.genes[:, 0, 2] == 1.0]
         seen |= {tuple(spot) for spot in white[:, 0, :2].floor().int().tolist()}

@@ -24,8 +24,8 @@ from threadpoolctl import threadpool_info
 
 from sfi_ray.errors import InputError
 from sfi_ray.images import decode, paint
-from sfi_ray.search import NevergradSettings, NewCells, SearchSpace
-from sfi_ray.search.nevergrad.search import NevergradSearcher, check_optimizer
+from sfi_ray.search import Answer, NevergradSettings, NewCells, SearchSpace
+from sfi_ray.search.nevergrad.search import NevergradSearch, check_optimizer
 
 SPACE = SearchSpace(height=3, width=5, channels=1, k=2, num_classes=4)
 # Of each family something: random and quasi-random, steps from one point, differential evolution, particles,
@@ -38,7 +38,7 @@ SAMPLE = (
 
 def make(optimizer="TwoPointsDE", *, space=SPACE, max_evaluations=50, num_workers=8):
     settings = NevergradSettings(optimizer=optimizer, max_evaluations=max_evaluations, num_workers=num_workers)
-    return NevergradSearcher(space, settings)
+    return NevergradSearch(space, settings)
 
 
 def new_cells(*seeds, targets=None):
@@ -55,7 +55,7 @@ def log_probs_of(genes, num_classes=4):
 
 def generation(searcher):
     proposal = searcher.ask()
-    searcher.tell(log_probs_of(proposal.genes))
+    searcher.tell(Answer(log_probs_of(proposal.genes)))
     return proposal
 
 
@@ -110,7 +110,7 @@ def test_a_cell_is_searched_as_by_a_plain_loop(name, toy_gray):
     while not searcher.is_exhausted.all():
         proposal = searcher.ask()
         proposed += proposal.genes[proposal.owners == 1]
-        searcher.tell(classify(proposal.genes))
+        searcher.tell(Answer(classify(proposal.genes)))
 
     own_random = np.random.RandomState(np.random.MT19937(np.random.SeedSequence([seed, 0])))
     cube = nevergrad.p.Array(init=own_random.uniform(size=(3, 3)))
@@ -283,7 +283,7 @@ def test_an_optimiser_is_told_finite_losses_and_nan_is_the_worst(register):
     searcher.admit(new_cells(0))
     searcher.ask()
     log_probs = torch.tensor([-1.5, torch.nan, -torch.inf, -1e5]).unsqueeze(1).expand(4, 4)
-    searcher.tell(log_probs)
+    searcher.tell(Answer(log_probs))
     assert told == [1.5, 1e6, 1e6, 1e5]
     assert searcher.best_log_prob.item() == -1.5
 
@@ -368,8 +368,8 @@ def test_a_waiting_optimiser_does_not_keep_the_process_from_ending():
     program = """
 import torch
 from sfi_ray.search import NewCells, NevergradSettings, SearchSpace
-from sfi_ray.search.nevergrad.search import NevergradSearcher
-searcher = NevergradSearcher(SearchSpace(3, 5, 1, 2, 4), NevergradSettings(optimizer="NelderMead"))
+from sfi_ray.search.nevergrad.search import NevergradSearch
+searcher = NevergradSearch(SearchSpace(3, 5, 1, 2, 4), NevergradSettings(optimizer="NelderMead"))
 searcher.admit(NewCells(torch.tensor([1]), torch.tensor([0]), torch.zeros(1, 1)))
 searcher.ask()
 """

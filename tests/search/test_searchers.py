@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from sfi_ray.search import (
+    Answer,
     DifferentialEvolution,
     DifferentialEvolutionSettings,
     NevergradSettings,
@@ -16,12 +17,12 @@ from sfi_ray.search import (
     SparseRandomSearch,
     SparseRandomSettings,
 )
-from sfi_ray.search.nevergrad.search import NevergradSearcher
+from sfi_ray.search.nevergrad.search import NevergradSearch
 
 
 def nevergrad_searcher(optimizer):
     settings = NevergradSettings(optimizer=optimizer, max_evaluations=36, num_workers=6)
-    return lambda space: NevergradSearcher(space, settings)
+    return lambda space: NevergradSearch(space, settings)
 
 
 SEARCHERS = {
@@ -69,7 +70,7 @@ def test_proposals_fit_the_space(search, space):
 
 def test_calls_out_of_order_raise(search):
     with pytest.raises(RuntimeError, match="tell was called before ask"):
-        search.tell(torch.zeros(1, 1))
+        search.tell(Answer(torch.zeros(1, 1)))
     search.ask()
     with pytest.raises(RuntimeError, match="ask was called while"):
         search.ask()
@@ -86,8 +87,8 @@ def test_ask_without_a_cell_raises(search):
 def test_wrong_shapes_raise_naming_both(search):
     proposal = search.ask()
     with pytest.raises(ValueError, match=rf"\(1, 1\), expected \({len(proposal.genes)}, "):
-        search.tell(torch.zeros(1, 1))
-    search.tell(log_probs_for(search, proposal))
+        search.tell(Answer(torch.zeros(1, 1)))
+    search.tell(Answer(log_probs_for(search, proposal)))
     with pytest.raises(ValueError, match=r"\(3,\), expected \(2,\)"):
         search.retire(torch.ones(3, dtype=torch.bool))
 
@@ -100,7 +101,7 @@ def test_the_best_never_worsens_and_is_what_was_told(search):
         log_probs = log_probs_for(search, proposal, step)
         for owner, target in ((0, 0), (1, search.space.num_classes - 1)):
             seen[owner].append(log_probs[proposal.owners == owner, target].max())
-        search.tell(log_probs)
+        search.tell(Answer(log_probs))
         assert (search.best_log_prob >= best).all()
         best = search.best_log_prob
     assert best.tolist() == [max(seen[0]), max(seen[1])]
@@ -113,16 +114,16 @@ def test_a_nan_never_wins(search):
     expected = [log_probs[proposal.owners == i, t][1:].max() for i, t in ((0, 0), (1, search.space.num_classes - 1))]
     for owner in (0, 1):
         log_probs[(proposal.owners == owner).nonzero()[0]] = torch.nan
-    search.tell(log_probs)
+    search.tell(Answer(log_probs))
     assert search.best_log_prob.tolist() == expected
     search.ask()
-    search.tell(torch.full((len(proposal.genes), search.space.num_classes), torch.nan))
+    search.tell(Answer(torch.full((len(proposal.genes), search.space.num_classes), torch.nan)))
     assert search.best_log_prob.tolist() == expected
 
 
 def test_all_nan_leaves_no_best(search):
     proposal = search.ask()
-    search.tell(torch.full((len(proposal.genes), search.space.num_classes), torch.nan))
+    search.tell(Answer(torch.full((len(proposal.genes), search.space.num_classes), torch.nan)))
     assert search.best_log_prob.tolist() == [-torch.inf] * 2
 
 
@@ -131,11 +132,11 @@ def test_evaluations_count_every_image_once(search):
     for step in range(3):
         proposal = search.ask()
         total += len(proposal.genes)
-        search.tell(log_probs_for(search, proposal, step))
+        search.tell(Answer(log_probs_for(search, proposal, step)))
     assert search.evaluations.sum() == total
 
 
 def test_state_survives_pickling(search):
-    search.tell(log_probs_for(search, search.ask()))
+    search.tell(Answer(log_probs_for(search, search.ask())))
     copy = pickle.loads(pickle.dumps(search))
     assert torch.equal(copy.ask().genes, search.ask().genes)

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from sfi_ray.images import render
-from sfi_ray.search import DifferentialEvolution, DifferentialEvolutionSettings, NewCells, SearchSpace
+from sfi_ray.search import Answer, DifferentialEvolution, DifferentialEvolutionSettings, NewCells, SearchSpace
 from sfi_ray.search.self_adaptive import SelfAdaptiveEvolution, SelfAdaptiveSettings, renew
 
 SPACE = SearchSpace(height=8, width=8, channels=1, k=3, num_classes=4)
@@ -17,7 +17,7 @@ def run(search, toy, generations):
     for _ in range(generations):
         proposal = search.ask()
         images = render(proposal.genes, torch.zeros(len(proposal.genes), 1), 8, 8)
-        search.tell(toy.classifier.log_probs(images))
+        search.tell(Answer(toy.classifier.log_probs(images)))
     return search
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sfi_ray.images import render
-from sfi_ray.search import NewCells, SearchSpace, SparseRandomSearch, SparseRandomSettings
+from sfi_ray.search import Answer, NewCells, SearchSpace, SparseRandomSearch, SparseRandomSettings
 from sfi_ray.search.philox import random_words
 from sfi_ray.search.sparse_random import draw_subset, random_start, replace_pixels, stage_counts
 
@@ -133,13 +133,13 @@ def test_the_schedule_is_the_published_one(first, k):
     search = SparseRandomSearch(space, SparseRandomSettings(max_evaluations=budget, initial_share=first))
     search.admit(new_cells((5,)))
     search.ask()
-    search.tell(torch.tensor([[0.0, 0.0]]))
+    search.tell(Answer(torch.tensor([[0.0, 0.0]])))
     for evaluations in range(1, budget):
         before = spots_of(search.best[0], space)
         stepped = spots_of(search.ask().genes[0], space)
         replaced = len(set(stepped.tolist()) - set(before.tolist()))
         assert replaced == max(1, int(share_at(evaluations, budget, first) * k + 1e-9))
-        search.tell(torch.tensor([[-1.0, 0.0]]))  # every step is refused
+        search.tell(Answer(torch.tensor([[-1.0, 0.0]])))  # every step is refused
     assert search.is_exhausted.all()
 
 
@@ -153,7 +153,7 @@ def test_steps_that_are_not_worse_stay():
     for value, stays in ((-2.0, True), (-2.0, True), (-3.0, False), (math.nan, False), (-1.0, True), (-1.5, False)):
         before = search.best
         asked = search.ask().genes
-        search.tell(torch.tensor([[value, 0.0, 0.0, 0.0]]))
+        search.tell(Answer(torch.tensor([[value, 0.0, 0.0, 0.0]])))
         assert torch.equal(search.best, asked if stays else before)
     assert search.best_log_prob.tolist() == [-1.0]
 
@@ -163,7 +163,7 @@ def test_of_several_candidates_the_first_of_the_best_stays():
     search.admit(new_cells((8,)))
     asked = search.ask().genes
     assert torch.equal(asked[0], search.best[0]), "the start is among the first candidates"
-    search.tell(torch.tensor([-3.0, -1.0, math.nan, -1.0]).unsqueeze(1).expand(-1, 4))
+    search.tell(Answer(torch.tensor([-3.0, -1.0, math.nan, -1.0]).unsqueeze(1).expand(-1, 4)))
     assert torch.equal(search.best[0], asked[1])
 
 
@@ -173,7 +173,7 @@ def test_the_budget_is_met_exactly_by_a_last_generation_of_what_is_left():
     sizes = []
     while not search.is_exhausted.all():
         sizes.append(len(search.ask().genes))
-        search.tell(torch.zeros(sizes[-1], 4))
+        search.tell(Answer(torch.zeros(sizes[-1], 4)))
     assert sizes == [4, 4, 3]
     assert search.evaluations.tolist() == [11]
     assert search.generation.tolist() == [3]
@@ -184,13 +184,13 @@ def test_a_cell_that_has_no_budget_left_stays_as_it_is_beside_one_that_has():
     search.admit(new_cells((8,)))
     for _ in range(2):
         search.ask()
-        search.tell(torch.zeros(2, 4))
+        search.tell(Answer(torch.zeros(2, 4)))
     done = search.best[0]
     search.admit(new_cells((9,)))
     for _ in range(2):
         proposal = search.ask()
         assert proposal.owners.tolist() == [1, 1]
-        search.tell(torch.ones(2, 4))
+        search.tell(Answer(torch.ones(2, 4)))
     assert torch.equal(search.best[0], done)
     assert search.generation.tolist() == [2, 2]
     assert search.best_log_prob.tolist() == [0.0, 1.0]
@@ -203,7 +203,7 @@ def test_a_search_restored_from_its_state_goes_on_in_the_same_way(toy_gray):
         for _ in range(15):
             proposal = search.ask()
             images = render(proposal.genes, torch.zeros(len(proposal.genes), 1), 8, 8)
-            search.tell(toy_gray.classifier.log_probs(images))
+            search.tell(Answer(toy_gray.classifier.log_probs(images)))
         return search
 
     search = SparseRandomSearch(SPACE, chosen)
