@@ -1,4 +1,4 @@
-"""Every job file that comes with the project can be planned and started; its budgets and trainings are cut down."""
+"""Every job file that comes with the project can be planned and started; budgets, trainings, batches are cut down."""
 
 import io
 import json
@@ -17,6 +17,7 @@ from sfi_ray import launch
 from sfi_ray.data import dataset_info
 from sfi_ray.grid import GridClassifier
 from sfi_ray.job import Job, KRange, load_any, load_job
+from sfi_ray.models import Choice
 from sfi_ray.plan import make_plan
 from sfi_ray.store.record import make_grid
 
@@ -72,6 +73,7 @@ def untrained(spec, info, folder):
 
 def test_it_is_planned(path, monkeypatch):
     monkeypatch.setattr(sfi_ray.plan, "forward_rate", lambda *_: 1000.0)
+    monkeypatch.setattr(sfi_ray.plan, "tune", lambda classifier, _: Choice(runtime=classifier.runtime, rate=1, rate_by_rule=1, seconds=0))
     job = load_job(path)
     info = dataset_info(job.dataset)
     grid = make_grid(job, info, tuple(GridClassifier(spec.name, "") for spec in job.classifiers))
@@ -89,6 +91,7 @@ def test_it_starts_and_ends_with_a_row_for_every_cell(path, tmp_path):
     kind = job.attack.kind
     values["attack"] = {**values["attack"], **SHORT[kind]}
     values["classifiers"] = [untrained(spec, info, tmp_path) for spec in job.classifiers]
+    values["compute"] |= {"precision": "float32", "micro_batch": 4}  # nothing is measured, and little is padded
     values |= {"replicates": 1, "backgrounds": job.backgrounds[:1], "output": str(tmp_path / "runs")}
     if job.target_classes == "all":
         values["target_classes"] = [0]
