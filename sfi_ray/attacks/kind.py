@@ -33,6 +33,18 @@ class AttackKind(BaseModel):
         plain: dict[str, Any] = json.loads(self.model_dump_json())
         return plain
 
+    def pack(self) -> bytes | None:
+        """Returns code that travels to where the attack runs; None where there is none."""
+        return None
+
+    def unpack(self, packed: bytes) -> None:
+        """Takes the code that `pack` has packed, in the process that runs the attack."""
+
+    @property
+    def code_digest(self) -> str | None:
+        """A hash of code of the user's own that decides what is found; None where there is none."""
+        return None
+
     def check(self) -> None:
         """Checks what reading the settings did not.
 

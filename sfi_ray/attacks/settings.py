@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
-from pydantic import BeforeValidator, Field, TypeAdapter
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter
 
 from sfi_ray.attacks.base import Attack
 from sfi_ray.attacks.inversion import InversionAttack
 from sfi_ray.attacks.kind import AttackKind
 from sfi_ray.attacks.map_elites import MapElitesAttack
+from sfi_ray.attacks.own_search import own_attack, pack_search, search_digest, unpack_search
 from sfi_ray.attacks.run import StoppingSettings
 from sfi_ray.attacks.search_attack import SearchAttack
 from sfi_ray.errors import InputError
@@ -196,8 +197,44 @@ class GradientAttackSettings(GradientSettings, StoppingSettings, AttackKind):
         )
 
 
+class OwnSearchAttackSettings(StoppingSettings, AttackKind):
+    """A search of the user's own; its other keys are those of the class's `Settings`."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    kind: Literal["search"] = Field("search", description="A search of one's own, named by `search`.")
+    search: str = Field(
+        min_length=1,
+        description="Import path of a subclass of sfi_ray.search.Search, package.module:Class; further keys are read "
+        "into its Settings.",
+    )
+
+    def build(self) -> Attack:
+        """Makes the attack."""
+        return own_attack(self.search, dict(self.model_extra or {}), self)
+
+    def check(self) -> None:
+        """Imports the search and reads its settings; see `AttackKind.check`."""
+        self.build()
+
+    def pack(self) -> bytes | None:
+        """Returns the class of the search; see `AttackKind.pack`."""
+        return pack_search(self.search)
+
+    def unpack(self, packed: bytes) -> None:
+        """Takes the class of the search; see `AttackKind.unpack`."""
+        unpack_search(self.search, packed)
+
+    @property
+    def code_digest(self) -> str | None:
+        """A hash of the search's source; see `AttackKind.code_digest`."""
+        return search_digest(self.search)
+
+
 def _default_kind(value: Any) -> Any:
-    return {"kind": "de", **value} if isinstance(value, Mapping) and "kind" not in value else value
+    if isinstance(value, Mapping) and "kind" not in value:
+        return {"kind": "search" if "search" in value else "de", **value}
+    return value
 
 
 #: Settings of any attack, told apart by `kind`; without one they are those of differential evolution.
@@ -209,7 +246,8 @@ AttackSettings = Annotated[
         | SparseRandomAttackSettings
         | NevergradAttackSettings
         | InversionAttackSettings
-        | GradientAttackSettings,
+        | GradientAttackSettings
+        | OwnSearchAttackSettings,
         Field(discriminator="kind"),
     ],
     BeforeValidator(_default_kind),

@@ -153,6 +153,7 @@ class _Launch:
                 classifiers=tuple(p.record for p in provided),
                 images=image_records(images),
                 starts=digest_of(prepared.starts),
+                code=self._job.attack.code_digest,
                 device=device,
                 num_cells=0,
                 versions=versions(),
@@ -190,7 +191,9 @@ class _Launch:
         if len(finished):
             self._reporter.log(f"{len(finished):,} of {len(grid):,} cells are finished already")
         if tally.finished < tally.num_cells:
-            spec = _spec(job, record, grid, self._folder)
+            # In this process the code is at hand; elsewhere it travels.
+            code = None if self._options.in_process else job.attack.pack()
+            spec = _spec(job, record, grid, self._folder, code)
             num_actors = backend.num_actors(job, record.device)
             micro_batch = min(runtime.micro_batch for runtime in spec.runtimes.values())
             sizes = shard_sizes(grid, attack, num_actors, micro_batch, job.cluster.cells_per_shard)
@@ -249,7 +252,7 @@ class _Launch:
         return run
 
 
-def _spec(job: Job, record: RunRecord, grid: Grid, folder: RunFolder) -> RunSpec:
+def _spec(job: Job, record: RunRecord, grid: Grid, folder: RunFolder, code: bytes | None) -> RunSpec:
     return RunSpec(
         run=job.name,
         location=folder.location,
@@ -257,6 +260,7 @@ def _spec(job: Job, record: RunRecord, grid: Grid, folder: RunFolder) -> RunSpec
         input_shape=record.input_shape,
         grid=grid,
         attack=job.attack,
+        code=code,
         threshold=job.verification.threshold,
         device=record.device,
         threads=job.compute.threads,

@@ -84,6 +84,11 @@ def prepare(
 
 def _require_same(job: Job, folder: RunFolder, known: RunRecord) -> None:
     changed = differences(known.job.identity(), job.identity())
+    if not changed and known.code != job.attack.code_digest:
+        raise InputError(
+            f"the code of attack.search is not what it was when '{folder.location}' was first launched; "
+            "give the job another name, or throw that run away with --fresh"
+        )
     if changed:
         raise InputError(
             f"'{folder.location}' holds a run of another job:",

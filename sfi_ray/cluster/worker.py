@@ -51,6 +51,7 @@ class RunSpec:
         versions: What computes, by package.
         images: Where the natural images come from, in the order of the grid's; their pixels are in the run's folder.
         starts: Hash of the images of an earlier run that searches begin with; they are in the run's folder.
+        code: Code of the user's own that the attack needs, packed.
     """
 
     run: str
@@ -69,6 +70,7 @@ class RunSpec:
     versions: dict[str, str]
     images: tuple[str, ...] = ()
     starts: str | None = None
+    code: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +119,8 @@ class Worker:
     def __init__(self, spec: RunSpec) -> None:
         self._spec = spec
         self._folder = RunFolder(spec.location)
+        if spec.code is not None:
+            spec.attack.unpack(spec.code)
         self._attack = spec.attack.build()
         self._warm: OrderedDict[str, Classifier] = OrderedDict()
         self._images: torch.Tensor | None = None

@@ -8,6 +8,7 @@ from sfi_ray.search.base import (
     NewCells,
     Query,
     Search,
+    SearchSettings,
     SearchSpace,
     log_prob_of,
 )
@@ -38,6 +39,7 @@ __all__ = [
     "NewCells",
     "Query",
     "Search",
+    "SearchSettings",
     "SearchSpace",
     "SelfAdaptiveEvolution",
     "SelfAdaptiveSettings",

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 
@@ -145,6 +146,20 @@ def log_prob_of(targets: Tensor) -> Callable[[Tensor, slice], Tensor]:
     return log_prob
 
 
+class SearchSettings(BaseModel):
+    """What a search of one's own is told at least; a subclass adds what decides what is proposed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_evaluations: int = Field(1000, ge=1, le=2**31, description="Images classified for a cell at most.")
+    num_candidates: int = Field(
+        32,
+        ge=1,
+        le=100_000,
+        description="Candidates of a cell in one generation; decides how many cells are searched at once.",
+    )
+
+
 class Search(ABC):
     """A search over many cells at once.
 
@@ -156,6 +171,8 @@ class Search(ABC):
     up to date.
     """
 
+    #: What the job's keys are read into, for a search that a job names by its import path.
+    Settings: ClassVar[type[SearchSettings]]
     #: Whether cells of a group are searched together, so that they join and leave together; see `mark_done`.
     shares_classes: ClassVar[bool] = False
     #: Whether `best` is the best of all generations, and not the last image.

@@ -79,6 +79,7 @@ class RunRecord(_Record):
     class_names: tuple[str, ...]
     classifiers: tuple[ClassifierRecord, ...]
     images: tuple[ImageRecord, ...] = Field((), description="Natural images to imitate.")
+    code: str | None = Field(None, description="Hash of the source of a search of the user's own.")
     starts: str | None = Field(None, description="Hash of the images of an earlier run that its searches begin with.")
     device: Literal["cpu", "cuda"] = Field(description="Kind of device.")
     num_cells: int
@@ -132,6 +133,7 @@ class RunRecord(_Record):
             tuple(GridClassifier(record.name, record.fingerprint) for record in self.classifiers),
             tuple(GridImage(record.target_class, record.digest) for record in self.images),
             self.starts,
+            self.code,
         )
 
     @property
@@ -147,6 +149,7 @@ def make_grid(
     classifiers: tuple[GridClassifier, ...],
     images: tuple[GridImage, ...] = (),
     starts: str | None = None,
+    code: str | None = None,
 ) -> Grid:
     """Lays out the cells of a job.
 
@@ -156,6 +159,7 @@ def make_grid(
         classifiers: Its classifiers.
         images: The natural images that it imitates, if it does.
         starts: Hash of the images of an earlier run that its searches begin with, if they do.
+        code: Hash of the source of a search of the user's own, if it has one.
 
     Raises:
         InputError: A background or a target class does not exist, or k is larger than the images.
@@ -184,6 +188,7 @@ def make_grid(
             **({"classes": classes} if job.attack.shares_classes else {}),
             **({"ks": sorted(ks)} if job.attack.shares_ks and not isinstance(ks, KRange) else {}),
             **({"starts": starts} if starts else {}),
+            **({"code": code} if code else {}),
         },
         images=images,
     )

@@ -76,9 +76,7 @@ def test_rows_with_bare_backgrounds_are_the_same_from_snapshots_and_in_any_compa
     for cell in cells:
         assert outcomes(search(attack, dark, [cell], threshold=0.75)) == {cell.cell_id: expected[cell.cell_id]}
     for number in range(len(checkpoints.kept)):
-        again = attack.search(
-            dark, cells, 0.75, AttackContext(checkpoints=MemoryStore(checkpoints.kept[: number + 1]))
-        )
+        again = attack.search(dark, cells, 0.75, AttackContext(checkpoints=MemoryStore(checkpoints.kept[: number + 1])))
         assert outcomes([event for event in again if isinstance(event, Finding)]) == expected
 
 

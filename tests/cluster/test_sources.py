@@ -121,6 +121,35 @@ def test_exports_and_factories_give_the_same_rows_over_ray(own):
     assert outcome(other).equals(outcome(run))
 
 
+SEARCH = """
+import torch
+from sfi_ray.search import DifferentialEvolution, DifferentialEvolutionSettings, SearchSettings
+
+class Halved(DifferentialEvolution):
+    class Settings(SearchSettings):
+        scale: float = 0.5
+
+    def __init__(self, space, settings, device="cpu"):
+        population = settings.num_candidates
+        generations = settings.max_evaluations // population - 1
+        super().__init__(
+            space, DifferentialEvolutionSettings(population_size=population, generations=generations), device
+        )
+"""
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray")
+def test_a_search_of_ones_own_travels_and_gives_the_same_rows_over_ray(own):
+    (own / "own_search.py").write_text(SEARCH)
+    changes = {"attack": {"search": "own_search:Halved", "num_candidates": 10, "max_evaluations": 60}}
+    here = go(make_job(own / "a", **changes))
+    assert_complete(here)
+    there = launch(make_job(own / "b", **changes))
+    assert outcome(there).equals(outcome(here))
+    sys.modules.pop("own_search", None)
+
+
 def test_a_run_with_an_export_and_a_factory_is_resumed_from_its_folder(own):
     changes = {
         "classifiers": [{"name": "e", "export": "dynamic.pt2"}, {"name": "f", "factory": "own_networks:build"}],

@@ -71,9 +71,15 @@ def untrained(spec, info, folder):
     return values | {"weights": str(file), "mean": (0.5,) * info.channels, "std": (0.25,) * info.channels}
 
 
+def by_rule(classifier, request):
+    """Chooses how a classifier computes without measuring."""
+    del request
+    return Choice(runtime=classifier.runtime, rate=1, rate_by_rule=1, seconds=0)
+
+
 def test_it_is_planned(path, monkeypatch):
     monkeypatch.setattr(sfi_ray.plan, "forward_rate", lambda *_: 1000.0)
-    monkeypatch.setattr(sfi_ray.plan, "tune", lambda classifier, _: Choice(runtime=classifier.runtime, rate=1, rate_by_rule=1, seconds=0))
+    monkeypatch.setattr(sfi_ray.plan, "tune", by_rule)
     job = load_job(path)
     info = dataset_info(job.dataset)
     grid = make_grid(job, info, tuple(GridClassifier(spec.name, "") for spec in job.classifiers))

@@ -1,0 +1,114 @@
+"""A search of one's own: the one in the documents, from a job, over checkpoints, and what is refused."""
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from sfi_ray import launch
+from sfi_ray.attacks import read_attack_settings
+from sfi_ray.cli import app
+from sfi_ray.errors import InputError
+from sfi_ray.job import parse_job
+
+PAGE = Path(__file__).parents[2] / "docs/guides/write-a-search.md"
+
+
+def block(language):
+    return re.search(rf"^```{language}\n(.*?)^```$", PAGE.read_text(), flags=re.DOTALL | re.MULTILINE)[1]
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch):
+    """A folder with the module and the job of the page."""
+    (tmp_path / "my_search.py").write_text(block("python"))
+    (tmp_path / "job.yaml").write_text(block("yaml"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SFI_RAY_CACHE", str(tmp_path / "cache"))
+    yield tmp_path
+    sys.modules.pop("my_search", None)
+
+
+def job_of(**changes):
+    values = parse_job(block("yaml"), "job.yaml").model_dump(mode="json")
+    values["classifiers"] = [{"name": "mlp", "training": {"epochs": 2, "threads": 1}}]
+    return parse_job(__import__("yaml").safe_dump(values | changes), "job.yaml")
+
+
+def test_the_search_of_the_page_finds_better_images_than_the_bare_background(workplace):
+    run = launch(job_of(), in_process=True)
+    rows = run.table().to_pylist()
+    assert run.status().is_complete
+    assert run.status().failed == 0
+    assert {row["attack"] for row in rows} == {"search"}
+    better = [row["confidence"] > row["background_confidence"] for row in rows]
+    assert sum(better) > len(better) / 2
+    assert all(row["evaluations"] <= 1000 + 16 for row in rows)
+
+
+def test_rows_do_not_depend_on_the_shards(workplace):
+    def outcome(run):
+        rows = run.table().to_pylist()
+        return {row["cell_id"]: (row["confidence"], str(row["pixels"]), row["evaluations"]) for row in rows}
+
+    whole = outcome(launch(job_of(), in_process=True))
+    parted = outcome(launch(job_of(name="parted", cluster={"cells_per_shard": 3}), in_process=True))
+    assert whole == parted
+
+
+def test_changed_code_is_no_continuation(workplace):
+    launch(job_of(), in_process=True)
+    module = workplace / "my_search.py"
+    module.write_text(module.read_text() + "\n# another\n")
+    with pytest.raises(InputError, match=r"the code of attack\.search is not what it was"):
+        launch(job_of(), in_process=True)
+
+
+def test_a_record_is_read_without_the_module(workplace):
+    run = launch(job_of(), in_process=True)
+    sys.modules.pop("my_search", None)
+    (workplace / "my_search.py").unlink()
+    for command in (["status"], ["report"], ["verify", "--device", "cpu"]):
+        done = CliRunner().invoke(app, [command[0], run.folder.location, *command[1:]])
+        assert done.exit_code == 0, (command, done.output)
+    assert "my_search" not in sys.modules
+
+
+BAD = {
+    "no such module": ({"search": "nowhere_at_all:X"}, "there is no module 'nowhere_at_all'"),
+    "no such class": ({"search": "my_search:Y"}, "has no 'Y'; a search is written package.module:Class"),
+    "no class in it": ({"search": "my_search"}, "is not written package.module:Class"),
+    "no search": ({"search": "my_search:State"}, "is no subclass of sfi_ray.search.Search"),
+    "no such setting": ({"search": "my_search:HillClimb", "corners": 1}, r"attack\.corners: Extra inputs"),
+    "a bad value": ({"search": "my_search:HillClimb", "corner_share": 2}, r"attack\.corner_share: Input should be"),
+}
+
+
+@pytest.mark.parametrize(("values", "message"), BAD.values(), ids=BAD)
+def test_what_is_no_search_is_named(workplace, values, message):
+    with pytest.raises(InputError, match=message):
+        launch(job_of(attack=values), in_process=True)
+    assert not (workplace / "runs").exists()
+
+
+def test_a_search_that_classes_share_is_refused(workplace):
+    with pytest.raises(InputError, match="has shares_classes"):
+        read_attack_settings({"search": "sfi_ray.search:MapElites"}).check()
+
+
+def test_the_class_travels_where_its_module_is_not(workplace):
+    settings = read_attack_settings({"search": "my_search:HillClimb"})
+    packed = settings.pack()
+    sys.modules.pop("my_search", None)
+    (workplace / "my_search.py").unlink()
+    with pytest.raises(InputError, match="there is no module 'my_search'"):
+        settings.build()
+    settings.unpack(packed)
+    assert settings.build().max_evaluations == 1000
+    from sfi_ray.attacks import own_search
+
+    own_search._travelled.clear()
+    assert torch.get_num_threads() >= 1
