@@ -1,6 +1,6 @@
 """How near runtime configurations come to float32, and what is chosen among them.
 
-    uv run benchmarks/runtime configurations.py FOLDER ... [--threads N]
+    uv run benchmarks/executions.py FOLDER ... [--threads N]
 
 Each FOLDER holds a network that `sfi-ray train` wrote. On sparse images, what bfloat16 gives is compared with float32:
 the largest difference of a log-probability, that as a share of the tolerance, and the largest of a confidence. Then the
