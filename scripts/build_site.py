@@ -1,6 +1,6 @@
 """Builds the documentation site, and fails on everything that Sphinx warns of, and on links that lead nowhere.
 
-    uv run --group docs scripts/build_site.py
+    uv run --group docs python scripts/build_site.py
 
 The pages are the Markdown files of the repository. They are copied to `build/site/source`, their links to one another
 follow, and the pages that the code itself can write join them: the commands, the keys of a job, the columns of the
@@ -196,7 +196,7 @@ def job_keys_page() -> str:
     grid, rounds = schemas()
     parts = [
         "# Job keys\n",
-        "Every key that a job file can hold. [Job files](jobs.md) explains them, with examples.\n",
+        "The keys that a job file can hold. [Job files](jobs.md) explains them, with examples.\n",
         "## A grid\n",
         properties(grid),
         "## Rounds of defence and re-attack\n",
@@ -389,7 +389,7 @@ class _Page(html.parser.HTMLParser):
         self.anchors: set[str] = set()
         self.feed(text)
 
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+    def handle_starttag(self, _tag: str, attrs: list[tuple[str, str | None]]) -> None:
         for key, value in attrs:
             if key == "id" and value:
                 self.anchors.add(value)
