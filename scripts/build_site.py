@@ -284,7 +284,11 @@ def bounds_text(value: Any) -> str:
     """Says between what numbers lie."""
     signs = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
     # The limits of number formats say nothing to a reader.
-    bounds = [f"{sign} {value[key]:,}" for key, sign in signs.items() if abs(value.get(key, math.inf)) < 2**31]
+    bounds = [
+        f"{sign}\N{NO-BREAK SPACE}{value[key]:,}"
+        for key, sign in signs.items()
+        if abs(value.get(key, math.inf)) < 2**31
+    ]
     return f" ({', '.join(bounds)})" if bounds else ""
 
 
