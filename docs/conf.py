@@ -1,5 +1,8 @@
 """How Sphinx renders the documentation site, which `scripts/build_site.py` builds."""
 
+from docutils import nodes
+from sphinx.application import Sphinx
+
 import sfi_ray
 
 project = "sfi_ray"
@@ -22,6 +25,7 @@ napoleon_numpy_docstring = False
 
 html_title = "sfi_ray"
 html_copy_source = False
+html_sidebars = {"index": [], "tutorial": []}  # pages without others beside them
 html_theme = "pydata_sphinx_theme"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
@@ -32,3 +36,15 @@ html_theme_options = {
     "footer_end": [],
     "secondary_sidebar_items": ["page-toc"],
 }
+
+
+def _set_dashes(_app: Sphinx, doctree: nodes.document) -> None:
+    """Sets the dash between a parameter and its meaning, which Sphinx leaves to the smart quotes."""
+    for text in list(doctree.findall(nodes.Text)):
+        if text == " -- ":
+            text.parent.replace(text, nodes.Text(" \N{EN DASH} "))
+
+
+def setup(app: Sphinx) -> None:
+    """Registers what is done to every page."""
+    app.connect("doctree-read", _set_dashes)

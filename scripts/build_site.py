@@ -376,7 +376,7 @@ def stage(source: Path) -> None:
         names.sort(key=lambda name, first=first: first.index(name) if name in first else len(first))
         (source / section / "index.md").write_text(f"# {title}\n\n{introduction}\n\n{contents(names)}", "utf-8")
     project = [name for name in PROJECT_PAGES if (source / f"{name}.md").exists()]
-    tops = [name for name in ("tutorial",) if (source / f"{name}.md").exists()]
+    tops = ["Tutorial <tutorial>"] if (source / "tutorial.md").exists() else []
     (source / "project.md").write_text(
         f"# Project\n\nHow `sfi_ray` is made, and how it changes.\n\n{contents(project)}", "utf-8"
     )
