@@ -335,7 +335,7 @@ def directive(value: Any, name: str) -> str:
     from pydantic import BaseModel
 
     if not inspect.isclass(value):
-        return f".. autofunction:: {name}\n"
+        return f".. {'autofunction' if inspect.isroutine(value) else 'autodata'}:: {name}\n"
     if issubclass(value, BaseModel):  # its keys are those of a job
         return f".. autoclass:: {name}()\n"
     return f".. autoclass:: {name}\n   :members:\n"
