@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from sfi_ray.job import Job, RoundsJob, load_job
     from sfi_ray.models import Classifier
     from sfi_ray.store.run import Run, open_run
+
+    __version__: str
 
 _HOMES = {
     "Classifier": "sfi_ray.models",
@@ -42,6 +45,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return importlib.metadata.version("sfi-ray")
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'sfi_ray' has no attribute '{name}'")

@@ -38,10 +38,21 @@ app = typer.Typer(
 JobFile = Annotated[Path, typer.Argument(help="Job file, in YAML.", show_default=False)]
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from sfi_ray import __version__
+
+        echo(f"sfi-ray {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
 def _configure(
     context: typer.Context,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what the driver does.")] = False,
+    version: Annotated[  # noqa: ARG001 - its callback does it all
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
 ) -> None:
     from sfi_ray.cluster.signals import ending_on_signals
 

@@ -23,6 +23,8 @@ _MAX_DEPTH = 20
 _MAX_PROBLEMS = 20
 _MOST_SHOWN = 60  # characters of a value in a message
 _TAG = "tag:yaml.org,2002:"
+#: Keys and kinds of attack under their former names, and what they are called now.
+_RENAMED = {"elites": "map_elites", "patience": "restart_after"}
 Path_ = tuple[int | str, ...]
 _Kind = TypeVar("_Kind", Job, RoundsJob)
 _Root = type[BaseModel]
@@ -283,7 +285,8 @@ def _describe_unknown_kind(problem: Any, path: Path_, lines: dict[Path_, int]) -
     kinds = re.findall(r"'([^']*)'", problem["ctx"]["expected_tags"])
     found = problem["input"]["kind"]
     near = difflib.get_close_matches(str(found)[:100], kinds, n=1)
-    hint = f"; did you mean '{near[0]}'?" if near else ""
+    renamed = _RENAMED.get(found) if isinstance(found, str) else None
+    hint = f"; it is now called '{renamed}'" if renamed in kinds else f"; did you mean '{near[0]}'?" if near else ""
     line = lines.get(path, lines.get(path[:-1], 1))
     return line, f"{_dotted(path)}: should be one of {', '.join(kinds)} (found {_shown(found)}){hint}"
 
@@ -345,15 +348,19 @@ def _nearest_key(path: Path_, root: _Root) -> str:
         if inner and path[-1] in inner.model_fields:
             return f"did you mean '{section}.{path[-1]}'?"
     near, model = _near_keys(path, root), _model_at(path[:-1], root)
+    if near and near == [_RENAMED.get(str(path[-1]))]:
+        return f"it is now called '{near[0]}'"
     if near:
         return f"did you mean '{near[0]}'?"
     return f"the keys here are {', '.join(model.model_fields)}" if model else "remove it"
 
 
 def _near_keys(path: Path_, root: _Root) -> list[str]:
-    """Returns the key that is spelt most like the last of a path, if any is."""
+    """Returns the key that the last of a path is called now, else the one that is spelt most like it, if any is."""
     model = _model_at(path[:-1], root)
-    return difflib.get_close_matches(str(path[-1])[:100], model.model_fields if model else (), n=1, cutoff=0.5)
+    keys = model.model_fields if model else {}
+    renamed = _RENAMED.get(str(path[-1]))
+    return [renamed] if renamed in keys else difflib.get_close_matches(str(path[-1])[:100], keys, n=1, cutoff=0.5)
 
 
 def _meaning(path: Path_, root: _Root) -> str:

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 from typer.main import get_command
 from typer.testing import CliRunner
 
+import sfi_ray
 from sfi_ray.cli import app
 from sfi_ray.data import DatasetSpec, dataset_info
 from sfi_ray.models import ARCHITECTURES, Classifier, build, read_card
@@ -51,6 +53,13 @@ def test_launch_prints_the_table_and_where_everything_is():
     again = call("launch", "job.yaml", "--in-process")
     assert again.exit_code == 0
     assert "10 of 10 cells are finished already" in again.stderr
+
+
+def test_the_version_is_that_of_the_project():
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    assert sfi_ray.__version__ == project["version"]
+    done = call("--version")
+    assert (done.exit_code, done.stdout) == (0, f"sfi-ray {project['version']}\n")
 
 
 def test_status_reads_the_folder():
