@@ -56,7 +56,7 @@ SECTIONS = {
         ["architecture"],
     ),
 }
-PROJECT_PAGES = ["research-log", "changelog", "contributing", "releasing", "security"]
+PROJECT_PAGES = ["research-log", "changelog", "contributing", "security"]
 PUBLIC_MODULES = {
     "sfi_ray": "Launching jobs and reading runs",
     "sfi_ray.search": "Searches",

@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parents[2] / "sfi_ray"
 
 # What shows text, and the only modules that call it.
 SINKS = {
-    "print": {"models/tuning/compiling.py"},  # JSON, for the process that started it
+    "print": {"models/tuning/compile_process.py"},  # JSON, for the process that started it
     "typer.echo": set(),
     "typer.secho": set(),
     "Console": {"cli/printing.py", "cluster/console.py", "cluster/rounds/on_ray.py"},
