@@ -61,6 +61,25 @@ class DifferentialEvolution(Search):
 
     A member is replaced by its trial when the trial has a strictly higher log-probability of the target class; all
     trials of a generation are made from the population before it.
+
+    A toy whose first class is the surer the brighter the lower right corner is::
+
+        >>> import torch
+        >>> from sfi_ray.images import render
+        >>> from sfi_ray.search import DifferentialEvolution, DifferentialEvolutionSettings
+        >>> from sfi_ray.search import Answer, NewCells, SearchSpace
+        >>> weights = torch.linspace(0, 1, 16).view(1, 4, 4)
+        >>> cells = NewCells(torch.tensor([1]), torch.tensor([0]), torch.zeros(1, 1))
+        >>> space = SearchSpace(height=4, width=4, channels=1, k=2, num_classes=2)
+        >>> search = DifferentialEvolution(space, DifferentialEvolutionSettings(population_size=30, generations=60))
+        >>> search.admit(cells)
+        >>> while not search.is_exhausted.all():
+        ...     query = search.ask()
+        ...     images = render(query.genes, cells.backgrounds[query.owners], 4, 4)
+        ...     logit = (images * weights).sum(dim=(1, 2, 3)) - 2
+        ...     search.tell(Answer(torch.nn.functional.logsigmoid(torch.stack([logit, -logit], dim=1))))
+        >>> sorted((search.best[0, :, :2].floor() @ torch.tensor([4.0, 1.0])).tolist())  # the two heaviest spots
+        [14.0, 15.0]
     """
 
     def __init__(

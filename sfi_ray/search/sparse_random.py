@@ -60,6 +60,25 @@ class SparseRandomSearch(Search):
     """Random search whose steps replace some pixels of a cell's only candidate.
 
     A first generation of several candidates is the random start and steps from it.
+
+    A toy whose first class is the surer the brighter the lower right corner is::
+
+        >>> import torch
+        >>> from sfi_ray.images import render
+        >>> from sfi_ray.search import SparseRandomSearch, SparseRandomSettings
+        >>> from sfi_ray.search import Answer, NewCells, SearchSpace
+        >>> weights = torch.linspace(0, 1, 16).view(1, 4, 4)
+        >>> cells = NewCells(torch.tensor([1]), torch.tensor([0]), torch.zeros(1, 1))
+        >>> space = SearchSpace(height=4, width=4, channels=1, k=2, num_classes=2)
+        >>> search = SparseRandomSearch(space, SparseRandomSettings(max_evaluations=1000))
+        >>> search.admit(cells)
+        >>> while not search.is_exhausted.all():
+        ...     query = search.ask()
+        ...     images = render(query.genes, cells.backgrounds[query.owners], 4, 4)
+        ...     logit = (images * weights).sum(dim=(1, 2, 3)) - 2
+        ...     search.tell(Answer(torch.nn.functional.logsigmoid(torch.stack([logit, -logit], dim=1))))
+        >>> sorted((search.best[0, :, :2].floor() @ torch.tensor([4.0, 1.0])).tolist())  # the two heaviest spots
+        [14.0, 15.0]
     """
 
     def __init__(self, space: SearchSpace, settings: SparseRandomSettings, device: torch.device | str = "cpu") -> None:

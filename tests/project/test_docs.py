@@ -104,9 +104,15 @@ def test_job_files_load_and_say_what_they_are_for(path):
     assert path.read_text().startswith("# ")
 
 
-def test_the_job_in_the_documents_loads():
-    for block in blocks(ROOT / "docs/reference/jobs.md", "yaml"):
+@pytest.mark.parametrize("document", ["docs/reference/jobs.md", "docs/tutorial.md"])
+def test_the_jobs_in_the_documents_load(document):
+    for block in blocks(ROOT / document, "yaml"):
         parse_job(block)
+
+
+def test_the_tutorial_shows_the_job_that_it_launches():
+    shown = parse_job(blocks(ROOT / "docs/tutorial.md", "yaml")[0])
+    assert shown == load_job(ROOT / "jobs/digits_5sfi.yaml")
 
 
 def test_every_key_of_a_job_is_documented():

@@ -40,6 +40,7 @@ ROOMS = {
     "search/gradient": {"base", "state", "philox"},
     "search/map_elites": {"base", "gradient", "state", "philox"},
     "search/nevergrad": {"base"},
+    "search/inversion": {"base", "philox", "state"},
     "cluster/ray": {
         "driver",
         "executor",

@@ -88,11 +88,8 @@ class GradientSearch(Search):
         self._candidates: Candidates | None = None
         self._together: Together | None = None
         self._values: Tensor | None = None
-        self._state = self._begin(
-            NewCells(
-                torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.int64), torch.zeros(0, space.channels)
-            )
-        )
+        none = torch.zeros(0, dtype=torch.int64)
+        self._state = beginning_state(NewCells(none, none, torch.zeros(0, space.channels)), space, self.device)
         self._refresh()
 
     @property
@@ -111,7 +108,7 @@ class GradientSearch(Search):
         return {e.name: getattr(self._state, e.name) for e in fields(self._state) if e.name not in GIVEN}
 
     def _admit(self, new_cells: NewCells, state: Mapping[str, Tensor] | None) -> None:
-        joining = self._begin(new_cells)
+        joining = beginning_state(new_cells, self.space, self.device)
         if state is not None:
             joining = replace(joining, **state)
         self._state = self._state.join(joining)
@@ -442,9 +439,6 @@ class GradientSearch(Search):
         rows = spots.div(self.space.width, rounding_mode="floor")
         place = torch.stack([rows, spots - rows * self.space.width], dim=2).to(torch.float32) + 0.5
         return torch.cat([place, levels / 255.0], dim=2)
-
-    def _begin(self, new_cells: NewCells) -> GradientState:
-        return beginning_state(new_cells, self.space, self.device)
 
     def _refresh(self) -> None:
         state = self._state

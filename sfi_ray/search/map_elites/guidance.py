@@ -14,11 +14,12 @@ from torch import Tensor
 from sfi_ray.images import decode
 from sfi_ray.search.base import SearchSpace
 from sfi_ray.search.gradient.proposals import colour_corners, first_order_gains, proposed
+from sfi_ray.search.map_elites.state import MapElitesState
 from sfi_ray.search.philox import random_words, uniform
 from sfi_ray.search.state import Table
 
 # What the random words of a candidate are for.
-_GRADIENT = 19
+_GRADIENT, _QUERY = 19, 20
 # Ranks that are kept of a gradient, besides two for each pixel.
 _RANKS = 32
 # Pixels of a known candidate that are put elsewhere at once, at most.
@@ -51,6 +52,28 @@ class Guidance(Table):
     is_valid: Tensor
     #: ``(N, K)`` int64: the base's own pixels, the one of least credit first.
     order: Tensor
+
+
+def gradient_queries(state: MapElitesState, max_evaluations: int, space: SearchSpace) -> GradientQueries:
+    """Chooses the images that a generation's gradients are taken of.
+
+    One for each cell that is still searched and may classify at least one more image after it: one of the cell's own
+    elites, better ones more often, or the background while it has none.
+
+    Args:
+        state: Of N cells.
+        max_evaluations: Images classified for a cell at most.
+        space: Where candidates live.
+    """
+    is_guided = ~state.is_done & (state.evaluations + 2 <= max_evaluations)
+    owners = torch.nonzero(is_guided).squeeze(1)
+    num_known = (state.log_prob[owners] > -torch.inf).sum(dim=1)
+    draws = uniform(random_words(state.seeds[owners], state.generation[owners], _QUERY, 1))[:, 0]
+    genes = state.genes[owners, (draws.square() * num_known).to(torch.int64)]
+    is_bare = num_known == 0
+    colours = (state.backgrounds[owners] / 255.0).unsqueeze(1).expand(-1, space.k, -1)
+    bare = torch.cat([torch.full_like(genes[..., :2], 0.5), colours], dim=2)
+    return GradientQueries(torch.where(is_bare[:, None, None], bare, genes), owners, is_bare)
 
 
 def num_ranks(k: int) -> int:

@@ -14,8 +14,7 @@ for each group; see `operators`.
 With k = 1 there are few candidates at corners of the colour cube, and seven of eight go through all of them, each once
 for all classes of the group, before the rest is varied alone.
 
-A share of the candidates can be led by gradients: then a generation begins with the gradient of each class's
-log-probability at one of its elites, or at the bare background, and proposes what that says would gain most.
+A share of the candidates can follow gradients; see `guidance`.
 
 Shapes: N cells, L elites of a cell, M candidates, K altered pixels, G genes of a pixel (2 + channels), C channels.
 """
@@ -31,7 +30,13 @@ from torch import Tensor
 
 from sfi_ray.search.base import Answer, Gradients, NewCells, Query, Search, SearchSpace, log_prob_of
 from sfi_ray.search.map_elites.differences import difference
-from sfi_ray.search.map_elites.guidance import GradientQueries, Guidance, gradient_candidates, guidance
+from sfi_ray.search.map_elites.guidance import (
+    GradientQueries,
+    Guidance,
+    gradient_candidates,
+    gradient_queries,
+    guidance,
+)
 from sfi_ray.search.map_elites.niches import candidates_per_niche, insert, selected
 from sfi_ray.search.map_elites.operator_selection import NO_OPERATOR, NUM_CHANGES, cumulative, learn, shares
 from sfi_ray.search.map_elites.pixel_losses import seen
@@ -53,10 +58,10 @@ from sfi_ray.search.map_elites.variation import (
     usual_probabilities,
     varied_counts,
 )
-from sfi_ray.search.philox import Draws, random_words, uniform
+from sfi_ray.search.philox import Draws, uniform
 
 # What the random words of a candidate are for.
-_PARENTS, _QUERIES = 15, 20
+_PARENTS = 15
 # Shares of the candidates whose parent, or whose mate, is an elite of any class of the group.
 _ANY_PARENT = 0.1
 _ANY_MATE = 0.5
@@ -79,6 +84,24 @@ class MapElites(Search):
         device: Where tensors lie.
         starts: By the seed of a cell, ``(S, K, G)``: the first candidates that are made for it, as many as its first
             generation has.
+
+    A toy whose first class is the surer the brighter the lower right corner is::
+
+        >>> import torch
+        >>> from sfi_ray.images import render
+        >>> from sfi_ray.search import Answer, MapElites, MapElitesSettings, NewCells, SearchSpace
+        >>> weights = torch.linspace(0, 1, 16).view(1, 4, 4)
+        >>> cells = NewCells(torch.tensor([1]), torch.tensor([0]), torch.zeros(1, 1), groups=torch.tensor([0]))
+        >>> space = SearchSpace(height=4, width=4, channels=1, k=2, num_classes=2)
+        >>> search = MapElites(space, MapElitesSettings(max_evaluations=500))
+        >>> search.admit(cells)
+        >>> while not search.is_exhausted.all():
+        ...     query = search.ask()
+        ...     images = render(query.genes, cells.backgrounds[query.owners], 4, 4)
+        ...     logit = (images * weights).sum(dim=(1, 2, 3)) - 2
+        ...     search.tell(Answer(torch.nn.functional.logsigmoid(torch.stack([logit, -logit], dim=1))))
+        >>> sorted((search.best[0, :, :2].floor() @ torch.tensor([4.0, 1.0])).tolist())  # the two heaviest spots
+        [14.0, 15.0]
     """
 
     shares_classes: ClassVar[bool] = True
@@ -128,8 +151,7 @@ class MapElites(Search):
                 f"a group of {largest:,} cells with {self.settings.num_candidates:,} candidates each has more than "
                 f"{MOST_CANDIDATES:,} in a generation"
             )
-        # What a snapshot of an earlier version does not know begins with nothing.
-        state = beginning(len(new_cells.seeds), self.settings.num_elites, self.space, self.device) | dict(state or {})
+        state = state or beginning(len(new_cells.seeds), self.settings.num_elites, self.space, self.device)
         self._state = self._state.join(
             MapElitesState(
                 seeds=new_cells.seeds.to(self.device),
@@ -156,9 +178,8 @@ class MapElites(Search):
 
     def _ask(self) -> Query:
         if self._queries is None and self.settings.num_gradient_candidates:
-            self._queries = self._gradient_queries()
-        if self._queries is not None and self._num_guided < len(self._queries.owners):
-            part = self._queries.select(self._next_queries())
+            self._queries = gradient_queries(self._state, self.settings.max_evaluations, self.space)
+        if self._queries is not None and len((part := self._next_queries()).owners):
             return Query(
                 part.owners, part.genes, wanted=Gradients(log_prob_of(self._state.target_classes[part.owners]))
             )
@@ -169,39 +190,17 @@ class MapElites(Search):
         if answer.gradients is None:
             self._learn(answer.values)
             return
-        assert self._queries is not None
-        queries = self._queries.select(self._next_queries())
+        queries = self._next_queries()
         backgrounds = self._state.backgrounds[queries.owners]
         self._guidance.append(guidance(answer.gradients, queries, backgrounds, self.space))
 
-    @property
-    def _num_guided(self) -> int:
-        return sum(len(known.order) for known in self._guidance)
-
-    def _next_queries(self) -> Tensor:
-        """Returns the places of the next gradient queries, as many as are answered at once."""
+    def _next_queries(self) -> GradientQueries:
+        """Returns the next gradient queries, as many as are answered at once; none where all are answered."""
         assert self._queries is not None
-        start, total = self._num_guided, len(self._queries.owners)
+        start, total = sum(len(known.order) for known in self._guidance), len(self._queries.owners)
         most = max(1, _GRADIENT_ELEMENTS // (self.space.channels * self.space.height * self.space.width))
         at_once = 1 << (most.bit_length() - 1)  # whole micro-batches, which are powers of two
-        return torch.arange(start, min(start + at_once, total), device=self.device)
-
-    def _gradient_queries(self) -> GradientQueries:
-        """Returns the images that this generation's gradients are to be taken of.
-
-        One for each cell that is still searched and may classify at least one more image after it: one of the
-        cell's own elites, better ones more often, or the background while it has none.
-        """
-        state = self._state
-        is_guided = ~state.is_done & (state.evaluations + 2 <= self.settings.max_evaluations)
-        owners = torch.nonzero(is_guided).squeeze(1)
-        num_known = (state.log_prob[owners] > -torch.inf).sum(dim=1)
-        draws = uniform(random_words(state.seeds[owners], state.generation[owners], _QUERIES, 1))[:, 0]
-        genes = state.genes[owners, (draws.square() * num_known).to(torch.int64)]
-        is_bare = num_known == 0
-        colours = (state.backgrounds[owners] / 255.0).unsqueeze(1).expand(-1, self.space.k, -1)
-        bare = torch.cat([torch.full_like(genes[..., :2], 0.5), colours], dim=2)
-        return GradientQueries(torch.where(is_bare[:, None, None], bare, genes), owners, is_bare)
+        return self._queries.select(torch.arange(start, min(start + at_once, total), device=self.device))
 
     def _proposals(self) -> Query:
         """Returns the candidates of this generation."""
