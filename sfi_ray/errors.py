@@ -6,6 +6,9 @@ thing, its place and the mend.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 
 class InputError(ValueError):
     """Something the user gave is wrong: a job, a name, a file, an option.
@@ -20,6 +23,20 @@ class InputError(ValueError):
 
     def __str__(self) -> str:
         return "\n".join(map(str, self.args))
+
+
+@contextlib.contextmanager
+def named(what: str) -> Iterator[None]:
+    """Puts what a job calls it before the message of an `InputError`, which lower layers cannot know.
+
+    Args:
+        what: A key of the job, or a thing in it.
+    """
+    try:
+        yield
+    except InputError as error:
+        first, *others = error.args
+        raise InputError(f"{what}: {first}", *others) from error
 
 
 class StorageError(OSError):

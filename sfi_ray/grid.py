@@ -71,6 +71,17 @@ class Grid:
     def __len__(self) -> int:
         return len(self.classifiers) * self.cells_per_classifier
 
+    def block(self, *, shares_classes: bool, shares_ks: bool) -> int:
+        """Returns how many neighbouring cells must not be parted.
+
+        Args:
+            shares_classes: Whether the attack searches the classes of a background, k and replicate together.
+            shares_ks: Whether it also goes from one k to the next.
+        """
+        if shares_ks:
+            return self.num_ks * self.replicates * self.num_targets
+        return self.num_targets if shares_classes else 1
+
     @property
     def num_ks(self) -> int:
         """Values of the k axis; a drawn k is one value."""
@@ -174,26 +185,26 @@ class Shard:
         return self.stop - self.start
 
 
-def num_shards(grid: Grid, cells_per_shard: int, unit: int = 1) -> int:
+def num_shards(grid: Grid, cells_per_shard: int, block: int = 1) -> int:
     """Returns how many shards of one size all classifiers have.
 
     Args:
         grid: The grid.
-        cells_per_shard: Cells of a shard at most, but never less than `unit`.
-        unit: Cells that must not be parted.
+        cells_per_shard: Cells of a shard at most, but never less than `block`.
+        block: Cells that must not be parted.
     """
-    step = max(unit, cells_per_shard // unit * unit)
+    step = max(block, cells_per_shard // block * block)
     return len(grid.classifiers) * -(-grid.cells_per_classifier // step)
 
 
-def whole_units(indices: Sequence[int], unit: int) -> Sequence[int]:
+def whole_blocks(indices: Sequence[int], block: int) -> Sequence[int]:
     """Returns the ordinals of all cells that must not be parted from some cells, ascending.
 
     Args:
         indices: Ordinals of cells, ascending.
-        unit: How many neighbouring cells must not be parted.
+        block: How many neighbouring cells must not be parted.
     """
-    if unit == 1:
+    if block == 1:
         return indices
-    units = sorted({index // unit for index in indices})
-    return [index for number in units for index in range(number * unit, (number + 1) * unit)]
+    blocks = sorted({index // block for index in indices})
+    return [index for number in blocks for index in range(number * block, (number + 1) * block)]

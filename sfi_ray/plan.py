@@ -44,13 +44,6 @@ _MOST_LAID_OUT = 100_000
 _ELEMENTS_WORTH_COMPILING = 2**34
 
 
-def block_of(grid: Grid, attack: Attack) -> int:
-    """Returns how many neighbouring cells must not be parted."""
-    if attack.shares_ks:
-        return grid.num_ks * grid.replicates * grid.num_targets
-    return grid.num_targets if attack.shares_classes else 1
-
-
 def choose_cells_per_shard(
     grid: Grid, attack: Attack, num_actors: int, micro_batch: int, wanted: int | None = None
 ) -> int:
@@ -63,14 +56,14 @@ def choose_cells_per_shard(
         micro_batch: Images of one forward pass.
         wanted: What the job says; None lets this function choose.
     """
-    unit = block_of(grid, attack)
+    block = grid.block(shares_classes=attack.shares_classes, shares_ks=attack.shares_ks)
     if wanted is not None:
-        return max(wanted, unit)
+        return max(wanted, block)
     slots = attack.num_slots(micro_batch)
     filling = max(2 * slots, math.ceil(_EVALUATIONS_A_SHARD / attack.max_evaluations))
     small = max(1, math.ceil(len(grid) / (_SHARDS_AN_ACTOR * num_actors)), math.ceil(slots * _LEAST_FILLING))
     fair = min(small, math.ceil(len(grid) / num_actors))
-    return max(unit, min(filling, fair, _MAX_SHARD_CELLS))
+    return max(block, min(filling, fair, _MAX_SHARD_CELLS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,25 +74,27 @@ class ShardSizes:
         first: Cells of a shard as long as no speed is known.
         least: Cells of a shard at least, unless fewer are left; a device would stay empty with fewer.
         most: Cells of a shard at most.
-        unit: Cells that must not be parted; sizes are its multiples.
+        block: Cells that must not be parted; sizes are its multiples.
         is_fixed: Whether all shards have the first size.
     """
 
     first: int
     least: int
     most: int
-    unit: int
+    block: int
     is_fixed: bool
 
 
 def shard_sizes(grid: Grid, attack: Attack, num_actors: int, micro_batch: int, wanted: int | None = None) -> ShardSizes:
     """Chooses what the sizes of shards may be; see `choose_cells_per_shard`."""
-    unit = block_of(grid, attack)
+    block = grid.block(shares_classes=attack.shares_classes, shares_ks=attack.shares_ks)
     chosen = choose_cells_per_shard(grid, attack, num_actors, micro_batch, wanted)
     least = min(chosen, math.ceil(attack.num_slots(micro_batch) * _LEAST_FILLING))
     # A device that is far slower than the others shows it by its first shard, which therefore is small.
     first = chosen if wanted else min(chosen, _FIRST_OVER_LEAST * least)
-    return ShardSizes(max(unit, first // unit * unit), max(unit, least), _MAX_SHARD_CELLS, unit, wanted is not None)
+    return ShardSizes(
+        max(block, first // block * block), max(block, least), _MAX_SHARD_CELLS, block, wanted is not None
+    )
 
 
 def tuning_request(job: Job, grid: Grid, attack: Attack, input_shape: tuple[int, int, int]) -> TuningRequest | None:
@@ -230,7 +225,9 @@ def make_plan(
     return Plan(
         num_cells=len(grid),
         num_groups=grid.num_groups,
-        num_shards=num_shards(grid, per_shard, block_of(grid, attack)),
+        num_shards=num_shards(
+            grid, per_shard, grid.block(shares_classes=attack.shares_classes, shares_ks=attack.shares_ks)
+        ),
         num_actors=num_actors,
         num_busy=num_busy,
         max_evaluations=len(grid) * attack.max_evaluations,

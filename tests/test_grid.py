@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sfi_ray.grid import Grid, GridClassifier, derive_seed, num_shards, whole_units
+from sfi_ray.grid import Grid, GridClassifier, derive_seed, num_shards, whole_blocks
 from sfi_ray.types import Background
 
 BLACK, WHITE, RED = Background("black", (0, 0, 0)), Background("white", (255, 255, 255)), Background("red", (255, 0, 0))
@@ -210,9 +210,9 @@ def test_a_range_of_one_value_draws_it():
 @settings(deadline=None)
 @given(grids(), st.integers(1, 200), st.booleans())
 def test_shards_are_counted_as_if_they_were_cut(grid, cells_per_shard, shares_classes):
-    unit = len(grid.target_classes) if shares_classes else 1
-    step = max(unit, cells_per_shard // unit * unit)
-    assert num_shards(grid, cells_per_shard, unit) == len(grid.classifiers) * len(
+    block = len(grid.target_classes) if shares_classes else 1
+    step = max(block, cells_per_shard // block * block)
+    assert num_shards(grid, cells_per_shard, block) == len(grid.classifiers) * len(
         range(0, grid.cells_per_classifier, step)
     )
 
@@ -233,6 +233,6 @@ def test_a_million_cells_take_no_memory_until_they_are_asked_for():
 
 
 @given(st.integers(1, 7), st.sets(st.integers(0, 60), min_size=1))
-def test_whole_units_hold_every_cell_that_must_not_be_parted_from_another(unit, indices):
-    expected = [index for index in range(70) if any(index // unit == other // unit for other in indices)]
-    assert list(whole_units(sorted(indices), unit)) == expected
+def test_whole_units_hold_every_cell_that_must_not_be_parted_from_another(block, indices):
+    expected = [index for index in range(70) if any(index // block == other // block for other in indices)]
+    assert list(whole_blocks(sorted(indices), block)) == expected

@@ -14,7 +14,7 @@ from sfi_ray.errors import InputError
 from sfi_ray.grid import Grid, GridClassifier, num_shards
 from sfi_ray.job import Job
 from sfi_ray.models import Choice, Classifier, build
-from sfi_ray.plan import block_of, choose_cells_per_shard, forward_rate, make_plan, schedule, tuning_request
+from sfi_ray.plan import choose_cells_per_shard, forward_rate, make_plan, schedule, tuning_request
 from sfi_ray.store.record import make_grid
 from sfi_ray.types import Background
 
@@ -50,14 +50,14 @@ def test_shards_are_enough_for_the_actors_and_fill_a_device(replicates, num_acto
     attack = DifferentialEvolutionAttackSettings(population_size=100, generations=generations).build()
     attack.shares_classes = shares
     size = choose_cells_per_shard(grid, attack, num_actors, micro_batch)
-    unit = block_of(grid, attack)
-    assert size >= unit
+    block = grid.block(shares_classes=attack.shares_classes, shares_ks=attack.shares_ks)
+    assert size >= block
     assert size <= 100_000
     # Everybody gets a shard, where there are enough cells for it.
-    assert size <= unit or size <= math.ceil(len(grid) / num_actors)
+    assert size <= block or size <= math.ceil(len(grid) / num_actors)
     # A shard is never larger than it is worth, and smaller than that only to have enough of them.
     is_worth = size * attack.max_evaluations >= 1_000_000 and size >= 2 * attack.num_slots(micro_batch)
-    assert is_worth or num_shards(grid, size) <= 16 * num_actors or size in (unit, 100_000)
+    assert is_worth or num_shards(grid, size) <= 16 * num_actors or size in (block, 100_000)
 
 
 def test_what_the_job_says_goes_unless_it_would_part_a_unit():
@@ -66,7 +66,10 @@ def test_what_the_job_says_goes_unless_it_would_part_a_unit():
     assert choose_cells_per_shard(grid, attack, 4, 128, wanted=3) == 3
     assert choose_cells_per_shard(grid, sharing(True), 4, 128, wanted=3) == 10
     assert choose_cells_per_shard(grid, sharing(True), 4, 128, wanted=25) == 25
-    assert (block_of(grid, sharing(True)), block_of(grid, sharing(False))) == (10, 1)
+    assert (grid.block(shares_classes=True, shares_ks=False), grid.block(shares_classes=False, shares_ks=False)) == (
+        10,
+        1,
+    )
 
 
 @pytest.fixture

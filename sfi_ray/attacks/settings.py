@@ -15,7 +15,7 @@ from sfi_ray.attacks.map_elites import MapElitesAttack
 from sfi_ray.attacks.own_search import own_attack, pack_search, search_digest, unpack_search
 from sfi_ray.attacks.run import StoppingSettings
 from sfi_ray.attacks.search_attack import SearchAttack
-from sfi_ray.errors import InputError
+from sfi_ray.errors import InputError, named
 from sfi_ray.models import Classifier
 from sfi_ray.presets import Presets, PresetSettings, preset_field
 from sfi_ray.search import (
@@ -156,7 +156,8 @@ class NevergradAttackSettings(NevergradSettings, StoppingSettings, AttackKind):
         """
         from sfi_ray.search.nevergrad.search import check_optimizer  # imports nevergrad, which takes seconds
 
-        check_optimizer(self.optimizer)
+        with named("attack.optimizer"):
+            check_optimizer(self.optimizer)
 
 
 class InversionAttackSettings(InversionSettings, AttackKind):
@@ -173,10 +174,8 @@ class InversionAttackSettings(InversionSettings, AttackKind):
     def check_classifier(self, classifier: Classifier) -> None:
         """Checks that a classifier has the layer; see `AttackKind.check_classifier`."""
         blank = torch.zeros(1, *classifier.input_shape, device=classifier.device)
-        try:
+        with named(f"classifier '{classifier.name}': attack.layer"):
             classifier.features(blank, self.layer)
-        except InputError as error:
-            raise InputError(f"classifier '{classifier.name}': attack.layer: {error}") from error
 
 
 class GradientAttackSettings(GradientSettings, StoppingSettings, AttackKind):

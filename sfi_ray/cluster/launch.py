@@ -200,7 +200,7 @@ class _Launch:
             with backend.executor(spec, payloads, job, num_actors) as executor:
                 driver = Driver(
                     grid,
-                    WorkQueue(grid, finished, sizes.unit),
+                    WorkQueue(grid, finished, sizes.block),
                     LeaseSizer(sizes),
                     executor,
                     tally,

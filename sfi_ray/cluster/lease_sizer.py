@@ -75,7 +75,7 @@ class LeaseSizer:
             speed = rates.get(worker) or statistics.fmean(rates.values())
             wanted = min(wanted, speed * _PART_OF_THE_REST * self._seconds_left(left, num_workers))
         size = max(sizes.least, min(math.ceil(wanted), sizes.most))
-        return max(sizes.unit, size // sizes.unit * sizes.unit)
+        return max(sizes.block, size // sizes.block * sizes.block)
 
     def _seconds_left(self, left: Mapping[str, int], num_workers: int) -> float:
         """Estimates what all workers together need for what waits; there is a measured speed."""

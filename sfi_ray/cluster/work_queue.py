@@ -31,12 +31,12 @@ class WorkQueue:
     Args:
         grid: The cells.
         finished: The cells that need no search.
-        unit: Cells that must not be parted.
+        block: Cells that must not be parted.
     """
 
-    def __init__(self, grid: Grid, finished: FinishedCells, unit: int) -> None:
+    def __init__(self, grid: Grid, finished: FinishedCells, block: int) -> None:
         self._finished = finished
-        self._unit = unit
+        self._block = block
         self._returned: deque[Lease] = deque()
         self._fresh: dict[str, _Rest] = {}
         for index, classifier in enumerate(grid.classifiers):
@@ -64,7 +64,7 @@ class WorkQueue:
 
         Args:
             warm: Name of the classifier that the worker searched last, or None.
-            size: Says how many cells of a classifier a new shard should have, a multiple of the unit.
+            size: Says how many cells of a classifier a new shard should have, a multiple of the block.
         """
         if self._returned:
             mine = next((lease for lease in self._returned if lease.shard.classifier == warm), self._returned[0])
@@ -86,8 +86,8 @@ class WorkQueue:
         return Lease(Shard(start, stop, name), indices)
 
     def _first_open(self, rest: _Rest) -> int:
-        """Returns where the first unit begins of which a cell has no row; there is one."""
+        """Returns where the first block begins of which a cell has no row; there is one."""
         start = rest.start
         while (is_done := self._finished.among(start, min(start + _WINDOW, rest.stop))).all():
             start += len(is_done)
-        return (start + int(is_done.argmin())) // self._unit * self._unit
+        return (start + int(is_done.argmin())) // self._block * self._block

@@ -15,9 +15,8 @@ import torch
 
 from sfi_ray.attacks import AttackContext, AttackSettings, Tick
 from sfi_ray.errors import USER_FACING_ERRORS
-from sfi_ray.grid import Grid, Shard, whole_units
+from sfi_ray.grid import Grid, Shard, whole_blocks
 from sfi_ray.models import Classifier, ClassifierPayload, RuntimeConfig
-from sfi_ray.plan import block_of
 from sfi_ray.store.checkpoints import LeaseCheckpoints
 from sfi_ray.store.folder import RunFolder
 from sfi_ray.store.natural import read_natural_images, stacked
@@ -169,7 +168,8 @@ class Worker:
             )
         classifier = self._classifier(shard.classifier, payload)
         # Classes that are searched together are all searched again when one of them has no row yet.
-        together = whole_units(indices, block_of(self._spec.grid, self._attack))
+        block = self._spec.grid.block(shares_classes=self._attack.shares_classes, shares_ks=self._attack.shares_ks)
+        together = whole_blocks(indices, block)
         cells = list(self._spec.grid.cells(together))
         wanted = frozenset(indices)
         journal = _Journal(

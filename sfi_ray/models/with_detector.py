@@ -212,8 +212,7 @@ def _learnt(classifier: Classifier, dataset: ImageDataset, detector: Evadable) -
             return {"origin": vim.u, "residual_space": vim.principal_subspace, "alpha": torch.tensor(vim.alpha)}
     except RuntimeError as error:  # torch's, of linear algebra
         raise InputError(
-            f"rounds.evade: {detector} cannot be fitted to the features of {classifier.name} ({error}); name another "
-            "detector"
+            f"{detector} cannot be fitted to the features of {classifier.name} ({error}); name another detector"
         ) from error
     if detector == "react":
         clip = torch.tensor(trained.react().threshold)
@@ -254,6 +253,6 @@ def check_detector(classifier: Classifier, detector: Evadable) -> None:
     if detector in FITTED and last_layer(classifier) is None:
         others = ", ".join(name for name in get_args(Evadable) if name not in FITTED)
         raise InputError(
-            f"rounds.evade: {detector} looks at what enters a fully connected last layer, which "
+            f"{detector} looks at what enters a fully connected last layer, which "
             f"{classifier.name} has not; choose one of {others}"
         )

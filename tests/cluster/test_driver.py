@@ -105,7 +105,7 @@ class SimulatedExecutor:
         self._events.append(event)
 
 
-def make_driver(tmp_path, executor, grid, retries=3, in_flight=2, cells_per_shard=7, unit=1):
+def make_driver(tmp_path, executor, grid, retries=3, in_flight=2, cells_per_shard=7, block=1):
     finished = FinishedCells(RunFolder(tmp_path), grid)
     failures = []
 
@@ -116,8 +116,8 @@ def make_driver(tmp_path, executor, grid, retries=3, in_flight=2, cells_per_shar
 
     driver = Driver(
         grid,
-        WorkQueue(grid, finished, unit),
-        LeaseSizer(ShardSizes(cells_per_shard, cells_per_shard, cells_per_shard, unit, is_fixed=True)),
+        WorkQueue(grid, finished, block),
+        LeaseSizer(ShardSizes(cells_per_shard, cells_per_shard, cells_per_shard, block, is_fixed=True)),
         executor,
         Tally(num_cells=len(grid)),
         in_flight=in_flight,

@@ -19,7 +19,7 @@ from sfi_ray.store.finished import FinishedCells
 from sfi_ray.store.folder import RunFolder
 from sfi_ray.types import Background
 
-SIZES = ShardSizes(first=100, least=4, most=10_000, unit=1, is_fixed=False)
+SIZES = ShardSizes(first=100, least=4, most=10_000, block=1, is_fixed=False)
 MANY = {"a": 10**9}
 
 
@@ -62,10 +62,10 @@ def test_a_worker_that_is_gone_does_not_count():
 
 
 def test_sizes_are_whole_units_and_what_the_job_says_stays():
-    sizer = LeaseSizer(ShardSizes(first=20, least=10, most=100_000, unit=10, is_fixed=False))
+    sizer = LeaseSizer(ShardSizes(first=20, least=10, most=100_000, block=10, is_fixed=False))
     sizer.note("w", "a", 20, 1.7)
     assert sizer.size("w", "a", MANY, 1) == 80
-    fixed = LeaseSizer(ShardSizes(first=7, least=7, most=7, unit=1, is_fixed=True))
+    fixed = LeaseSizer(ShardSizes(first=7, least=7, most=7, block=1, is_fixed=True))
     fixed.note("w", "a", 7, 0.001)
     assert fixed.size("w", "a", MANY, 1) == 7
 
@@ -188,7 +188,7 @@ def simulate(tmp_path, speeds, replicates, seed, mean_life=math.inf):
     driver = Driver(
         grid,
         WorkQueue(grid, FinishedCells(RunFolder(tmp_path), grid), 1),
-        LeaseSizer(ShardSizes(first=4, least=1, most=100_000, unit=1, is_fixed=False)),
+        LeaseSizer(ShardSizes(first=4, least=1, most=100_000, block=1, is_fixed=False)),
         cluster,
         Tally(num_cells=len(grid)),
         in_flight=2,

@@ -25,23 +25,23 @@ class Finished:
 @given(st.integers(1, 12), st.sampled_from([1, 2, 4]), st.integers(0, 2**32), st.floats(0, 1))
 def test_leases_are_the_unfinished_cells_once_and_part_no_unit(num_classes, parts, seed, share):
     grid, chance = make_grid(num_classes=num_classes), random.Random(seed)
-    unit = grid.cells_per_classifier // parts
+    block = grid.cells_per_classifier // parts
     state = [chance.random() < share for _ in range(len(grid))]
-    work_queue = WorkQueue(grid, Finished(state), unit)
+    work_queue = WorkQueue(grid, Finished(state), block)
     given_out, warm = [], None
     while work_queue.left:
         waiting = [index for index in range(len(grid)) if not state[index] and index not in given_out]
         assert sum(work_queue.left.values()) == len(waiting)
-        wanted = unit * chance.randint(1, 3)
+        wanted = block * chance.randint(1, 3)
         lease = work_queue.take(warm, lambda name, wanted=wanted: wanted)
-        assert lease.shard.start % unit == lease.shard.stop % unit == 0
+        assert lease.shard.start % block == lease.shard.stop % block == 0
         assert 0 < len(lease.indices) <= len(lease.shard) <= wanted
         assert {cell.classifier for cell in grid.cells(lease.indices)} == {lease.shard.classifier}
         assert all(lease.shard.start <= index < lease.shard.stop for index in lease.indices)
         given_out += lease.indices
         warm = lease.shard.classifier
     assert sorted(given_out) == [index for index in range(len(grid)) if not state[index]]
-    assert work_queue.take(warm, lambda name: unit) is None
+    assert work_queue.take(warm, lambda name: block) is None
 
 
 @pytest.mark.parametrize("warm", ["a", "b", None])

@@ -74,7 +74,7 @@ MOST_FILES = 22  # in one folder, side by side
 RANK = {unit: len(LAYERS) - number for number, units in enumerate(LAYERS) for unit in units}
 
 
-def block_of(path):
+def unit_of(path):
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
@@ -96,7 +96,7 @@ def imported_modules(path, source):
 
 def faults(path, source):
     """Lines of a source file that break the direction."""
-    unit = block_of(path)
+    unit = unit_of(path)
     if unit not in RANK:
         return [f"{unit}: has no layer; give it one in LAYERS"]
     found = []

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from sfi_ray.cluster.reporter import Reporter
 from sfi_ray.cluster.training_cache import Trainer, check_cache, train_once
 from sfi_ray.data import OUTLIER, DatasetInfo, DatasetWithOutliers, TrainingData, load_dataset, load_labels
-from sfi_ray.errors import InputError
+from sfi_ray.errors import InputError, named
 from sfi_ray.grid import derive_seed
 from sfi_ray.job import RoundsJob
 from sfi_ray.models import (
@@ -110,7 +110,8 @@ class RoundModels:
             return classifier
         name = f"models/M{number}_{detector}_{classifier.fingerprint}.safetensors"
         if not self._folder.exists(name):
-            fit = fit_detector(classifier, load_dataset(self._job.dataset), detector)
+            with named("rounds.evade"):
+                fit = fit_detector(classifier, load_dataset(self._job.dataset), detector)
             self._folder.write(name, safetensors.torch.save(fit))
         try:
             fit = safetensors.torch.load(self._folder.read(name, WEIGHTS_BYTES))
@@ -204,7 +205,8 @@ def check_models(job: RoundsJob, info: DatasetInfo) -> tuple[str, ...]:
     source.check(info.shape, info.num_classes)
     loss_of(source.build_empty(info.shape, num_classes), num_classes, loss)
     if job.rounds.evade != "none":
-        check_detector(_untrained(source, info), job.rounds.evade)
+        with named("rounds.evade"):
+            check_detector(_untrained(source, info), job.rounds.evade)
     if not source.needs_training:
         first = first_from_weights(job, info)
         job.attack.check_classifier(first)

@@ -41,13 +41,13 @@ def check_optimizer(name: str) -> None:
         lower = {known.lower(): known for known in registry}
         near = [lower[known] for known in difflib.get_close_matches(name[:100].lower(), lower, n=3)]
         hint = f"did you mean {' or '.join(repr(known) for known in near)}?" if near else "see nevergrad's registry"
-        raise InputError(f"attack.optimizer: nevergrad has no optimiser {name[:100]!r}; {hint}")
+        raise InputError(f"nevergrad has no optimiser {name[:100]!r}; {hint}")
     try:
         with sandbox():
             CellOptimizer(name, (1, 3), budget=100, num_workers=1, seed=0).ask(1)
     except OptimizerError as error:
         if isinstance(error.__cause__, ImportError):
-            raise InputError(f"attack.optimizer: {error}; install the package or choose another optimiser") from error
+            raise InputError(f"{error}; install the package or choose another optimiser") from error
         # Anything else may be due to this small space; cells that meet it are recorded as failed.
 
 
