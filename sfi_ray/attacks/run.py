@@ -293,7 +293,7 @@ def _conclude(
     for i, altered, verdict, similarity in zip(ending, pixels, verdicts, similarities, strict=True):
         slot, reason = slots[i], reasons[i]
         # The image; of one that imitates also its features, and the natural image.
-        slot.verifications += 3 if similarity else 1
+        verifications = slot.verifications + (3 if similarity else 1)
         found = Scored(altered, verdict)
         if slot.keeps_best:
             found = found.or_better(slot.known)
@@ -301,7 +301,11 @@ def _conclude(
             slot.refused = slot.best
             reason = _reason(stopping, slot)
         if reason:
-            findings[slot.cell.index] = replace(slot.finding(reason, found), similarity=similarity)
+            # The slot does not count them: a cell that is found again after an interruption is verified again.
+            finding = slot.finding(reason, found)
+            findings[slot.cell.index] = replace(finding, similarity=similarity, verifications=verifications)
+        else:
+            slot.verifications = verifications
     return findings
 
 
