@@ -232,7 +232,7 @@ def test_what_a_network_says_is_stored_short_and_printable():
 def test_a_reporter_shows_names_as_text(is_terminal):
     out = io.StringIO()
     shown = ConsoleReporter(Console(file=out, force_terminal=is_terminal, color_system=None, width=300))
-    shown.say("\x1b]0;title\x07[red]said[/]\nerror: none " + "x" * 100_000)
+    shown.log("\x1b]0;title\x07[red]said[/]\nerror: none " + "x" * 100_000)
     progress = TrainingProgress(
         epoch=1,
         epochs=2,
