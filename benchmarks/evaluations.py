@@ -199,7 +199,7 @@ def parse_options():
     names = lambda text: tuple(text.split(","))  # noqa: E731
     parser.add_argument("--datasets", type=names, default=("mnist", "fashion-mnist"), help="also cifar10")
     parser.add_argument("--weights", type=Path, help="safetensors file of a VGG16, for cifar10")
-    usual = tuple(name for name in CONTENDERS if name != "elites_steady")  # which never begins anew
+    usual = tuple(name for name in CONTENDERS if name != "elites_steady")  # which never restarts
     parser.add_argument("--contenders", type=names, default=usual, help=f"among {', '.join(CONTENDERS)}")
     parser.add_argument("--backgrounds", type=names, default=("black", "gray", "white"))
     parser.add_argument("--ks", type=lambda text: tuple(map(int, text.split(","))), default=(1, 5, 25))

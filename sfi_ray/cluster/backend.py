@@ -30,7 +30,7 @@ class Backend(Protocol):
     tuner: Tuner
 
     def device(self, wanted: str) -> str:
-        """Settles the kind of device.
+        """Chooses the kind of device.
 
         Args:
             wanted: ``auto``, ``cpu`` or ``cuda``.
@@ -83,7 +83,7 @@ class InProcessBackend:
     tuner: Tuner = staticmethod(tune_here)
 
     def device(self, wanted: str) -> str:
-        """Settles the kind of device; see `Backend.device`."""
+        """Chooses the kind of device; see `Backend.device`."""
         has_gpu = torch.cuda.is_available()
         if wanted == "cuda" and not has_gpu:
             raise ResourceError("the job asks for compute.device: cuda, but torch finds no GPU here; use cpu or auto")

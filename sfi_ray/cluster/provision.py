@@ -136,7 +136,7 @@ class Provisioner:
         return {**kept, **self._given, **self._loaded}
 
     def provide(self, device: str, trainer: Trainer, tuner: Tuner, request: TuningRequest | None) -> list[Provided]:
-        """Gets every classifier, training those that are not trained yet, and settles how it computes.
+        """Gets every classifier, training those that are not trained yet, and decides how it computes.
 
         Args:
             device: Kind of device that will search, train and be measured.
@@ -154,7 +154,7 @@ class Provisioner:
         return [one if one.record.name in self._known else self._tuned(one, device, tuner, request) for one in provided]
 
     def _tuned(self, provided: Provided, device: str, tuner: Tuner, request: TuningRequest) -> Provided:
-        """Settles by measurement how a classifier computes."""
+        """Measures how a classifier computes."""
         size = provided.payload.examined.batch_size
         if size is not None:
             request = request.model_copy(update={"micro_batch": size})

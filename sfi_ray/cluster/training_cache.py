@@ -145,7 +145,7 @@ def train_once(
     """
     info = dataset_info(dataset)
     content = f"{info.name} {dataset_fingerprint(dataset)}"
-    # Settled here, for the place where it is trained may have another processor.
+    # Chosen here, for the place where it is trained may have another processor.
     settings = settings.model_copy(update={"precision": training_precision(settings.precision, device)})
     key = training_key(architecture, content, info.shape, info.num_classes, settings)
     place = f"models/{safe_name(f'{info.name}-{architecture}')}-{key}"

@@ -148,7 +148,7 @@ class Worker:
         except USER_FACING_ERRORS:
             raise
         except Exception:
-            # What it went on from may be another's, or half of one: whoever tries again begins anew.
+            # What it went on from may be another's, or half of one: whoever tries again starts over.
             checkpoints.discard()
             raise
 

@@ -68,7 +68,7 @@ def training_key(
         dataset: Name and content of the data set, as one text.
         input_shape: ``(C, H, W)`` of one image.
         num_classes: Number of classes.
-        settings: How it is trained; its precision is settled, not ``auto``.
+        settings: How it is trained; its precision is never ``auto``.
 
     Returns:
         16 hexadecimal digits.

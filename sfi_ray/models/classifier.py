@@ -56,7 +56,7 @@ class Classifier(MicroBatched):
         is_trained: Whether what the module says of images means something; False of one that is yet to be trained.
         fingerprint: What identifies the classifier, if it is already known.
         examined: What was seen of the module, if it was examined already; `outputs` is then left alone.
-        runtime: How it computes, settled in all parts; `precision` and `micro_batch` are then left alone.
+        runtime: How it computes, with nothing left open; `precision` and `micro_batch` are then left alone.
 
     Attributes:
         module: The network in float32 and eval mode, for gradients: from what `normalize` returns to logits, or where

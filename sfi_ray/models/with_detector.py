@@ -91,8 +91,8 @@ _SCORES: dict[str, Callable[[_Seen, _Fitted], Tensor]] = {
 }
 
 
-class Guarded(nn.Module):
-    """A network guarded by a detector: normalised images to log-probabilities, that of outliers last.
+class WithDetector(nn.Module):
+    """A network with a detector: normalised images to log-probabilities, that of outliers last.
 
     Args:
         network: The network; a class behind the natural ones is that of outliers.
@@ -184,7 +184,7 @@ def _fit(classifier: Classifier, dataset: ImageDataset, detector: Evadable) -> d
     num_classes = dataset.info.num_classes
     fit = _learnt(classifier, dataset, detector)
     unlimited = {**fit, "limit": torch.zeros(()), "spread": torch.ones(())}
-    module = Guarded(classifier.module, num_classes, detector, unlimited).eval()
+    module = WithDetector(classifier.module, num_classes, detector, unlimited).eval()
     with torch.inference_mode():
         parts = [
             module.scores(classifier.normalize(batch.float() / 255))[1]
@@ -221,16 +221,16 @@ def _learnt(classifier: Classifier, dataset: ImageDataset, detector: Evadable) -
 
 
 def with_detector(classifier: Classifier, num_classes: int, detector: Evadable, fit: _Fitted) -> Classifier:
-    """Returns a classifier guarded by a detector, in the same name.
+    """Returns a classifier with a detector, in the same name.
 
     Args:
         classifier: The network. A class behind the natural ones is that of outliers.
-        num_classes: Natural classes; the guarded one has one more.
+        num_classes: Natural classes; the result has one more.
         detector: Name of the detector.
         fit: What `fit_detector` found.
     """
     return Classifier(
-        Guarded(classifier.module, num_classes, detector, fit),
+        WithDetector(classifier.module, num_classes, detector, fit),
         name=classifier.name,
         input_shape=classifier.input_shape,
         num_classes=num_classes + 1,

@@ -1,4 +1,4 @@
-"""The record of a run: its job with all defaults filled in, and what was settled when it was first launched."""
+"""The record of a run: its job with all defaults filled in, and what its first launch decided."""
 
 from __future__ import annotations
 
@@ -235,7 +235,7 @@ def write_record(folder: RunFolder, record: RunRecord) -> None:
         StorageError: It cannot be written.
     """
     text = yaml.safe_dump(json.loads(record.model_dump_json()), sort_keys=False, allow_unicode=True, width=110)
-    header = "# The job of this run with all defaults, and what was settled at its first launch. Written by sfi-ray.\n"
+    header = "# The job of this run with all defaults, and what its first launch decided. Written by sfi-ray.\n"
     content = (header + text).encode()
     if len(content) > MOST_BYTES:
         raise InputError(

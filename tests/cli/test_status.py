@@ -6,7 +6,8 @@ import pytest
 from typer.testing import CliRunner
 
 from sfi_ray import launch
-from sfi_ray.cli import app, standing
+from sfi_ray.cli import app
+from sfi_ray.cli import status as status_command
 from sfi_ray.store.parts import list_parts
 from sfi_ray.store.progress import RunState, read_progress, write_progress
 from tests.cluster.conftest import make_classifier, make_job
@@ -44,7 +45,7 @@ def test_watching_goes_on_while_the_driver_is_alive_and_ends_with_it(run, monkey
         if len(waits) == 2:
             set_driver(run, RunState.INTERRUPTED)
 
-    monkeypatch.setattr(standing.time, "sleep", sleep)
+    monkeypatch.setattr(status_command.time, "sleep", sleep)
     set_driver(run, RunState.RUNNING)
     lines = status(run, "--watch").output.splitlines()
     assert [line for line in lines if line.startswith("test: ")] == ["test: running"] * 2 + ["test: interrupted"]

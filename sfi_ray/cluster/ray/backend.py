@@ -48,7 +48,7 @@ class RayBackend:
         self.tuner = tune_on_ray
 
     def device(self, wanted: str) -> str:
-        """Settles the kind of device; see `Backend.device`."""
+        """Chooses the kind of device; see `Backend.device`."""
         num_gpus = self._ray.cluster_resources().get("GPU", 0)
         if wanted == "cuda" and not num_gpus and self._session.is_local:
             raise ResourceError("the job asks for compute.device: cuda, but Ray finds no GPU here; use cpu or auto")

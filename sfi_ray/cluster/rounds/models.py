@@ -97,7 +97,7 @@ class RoundModels:
         return self._train(number, outliers(), training.model_copy(update={"seed": seed}), num_classes)
 
     def attacked(self, number: int, classifier: Classifier) -> Classifier:
-        """Returns what an attack on a model has to fool: the model, or the model guarded by a detector.
+        """Returns what an attack on a model has to fool: the model, or the model with a detector.
 
         What the detector has learnt is kept beside the model, so that an attack goes on against the very same.
 

@@ -123,7 +123,7 @@ class _Tuning:
 
 
 def with_actors(trial: RoundsJob, backend: Backend, device: str, num_trials: int) -> RoundsJob:
-    """Settles how many actors a trial has: what it says, else its share of those that fit.
+    """Chooses how many actors a trial has: what it says, else its share of those that fit.
 
     Raises:
         ResourceError: Not even one fits.
@@ -140,12 +140,12 @@ def with_actors(trial: RoundsJob, backend: Backend, device: str, num_trials: int
     fitting = backend.num_actors(spec, device)
     wanted = fitting if cluster.actors else max(1, fitting // num_trials)
     gpus = cluster.gpus_per_actor if cluster.gpus_per_actor is not None else float(device == "cuda")
-    settled = {
+    chosen = {
         "actors": wanted,
         "cpus_per_actor": cluster.cpus_per_actor or float(trial.compute.threads),
         "gpus_per_actor": gpus,
     }
-    return trial.model_copy(update={"cluster": cluster.model_copy(update=settled)})
+    return trial.model_copy(update={"cluster": cluster.model_copy(update=chosen)})
 
 
 def bundles(trial: RoundsJob, device: str) -> list[dict[str, float]]:

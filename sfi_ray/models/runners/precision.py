@@ -19,7 +19,7 @@ TrainingPrecision = Literal["float32", "bfloat16"]
 
 
 def training_precision(wanted: Literal["auto"] | TrainingPrecision, device: torch.device | str) -> TrainingPrecision:
-    """Settles the number format that a network is trained in, by rule and never by measurement.
+    """Chooses the number format that a network is trained in, by rule and never by measurement.
 
     Args:
         wanted: As the settings say it.

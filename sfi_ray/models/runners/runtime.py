@@ -17,7 +17,7 @@ Engine = Literal["torch", "openvino"]
 
 
 class RuntimeConfig(BaseModel):
-    """A way to run a network, settled in all its parts."""
+    """How a network runs, with nothing left open."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

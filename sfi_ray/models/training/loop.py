@@ -133,17 +133,17 @@ def train_classifier(
     with Randomness(device, settings.seed, "weights").drawing():
         module = build(architecture, input_shape=info.shape, num_classes=info.num_classes)
     learner = Learner(module, dataset, settings, device)
-    keeper = _Keeper(learner, checkpoint, tell)
-    keeper.go_on()
+    writer = _CheckpointWriter(learner, checkpoint, tell)
+    writer.go_on()
     try:
         for item in learner.run(is_stopping):
             tell(item)
             is_stopped = is_stopping()
-            keeper.keep(is_pass=isinstance(item, EpochRecord), at_once=is_stopped)
+            writer.save(is_pass=isinstance(item, EpochRecord), at_once=is_stopped)
             if is_stopped:
                 raise KeyboardInterrupt
     except DivergenceError:
-        keeper.forget()  # it would lead there again
+        writer.remove()  # it would lead there again
         raise
     mean, std = channel_statistics(dataset.train_images)
     classifier = Classifier(
@@ -160,7 +160,7 @@ def train_classifier(
         threads = torch.get_num_threads()
         test = evaluate(classifier.log_probs, dataset.test_images, dataset.test_labels, device=device)
     if not math.isfinite(test.confidence):
-        keeper.forget()
+        writer.remove()
         raise DivergenceError(
             f"training on {info.name!r} diverged: the network returns NaN for test images; lower learning_rate, which "
             f"is {settings.learning_rate:g}"
@@ -186,7 +186,7 @@ def train_classifier(
     return TrainedModel(module, card, learner.history)
 
 
-class _Keeper:
+class _CheckpointWriter:
     """Keeps a learner's checkpoint, if it is to have one.
 
     Args:
@@ -217,7 +217,7 @@ class _Keeper:
         except CheckpointError as error:
             self._tell(TrainingNote(f"the checkpoint is not used, training starts anew: {error}"))
 
-    def keep(self, *, is_pass: bool, at_once: bool) -> None:
+    def save(self, *, is_pass: bool, at_once: bool) -> None:
         """Writes the state where it is due: at the end of a pass, after a while within one, or at once."""
         due_after = SECONDS_BETWEEN_SHORT_PASSES if is_pass else SECONDS_BETWEEN_CHECKPOINTS
         if self._checkpoint and (at_once or time.monotonic() - self._written >= due_after):
@@ -230,7 +230,7 @@ class _Keeper:
                     self._tell(TrainingNote(f"no checkpoint can be written, training goes on without: {reason}"))
             self._written = time.monotonic()
 
-    def forget(self) -> None:
+    def remove(self) -> None:
         """Removes what was kept."""
         if self._checkpoint:
             self._checkpoint.remove()

@@ -1,4 +1,4 @@
-"""Settling by measurement how a classifier computes where it is."""
+"""Measures how a classifier computes fastest on its device."""
 
 from __future__ import annotations
 

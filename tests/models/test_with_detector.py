@@ -9,7 +9,7 @@ from sfi_ray.data import DatasetSpec, load_dataset
 from sfi_ray.errors import InputError
 from sfi_ray.models import Classifier
 from sfi_ray.models.detectors import make_detectors
-from sfi_ray.models.with_detector import FITTED, Guarded, check_detector, fit_detector, has_detector, with_detector
+from sfi_ray.models.with_detector import FITTED, WithDetector, check_detector, fit_detector, has_detector, with_detector
 from sfi_ray.models.zoo import build
 
 DIGITS = load_dataset(DatasetSpec(name="digits"))
@@ -77,7 +77,7 @@ def test_what_few_colours_rejects_is_counted_by_hand():
         "limit": torch.tensor(-3.0),
         "spread": torch.tensor(2.0),
     }
-    module = Guarded(nn.Sequential(nn.Flatten(), linear), 2, "few_colours", fit)
+    module = WithDetector(nn.Sequential(nn.Flatten(), linear), 2, "few_colours", fit)
     # 255 is 1 once it is normalised, so the first class has logit 2; four, three, and two colours.
     pixels = torch.tensor([[255, 1, 2, 3], [255, 1, 2, 2], [255, 1, 1, 1]])
     found = module((pixels.view(3, 1, 2, 2) / 255 - 0.5) / 0.5).exp()
