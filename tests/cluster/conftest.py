@@ -13,6 +13,8 @@ from sfi_ray.store.schema import CIRCUMSTANCES
 
 # Every process that these tests start inherits it, so that they find and kill no one else's.
 os.environ["SFI_RAY_TESTS"] = str(os.getpid())
+# Ray lets its actors wait for everybody else, tests in other processes for instance.
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 
 @pytest.fixture(autouse=True)
