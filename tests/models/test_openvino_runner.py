@@ -107,11 +107,11 @@ def test_it_is_taken_where_precision_is_open_and_it_is_faster(monkeypatch, is_fa
 def test_nothing_is_reported_to_anybody_and_nothing_is_printed(reuses):
     script = f"""
 import sys, torch
-from sfi_ray.models import Classifier, Execution, build
+from sfi_ray.models import Classifier, RuntimeConfig, build
 from sfi_ray.models.runners.sparse_images import close_pixels
 network = build("cnn_mp", input_shape=(1, 8, 8), num_classes=10)
 classifier = Classifier(network, name="toy", input_shape=(1, 8, 8), num_classes=10)
-through = classifier.running(Execution(micro_batch=8, engine="openvino", reuses_background={reuses}))
+through = classifier.running(RuntimeConfig(micro_batch=8, engine="openvino", reuses_background={reuses}))
 through.sparse_log_probs(*close_pixels((1, 8, 8), 8, 2))
 from openvino.tools.ovc import telemetry_utils
 assert "openvino" in sys.modules
