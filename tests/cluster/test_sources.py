@@ -142,7 +142,11 @@ class Halved(DifferentialEvolution):
 @pytest.mark.usefixtures("ray")
 def test_a_search_of_ones_own_travels_and_gives_the_same_rows_over_ray(own):
     (own / "own_search.py").write_text(SEARCH)
-    changes = {"attack": {"search": "own_search:Halved", "num_candidates": 10, "max_evaluations": 60}}
+    changes = {
+        "classifiers": [{"name": "e", "export": "dynamic.pt2"}],
+        "k": 2,
+        "attack": {"search": "own_search:Halved", "num_candidates": 10, "max_evaluations": 60},
+    }
     here = go(make_job(own / "a", **changes))
     assert_complete(here)
     there = launch(make_job(own / "b", **changes))
