@@ -77,7 +77,7 @@ class RowBounds:
         if self.num_classes is not None:
             ranges |= dict.fromkeys(("target_class", "predicted_class"), (0, self.num_classes - 1))
         if self.num_images is not None:
-            ranges["image_index"] = (0, self.num_images - 1)
+            ranges["image_index"] = (0, self.num_images - 1)  # no number at all where the run imitates none
         if self.input_shape is not None:
             names = ("channels", "height", "width")
             ranges |= {name: (size, size) for name, size in zip(names, self.input_shape, strict=True)}
@@ -120,6 +120,8 @@ def _range_fault(values: Any, what: str, low: float, high: float) -> str | None:
         f"{what} is {wrong[0]:g}, a run's lies in {low:g} to {high:g}"
         if low < high
         else f"{what} is {wrong[0]:g}, not {low:g}"
+        if low == high
+        else f"{what} is {wrong[0]:g}, and this run has none"
     )
 
 

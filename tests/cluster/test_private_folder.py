@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from sfi_ray.cluster import private_folder as module
+from sfi_ray.cluster.ray import private_folder as module
 from sfi_ray.cluster.ray.private_folder import private_folder, short_temporary_directory
 
 NOBODY = 65534

@@ -63,9 +63,7 @@ def test_other_weights_requests_devices_and_versions_are_measured(tuner, monkeyp
     assert len(tuner.requests) == 8
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"{", b"[]", b'{"runtime configuration": {"micro_batch": 0}}', b"\xff\x00", None]
-)
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"runtime": {"micro_batch": 0}}', b"\xff\x00", None])
 def test_a_broken_file_is_measured_anew_and_mended(tuner, tmp_path, content):
     first = ask()
     (file,) = (tmp_path / "cache/tuning").iterdir()

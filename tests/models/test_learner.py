@@ -10,11 +10,11 @@ from torch import nn
 from sfi_ray.data.dataset import DatasetInfo, ImageDataset
 from sfi_ray.errors import ResourceError
 from sfi_ray.models import Checkpoint, DivergenceError, TrainingNote, TrainingSettings, build, train, train_classifier
-from sfi_ray.models import learner as learner_module
-from sfi_ray.models import training as training_module
 from sfi_ray.models.runners.device import in_layout
 from sfi_ray.models.runners.normalisation import channel_statistics
 from sfi_ray.models.runners.repeatable import Randomness
+from sfi_ray.models.training import learner as learner_module
+from sfi_ray.models.training import loop as training_module
 from sfi_ray.models.training.augmentation import FlipCrop
 from sfi_ray.models.training.checkpoint import CheckpointError, TrainingState
 from sfi_ray.models.training.learner import Learner

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from sfi_ray.report import confidence_matrices, contact_sheet, draw_contact_sheet
-from sfi_ray.report import sheet as sheet_module
+from sfi_ray.report.sheets import sheet as sheet_module
 from sfi_ray.report.sheets.grid import Page, Tile, lay_out
 
 INK, SPOT = [10, 20, 30], [200, 10, 250]

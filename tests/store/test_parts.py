@@ -147,7 +147,7 @@ def test_the_columns_are_those_of_the_architecture():
         target_name k replicate seed attack attack_settings fooled confidence background_confidence predicted_class
         predicted_confidence pixels num_altered image image_index image_confidence feature_distance
         feature_inner_product height width channels evaluations verifications backward_passes generations stop_reason
-        trace seconds device runtime configuration versions error
+        trace seconds device runtime versions error
     """
     assert " ".join(FINDINGS.names) == " ".join(expected.split())
     assert set(CIRCUMSTANCES) < set(FINDINGS.names)

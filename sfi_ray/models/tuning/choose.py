@@ -128,7 +128,7 @@ def choose(
 
 @dataclass(frozen=True, slots=True)
 class _Runner:
-    """An runtime configuration and its images a second."""
+    """A runtime configuration and its images a second."""
 
     runtime: RuntimeConfig
     rate: float

@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 ABSOLUTE_TOLERANCE = 0.25
 RELATIVE_TOLERANCE = 0.05
 
-# An runtime configuration runs for so long, and so often unless that takes too long, after one pass that does not
+# A runtime configuration runs for so long, and so often unless that takes too long, after one pass that does not
 # count.
 _SECONDS_A_RATE = 0.15
 _PASSES_A_RATE = 3
