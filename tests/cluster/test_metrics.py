@@ -14,7 +14,7 @@ from sfi_ray.cluster.reporter import Reporter
 from tests.cluster.conftest import make_classifier, make_job, wait_for
 
 DASHBOARD = Path(sfi_ray.cluster.__file__).parent / "grafana_dashboard.json"
-METRICS = Path(sfi_ray.cluster.__file__).parent / "ray_metrics.py"
+METRICS = Path(sfi_ray.cluster.__file__).parent / "ray/metrics.py"
 SAMPLE = re.compile(r"^(ray_sfi_\w+){(.*)} (\S+)$", flags=re.MULTILINE)
 
 
