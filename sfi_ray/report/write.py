@@ -1,20 +1,127 @@
-"""Writes all tables and figures of a run."""
+"""Writes a whole report, of one or many runs: the page, the tables and the figures."""
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sfi_ray.report.accounts import Accounts, accounts_of
+from sfi_ray.report.best import best_tables
 from sfi_ray.report.inversions import pairs_sheet, positions_sheet
 from sfi_ray.report.matrices import ConfidenceMatrix, confidence_matrices
+from sfi_ray.report.runs import ReportedRun, open_runs
 from sfi_ray.report.scan import Source, fetch_images
+from sfi_ray.report.sheets.charts import class_chart, course_chart, heat_map, success_chart
 from sfi_ray.report.sheets.sheet import MAX_COLUMNS, contact_sheet, sheet_cell_ids
+from sfi_ray.report.site.contents import series_title
+from sfi_ray.report.site.page import render_page
+from sfi_ray.report.summaries import by_k_table, failures_table, spending_table, summary_table
 from sfi_ray.report.tables import matrix_to_csv, matrix_to_latex, matrix_to_markdown
+from sfi_ray.report.trajectory import course_of
+from sfi_ray.store.folder import RunFolder
 from sfi_ray.text import safe_name
+
+PAGE = "index.html"
+"""Name of the page in a report's folder."""
+
+REPORT = "report"
+"""Name of a report's folder, in the folder of its run."""
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenReport:
+    """What became of a report.
+
+    Attributes:
+        location: The page.
+        losses: What could not be read and is left out, one line each; empty when everything was read.
+        notes: How far unfinished runs came.
+    """
+
+    location: str
+    losses: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def write_report(locations: Sequence[str], output: str | None = None, *, charts: bool = True) -> WrittenReport:
+    """Writes page, tables and figures of runs.
+
+    Args:
+        locations: Paths or URIs of run folders, at least one.
+        output: Folder or URI to write into; by default ``report`` in the run's folder, or, of several runs, in the
+            current one.
+        charts: Also draw charts as files, which takes about a second each; the page has them anyway.
+
+    Returns:
+        Where the page is, and what is missing in it.
+
+    Raises:
+        InputError: A folder holds no run, or is given twice.
+        StorageError: A run cannot be read or the report not written, or a link leads the report out of the run.
+    """
+    runs = open_runs(locations)
+    is_within = output is None and len(runs) == 1
+    folder = runs[0].folder.inner(REPORT) if is_within else RunFolder(output or REPORT)
+    accounts = [accounts_of(run.rows) for run in runs]
+    for run, account in zip(runs, accounts, strict=True):
+        prefix = "" if len(runs) == 1 else f"{_folder_of(run, runs)}/"
+
+        def write(name: str, content: bytes, prefix: str = prefix) -> None:
+            folder.write(prefix + name, content)
+
+        write_reports(run.rows, write=write, natural=run.natural)
+        if charts:
+            _write_charts(run, account, write)
+    tables = [summary_table(runs), by_k_table(runs, accounts), spending_table(runs, accounts)]
+    tables += [failures_table(runs, accounts), *(table for run in runs for table in best_tables(run))]
+    for table in tables:
+        stem = f"tables/{safe_name(table.stem)}"
+        folder.write(f"{stem}.csv", table.to_csv().encode())
+        folder.write(f"{stem}.md", table.to_markdown().encode())
+        folder.write(f"{stem}.tex", table.to_latex().encode())
+    folder.write(PAGE, render_page(runs, accounts).encode())
+    return WrittenReport(
+        f"{folder.location}/{PAGE}",
+        tuple(line for run in runs for line in run.losses),
+        tuple(line for run in runs for line in run.notes),
+    )
+
+
+def _write_charts(run: ReportedRun, account: Accounts, write: Callable[[str, bytes], None]) -> None:
+    """Draws the charts of one run into files."""
+    finished = [
+        (stem, matrix)
+        for stem, matrix in zip(matrix_stems(run.matrices), run.matrices, strict=True)
+        if matrix.num_finished.any()
+    ]
+    drawn: dict[str, dict[str, bytes]] = {}
+    courses = {}
+    for stem, matrix in finished:
+        drawn[f"{stem}_confidence"] = heat_map(matrix)
+        drawn[f"{stem}_classes"] = class_chart(matrix)
+        course = course_of(run.rows, matrix, run.facts.job.verification.threshold)
+        if course is not None:
+            courses[series_title(run, matrix, is_only=True)] = course
+    if courses:
+        drawn["course"] = course_chart(f"{run.label}: confidence against evaluations", courses)
+    if finished:
+        drawn["success_by_k"] = success_chart(f"{run.label}: success against k", account.by_k.to_pylist())
+    for stem, files in drawn.items():
+        for suffix, content in files.items():
+            write(f"figures/{stem}{suffix}", content)
+
+
+def _folder_of(run: ReportedRun, runs: Sequence[ReportedRun]) -> str:
+    """Returns a name for a run's own tables and figures that no other run of the report has."""
+    names = [safe_name(other.label) for other in runs]
+    number = next(at for at, other in enumerate(runs) if other is run)
+    lowered = [name.casefold() for name in names]
+    return names[number] if lowered.count(lowered[number]) == 1 else f"{names[number]}_{number + 1}"
 
 
 def write_reports(
