@@ -24,6 +24,8 @@ IMAGES = "images.parquet"
 # The file's footer and names; what a PNG and the name of its origin take beside the pixels.
 _BYTES_A_FILE, _BYTES_AN_IMAGE = 1 << 20, 1 << 14
 _ROWS_AT_ONCE = 16
+# What Pillow raises on an image that is none; a warning where warnings are errors.
+_FAULTS = (Image.DecompressionBombError, Image.DecompressionBombWarning, TypeError, ValueError, OSError, SyntaxError)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,7 +61,7 @@ def read_image_file(folder: RunFolder, number: int, input_shape: tuple[int, int,
     content = folder.read(IMAGES, most_bytes)
     try:
         return list(_images(content, number, (height, width, channels), most_bytes))
-    except (pa.ArrowException, KeyError, TypeError, ValueError, OSError, SyntaxError) as error:
+    except (*_FAULTS, pa.ArrowException, KeyError) as error:
         raise InputError(
             f"'{folder.location}/{IMAGES}' is broken ({printable(error, MOST_REASON)}); start over with --fresh"
         ) from error
