@@ -24,8 +24,6 @@ IMAGES = "images.parquet"
 # The file's footer and names; what a PNG and the name of its origin take beside the pixels.
 _BYTES_A_FILE, _BYTES_AN_IMAGE = 1 << 20, 1 << 14
 _ROWS_AT_ONCE = 16
-# What Pillow raises on an image that is none; a warning where warnings are errors.
-_FAULTS = (Image.DecompressionBombError, Image.DecompressionBombWarning, TypeError, ValueError, OSError, SyntaxError)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,7 +59,7 @@ def read_image_file(folder: RunFolder, number: int, input_shape: tuple[int, int,
     content = folder.read(IMAGES, most_bytes)
     try:
         return list(_images(content, number, (height, width, channels), most_bytes))
-    except (*_FAULTS, pa.ArrowException, KeyError) as error:
+    except (pa.ArrowException, KeyError, TypeError, ValueError, OSError) as error:
         raise InputError(
             f"'{folder.location}/{IMAGES}' is broken ({printable(error, MOST_REASON)}); start over with --fresh"
         ) from error
@@ -81,9 +79,13 @@ def _images(content: bytes, number: int, shape: tuple[int, int, int], most_bytes
 
 def _from_png(encoded: bytes, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
     height, width, channels = shape
-    with Image.open(BytesIO(encoded), formats=["PNG"]) as image:
-        # By the header, before memory is spent on pixels.
-        if (image.size, image.mode) != ((width, height), "L" if channels == 1 else "RGB"):
-            raise ValueError("an image has another size or other channels than the run's")
-        array = np.array(image)
+    try:
+        with Image.open(BytesIO(encoded), formats=["PNG"]) as image:
+            # By the header, before memory is spent on pixels.
+            is_alike = (image.size, image.mode) == ((width, height), "L" if channels == 1 else "RGB")
+            array = np.array(image) if is_alike else None
+    except Exception as error:  # damaged bytes make Pillow raise nearly anything
+        raise ValueError(f"an image cannot be read: {error}") from error
+    if array is None:
+        raise ValueError("an image has another size or other channels than the run's")
     return array[:, :, np.newaxis] if array.ndim == 2 else array
