@@ -154,3 +154,35 @@ def test_every_column_is_documented():
     text = (ROOT / "docs/reference/results.md").read_text()
     for name in FINDINGS.names:
         assert re.search(rf"^\| ([a-z_]+, )*{name}[ ,]", text, flags=re.MULTILINE), name
+
+
+MOST_WORDS = 35
+
+
+def sentences(text):
+    """The sentences of a Markdown text, without its code; a cell of a table is at least one."""
+    text = re.sub(r"^ *```.*?^ *```$", "\n\n", text, flags=re.DOTALL | re.MULTILINE)
+    text = re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", text)
+    text = re.sub(r"`[^`]*`", "Code", text)
+    blocks = []
+    for paragraph in re.split(r"\n\s*\n", text):
+        if paragraph.lstrip().startswith("|"):
+            blocks += re.split(r"[|\n]", paragraph)
+        else:
+            blocks += re.split(r"\n(?=\s*(?:[-*#]|\d+\.) )", paragraph)
+    for block in blocks:
+        yield from re.split(r"(?<=[.!?])[)\"*]*\s+(?=[^a-z])", " ".join(block.split()))
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_no_sentence_has_too_many_words(document):
+    if document.parent.name == "benchmarks" and document.name != "README.md":
+        pytest.skip("a report that a script has made")
+    long = [sentence for sentence in sentences(document.read_text()) if len(sentence.split()) > MOST_WORDS]
+    assert long == []
+
+
+def test_sentences_are_told_apart():
+    text = "One two. Three `a.b c`!\n\n| four | five. Six |\n\n- seven\n- eight\n\n```\nnine. Ten\n```\n"
+    found = [sentence.strip() for sentence in sentences(text) if sentence.strip()]
+    assert found == ["One two.", "Three Code!", "four", "five.", "Six", "- seven", "- eight"]
