@@ -106,7 +106,7 @@ def deadly(module, flag, pixel=27):
     return Deadly()
 
 
-@pytest.mark.parametrize("actors", [1, 2])
+@pytest.mark.parametrize("actors", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_rows_over_ray_are_those_of_this_process(ray, tmp_path, actors):
     expected = outcome(go(make_job(tmp_path / "a"), in_process=True))
     run = go(make_job(tmp_path / "b", cluster={"actors": actors, "cells_per_shard": 7}))
@@ -115,7 +115,7 @@ def test_rows_over_ray_are_those_of_this_process(ray, tmp_path, actors):
     wait_for(lambda: not pids_of("ray::SearchActor"))
 
 
-@pytest.mark.parametrize("actors", [1, 2])
+@pytest.mark.parametrize("actors", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_what_is_measured_over_ray_is_what_every_actor_computes_with(ray, tmp_path, actors):
     changes = {"compute": {"precision": "auto"}, "backgrounds": "black"}
     run = go(make_job(tmp_path / "ray", **changes, cluster={"actors": actors, "cells_per_shard": 3}))
@@ -182,6 +182,7 @@ def test_a_killed_actor_costs_no_row(ray, tmp_path):
     assert not temporary_files(tmp_path)
 
 
+@pytest.mark.slow  # and in benchmarks/chaos.py
 def test_actors_killed_at_random_cost_no_row(ray, tmp_path):
     slowly = make_classifier(module=slow(make_module(), 0.01))
     job = make_job(tmp_path / "b", cluster={"cells_per_shard": 4, "flush_seconds": 0, "retries": 50})

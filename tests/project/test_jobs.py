@@ -34,7 +34,13 @@ SHORT = {
 }
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
-pytestmark = pytest.mark.parametrize("path", JOBS, ids=lambda path: path.stem)
+#: Of a job that has a small form beside it, that form is tested with every change.
+LARGE = {path for path in JOBS if path.with_stem(f"{path.stem}_small") in JOBS}
+
+pytestmark = pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, id=path.stem, marks=[pytest.mark.slow] if path in LARGE else []) for path in JOBS],
+)
 
 
 @pytest.fixture(autouse=True)
