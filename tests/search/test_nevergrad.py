@@ -391,7 +391,7 @@ def test_a_missing_package_is_named(register):
             raise ModuleNotFoundError("No module named 'more'")
 
     name = register("NeedsMore", NeedsMore)
-    with pytest.raises(InputError, match=r"optimizer: nevergrad's NeedsMore .* 'more'; install the package or choose"):
+    with pytest.raises(InputError, match=r"nevergrad's NeedsMore .* 'more'; install the package or choose"):
         check_optimizer(name)
 
 

@@ -66,7 +66,7 @@ def pixel(**changes):
         ({"seconds": math.inf}, "seconds is inf, a run's lies in 0 to"),
         ({"evaluations": -1}, "evaluations is -1, a run's lies in 0 to"),
         ({"evaluations": 2**63 - 1}, "evaluations is 9.22337e+18, a run's lies in 0 to 1e+12"),
-        ({"image_index": 0}, "image_index is 0, not 0"),
+        ({"image_index": 0}, "image_index is 0, and this run has none"),
         ({"background_value": [0, 0]}, "background_value has not one number for each channel"),
         ({"background_value": None}, "a row has no background_value"),
         ({"pixels": pixel(row=8)}, "a pixel's row is 8, a run's lies in 0 to 7"),
