@@ -70,6 +70,7 @@ class InversionAttack(SearchAttack):
                 classifier,
                 same_k,
                 num_slots=self.num_slots(classifier.micro_batch),
+                max_evaluations=self.max_evaluations,
                 verifier=verifier,
                 stopping=self._stopping,
                 context=context,

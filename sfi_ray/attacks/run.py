@@ -30,6 +30,8 @@ from sfi_ray.types import Cell, FeatureSimilarity, Finding, Pixel, StopReason, T
 _MICRO_BATCHES_A_GENERATION = 64
 # Micro-batches that are painted in one go.
 _MICRO_BATCHES_A_CANVAS = 4
+# Generations in a row in which a search may ask nothing.
+_MOST_EMPTY = 1000
 # A trace keeps a point when the evaluations have grown by this factor since the point before.
 _TRACE_FACTOR = 2.0**0.25
 
@@ -187,6 +189,7 @@ def run_search(
     cells: Sequence[Cell],
     *,
     num_slots: int,
+    max_evaluations: int,
     verifier: Verifier,
     stopping: StoppingSettings,
     context: AttackContext,
@@ -200,6 +203,7 @@ def run_search(
         classifier: The attacked classifier.
         cells: Cells of it, all of one k.
         num_slots: Cells searched at once at most.
+        max_evaluations: Images of a cell that is never stopped early.
         verifier: Judges what will be stored.
         stopping: When a cell ends before its budget.
         context: Checkpoints, and natural images where cells imitate them.
@@ -213,6 +217,7 @@ def run_search(
     waiting = deque(groups_of(cells) if search.shares_classes else [[cell] for cell in cells])
     numbers = itertools.count()
     slots: list[Slot] = []
+    num_asked = num_empty = 0
     backgrounds = torch.zeros(0, search.space.channels, device=search.device)
     while waiting or slots:
         started = time.perf_counter()
@@ -237,10 +242,9 @@ def run_search(
                 for slot, group in zip(restored, groups, strict=True)
             ]
 
-        search.tell((yield from answer(classifier, search.ask(), backgrounds)))
-        while search.is_midway:
-            search.tell((yield from answer(classifier, search.ask(), backgrounds)))
-
+        asked = yield from _generation(search, classifier, backgrounds)
+        num_asked, num_empty = num_asked + asked, 0 if asked else num_empty + 1
+        _require_end(num_asked, num_empty, 2 * len(cells) * max_evaluations)
         _follow(search, slots)
         searched = [slot for slot in slots if not slot.is_done]
         share = (time.perf_counter() - started) / len(searched)
@@ -260,6 +264,25 @@ def run_search(
             slots = [slot for slot in slots if slot.group in left]
         if checkpoints and slots and checkpoints.is_due():
             checkpoints.save(_snapshot(search, slots))
+
+
+def _generation(search: Search, classifier: Classifier, backgrounds: torch.Tensor) -> Generator[Tick, None, int]:
+    """Takes all cells one generation further; returns how many candidates the search has asked about."""
+    asked = 0
+    while True:
+        query = search.ask()
+        asked += len(query)
+        search.tell((yield from answer(classifier, query, backgrounds)))
+        if not search.is_midway:
+            return asked
+
+
+def _require_end(num_asked: int, num_empty: int, allowed: int) -> None:
+    """Refuses to go on with a search, of one's own for instance, that would never end by itself."""
+    if num_asked > allowed:
+        raise RuntimeError("the search asks about more candidates than max_evaluations; is_exhausted has to end it")
+    if num_empty > _MOST_EMPTY:
+        raise RuntimeError(f"the search asked nothing in {_MOST_EMPTY} generations; is_exhausted has to end it")
 
 
 def _conclude(

@@ -84,6 +84,7 @@ class SearchAttack(Attack):
             classifier,
             cells,
             num_slots=self.num_slots(classifier.micro_batch),
+            max_evaluations=self.max_evaluations,
             verifier=verifier,
             stopping=self._stopping,
             context=context,

@@ -281,13 +281,16 @@ class Search(ABC):
 
         Raises:
             RuntimeError: The previous query was not answered yet, or there is no cell.
+            ValueError: The subclass returned candidates of a wrong shape, or outside the space.
         """
         if self._asked is not None:
             raise RuntimeError(f"ask was called while {len(self._asked)} candidates wait to be told")
         if self.num_cells == 0:
             raise RuntimeError("ask was called without a cell; admit cells first")
-        self._asked = self._ask()
-        return self._asked
+        query = self._ask()
+        self._check(query)
+        self._asked = query
+        return query
 
     def tell(self, answer: Answer) -> None:
         """Learns the answer to the last query.
@@ -310,6 +313,20 @@ class Search(ABC):
             raise ValueError(f"the answer needs a gradient for each of {len(query)} candidates")
         self._asked = None
         self._tell(answer)
+
+    def _check(self, query: Query) -> None:
+        """Refuses candidates that are none; their values only of a search of one's own, for that waits for a GPU."""
+        wanted = (len(query.owners), self.space.k, self.space.genes_per_pixel)
+        if query.genes is None:
+            return
+        if tuple(query.genes.shape) != wanted:
+            raise ValueError(f"the genes of a query have shape {tuple(query.genes.shape)}, expected {wanted}")
+        if hasattr(type(self), "Settings"):
+            lower, upper = self.space.bounds(query.genes.device)
+            if not bool(((query.genes >= lower) & (query.genes <= upper)).all()):
+                raise ValueError("some genes of a query are NaN or outside the bounds of the space")
+            if len(query) and not 0 <= int(query.owners.min()) <= int(query.owners.max()) < self.num_cells:
+                raise ValueError(f"an owner of a query is none of the {self.num_cells} cells")
 
     def _require_idle(self, call: str) -> None:
         if self._asked is not None:

@@ -112,3 +112,59 @@ def test_the_class_travels_where_its_module_is_not(workplace):
 
     own_search._travelled.clear()
     assert torch.get_num_threads() >= 1
+
+
+ENDLESS = """
+from my_search import HillClimb
+from sfi_ray.search import Query
+
+class Endless(HillClimb):
+    def _update(self, state):
+        super()._update(state)
+        self.is_exhausted = self.is_exhausted & False
+
+class Silent(Endless):
+    def _ask(self):
+        query = super()._ask()
+        self.has_asked = self.generation.min() > 0
+        if not self.has_asked:
+            return query
+        self._candidates = self._candidates[:0]
+        return Query(query.owners[:0], query.genes[:0])
+
+    def _tell(self, answer):
+        if not self.has_asked:
+            super()._tell(answer)
+
+class Raising(HillClimb):
+    def _tell(self, answer):
+        raise KeyError("nothing there")
+
+class Outside(HillClimb):
+    def _ask(self):
+        query = super()._ask()
+        return Query(query.owners, query.genes * float("nan"))
+
+class Misshapen(HillClimb):
+    def _ask(self):
+        query = super()._ask()
+        return Query(query.owners, query.genes[:, :, :2])
+"""
+ENDS = {
+    "Endless": "more candidates than max_evaluations; is_exhausted has to end it",
+    "Silent": "the search asked nothing in 1000 generations",
+    "Raising": "KeyError: 'nothing there'",
+    "Outside": "some genes of a query are NaN or outside the bounds of the space",
+    "Misshapen": "the genes of a query have shape (160, 5, 2), expected (160, 5, 3)",
+}
+
+
+@pytest.mark.parametrize(("name", "reason"), ENDS.items(), ids=ENDS)
+def test_a_search_that_breaks_the_contract_fails_its_cells_and_ends(workplace, name, reason):
+    (workplace / "endless.py").write_text(ENDLESS)
+    attack = {"search": f"endless:{name}", "max_evaluations": 64, "num_candidates": 16}
+    run = launch(job_of(attack=attack, backgrounds=["black"], cluster={"retries": 0}), in_process=True)
+    sys.modules.pop("endless", None)
+    rows = run.table().to_pylist()
+    assert {row["stop_reason"] for row in rows} == {"failed"}
+    assert all(reason in row["error"] for row in rows), rows[0]["error"]
