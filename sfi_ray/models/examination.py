@@ -23,6 +23,8 @@ from sfi_ray.models.runners.sparse_images import sparse_images
 
 # Images that are looked at: as many as have about so many numbers, within these bounds.
 _NUMBERS = 2**19
+# How much larger the values of images are that no data set has.
+_FAR = 32.0
 _LEAST_IMAGES, _MOST_IMAGES = 3, 8
 # The most that two answers of one image may differ by, over the largest number: rounding does by 1e-6 and less.
 _MOST_DIFFERENCE = 1e-3
@@ -111,7 +113,7 @@ def examine(
             size = _only_size(network, images, where)
         given = _numbers(network, images, size, where)
         if is_trained:
-            check_values(given, outputs, declared, where)
+            check_values(_with_far(network, images, given, size, where), outputs, declared, where)
         _check_function(network, images, given, size, where)
         examined = Examined(
             outputs=outputs,
@@ -180,6 +182,21 @@ def _numbers(network: nn.Module, images: Tensor, size: int | None, where: str) -
         assert output is not None
         parts.append(output.reshape(len(chunk), -1).float().clone())
     return torch.cat(parts)
+
+
+def _with_far(network: nn.Module, images: Tensor, given: Tensor, size: int | None, where: str) -> Tensor:
+    """Adds what a network gives of images far from any where its numbers all lie in [0, 1], ``(B', J)``.
+
+    Few logits of an untrained or a small network can lie there by chance; those of far images then do not, while what
+    has been through a sigmoid or a softmax still does.
+    """
+    if not lie_in_unit_interval(given):
+        return given
+    try:
+        far = torch.cat([_numbers(network, sign * _FAR * images, size, where) for sign in (1, -1)])
+    except InputError:
+        return given
+    return torch.cat([given, far[far.isfinite().all(dim=1)]])
 
 
 def _check_function(network: nn.Module, images: Tensor, given: Tensor, size: int | None, where: str) -> None:

@@ -278,3 +278,15 @@ def test_fixed_images_are_the_same_every_time_and_few_where_they_are_large():
     large = fixed_images((3, 224, 224), torch.device("cpu"))
     assert len(large) == 3
     assert 0 <= large.min() <= large.max() <= 1
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_small_logits_that_lie_between_0_and_1_by_chance_are_logits(seed):
+    network = nn.Sequential(nn.Flatten(), nn.Linear(48, 2))
+    with torch.no_grad():
+        network[1].weight.copy_(torch.rand(2, 48, generator=torch.Generator().manual_seed(seed)) / 48)
+        network[1].bias.zero_()
+    Classifier(network, name="small", input_shape=(3, 4, 4), num_classes=2)
+    for layer in (nn.Sigmoid(), nn.Softmax(1)):
+        with pytest.raises(InputError, match=r"not logits|as after a sigmoid"):
+            Classifier(nn.Sequential(network, layer), name="small", input_shape=(3, 4, 4), num_classes=2)
