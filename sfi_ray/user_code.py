@@ -67,7 +67,7 @@ class UserCode:
                 return importlib.import_module(name)
         except ModuleNotFoundError as error:
             raise self._no_module(error.name) from error
-        except Exception as error:  # the code is anybody's
+        except (Exception, SystemExit) as error:  # the code is anybody's
             raise InputError(f"{self.role} '{self.what}': module '{name}' cannot be imported: {told(error)}") from error
 
     def digest(self) -> str:
@@ -117,9 +117,10 @@ class UserCode:
         )
 
 
-def told(error: Exception) -> str:
-    """Says what went wrong in somebody's code, and where."""
-    last = traceback.extract_tb(error.__traceback__)[-1]
+def told(error: BaseException, file: str | None = None) -> str:
+    """Says what went wrong in somebody's code, and where: in a file, if that is given, else at the innermost place."""
+    frames = traceback.extract_tb(error.__traceback__)
+    last = next((frame for frame in reversed(frames) if frame.filename == file), frames[-1])
     return f"{type(error).__name__}: {' '.join(str(error).split())[:500]} ({last.filename}, line {last.lineno})"
 
 

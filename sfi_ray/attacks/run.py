@@ -295,9 +295,7 @@ def _conclude(
     """Verifies the cells that should end and returns the findings of those that do, by cell index.
 
     What is stored is the better of the best candidate and of the image that was known before; where the search does not
-    keep its best, it is the last image.
-
-    A cell that was to stop at a confidence which its stored image does not reach goes on, until it has a better
+    keep its best, it is the last image. A cell that was to stop at a confidence which its stored image does not reach goes on, until it has a better
     candidate or no budget.
     """
     failures = search.failures
@@ -308,6 +306,8 @@ def _conclude(
         return findings
     places = torch.tensor(ending, device=search.device)
     best = search.best_of(places).cpu()
+    if best.shape != (len(ending), search.space.k, search.space.genes_per_pixel):
+        raise ValueError(f"the best candidates have shape {tuple(best.shape)}, not one of k pixels for each cell")
     cells = [slots[i].cell for i in ending]
     space = search.space
     pixels = altered_pixels(best, [cell.background for cell in cells], space.height, space.width)

@@ -149,7 +149,7 @@ def log_prob_of(targets: Tensor) -> Callable[[Tensor, slice], Tensor]:
 class SearchSettings(BaseModel):
     """What a search of one's own is told at least; a subclass adds what decides what is proposed."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
     max_evaluations: int = Field(1000, ge=1, le=2**31, description="Images classified for a cell at most.")
     num_candidates: int = Field(
@@ -316,12 +316,18 @@ class Search(ABC):
 
     def _check(self, query: Query) -> None:
         """Refuses candidates that are none; their values only of a search of one's own, for that waits for a GPU."""
-        wanted = (len(query.owners), self.space.k, self.space.genes_per_pixel)
+        if not isinstance(query, Query):
+            raise TypeError(f"_ask returned {type(query).__name__}, not a Query")
+        if (query.genes is None) == (query.images is None):
+            raise ValueError("a query has genes or images: one of them, and not both")
         if query.genes is None:
             return
+        wanted = (len(query.owners), self.space.k, self.space.genes_per_pixel)
         if tuple(query.genes.shape) != wanted:
             raise ValueError(f"the genes of a query have shape {tuple(query.genes.shape)}, expected {wanted}")
         if hasattr(type(self), "Settings"):
+            if query.genes.dtype != torch.float32:
+                raise TypeError(f"the genes of a query are {query.genes.dtype}, not torch.float32")
             lower, upper = self.space.bounds(query.genes.device)
             if not bool(((query.genes >= lower) & (query.genes <= upper)).all()):
                 raise ValueError("some genes of a query are NaN or outside the bounds of the space")

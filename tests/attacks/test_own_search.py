@@ -83,15 +83,53 @@ BAD = {
     "no class in it": ({"search": "my_search"}, "is not written package.module:Class"),
     "no search": ({"search": "my_search:State"}, "is no subclass of sfi_ray.search.Search"),
     "no such setting": ({"search": "my_search:HillClimb", "corners": 1}, r"attack\.corners: Extra inputs"),
+    "a class that lacks methods": ({"search": "bad:Abstract"}, "lacks _admit, _ask"),
+    "a setting of every attack": ({"search": "bad:Clash"}, "have stop_confidence, which is a key of every attack"),
+    "a bad default": ({"search": "bad:Default"}, r"attack\.share: Input should be"),
+    "a validator that raises": ({"search": "bad:Validator"}, "Settings of 'bad:Validator' failed: KeyError: 'post'"),
+    "a module that exits": ({"search": "exits:X"}, "cannot be imported: SystemExit: 5"),
     "a bad value": ({"search": "my_search:HillClimb", "corner_share": 2}, r"attack\.corner_share: Input should be"),
 }
 
 
+BAD_CODE = """
+from my_search import HillClimb
+from pydantic import Field
+from sfi_ray.search import Search, SearchSettings
+
+class Abstract(Search):
+    Settings = SearchSettings
+
+class Clash(HillClimb):
+    class Settings(SearchSettings):
+        stop_confidence: float = 0.5
+
+class Default(HillClimb):
+    class Settings(SearchSettings):
+        share: float = Field(7.5, le=1)
+
+class Validator(HillClimb):
+    class Settings(SearchSettings):
+        def model_post_init(self, context):
+            raise KeyError("post")
+"""
+
+
 @pytest.mark.parametrize(("values", "message"), BAD.values(), ids=BAD)
 def test_what_is_no_search_is_named(workplace, values, message):
+    (workplace / "bad.py").write_text(BAD_CODE)
+    (workplace / "exits.py").write_text("import sys\nsys.exit(5)\n")
     with pytest.raises(InputError, match=message):
         launch(job_of(attack=values), in_process=True)
     assert not (workplace / "runs").exists()
+    sys.modules.pop("bad", None)
+
+
+def test_a_class_that_cannot_travel_is_named(workplace):
+    module = workplace / "my_search.py"
+    module.write_text(module.read_text() + "\nimport threading\nHillClimb.lock = threading.Lock()\n")
+    with pytest.raises(InputError, match=r"cannot travel to another process .*--in-process"):
+        read_attack_settings({"search": "my_search:HillClimb"}).pack()
 
 
 def test_a_search_that_classes_share_is_refused(workplace):
@@ -153,7 +191,7 @@ class Misshapen(HillClimb):
 ENDS = {
     "Endless": "more candidates than max_evaluations; is_exhausted has to end it",
     "Silent": "the search asked nothing in 1000 generations",
-    "Raising": "KeyError: 'nothing there'",
+    "Raising": "search Raising: KeyError: 'nothing there'",
     "Outside": "some genes of a query are NaN or outside the bounds of the space",
     "Misshapen": "the genes of a query have shape (160, 5, 2), expected (160, 5, 3)",
 }
