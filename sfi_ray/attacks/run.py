@@ -295,8 +295,8 @@ def _conclude(
     """Verifies the cells that should end and returns the findings of those that do, by cell index.
 
     What is stored is the better of the best candidate and of the image that was known before; where the search does not
-    keep its best, it is the last image. A cell that was to stop at a confidence which its stored image does not reach goes on, until it has a better
-    candidate or no budget.
+    keep its best, it is the last image. A cell that was to stop at a confidence which its stored image does not reach
+    goes on, until it has a better candidate or no budget.
     """
     failures = search.failures
     findings = {slots[i].cell.index: slots[i].failed_finding(error) for i, error in failures.items()}
