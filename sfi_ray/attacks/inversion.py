@@ -7,21 +7,20 @@ less sure than the bare background.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from sfi_ray.attacks.base import AttackContext, Tick
+from sfi_ray.attacks.base import AttackContext
 from sfi_ray.attacks.feature_similarity import compare
-from sfi_ray.attacks.run import StoppingSettings, by_k, run_search
-from sfi_ray.attacks.search_attack import SearchAttack, space_of
-from sfi_ray.attacks.verify import Verifier
+from sfi_ray.attacks.run import Compare, StoppingSettings
+from sfi_ray.attacks.search_attack import SearchAttack
 from sfi_ray.images import paint_pixels
 from sfi_ray.models import Classifier
-from sfi_ray.search import FeatureInversion, InversionSettings
-from sfi_ray.types import Cell, FeatureSimilarity, Finding, Pixel
+from sfi_ray.search import FeatureInversion, InversionSettings, Search
+from sfi_ray.types import Cell, FeatureSimilarity, Pixel
 
 # Micro-batches that one step should fill.
 _MICRO_BATCHES_A_STEP = 16
@@ -54,33 +53,13 @@ class InversionAttack(SearchAttack):
         # What is altered, two moments, the gradient, and what a step makes of them.
         return 8 * 4 * math.prod(input_shape)
 
-    def search(
-        self,
-        classifier: Classifier,
-        cells: Sequence[Cell],
-        threshold: float,
-        context: AttackContext = AttackContext(),  # noqa: B008 - frozen
-    ) -> Iterator[Tick | Finding]:
-        """Searches cells; see `Attack.search`. Each of them names a natural image."""
-        verifier = Verifier(classifier, threshold)
-        for k, same_k in by_k(cells).items():
-            search = FeatureInversion(space_of(classifier, k), self._settings, classifier.device)
-            yield from run_search(
-                search,
-                classifier,
-                same_k,
-                num_slots=self.num_slots(classifier.micro_batch),
-                max_evaluations=self.max_evaluations,
-                verifier=verifier,
-                stopping=self._stopping,
-                context=context,
-                compare=partial(self._compare, classifier, search, context),
-            )
+    def _comparison(self, classifier: Classifier, search: Search, context: AttackContext) -> Compare:
+        return partial(self._compare, classifier, search, context)
 
     def _compare(
         self,
         classifier: Classifier,
-        search: FeatureInversion,
+        search: Search,
         context: AttackContext,
         places: Tensor,
         cells: Sequence[Cell],
@@ -93,6 +72,7 @@ class InversionAttack(SearchAttack):
         images, originals = (part.to(classifier.device).to(torch.float32) / 255.0 for part in (stored, natural))
         found = classifier.features(images, self._settings.layer).double().cpu()
         log_probs = classifier.reference_log_probs(originals).double().cpu()
+        assert isinstance(search, FeatureInversion)
         wanted = search.features[places].double().cpu()
         rows = zip(cells, wanted, found, log_probs, strict=True)
         return [compare(features, got, log_prob[cell.target_class]) for cell, features, got, log_prob in rows]

@@ -44,7 +44,7 @@ class MapElitesAttack(SearchAttack):
         # What gradients propose, and the draws of the candidates that they lead; images are made a part at a time.
         ranks = num_ranks(k)
         led = self._settings.num_gradient_candidates * 4 * 8 * (1 + ranks + k) + 4 * ranks * (2 + input_shape[0])
-        return super().slot_bytes(input_shape, k) + (led if self._settings.num_gradient_candidates else 0)
+        return self._genes_bytes(input_shape[0], k) + (led if self._settings.num_gradient_candidates else 0)
 
     def search(
         self,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 
 from sfi_ray.attacks.base import Attack, AttackContext, Tick
-from sfi_ray.attacks.run import StoppingSettings, by_k, run_search, slots_for
+from sfi_ray.attacks.run import Compare, StoppingSettings, by_k, run_search, slots_for
 from sfi_ray.attacks.verify import Scored, Verifier
 from sfi_ray.models import Classifier
 from sfi_ray.search import Search, SearchSpace
@@ -50,11 +50,13 @@ class SearchAttack(Attack):
     def slot_bytes(self, input_shape: tuple[int, int, int], k: int) -> int:
         """Returns about how much memory a cell takes; see `Attack.slot_bytes`."""
         channels, height, width = input_shape
-        # Candidates, trial vectors, donors' genes and what mutation makes of them.
-        genes = 6 * 4 * self._num_candidates * k * (2 + channels)
         # The image, its gradient and their copies in a micro-batch; gains of every spot and colour corner.
         gradients = 4 * (4 * channels + (1 << channels)) * height * width if self.max_backward_passes else 0
-        return genes + gradients
+        return self._genes_bytes(channels, k) + gradients
+
+    def _genes_bytes(self, channels: int, k: int) -> int:
+        # Candidates, trial vectors, donors' genes and what mutation makes of them.
+        return 6 * 4 * self._num_candidates * k * (2 + channels)
 
     def search(
         self,
@@ -89,7 +91,13 @@ class SearchAttack(Attack):
             stopping=self._stopping,
             context=context,
             known=known,
+            compare=self._comparison(classifier, search, context),
         )
+
+    def _comparison(self, classifier: Classifier, search: Search, context: AttackContext) -> Compare | None:
+        """Returns what compares stored images with natural ones that cells imitate; None where they imitate none."""
+        del classifier, search, context
+        return None
 
 
 def space_of(classifier: Classifier, k: int) -> SearchSpace:

@@ -347,7 +347,9 @@ class Search(ABC):
     def _retire(self, keep: Tensor) -> None: ...
 
     def _mark_done(self, is_done: Tensor) -> None:
-        raise NotImplementedError(f"{type(self).__name__} is not shared by classes")
+        del is_done
+        # Only a search with `shares_classes` is told; cells of others leave as soon as they are done.
+        raise RuntimeError(f"{type(self).__name__} is not shared by classes, so that its cells need no mark")
 
     @abstractmethod
     def _ask(self) -> Query: ...

@@ -181,7 +181,8 @@ def _kind_of_archive(stream: BinaryIO) -> FileKind:
     try:
         with open_archive(stream) as archive:
             names = archive.namelist()
-    except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError):  # the second: a compression zipfile lacks
+    # zipfile raises NotImplementedError for an archive of a newer format, or of a compression that it does not know.
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError):
         return _UNWHOLE
     # All lies in one folder, unless the archive is of something else than torch.
     inner = {name.partition("/")[2] for name in names}
