@@ -234,3 +234,11 @@ def test_growing_and_an_earlier_run_go_together(toy):
     for known in earlier:
         if len(known.pixels) == 3:
             assert found[3, known.cell.target_class] >= max(known.confidence, found[1, known.cell.target_class])
+
+
+def test_gradients_that_are_taken_in_parts_count_in_no_slot():
+    shape = (3, 224, 224)
+    shared = read_attack_settings({"kind": "map_elites", "gradient_share": 0.5}).build()
+    alone = read_attack_settings({"kind": "gradient"}).build()
+    one_gradient = 4 * 3 * 224 * 224
+    assert shared.slot_bytes(shape, 10) < one_gradient < alone.slot_bytes(shape, 10)
