@@ -8,11 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import hypothesis
 import pytest
 import torch
 from torch import nn
 
 from sfi_ray.models import Classifier
+
+# The same examples in every run, so that a change and not chance turns a test red. To look for new ones:
+#     uv run pytest --hypothesis-profile=explore
+hypothesis.settings.register_profile("steady", derandomize=True, deadline=None)
+hypothesis.settings.register_profile("explore", deadline=None, max_examples=2000)
+hypothesis.settings.load_profile("steady")
 
 SHARED_DATA = Path(__file__).parents[1].parent / "shared" / "data"
 

@@ -162,6 +162,14 @@ def test_tables_of_contents_are_bounded(monkeypatch):
         TorchFile(io.BytesIO(saved(state)))
 
 
+def test_an_archive_without_a_pickle_is_a_plain_fault():
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("archive/other.pkl", b"")
+    with pytest.raises(FAULTS, match=r"it has no data\.pkl"):
+        TorchFile(io.BytesIO(buffer.getvalue()))
+
+
 @pytest.mark.parametrize("is_old", [False, True])
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(place=st.integers(0, 2**16), byte=st.integers(0, 255), cut=st.booleans())

@@ -108,7 +108,10 @@ class TorchFile:
     def _open_archive(self) -> Any:
         self._archive = open_archive(self._stream)
         names = self._archive.namelist()
-        self._folder = next(name for name in names if name.endswith(f"/{_PICKLE}")).removesuffix(_PICKLE)
+        pickles = [name for name in names if name.endswith(f"/{_PICKLE}")]
+        if not pickles:
+            raise ValueError(f"it has no {_PICKLE}")
+        self._folder = pickles[0].removesuffix(_PICKLE)
         if f"{self._folder}byteorder" in names and self._member("byteorder") != b"little":
             raise ValueError("its numbers are not little-endian")
         return read_pickle(io.BytesIO(self._member(_PICKLE, _MOST_PICKLE)))
