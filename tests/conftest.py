@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import hypothesis
+import numpy as np
 import pytest
 import torch
 from torch import nn
