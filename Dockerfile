@@ -15,15 +15,13 @@ WORKDIR /src
 # The packages, gigabytes that change with the pins alone. There is no uv.lock to copy: the pins leave the resolution
 # no choice.
 COPY pyproject.toml ./
-RUN --mount=type=cache,target=/var/cache/uv uv sync --no-dev --no-install-project
+# Extras of pyproject.toml, such as EXTRA=aws for the head of a cluster on AWS.
+ARG EXTRA=""
+RUN --mount=type=cache,target=/var/cache/uv uv sync --no-dev --no-install-project ${EXTRA:+--extra "$EXTRA"}
 # The project.
 COPY README.md LICENSE ./
 COPY sfi_ray sfi_ray
-RUN --mount=type=cache,target=/var/cache/uv uv sync --no-dev --no-editable
-# What a cloud's node provider needs on a head, such as EXTRA="boto3==1.44.5" for AWS.
-ARG EXTRA=""
-RUN --mount=type=cache,target=/var/cache/uv \
-    if [ -n "${EXTRA}" ]; then uv pip install --python /opt/sfi_ray ${EXTRA}; fi
+RUN --mount=type=cache,target=/var/cache/uv uv sync --no-dev --no-editable ${EXTRA:+--extra "$EXTRA"}
 
 FROM ${BASE}
 # `ray up` in its docker mode copies files with rsync inside the container, and a head reaches its workers over ssh.

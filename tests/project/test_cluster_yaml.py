@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import yaml
 ROOT = Path(__file__).parents[2]
 CLUSTERS = ["cluster.yaml", "cluster.local.yaml", "GCP", "Machines of one's own"]
 CLOUDS = ["cluster.yaml", "GCP"]
+SETUPS = ["setup_commands", "head_setup_commands", "worker_setup_commands"]
 
 
 def variant(title):
@@ -177,3 +179,42 @@ def test_the_slurm_script_is_one_that_bash_takes(tmp_path):
     (launch,) = re.findall(r"sfi-ray launch (jobs/\S+)", script.read_text())
     assert (ROOT / launch).exists()
     assert "RAY_AUTH_MODE=token" in script.read_text()
+
+
+def installs():
+    """Every command of a cluster's file or of the Dockerfile with which uv installs packages for the project."""
+    texts = [command for name in CLUSTERS for key in SETUPS for command in prepared(name).get(key, [])]
+    dockerfile = re.sub(r"\\\n", " ", (ROOT / "Dockerfile").read_text("utf-8"))
+    for extra in ("", "aws", "gcp"):
+        with_extra = f"--extra {extra}" if extra else ""
+        texts.append(dockerfile.replace('${EXTRA:+--extra "$EXTRA"}', with_extra))
+    return sorted(
+        {found.strip() for text in texts for found in re.findall(r"\buv ((?:sync|pip|add)\b[^)&|#\n]*)", text)}
+    )
+
+
+def test_installs_take_nothing_that_the_pins_do_not_cover():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    commands = installs()
+    # A resolution of all extras under the pins is checked by `scripts/pin.py --check`.
+    assert [command for command in commands if not command.startswith("sync ")] == []
+    extras = {extra for command in commands for extra in re.findall(r"--extra (\S+)", command)}
+    assert extras == {"aws", "gcp"}
+    assert extras <= project["optional-dependencies"].keys()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_every_install_finds_a_solution(tmp_path):
+    uv = os.environ.get("UV") or shutil.which("uv")
+    if uv is None:
+        pytest.skip("uv is not on PATH")
+    for path in prepared("cluster.yaml")["file_mounts"].values():
+        if not path.startswith("~"):  # as the nodes have them: no uv.lock
+            (shutil.copytree if (ROOT / path).is_dir() else shutil.copy)(ROOT / path, tmp_path / path)
+    for command in installs():
+        arguments = re.sub(r"--python \S+", "", command).split()
+        done = subprocess.run([uv, *arguments, "--dry-run"], cwd=tmp_path, capture_output=True, text=True, check=False)
+        if "error sending request" in done.stderr:
+            pytest.skip("the package registry is out of reach")
+        assert done.returncode == 0, f"{command}\n{done.stderr}"

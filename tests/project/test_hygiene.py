@@ -89,7 +89,6 @@ def test_ci_run_is_executable():
     [
         ("uv", [".ci/run", "Dockerfile", "cluster.yaml"]),
         ("ruff", ["pyproject.toml", ".pre-commit-config.yaml"]),
-        ("boto3", ["cluster.yaml"]),
     ],
 )
 def test_a_tool_has_one_version_everywhere(package, files):
