@@ -52,16 +52,6 @@ class AttackKind(BaseModel):
             InputError: They name what does not exist here.
         """
 
-    def check_targets(self, count: int) -> None:
-        """Checks that the attack can search so many classes or natural images of one background, k and replicate.
-
-        Args:
-            count: How many a job names.
-
-        Raises:
-            InputError: It cannot.
-        """
-
     def check_classifier(self, classifier: Classifier) -> None:
         """Checks that a classifier, trained or not, has what the attack needs of it.
 

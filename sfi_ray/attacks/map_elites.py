@@ -35,16 +35,17 @@ class MapElitesAttack(SearchAttack):
         )
         self._settings = settings
         self.shares_ks = settings.begins_with == "smaller_k"
-        if settings.num_gradient_candidates:
-            # A generation is one gradient and the candidates.
-            self.max_backward_passes = -(-settings.max_evaluations // (1 + settings.num_candidates))
+        if settings.gradient_share > 0:
+            # A generation is one gradient and the candidates, of which a class has one at least.
+            self.max_backward_passes = -(-settings.max_evaluations // 2)
 
     def slot_bytes(self, input_shape: tuple[int, int, int], k: int) -> int:
         """Returns about how much memory a cell takes; see `Attack.slot_bytes`."""
         # What gradients propose, and the draws of the candidates that they lead; images are made a part at a time.
         ranks = num_ranks(k)
-        led = self._settings.num_gradient_candidates * 4 * 8 * (1 + ranks + k) + 4 * ranks * (2 + input_shape[0])
-        return self._genes_bytes(input_shape[0], k) + (led if self._settings.num_gradient_candidates else 0)
+        proposed = -int(-self._settings.num_candidates * self._settings.gradient_share // 1)
+        led = proposed * 4 * 8 * (1 + ranks + k) + 4 * ranks * (2 + input_shape[0])
+        return self._genes_bytes(input_shape[0], k) + (led if proposed else 0)
 
     def search(
         self,

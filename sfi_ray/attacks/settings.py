@@ -15,7 +15,7 @@ from sfi_ray.attacks.map_elites import MapElitesAttack
 from sfi_ray.attacks.own_search import own_attack, pack_search, search_digest, unpack_search
 from sfi_ray.attacks.run import StoppingSettings
 from sfi_ray.attacks.search_attack import SearchAttack
-from sfi_ray.errors import InputError, named
+from sfi_ray.errors import named
 from sfi_ray.models import Classifier
 from sfi_ray.presets import Presets, PresetSettings, preset_field
 from sfi_ray.search import (
@@ -31,7 +31,6 @@ from sfi_ray.search import (
     SparseRandomSearch,
     SparseRandomSettings,
 )
-from sfi_ray.search.map_elites.settings import MOST_CANDIDATES
 
 #: Settings of differential evolution by name; the experiments of the paper and two for small machines.
 DIFFERENTIAL_EVOLUTION_PRESETS: Presets = {
@@ -113,14 +112,6 @@ class MapElitesAttackSettings(MapElitesSettings, StoppingSettings, AttackKind):
     def build(self) -> Attack:
         """Makes the attack."""
         return MapElitesAttack(self, self)
-
-    def check_targets(self, count: int) -> None:
-        """Checks that every candidate of a generation has a number of its own; see `AttackKind.check_targets`."""
-        if count > self.most_classes:
-            raise InputError(
-                f"attack.num_candidates: {self.num_candidates:,} candidates for each of {count:,} classes are more "
-                f"than {MOST_CANDIDATES:,} in a generation; take {MOST_CANDIDATES // count:,} at most, or fewer classes"
-            )
 
     @property
     def starts_from(self) -> str | None:

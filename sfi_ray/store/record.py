@@ -192,7 +192,6 @@ def make_grid(
         },
         images=images,
     )
-    job.attack.check_targets(grid.num_targets)
     if grid.max_k > num_pixels:
         raise InputError(
             f"k = {grid.max_k} is more than the {num_pixels} pixels of an image of '{info.name}' "

@@ -81,10 +81,18 @@ def test_many_doubles_of_the_best_push_no_elite_out():
 
 
 def test_candidates_of_two_generations_never_share_a_number():
-    settings = MapElitesSettings(num_candidates=100_000)
-    assert settings.most_classes * settings.num_candidates <= 1 << 24 < (settings.most_classes + 1) * 100_000
-    with pytest.raises(ValueError, match="168 cells with 100,000 candidates each"):
-        searching(group_of(0, range(168)), settings=settings)
+    settings = MapElitesSettings(num_candidates=100_000, generation_size=1 << 24)
+    for size in (1, 167, 168, 10_000, 1 << 24):
+        count = int(settings.candidates_of(torch.tensor([size])))
+        assert 1 <= count <= 100_000
+        assert count * size <= 1 << 24
+
+
+@pytest.mark.parametrize(("size", "expected"), [(1, 8), (4, 8), (5, 6), (11, 2), (40, 1)])
+def test_classes_of_a_large_group_have_fewer_candidates_each(size, expected):
+    settings = MapElitesSettings(generation_size=32)
+    search = searching(group_of(0, [0, 1, 2, 3] * (size // 4) + [0] * (size % 4)), settings=settings)
+    assert search.ask().owners.bincount().tolist() == [expected] * size
 
 
 def test_a_candidate_is_offered_to_every_class_of_its_group(toy_gray):

@@ -18,7 +18,7 @@ from sfi_ray.search.map_elites.operator_selection import (
     shares,
 )
 
-USUAL = torch.tensor([0.2, 0.1, 0.1, 0.1, 0.1, 0.0, 0.02, 0.03, 0.25, 0.1], dtype=torch.float64)
+USUAL = torch.tensor([0.2, 0.1, 0.1, 0.1, 0.1, 0.0, 0.02, 0.03, 0.15, 0.1, 0.05, 0.05], dtype=torch.float64)
 
 
 def nothing(count):

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from sfi_ray.search import SearchSpace
 from sfi_ray.search.map_elites.differences import difference
-from sfi_ray.search.map_elites.operator_selection import BESIDE, NO_OPERATOR, RECALLED
-from sfi_ray.search.map_elites.pixel_memory import RECALLED_SHARES, observations, recall, remember
+from sfi_ray.search.map_elites.operator_selection import BESIDE, NEAR, RECALLED
+from sfi_ray.search.map_elites.pixel_memory import observations, recall, remember
 from sfi_ray.search.philox import Draws
 
 SPACE = SearchSpace(height=4, width=3, channels=1, k=2, num_classes=3)
@@ -87,10 +87,11 @@ def test_remembering_equals_the_slow_reference(known, seen, missing, count):
     assert found == slow_remember(known, seen, count)
 
 
-def recalled(worth, pixels, space=COLOUR, count=4000, seed=3, losses=None, shares=RECALLED_SHARES):
+def recalled(worth, pixels, space=COLOUR, count=4000, seed=3, losses=None, how=RECALLED):
     parents = torch.full((count, space.k, space.genes_per_pixel), 0.5)
     candidates = torch.full_like(parents, 0.25)
-    made, operators = recall(
+    operators = how if isinstance(how, torch.Tensor) else torch.full((count,), how)
+    made, is_made = recall(
         candidates,
         parents,
         torch.tensor(worth).expand(count, -1),
@@ -98,18 +99,18 @@ def recalled(worth, pixels, space=COLOUR, count=4000, seed=3, losses=None, share
         torch.zeros(count, space.k) if losses is None else torch.tensor(losses).expand(count, -1),
         Draws(torch.full((count,), seed), torch.arange(count)),
         space,
-        torch.tensor(shares, dtype=torch.float64).expand(count, -1),
+        operators,
     )
-    assert torch.equal(operators == NO_OPERATOR, (made == candidates).flatten(1).all(dim=1))
-    assert set(operators.tolist()) <= {NO_OPERATOR, RECALLED, BESIDE}
+    assert torch.equal(~is_made, (made == candidates).flatten(1).all(dim=1))
     return made, candidates, parents
 
 
-def test_half_of_the_candidates_become_parents_with_one_remembered_pixel():
+def test_some_of_the_candidates_become_parents_with_one_remembered_pixel():
     # The pixels of spots 4 and 7 (rows 1 and 2, column 1), with the corners 101 and 000.
-    made, candidates, parents = recalled([2.0, -1.0, -torch.inf], [4 * 8 + 5, 7 * 8, 0])
+    how = torch.tensor([RECALLED, BESIDE, NEAR, RECALLED]).repeat(1000)
+    made, candidates, parents = recalled([2.0, -1.0, -torch.inf], [4 * 8 + 5, 7 * 8, 0], how=how)
     is_recalled = (made != candidates).flatten(1).any(dim=1)
-    assert is_recalled.float().mean() == pytest.approx(0.5, abs=0.03)
+    assert torch.equal(is_recalled, how != NEAR)
     made, parents = made[is_recalled], parents[is_recalled]
     is_new = (made != parents).any(dim=2)
     assert is_new.sum(dim=1).eq(1).all()
@@ -121,7 +122,7 @@ def test_half_of_the_candidates_become_parents_with_one_remembered_pixel():
     assert is_first.float().mean() == pytest.approx(0.63, abs=0.04)
     offsets = (places[is_first] - 1).abs().amax(dim=1)
     assert offsets.max() == 1
-    assert (offsets == 0).float().mean() == pytest.approx(0.7 + 0.3 / 9, abs=0.04)
+    assert (offsets == 0).float().mean() == pytest.approx(2 / 3 + 1 / 3 / 9, abs=0.04)
 
 
 def test_a_remembered_pixel_takes_the_place_of_one_that_little_is_lost_with():
@@ -132,14 +133,12 @@ def test_a_remembered_pixel_takes_the_place_of_one_that_little_is_lost_with():
     assert is_new.float().mean(dim=0).tolist() == pytest.approx([0.206, 0.794], abs=0.03)
 
 
-@pytest.mark.parametrize(("shares", "num_beside"), [((0.8, 0.0), 0.0), ((0.0, 0.3), 0.3), ((0.2, 0.6), 0.6)])
-def test_pixels_are_recalled_as_often_as_is_wanted(shares, num_beside):
-    made, candidates, _ = recalled([1.0], [4 * 8 + 5], shares=shares)
-    is_recalled = (made != candidates).flatten(1).any(dim=1)
-    assert is_recalled.float().mean() == pytest.approx(sum(shares), abs=0.03)
-    is_new = (made[is_recalled] != 0.5).any(dim=2)
-    is_moved = (made[is_recalled][is_new][:, :2].floor() != 1).any(dim=1)
-    assert is_moved.float().mean() == pytest.approx(num_beside * 8 / 9 / sum(shares), abs=0.03)
+@pytest.mark.parametrize(("how", "num_beside"), [(RECALLED, 0.0), (BESIDE, 8 / 9)])
+def test_a_pixel_lies_where_it_was_or_beside_that(how, num_beside):
+    made, candidates, _ = recalled([1.0], [4 * 8 + 5], how=how)
+    assert (made != candidates).flatten(1).any(dim=1).all()
+    is_moved = (made[(made != 0.5).any(dim=2)][:, :2].floor() != 1).any(dim=1)
+    assert is_moved.float().mean() == pytest.approx(num_beside, abs=0.03)
 
 
 def test_nothing_is_recalled_where_nothing_is_remembered():

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sfi_ray.search import SearchSpace
+from sfi_ray.search import MapElitesSettings, SearchSpace
 from sfi_ray.search.map_elites.operator_selection import (
     ADJACENT,
     CORNER,
@@ -15,12 +15,12 @@ from sfi_ray.search.map_elites.operator_selection import (
     SHADE,
     SHIFTED,
     cumulative,
+    usual_probabilities,
 )
 from sfi_ray.search.map_elites.variation import (
     change_pixels,
     cross,
     fresh_candidates,
-    usual_probabilities,
     varied_counts,
 )
 from sfi_ray.search.philox import Draws
@@ -35,7 +35,8 @@ def streams(count=COUNT, seed=11):
 
 def changed_so(genes, draws, space, shares=None):
     """Changes pixels as often in each operator as is usual, or as is said, and returns the operators, too."""
-    shares = usual_probabilities(space, genes.device) if shares is None else shares
+    if shares is None:
+        shares = usual_probabilities(MapElitesSettings().operators, space.k)[:NUM_CHANGES]
     return change_pixels(genes, draws, space, cumulative(shares.expand(len(genes), -1)))
 
 
@@ -77,14 +78,31 @@ def test_draws_depend_on_seed_and_counter_alone():
     assert not torch.equal(fresh_candidates(seeds + 1, counters, SPACE), fresh)
 
 
-def test_fresh_positions_are_uniform_and_most_of_the_colours_are_corners():
-    fresh = fresh_candidates(*streams(), SPACE).flatten(0, 1)
+def test_scattered_positions_are_uniform_and_most_of_the_colours_are_corners():
+    fresh = fresh_candidates(*streams(), SPACE, locality=0).flatten(0, 1)
     rows = fresh[:, 0].long().bincount(minlength=9) / len(fresh)
     assert (rows - 1 / 9).abs().max() < 0.01
     is_corner = ((fresh[:, 2:] == 0) | (fresh[:, 2:] == 1)).all(dim=1)
     assert is_corner.float().mean() == pytest.approx(0.8, abs=0.02)
     corners = (fresh[is_corner][:, 2:].long() @ torch.tensor([4, 2, 1])).bincount(minlength=8) / is_corner.sum()
     assert (corners - 1 / 8).abs().max() < 0.01
+
+
+@pytest.mark.parametrize("locality", [1, 2, 5])
+def test_fresh_pixels_lie_in_windows_that_are_small_mostly(locality):
+    space = SearchSpace(height=96, width=64, channels=1, k=8, num_classes=2)
+    fresh = fresh_candidates(*streams(), space, locality=locality)
+    assert are_inside(fresh, space)
+    sides = (fresh[..., :2].amax(dim=1) - fresh[..., :2].amin(dim=1)).amax(dim=1)
+    assert sides.max() > 70, "some are as large as the image"
+    # Half of the windows have a side below 4 * 24 ** 0.5 ** locality; eight pixels span most of theirs.
+    median = 4 * 24 ** (0.5**locality)
+    assert (sides < median).float().mean() > 0.5
+    assert (sides > 0.6 * median).float().mean() > 0.4
+    centres = fresh[..., :2].mean(dim=1) / torch.tensor([96.0, 64.0])
+    assert (centres.mean(dim=0) - 0.5).abs().max() < 0.02
+    assert centres.amin() < 0.1
+    assert centres.amax() > 0.9
 
 
 def test_mostly_one_pixel_changes_and_at_most_about_half():

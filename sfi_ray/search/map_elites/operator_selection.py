@@ -19,45 +19,64 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
+from sfi_ray.search.map_elites.settings import OperatorWeights
+
 #: The operators. What happens to a pixel: a small move, a move anywhere, a colour at another corner of the cube, a
 #: colour near the old one, another pixel in its place, the colour of the next pixel, a small move of all pixels
-#: together, a place beside the next pixel. Then a remembered pixel in its place, or one beside that.
-NEAR, FAR, CORNER, SHADE, FRESH, NEIGHBOUR, SHIFTED, ADJACENT, RECALLED, BESIDE = range(10)
-NUM_OPERATORS = 10
+#: together, a place beside the next pixel. Then a remembered pixel in its place, or one beside that. Then a part of
+#: another elite in the place of some pixels, or a copy of a part of its own.
+NEAR, FAR, CORNER, SHADE, FRESH, NEIGHBOUR, SHIFTED, ADJACENT, RECALLED, BESIDE, GRAFTED, COPIED = range(12)
+NUM_OPERATORS = 12
 #: So many of them, the first ones, happen to pixels.
 NUM_CHANGES = RECALLED
 #: A candidate that was made in none of these operators.
 NO_OPERATOR = -1
 
-# What is learned fades: after so many candidates it counts 0.4 to 0.5 of what it did, by the size of generations.
-_HELD = 1500
-# Before anything is learned, each operator counts as if so many candidates had shown that it is like the others.
-_ASSUMED = 40
-# This part of the usual shares stays, so that each operator is tried now and then.
-_KEPT = 0.2
-# The most that one candidate counts, in nats, and what a nat is as an integer.
-_MOST_GAIN = 1.0
+# What a nat is as an integer.
 _NAT = 1 << 20
 
 
-def shares(gained: Tensor, tried: Tensor, usual: Tensor) -> Tensor:
+def usual_probabilities(weights: OperatorWeights, k: int) -> Tensor:
+    """Returns how often each operator is taken where nothing is learned.
+
+    With one pixel, all places and corners are gone through elsewhere. Small moves of good ones and shades are left.
+
+    Args:
+        weights: How often each is taken, in any unit.
+        k: Altered pixels.
+
+    Returns:
+        ``(W,)`` float64, 1 in all.
+    """
+    usual = torch.tensor([getattr(weights, name) for name in type(weights).model_fields], dtype=torch.float64)
+    if k == 1:
+        left = torch.zeros_like(usual)
+        left[NEAR], left[SHADE] = 1.0, 4.0
+        usual = usual * left
+    return usual / usual.sum()
+
+
+def shares(gained: Tensor, tried: Tensor, usual: Tensor, floor: float = 0.2, assumed: float = 40.0) -> Tensor:
     """Returns how often each operator is to be taken.
 
     Args:
         gained: What the operators have brought, ``(N, W)`` float64.
         tried: Candidates that were made in these operators, ``(N, W)`` float64.
         usual: How often each operator is taken where nothing is learned, ``(W,)`` float64, 1 in all.
+        floor: Part of the usual shares that stays, in [0, 1], so that each operator is tried now and then.
+        assumed: Before anything is learned, each operator counts as if this many candidates had shown that it is like
+            the others.
 
     Returns:
         ``(N, W)`` float64, 1 in all for each cell.
     """
     mean = _sum(gained) / _sum(tried).clamp(min=1.0)
-    credit = (gained + _ASSUMED * mean) / (tried + _ASSUMED)
+    credit = (gained + assumed * mean) / (tried + assumed)
     # What is twice as good is taken four times as often.
     weighted = usual * credit * credit
     total = _sum(weighted)
     learned = torch.where(total > 0, weighted / total, usual)
-    return _KEPT * usual + (1 - _KEPT) * learned
+    return floor * usual + (1 - floor) * learned
 
 
 def cumulative(columns: Tensor) -> Tensor:
@@ -67,7 +86,15 @@ def cumulative(columns: Tensor) -> Tensor:
 
 
 def learn(
-    gained: Tensor, tried: Tensor, first: Tensor, gains: Tensor, winners: Tensor, owners: Tensor, made: Tensor
+    gained: Tensor,
+    tried: Tensor,
+    first: Tensor,
+    gains: Tensor,
+    winners: Tensor,
+    owners: Tensor,
+    made: Tensor,
+    memory: int = 1500,
+    most_gain: float = 1.0,
 ) -> tuple[Tensor, Tensor]:
     """Learns from a generation.
 
@@ -79,16 +106,18 @@ def learn(
         winners: Which candidate this is, ``(N,)`` int64.
         owners: The cell that each candidate was made for, ``(M,)`` int64.
         made: The operator in which each candidate was made, ``(M,)`` int64; `NO_OPERATOR` for none.
+        memory: After so many candidates what was known counts 0.4 to 0.5 of what it did, by the size of generations.
+        most_gain: The most that one candidate counts, in nats.
 
     Returns:
         What is known then.
     """
     size = (len(gained), NUM_OPERATORS)
-    brought = (gains.clamp(0.0, _MOST_GAIN).to(torch.float64) * _NAT).round().to(torch.int64)
+    brought = (gains.clamp(0.0, most_gain).to(torch.float64) * _NAT).round().to(torch.int64)
     operator = made[winners]
     now = _counted(first, operator, brought.masked_fill(operator == NO_OPERATOR, 0), size)
     count = _counted(first[owners], made, (made != NO_OPERATOR).to(torch.int64), size)
-    held = _HELD / (_HELD + count.sum(dim=1, keepdim=True).to(torch.float64))
+    held = memory / (memory + count.sum(dim=1, keepdim=True).to(torch.float64))
     # What was counted stands in the row of the first cell of a group.
     return (held * gained + now.to(torch.float64) / _NAT)[first], (held * tried + count.to(torch.float64))[first]
 

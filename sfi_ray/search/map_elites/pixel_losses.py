@@ -49,15 +49,16 @@ def seen(losses: Tensor, parents: tuple[Tensor, Tensor], changed: Difference, ga
     return losses, torch.where(changed.is_new, new, kept)
 
 
-def choose_least(losses: Tensor, words: Tensor) -> Tensor:
-    """Chooses a pixel of each image, those that less is lost with more often; of equal ones any.
+def choose_least(losses: Tensor, words: Tensor, count: int = 1) -> Tensor:
+    """Chooses pixels of each image, those that less is lost with more often; of equal ones any.
 
     Args:
         losses: ``(M, K)``.
         words: ``(M, CHOOSING_WORDS)`` int64, uniform in [0, 2**32).
+        count: Pixels to choose of each, in [1, K].
 
     Returns:
-        ``(M,)`` int64, in [0, K).
+        ``(M, count)`` int64, in [0, K), each pixel of an image at most once.
     """
     k = losses.shape[1]
     shares = uniform(words)
@@ -66,4 +67,5 @@ def choose_least(losses: Tensor, words: Tensor) -> Tensor:
     turned = (torch.arange(k, device=losses.device) + start) % k
     order = losses.gather(1, turned).argsort(dim=1, stable=True)
     rank = (shares[:, :1].pow(3) * k).to(torch.int64)
-    return turned.gather(1, order.gather(1, rank)).squeeze(1)
+    ranks = (rank + torch.arange(count, device=losses.device)) % k
+    return turned.gather(1, order.gather(1, ranks))

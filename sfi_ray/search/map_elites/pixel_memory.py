@@ -21,7 +21,7 @@ from torch import Tensor
 from sfi_ray.search.base import SearchSpace
 from sfi_ray.search.gradient.proposals import colour_corners
 from sfi_ray.search.map_elites.differences import Difference
-from sfi_ray.search.map_elites.operator_selection import BESIDE, NO_OPERATOR, RECALLED
+from sfi_ray.search.map_elites.operator_selection import BESIDE, RECALLED
 from sfi_ray.search.map_elites.pixel_losses import CHOOSING_WORDS, choose_least
 from sfi_ray.search.philox import Draws, below, uniform
 
@@ -30,10 +30,7 @@ NUM_REMEMBERED = 64
 # What the random words of a candidate are for.
 _RECALLED = 22
 #: Words that recalling takes of each stream; see `sfi_ray.search.philox.Draws`.
-RECALLED_COUNTS = {_RECALLED: 4 + CHOOSING_WORDS}
-#: Of the candidates so many have a remembered pixel, where there is any, and so many one beside it, or the same; where
-#: nothing is learned.
-RECALLED_SHARES = (0.35, 0.15)
+RECALLED_COUNTS = {_RECALLED: 3 + CHOOSING_WORDS}
 # What was seen of a pixel before is credit so much beside what is seen now.
 _HELD = 0.5
 
@@ -107,7 +104,7 @@ def recall(
     losses: Tensor,
     draws: Draws,
     space: SearchSpace,
-    shares: Tensor,
+    how: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """Puts parents with one remembered pixel in the place of some of the candidates.
 
@@ -122,26 +119,25 @@ def recall(
         losses: What was lost with each pixel of the parents, ``(M, K)``; 0 where that is not known.
         draws: Of M candidates.
         space: Where candidates live.
-        shares: How many candidates have a remembered pixel, and how many one beside it, ``(M, 2)``.
+        how: The operator of each candidate, ``(M,)`` int64: `RECALLED`, `BESIDE`, or one that nothing is done for here.
 
     Returns:
-        ``(M, K, G)``, and how each was made, ``(M,)`` int64: `RECALLED`, `BESIDE` or `NO_OPERATOR`.
+        ``(M, K, G)``, and for which this was done, ``(M,)`` bool; not where nothing is remembered.
     """
     words = draws.words(_RECALLED, RECALLED_COUNTS[_RECALLED])
     draw = uniform(words)
     num_known = (credit > -torch.inf).sum(dim=1)
     # The integer part of (n + 1)^u is j with probability log((j + 1) / j) / log(n + 1), about 1 / j.
-    rank = ((num_known + 1).to(torch.float64).pow(draw[:, 1]).to(torch.int64) - 1).clamp(min=0)
+    rank = ((num_known + 1).to(torch.float64).pow(draw[:, 0]).to(torch.int64) - 1).clamp(min=0)
     pixel = pixels.gather(1, rank.clamp(max=pixels.shape[1] - 1).unsqueeze(1)).squeeze(1)
     corners = colour_corners(space.channels, candidates.device) / 255.0
     spot = pixel.div(len(corners), rounding_mode="floor")
-    is_beside = draw[:, 0] >= shares[:, 0]
-    row = spot.div(space.width, rounding_mode="floor") + (below(words[:, 2], 3) - 1) * is_beside
-    col = spot % space.width + (below(words[:, 3], 3) - 1) * is_beside
+    is_beside = how == BESIDE
+    row = spot.div(space.width, rounding_mode="floor") + (below(words[:, 1], 3) - 1) * is_beside
+    col = spot % space.width + (below(words[:, 2], 3) - 1) * is_beside
     place = torch.stack([row.clamp(0, space.height - 1), col.clamp(0, space.width - 1)], dim=1).to(torch.float32) + 0.5
     new = torch.cat([place, corners[pixel % len(corners)]], dim=1)
     made = parents.clone()
-    made[torch.arange(len(made), device=made.device), choose_least(losses, words[:, 4:])] = new
-    is_recalled = (draw[:, 0] < shares[:, 0] + shares[:, 1]) & (num_known > 0)
-    how = torch.where(is_beside, BESIDE, RECALLED)
-    return torch.where(is_recalled[:, None, None], made, candidates), how.masked_fill(~is_recalled, NO_OPERATOR)
+    made[torch.arange(len(made), device=made.device), choose_least(losses, words[:, 3:]).squeeze(1)] = new
+    is_recalled = (is_beside | (how == RECALLED)) & (num_known > 0)
+    return torch.where(is_recalled[:, None, None], made, candidates), is_recalled

@@ -30,6 +30,7 @@ from torch import Tensor
 
 from sfi_ray.search.base import Answer, Gradients, NewCells, Query, Search, SearchSpace, log_prob_of
 from sfi_ray.search.map_elites.differences import difference
+from sfi_ray.search.map_elites.grafting import GRAFTED_COUNTS, graft
 from sfi_ray.search.map_elites.guidance import (
     GradientQueries,
     Guidance,
@@ -38,35 +39,39 @@ from sfi_ray.search.map_elites.guidance import (
     guidance,
 )
 from sfi_ray.search.map_elites.niches import candidates_per_niche, insert, selected
-from sfi_ray.search.map_elites.operator_selection import NO_OPERATOR, NUM_CHANGES, cumulative, learn, shares
+from sfi_ray.search.map_elites.operator_selection import (
+    COPIED,
+    GRAFTED,
+    NO_OPERATOR,
+    NUM_CHANGES,
+    cumulative,
+    learn,
+    shares,
+    usual_probabilities,
+)
 from sfi_ray.search.map_elites.pixel_losses import seen
 from sfi_ray.search.map_elites.pixel_memory import (
     RECALLED_COUNTS,
-    RECALLED_SHARES,
     Observations,
     observations,
     recall,
     remember,
 )
-from sfi_ray.search.map_elites.settings import MOST_CANDIDATES, MapElitesSettings
+from sfi_ray.search.map_elites.settings import MapElitesSettings
 from sfi_ray.search.map_elites.single_pixels import SinglePixels
 from sfi_ray.search.map_elites.state import GIVEN, MapElitesState, beginning
 from sfi_ray.search.map_elites.variation import (
     change_pixels,
     cross,
     fresh_candidates,
-    usual_probabilities,
     varied_counts,
 )
 from sfi_ray.search.philox import Draws, uniform
 
 # What the random words of a candidate are for.
 _PARENTS = 15
-# Shares of the candidates whose parent, or whose mate, is an elite of any class of the group.
-_ANY_PARENT = 0.1
-_ANY_MATE = 0.5
-# Of so many candidates in a row all but one go through the single pixels, for k = 1.
-_SWEPT_OF = 8
+# Candidates of a group in one generation, at most: their numbers never meet those of the next generation.
+_MOST_CANDIDATES = 1 << 24
 # Above the number of every pixel.
 _NO_PIXEL = 1 << 62
 # Elements of the gradients that are taken at once: 256 MB, for all of a group could take gigabytes.
@@ -116,11 +121,13 @@ class MapElites(Search):
         super().__init__(space, device)
         self.settings = settings
         self._starts = starts or {}
-        self._counts = {_PARENTS: 6, **varied_counts(space), **(RECALLED_COUNTS if space.k > 1 else {})}
+        self._counts = {
+            _PARENTS: 7,
+            **varied_counts(space),
+            **({**RECALLED_COUNTS, **GRAFTED_COUNTS} if space.k > 1 else {}),
+        }
         self._single_pixels = SinglePixels(space, self.device) if space.k == 1 else None
-        recalled = torch.tensor(RECALLED_SHARES if space.k > 1 else (0.0, 0.0), dtype=torch.float64)
-        usual = usual_probabilities(space, torch.device("cpu")) * (1 - recalled.sum())
-        self._usual = torch.cat([usual, recalled]).to(self.device)
+        self._usual = usual_probabilities(settings.operators, space.k).to(self.device)
         self._operators = torch.zeros(0, dtype=torch.int64, device=self.device)
         self._candidates: Tensor | None = None
         self._parents: tuple[Tensor, Tensor] | None = None
@@ -146,11 +153,8 @@ class MapElites(Search):
         if new_cells.groups is None:
             raise ValueError("a search that classes share needs the group of every cell")
         largest = int(new_cells.groups.bincount().max()) if len(new_cells.groups) else 0
-        if largest > self.settings.most_classes:
-            raise ValueError(
-                f"a group of {largest:,} cells with {self.settings.num_candidates:,} candidates each has more than "
-                f"{MOST_CANDIDATES:,} in a generation"
-            )
+        if largest > _MOST_CANDIDATES:
+            raise ValueError(f"a group of {largest:,} cells; at most {_MOST_CANDIDATES:,} can be searched together")
         state = state or beginning(len(new_cells.seeds), self.settings.num_elites, self.space, self.device)
         self._state = self._state.join(
             MapElitesState(
@@ -177,7 +181,7 @@ class MapElites(Search):
         return self._state.backward
 
     def _ask(self) -> Query:
-        if self._queries is None and self.settings.num_gradient_candidates:
+        if self._queries is None and self.settings.gradient_share > 0:
             self._queries = gradient_queries(self._state, self.settings.max_evaluations, self.space)
         if self._queries is not None and len((part := self._next_queries()).owners):
             return Query(
@@ -193,6 +197,15 @@ class MapElites(Search):
         queries = self._next_queries()
         backgrounds = self._state.backgrounds[queries.owners]
         self._guidance.append(guidance(answer.gradients, queries, backgrounds, self.space))
+
+    def _num_candidates(self) -> Tensor:
+        """Returns how many candidates of a generation each cell has, ``(N,)`` int64."""
+        groups = self._state.groups
+        sizes = torch.searchsorted(groups, groups, right=True) - torch.searchsorted(groups, groups)
+        return self.settings.candidates_of(sizes)
+
+    def _num_gradient_candidates(self) -> Tensor:
+        return self.settings.gradient_candidates_of(self._num_candidates())
 
     def _next_queries(self) -> GradientQueries:
         """Returns the next gradient queries, as many as are answered at once; none where all are answered."""
@@ -212,13 +225,13 @@ class MapElites(Search):
             self._state = state = replace(
                 state, evaluations=state.evaluations + is_guided, backward=state.backward + is_guided
             )
-        left = (self.settings.max_evaluations - state.evaluations).clamp(0, self.settings.num_candidates)
+        left = torch.minimum((self.settings.max_evaluations - state.evaluations).clamp(min=0), self._num_candidates())
         self._focus = torch.arange(len(left), device=self.device).repeat_interleave(left * ~state.is_done)
         groups = state.groups[self._focus]
         first = torch.searchsorted(state.groups, groups)
         # Every candidate has draws of its own: under its group's seed, by its generation and its place in the group.
         place = torch.arange(len(groups), device=self.device) - torch.searchsorted(groups, groups)
-        seeds, counters = state.seeds[first], state.generation[self._focus] * MOST_CANDIDATES + place
+        seeds, counters = state.seeds[first], state.generation[self._focus] * _MOST_CANDIDATES + place
         is_new = state.log_prob[self._focus, 0] == -torch.inf
         num_new = int(is_new.sum())
         self._operators = torch.full_like(first, NO_OPERATOR)
@@ -226,7 +239,7 @@ class MapElites(Search):
             size = torch.searchsorted(state.groups, groups, right=True) - first
             candidates, self._operators = self._varied(first, size, Draws(seeds, counters, self._counts))
         if num_new:
-            fresh = fresh_candidates(seeds, counters, self.space)
+            fresh = fresh_candidates(seeds, counters, self.space, self.settings.locality, self.settings.corner_share)
             candidates = torch.where(is_new[:, None, None], fresh, candidates) if num_new < len(groups) else fresh
             self._operators = self._operators.masked_fill(is_new, NO_OPERATOR)
         if self._single_pixels is not None:
@@ -241,23 +254,29 @@ class MapElites(Search):
         state = self._state
         self._parents, mates = self._chosen(first, size, draws)
         parents = state.genes[self._parents]
-        taken_so = shares(state.gained, state.tried, self._usual)
-        changes, recalled = cumulative(taken_so[:, :NUM_CHANGES])[first], taken_so[first, NUM_CHANGES:]
-        candidates, operators = change_pixels(cross(parents, state.genes[mates], draws), draws, self.space, changes)
+        taken_so = shares(state.gained, state.tried, self._usual, self.settings.operator_floor)
+        changes, whole = cumulative(taken_so[:, :NUM_CHANGES])[first], taken_so[:, NUM_CHANGES:].cumsum(dim=1)[first]
+        crossed = cross(parents, state.genes[mates], draws, self.settings.crossover_share)
+        corner_share = self.settings.corner_share
+        candidates, operators = change_pixels(crossed, draws, self.space, changes, corner_share)
         if self.space.k > 1:
             credit, pixels = state.credit[self._focus], state.pixels[self._focus]
             losses = state.losses[self._parents]
-            candidates, how = recall(candidates, parents, credit, pixels, losses, draws, self.space, recalled)
-            operators = torch.where(how == NO_OPERATOR, operators, how)
+            how = NUM_CHANGES + (uniform(draws.words(_PARENTS, 7)[:, 6:]) >= whole).sum(dim=1)
+            candidates, is_made = recall(candidates, parents, credit, pixels, losses, draws, self.space, how)
+            is_grafted = (how == GRAFTED) | (how == COPIED)
+            grafted = graft(parents, state.genes[mates], losses, draws, self.space, how)
+            candidates = torch.where(is_grafted[:, None, None], grafted, candidates)
+            operators = torch.where(is_made | is_grafted, how, operators)
         return candidates, operators
 
     def _swept(self, candidates: Tensor, pixels: SinglePixels, first: Tensor, place: Tensor) -> Tensor:
         """Puts the next single pixels of each group in the place of most candidates, where no others will be put."""
         state = self._state
-        is_swept = place % _SWEPT_OF < _SWEPT_OF - 1
+        is_swept = place % 8 < 7  # seven of eight
         number = place - place[torch.searchsorted(self._focus, self._focus)]
         if self._guidance:
-            is_swept &= number >= self.settings.num_gradient_candidates
+            is_swept &= number >= self._num_gradient_candidates()[self._focus]
         if self._starts:
             is_swept &= state.generation[self._focus] > 0
         # Those of a group are numbered on from where its last generation ended.
@@ -293,7 +312,8 @@ class MapElites(Search):
         """Puts candidates that gradients lead in the place of the first ones of each cell."""
         assert self._queries is not None
         number = torch.arange(len(self._focus), device=self.device) - torch.searchsorted(self._focus, self._focus)
-        chosen = torch.nonzero(is_guided[self._focus] & (number < self.settings.num_gradient_candidates)).squeeze(1)
+        is_chosen = is_guided[self._focus] & (number < self._num_gradient_candidates()[self._focus])
+        chosen = torch.nonzero(is_chosen).squeeze(1)
         of_query = torch.searchsorted(self._queries.owners, self._focus[chosen])
         known, queries = Guidance.concat(self._guidance).select(of_query), self._queries.select(of_query)
         made = gradient_candidates(known, queries, number[chosen] == 0, seeds[chosen], counters[chosen])
@@ -309,7 +329,7 @@ class MapElites(Search):
             Cells and places of the parents, and of their mates.
         """
         state = self._state
-        words = draws.words(_PARENTS, 6)
+        words = draws.words(_PARENTS, 7)
         shares = uniform(words)
         num_known = (state.log_prob > -torch.inf).sum(dim=1).clamp(min=1)
 
@@ -317,8 +337,8 @@ class MapElites(Search):
             cell = torch.where(is_any, first + ((which * size) >> 32), self._focus)
             return cell, (rank.square().square() * num_known[cell]).to(torch.int64)
 
-        parents = choose(shares[:, 0] < _ANY_PARENT, words[:, 1], shares[:, 2])
-        return parents, choose(shares[:, 3] < _ANY_MATE, words[:, 4], shares[:, 5])
+        parents = choose(shares[:, 0] < self.settings.any_parent_share, words[:, 1], shares[:, 2])
+        return parents, choose(shares[:, 3] < self.settings.any_mate_share, words[:, 4], shares[:, 5])
 
     def _learn(self, log_probs: Tensor) -> None:
         assert self._candidates is not None
@@ -381,7 +401,8 @@ class MapElites(Search):
         was_known = (state.log_prob[:, 0] > -torch.inf) & ~state.is_done & (winners >= 0)
         gains = torch.where(was_known, best - state.log_prob[:, 0], 0.0)
         first = torch.searchsorted(state.groups, state.groups)
-        return learn(state.gained, state.tried, first, gains, winners.clamp(min=0), self._focus, self._operators)
+        winners, memory = winners.clamp(min=0), self.settings.operator_memory
+        return learn(state.gained, state.tried, first, gains, winners, self._focus, self._operators, memory)
 
     def _passed_on(self, losses: Tensor, offered: Tensor, source: Tensor) -> Tensor:
         """Returns what is lost with the pixels of new elites; nothing is known of what was made of another class."""

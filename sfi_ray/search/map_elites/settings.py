@@ -4,10 +4,42 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+import torch
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from torch import Tensor
 
-#: Candidates of a group in one generation, at most: their numbers never meet those of the next generation.
-MOST_CANDIDATES = 1 << 24
+
+def _weight(usual: float, description: str) -> float:
+    weight: float = Field(usual, ge=0, le=1000, description=description)
+    return weight
+
+
+class OperatorWeights(BaseModel):
+    """How often each operator makes a candidate before anything is learned, in any unit.
+
+    The first eight change a pixel, now and then several; see `sfi_ray.search.map_elites.variation`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    near: float = _weight(0.10, "A pixel moves a little.")
+    far: float = _weight(0.06, "A pixel moves anywhere.")
+    corner: float = _weight(0.06, "A pixel takes a colour at another corner of the colour cube.")
+    shade: float = _weight(0.06, "A pixel takes a colour near its own.")
+    fresh: float = _weight(0.06, "A pixel is drawn anew.")
+    neighbour: float = _weight(0.02, "A pixel takes the colour of another one.")
+    shifted: float = _weight(0.02, "All pixels move a little, together.")
+    adjacent: float = _weight(0.02, "A pixel moves beside another one.")
+    recalled: float = _weight(0.25, "A remembered pixel takes the place of one.")
+    beside: float = _weight(0.10, "A pixel beside a remembered one takes the place of one.")
+    grafted: float = _weight(0.20, "A part of another elite takes the place of some pixels.")
+    copied: float = _weight(0.15, "A copy of a part takes the place of some pixels.")
+
+    @model_validator(mode="after")
+    def _changes_pixels(self) -> OperatorWeights:
+        if self.near + self.shade == 0:
+            raise ValueError("near and shade must not both be 0: with k = 1 no other operator makes candidates")
+        return self
 
 
 class MapElitesSettings(BaseModel):
@@ -18,7 +50,14 @@ class MapElitesSettings(BaseModel):
     max_evaluations: int = Field(5000, ge=1, le=2**31, description="Images classified for a cell at most.")
     num_elites: int = Field(6, ge=1, le=1000, description="Best candidates that each class keeps.")
     num_candidates: int = Field(
-        8, ge=1, le=100_000, description="Candidates of a generation for each class that is still searched."
+        8, ge=1, le=100_000, description="Candidates of a generation for each class that is still searched, at most."
+    )
+    generation_size: int = Field(
+        2000,
+        ge=1,
+        le=2**24,
+        description="Candidates of a generation for all classes of a group: with many classes each has fewer of them, "
+        "down to one.",
     )
     gradient_share: float = Field(
         0.0,
@@ -34,18 +73,51 @@ class MapElitesSettings(BaseModel):
         description="Evaluations of a class without a better elite after which it restarts with nothing, and only "
         "its best image is kept; after a longer rise it waits half as long as the rise took. null never restarts.",
     )
+    locality: float = Field(
+        3.0,
+        ge=0,
+        le=100,
+        description="How close together the pixels of a fresh candidate lie: in a window whose side runs, evenly on a "
+        "logarithmic scale to this power, from room for 2 k pixels to the whole image. 0 scatters them.",
+    )
+    corner_share: float = Field(
+        0.8,
+        ge=0,
+        le=1,
+        description="Share of the fresh pixels, in [0, 1], with a colour at a corner of the colour cube.",
+    )
+    crossover_share: float = Field(
+        0.1, ge=0, le=1, description="Share of the candidates, in [0, 1], that cross two elites before a pixel changes."
+    )
+    any_parent_share: float = Field(
+        0.1, ge=0, le=1, description="Share of the candidates, in [0, 1], whose parent is an elite of any class."
+    )
+    any_mate_share: float = Field(
+        0.5, ge=0, le=1, description="Share of the candidates, in [0, 1], whose mate is an elite of any class."
+    )
+    operators: OperatorWeights = Field(
+        OperatorWeights(),
+        description="How often each operator makes a candidate before anything is learned. 0 never takes it.",
+    )
+    operator_memory: int = Field(
+        1500,
+        ge=1,
+        le=2**31,
+        description="Candidates of a group after which what it learned of an operator counts half.",
+    )
+    operator_floor: float = Field(
+        0.2, ge=0, le=1, description="Part of the probabilities in `operators`, in [0, 1], that always stays."
+    )
     begins_with: Literal["nothing", "smaller_k"] = Field(
         "nothing",
         description="What a class of a larger k begins with: nothing, or what was found for it with a smaller k of the "
         "job; all k of a background are then searched one after the other, by one actor.",
     )
 
-    @property
-    def most_classes(self) -> int:
-        """Classes that can be searched together at most, so that every candidate of a generation has its number."""
-        return MOST_CANDIDATES // self.num_candidates
+    def candidates_of(self, group_sizes: Tensor) -> Tensor:
+        """Returns how many candidates of a generation each class has, by the size of its group, int64."""
+        return (self.generation_size // group_sizes).clamp(1, self.num_candidates)
 
-    @property
-    def num_gradient_candidates(self) -> int:
-        """Candidates of a class in a generation that are led by a gradient."""
-        return -int(-self.num_candidates * self.gradient_share // 1)
+    def gradient_candidates_of(self, num_candidates: Tensor) -> Tensor:
+        """Returns how many of a class's candidates in a generation are led by a gradient, int64."""
+        return (num_candidates * self.gradient_share).ceil().to(torch.int64)

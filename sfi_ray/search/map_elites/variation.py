@@ -14,34 +14,36 @@ from sfi_ray.search.philox import Draws, below, random_words, uniform
 
 # What the random words of a candidate are for.
 _FRESH, _CROSSED, _CHANGED = range(16, 19)
-# Of two candidates that are crossed, each pixel comes from the second with a probability that is itself drawn.
-_CROSSED_SHARE = 0.1
-# How often each of the first `NUM_CHANGES` operators is taken where nothing is learned; see `operators`. Most of
-# the shares were chosen on CNN_MP for Fashion-MNIST and CIFAR-10.
-_SHARES = (0.25, 0.15, 0.15, 0.15, 0.15, 0.05, 0.05, 0.05)
-# With one pixel all spots and corners are gone through elsewhere: neighbours of good ones and their shades are left.
-_SHARES_OF_ONE = (0.3, 0.0, 0.0, 0.7, 0.0, 0.0, 0.0, 0.0)
-# A new pixel has a colour at a corner with this probability, else any.
-_CORNER_SHARE = 0.8
-_NEAR_WIDTH, _ADJACENT_WIDTH = 2.0, 1.2
-# Least and greatest width of a change of colour, which is drawn in between on a logarithmic scale.
-_LEAST_SHADE, _GREATEST_SHADE = 0.01, 0.5
-# Of the pixels of a candidate at most about half change, and never more than nine.
-_MOST_CONSIDERED = 17
+_WINDOW = 23
 
 
-def fresh_candidates(seeds: Tensor, counters: Tensor, space: SearchSpace) -> Tensor:
-    """Draws candidates: positions uniform, colours mostly at the corners of the cube, else uniform.
+def fresh_candidates(
+    seeds: Tensor, counters: Tensor, space: SearchSpace, locality: float = 3.0, corner_share: float = 0.8
+) -> Tensor:
+    """Draws candidates: positions uniform in a window, colours mostly at the corners of the cube, else uniform.
+
+    What convolutional networks answer to is local, so that most windows are small. Their sides run from one that has
+    room for twice k pixels to the longer one of the image.
 
     Args:
         seeds: Seed of each candidate, ``(M,)`` int64, non-negative.
         counters: Number of each candidate under its seed, ``(M,)`` int64, non-negative.
         space: Where candidates live.
+        locality: How strongly small windows are preferred; 0 scatters the pixels.
+        corner_share: Probability of a colour at a corner, in [0, 1].
 
     Returns:
         ``(M, K, G)`` float32, inside the bounds of the space.
     """
-    return _fresh_pixels(_draws(seeds, counters, _FRESH, space.k, _fresh_width(space)), space)
+    draws = _draws(seeds, counters, _FRESH, space.k, _fresh_width(space))
+    side, row, col = _draws(seeds, counters, _WINDOW, 1, 3).unbind(dim=2)
+    largest = max(space.height, space.width)
+    smallest = min((2 * space.k) ** 0.5, largest)
+    side = smallest * (largest / smallest) ** side**locality
+    corner = torch.stack([row, col], dim=2)
+    size = (side / torch.tensor([space.height, space.width], device=side.device)).clamp(max=1.0).unsqueeze(1)
+    draws = torch.cat([corner * (1 - size) + draws[..., :2] * size, draws[..., 2:]], dim=2)
+    return _fresh_pixels(draws, space, corner_share)
 
 
 def varied_counts(space: SearchSpace) -> dict[int, int]:
@@ -49,30 +51,29 @@ def varied_counts(space: SearchSpace) -> dict[int, int]:
     return {_CROSSED: 2 + space.k, _CHANGED: 1 + _most_changed(space.k) * (1 + _changed_width(space))}
 
 
-def usual_probabilities(space: SearchSpace, device: torch.device) -> Tensor:
-    """Returns how often a pixel changes in each operator where nothing is learned, ``(NUM_CHANGES,)`` float64."""
-    return torch.tensor(_SHARES_OF_ONE if space.k == 1 else _SHARES, dtype=torch.float64, device=device)
-
-
-def cross(parents: Tensor, mates: Tensor, draws: Draws) -> Tensor:
+def cross(parents: Tensor, mates: Tensor, draws: Draws, crossover_share: float = 0.1) -> Tensor:
     """Puts pixels of mates in the place of pixels of some of the parents.
 
     Args:
         parents: ``(M, K, G)``.
         mates: ``(M, K, G)``.
         draws: Of M candidates.
+        crossover_share: Probability that two candidates are crossed, in [0, 1]; each pixel then comes from the mate
+            with a probability that is itself drawn.
 
     Returns:
-        ``(M, K, G)``; most parents come back as they were.
+        ``(M, K, G)``; the other parents come back as they were.
     """
     k = parents.shape[1]
     shares = uniform(draws.words(_CROSSED, 2 + k))
-    is_crossed = shares[:, 0] < _CROSSED_SHARE
+    is_crossed = shares[:, 0] < crossover_share
     from_mate = is_crossed.unsqueeze(1) & (shares[:, 2:] < shares[:, 1:2])
     return torch.where(from_mate.unsqueeze(-1), mates, parents)
 
 
-def change_pixels(genes: Tensor, draws: Draws, space: SearchSpace, cumulative: Tensor) -> tuple[Tensor, Tensor]:
+def change_pixels(
+    genes: Tensor, draws: Draws, space: SearchSpace, cumulative: Tensor, corner_share: float = 0.8
+) -> tuple[Tensor, Tensor]:
     """Changes one pixel of each candidate, now and then more: moves it, colours it, or puts another in its place.
 
     Where the first of them is to be shifted, all pixels are, and nothing else happens.
@@ -82,6 +83,7 @@ def change_pixels(genes: Tensor, draws: Draws, space: SearchSpace, cumulative: T
         draws: Of M candidates.
         space: Where candidates live.
         cumulative: Cumulative probabilities of the operators in which a pixel changes, ``(M, NUM_CHANGES)``.
+        corner_share: Probability that a fresh pixel has a colour at a corner, in [0, 1].
 
     Returns:
         ``(M, K, G)`` float32, inside the bounds of the space, and the operator in which the first pixel changed,
@@ -97,7 +99,7 @@ def change_pixels(genes: Tensor, draws: Draws, space: SearchSpace, cumulative: T
     old = genes.gather(1, which.unsqueeze(-1).expand(-1, -1, genes.shape[2]))
     neighbour = genes.gather(1, ((which + 1) % k).unsqueeze(-1).expand(-1, -1, genes.shape[2]))
     how = (uniform(words[..., 1:2]) >= cumulative[:, None, :-1]).sum(dim=2, keepdim=True)
-    new = _changed(old, neighbour, how, uniform(words[..., 2:]).to(torch.float32), space)
+    new = _changed(old, neighbour, how, uniform(words[..., 2:]).to(torch.float32), space, corner_share)
     is_changed = torch.arange(most, device=genes.device) < num_changed
     new = torch.where(is_changed.unsqueeze(-1), new, old)
     # Of changes to one pixel the first counts: written last to first, one after the other.
@@ -113,14 +115,19 @@ def change_pixels(genes: Tensor, draws: Draws, space: SearchSpace, cumulative: T
     return torch.clamp(changed, lower, upper), first[:, 0, 0]
 
 
-def _changed(old: Tensor, neighbour: Tensor, how: Tensor, draws: Tensor, space: SearchSpace) -> Tensor:
+def _changed(
+    old: Tensor, neighbour: Tensor, how: Tensor, draws: Tensor, space: SearchSpace, corner_share: float
+) -> Tensor:
     """Changes pixels ``(M, J, G)`` in the operators ``(M, J, 1)``."""
+    near_width, adjacent_width = 2.0, 1.2
+    # A change of colour has a width in between, drawn on a logarithmic scale.
+    least_shade, greatest_shade = 0.01, 0.5
     width = draws[..., :1]
     shades = draws[..., 3 : 3 + space.channels]
-    other = _fresh_pixels(draws[..., 3 + space.channels :], space)
+    other = _fresh_pixels(draws[..., 3 + space.channels :], space, corner_share)
     move = _normal(draws[..., 1:3])
-    near, adjacent = old[..., :2] + move * _NEAR_WIDTH, neighbour[..., :2] + move * _ADJACENT_WIDTH
-    step = _normal(shades) * _LEAST_SHADE * (_GREATEST_SHADE / _LEAST_SHADE) ** width
+    near, adjacent = old[..., :2] + move * near_width, neighbour[..., :2] + move * adjacent_width
+    step = _normal(shades) * least_shade * (greatest_shade / least_shade) ** width
     # A step out of the cube is taken the other operator: most colours lie at its walls.
     shade = old[..., 2:] + step
     shade = torch.where((shade < 0) | (shade > 1), old[..., 2:] - step, shade)
@@ -135,7 +142,8 @@ def _changed(old: Tensor, neighbour: Tensor, how: Tensor, draws: Tensor, space: 
 
 
 def _spread(k: int) -> float:
-    return 0.5 * (min(k, _MOST_CONSIDERED) - 1)
+    # Of the pixels of a candidate at most about half change, and never more than nine.
+    return 0.5 * (min(k, 17) - 1)
 
 
 def _most_changed(k: int) -> int:
@@ -150,11 +158,11 @@ def _fresh_width(space: SearchSpace) -> int:
     return 3 + space.channels
 
 
-def _fresh_pixels(draws: Tensor, space: SearchSpace) -> Tensor:
+def _fresh_pixels(draws: Tensor, space: SearchSpace, corner_share: float) -> Tensor:
     """Makes pixels ``(..., G)`` of uniform draws ``(..., 3 + C)``."""
     size = torch.tensor([space.height, space.width], dtype=draws.dtype, device=draws.device)
     uniform = draws[..., 3 : 3 + space.channels]
-    colour = torch.where(draws[..., 2:3] < _CORNER_SHARE, (uniform >= 0.5).to(draws.dtype), uniform)
+    colour = torch.where(draws[..., 2:3] < corner_share, (uniform >= 0.5).to(draws.dtype), uniform)
     lower, upper = space.bounds(draws.device)
     return torch.clamp(torch.cat([draws[..., :2] * size, colour], dim=-1), lower, upper)
 

@@ -1,0 +1,79 @@
+"""Parts of elites that are put elsewhere: a motif that one class answers to serves another, and elsewhere too.
+
+What a convolutional network answers to is a small pattern, wherever it lies: its answer repeats when the pattern moves
+by multiples of the network's stride. So a part is moved by multiples of a power of two, which is drawn.
+
+Shapes: M candidates, K altered pixels, G genes of a pixel (2 + channels).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sfi_ray.search.base import SearchSpace
+from sfi_ray.search.map_elites.operator_selection import COPIED
+from sfi_ray.search.map_elites.pixel_losses import CHOOSING_WORDS, choose_least
+from sfi_ray.search.philox import Draws, below, uniform
+
+# What the random words of a candidate are for.
+_GRAFTED = 24
+#: Words that grafting takes of each stream; see `sfi_ray.search.philox.Draws`.
+GRAFTED_COUNTS = {_GRAFTED: 6 + CHOOSING_WORDS}
+
+
+def graft(
+    parents: Tensor,
+    mates: Tensor,
+    losses: Tensor,
+    draws: Draws,
+    space: SearchSpace,
+    how: Tensor,
+    most_pixels: int = 6,
+    most_multiple: int = 2,
+) -> Tensor:
+    """Puts a part of another elite, or a copy of a part of its own, in the place of some pixels of each parent.
+
+    A part is a pixel and those nearest to it. Half of the parts of others stay where they are; all else moves by a
+    multiple of a power of two. A part takes the place of pixels that little is lost with; see `choose_least`.
+
+    Args:
+        parents: ``(M, K, G)``.
+        mates: ``(M, K, G)``: where parts of others come from.
+        losses: What was lost with each pixel of the parents, ``(M, K)``; 0 where that is not known.
+        draws: Of M candidates.
+        space: Where candidates live.
+        how: The operator of each candidate, ``(M,)`` int64; `COPIED` takes a part of the parent, all else of the mate.
+        most_pixels: Pixels of a part at most.
+        most_multiple: A part moves by this multiple of a power of two at most, in rows and in columns.
+
+    Returns:
+        ``(M, K, G)`` float32, inside the bounds of the space.
+    """
+    words = draws.words(_GRAFTED, GRAFTED_COUNTS[_GRAFTED])
+    draw = uniform(words)
+    k = parents.shape[1]
+    most = min(most_pixels, k - 1)
+    is_copy = how == COPIED
+    source = torch.where(is_copy[:, None, None], parents, mates)
+    anchor = below(words[:, 0], k)[:, None, None].expand(-1, 1, 2)
+    origin = source[..., :2].gather(1, anchor)
+    distance = (source[..., :2] - origin).abs().amax(dim=2)
+    part = distance.argsort(dim=1, stable=True)[:, :most]
+    moved = source.gather(1, part.unsqueeze(2).expand(-1, -1, source.shape[2]))
+    # A move of none in both is left to parts of others.
+    num_levels = max(1, (max(space.height, space.width) // (2 * most_multiple)).bit_length())
+    step = torch.ones_like(words[:, :1]) << below(words[:, 1:2], num_levels)
+    multiple = below(words[:, 2:4], 2 * most_multiple + 1) - most_multiple
+    stays = ~is_copy & (draw[:, 4] < 0.5)
+    offset = (step * multiple).masked_fill(stays.unsqueeze(1), 0).to(torch.float32).unsqueeze(1)
+    size = torch.tensor([space.height, space.width], dtype=torch.float32, device=parents.device)
+    is_outside = (origin + offset < 0) | (origin + offset >= size)
+    offset = torch.where(is_outside, -offset, offset)
+    moved = torch.cat([moved[..., :2] + offset, moved[..., 2:]], dim=2)
+    count = 1 + (draw[:, 5:6] * most).to(torch.int64)
+    slots = choose_least(losses, words[:, 6:], most).unsqueeze(2).expand(-1, -1, parents.shape[2])
+    is_taken = torch.arange(most, device=parents.device) < count
+    made = parents.scatter(1, slots, torch.where(is_taken.unsqueeze(2), moved, parents.gather(1, slots)))
+    lower, upper = space.bounds(parents.device)
+    return torch.clamp(made, lower, upper)
