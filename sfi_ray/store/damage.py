@@ -1,4 +1,4 @@
-"""Which part files of a run can be read: a reader that goes on without the others has to name them."""
+"""Separates the readable part files of a run from the damaged ones, which a reader must name."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ class DamagedPart:
 
 
 def sound_rows(folder: RunFolder, bounds: RowBounds) -> tuple[ds.Dataset, tuple[DamagedPart, ...]]:
-    """Opens the rows that can be read. Each part file is read through once to know.
+    """Opens the rows that can be read, after reading each part file once.
 
     Args:
         folder: The run's folder.
-        bounds: What rows can say.
+        bounds: Bounds on the rows.
 
     Returns:
-        The data set of all sound part files, empty when there are none, and the others.
+        The data set of all sound part files, which may be empty, and the damaged part files.
 
     Raises:
         StorageError: The folder cannot be listed.
