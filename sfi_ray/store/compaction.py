@@ -107,13 +107,11 @@ def _merge(folder: RunFolder, batch: Sequence[fs.FileInfo]) -> None:
     merged = each_cell_once(pa.concat_tables(tables))
     if not merged.num_rows:
         return
-    sink = pa.BufferOutputStream()
-    pq.write_table(merged, sink, compression="zstd", row_group_size=1 << 16)
     first, last = merged["cell_index"][0].as_py(), merged["cell_index"][-1].as_py()
     name = f"{part_prefix(first, last + 1)}{secrets.token_hex(4)}-000000.parquet"
     journal = Journal(merged=name, replaced=tuple(info.base_name for info in batch))
     folder.write(f"{RESULTS}/{JOURNAL}", journal.model_dump_json().encode())
-    folder.write(f"{RESULTS}/{name}", sink.getvalue())
+    folder.write_table(f"{RESULTS}/{name}", merged, row_group_size=1 << 16)
     finish_compaction(folder)
 
 

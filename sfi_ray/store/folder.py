@@ -18,10 +18,11 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import fsspec
 import pyarrow as pa
+import pyarrow.parquet as pq
 from pyarrow import fs
 
 from sfi_ray.errors import InputError, StorageError
@@ -100,7 +101,7 @@ class RunFolder:
             most_bytes: A larger file is refused before it is read.
 
         Raises:
-            StorageError: It cannot be read, is larger, or is no regular file.
+            StorageError: It cannot be read, is larger, or is not a regular file.
         """
         with self.opened(name) as stream, self._explained("read", name):
             content = bytes(stream.read(most_bytes + 1))
@@ -114,7 +115,7 @@ class RunFolder:
         """Returns how many bytes a file has.
 
         Raises:
-            StorageError: It cannot be read, or is no regular file.
+            StorageError: It cannot be read, or is not a regular file.
         """
         with self.opened(name) as file:
             return int(file.size())
@@ -124,7 +125,7 @@ class RunFolder:
         """Opens a file for reading, with random access.
 
         Raises:
-            StorageError: It cannot be read, or is no regular file.
+            StorageError: It cannot be read, or is not a regular file.
         """
         with self._explained("read", name):
             path = self._inside(name)
@@ -171,6 +172,21 @@ class RunFolder:
                 with contextlib.suppress(OSError):
                     self._fs.delete_file(temporary)
                 raise
+
+    def write_table(self, name: str, table: pa.Table, **options: Any) -> None:
+        """Writes a table as a parquet file, whole or not at all.
+
+        Args:
+            name: The file.
+            table: The table.
+            options: As for `pyarrow.parquet.write_table`; the compression is zstd by default.
+
+        Raises:
+            StorageError: It cannot be written; nothing is left behind.
+        """
+        sink = pa.BufferOutputStream()
+        pq.write_table(table, sink, **{"compression": "zstd", **options})
+        self.write(name, sink.getvalue())
 
     def _write_through(self, path: str, content: bytes | pa.Buffer) -> None:
         if self.is_local:

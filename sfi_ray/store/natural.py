@@ -6,7 +6,6 @@ import json
 from collections.abc import Sequence
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 
 from sfi_ray.data import NaturalImage
@@ -43,9 +42,7 @@ def write_images(folder: RunFolder, images: Sequence[NaturalImage], class_names:
     )
     table = pa.table({"image": column, "label": pa.array([image.target_class for image in images], pa.int64())})
     table = table.replace_schema_metadata({"class_names": json.dumps(list(class_names))})
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="none")  # PNG is compressed already
-    folder.write(IMAGES, sink.getvalue())
+    folder.write_table(IMAGES, table, compression="none")  # PNG is compressed already
 
 
 def read_natural_images(

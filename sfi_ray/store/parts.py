@@ -18,6 +18,7 @@ from pyarrow import fs
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from sfi_ray.errors import StorageError
+from sfi_ray.store.bounds import RowBounds
 from sfi_ray.store.folder import RunFolder
 from sfi_ray.store.part_check import RESULTS, PartCheck, broken_parts
 from sfi_ray.store.schema import FINDINGS, Provenance, findings_table
@@ -48,9 +49,8 @@ class PartWriter:
         Raises:
             StorageError: The file cannot be written; nothing is left behind.
         """
-        sink = pa.BufferOutputStream()
-        pq.write_table(findings_table(findings, provenance), sink, compression="zstd")
-        self._folder.write(f"{RESULTS}/{self._prefix}-{self._count:06d}.parquet", sink.getvalue())
+        name = f"{RESULTS}/{self._prefix}-{self._count:06d}.parquet"
+        self._folder.write_table(name, findings_table(findings, provenance))
         self._count += 1
 
 
@@ -173,6 +173,24 @@ def open_dataset(folder: RunFolder, parts: Sequence[fs.FileInfo] | None = None) 
     paths = [info.path for info in (list_parts(folder) if parts is None else parts)]
     with explaining_broken_parts(folder):
         return ds.dataset(paths, schema=FINDINGS, format="parquet", filesystem=folder.filesystem)
+
+
+def sound_rows(folder: RunFolder, bounds: RowBounds) -> tuple[ds.Dataset, dict[str, str]]:
+    """Opens the rows that can be read, after reading each part file once.
+
+    Args:
+        folder: The run's folder.
+        bounds: Bounds on the rows.
+
+    Returns:
+        The data set of all sound part files, which may be empty, and the fault of each other part file by its name.
+
+    Raises:
+        StorageError: The folder cannot be listed.
+    """
+    damaged: dict[str, str] = {}
+    sound = PartCheck(folder, bounds).sound(list_parts(folder), on_broken=damaged.__setitem__)
+    return (open_dataset(folder, sound) if sound else ds.dataset(FINDINGS.empty_table())), damaged
 
 
 def stream_parts(
@@ -309,9 +327,7 @@ def drop_failed(folder: RunFolder, check: PartCheck | None = None) -> int:
         dropped += table.num_rows - kept.num_rows
         name = f"{RESULTS}/{info.base_name}"
         if kept.num_rows:
-            sink = pa.BufferOutputStream()
-            pq.write_table(kept, sink, compression="zstd")
-            folder.write(name, sink.getvalue())
+            folder.write_table(name, kept)
         else:
             folder.delete(name)
     return dropped

@@ -84,9 +84,7 @@ def write_starts(folder: RunFolder, starts: Sequence[Start]) -> None:
         }
         for start in starts
     ]
-    sink = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_pylist(rows, _COLUMNS), sink, compression="zstd")
-    folder.write(STARTS, sink.getvalue())
+    folder.write_table(STARTS, pa.Table.from_pylist(rows, _COLUMNS))
 
 
 def read_starts(folder: RunFolder, digest: str) -> tuple[Start, ...]:
