@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sfi_ray.csv_text import csv_text
@@ -45,6 +44,7 @@ class PlainTable:
         headings: A heading for each column. The first column holds names, the others mostly numbers.
         rows: An entry for each heading, row by row.
         caption: How to read it.
+        is_last_text: Whether the last column is aligned to the left, as text is.
     """
 
     stem: str
@@ -52,6 +52,7 @@ class PlainTable:
     headings: tuple[str, ...]
     rows: tuple[tuple[Entry, ...], ...]
     caption: str = ""
+    is_last_text: bool = False
 
     def to_csv(self) -> str:
         """Writes headings and entries, see `sfi_ray.csv_text.CsvWriter`."""
@@ -60,7 +61,10 @@ class PlainTable:
     def to_markdown(self) -> str:
         """Writes GitHub-flavoured Markdown with title and caption."""
         lines = [f"### {escape_markdown(self.title)}", "", markdown_line(map(escape_markdown, self.headings))]
-        lines.append(markdown_line([":--", *["--:"] * (len(self.headings) - 1)]))
+        aligned = [":--", *["--:"] * (len(self.headings) - 1)]
+        if self.is_last_text:
+            aligned[-1] = ":--"
+        lines.append(markdown_line(aligned))
         for row in self.rows:
             texts = [escape_markdown(entry.text) for entry in row]
             lines.append(
@@ -70,32 +74,20 @@ class PlainTable:
 
     def to_latex(self) -> str:
         """Writes a LaTeX table that needs no package."""
-        return latex_table(self.title, self.headings, self.rows, self.caption)
-
-
-def latex_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[Entry]], caption: str) -> str:
-    """Writes a LaTeX table that needs no package.
-
-    Args:
-        title: First sentence of its caption.
-        headings: A heading for each column.
-        rows: An entry for each heading, row by row.
-        caption: The rest of its caption.
-    """
-    lines = [
-        r"\begin{table}",
-        r"\centering",
-        rf"\caption{{{escape_latex(title)}. {escape_latex(caption)}}}",
-        rf"\begin{{tabular}}{{l{'r' * (len(headings) - 1)}}}",
-        r"\hline",
-        " & ".join(map(escape_latex, headings)) + r" \\",
-        r"\hline",
-    ]
-    for row in rows:
-        texts = [escape_latex(entry.text) for entry in row]
-        texts = [rf"\textbf{{{text}}}" if entry.is_bold else text for text, entry in zip(texts, row, strict=True)]
-        lines.append(" & ".join(texts) + r" \\")
-    return "\n".join([*lines, r"\hline", r"\end{tabular}", r"\end{table}", ""])
+        lines = [
+            r"\begin{table}",
+            r"\centering",
+            rf"\caption{{{escape_latex(self.title)}. {escape_latex(self.caption)}}}",
+            rf"\begin{{tabular}}{{l{'r' * (len(self.headings) - 1)}}}",
+            r"\hline",
+            " & ".join(map(escape_latex, self.headings)) + r" \\",
+            r"\hline",
+        ]
+        for row in self.rows:
+            texts = [escape_latex(entry.text) for entry in row]
+            texts = [rf"\textbf{{{text}}}" if entry.is_bold else text for text, entry in zip(texts, row, strict=True)]
+            lines.append(" & ".join(texts) + r" \\")
+        return "\n".join([*lines, r"\hline", r"\end{tabular}", r"\end{table}", ""])
 
 
 def escape_latex(text: str) -> str:

@@ -17,11 +17,10 @@ from rich.text import Text
 from sfi_ray.csv_text import csv_text
 from sfi_ray.report.matrices import ConfidenceMatrix
 from sfi_ray.report.percent import BOLD_FROM, as_percent
-from sfi_ray.report.plain_table import Entry, latex_table
-from sfi_ray.text import MOST_LINE, MOST_NAME, NOTHING, escape_markdown, markdown_line, printable
+from sfi_ray.report.plain_table import Entry, PlainTable
+from sfi_ray.text import MOST_LINE, MOST_NAME, NOTHING, printable, safe_name
 
 _FAILED = "!"
-_SUMMARY_HEADINGS = ("classes", "mean", "median", ">= 50", ">= 90", "top five")
 
 
 def render_table(matrix: ConfidenceMatrix) -> Table:
@@ -44,8 +43,9 @@ def render_table(matrix: ConfidenceMatrix) -> Table:
         min_width=60,
     )
     # As `Text`, a class called "[red]" is not read as markup.
-    for position, heading in enumerate(_headings(matrix)):
-        is_name = position == 0 or heading == _SUMMARY_HEADINGS[-1]
+    headings = _headings(matrix)
+    for position, heading in enumerate(headings):
+        is_name = position == 0 or (matrix.is_wide and position == len(headings) - 1)
         table.add_column(Text(heading), justify="left" if is_name else "right", overflow="fold")
     for entries in _rows(matrix):
         table.add_row(*(Text(entry.text, style="bold" if entry.is_bold else "") for entry in entries))
@@ -54,28 +54,23 @@ def render_table(matrix: ConfidenceMatrix) -> Table:
 
 def matrix_to_markdown(matrix: ConfidenceMatrix) -> str:
     """Writes the table of `render_table` as GitHub-flavoured Markdown, with its title and caption."""
-    headings = _headings(matrix)
-    aligned = [
-        ":--" if position == 0 or heading == _SUMMARY_HEADINGS[-1] else "--:"
-        for position, heading in enumerate(headings)
-    ]
-    lines = [
-        f"### {escape_markdown(matrix_title(matrix))}",
-        "",
-        markdown_line(map(escape_markdown, headings)),
-        markdown_line(aligned),
-    ]
-    for entries in _rows(matrix):
-        cells = (escape_markdown(entry.text) for entry in entries)
-        lines.append(
-            markdown_line(f"**{cell}**" if e.is_bold else cell for cell, e in zip(cells, entries, strict=True))
-        )
-    return "\n".join([*lines, "", escape_markdown(" ".join(_caption(matrix))), ""])
+    return _plain(matrix).to_markdown()
 
 
 def matrix_to_latex(matrix: ConfidenceMatrix) -> str:
     """Writes the table of `render_table` as LaTeX that needs no package."""
-    return latex_table(matrix_title(matrix), _headings(matrix), list(_rows(matrix)), " ".join(_caption(matrix)))
+    return _plain(matrix).to_latex()
+
+
+def _plain(matrix: ConfidenceMatrix) -> PlainTable:
+    return PlainTable(
+        stem=safe_name(f"{matrix.classifier}_k{matrix.k_label}"),
+        title=matrix_title(matrix),
+        headings=tuple(_headings(matrix)),
+        rows=tuple(map(tuple, _rows(matrix))),
+        caption=" ".join(_caption(matrix)),
+        is_last_text=matrix.is_wide,
+    )
 
 
 def matrix_to_csv(matrix: ConfidenceMatrix) -> str:
@@ -139,7 +134,9 @@ def _caption(matrix: ConfidenceMatrix) -> list[str]:
 
 
 def _headings(matrix: ConfidenceMatrix) -> list[str]:
-    return ["", *(_SUMMARY_HEADINGS if matrix.is_wide else map(_name, matrix.target_names))]
+    if matrix.is_wide:
+        return ["", "classes", "mean", "median", ">= 50", ">= 90", "top five"]
+    return ["", *map(_name, matrix.target_names)]
 
 
 def _rows(matrix: ConfidenceMatrix) -> Iterator[list[Entry]]:
@@ -167,7 +164,7 @@ def _summary(matrix: ConfidenceMatrix, row: int) -> list[Entry]:
     finished = np.flatnonzero(matrix.num_finished[row])
     mark = _FAILED if matrix.num_failed[row].any() else ""
     if not finished.size:
-        return [Entry(f"0{mark}"), *[Entry(NOTHING)] * (len(_SUMMARY_HEADINGS) - 1)]
+        return [Entry(f"0{mark}"), *[Entry(NOTHING)] * 5]
     percents = [as_percent(confidence) for confidence in confidences[finished]]
     mean, median = (as_percent(float(average(confidences[finished]))) for average in (np.mean, np.median))
     top_five = finished[np.argsort(-confidences[finished], kind="stable")[:5]]
