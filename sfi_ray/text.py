@@ -7,6 +7,7 @@ shows, so that nobody above has to think of it.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 MOST_LINE = 600
 """Characters of a line that says what went wrong or what goes on, at most."""
@@ -19,6 +20,9 @@ MOST_RESULT = 5000
 
 MOST_NAME = 120
 """Characters of a name or another entry of a table for people, at most."""
+
+NOTHING = "-"
+"""Stands in tables for people where there is no value."""
 
 _MOST_FILE_NAME = 120
 _CUT = " ... "
@@ -56,6 +60,11 @@ def printable_lines(text: str) -> str:
 def escape_markdown(text: object) -> str:
     """Returns a name or a sentence, `printable` and short, in which no character has a meaning in Markdown."""
     return _MARKDOWN.sub(r"\\\1", printable(text, MOST_LINE))
+
+
+def markdown_line(cells: Iterable[str]) -> str:
+    """Returns one row of a Markdown table."""
+    return f"| {' | '.join(cells)} |"
 
 
 def safe_name(name: str) -> str:

@@ -141,20 +141,21 @@ def audit(
         raise typer.BadParameter("give a model, or two audits to --compare", param_hint="MODEL")
     from sfi_ray.cluster.audit import audit as start
     from sfi_ray.cluster.console import ConsoleReporter
-    from sfi_ray.review.audit_job import BUDGET, KS, SEEDS
+    from sfi_ray.review.audit_job import StandardGrid
 
-    limit_k = max(KS) if at_k is None else at_k
-    if limit_k not in KS:
-        raise typer.BadParameter(f"is one of {', '.join(map(str, KS))}", param_hint="--at-k")
+    ks = StandardGrid.ks
+    limit_k = max(ks) if at_k is None else at_k
+    if limit_k not in ks:
+        raise typer.BadParameter(f"is one of {', '.join(map(str, ks))}", param_hint="--at-k")
     with explaining():
         job = _job(
             model,
             data,
             labels,
             shape,
-            budget=budget or BUDGET,
+            budget=budget or StandardGrid.budget,
             classes=classes,
-            seeds=seeds or SEEDS,
+            seeds=seeds or StandardGrid.seeds,
             gradients=gradients,
             output=output or "audits",
             name=name,

@@ -65,7 +65,7 @@ def features(
     """
     from sfi_ray.models.features import SECOND_TO_LAST
     from sfi_ray.review.features import closeness_table, compare_features
-    from sfi_ray.review.layer_features import ALL_CLASSES, FeatureSettings
+    from sfi_ray.review.layer_features import FeatureSettings
     from sfi_ray.store.run import open_run
 
     if split not in ("test", "train"):
@@ -86,7 +86,7 @@ def features(
             open_run(run), settings, output, device=device, overwrite=overwrite, allow_code=allow_code
         )
     is_short = len({one.class_name for one in done.closeness}) <= _LISTED_CLASSES
-    shown = [one for one in done.closeness if is_short or one.class_name == ALL_CLASSES]
+    shown = [one for one in done.closeness if is_short or one.class_index is None]
     print_table(closeness_table(shown, settings))
     echo(f"figures, tables and rows: {output}")
     naming_broken_parts(done.broken)

@@ -9,7 +9,7 @@ import time
 from sfi_ray.cluster.driver import Tally
 from sfi_ray.cluster.reporter import Reporter
 from sfi_ray.store.folder import RunFolder
-from sfi_ray.store.progress import HEARTBEAT_SECONDS, Progress, RunState, write_progress
+from sfi_ray.store.progress import Progress, RunState, write_progress
 
 
 class Heartbeat:
@@ -31,7 +31,7 @@ class Heartbeat:
     def beat(self) -> None:
         """Tells the reporter, and from time to time the run's folder."""
         self._reporter.progressed(self._tally, self.seconds_left())
-        if time.time() - self._written_at >= HEARTBEAT_SECONDS:
+        if time.time() - self._written_at >= Progress.heartbeat_seconds:
             self.write(RunState.RUNNING)
 
     def seconds_left(self) -> float | None:

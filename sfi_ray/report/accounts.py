@@ -1,6 +1,6 @@
-"""Where a run's evaluations and time went, how success depends on k, and why cells failed.
+"""Sums over a run's cells: evaluations and time, success by k, and the reasons of failures.
 
-One pass over the rows without their pixels; each cell counts once.
+One pass reads the rows without their pixels. Each cell counts once.
 """
 
 from __future__ import annotations
@@ -13,11 +13,7 @@ import pyarrow.compute as pc
 from sfi_ray.report.scan import Source, batches_of
 
 _KEYS = ("dataset", "classifier", "attack", "k", "background", "stop_reason")
-_SPENT = ("evaluations", "verifications", "backward_passes", "seconds")
-_SUMS = ("cells", "fooled", "confidence", *_SPENT)
-_ERROR_KEYS = ("classifier", "error")
-_BATCH_ROWS = 1 << 15
-_COLUMNS = (*_KEYS, "fooled", "confidence", *_SPENT, "error", "cell_index")
+_SUMS = ("cells", "fooled", "confidence", "evaluations", "verifications", "backward_passes", "seconds")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -25,12 +21,12 @@ class Accounts:
     """Sums over the cells of a run.
 
     Attributes:
-        spent: For each data set, classifier, attack, k, background and stop_reason the number of ``cells``, those
-            ``fooled``, and the sums of ``confidence`` (of finished cells), ``evaluations``, ``verifications``,
-            ``backward_passes`` and ``seconds``; sorted by these keys.
+        spent: For each data set, classifier, attack, k, background and stop_reason the number of ``cells``, the number
+            of ``fooled`` ones, and the sums of ``confidence`` (of finished cells), ``evaluations``,
+            ``verifications``, ``backward_passes`` and ``seconds``; sorted by these keys.
         by_k: The same for each data set, classifier, attack and k, without failed cells.
-        failures: For each classifier and error the number of ``cells`` and the ``first`` of them, the most frequent
-            first.
+        failures: For each classifier and error the number of ``cells`` and the ``first`` of them; the most frequent
+            error comes first.
     """
 
     spent: pa.Table
@@ -44,18 +40,20 @@ def accounts_of(source: Source) -> Accounts:
     Args:
         source: Findings.
     """
-    spent, failures = [_empty(_KEYS, _SUMS)], [_empty(_ERROR_KEYS, ("cells", "first"))]
-    for batch in batches_of(source, _COLUMNS, pc.scalar(True), _BATCH_ROWS):
+    spent, failures = [_empty(_KEYS, _SUMS)], [_empty(("classifier", "error"), ("cells", "first"))]
+    counts = ("evaluations", "verifications", "backward_passes", "seconds")
+    columns = (*_KEYS, "fooled", "confidence", *counts, "error", "cell_index")
+    for batch in batches_of(source, columns, pc.scalar(True), batch_rows=1 << 15):
         one = pa.array([1] * batch.num_rows, pa.int64())
-        columns = {name: batch[name] for name in _KEYS} | {
+        values = {name: batch[name] for name in _KEYS} | {
             "cells": one,
             "fooled": pc.fill_null(batch["fooled"], False).cast(pa.int64()),
             "confidence": pc.if_else(
                 pc.fill_null(pc.is_finite(batch["confidence"]), False), batch["confidence"].cast(pa.float64()), 0.0
             ),
-            **{name: pc.fill_null(batch[name], 0) for name in _SPENT},
+            **{name: pc.fill_null(batch[name], 0) for name in counts},
         }
-        spent.append(_sums(pa.table(columns).cast(_empty(_KEYS, _SUMS).schema), _KEYS))
+        spent.append(_sums(pa.table(values).cast(_empty(_KEYS, _SUMS).schema), _KEYS))
         failed = {"classifier": batch["classifier"], "error": batch["error"], "cells": one}
         failed_rows = pa.table({**failed, "first": batch["cell_index"]}).filter(pc.is_valid(batch["error"]))
         failures.append(failed_rows.cast(failures[0].schema))
@@ -70,14 +68,15 @@ def accounts_of(source: Source) -> Accounts:
 
 
 def _sums(table: pa.Table, keys: tuple[str, ...]) -> pa.Table:
-    # Threads would make the last bits of the sums depend on chance.
+    # With threads, the last bits of the sums would depend on chance.
     summed = table.group_by(list(keys), use_threads=False).aggregate([(name, "sum") for name in _SUMS])
     return summed.select([*keys, *(f"{name}_sum" for name in _SUMS)]).rename_columns([*keys, *_SUMS])
 
 
 def _failures(table: pa.Table) -> pa.Table:
-    grouped = table.group_by(list(_ERROR_KEYS), use_threads=False).aggregate([("cells", "sum"), ("first", "min")])
-    named = grouped.select([*_ERROR_KEYS, "cells_sum", "first_min"]).rename_columns([*_ERROR_KEYS, "cells", "first"])
+    keys = ["classifier", "error"]
+    grouped = table.group_by(keys, use_threads=False).aggregate([("cells", "sum"), ("first", "min")])
+    named = grouped.select([*keys, "cells_sum", "first_min"]).rename_columns([*keys, "cells", "first"])
     return named.sort_by([("cells", "descending"), ("first", "ascending")])
 
 

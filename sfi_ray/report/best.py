@@ -6,49 +6,31 @@ Shapes: B backgrounds, T target classes.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sfi_ray.report.matrices import ConfidenceMatrix
-from sfi_ray.report.paper import PublishedBest, published_best
+from sfi_ray.report.paper import published_best
 from sfi_ray.report.percent import BOLD_FROM, as_percent
 from sfi_ray.report.plain_table import Entry, PlainTable
 from sfi_ray.report.runs import ReportedRun
-from sfi_ray.report.tables import MAX_COLUMNS
 from sfi_ray.store.facts import ClassifierFacts
-
-NOTHING = "-"
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class BestRow:
-    """One classifier of a best-of-n table.
-
-    Attributes:
-        matrix: Its confidence matrix.
-        classifier: What is known of it.
-        published: The paper's row for it, or None.
-    """
-
-    matrix: ConfidenceMatrix
-    classifier: ClassifierFacts
-    published: PublishedBest | None
+from sfi_ray.text import NOTHING
 
 
 def best_tables(run: ReportedRun) -> list[PlainTable]:
-    """Lays out a best-of-n table for each data set, attack and k with at most `MAX_COLUMNS` classes.
+    """Returns a best-of-n table for each data set, attack and k whose classes fit side by side.
 
-    An entry holds the best of each background, bold from the classifier's mean confidence on natural images, or from
-    90 % where that is not known. Where the paper has the row, it stands below.
+    An entry holds the best of each background. It is bold from the classifier's mean confidence on natural images, or
+    from 90 % where that is unknown. The paper's row stands below where there is one.
 
     Args:
         run: The run.
     """
     groups: dict[tuple[str, str, str], list[ConfidenceMatrix]] = {}
     for matrix in run.matrices:
-        if len(matrix.target_classes) <= MAX_COLUMNS:
+        if not matrix.is_wide:
             groups.setdefault((matrix.dataset, matrix.attack, matrix.k_label), []).append(matrix)
     return [_table(run, matrices) for matrices in groups.values()]
 
@@ -82,7 +64,7 @@ def _table(run: ReportedRun, matrices: list[ConfidenceMatrix]) -> PlainTable:
         headings=("classifier", "accuracy", "natural confidence", *(name for _, name in classes)),
         rows=tuple(tuple(row) for row in rows),
         caption=f"In each entry: {'/'.join(backgrounds)}. Bold where one of them reaches the classifier's mean "
-        f"confidence on natural images, or {BOLD_FROM} where that is not known. {NOTHING} nothing finished.",
+        f"confidence on natural images, or {BOLD_FROM} where that is unknown. {NOTHING} nothing finished.",
     )
 
 

@@ -1,4 +1,4 @@
-"""Confidence against the number of altered pixels: what theorems guarantee beside what searches found.
+"""Confidence against the number of altered pixels: guarantees of theorems beside results of searches.
 
 Shapes: K numbers of altered pixels.
 """
@@ -19,13 +19,7 @@ from rich.table import Table
 
 from sfi_ray.csv_text import CsvWriter
 from sfi_ray.errors import StorageError
-from sfi_ray.report.sheets.lettering import printable
-
-_WIDTH, _HEIGHT = 10.0, 4.2  # inches
-_MOST_TITLE = 160  # characters that there is room for
-# Of the palette of Okabe and Ito, which colour-blind readers tell apart; what is guaranteed goes first.
-_LINE_COLOURS = ("#000000", "#56B4E9")
-_POINT_STYLES = (("#D55E00", "o"), ("#009E73", "s"), ("#CC79A7", "^"))
+from sfi_ray.report.sheets.lettering import printable_title
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,10 +27,10 @@ class Curve:
     """One line of the plot, one column of the table.
 
     Attributes:
-        name: What it is.
+        name: Its name.
         log_odds: ln(p / (1 - p)) for each k, ``(K,)``.
-        is_found: Whether a search found it; drawn as points then, as a line otherwise.
-        is_dashed: Whether the line is dashed, so that one below it shows.
+        is_found: Whether a search found it. Found values are points, others a line.
+        is_dashed: Whether the line is dashed, so that a line below it shows.
     """
 
     name: str
@@ -47,7 +41,7 @@ class Curve:
     @property
     def confidences(self) -> NDArray[np.float64]:
         """Confidence for each k, ``(K,)``."""
-        # As in `sfi_ray.theory`, which would load torch.
+        # The same as in `sfi_ray.theory`, which loads torch.
         confidences: NDArray[np.float64] = np.exp(-np.logaddexp(0.0, -self.log_odds))
         return confidences
 
@@ -73,8 +67,8 @@ def write_bounds(stem: Path, title: str, ks: Sequence[int], curves: Sequence[Cur
     """Writes the curves as ``<stem>.csv`` and their plot as ``<stem>.png``.
 
     Args:
-        stem: Path of both files without their endings; its folder is made if it is not there.
-        title: What stands above the plot.
+        stem: Path of both files without their endings; a missing folder is made.
+        title: Title of the plot.
         ks: Numbers of altered pixels, ``(K,)``.
         curves: The curves, each ``(K,)``.
 
@@ -82,7 +76,7 @@ def write_bounds(stem: Path, title: str, ks: Sequence[int], curves: Sequence[Cur
         Both paths.
 
     Raises:
-        StorageError: The files cannot be written there.
+        StorageError: The files cannot be written.
     """
     table, plot = stem.with_name(stem.name + ".csv"), stem.with_name(stem.name + ".png")
     try:
@@ -95,23 +89,25 @@ def write_bounds(stem: Path, title: str, ks: Sequence[int], curves: Sequence[Cur
                 writer.row([k, *(number for pair in numbers for number in pair)])
         plot_bounds(title, ks, curves).savefig(plot, dpi=150)
     except OSError as error:
-        raise StorageError(f"{stem.parent}: the table and the plot cannot be written here: {error}") from error
+        raise StorageError(f"cannot write the table and the plot into '{stem.parent}': {error}") from error
     return table, plot
 
 
 def plot_bounds(title: str, ks: Sequence[int], curves: Sequence[Curve]) -> Figure:
-    """Draws confidences, which soon come near 1, and beside them log-odds, in which they can be told apart.
+    """Draws confidences, and beside them log-odds, which still differ where confidences are near 1.
 
     Args:
-        title: What stands above it.
+        title: Title of the plot.
         ks: Numbers of altered pixels, ``(K,)``.
         curves: The curves, each ``(K,)``.
     """
-    figure = Figure(figsize=(_WIDTH, _HEIGHT), layout="constrained", facecolor="white")
+    figure = Figure(figsize=(10.0, 4.2), layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
-    figure.suptitle(printable(title, "?", _MOST_TITLE), parse_math=False)  # a class may be called "$"
+    figure.suptitle(printable_title(title), parse_math=False)  # a class may be called "$"
     left, right = figure.subplots(1, 2)
-    lines, points = itertools.cycle(_LINE_COLOURS), itertools.cycle(_POINT_STYLES)
+    # The palette of Okabe and Ito, which colour-blind readers can tell apart.
+    lines = itertools.cycle(("#000000", "#56B4E9"))
+    points = itertools.cycle((("#D55E00", "o"), ("#009E73", "s"), ("#CC79A7", "^")))
     for curve in curves:
         if curve.is_found:
             colour, marker = next(points)

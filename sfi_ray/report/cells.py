@@ -1,7 +1,7 @@
 """The cells of a report as columns of numbers, with the altered pixels of their images.
 
-Of very large runs a sample is taken: the best cell of every place of a table, and of the others those with the lowest
-ids. Ids are hashes, so the sample is fair, and always the same.
+A very large run is sampled: the sample holds the best cell of every place of a table, and the other cells with the
+lowest ids. Ids are hashes, so the sample is fair and always the same.
 """
 
 from __future__ import annotations
@@ -18,13 +18,7 @@ from numpy.typing import NDArray
 from sfi_ray.report.matrices import ConfidenceMatrix
 from sfi_ray.report.runs import ReportedRun
 from sfi_ray.report.scan import batches_of
-from sfi_ray.store.rebuild import IMAGE_COLUMNS, altered_pixels
-
-MAX_CELLS = 200_000
-"""A page holds at most about this many cells."""
-
-MAX_PIXELS = 3_000_000
-"""A page holds at most this many altered pixels; cells beyond are listed without their image."""
+from sfi_ray.store.rebuild import IMAGE_COLUMNS, altered_pixels, one_array
 
 _NUMBERS = {
     **dict.fromkeys(("cell_index", "target_class", "k", "replicate", "num_altered", "image_index"), -1),
@@ -33,8 +27,6 @@ _NUMBERS = {
     **dict.fromkeys(("image_confidence", "feature_inner_product"), np.nan),
 }
 _NAMES = ("background", "target_name", "stop_reason", "error", "image")
-_BATCH_ROWS = 1 << 14
-_PIXEL_ROWS = 1 << 10
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,13 +34,13 @@ class Cells:
     """The cells of a report, in the order of its runs and of their grids.
 
     Attributes:
-        total: Cells that have a row, of which these are all or a sample.
-        columns: A number for each cell: what `_NUMBERS` names, as in the data set, with -1 or NaN where there is none;
-            ``run`` and ``series`` count the report's runs and matrices; of `_NAMES` the place in `names`.
-        names: The distinct values of each column of names; the first is the empty one, for none.
-        background_values: 8-bit value of each channel of each name of a background.
-        starts: Where the pixels of each cell begin, ``(N + 1,)``; one without a stored image has none.
-        has_image: Whether the pixels of a cell are here, ``(N,)``.
+        total: Number of cells with a row; these cells are all of them or a sample.
+        columns: A number for each cell. The columns of `_NUMBERS` are those of the data set, with -1 or NaN for none.
+            ``run`` and ``series`` count the report's runs and matrices. The columns of `_NAMES` index `names`.
+        names: The distinct values of each column of names; the first is empty, for none.
+        background_values: 8-bit value of each channel of each background name.
+        starts: Where the pixels of each cell begin, ``(N + 1,)``; a cell without a stored image has none.
+        has_image: Whether the pixels of a cell are included, ``(N,)``.
         rows: Row of each altered pixel.
         cols: Column of each altered pixel.
         values: Its values, as many as its image has channels, one after the other.
@@ -69,14 +61,16 @@ class Cells:
     first_values: list[int]
 
 
-def cells_of(runs: Sequence[ReportedRun]) -> Cells:
+def cells_of(runs: Sequence[ReportedRun], max_cells: int = 200_000, max_pixels: int = 3_000_000) -> Cells:
     """Collects the cells of a report.
 
     Args:
         runs: Its runs.
+        max_cells: About the most cells of a page; larger runs are sampled.
+        max_pixels: Most altered pixels of a page; further cells come without their image.
     """
     total = sum(run.num_finished + run.num_failed for run in runs)
-    share = min(1.0, MAX_CELLS / max(total, 1))
+    share = min(1.0, max_cells / max(total, 1))
     names = {name: _Names() for name in _NAMES}
     colours: dict[int, list[int]] = {}
     parts: list[dict[str, NDArray[Any]]] = []
@@ -87,7 +81,7 @@ def cells_of(runs: Sequence[ReportedRun]) -> Cells:
         best = {str(name) for matrix in run.matrices for name in matrix.best_cell_id.ravel() if name}
         kept: list[dict[str, NDArray[Any]]] = []
         kept_ids: list[str] = []
-        for batch in batches_of(run.rows, columns, pc.scalar(True), _BATCH_ROWS):
+        for batch in batches_of(run.rows, columns, pc.scalar(True), batch_rows=1 << 14):
             sampled = batch if share == 1 else batch.filter(pa.array(_in_sample(batch["cell_id"], share, best)))
             if not sampled.num_rows:
                 continue
@@ -109,7 +103,7 @@ def cells_of(runs: Sequence[ReportedRun]) -> Cells:
         name: np.concatenate([np.zeros(0, dtype=np.int64), *(part[name] for part in parts)]) for name in empty
     }
     is_best = columns_of_all.pop("is_best")
-    has_image = _with_image(columns_of_all, is_best)
+    has_image = _with_image(columns_of_all, is_best, max_pixels)
     pixels = _Pixels(columns_of_all, has_image)
     pixels.read(runs, [name for part in ids for name in part])
     return Cells(
@@ -129,14 +123,13 @@ def cells_of(runs: Sequence[ReportedRun]) -> Cells:
 
 @dataclass(slots=True)
 class _Names:
-    """Counts distinct names in the order they come."""
+    """Numbers distinct names in the order of their first appearance."""
 
     values: list[str] = field(default_factory=lambda: [""])
     _known: dict[str, int] = field(default_factory=lambda: {"": 0})
 
     def codes(self, column: Any) -> NDArray[np.int64]:
-        encoded = pc.fill_null(column, "").combine_chunks().dictionary_encode()
-        encoded = encoded.combine_chunks() if isinstance(encoded, pa.ChunkedArray) else encoded
+        encoded = one_array(pc.fill_null(column, "")).dictionary_encode()
         local = encoded.dictionary.to_pylist()
         for name in local:
             if name not in self._known:
@@ -149,7 +142,7 @@ class _Names:
 
 @dataclass(slots=True)
 class _Pixels:
-    """Room for the pixels of the cells that keep their image, filled as they are read."""
+    """The pixels of the cells that keep their image, filled while they are read."""
 
     columns: dict[str, NDArray[Any]]
     has_image: NDArray[np.bool_]
@@ -178,7 +171,7 @@ class _Pixels:
                 continue
             values = np.zeros((int(self.starts[end]) - first, channels), dtype=np.uint8)
             wanted = pc.is_finite(pc.field("confidence"))
-            for batch in batches_of(run.rows, ("cell_id", *IMAGE_COLUMNS), wanted, _PIXEL_ROWS):
+            for batch in batches_of(run.rows, ("cell_id", *IMAGE_COLUMNS), wanted, batch_rows=1 << 10):
                 places = [place.get(name) for name in batch["cell_id"].to_pylist()]
                 chosen = batch.filter(pa.array([at is not None for at in places]))
                 if not chosen.num_rows:
@@ -206,7 +199,7 @@ def _numbers(batch: pa.Table) -> dict[str, NDArray[Any]]:
 
 
 def _series(batch: pa.Table, matrices: Iterable[ConfidenceMatrix]) -> NDArray[np.int64]:
-    """Returns which matrix each row belongs to."""
+    """Returns the matrix of each row."""
     found = np.zeros(batch.num_rows, dtype=np.int64)
     for number, matrix in enumerate(matrices):
         belongs = pc.and_(pc.equal(batch["dataset"], matrix.dataset), pc.equal(batch["classifier"], matrix.classifier))
@@ -217,17 +210,17 @@ def _series(batch: pa.Table, matrices: Iterable[ConfidenceMatrix]) -> NDArray[np
 
 
 def _colours(codes: NDArray[Any], values: Any, known: dict[int, list[int]]) -> dict[int, list[int]]:
-    """Returns the colour of each background that is not known yet."""
+    """Returns the colour of each background that is not yet known."""
     distinct, first = np.unique(codes, return_index=True)
     return {
         int(code): values[int(at)].as_py() for code, at in zip(distinct, first, strict=True) if int(code) not in known
     }
 
 
-def _with_image(columns: dict[str, NDArray[Any]], is_best: NDArray[Any]) -> NDArray[np.bool_]:
-    """Chooses the cells whose pixels fit into `MAX_PIXELS`: the best of each place first, then in their order."""
+def _with_image(columns: dict[str, NDArray[Any]], is_best: NDArray[Any], max_pixels: int) -> NDArray[np.bool_]:
+    """Chooses the cells whose pixels fit into `max_pixels`: the best of each place first, then in their order."""
     altered = columns["num_altered"]
     order = np.lexsort((np.arange(len(altered)), is_best == 0))
     fits = np.zeros(len(altered), dtype=np.bool_)
-    fits[order] = np.cumsum(altered[order].clip(min=0)) <= MAX_PIXELS
+    fits[order] = np.cumsum(altered[order].clip(min=0)) <= max_pixels
     return fits & (altered >= 0)

@@ -1,4 +1,4 @@
-"""Telling first from repeated rows in a stream: 8 bytes a row, however long the stream."""
+"""Separates first from repeated rows in a stream, in 8 bytes a row."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from numpy.typing import NDArray
 
 
 class FirstTimes:
-    """Remembers which ids went by, as 64-bit hashes in sorted runs that double in length as they merge."""
+    """Remembers the ids of a stream as 64-bit hashes, in sorted runs that double in length as they merge."""
 
     def __init__(self) -> None:
         self._runs: list[NDArray[np.int64]] = []
 
     def among(self, ids: Sequence[str]) -> NDArray[np.bool_]:
-        """Tells which ids are seen for the first time, and remembers them.
+        """Returns which ids appear for the first time, and remembers them.
 
         Args:
             ids: The next ids of the stream.
 
         Returns:
-            For each id, whether neither an earlier call nor an earlier place of `ids` had it.
+            For each id, whether it is new to earlier calls and to earlier places of `ids`.
         """
         hashes = np.fromiter(map(hash, ids), dtype=np.int64, count=len(ids))
         distinct, first_places = np.unique(hashes, return_index=True)

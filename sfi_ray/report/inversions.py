@@ -1,4 +1,4 @@
-"""Pictures of inversions: natural images beside what imitates them (Figures 8, 9), and where it is altered (Figure 10).
+"""Pictures of inversions: natural images beside their imitations (Figures 8, 9), and altered positions (Figure 10).
 
 The same findings give the same bytes.
 
@@ -22,42 +22,40 @@ from sfi_ray.report.scan import Source, finished_rows
 from sfi_ray.report.sheets.grid import MUTED, Tile, lay_out
 from sfi_ray.report.sheets.sheet import (
     DASH,
-    MAX_COLUMNS,
-    MIN_TILE,
     SEPARATOR,
     background_name,
     class_name,
     enlarge,
+    enlargement,
     series_title,
     verdict_of,
 )
 from sfi_ray.store.rebuild import IMAGE_COLUMNS, rebuild_images
 
-MAX_PAIRED = 20
-"""A sheet of pairs shows at most this many natural images."""
 
-_COLUMNS_A_ROW = 10
+def pairs_sheet(
+    source: Source, matrix: ConfidenceMatrix, natural: NDArray[np.uint8], *, max_natural: int = 20, per_row: int = 10
+) -> dict[str, bytes]:
+    """Draws natural images and, below each, its imitations, a row for each background.
 
-
-def pairs_sheet(source: Source, matrix: ConfidenceMatrix, natural: NDArray[np.uint8]) -> dict[str, bytes]:
-    """Draws natural images and, below each, the images that imitate it, a row for each background.
-
-    More than `MAX_PAIRED` are cut off so that every class keeps some. Of several replicates the first is shown.
+    The sheet shows the first replicate. With too many natural images, it shows some of every class.
 
     Args:
         source: Findings, those of `matrix` among them.
-        matrix: Says which classifier and k to show; one with a finished cell.
+        matrix: The classifier and k to show; it needs a finished cell.
         natural: The natural images that ``image_index`` counts, ``(N, H, W, C)``.
+        max_natural: Most natural images on the sheet.
+        per_row: Natural images side by side.
 
     Returns:
         The sheet by suffix, ``.png`` and ``.svg``.
     """
-    shown = _images_to_show(source, matrix)
+    shown = _images_to_show(source, matrix, max_natural)
     columns = ("background", "image_index", "image_confidence", "confidence", "fooled", "feature_inner_product")
     wanted = pc.field("image_index").isin(pa.array(shown, pa.int32())) & (pc.field("replicate") == 0)
     found: dict[tuple[str, int], Tile] = {}
     confidences: dict[int, float] = {}
-    factor = max(1, -(-MIN_TILE // int(max(natural.shape[1:3]))))
+    factor = enlargement(*natural.shape[1:3])
     for batch in finished_rows(source, matrix, (*columns, *IMAGE_COLUMNS), wanted):
         for row, image in zip(batch.select(columns).to_pylist(), rebuild_images(batch), strict=True):
             symbol, color = verdict_of(is_fooled=row["fooled"])
@@ -69,8 +67,8 @@ def pairs_sheet(source: Source, matrix: ConfidenceMatrix, natural: NDArray[np.ui
     classes = _classes(source, matrix, shown)
     rows: list[list[Tile]] = []
     names: list[str] = []
-    for start in range(0, len(shown), _COLUMNS_A_ROW):
-        part = shown[start : start + _COLUMNS_A_ROW]
+    for start in range(0, len(shown), per_row):
+        part = shown[start : start + per_row]
         originals = [
             Tile(
                 enlarge(natural[index], factor),
@@ -95,11 +93,11 @@ def pairs_sheet(source: Source, matrix: ConfidenceMatrix, natural: NDArray[np.ui
 
 
 def positions_sheet(source: Source, matrix: ConfidenceMatrix) -> dict[str, bytes]:
-    """Draws for each background and class where images are altered: the brighter, the more of them (Figure 10).
+    """Draws for each background and class how often each pixel is altered; brighter means more often (Figure 10).
 
     Args:
         source: Findings, those of `matrix` among them.
-        matrix: Says which classifier and k to show; one with a finished cell and at most `MAX_COLUMNS` classes.
+        matrix: The classifier and k to show. It needs a finished cell, and its classes must fit side by side.
 
     Returns:
         The sheet by suffix, ``.png`` and ``.svg``.
@@ -107,12 +105,12 @@ def positions_sheet(source: Source, matrix: ConfidenceMatrix) -> dict[str, bytes
     Raises:
         ValueError: There are more classes.
     """
-    if len(matrix.target_classes) > MAX_COLUMNS:
-        raise ValueError(f"{len(matrix.target_classes)} classes do not fit side by side; {MAX_COLUMNS} do")
+    if matrix.is_wide:
+        raise ValueError(f"{len(matrix.target_classes)} classes do not fit side by side; {matrix.most_columns} do")
     shares, counts = altered_shares(source, matrix)
     highest = max(float(shares.max()), float(np.finfo(np.float64).tiny))
     height, width = int(shares.shape[2]), int(shares.shape[3])
-    factor = max(1, -(-MIN_TILE // max(height, width)))
+    factor = enlargement(height, width)
     rows = []
     for row in range(len(matrix.backgrounds)):
         tiles = []
@@ -135,7 +133,7 @@ def positions_sheet(source: Source, matrix: ConfidenceMatrix) -> dict[str, bytes
     return lay_out(title, subtitle, rows, row_names=names, tile_size=size).files()
 
 
-def _images_to_show(source: Source, matrix: ConfidenceMatrix) -> list[int]:
+def _images_to_show(source: Source, matrix: ConfidenceMatrix, most: int) -> list[int]:
     """Chooses natural images: the first of every class, then the second of every class, and so on."""
     classes = _classes(source, matrix, None)
     seen: dict[int, int] = {}
@@ -144,7 +142,7 @@ def _images_to_show(source: Source, matrix: ConfidenceMatrix) -> list[int]:
         ordinal = seen.get(classes[index], 0)
         seen[classes[index]] = ordinal + 1
         ranked.append((ordinal, index))
-    return sorted(index for _, index in sorted(ranked)[:MAX_PAIRED])
+    return sorted(index for _, index in sorted(ranked)[:most])
 
 
 def _classes(source: Source, matrix: ConfidenceMatrix, indices: Sequence[int] | None) -> Mapping[int, int]:

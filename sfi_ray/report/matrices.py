@@ -1,13 +1,12 @@
-"""Confidence matrices: backgrounds against target classes, the numbers behind every table and figure.
+"""Confidence matrices of backgrounds and target classes, from which all tables and figures are made.
 
 Shapes: B backgrounds, T target classes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -16,13 +15,10 @@ from numpy.typing import NDArray
 
 from sfi_ray.report.scan import PLACE, SERIES, Source, join_tallies, tally_findings
 
-MAX_SEPARATE_K = 12
-"""More distinct k than this were sampled rather than listed, and share one matrix."""
-
 
 @dataclass(frozen=True, slots=True)
 class AlteredPixels:
-    """How many pixels were altered where any number might be.
+    """Numbers of altered pixels of inversions that might alter any number.
 
     Attributes:
         least: Fewest in one image.
@@ -41,28 +37,31 @@ class AlteredPixels:
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class ConfidenceMatrix:
-    """What one attack reached on one classifier with one k, for each background and target class.
+    """The results of one attack on one classifier with one k, for each background and target class.
 
     The arrays are read-only and ``(B, T)``, with NaN (an empty string, 0) where no cell has finished.
 
     Attributes:
+        most_columns: Most target classes that tables and sheets show side by side.
         dataset: Name of the data set.
         classifier: Name of the classifier.
         attack: Kind of the attack.
-        k_min: Lowest k that went in.
-        k_max: Highest k that went in; more than `k_min` when k was sampled.
+        k_min: Lowest k of its cells.
+        k_max: Highest k of its cells; above `k_min` when k was sampled.
         backgrounds: Names of the rows, in the order of the grid.
         target_classes: Class indices of the columns, ascending.
         target_names: Names of the columns.
         mean_confidence: Mean over the finished replicates.
         best_confidence: Highest among the finished replicates.
-        best_cell_id: The cell that reached it; of several, the one with the lowest id.
+        best_cell_id: The cell that reached it; among several, the cell with the lowest id.
         background_confidence: Confidence in the target class on the bare background.
         fooled_ratio: Fooled replicates per finished one.
         num_finished: Finished replicates.
         num_failed: Replicates that failed.
         altered: How many pixels inversions altered that might alter any number; None where k is a cap.
     """
+
+    most_columns: ClassVar[int] = 12
 
     dataset: str
     classifier: str
@@ -88,14 +87,28 @@ class ConfidenceMatrix:
             return "any"
         return str(self.k_min) if self.k_min == self.k_max else f"{self.k_min}-{self.k_max}"
 
+    @property
+    def k_text(self) -> str:
+        """Returns ``k = 5``, or ``210 altered pixels`` when nothing caps it."""
+        return f"k = {self.k_label}" if self.altered is None else f"{self.altered} altered pixels"
 
-def confidence_matrices(source: Source) -> list[ConfidenceMatrix]:
+    @property
+    def is_wide(self) -> bool:
+        """Whether it has too many classes to show them side by side."""
+        return len(self.target_classes) > self.most_columns
+
+    @property
+    def num_fooled(self) -> int:
+        """Number of fooled cells."""
+        return round(float(np.nansum(self.fooled_ratio * self.num_finished)))
+
+
+def confidence_matrices(source: Source, max_separate_k: int = 12) -> list[ConfidenceMatrix]:
     """Computes a matrix for each data set, classifier, attack and k.
 
-    A series with more than `MAX_SEPARATE_K` distinct k gets a single matrix over all of them.
-
     Args:
-        source: Findings; of a data set on disk only the needed columns are read, batch by batch.
+        source: Findings. Only the needed columns of a data set on disk are read, batch by batch.
+        max_separate_k: A series with more distinct k gets a single matrix, since its k were sampled.
 
     Returns:
         The matrices, by the names of data set, classifier and attack, then by k; none for an empty source.
@@ -108,7 +121,7 @@ def confidence_matrices(source: Source) -> list[ConfidenceMatrix]:
         for column, name in zip(SERIES, names, strict=True):
             rows = rows.filter(pc.equal(rows[column], name))
         all_k = sorted(pc.unique(rows["k"]).to_pylist())
-        if len(all_k) > MAX_SEPARATE_K:
+        if len(all_k) > max_separate_k:
             matrices.append(_build_matrix(names, all_k[0], all_k[-1], rows))
         else:
             matrices += [_build_matrix(names, k, k, rows.filter(pc.equal(rows["k"], k))) for k in all_k]
@@ -116,7 +129,7 @@ def confidence_matrices(source: Source) -> list[ConfidenceMatrix]:
 
 
 def _build_matrix(names: tuple[str, ...], k_min: int, k_max: int, rows: pa.Table) -> ConfidenceMatrix:
-    """Spreads the rows of a tally over backgrounds and target classes."""
+    """Arranges the rows of a tally by background and target class."""
     places = join_tallies(rows, by=PLACE).to_pydict()
     backgrounds = _in_grid_order(places["background"], places["cell_index"], places["position"])
     classes = sorted(set(places["target_class"]))
@@ -138,10 +151,11 @@ def _build_matrix(names: tuple[str, ...], k_min: int, k_max: int, rows: pa.Table
         mean = spread("sum_confidence", np.nan, np.float64) / finished
         fooled = spread("num_fooled", 0, np.int64) / finished
         bare = spread("sum_background", np.nan, np.float64) / spread("num_background", 0, np.int64)
+    longest = max((len(name) for name in places["best_cell_id"] if name), default=1)
     arrays = {
         "mean_confidence": mean,
         "best_confidence": spread("best_confidence", np.nan, np.float64),
-        "best_cell_id": spread("best_cell_id", "", f"<U{_longest(places['best_cell_id'])}"),
+        "best_cell_id": spread("best_cell_id", "", f"<U{longest}"),
         "background_confidence": bare,
         "fooled_ratio": fooled,
         "num_finished": finished,
@@ -178,14 +192,10 @@ def _altered(places: dict[str, list[Any]]) -> AlteredPixels | None:
 def _in_grid_order(backgrounds: list[str], indices: list[int | None], positions: list[int]) -> list[str]:
     """Orders backgrounds by their first cell in the grid, then by their first row.
 
-    The order of the rows alone would depend on which actor wrote its part file first.
+    The order of the rows alone depends on which actor wrote its part file first.
     """
     first: dict[str, tuple[float, int]] = {}
     for background, index, position in zip(backgrounds, indices, positions, strict=True):
         rank = (np.inf if index is None else index, position)
         first[background] = min(rank, first.get(background, rank))
     return sorted(first, key=lambda background: first[background])
-
-
-def _longest(names: Iterable[str | None]) -> int:
-    return max((len(name) for name in names if name), default=1)

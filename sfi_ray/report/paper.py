@@ -1,4 +1,4 @@
-"""What the paper's tables say, to be shown beside a run's: Tables 2-13 and 14-15, see ``published/README.md``.
+"""Values of the paper's Tables 2-13 and 14-15, shown beside a run's values; see ``published/README.md``.
 
 Shapes: B backgrounds, T target classes.
 """
@@ -16,14 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 SOURCE = 'Kumano, Kera & Yamasaki, "Are DNNs fooled by extremely unrecognizable images?", arXiv:2012.03843'
-"""Where the values come from."""
-
-_BEST_K = 5  # of Tables 14 and 15
+"""Source of the values."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PublishedMeans:
-    """A table of the form of Tables 2-13, with NaN where the paper has no value.
+    """A table like Tables 2-13, with NaN where the paper has no value.
 
     Attributes:
         table: Its number in the paper.
@@ -95,7 +93,7 @@ def published_best(
     Returns:
         The paper's values in this order, or None when it has none of them.
     """
-    if k != _BEST_K:
+    if k != 5:  # the only k of these tables
         return None
     rows = [row for row in _rows("tables_14_15_architectures") if _key(row["model"]) == _key(network)]
     rows = [row for row in rows if row["dataset"] == dataset]
@@ -116,7 +114,7 @@ def _rows(name: str) -> list[dict[str, str]]:
 
 
 def _key(network: str) -> str:
-    """Returns a network's name without what is spelled in several ways."""
+    """Returns a network's name without capitals and punctuation, which sources spell differently."""
     return re.sub(r"[^a-z0-9]", "", network.lower())
 
 

@@ -5,17 +5,14 @@ from __future__ import annotations
 import math
 
 BOLD_FROM = 90
-"""Percent from which a confidence is printed in bold, as in Tables 2-13."""
-
-# A float32 lies up to 3e-8 from the number it stands for: 0.9 is stored as 0.89999998 and must not become 89.
-_FLOAT32_SLACK = 1e-5
+"""Percent from which a confidence is bold, as in Tables 2-13."""
 
 
 def as_percent(confidence: float) -> int:
     """Rounds a confidence down to whole percents, as the paper does.
 
-    The paper prints 99 for what is almost 100; so 100 is kept for a confidence of exactly 1, and a table
-    never claims a certainty that the classifier did not have.
+    The paper prints 99 for values just below 100. So 100 means a confidence of exactly 1, and a table never claims
+    more certainty than the classifier has.
 
     Args:
         confidence: A probability or a mean of probabilities, in [0, 1].
@@ -25,4 +22,5 @@ def as_percent(confidence: float) -> int:
     """
     if confidence >= 1.0:
         return 100
-    return min(99, math.floor(100.0 * confidence + _FLOAT32_SLACK))
+    # A float32 can be 3e-8 below its number: 0.9 is stored as 0.89999998 and must not become 89.
+    return min(99, math.floor(100.0 * confidence + 1e-5))

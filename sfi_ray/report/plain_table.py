@@ -1,12 +1,11 @@
-"""A table of texts, and how it is written: as CSV, Markdown and LaTeX."""
+"""A table of texts, written as CSV, Markdown and LaTeX."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from sfi_ray.csv_text import csv_text
-from sfi_ray.text import MOST_LINE, escape_markdown, printable
+from sfi_ray.text import MOST_LINE, escape_markdown, markdown_line, printable
 
 _LATEX = {
     **{character: f"\\{character}" for character in "&%$#_{}"},
@@ -22,12 +21,12 @@ _LATEX = {
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What stands in one place of a table.
+    """One entry of a table.
 
     Attributes:
-        text: What it says.
-        is_bold: Whether it is set in bold.
-        is_paper: Whether it is the paper's value and not the run's.
+        text: Its text.
+        is_bold: Whether it is bold.
+        is_paper: Whether it is the paper's value instead of the run's.
     """
 
     text: str
@@ -37,14 +36,15 @@ class Entry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlainTable:
-    """A table with its lettering.
+    """A table with its title, headings and caption.
 
     Attributes:
         stem: Name of its files, without folder and suffix.
-        title: What it shows.
-        headings: One for each column; the first column holds names, the others mostly numbers.
-        rows: As many entries as headings, row by row.
+        title: Its title.
+        headings: A heading for each column. The first column holds names, the others mostly numbers.
+        rows: An entry for each heading, row by row.
         caption: How to read it.
+        is_last_text: Whether the last column is aligned to the left, as text is.
     """
 
     stem: str
@@ -52,15 +52,19 @@ class PlainTable:
     headings: tuple[str, ...]
     rows: tuple[tuple[Entry, ...], ...]
     caption: str = ""
+    is_last_text: bool = False
 
     def to_csv(self) -> str:
         """Writes headings and entries, see `sfi_ray.csv_text.CsvWriter`."""
         return csv_text(self.headings, ([entry.text for entry in row] for row in self.rows))
 
     def to_markdown(self) -> str:
-        """Writes GitHub-flavoured markdown with title and caption."""
+        """Writes GitHub-flavoured Markdown with title and caption."""
         lines = [f"### {escape_markdown(self.title)}", "", markdown_line(map(escape_markdown, self.headings))]
-        lines.append(markdown_line([":--", *["--:"] * (len(self.headings) - 1)]))
+        aligned = [":--", *["--:"] * (len(self.headings) - 1)]
+        if self.is_last_text:
+            aligned[-1] = ":--"
+        lines.append(markdown_line(aligned))
         for row in self.rows:
             texts = [escape_markdown(entry.text) for entry in row]
             lines.append(
@@ -70,39 +74,22 @@ class PlainTable:
 
     def to_latex(self) -> str:
         """Writes a LaTeX table that needs no package."""
-        return latex_table(self.title, self.headings, self.rows, self.caption)
-
-
-def latex_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[Entry]], caption: str) -> str:
-    """Writes a LaTeX table that needs no package.
-
-    Args:
-        title: First sentence of its caption.
-        headings: One for each column.
-        rows: As many entries as headings, row by row.
-        caption: The rest of its caption.
-    """
-    lines = [
-        r"\begin{table}",
-        r"\centering",
-        rf"\caption{{{escape_latex(title)}. {escape_latex(caption)}}}",
-        rf"\begin{{tabular}}{{l{'r' * (len(headings) - 1)}}}",
-        r"\hline",
-        " & ".join(map(escape_latex, headings)) + r" \\",
-        r"\hline",
-    ]
-    for row in rows:
-        texts = [escape_latex(entry.text) for entry in row]
-        texts = [rf"\textbf{{{text}}}" if entry.is_bold else text for text, entry in zip(texts, row, strict=True)]
-        lines.append(" & ".join(texts) + r" \\")
-    return "\n".join([*lines, r"\hline", r"\end{tabular}", r"\end{table}", ""])
+        lines = [
+            r"\begin{table}",
+            r"\centering",
+            rf"\caption{{{escape_latex(self.title)}. {escape_latex(self.caption)}}}",
+            rf"\begin{{tabular}}{{l{'r' * (len(self.headings) - 1)}}}",
+            r"\hline",
+            " & ".join(map(escape_latex, self.headings)) + r" \\",
+            r"\hline",
+        ]
+        for row in self.rows:
+            texts = [escape_latex(entry.text) for entry in row]
+            texts = [rf"\textbf{{{text}}}" if entry.is_bold else text for text, entry in zip(texts, row, strict=True)]
+            lines.append(" & ".join(texts) + r" \\")
+        return "\n".join([*lines, r"\hline", r"\end{tabular}", r"\end{table}", ""])
 
 
 def escape_latex(text: str) -> str:
-    """Returns printable, short text in which no character has a meaning in LaTeX."""
+    """Returns a printable, short text in which no character has a meaning in LaTeX."""
     return "".join(_LATEX.get(character, character) for character in printable(text, MOST_LINE))
-
-
-def markdown_line(cells: Iterable[str]) -> str:
-    """Returns one row of a markdown table."""
-    return f"| {' | '.join(cells)} |"

@@ -1,4 +1,4 @@
-"""Where images are altered: how often each pixel is, for each background and class (Figure 10).
+"""Altered positions: how often each pixel is altered, for each background and class (Figure 10).
 
 Shapes: B backgrounds, T target classes, H height, W width.
 """
@@ -13,7 +13,7 @@ from sfi_ray.report.scan import Source, finished_rows
 from sfi_ray.store.rebuild import IMAGE_COLUMNS, altered_pixels, background_values
 
 ALTERED_FROM = 0.3
-"""A pixel counts as altered in Figure 10 when one of its values differs by more than this, for values in [0, 1]."""
+"""Difference above which a pixel counts as altered in Figure 10, for values in [0, 1]."""
 
 
 def altered_counts(
@@ -23,12 +23,12 @@ def altered_counts(
 
     Args:
         source: Findings, those of `matrix` among them.
-        matrix: Says which classifier and k to count; one with a finished cell.
-        by_background: Count each background apart; else B is 1.
-        by_class: Count each class apart; else T is 1.
+        matrix: The classifier and k to count; it needs a finished cell.
+        by_background: Count each background separately; otherwise B is 1.
+        by_class: Count each class separately; otherwise T is 1.
 
     Returns:
-        In how many images each pixel is altered, ``(B, T, H, W)``, and the number of images, ``(B, T)``.
+        The number of images in which each pixel is altered, ``(B, T, H, W)``, and of all images, ``(B, T)``.
 
     Raises:
         ValueError: No cell of the matrix is finished.

@@ -1,4 +1,4 @@
-"""The runs of a report, read from their folders without Ray and without torch, and what is wrong with them."""
+"""The runs of a report, read from their folders without Ray and torch, with their damage."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from sfi_ray.errors import InputError
 from sfi_ray.report.matrices import ConfidenceMatrix, confidence_matrices
-from sfi_ray.store.damage import DamagedPart, sound_rows
 from sfi_ray.store.facts import RunFacts, read_facts
 from sfi_ray.store.folder import RunFolder
 from sfi_ray.store.image_file import read_image_file
+from sfi_ray.store.parts import sound_rows
 from sfi_ray.store.progress import read_progress, state_of
 
 
@@ -25,22 +25,22 @@ class ReportedRun:
     """One run of a report.
 
     Attributes:
-        label: Its name, with its place where several have that name.
+        label: Its name, with its location where several runs have that name.
         folder: Its folder.
-        facts: What its record says.
-        rows: The rows of all part files that can be read.
-        damaged: The part files that cannot.
+        facts: The facts of its record.
+        rows: The rows of all readable part files.
+        damaged: The fault of each part file that cannot be read, by its name.
         natural: The natural images it imitates, ``(N, height, width, channels)`` uint8; None for none.
-        natural_error: Why those cannot be read; None when they can, or when there are none.
+        natural_error: Why the natural images cannot be read, if so.
         matrices: Its confidence matrices.
-        state: How it stands, see `sfi_ray.store.progress.state_of`.
+        state: Its status, see `sfi_ray.store.progress.state_of`.
     """
 
     label: str
     folder: RunFolder
     facts: RunFacts
     rows: ds.Dataset
-    damaged: tuple[DamagedPart, ...]
+    damaged: dict[str, str]
     natural: NDArray[np.uint8] | None
     natural_error: str | None
     matrices: tuple[ConfidenceMatrix, ...]
@@ -48,32 +48,32 @@ class ReportedRun:
 
     @cached_property
     def num_finished(self) -> int:
-        """Cells that were searched."""
+        """Number of searched cells."""
         return sum(int(matrix.num_finished.sum()) for matrix in self.matrices)
 
     @cached_property
     def num_failed(self) -> int:
-        """Cells that failed."""
+        """Number of failed cells."""
         return sum(int(matrix.num_failed.sum()) for matrix in self.matrices)
 
     @cached_property
     def num_fooled(self) -> int:
-        """Cells that were fooled."""
-        return sum(round(float(np.nansum(matrix.fooled_ratio * matrix.num_finished))) for matrix in self.matrices)
+        """Number of fooled cells."""
+        return sum(matrix.num_fooled for matrix in self.matrices)
 
     @property
     def losses(self) -> list[str]:
-        """What could not be read and is left out, one line each with its mend."""
+        """What cannot be read and is left out, a line each with its mend."""
         lines = [
-            f"'{self.folder.location}/{part.name}' cannot be read and is left out ({part.reason}); move it away and "
-            "launch again: its cells will be searched again"
-            for part in self.damaged
+            f"'{self.folder.location}/{name}' cannot be read and is left out ({fault}); move it away and launch again: "
+            "its cells will be searched again"
+            for name, fault in self.damaged.items()
         ]
         return lines if self.natural_error is None else [*lines, f"natural images are left out: {self.natural_error}"]
 
     @property
     def notes(self) -> list[str]:
-        """What a reader has to know of how far the run came, and of what it attacked."""
+        """Notes on an unfinished run and on doubtful classifiers."""
         found, cells = self.num_finished + self.num_failed, self.facts.num_cells
         notes = [f"{one.name}: {remark}" for one in self.facts.classifiers for remark in one.remarks]
         if not found:
@@ -90,7 +90,7 @@ def open_runs(locations: Sequence[str]) -> list[ReportedRun]:
         locations: Paths or URIs of run folders, at least one.
 
     Returns:
-        The runs in the order given, told apart by their labels.
+        The runs in the order given, each with its own label.
 
     Raises:
         InputError: A folder holds no run, its record is broken, or it is given twice.
@@ -112,9 +112,8 @@ def _open(folder: RunFolder) -> ReportedRun:
     natural, natural_error = None, None
     if facts.images:
         try:
-            natural = np.stack(
-                [image.pixels for image in read_image_file(folder, len(facts.images), facts.input_shape)]
-            )
+            images = read_image_file(folder, len(facts.images), facts.input_shape)
+            natural = np.stack([image.pixels for image in images])
         except (InputError, OSError, ValueError) as error:
             natural_error = str(error)
     matrices = tuple(confidence_matrices(rows))

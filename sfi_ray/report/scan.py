@@ -1,6 +1,6 @@
 """Reads a run's findings batch by batch, so that memory does not grow with their pixels.
 
-`tally_findings` looks at everything but the pixels; `fetch_images` then reads the pixels of a few rows.
+`tally_findings` reads everything but the pixels. `fetch_images` then reads the pixels of a few rows.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Source: TypeAlias = pa.Table | pads.Dataset
 
 
 class Series(Protocol):
-    """What no table may mix, with the range of k that goes into one table."""
+    """Values that no table mixes, with the range of k of one table."""
 
     @property
     def dataset(self) -> str: ...  # noqa: D102
@@ -36,21 +36,14 @@ class Series(Protocol):
 
 
 SERIES = ("dataset", "classifier", "attack")
-"""Columns that tell apart what no table may mix."""
+"""Columns whose values no table mixes."""
 
 PLACE = ("background", "target_class")
-"""Columns that give a finding its place in a table."""
+"""Columns that place a finding in a table."""
 
 _KEYS = (*SERIES, "k", *PLACE)
-_COLUMNS = (
-    *(*_KEYS, "target_name", "cell_id", "cell_index", "confidence", "background_confidence", "fooled"),
-    *("image_index", "num_altered", "height", "width"),
-)
-_BATCH_ROWS = 1 << 15
-_IMAGE_ROWS = 1 << 8
-_PARTIAL_ROWS = 1 << 16
 
-# How each column of a tally joins with its like; "first" takes the row with the highest confidence.
+# How each column of a tally is joined; "first" takes the row with the highest confidence.
 _JOINS = {
     "target_name": "first",
     "best_confidence": "first",
@@ -70,14 +63,16 @@ _JOINS = {
 }
 
 
-def tally_findings(source: Source) -> pa.Table:
+def tally_findings(source: Source, batch_rows: int = 1 << 15, partial_rows: int = 1 << 16) -> pa.Table:
     """Counts and sums findings per series, k, background and target class, in one pass without the pixels.
 
-    A finding is finished when its confidence is a number, else it failed. A worker that was cut off and
-    replaced may leave several rows of one cell; the first counts.
+    A finding is finished when its confidence is a number; otherwise it failed. When a worker loses its cluster, a cell
+    may have several rows; the first counts.
 
     Args:
         source: Findings.
+        batch_rows: Rows that are read at once.
+        partial_rows: About the most rows of partial tallies that are held before they are joined.
 
     Returns:
         One row a combination of dataset, classifier, attack, k, background and target_class, with the columns
@@ -89,11 +84,11 @@ def tally_findings(source: Source) -> pa.Table:
     partials = [_empty_tally()]
     first_times = FirstTimes()
     position = 0
-    for batch in _batches(_as_dataset(source)):
+    for batch in _batches(_as_dataset(source), batch_rows):
         is_first = pa.array(first_times.among(batch["cell_id"].to_pylist()))
         partials.append(join_tallies(_as_tally(batch, position).filter(is_first), by=_KEYS))
         position += batch.num_rows
-        if sum(partial.num_rows for partial in partials[1:]) > max(_PARTIAL_ROWS, partials[0].num_rows):
+        if sum(partial.num_rows for partial in partials[1:]) > max(partial_rows, partials[0].num_rows):
             partials = [join_tallies(pa.concat_tables(partials), by=_KEYS)]
     return join_tallies(pa.concat_tables(partials), by=_KEYS)
 
@@ -101,13 +96,13 @@ def tally_findings(source: Source) -> pa.Table:
 def join_tallies(tally: pa.Table, *, by: Collection[str]) -> pa.Table:
     """Joins the rows of a tally that agree in the columns `by`; other key columns are dropped."""
     ordered = tally.sort_by([("best_confidence", "descending"), ("best_cell_id", "ascending")])
-    # Threads would make "first", and the last bits of the sums, depend on chance.
+    # With threads, "first" and the last bits of the sums would depend on chance.
     joined = ordered.group_by(list(by), use_threads=False).aggregate(list(_JOINS.items()))
     return joined.select([*by, *(f"{name}_{how}" for name, how in _JOINS.items())]).rename_columns([*by, *_JOINS])
 
 
 def fetch_images(source: Source, cell_ids: Collection[str]) -> pa.Table:
-    """Reads the rows of a few cells with what their images are rebuilt from.
+    """Reads the rows of a few cells with the columns of their images.
 
     Args:
         source: Findings.
@@ -122,13 +117,13 @@ def fetch_images(source: Source, cell_ids: Collection[str]) -> pa.Table:
 
 
 def batches_of(source: Source, columns: Collection[str], wanted: pc.Expression, batch_rows: int) -> Iterator[pa.Table]:
-    """Reads some columns of the rows that a condition picks, a few rows at a time, each cell once.
+    """Reads some columns of the rows that fulfil a condition, a few rows at a time, each cell once.
 
     Args:
         source: Findings.
-        columns: Names of the columns; ``cell_id`` need not be among them.
+        columns: Names of the columns, with or without ``cell_id``.
         wanted: The condition.
-        batch_rows: Rows of a batch at most.
+        batch_rows: Most rows of a batch.
     """
     dataset, first_times = _as_dataset(source), FirstTimes()
     if not dataset.schema.names:
@@ -147,16 +142,16 @@ def finished_rows(
     columns: Collection[str],
     wanted: pc.Expression | None = None,
     *,
-    batch_rows: int = _IMAGE_ROWS,
+    batch_rows: int = 1 << 8,
 ) -> Iterator[pa.Table]:
     """Yields the finished rows of one series a few at a time, each cell once.
 
     Args:
         source: Findings.
-        series: Which rows, such as those of a confidence matrix.
+        series: The series of the rows, such as a confidence matrix.
         columns: Names of the columns.
         wanted: A further condition.
-        batch_rows: Rows of a batch at most; by default few, since images can be large.
+        batch_rows: Most rows of a batch; few by default, since images can be large.
     """
     condition = (
         (pc.field("dataset") == series.dataset)
@@ -174,17 +169,23 @@ def _as_dataset(source: Source) -> pads.Dataset:
     return pads.dataset(source) if isinstance(source, pa.Table) else source
 
 
-def _scanner(dataset: pads.Dataset, columns: Collection[str], wanted: pc.Expression | None = None) -> pads.Scanner:
-    # Arrow reads far ahead by default, which for rows with many pixels is gigabytes.
+def _scanner(
+    dataset: pads.Dataset, columns: Collection[str], wanted: pc.Expression | None = None, batch_rows: int = 1 << 15
+) -> pads.Scanner:
+    # By default, Arrow reads far ahead, which takes gigabytes for rows with many pixels.
     return dataset.scanner(
-        columns=list(columns), filter=wanted, batch_size=_BATCH_ROWS, batch_readahead=4, fragment_readahead=2
+        columns=list(columns), filter=wanted, batch_size=batch_rows, batch_readahead=4, fragment_readahead=2
     )
 
 
-def _batches(dataset: pads.Dataset) -> Iterator[pa.Table]:
-    if not dataset.schema.names:  # a folder without any part file yet
+def _batches(dataset: pads.Dataset, batch_rows: int) -> Iterator[pa.Table]:
+    if not dataset.schema.names:  # a folder without part files
         return
-    for batch in _scanner(dataset, _COLUMNS).to_batches():
+    columns = (
+        *(*_KEYS, "target_name", "cell_id", "cell_index", "confidence", "background_confidence", "fooled"),
+        *("image_index", "num_altered", "height", "width"),
+    )
+    for batch in _scanner(dataset, columns, batch_rows=batch_rows).to_batches():
         if batch.num_rows:
             yield pa.Table.from_batches([batch])
 

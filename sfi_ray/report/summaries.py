@@ -1,4 +1,4 @@
-"""The tables that sum a report up: what was found, success by k, where evaluations and time went, and failures."""
+"""The tables of sums of a report: findings, success by k, evaluations and time, and failures."""
 
 from __future__ import annotations
 
@@ -11,27 +11,25 @@ from sfi_ray.report.matrices import ConfidenceMatrix
 from sfi_ray.report.percent import BOLD_FROM, as_percent
 from sfi_ray.report.plain_table import Entry, PlainTable
 from sfi_ray.report.runs import ReportedRun
-
-_NOTHING = "-"
-_MAX_FAILURES = 100
+from sfi_ray.text import NOTHING
 
 
 def summary_table(runs: Sequence[ReportedRun]) -> PlainTable:
-    """Lays out what each series of each run found, one row a series."""
+    """Returns what each series of each run found, one row a series."""
     rows = [_series_row(run, matrix) for run in runs for matrix in run.matrices]
     headings = (
         *("run", "classifier", "attack", "k", "cells", "fooled", "share fooled", "pairs fooled"),
         *("mean confidence", "bare background"),
     )
     caption = (
-        "Pairs: of background and class, those with a fooled cell. Confidences in percent, rounded down, means over "
-        f"the finished cells; bold from {BOLD_FROM}."
+        "Pairs fooled: pairs of background and class with a fooled cell. Confidences are means over the finished "
+        f"cells in percent, rounded down; bold from {BOLD_FROM}."
     )
     return PlainTable(stem="summary", title="What was found", headings=headings, rows=tuple(rows), caption=caption)
 
 
 def by_k_table(runs: Sequence[ReportedRun], accounts: Sequence[Accounts]) -> PlainTable:
-    """Lays out how many cells each k fooled, one row for each run, classifier, attack and k."""
+    """Returns how many cells each k fooled, one row for each run, classifier, attack and k."""
     rows = []
     for run, account in zip(runs, accounts, strict=True):
         for row in account.by_k.to_pylist():
@@ -43,7 +41,7 @@ def by_k_table(runs: Sequence[ReportedRun], accounts: Sequence[Accounts]) -> Pla
 
 
 def spending_table(runs: Sequence[ReportedRun], accounts: Sequence[Accounts]) -> PlainTable:
-    """Lays out where evaluations and time went, one row for each run, classifier, attack, k, background and end."""
+    """Returns the evaluations and time of each run, classifier, attack, k, background and stop reason, one row each."""
     rows = []
     for run, account in zip(runs, accounts, strict=True):
         for row in account.spent.to_pylist():
@@ -56,19 +54,19 @@ def spending_table(runs: Sequence[ReportedRun], accounts: Sequence[Accounts]) ->
         *("cells", "fooled", "evaluations", "backward passes", "verifications", "seconds"),
     )
     caption = (
-        "Seconds of search, shared evenly by the cells that were searched side by side, summed over all actors. "
-        "Verifications are images classified to say what is stored; they are no evaluations."
+        "Seconds of search: cells that were searched together share their time evenly, and all actors are summed. "
+        "Verifications are images classified to measure the stored confidences; they do not count as evaluations."
     )
     return PlainTable(
         stem="spending", title="Where evaluations and time went", headings=headings, rows=tuple(rows), caption=caption
     )
 
 
-def failures_table(runs: Sequence[ReportedRun], accounts: Sequence[Accounts]) -> PlainTable:
-    """Lays out why cells failed, the most frequent reasons first."""
+def failures_table(runs: Sequence[ReportedRun], accounts: Sequence[Accounts], most: int = 100) -> PlainTable:
+    """Returns why cells failed, up to `most` reasons of each run, the most frequent first."""
     rows = []
     for run, account in zip(runs, accounts, strict=True):
-        for row in account.failures.slice(0, _MAX_FAILURES).to_pylist():
+        for row in account.failures.slice(0, most).to_pylist():
             texts = (run.label, row["classifier"], row["error"], f"{row['cells']:,}", str(row["first"]))
             rows.append(tuple(map(Entry, texts)))
     return PlainTable(
@@ -81,29 +79,28 @@ def failures_table(runs: Sequence[ReportedRun], accounts: Sequence[Accounts]) ->
 
 
 def mean_confidence(matrix: ConfidenceMatrix) -> float | None:
-    """Returns the mean over all finished cells of a matrix; None when there is none."""
+    """Returns the mean over all finished cells of a matrix; None without finished cells."""
     number = int(matrix.num_finished.sum())
     return float(np.nansum(matrix.mean_confidence * matrix.num_finished)) / number if number else None
 
 
 def _series_row(run: ReportedRun, matrix: ConfidenceMatrix) -> tuple[Entry, ...]:
     finished = int(matrix.num_finished.sum())
-    fooled = round(float(np.nansum(matrix.fooled_ratio * matrix.num_finished)))
     pairs, of = int((matrix.fooled_ratio > 0).sum()), int((matrix.num_finished > 0).sum())
     bare = matrix.background_confidence[np.isfinite(matrix.background_confidence)]
-    texts = (run.label, matrix.classifier, matrix.attack, matrix.k_label, f"{finished:,}", f"{fooled:,}")
+    texts = (run.label, matrix.classifier, matrix.attack, matrix.k_label, f"{finished:,}", f"{matrix.num_fooled:,}")
     return (
         *map(Entry, texts),
-        Entry(_percent(fooled / finished) if finished else _NOTHING),
+        Entry(_percent(matrix.num_fooled / finished) if finished else NOTHING),
         Entry(f"{pairs:,} of {of:,}"),
         _confidence(mean_confidence(matrix)),
-        Entry(str(as_percent(float(bare.mean()))) if bare.size else _NOTHING),
+        Entry(str(as_percent(float(bare.mean()))) if bare.size else NOTHING),
     )
 
 
 def _confidence(mean: float | None) -> Entry:
     if mean is None:
-        return Entry(_NOTHING)
+        return Entry(NOTHING)
     return Entry(str(as_percent(mean)), is_bold=as_percent(mean) >= BOLD_FROM)
 
 

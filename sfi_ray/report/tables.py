@@ -1,7 +1,7 @@
-"""Confidence matrices as text: the form of the paper's Tables 2-5 for the terminal and for markdown, and CSV.
+"""Confidence matrices as text: in the form of the paper's Tables 2-5 for the terminal, Markdown and LaTeX, and as CSV.
 
-A cell reads ``99 (0)``: the mean confidence in percent and, in parentheses, that of the bare background,
-both rounded down (see `as_percent`). With too many classes for columns, backgrounds are summarised instead.
+A cell reads ``99 (0)``: the mean confidence in percent and, in parentheses, the confidence of the bare background,
+both rounded down (see `as_percent`). With too many classes for columns, a table summarises the backgrounds instead.
 """
 
 from __future__ import annotations
@@ -17,31 +17,20 @@ from rich.text import Text
 from sfi_ray.csv_text import csv_text
 from sfi_ray.report.matrices import ConfidenceMatrix
 from sfi_ray.report.percent import BOLD_FROM, as_percent
-from sfi_ray.report.plain_table import Entry, latex_table, markdown_line
-from sfi_ray.text import MOST_LINE, MOST_NAME, escape_markdown, printable
+from sfi_ray.report.plain_table import Entry, PlainTable
+from sfi_ray.text import MOST_LINE, MOST_NAME, NOTHING, printable, safe_name
 
-MAX_COLUMNS = 12
-"""More target classes than this are summarised."""
-
-_NOT_FINISHED = "-"
 _FAILED = "!"
-_NUM_TOP = 5
-_SUMMARY_HEADINGS = ("classes", "mean", "median", ">= 50", ">= 90", "top five")
-_CSV_COLUMNS = (
-    *("dataset", "classifier", "attack", "k", "background", "target_class", "target_name"),
-    *("mean_confidence", "best_confidence", "background_confidence", "fooled_ratio"),
-    *("num_finished", "num_failed", "best_cell_id"),
-)
 
 
 def render_table(matrix: ConfidenceMatrix) -> Table:
     """Renders a matrix for the terminal, one row a background.
 
     Args:
-        matrix: What to show.
+        matrix: The matrix.
 
     Returns:
-        One column a target class, bold from 90 %; a summary when there are more than `MAX_COLUMNS` classes.
+        One column a target class, bold from 90 %; a summary where the classes do not fit side by side.
     """
     table = Table(
         title=Text(printable(matrix_title(matrix), MOST_LINE)),
@@ -53,9 +42,10 @@ def render_table(matrix: ConfidenceMatrix) -> Table:
         pad_edge=False,
         min_width=60,
     )
-    # Text, not str: a class called "[red]" is no markup.
-    for position, heading in enumerate(_headings(matrix)):
-        is_name = position == 0 or heading == _SUMMARY_HEADINGS[-1]
+    # As `Text`, a class called "[red]" is not read as markup.
+    headings = _headings(matrix)
+    for position, heading in enumerate(headings):
+        is_name = position == 0 or (matrix.is_wide and position == len(headings) - 1)
         table.add_column(Text(heading), justify="left" if is_name else "right", overflow="fold")
     for entries in _rows(matrix):
         table.add_row(*(Text(entry.text, style="bold" if entry.is_bold else "") for entry in entries))
@@ -63,51 +53,40 @@ def render_table(matrix: ConfidenceMatrix) -> Table:
 
 
 def matrix_to_markdown(matrix: ConfidenceMatrix) -> str:
-    """Writes the table of `render_table` as markdown, with its title and caption.
-
-    Args:
-        matrix: What to write.
-
-    Returns:
-        GitHub-flavoured markdown.
-    """
-    headings = _headings(matrix)
-    aligned = [
-        ":--" if position == 0 or heading == _SUMMARY_HEADINGS[-1] else "--:"
-        for position, heading in enumerate(headings)
-    ]
-    lines = [
-        f"### {escape_markdown(matrix_title(matrix))}",
-        "",
-        markdown_line(map(escape_markdown, headings)),
-        markdown_line(aligned),
-    ]
-    for entries in _rows(matrix):
-        cells = (escape_markdown(entry.text) for entry in entries)
-        lines.append(
-            markdown_line(f"**{cell}**" if e.is_bold else cell for cell, e in zip(cells, entries, strict=True))
-        )
-    return "\n".join([*lines, "", escape_markdown(" ".join(_caption(matrix))), ""])
+    """Writes the table of `render_table` as GitHub-flavoured Markdown, with its title and caption."""
+    return _plain(matrix).to_markdown()
 
 
 def matrix_to_latex(matrix: ConfidenceMatrix) -> str:
-    """Writes the table of `render_table` as LaTeX that needs no package.
+    """Writes the table of `render_table` as LaTeX that needs no package."""
+    return _plain(matrix).to_latex()
 
-    Args:
-        matrix: What to write.
-    """
-    return latex_table(matrix_title(matrix), _headings(matrix), list(_rows(matrix)), " ".join(_caption(matrix)))
+
+def _plain(matrix: ConfidenceMatrix) -> PlainTable:
+    return PlainTable(
+        stem=safe_name(f"{matrix.classifier}_k{matrix.k_label}"),
+        title=matrix_title(matrix),
+        headings=tuple(_headings(matrix)),
+        rows=tuple(map(tuple, _rows(matrix))),
+        caption=" ".join(_caption(matrix)),
+        is_last_text=matrix.is_wide,
+    )
 
 
 def matrix_to_csv(matrix: ConfidenceMatrix) -> str:
     """Writes every place of a matrix as one line, with confidences in [0, 1] at float32 precision.
 
     Args:
-        matrix: What to write.
+        matrix: The matrix.
 
     Returns:
-        CSV with a heading line; what is unknown is left empty.
+        CSV with a heading line; unknown values are empty.
     """
+    headings = (
+        *("dataset", "classifier", "attack", "k", "background", "target_class", "target_name"),
+        *("mean_confidence", "best_confidence", "background_confidence", "fooled_ratio"),
+        *("num_finished", "num_failed", "best_cell_id"),
+    )
     rows: list[list[object]] = []
     series = (matrix.dataset, matrix.classifier, matrix.attack, matrix.k_label)
     confidences = (
@@ -122,11 +101,11 @@ def matrix_to_csv(matrix: ConfidenceMatrix) -> str:
         place = (matrix.backgrounds[row], matrix.target_classes[col], matrix.target_names[col])
         numbers = ("" if np.isnan(values[at]) else f"{values[at]:.7g}" for values in confidences)
         rows.append([*series, *place, *numbers, *(values[at] for values in counts)])
-    return csv_text(_CSV_COLUMNS, rows)
+    return csv_text(headings, rows)
 
 
 def matrix_title(matrix: ConfidenceMatrix) -> str:
-    """Returns what a matrix is of, as a title."""
+    """Returns the title of a matrix."""
     if matrix.altered is not None:
         sfis = f"SFIs with {matrix.altered} altered pixels"
     elif matrix.k_min == matrix.k_max:
@@ -137,8 +116,9 @@ def matrix_title(matrix: ConfidenceMatrix) -> str:
 
 
 def _caption(matrix: ConfidenceMatrix) -> list[str]:
-    if _is_wide(matrix):
-        lines = ["Of the means of the classes: their mean, median, and how many reach a percent."]
+    if matrix.is_wide:
+        what = "number, mean, median, how many reach 50 or 90, and the five highest"
+        lines = [f"Over the means of the finished classes: {what}."]
     else:
         lines = [f"In parentheses: the bare background. Bold from {BOLD_FROM}."]
     finished = matrix.num_finished[matrix.num_finished > 0]
@@ -146,25 +126,23 @@ def _caption(matrix: ConfidenceMatrix) -> list[str]:
         low, high = int(finished.min()), int(finished.max())
         number = str(low) if low == high else f"{low} to {high}"
         lines.append(f"Means over {number} SFI{'' if high == 1 else 's'}, rounded down.")
-    if finished.size < matrix.num_finished.size and not _is_wide(matrix):
-        lines.append(f"{_NOT_FINISHED} nothing finished yet.")
+    if finished.size < matrix.num_finished.size and not matrix.is_wide:
+        lines.append(f"{NOTHING} nothing finished yet.")
     if num_failed := int(matrix.num_failed.sum()):
         lines.append(f"{_FAILED} some cells failed and are left out, {num_failed} in all.")
     return lines
 
 
-def _is_wide(matrix: ConfidenceMatrix) -> bool:
-    return len(matrix.target_classes) > MAX_COLUMNS
-
-
 def _headings(matrix: ConfidenceMatrix) -> list[str]:
-    return ["", *(_SUMMARY_HEADINGS if _is_wide(matrix) else map(_name, matrix.target_names))]
+    if matrix.is_wide:
+        return ["", "classes", "mean", "median", ">= 50", ">= 90", "top five"]
+    return ["", *map(_name, matrix.target_names)]
 
 
 def _rows(matrix: ConfidenceMatrix) -> Iterator[list[Entry]]:
     for row, background in enumerate(matrix.backgrounds):
         name = Entry(_name(background))
-        if _is_wide(matrix):
+        if matrix.is_wide:
             yield [name, *_summary(matrix, row)]
         else:
             yield [name, *(_entry(matrix, row, col) for col in range(len(matrix.target_classes)))]
@@ -173,10 +151,10 @@ def _rows(matrix: ConfidenceMatrix) -> Iterator[list[Entry]]:
 def _entry(matrix: ConfidenceMatrix, row: int, col: int) -> Entry:
     mark = _FAILED if matrix.num_failed[row, col] else ""
     if not matrix.num_finished[row, col]:
-        return Entry(_NOT_FINISHED + mark)
+        return Entry(NOTHING + mark)
     percent = as_percent(matrix.mean_confidence[row, col])
     bare = matrix.background_confidence[row, col]
-    shown = _NOT_FINISHED if math.isnan(bare) else as_percent(bare)
+    shown = NOTHING if math.isnan(bare) else as_percent(bare)
     return Entry(f"{percent} ({shown}){mark}", is_bold=percent >= BOLD_FROM)
 
 
@@ -186,17 +164,17 @@ def _summary(matrix: ConfidenceMatrix, row: int) -> list[Entry]:
     finished = np.flatnonzero(matrix.num_finished[row])
     mark = _FAILED if matrix.num_failed[row].any() else ""
     if not finished.size:
-        return [Entry(f"0{mark}"), *[Entry(_NOT_FINISHED)] * (len(_SUMMARY_HEADINGS) - 1)]
+        return [Entry(f"0{mark}"), *[Entry(NOTHING)] * 5]
     percents = [as_percent(confidence) for confidence in confidences[finished]]
     mean, median = (as_percent(float(average(confidences[finished]))) for average in (np.mean, np.median))
-    top = finished[np.argsort(-confidences[finished], kind="stable")[:_NUM_TOP]]
+    top_five = finished[np.argsort(-confidences[finished], kind="stable")[:5]]
     return [
         Entry(f"{finished.size}{mark}"),
         Entry(str(mean), is_bold=mean >= BOLD_FROM),
         Entry(str(median), is_bold=median >= BOLD_FROM),
         Entry(str(sum(percent >= 50 for percent in percents))),
         Entry(str(sum(percent >= BOLD_FROM for percent in percents))),
-        Entry("; ".join(f"{_name(matrix.target_names[i])}: {as_percent(confidences[i])}" for i in top)),
+        Entry("; ".join(f"{_name(matrix.target_names[i])}: {as_percent(confidences[i])}" for i in top_five)),
     ]
 
 

@@ -1,4 +1,4 @@
-"""Writes a whole report, of one or many runs: the page, the tables and the figures."""
+"""Writes a whole report of one or more runs: the page, the tables and the figures."""
 
 from __future__ import annotations
 
@@ -16,31 +16,25 @@ from sfi_ray.report.inversions import pairs_sheet, positions_sheet
 from sfi_ray.report.matrices import ConfidenceMatrix, confidence_matrices
 from sfi_ray.report.runs import ReportedRun, open_runs
 from sfi_ray.report.scan import Source, fetch_images
-from sfi_ray.report.sheets.charts import class_chart, course_chart, heat_map, success_chart
-from sfi_ray.report.sheets.sheet import MAX_COLUMNS, contact_sheet, sheet_cell_ids
+from sfi_ray.report.sheets.charts import class_chart, heat_map, success_chart, trajectory_chart
+from sfi_ray.report.sheets.sheet import contact_sheet, sheet_cell_ids
 from sfi_ray.report.site.contents import series_title
 from sfi_ray.report.site.page import render_page
 from sfi_ray.report.summaries import by_k_table, failures_table, spending_table, summary_table
 from sfi_ray.report.tables import matrix_to_csv, matrix_to_latex, matrix_to_markdown
-from sfi_ray.report.trajectory import course_of
+from sfi_ray.report.trajectory import trajectory_of
 from sfi_ray.store.folder import RunFolder
 from sfi_ray.text import safe_name
-
-PAGE = "index.html"
-"""Name of the page in a report's folder."""
-
-REPORT = "report"
-"""Name of a report's folder, in the folder of its run."""
 
 
 @dataclass(frozen=True, slots=True)
 class WrittenReport:
-    """What became of a report.
+    """A written report.
 
     Attributes:
         location: The page.
-        losses: What could not be read and is left out, one line each; empty when everything was read.
-        notes: How far unfinished runs came.
+        losses: What cannot be read and is left out, a line each.
+        notes: Notes on unfinished runs and on doubtful classifiers.
     """
 
     location: str
@@ -53,20 +47,20 @@ def write_report(locations: Sequence[str], output: str | None = None, *, charts:
 
     Args:
         locations: Paths or URIs of run folders, at least one.
-        output: Folder or URI to write into; by default ``report`` in the run's folder, or, of several runs, in the
-            current one.
-        charts: Also draw charts as files, which takes about a second each; the page has them anyway.
+        output: Folder or URI to write into. The default is ``report`` in the run's folder, or in the current folder
+            for several runs.
+        charts: Also draw the page's charts as files, which takes about a second each.
 
     Returns:
-        Where the page is, and what is missing in it.
+        The location of the page, and what is missing in it.
 
     Raises:
         InputError: A folder holds no run, or is given twice.
-        StorageError: A run cannot be read or the report not written, or a link leads the report out of the run.
+        StorageError: A run cannot be read, the report cannot be written, or a link leads the report out of the run.
     """
     runs = open_runs(locations)
     is_within = output is None and len(runs) == 1
-    folder = runs[0].folder.inner(REPORT) if is_within else RunFolder(output or REPORT)
+    folder = runs[0].folder.inner("report") if is_within else RunFolder(output or "report")
     accounts = [accounts_of(run.rows) for run in runs]
     for run, account in zip(runs, accounts, strict=True):
         prefix = "" if len(runs) == 1 else f"{_folder_of(run, runs)}/"
@@ -84,9 +78,10 @@ def write_report(locations: Sequence[str], output: str | None = None, *, charts:
         folder.write(f"{stem}.csv", table.to_csv().encode())
         folder.write(f"{stem}.md", table.to_markdown().encode())
         folder.write(f"{stem}.tex", table.to_latex().encode())
-    folder.write(PAGE, render_page(runs, accounts).encode())
+    page = "index.html"
+    folder.write(page, render_page(runs, accounts).encode())
     return WrittenReport(
-        f"{folder.location}/{PAGE}",
+        f"{folder.location}/{page}",
         tuple(line for run in runs for line in run.losses),
         tuple(line for run in runs for line in run.notes),
     )
@@ -100,15 +95,15 @@ def _write_charts(run: ReportedRun, account: Accounts, write: Callable[[str, byt
         if matrix.num_finished.any()
     ]
     drawn: dict[str, dict[str, bytes]] = {}
-    courses = {}
+    trajectories = {}
     for stem, matrix in finished:
         drawn[f"{stem}_confidence"] = heat_map(matrix)
         drawn[f"{stem}_classes"] = class_chart(matrix)
-        course = course_of(run.rows, matrix, run.facts.job.verification.threshold)
-        if course is not None:
-            courses[series_title(run, matrix, is_only=True)] = course
-    if courses:
-        drawn["course"] = course_chart(f"{run.label}: confidence against evaluations", courses)
+        trajectory = trajectory_of(run.rows, matrix, run.facts.job.verification.threshold)
+        if trajectory is not None:
+            trajectories[series_title(run, matrix, is_only=True)] = trajectory
+    if trajectories:
+        drawn["trajectory"] = trajectory_chart(f"{run.label}: confidence against evaluations", trajectories)
     if finished:
         drawn["success_by_k"] = success_chart(f"{run.label}: success against k", account.by_k.to_pylist())
     for stem, files in drawn.items():
@@ -117,7 +112,7 @@ def _write_charts(run: ReportedRun, account: Accounts, write: Callable[[str, byt
 
 
 def _folder_of(run: ReportedRun, runs: Sequence[ReportedRun]) -> str:
-    """Returns a name for a run's own tables and figures that no other run of the report has."""
+    """Returns a folder for a run's own tables and figures that no other run of the report has."""
     names = [safe_name(other.label) for other in runs]
     number = next(at for at, other in enumerate(runs) if other is run)
     lowered = [name.casefold() for name in names]
@@ -129,17 +124,17 @@ def write_reports(
 ) -> list[str]:
     """Writes the tables of every matrix and a contact sheet of each that has a finished cell.
 
-    Pixels are read only of the cells that a sheet shows; all are where natural images were imitated, to show those
-    beside the SFIs and where these are altered.
+    Only the cells of a sheet need their pixels. Inversions need the pixels of all cells, for sheets of pairs and of
+    altered positions.
 
     Args:
         source: Findings.
-        write: Stores bytes under a relative name, ``tables/<classifier>_k<k>.csv`` and the like. A name never
-            leads out of its folder; where two would be the same, data set and attack are put in.
+        write: Stores bytes under a relative name such as ``tables/<classifier>_k<k>.csv``. A name never leads out of
+            its folder. Where two names would be equal, they include data set and attack.
         natural: The natural images that the findings imitate, ``(N, height, width, channels)``; None for none.
 
     Returns:
-        The names that were written.
+        The written names.
     """
     matrices = confidence_matrices(source)
     wanted = [cell_id for matrix in matrices for cell_id in sheet_cell_ids(matrix)]
@@ -155,7 +150,7 @@ def write_reports(
             sheets = {"": contact_sheet(images, matrix)}
             if natural is not None:
                 sheets["_pairs"] = pairs_sheet(source, matrix, natural)
-                if len(matrix.target_classes) <= MAX_COLUMNS:
+                if not matrix.is_wide:
                     sheets["_positions"] = positions_sheet(source, matrix)
             for what, sheet in sheets.items():
                 files |= {f"figures/{stem}{what}{suffix}": content for suffix, content in sheet.items()}
@@ -166,7 +161,7 @@ def write_reports(
 
 
 def matrix_stems(matrices: Sequence[ConfidenceMatrix]) -> list[str]:
-    """Names each matrix as briefly as tells it apart, also where file names ignore case."""
+    """Returns a short name for each matrix that is unique even where file names ignore case."""
     stems = [safe_name(f"{matrix.classifier}_k{matrix.k_label}") for matrix in matrices]
     fuller = [
         safe_name(f"{matrix.dataset}_{matrix.classifier}_{matrix.attack}_k{matrix.k_label}") for matrix in matrices

@@ -1,1 +1,1 @@
-"""What is asked of a run once it has rows: whether it holds, and what else its images do. Knows no Ray."""
+"""Checks, comparisons and exports of a run that has rows; without Ray."""

@@ -1,4 +1,4 @@
-"""From the finished run of an audit to its scorecard: counted from its rows, measured with its classifier.
+"""Makes the scorecard of an audit from its finished run: counts its rows and measures its classifier.
 
 Shapes: N images, H height, W width, C channels.
 """
@@ -21,11 +21,10 @@ from sfi_ray.data import DatasetSpec, ImageDataset, Split, dataset_info, load_la
 from sfi_ray.errors import InputError
 from sfi_ray.models import Classifier
 from sfi_ray.models.detectors import make_detectors
-from sfi_ray.review.audit_job import VERSION, is_standard
+from sfi_ray.review.audit_job import StandardGrid, is_standard
 from sfi_ray.review.layer_features import first_of_each
 from sfi_ray.review.networks import RunClassifiers
 from sfi_ray.review.scorecard import (
-    COLUMNS,
     Audited,
     BareBackground,
     Costs,
@@ -41,15 +40,10 @@ from sfi_ray.store.rebuild import IMAGE_COLUMNS, rebuild_images
 from sfi_ray.store.run import Run
 from sfi_ray.text import MOST_LINE, printable
 
-MOST_TRAIN, MOST_TEST, MOST_SFIS = 1000, 500, 500
-"""Images that detectors are fitted to and asked about, at most; of natural ones at least two of each class."""
-
-_EXTRA = "the package pytorch-ood is not installed: `uv sync --extra detectors` brings it"
-
 
 @dataclass(frozen=True, slots=True)
 class _Detected:
-    """What is measured with natural images."""
+    """The results that need natural images."""
 
     detectors: tuple[DetectorResult, ...] = ()
     missing: str | None = None
@@ -62,27 +56,27 @@ def make_scorecard(run: Run, log: Callable[[str], None], *, allow_code: bool = F
 
     Args:
         run: The run of a job that `audit_job` made, with a row for every cell.
-        log: Hears what is being done.
-        allow_code: Whether the function is called that the run's record names as factory of its classifier.
+        log: Called with what is being done.
+        allow_code: Whether to call the function that the run's record names as factory of its classifier.
 
     Raises:
-        InputError: The run is not that of an audit, or cells have no row.
+        InputError: The run does not belong to an audit, or cells have no row.
         StorageError: A part file cannot be read.
     """
     record, job = run.record, run.job
     if len(record.classifiers) != 1 or not isinstance(job.k, tuple) or job.selection is not None:
         raise InputError(
-            f"'{run.folder.location}' is not the run of an audit, which has one classifier and a list of k"
+            f"'{run.folder.location}' is not the run of an audit: an audit has one classifier and a list of k"
         )
     status = run.status()
     if not status.is_complete:
         raise InputError(
-            f"'{run.folder.location}' has rows of {status.finished:,} of {status.num_cells:,} cells; audit again to go "
-            "on"
+            f"'{run.folder.location}' has rows of {status.finished:,} of {status.num_cells:,} cells; repeat the audit "
+            "to continue it"
         )
     grid = record.grid()
     facts = GridFacts(
-        standard=VERSION,
+        standard=StandardGrid.version,
         is_standard=is_standard(job, len(record.class_names)),
         backgrounds=tuple(background.name for background in grid.backgrounds),
         ks=job.k,
@@ -91,7 +85,7 @@ def make_scorecard(run: Run, log: Callable[[str], None], *, allow_code: bool = F
         threshold=job.verification.threshold,
         attack=job.attack.identity(),
     )
-    cells = FooledCells(run.table(list(COLUMNS)).to_pylist(), facts)
+    cells = FooledCells(run.table(list(FooledCells.columns)).to_pylist(), facts)
     log("measuring the bare backgrounds and the detectors")
     classifier = RunClassifiers(run, allow_code=allow_code)[record.classifiers[0].name]
     detected = _detected(run, classifier)
@@ -148,30 +142,38 @@ def _bare_backgrounds(run: Run, classifier: Classifier) -> list[BareBackground]:
     ]
 
 
-def _detected(run: Run, classifier: Classifier) -> _Detected:
-    """Measures accuracy and detectors with natural images, where there are some."""
+def _detected(run: Run, classifier: Classifier, most_test: int = 500, most_train: int = 1000) -> _Detected:
+    """Measures accuracy and detectors, where there are natural images.
+
+    Args:
+        run: The run.
+        classifier: Its classifier.
+        most_test: About the most natural images that detectors are tested on.
+        most_train: About the most natural images that detectors are fitted to.
+    """
     spec = run.job.dataset
     try:
         info = dataset_info(spec)
-        test_images, test_labels = _some(spec, "test", MOST_TEST)
+        test_images, test_labels = _some(spec, "test", most_test)
     except InputError as error:
         return _Detected(missing=printable(error, MOST_LINE))
     if (info.shape, info.class_names) != (run.record.input_shape, run.record.class_names):
-        return _Detected(missing=f"data set '{info.name}' has other images or classes than at the launch")
+        return _Detected(missing=f"data set '{info.name}' no longer has the images or classes of the launch")
     scores = probabilities(test_images.permute(0, 2, 3, 1).numpy(), classifier)
     accuracy = float((scores.argmax(axis=1) == test_labels.numpy()).mean())
     known = _Detected((), None, accuracy, len(test_images))
     if importlib.util.find_spec("pytorch_ood") is None:
-        return replace(known, missing=_EXTRA)
+        missing = "the package pytorch-ood is not installed: `uv sync --extra detectors` installs it"
+        return replace(known, missing=missing)
     sfis, seeds = _fooling(run)
     if not len(sfis):
-        return replace(known, missing="no image fools, so there is nothing to catch")
+        return replace(known, missing="no image fools the classifier")
     try:
-        train_images, train_labels = _some(spec, "train", MOST_TRAIN)
+        train_images, train_labels = _some(spec, "train", most_train)
         dataset = ImageDataset(info, train_images, train_labels, test_images, test_labels)
         results = _ask(classifier, dataset, sfis, seeds, _as_tensor(_colours(run)), run.job.replicates)
-    except (InputError, RuntimeError, ValueError) as error:  # a detector may refuse features that it cannot invert
-        return replace(known, missing=f"they cannot be fitted: {printable(error, MOST_LINE)}")
+    except (InputError, RuntimeError, ValueError) as error:  # a detector may refuse a singular matrix of features
+        return replace(known, missing=f"fitting them failed: {printable(error, MOST_LINE)}")
     return replace(known, detectors=results)
 
 
@@ -194,7 +196,7 @@ def _ask(
 
 
 def _some(spec: DatasetSpec, split: Split, most: int) -> tuple[Tensor, Tensor]:
-    """Reads the first natural images of each class, at most so many, at least two of each class.
+    """Reads the first natural images of each class: about `most` in all, and at least two of each class.
 
     Raises:
         InputError: The data set or the split has none.
@@ -206,8 +208,8 @@ def _some(spec: DatasetSpec, split: Split, most: int) -> tuple[Tensor, Tensor]:
     return images, labels[rows]
 
 
-def _fooling(run: Run) -> tuple[Tensor, NDArray[np.int64]]:
-    """Reads images that fool, at most `MOST_SFIS` in equal steps through the grid, and the seed of each."""
+def _fooling(run: Run, most: int = 500) -> tuple[Tensor, NDArray[np.int64]]:
+    """Reads up to `most` images that fool, in equal steps through the grid, and the seed of each."""
     indices = [
         index
         for table in run.batches(["cell_index"], batch_rows(run.record.input_shape), ds.field("fooled"))
@@ -215,13 +217,13 @@ def _fooling(run: Run) -> tuple[Tensor, NDArray[np.int64]]:
     ]
     if not indices:
         return torch.zeros(0), np.zeros(0, np.int64)
-    step = max(1.0, len(indices) / MOST_SFIS)
-    chosen = [indices[int(place * step)] for place in range(min(len(indices), MOST_SFIS))]
+    step = max(1.0, len(indices) / most)
+    chosen = [indices[int(place * step)] for place in range(min(len(indices), most))]
     wanted = ds.field("fooled") & ds.field("cell_index").isin(pa.array(chosen, pa.int64()))
     table = pa.concat_tables(run.batches(["replicate", *IMAGE_COLUMNS], batch_rows(run.record.input_shape), wanted))
     return _as_tensor(rebuild_images(table)), table["replicate"].to_numpy().astype(np.int64)
 
 
 def _as_tensor(images: NDArray[np.uint8]) -> Tensor:
-    """Returns ``(N, C, H, W)`` of ``(N, H, W, C)``."""
+    """Turns images ``(N, H, W, C)`` into a tensor ``(N, C, H, W)``."""
     return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))

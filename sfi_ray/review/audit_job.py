@@ -1,8 +1,9 @@
-"""The standard grid of an audit: an ordinary job that is the same for every classifier, so that scorecards compare."""
+"""The standard grid of an audit: an ordinary job that is equal for all classifiers, so that scorecards compare."""
 
 from __future__ import annotations
 
 import json
+from typing import ClassVar
 
 import yaml
 
@@ -12,28 +13,25 @@ from sfi_ray.errors import InputError
 from sfi_ray.images import NAMED_COLOURS
 from sfi_ray.job import ClassifierSpec, ClusterSettings, Compute, Job
 
-VERSION = 1
-"""Version of the standard grid. What is below is never changed without a new one."""
 
-KS = (1, 5, 25)
-"""Pixels that may be altered."""
+class StandardGrid:
+    """The standard grid. A change of any value needs a new version.
 
-BUDGET = 1000
-"""Images classified for a cell at most."""
+    Attributes:
+        version: Version of the grid.
+        ks: Numbers of pixels that may be altered.
+        budget: Most images classified for a cell.
+        seeds: Replicates of every cell.
+        most_classes: Most attacked classes; from more classes, it takes equal steps through the list.
+        threshold: Confidence from which a class is fooled; a cell stops there.
+    """
 
-SEEDS = 3
-"""Replicates of every cell."""
-
-MOST_CLASSES = 100
-"""Classes that are attacked at most; of more, as many are taken in equal steps through the list."""
-
-THRESHOLD = 0.9
-"""Confidence from which a class is fooled; a cell stops there."""
-
-_HEADER = """\
-# The grid of an audit, as a plain job: `sfi-ray launch` of this file, from the folder that the audit was started in,
-# searches the same cells to the same rows. Written by sfi-ray.
-"""
+    version: ClassVar[int] = 1
+    ks: ClassVar[tuple[int, ...]] = (1, 5, 25)
+    budget: ClassVar[int] = 1000
+    seeds: ClassVar[int] = 3
+    most_classes: ClassVar[int] = 100
+    threshold: ClassVar[float] = 0.9
 
 
 def audit_job(
@@ -42,9 +40,9 @@ def audit_job(
     info: DatasetInfo,
     *,
     name: str | None = None,
-    budget: int = BUDGET,
+    budget: int = StandardGrid.budget,
     num_classes: int | None = None,
-    seeds: int = SEEDS,
+    seeds: int = StandardGrid.seeds,
     gradients: bool = True,
     output: str = "audits",
     compute: Compute | None = None,
@@ -53,29 +51,33 @@ def audit_job(
     """Makes the job of an audit.
 
     Args:
-        classifier: Who is audited.
-        dataset: The data set that says image size and class names.
-        info: What it says.
-        name: Name of the run and of its folder; by default the classifier's.
-        budget: Images classified for a cell at most.
-        num_classes: Classes to attack; by default all, but `MOST_CLASSES` at most.
+        classifier: The audited classifier.
+        dataset: The data set of its image size and class names.
+        info: Facts about this data set.
+        name: Name of the run and of its folder; the classifier's name by default.
+        budget: Most images classified for a cell.
+        num_classes: Classes to attack; by default all, up to the limit of the standard grid.
         seeds: Replicates of every cell.
-        gradients: Whether the search may look into the network; half of its candidates are then led by gradients.
-        output: Folder or URI that the run's folder is made in.
+        gradients: Whether the search may use gradients, which then guide half of its candidates.
+        output: Folder or URI for the run's folder.
         compute: How the classifier computes.
         cluster: Where it runs.
 
     Raises:
-        InputError: The data set has not so many classes, or an image fewer pixels than the largest k.
+        InputError: The data set has fewer classes, or an image has fewer pixels than the largest k.
     """
+    ks = StandardGrid.ks
     if num_classes is not None and not 1 <= num_classes <= info.num_classes:
-        raise InputError(f"'{info.name}' has {info.num_classes:,} classes, so {num_classes:,} cannot be attacked")
-    if info.height * info.width < max(KS):
         raise InputError(
-            f"an audit alters up to {max(KS)} pixels, and an image of '{info.name}' has {info.height} x {info.width}"
+            f"'{info.name}' has {info.num_classes:,} classes, so {num_classes:,} cannot be attacked; give 1 to "
+            f"{info.num_classes:,}"
         )
-    wanted = min(info.num_classes, num_classes or MOST_CLASSES)
-    attack = {"kind": "map_elites", "max_evaluations": budget, "stop_confidence": THRESHOLD}
+    if info.height * info.width < max(ks):
+        raise InputError(
+            f"an audit alters up to {max(ks)} pixels, but an image of '{info.name}' has {info.height} x {info.width}"
+        )
+    wanted = min(info.num_classes, num_classes or StandardGrid.most_classes)
+    attack = {"kind": "map_elites", "max_evaluations": budget, "stop_confidence": StandardGrid.threshold}
     if gradients:
         attack["gradient_share"] = 0.5
     return Job(
@@ -84,7 +86,7 @@ def audit_job(
         classifiers=(classifier,),
         backgrounds=audit_backgrounds(info.channels),
         target_classes="all" if wanted == info.num_classes else sampled_classes(info.num_classes, wanted),
-        k=KS,
+        k=ks,
         replicates=seeds,
         attack=read_attack_settings(attack),
         output=output,
@@ -94,29 +96,31 @@ def audit_job(
 
 
 def audit_backgrounds(channels: int) -> tuple[str, ...]:
-    """Returns the backgrounds of an audit: the six named colours, of which gray images have three."""
+    """Returns the backgrounds of an audit: the six named colours, or the three grays for gray images."""
     return tuple(name for name, rgb in NAMED_COLOURS.items() if channels == 3 or len(set(rgb)) == 1)
 
 
 def sampled_classes(num_classes: int, wanted: int) -> tuple[int, ...]:
-    """Returns so many classes in equal steps through the list, the same for every classifier with that list."""
+    """Returns `wanted` classes in equal steps through the list, the same for every classifier with that list."""
     return tuple(place * num_classes // wanted for place in range(wanted))
 
 
 def is_standard(job: Job, num_classes: int) -> bool:
-    """Whether a job attacks as the standard grid does; which backgrounds there are follows from the images.
+    """Whether a job attacks as the standard grid does; its backgrounds follow from the images.
 
     Args:
         job: The job of an audit.
         num_classes: Classes of its data set.
     """
-    wanted = min(num_classes, MOST_CLASSES)
-    attack = {"kind": "map_elites", "max_evaluations": BUDGET, "stop_confidence": THRESHOLD, "gradient_share": 0.5}
+    grid = StandardGrid
+    wanted = min(num_classes, grid.most_classes)
+    attack = {"kind": "map_elites", "max_evaluations": grid.budget, "stop_confidence": grid.threshold}
+    attack["gradient_share"] = 0.5
     targets = "all" if wanted == num_classes else sampled_classes(num_classes, wanted)
     return (job.attack, job.k, job.replicates, job.target_classes, job.seed, job.compute.precision) == (
         read_attack_settings(attack),
-        KS,
-        SEEDS,
+        grid.ks,
+        grid.seeds,
         targets,
         0,
         "float32",
@@ -124,6 +128,10 @@ def is_standard(job: Job, num_classes: int) -> bool:
 
 
 def job_yaml(job: Job) -> str:
-    """Writes a job as the file that gives it again; what it leaves to defaults is left out."""
+    """Writes a job as a job file, without its defaults."""
+    header = """\
+# The grid of an audit, as a plain job: `sfi-ray launch` of this file, from the folder that the audit was started in,
+# searches the same cells to the same rows. Written by sfi-ray.
+"""
     plain = json.loads(job.model_dump_json(exclude_defaults=True))
-    return _HEADER + yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=110)
+    return header + yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=110)

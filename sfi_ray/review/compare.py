@@ -1,7 +1,7 @@
-"""Two runs cell by cell: differences, wins and losses, and whether chance could explain them.
+"""Compares two runs cell by cell: differences, wins and losses, and whether chance can explain them.
 
-Confidences of pairs are compared by Wilcoxon's signed-rank test, cells fooled by McNemar's exact test: under the null
-hypothesis, a cell that only one of the two fooled was fooled by either with probability one half.
+Wilcoxon's signed-rank test compares the confidences of pairs, and McNemar's exact test the fooled cells. Its null
+hypothesis: a cell that only one run fooled was fooled by either run with probability one half.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from scipy import stats
 
 from sfi_ray.errors import InputError
 from sfi_ray.review.pairing import Pairs
-from sfi_ray.review.table import Column, ResultTable, count, percent
+from sfi_ray.review.table import Column, ResultTable, count, p_value, percent, percent_difference
 
 AXES = {"classifier": "classifier", "background": "background", "k": "k", "class": "target_name"}
-"""What pairs can be grouped by: names for people, and the columns they stand for."""
+"""Axes to group pairs by: their names for users, and their columns."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunComparison:
-    """How two runs compare over a group of pairs. Differences are of A less B.
+    """Comparison of two runs over a group of pairs. Differences are A minus B.
 
     Attributes:
         place: A value for each axis that pairs are grouped by; empty for all pairs.
@@ -74,7 +74,7 @@ def compare_pairs(pairs: Pairs, by: Sequence[str] = ("classifier", "background",
     if unknown:
         raise InputError(f"cells cannot be grouped by '{unknown[0]}'; use {', '.join(AXES)}")
     if not len(pairs):
-        raise InputError("in every cell that both runs have, one of them failed; there is nothing to compare")
+        raise InputError("nothing to compare: in every cell that both runs have, at least one of them failed")
     values = [pairs.cells[AXES[name]].to_pylist() for name in by]
     groups: dict[tuple[object, ...], list[int]] = {}
     for place, key in enumerate(zip(*values, strict=True)):
@@ -84,10 +84,10 @@ def compare_pairs(pairs: Pairs, by: Sequence[str] = ("classifier", "background",
 
 
 def signed_rank_p(differences: NDArray[np.float64]) -> float:
-    """Returns the two-sided p-value of Wilcoxon's signed-rank test; pairs without a difference are left out.
+    """Returns the two-sided p-value of Wilcoxon's signed-rank test, without pairs of equal confidence.
 
     Args:
-        differences: One for each pair, ``(N,)``.
+        differences: The difference of each pair, ``(N,)``.
     """
     differences = differences[differences != 0]
     return float(stats.wilcoxon(differences).pvalue) if len(differences) else 1.0
@@ -97,8 +97,8 @@ def mcnemar_p(num_first: int, num_second: int) -> float:
     """Returns the two-sided p-value of McNemar's exact test.
 
     Args:
-        num_first: Cells that only the first has.
-        num_second: Cells that only the second has.
+        num_first: Cells that only the first run fooled.
+        num_second: Cells that only the second run fooled.
     """
     total = num_first + num_second
     return float(stats.binomtest(num_first, total, 0.5).pvalue) if total else 1.0
@@ -128,26 +128,26 @@ def _comparison(pairs: Pairs, place: tuple[object, ...], chosen: NDArray[np.int6
 def comparison_table(
     comparisons: Sequence[RunComparison], pairs: Pairs, by: Sequence[str], names: tuple[str, str]
 ) -> ResultTable:
-    """Lays out a comparison.
+    """Returns a comparison as a table.
 
     Args:
-        comparisons: What `compare_pairs` returned.
-        pairs: What it was given.
-        by: Likewise.
-        names: What run A and run B are called.
+        comparisons: Result of `compare_pairs`.
+        pairs: Its pairs.
+        by: Its axes.
+        names: Names of run A and run B.
     """
     columns = [
         *(Column(name, name, is_text=name != "k") for name in by),
         Column("num_pairs", "cells", count),
         *(Column(f"mean_confidence_{side.lower()}", f"mean {side} %", percent) for side in "AB"),
-        Column("median_difference", "median A-B %", lambda value: f"{100 * value:+.1f}"),
+        Column("median_difference", "median A-B %", percent_difference),
         Column("wins", "A higher", count),
         Column("losses", "B higher", count),
         Column("ties", "equal", count),
-        Column("confidence_p", "p", _p_value),
+        Column("confidence_p", "p", p_value),
         *(Column(f"num_fooled_{side.lower()}", f"fooled {side}", count) for side in "AB"),
         *(Column(f"only_{side.lower()}", f"only {side}", count) for side in "AB"),
-        Column("fooled_p", "p fooled", _p_value),
+        Column("fooled_p", "p fooled", p_value),
         *(Column(f"evaluations_{side.lower()}", f"evaluations {side}", count) for side in "AB"),
     ]
     rows = [
@@ -171,7 +171,7 @@ def comparison_table(
 
 
 def cells_csv(pairs: Pairs) -> str:
-    """Writes every pair as one line of CSV: what it is, and confidence, fooled and evaluations of both."""
+    """Writes every pair as one line of CSV: its place, and confidence, fooled and evaluations of both runs."""
     table = pairs.cells
     columns = [Column(name, name) for name in table.column_names]
     values = [table[name].to_pylist() for name in table.column_names]
@@ -185,8 +185,8 @@ def cells_csv(pairs: Pairs) -> str:
 
 def _notes(pairs: Pairs) -> list[str]:
     notes = [
-        "p: Wilcoxon's signed-rank test of the confidences; p fooled: McNemar's exact test; both two-sided, each group "
-        "by itself."
+        "p: Wilcoxon's signed-rank test of the confidences; p fooled: McNemar's exact test. Both are two-sided and "
+        "test each group by itself."
     ]
     for side, (number, first), failed, missing in zip("AB", pairs.unmatched, pairs.failed, pairs.missing, strict=True):
         if number:
@@ -197,7 +197,3 @@ def _notes(pairs: Pairs) -> list[str]:
         if missing:
             notes.append(f"{side} is unfinished: {missing:,} of its cells have no row.")
     return notes
-
-
-def _p_value(value: float) -> str:
-    return "<0.0001" if value < 1e-4 else f"{value:.4f}"

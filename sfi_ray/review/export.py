@@ -1,6 +1,6 @@
-"""The images of a run as files that other programs read: PNG, NumPy, or the parquet files of data set libraries.
+"""Exports the images of a run as files for other programs: PNG, NumPy, or the parquet files of data set libraries.
 
-Rows are read in the order of the grid, a few at a time. Shapes: N images, H height, W width, C channels.
+It reads rows in the order of the grid, a few at a time. Shapes: N images, H height, W width, C channels.
 """
 
 from __future__ import annotations
@@ -28,9 +28,6 @@ from sfi_ray.store.run import Run
 from sfi_ray.store.schema import FINDINGS
 from sfi_ray.store.whole_folder import whole_folder
 
-MANIFEST = "export.json"
-"""The file that says what an exported folder holds."""
-
 DESCRIPTION = (
     *("cell_id", "cell_index", "dataset", "classifier", "classifier_fingerprint", "background"),
     *("target_class", "target_name", "k", "replicate", "attack", "fooled", "confidence", "background_confidence"),
@@ -38,19 +35,14 @@ DESCRIPTION = (
 )
 """Columns that are exported beside each image."""
 
-# Files in one folder at most: file managers and object stores do not like many more.
-_FILES_A_FOLDER = 1000
-# Hugging Face's names of Arrow types.
-_DTYPES = {pa.string(): "string", pa.int64(): "int64", pa.int32(): "int32", pa.float32(): "float32", pa.bool_(): "bool"}
-
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """What was exported.
+    """An export.
 
     Attributes:
-        folder: Where it is.
-        num_images: How many images.
+        folder: Its folder.
+        num_images: Number of images.
         broken: Part files that could not be read and are left out, with the reason.
     """
 
@@ -63,11 +55,11 @@ def export_run(run: Run, folder: Path, kind: str, *, fooled: bool = False, overw
     """Writes the images of a run into a folder, which appears whole or not at all.
 
     Args:
-        run: The run, finished or not; cells that failed have no image.
+        run: The run, finished or not; failed cells have no image.
         folder: The folder to make.
         kind: A name of `KINDS`.
-        fooled: Only images that reached the run's threshold.
-        overwrite: Replace a folder that was exported before.
+        fooled: Whether to export only images that reached the run's threshold.
+        overwrite: Whether to replace an earlier export.
 
     Raises:
         InputError: The run has no such image, the kind is unknown, or the folder exists.
@@ -90,14 +82,15 @@ def export_run(run: Run, folder: Path, kind: str, *, fooled: bool = False, overw
         what = "fooled cell; export it without --fooled" if fooled else "image yet; launch its job first"
         raise InputError(f"'{run.folder.location}' has no {what}{left_out}")
     channels, height, width = record.input_shape
-    with whole_folder(folder, marker=MANIFEST, overwrite=overwrite) as temporary:
+    manifest_name = "export.json"
+    with whole_folder(folder, marker=manifest_name, overwrite=overwrite) as temporary:
         with KINDS[kind](temporary, (num_images, height, width, channels), record.class_names) as sink:
             num_written = 0
             for table in read(list(dict.fromkeys([*DESCRIPTION, *IMAGE_COLUMNS]))):
                 num_written += table.num_rows
                 sink.add(rebuild_images(table), table.select(list(DESCRIPTION)))
         if num_written != num_images:
-            raise InputError(f"'{run.folder.location}' has changed while it was read; export it again")
+            raise InputError(f"'{run.folder.location}' changed while it was read; export it again")
         manifest = {
             "run": record.job.name,
             "dataset": record.dataset,
@@ -109,15 +102,15 @@ def export_run(run: Run, folder: Path, kind: str, *, fooled: bool = False, overw
             "class_names": list(record.class_names),
             "left_out": broken,
         }
-        (temporary / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", "utf-8")
+        (temporary / manifest_name).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", "utf-8")
     return Exported(folder, num_images, broken)
 
 
 class _Sink(ABC):
-    """Takes images in order.
+    """Writes images in order.
 
     Args:
-        folder: Where to write.
+        folder: Folder to write into.
         shape: ``(N, H, W, C)`` of all images together.
         class_names: Names of the classes.
     """
@@ -136,10 +129,10 @@ class _Sink(ABC):
 
     @abstractmethod
     def add(self, images: NDArray[np.uint8], rows: pa.Table) -> None:
-        """Takes images, ``(B, H, W, C)``, and what is known of them, one row each."""
+        """Adds images, ``(B, H, W, C)``, and their rows."""
 
     def _table(self, first: tuple[str, ...]) -> Callable[[list[dict[str, Any]]], None]:
-        """Begins ``metadata.csv``; returns what writes rows into it."""
+        """Begins ``metadata.csv``; returns a function that writes rows into it."""
         file = self._open.enter_context((self._folder / "metadata.csv").open("w", encoding="utf-8", newline=""))
         writer, names = CsvWriter(file), (*first, *DESCRIPTION)
         writer.row(names)
@@ -147,7 +140,7 @@ class _Sink(ABC):
 
 
 class _PngSink(_Sink):
-    """A PNG file for each image, and ``metadata.csv`` in the form that data set libraries call an image folder."""
+    """A PNG file for each image, and ``metadata.csv``: an image folder for data set libraries."""
 
     def __init__(self, folder: Path, shape: tuple[int, int, int, int], class_names: tuple[str, ...]) -> None:
         super().__init__(folder, shape, class_names)
@@ -178,7 +171,7 @@ class _NumpySink(_Sink):
         self._write(rows.to_pylist())
 
     def _array(self, name: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> BinaryIO:
-        """Begins a file of an array; a memory map would end the process where a disk is full."""
+        """Begins a file of an array; with a memory map, a full disk would end the process."""
         file = self._open.enter_context((self._folder / name).open("wb"))
         header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}  # type: ignore[no-untyped-call]
         np.lib.format.write_array_header_1_0(file, header)  # type: ignore[no-untyped-call]
@@ -186,7 +179,7 @@ class _NumpySink(_Sink):
 
 
 class _ParquetSink(_Sink):
-    """``test.parquet`` in Hugging Face's convention: an image with its bytes, a label, and what is known of it."""
+    """``test.parquet`` in Hugging Face's convention: the bytes of each image, its label and its row."""
 
     def __init__(self, folder: Path, shape: tuple[int, int, int, int], class_names: tuple[str, ...]) -> None:
         super().__init__(folder, shape, class_names)
@@ -196,7 +189,9 @@ class _ParquetSink(_Sink):
     def add(self, images: NDArray[np.uint8], rows: pa.Table) -> None:
         names = [image_name(index) for index in rows["cell_index"].to_pylist()]
         encoded = pa.array([to_png(image) for image in images], pa.binary())
-        image = pa.StructArray.from_arrays([encoded, pa.array(names, pa.string())], fields=list(_IMAGE))
+        image = pa.StructArray.from_arrays(
+            [encoded, pa.array(names, pa.string())], fields=list(self._schema.field("image").type)
+        )
         label = rows["target_class"].cast(pa.int64())
         columns = {"image": image, "label": label, **{name: rows[name] for name in DESCRIPTION}}
         self._writer.write_table(pa.table(columns, schema=self._schema))
@@ -205,25 +200,27 @@ class _ParquetSink(_Sink):
 KINDS: dict[str, type[_Sink]] = {"png": _PngSink, "numpy": _NumpySink, "parquet": _ParquetSink}
 """Formats by name."""
 
-_IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-
 
 def image_name(cell_index: int) -> str:
-    """Returns the name of a cell's image file in an exported folder."""
-    return f"images/{cell_index // _FILES_A_FOLDER:06d}/{cell_index:09d}.png"
+    """Returns the name of a cell's image file in an export."""
+    most_files = 1000  # in a folder, since many files slow down file managers
+    return f"images/{cell_index // most_files:06d}/{cell_index:09d}.png"
 
 
 def parquet_schema(class_names: tuple[str, ...]) -> pa.Schema:
-    """Returns the schema of an exported parquet file, with the features that Hugging Face's ``datasets`` reads.
+    """Returns the schema of an exported parquet file, with the features for Hugging Face's ``datasets``.
 
     Args:
         class_names: Names of the classes in label order.
     """
     described = [FINDINGS.field(name) for name in DESCRIPTION]
+    type_names = {pa.string(): "string", pa.int64(): "int64", pa.int32(): "int32", pa.bool_(): "bool"}
+    type_names[pa.float32()] = "float32"
     features: dict[str, Any] = {
         "image": {"_type": "Image"},
         "label": {"names": list(class_names), "_type": "ClassLabel"},
-        **{field.name: {"dtype": _DTYPES[field.type], "_type": "Value"} for field in described},
+        **{field.name: {"dtype": type_names[field.type], "_type": "Value"} for field in described},
     }
     metadata = {"huggingface": json.dumps({"info": {"features": features}})}
-    return pa.schema([("image", _IMAGE), ("label", pa.int64()), *described], metadata=metadata)
+    image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    return pa.schema([("image", image), ("label", pa.int64()), *described], metadata=metadata)

@@ -1,4 +1,4 @@
-"""What a network makes of SFIs, natural images and single colours at its layers (Section 5.3, Figure 7).
+"""Compares features of SFIs, natural images and single colours at layers of a network (Section 5.3, Figure 7).
 
 Shapes: N natural images, M SFIs.
 """
@@ -38,17 +38,14 @@ from sfi_ray.store.run import Run
 from sfi_ray.store.whole_folder import whole_folder
 from sfi_ray.text import safe_name
 
-MANIFEST = "features.json"
-"""The file that says what a folder of features holds."""
-
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """What was found.
+    """A comparison of features.
 
     Attributes:
-        folder: Where it lies.
-        closeness: For each classifier and layer first all classes, then each.
+        folder: Its folder.
+        closeness: For each classifier and layer, first all classes together, then each class.
         broken: Part files that could not be read and are left out, with the reason.
     """
 
@@ -71,15 +68,15 @@ def compare_features(
 
     Args:
         run: The run, finished or not; its data set must have images.
-        settings: What is looked at.
+        settings: What to compare.
         folder: The folder to make.
         device: ``auto``, ``cpu`` or ``cuda``.
-        overwrite: Replace a folder that this has written before.
+        overwrite: Whether to replace an earlier comparison.
         classifiers: Classifiers that were given in code at the launch and are not in the folder, by name.
-        allow_code: Whether the functions are called that the run's record names as factories of classifiers.
+        allow_code: Whether to call the functions that the run's record names as factories of classifiers.
 
     Raises:
-        InputError: There is no such layer, classifier, background or k; there are no SFIs or no natural images; or the
+        InputError: A layer, classifier, background or k does not exist; SFIs or natural images are missing; or the
             folder exists.
         StorageError: The folder cannot be written.
         ResourceError: There is no such device.
@@ -90,10 +87,11 @@ def compare_features(
     broken: dict[str, str] = {}
     layers: list[LayerFeatures] = []
     sfis = {name: _sfis(run, name, settings, broken) for name in chosen}
-    with whole_folder(folder, marker=MANIFEST, overwrite=overwrite) as temporary:
+    manifest_name = "features.json"
+    with whole_folder(folder, marker=manifest_name, overwrite=overwrite) as temporary:
         for name in chosen:
             for layer in settings.layers:
-                networks[name].features(blank(networks[name]), layer)  # a wrong name before any work
+                networks[name].features(blank(networks[name]), layer)  # finds a wrong name before any work
         with pq.ParquetWriter(temporary / "features.parquet", FEATURES, compression="zstd") as writer:
             for name in chosen:
                 for layer in settings.layers:
@@ -121,12 +119,12 @@ def compare_features(
             "layers": [found.described() for found in layers],
             "left_out": broken,
         }
-        (temporary / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", "utf-8")
+        (temporary / manifest_name).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", "utf-8")
     return Compared(folder, closeness, broken)
 
 
 def closeness_table(closeness: Sequence[Closeness], settings: FeatureSettings) -> ResultTable:
-    """Lays out how near SFIs lie to natural images of their class."""
+    """Returns a table of how near SFIs lie to natural images of their class."""
     columns = [
         Column("classifier", "classifier", is_text=True),
         Column("layer", "layer", is_text=True),
@@ -139,8 +137,8 @@ def closeness_table(closeness: Sequence[Closeness], settings: FeatureSettings) -
     ]
     rows = [[getattr(one, column.name) for column in columns] for one in closeness]
     notes = [
-        f"SFIs %: of the {settings.num_neighbours} nearest natural images of each SFI, the share of its target class; "
-        "by chance: the share of all natural images that is of it; natural: the same for natural images of the class.",
+        f"SFIs %: share of the target class among the {settings.num_neighbours} nearest natural images of each SFI. "
+        "by chance %: its share among all natural images. natural %: as SFIs %, for natural images of the class.",
     ]
     return ResultTable("Natural neighbours of SFIs", columns, rows, notes)
 
@@ -151,22 +149,22 @@ def _chosen_classifiers(run: Run, settings: FeatureSettings) -> list[str]:
         if name not in names:
             raise InputError(f"'{run.folder.location}' has no classifier '{name}', only {', '.join(names)}")
     if settings.num_neighbours < 1:
-        raise InputError(f"at least one neighbour is counted, not {settings.num_neighbours}")
+        raise InputError(f"the number of neighbours is {settings.num_neighbours}; give at least 1")
     return [name for name in names if not settings.classifiers or name in settings.classifiers]
 
 
 def _natural_images(run: Run, settings: FeatureSettings) -> NaturalRows:
-    """Chooses natural images by their labels; nothing is decoded.
+    """Chooses natural images by their labels, without decoding them.
 
     Raises:
-        InputError: The data set has no images, or others than those that the run was searched with.
+        InputError: The data set has no images, or not those of the run.
     """
     spec, record = run.job.dataset, run.record
     info = dataset_info(spec)
     if info.class_names != record.class_names or info.shape != record.input_shape:
         raise InputError(
-            f"data set '{info.name}' has other classes or another image size now than when '{run.folder.location}' was "
-            "launched; give it back the files of then"
+            f"data set '{info.name}' no longer has the classes or image size that '{run.folder.location}' was launched "
+            "with; restore its files"
         )
     labels = load_labels(spec, settings.split).numpy()
     rows = first_of_each(labels, settings.num_natural or len(labels))
@@ -179,7 +177,7 @@ def _natural_images(run: Run, settings: FeatureSettings) -> NaturalRows:
 
 
 def _sfis(run: Run, classifier: str, settings: FeatureSettings, broken: dict[str, str]) -> Sfis:
-    """Reads the SFIs of a classifier that are looked at, class by class those with the highest confidence."""
+    """Reads the SFIs of a classifier that are compared: those of highest confidence of each class."""
     wanted = ds.field("confidence").is_valid() & (ds.field("classifier") == classifier)
     if settings.only_fooled:
         wanted = wanted & ds.field("fooled")
@@ -197,7 +195,7 @@ def _sfis(run: Run, classifier: str, settings: FeatureSettings, broken: dict[str
         left_out = "".join(f"; {name} cannot be read: {text}" for name, text in broken.items())
         limits = {"--fooled": settings.only_fooled, "--background": settings.backgrounds, "--k": settings.ks}
         given = ", ".join(name for name, value in limits.items() if value)
-        mend = f"with what {given} asks for; leave that out" if given else "yet; launch its job first"
+        mend = f"that matches {given}; leave out an option" if given else "yet; launch its job first"
         raise InputError(f"'{run.folder.location}' has no image of '{classifier}' {mend}{left_out}")
     cells = pc.field("cell_index").isin(best["cell_index"].combine_chunks())
     columns = ["cell_id", "target_class", *IMAGE_COLUMNS]
@@ -206,8 +204,7 @@ def _sfis(run: Run, classifier: str, settings: FeatureSettings, broken: dict[str
 
 
 def _highest(table: pa.Table, number: int) -> pa.Table:
-    """Keeps so many rows of each class with the highest confidence, of equal ones those that come first."""
+    """Keeps the `number` rows of each class with the highest confidence; among equals, those that come first."""
     confidence, classes = table["confidence"].to_numpy(), table["target_class"].to_numpy()
-    order = np.lexsort((-confidence, classes))
-    starts = np.searchsorted(classes[order], classes[order])
-    return table.take(np.sort(order[np.arange(len(order)) - starts < number]))
+    order = np.argsort(-confidence, kind="stable")
+    return table.take(np.sort(order[first_of_each(classes[order], number)]))

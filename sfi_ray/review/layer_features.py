@@ -1,7 +1,7 @@
-"""One layer of one classifier: where it puts SFIs, natural images and single colours, and who is near to whom.
+"""Features at one layer of one classifier: components of SFIs, natural images and single colours, and neighbours.
 
-Natural images pass by a few at a time, so that memory does not grow with their number; only labels, two coordinates for
-each, and as many features as fit into half a gibibyte are kept.
+Natural images are read a few at a time, so that memory does not grow with their number. Only their labels, two
+coordinates each, and features up to half a gibibyte stay in memory.
 
 Shapes: N natural images, M SFIs, S single colours, B images of a part, D features of an image at the layer, H height,
 W width, C channels.
@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -29,16 +29,6 @@ from sfi_ray.review.nearest import Nearest, share_of_class
 from sfi_ray.review.scoring import as_input
 from sfi_ray.store.run import Run
 
-ALL_CLASSES = "all"
-"""What the row of a table is called that is over all classes."""
-
-# Bytes of features: of natural images that are kept for the second pass, of queries, and of one part of a pass.
-_KEPT_BYTES = 1 << 29
-_QUERY_BYTES = 1 << 29
-_PART_BYTES = 1 << 25
-# Two are shown; the more an incremental fit carries on from part to part, the nearer these two come to the exact ones.
-_COMPONENTS = 10
-_NATURAL, _SFI, _COLOUR = "natural", "sfi", "single_colour"
 FEATURES = pa.schema(
     [
         ("classifier", pa.string()),
@@ -56,18 +46,18 @@ FEATURES = pa.schema(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeatureSettings:
-    """What is looked at.
+    """What to compare.
 
     Attributes:
         layers: Names of layers, as `sfi_ray.models.features.layer_names` gives them.
-        classifiers: Names of classifiers of the run; all of them where there is none.
+        classifiers: Names of classifiers of the run; empty for all.
         split: Split of the data set that natural images are taken from.
         num_natural: Natural images of each class, the first ones of the split; 0 for all.
         num_sfis: SFIs of each class, those with the highest confidence; 0 for all.
         num_neighbours: Nearest natural images that are counted for each SFI.
-        backgrounds: Only SFIs of these backgrounds; of all where there is none.
-        ks: Only SFIs of these k; of all where there is none.
-        only_fooled: Only SFIs that reached the run's threshold.
+        backgrounds: Backgrounds of the SFIs; empty for all.
+        ks: k of the SFIs; empty for all.
+        only_fooled: Whether to take only SFIs that reached the run's threshold.
     """
 
     layers: tuple[str, ...]
@@ -90,11 +80,11 @@ class Closeness:
         layer: The layer.
         class_index: The class; None for all classes together.
         class_name: Its name.
-        num_sfis: Its SFIs.
-        share: Of the nearest natural images of its SFIs, the share that is of the class, in [0, 1]; None without SFIs.
-        chance: What that share would be for neighbours drawn by lot: the share of all natural images that is of it.
-        natural_share: The share for natural images of the class in the place of the SFIs, themselves left out.
-        num_natural: Natural images of the class.
+        num_sfis: Number of its SFIs.
+        share: Share of the class among the nearest natural images of its SFIs, in [0, 1]; None without SFIs.
+        chance: The same share for random neighbours, which is the share of the class among all natural images.
+        natural_share: The same share for natural images of the class, which are not their own neighbours.
+        num_natural: Number of natural images of the class.
     """
 
     classifier: str
@@ -119,22 +109,28 @@ class Sfis:
 
 @dataclass(frozen=True, slots=True)
 class NaturalRows:
-    """Which natural images: rows of the split ascending, and their classes, ``(N,)`` both."""
+    """Chosen natural images: ascending rows of the split, and their classes, ``(N,)`` both."""
 
     rows: NDArray[np.int64]
     labels: NDArray[np.int64]
 
 
 class PrincipalFit:
-    """A fit of principal components to parts of any size, none of which is too small for it."""
+    """Fits principal components to parts of any size, even parts that are too small on their own.
 
-    def __init__(self, num_images: int, num_features: int) -> None:
-        self._components = max(1, min(_COMPONENTS, num_images, num_features))
+    Args:
+        num_images: Number of all images.
+        num_features: Features of an image.
+        most_components: Most components of the incremental fit. Two are used; more make these two more exact.
+    """
+
+    def __init__(self, num_images: int, num_features: int, most_components: int = 10) -> None:
+        self._components = max(1, min(most_components, num_images, num_features))
         self._pca = IncrementalPCA(n_components=self._components)
         self._waiting = np.zeros((0, num_features), np.float32)
 
     def add(self, features: NDArray[np.float32], *, is_last: bool = False) -> None:
-        """Takes features, ``(B, D)``; as many as a part needs are held back until the last ones have come."""
+        """Adds features, ``(B, D)``. It holds back enough features for the last part."""
         joined = np.concatenate([self._waiting, features])
         ready = len(joined) if is_last else len(joined) - self._components
         if ready >= self._components:
@@ -152,13 +148,20 @@ class PrincipalFit:
 
     @property
     def explained(self) -> tuple[float, float]:
-        """Shares of the variance that the first two coordinates have."""
+        """Shares of the variance along the first two coordinates."""
         ratios = [0.0 if math.isnan(ratio) else float(ratio) for ratio in self._pca.explained_variance_ratio_[:2]]
         return (*ratios, 0.0)[0], (*ratios, 0.0)[1]
 
 
 class LayerFeatures:
-    """All of one layer of one classifier."""
+    """Features of all images at one layer of one classifier."""
+
+    _kept_bytes: ClassVar[int] = 1 << 29
+    """Most bytes of features of natural images that are kept for the second pass."""
+    _query_bytes: ClassVar[int] = 1 << 29
+    """About the most bytes of features of queries."""
+    _part_bytes: ClassVar[int] = 1 << 25
+    """About the most bytes of features of one part of a pass."""
 
     def __init__(
         self,
@@ -172,7 +175,7 @@ class LayerFeatures:
         self._run, self._natural, self._sfis, self._settings = run, natural, sfis, settings
         self.classifier, self.layer = classifier, layer
         self.num_features = int(classifier.features(blank(classifier), layer).shape[1])
-        # Natural images that are asked for their own neighbours: as many of each class as SFIs are, at most.
+        # Natural images whose own neighbours are counted, too: of each class at most as many as its SFIs.
         most = settings.num_sfis or max(np.bincount(sfis.classes))
         asked = first_of_each(natural.labels, most)
         self._asked = asked[np.isin(natural.labels[asked], sfis.classes)]
@@ -180,13 +183,13 @@ class LayerFeatures:
         self._kept: list[NDArray[np.float32]] | None = None
 
     def compute(self) -> None:
-        """Fits the components, places every image, and finds the neighbours."""
+        """Fits the components, computes the coordinates of every image, and finds the neighbours."""
         height, width, channels = self._sfis.images.shape[1:]
         colours = np.empty((len(self.colours), height, width, channels), np.uint8)
         colours[:] = np.array([value for _, value in self.colours], np.uint8)[:, None, None, :]
         num_images = len(self._natural.rows) + len(self._sfis.images) + len(colours)
         fit = PrincipalFit(num_images, self.num_features)
-        keeps = len(self._natural.rows) * self.num_features * 4 <= _KEPT_BYTES
+        keeps = len(self._natural.rows) * self.num_features * 4 <= self._kept_bytes
         kept: list[NDArray[np.float32]] = []
         for features in self._natural_features():
             fit.add(features)
@@ -206,12 +209,12 @@ class LayerFeatures:
         self._kept = None
 
     def _neighbours(self, fit: PrincipalFit) -> None:
-        """Counts the neighbours, with as many passes over the natural images as the queries' features need."""
+        """Counts the neighbours; many queries take several passes over the natural images."""
         num_sfis = len(self._sfis.images)
         classes = np.concatenate([self._sfis.classes, self._natural.labels[self._asked]])
         own = np.concatenate([np.full(num_sfis, -1), self._asked])
         shares = np.full(len(classes), np.nan)
-        step = max(1, _QUERY_BYTES // (4 * self.num_features))
+        step = max(1, self._query_bytes // (4 * self.num_features))
         for start in range(0, len(classes), step):
             part = slice(start, min(start + step, len(classes)))
             nearest = Nearest(self._queries(part), self._settings.num_neighbours, own[part])
@@ -239,9 +242,9 @@ class LayerFeatures:
 
     @property
     def _step(self) -> int:
-        """Images whose features are held together: whole micro-batches."""
+        """Images whose features are held together, in whole micro-batches."""
         batch = self.classifier.micro_batch
-        return batch * max(1, _PART_BYTES // (4 * batch * self.num_features))
+        return batch * max(1, self._part_bytes // (4 * batch * self.num_features))
 
     def _natural_features(self) -> Iterator[NDArray[np.float32]]:
         if self._kept is not None:
@@ -260,12 +263,13 @@ class LayerFeatures:
         features: NDArray[np.float32] = self.classifier.features(images, self.layer).float().cpu().numpy()
         if not np.isfinite(features).all():
             raise InputError(
-                f"classifier '{self.classifier.name}' gives numbers at layer '{self.layer}' that are not finite"
+                f"classifier '{self.classifier.name}' gives features at layer '{self.layer}' that are not finite; "
+                "choose another layer"
             )
         return features
 
     def closeness(self) -> list[Closeness]:
-        """Returns all classes together, and each that has SFIs."""
+        """Returns the closeness of all classes together, and of each class with SFIs."""
         names, labels = self._run.record.class_names, self._natural.labels
         counts = np.bincount(labels, minlength=len(names))
         asked = labels[self._asked]
@@ -279,7 +283,7 @@ class LayerFeatures:
                     classifier=self.classifier.name,
                     layer=self.layer,
                     class_index=index,
-                    class_name=ALL_CLASSES if index is None else names[index],
+                    class_name="all" if index is None else names[index],
                     num_sfis=len(classes),
                     share=_mean(self.sfi_shares[is_own]),
                     chance=float((counts[classes] / len(labels)).mean()),
@@ -296,7 +300,8 @@ class LayerFeatures:
         for image, share in zip(self._asked.tolist(), self._natural_shares.tolist(), strict=True):
             natural_shares[image] = share
         places = np.concatenate([self.at_natural, self.at_sfis, self.at_colours])
-        kinds = [_NATURAL] * len(natural.rows) + [_SFI] * len(sfis.classes) + [_COLOUR] * len(self.colours)
+        kinds = ["natural"] * len(natural.rows) + ["sfi"] * len(sfis.classes)
+        kinds += ["single_colour"] * len(self.colours)
         classes = [*natural.labels.tolist(), *sfis.classes.tolist(), *[None] * len(self.colours)]
         colours = [name for name, _ in self.colours]
         split = self._settings.split
@@ -314,7 +319,7 @@ class LayerFeatures:
         return pa.table(columns, schema=FEATURES)
 
     def figure(self) -> FeatureMap:
-        """Returns what is drawn."""
+        """Returns the content of the layer's map."""
         return FeatureMap(
             title=f"{self.classifier.name}, {self.layer}",
             class_names=self._run.record.class_names,
@@ -329,7 +334,7 @@ class LayerFeatures:
         )
 
     def described(self) -> dict[str, Any]:
-        """Returns what the manifest says of the layer."""
+        """Returns the entry of the layer in the manifest."""
         overall, *_ = self.closeness()
         return {
             "classifier": self.classifier.name,
@@ -345,7 +350,7 @@ class LayerFeatures:
 
 
 def _colours(run: Run) -> list[tuple[str, tuple[int, ...]]]:
-    """Returns the named colours that the images can have, and the run's own backgrounds."""
+    """Returns the run's backgrounds and the named colours that its images can have."""
     channels = run.record.input_shape[0]
     found = {background.value: background.name for background in run.record.grid().backgrounds}
     for name, rgb in NAMED_COLOURS.items():
@@ -360,7 +365,7 @@ def _mean(values: NDArray[np.float64]) -> float | None:
 
 
 def _regrouped(parts: Iterator[torch.Tensor], size: int) -> Iterator[torch.Tensor]:
-    """Cuts images that come in parts of any size into parts of one size, the last one shorter."""
+    """Regroups parts of images of any size into parts of one size; the last one may be shorter."""
     waiting: list[torch.Tensor] = []
     for part in parts:
         waiting.append(part)
@@ -378,11 +383,11 @@ def blank(classifier: Classifier) -> torch.Tensor:
 
 
 def first_of_each(labels: NDArray[np.int64], number: int) -> NDArray[np.int64]:
-    """Returns the places of the first so many of each label, ascending.
+    """Returns the ascending places of the first `number` of each label.
 
     Args:
         labels: ``(N,)``.
-        number: How many of each.
+        number: Most places of each label.
     """
     order = np.argsort(labels, kind="stable")
     starts = np.searchsorted(labels[order], labels[order])

@@ -1,4 +1,4 @@
-"""Nearest neighbours among images that pass by a few at a time, and how many of them are of a class.
+"""Nearest neighbours among images that are added a few at a time, and the share of a class among them.
 
 Shapes: Q queries, B images of a part, D features, n neighbours.
 """
@@ -11,12 +11,12 @@ from sklearn.neighbors import NearestNeighbors
 
 
 class Nearest:
-    """The nearest images of some queries, by Euclidean distance, exactly.
+    """Finds the exact nearest images of some queries by Euclidean distance.
 
     Args:
-        queries: Their features, ``(Q, D)``.
-        num_neighbours: How many to find for each, at least 1.
-        own: Which image a query is itself, ``(Q,)``; that one is no neighbour of it. -1 where it is none of them.
+        queries: Features of the queries, ``(Q, D)``.
+        num_neighbours: Number of neighbours of each query, at least 1.
+        own: The image that is the query itself and not its neighbour, ``(Q,)``; -1 for none.
     """
 
     def __init__(self, queries: NDArray[np.float32], num_neighbours: int, own: NDArray[np.int64]) -> None:
@@ -26,11 +26,11 @@ class Nearest:
         self._images = np.full((len(queries), num_neighbours), -1, np.int64)
 
     def add(self, features: NDArray[np.float32], first: int) -> None:
-        """Takes more images.
+        """Adds images.
 
         Args:
             features: ``(B, D)``.
-            first: The number of the first of them; they are numbered one after the other.
+            first: The number of the first image; the others follow.
         """
         if not len(features) or not len(self._queries):
             return
@@ -41,21 +41,21 @@ class Nearest:
         distances = np.where(images == self._own[:, None], np.inf, distances)
         distances = np.concatenate([self._distances, distances], axis=1)
         images = np.concatenate([self._images, images], axis=1)
-        # Of images that are equally near, the one that came first.
+        # Among equally near images, the first counts as nearer.
         order = np.lexsort((images, distances), axis=1)[:, : self._images.shape[1]]
         self._distances = np.take_along_axis(distances, order, axis=1)
         self._images = np.where(np.isinf(self._distances), -1, np.take_along_axis(images, order, axis=1))
 
     @property
     def images(self) -> NDArray[np.int64]:
-        """The nearest images of each query, the nearest first, ``(Q, n)``; -1 where there were not so many."""
+        """The nearest images of each query, the nearest first, ``(Q, n)``; -1 where there are fewer images."""
         return self._images
 
 
 def share_of_class(
     images: NDArray[np.int64], labels: NDArray[np.int64], classes: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """Returns which share of each query's neighbours is of its class.
+    """Returns the share of each query's class among its neighbours.
 
     Args:
         images: As `Nearest.images`, ``(Q, n)``.

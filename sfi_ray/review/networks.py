@@ -1,4 +1,4 @@
-"""The classifiers of a run, one at a time, each proved to be the one that was searched."""
+"""The classifiers of a run, one at a time, each checked to be the one that was searched."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from sfi_ray.text import MOST_REASON, printable
 
 
 class RunClassifiers:
-    """Rebuilds the classifiers of a run from its folder; only the last one is held.
+    """Rebuilds the classifiers of a run from its folder; it holds only the last one.
 
-    A run's folder is data, and may come from anybody: code that its record names is run only where that is allowed.
+    A run's folder is data, and may come from a stranger. Code that its record names runs only where that is allowed.
 
     Args:
         run: The run.
-        given: Classifiers that were given in code at the launch and are not in the folder, by name; or any that are
-            to be taken instead of what the folder says.
+        given: Classifiers by name that replace those of the folder, such as classifiers that were given in code at the
+            launch.
         device: ``cpu`` or ``cuda``.
-        allow_code: Whether the functions are called that the run's record names as factories of classifiers.
+        allow_code: Whether to call the functions that the run's record names as factories of classifiers.
 
     Raises:
         InputError: A classifier is given that the run does not have.
@@ -54,12 +54,12 @@ class RunClassifiers:
         """Returns a classifier in the micro-batches of the search.
 
         Raises:
-            InputError: It is not in the folder, is broken, is another than the one that was searched, or is built by
-                code while none is allowed.
+            InputError: It is not in the folder, is broken, differs from the one that was searched, or needs code that
+                is not allowed.
             StorageError: Its files cannot be read.
         """
         if self._last is None or self._last.name != name:
-            self._last = None  # two networks need not fit into memory
+            self._last = None  # memory may hold only one network
             self._last = self._load(name)
         return self._last
 
@@ -91,8 +91,8 @@ class RunClassifiers:
             if spec.source.runs_code and not self._allow_code:
                 code = printable(spec.source.describe(), MOST_REASON)
                 raise InputError(
-                    f"classifier '{name}' is built by code, {code}, which a run's folder does not choose to run: look "
-                    "at that code, and allow it with --allow-code (allow_code=True), or "
+                    f"classifier '{name}' is built by code, {code}, and a run's folder alone must not run code: check "
+                    "that code and allow it with --allow-code (allow_code=True), or "
                     f"give the classifier, from Python, with classifiers={{'{name}': ...}}"
                 )
             info = run.record.dataset_info
@@ -102,5 +102,5 @@ class RunClassifiers:
                 f"classifier '{name}' is not the one that '{run.folder.location}' was launched with (fingerprint "
                 f"{classifier.fingerprint}, then {record.fingerprint})"
             )
-        classifier.fingerprint = record.fingerprint  # the rounding of another machine may have named it otherwise
+        classifier.fingerprint = record.fingerprint  # rounding on another machine may change it
         return classifier

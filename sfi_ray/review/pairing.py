@@ -1,4 +1,4 @@
-"""Cells of two runs that searched for the same thing, whatever the attack and wherever they stand in their grids."""
+"""Pairs of cells of two runs with the same target, for any attacks and any places in their grids."""
 
 from __future__ import annotations
 
@@ -13,26 +13,19 @@ from numpy.typing import NDArray
 from sfi_ray.errors import InputError
 from sfi_ray.store.run import Run
 
-_COLUMNS = (
-    *("classifier", "classifier_fingerprint", "background", "target_class", "target_name", "k", "replicate"),
-    *("image_index", "confidence", "fooled", "evaluations"),
-)
-_SEPARATOR = "\x1f"
-_NUM_NAMED = 3
-
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
-    """Cells that both of two runs have searched, and those that they have not.
+    """Cells that both of two runs have searched, and counts of their other cells.
 
     Attributes:
-        cells: What each pair is, as run A calls it: classifier, background, target_class, target_name, k, replicate.
-        confidence: Of run A and run B, ``(2, N)`` float64.
-        fooled: Likewise, ``(2, N)`` bool.
-        evaluations: Likewise, ``(2, N)`` int64.
-        unmatched: For each run how many of its rows have no partner, and the first of them in words.
-        failed: For each run, cells of pairs that failed there, so that there is nothing to compare.
-        missing: For each run, cells of its grid that have no row yet.
+        cells: The place of each pair in run A's words: classifier, background, target_class, target_name, k, replicate.
+        confidence: Confidence in run A and run B, ``(2, N)`` float64.
+        fooled: Whether each run fooled the cell, ``(2, N)`` bool.
+        evaluations: Evaluations in each run, ``(2, N)`` int64.
+        unmatched: For each run, the number of its rows without a partner, and the first of them in words.
+        failed: For each run, the number of pairs that failed there and are left out.
+        missing: For each run, the number of cells without a row.
     """
 
     cells: pa.Table
@@ -50,16 +43,20 @@ class Pairs:
 def pair_runs(run_a: Run, run_b: Run) -> Pairs:
     """Finds the cells that two runs have in common: classifier, background, target, k and replicate.
 
-    Classifiers are the same where their fingerprints are, backgrounds where their values are, and of an image-targeted
-    attack the natural images where their pixels are.
+    Classifiers are equal if their fingerprints are, backgrounds if their values are, and natural images if their pixels
+    are.
 
     Raises:
-        InputError: The runs cannot be compared: images or classes differ, one name stands for two networks, they were
-            judged by two thresholds, or they have no cell in common. The message says what differs.
+        InputError: The runs cannot be compared: their images, classes or thresholds differ, one name stands for two
+            networks, or they have no cell in common. The message names the difference.
         StorageError: A part file cannot be read.
     """
     _require_comparable(run_a, run_b)
-    tables = [run.table(list(_COLUMNS)) for run in (run_a, run_b)]
+    columns = [
+        *("classifier", "classifier_fingerprint", "background", "target_class", "target_name", "k", "replicate"),
+        *("image_index", "confidence", "fooled", "evaluations"),
+    ]
+    tables = [run.table(columns) for run in (run_a, run_b)]
     keys = [_keys(run, table) for run, table in zip((run_a, run_b), tables, strict=True)]
     partner = pc.index_in(keys[0], value_set=keys[1])
     has_partner = np.asarray(partner.is_valid())
@@ -94,20 +91,20 @@ def _require_comparable(run_a: Run, run_b: Run) -> None:
     a, b = run_a.record, run_b.record
     both = _named(run_a, run_b)
     if a.input_shape != b.input_shape:
-        raise InputError(f"{both} have images of other sizes: {a.input_shape} and {b.input_shape}")
+        raise InputError(f"{both} have images of different sizes: {a.input_shape} and {b.input_shape}")
     if a.class_names != b.class_names:
-        raise InputError(f"{both} have other classes: {_some(a.class_names)} and {_some(b.class_names)}")
+        raise InputError(f"{both} have different classes: {_some(a.class_names)} and {_some(b.class_names)}")
     thresholds = a.job.verification.threshold, b.job.verification.threshold
     if thresholds[0] != thresholds[1]:
-        raise InputError(f"{both} were judged by two thresholds: {thresholds[0]:g} and {thresholds[1]:g}")
+        raise InputError(f"{both} have different thresholds: {thresholds[0]:g} and {thresholds[1]:g}")
     if bool(a.images) != bool(b.images):
-        raise InputError(f"of {both} one imitates natural images and the other does not")
+        raise InputError(f"only one of {both} imitates natural images")
     known = {classifier.name: classifier.fingerprint for classifier in a.classifiers}
     for classifier in b.classifiers:
         if known.get(classifier.name, classifier.fingerprint) != classifier.fingerprint:
             raise InputError(
-                f"'{classifier.name}' is another network in each of {both} (fingerprints {known[classifier.name]} and "
-                f"{classifier.fingerprint}); methods are compared on the same networks"
+                f"'{classifier.name}' is a different network in {both} (fingerprints {known[classifier.name]} and "
+                f"{classifier.fingerprint}); compare runs on the same networks"
             )
 
 
@@ -116,7 +113,7 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _keys(run: Run, table: pa.Table) -> pa.Array:
-    """Returns what each row searched for, as one text that no two cells of a run share."""
+    """Returns the target of each row as one text, which is unique in a run."""
     record = run.record
     values = {background.name: str(background.value) for background in record.grid().backgrounds}
     names = table["background"].combine_chunks().dictionary_encode()
@@ -129,13 +126,14 @@ def _keys(run: Run, table: pa.Table) -> pa.Array:
         *(table[name].combine_chunks().cast(pa.string()) for name in ("target_class", "k", "replicate")),
         pc.fill_null(images, ""),
     ]
-    return pc.binary_join_element_wise(*parts, _SEPARATOR)
+    separator = "\x1f"  # in no name of a background
+    return pc.binary_join_element_wise(*parts, separator)
 
 
-def _alone(table: pa.Table, is_alone: NDArray[np.bool_]) -> tuple[int, tuple[str, ...]]:
-    """Counts the rows that have no partner and says which the first of them are."""
+def _alone(table: pa.Table, is_alone: NDArray[np.bool_], most_named: int = 3) -> tuple[int, tuple[str, ...]]:
+    """Counts the rows without a partner and names the first of them."""
     places = np.flatnonzero(is_alone)
-    first = table.take(pa.array(places[:_NUM_NAMED])).to_pylist()
+    first = table.take(pa.array(places[:most_named])).to_pylist()
     return len(places), tuple(
         f"{row['classifier']}, {row['background']}, {row['target_name']}, k = {row['k']}, replicate {row['replicate']}"
         for row in first
@@ -143,7 +141,7 @@ def _alone(table: pa.Table, is_alone: NDArray[np.bool_]) -> tuple[int, tuple[str
 
 
 def _differing(a: pa.Table, b: pa.Table) -> str:
-    """Says in which axes of the grid two runs have nothing in common."""
+    """Names the axes of the grid in which two runs have nothing in common."""
     found = []
     for name in ("classifier", "background", "target_name", "k", "replicate"):
         first, second = (pc.unique(table[name]).to_pylist() for table in (a, b))

@@ -1,4 +1,4 @@
-"""What must hold of a row before any network is asked: it is the grid's cell, and its pixels make a k-SFI.
+"""Checks of rows without a network: a row must match its cell in the grid, and its pixels must form a k-SFI.
 
 Shapes: N rows, H height, W width, C channels.
 """
@@ -21,17 +21,17 @@ from sfi_ray.text import MOST_REASON, printable
 from sfi_ray.types import Cell, StopReason
 
 PROBABILITIES = ("confidence", "background_confidence", "predicted_confidence")
-"""Columns of a searched row that hold probabilities."""
+"""Columns of probabilities of a searched row."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A row as it is checked.
+    """A row to check.
 
     Attributes:
-        values: Its columns, but the pixels.
+        values: Its columns without the pixels.
         image: Its image, ``(H, W, C)``; None where it cannot be rebuilt.
-        num_pixels: How many altered pixels it lists.
+        num_pixels: Number of altered pixels that it lists.
         image_fault: Why the image cannot be rebuilt.
     """
 
@@ -42,22 +42,22 @@ class Row:
 
     @property
     def is_failed(self) -> bool:
-        """Whether it says that its cell could not be searched."""
+        """Whether its cell failed."""
         return bool(self.values["stop_reason"] == StopReason.FAILED)
 
     def describe(self) -> str:
-        """Names its cell for people."""
+        """Returns its cell in words."""
         values = self.values
         parts = [values["classifier"], values["background"], f"class {values['target_class']}", f"k = {values['k']}"]
         return f"cell {values['cell_index']} ({', '.join(map(str, parts))}, replicate {values['replicate']})"
 
 
 def rows_of(table: pa.Table, shape: tuple[int, int, int]) -> list[Row]:
-    """Rebuilds the images of rows; a row that gives none hinders no other.
+    """Rebuilds the images of rows; a broken row does not affect the others.
 
     Args:
         table: N rows with all columns that are checked.
-        shape: ``(H, W, C)`` that an image must have.
+        shape: Required shape of an image, ``(H, W, C)``.
     """
     values = table.drop_columns(["pixels"]).to_pylist()
     lengths = pc.fill_null(pc.list_value_length(table["pixels"]), 0).to_pylist()
@@ -81,7 +81,7 @@ def _alone(table: pa.Table, values: Mapping[str, Any], num_pixels: int, shape: t
 
 
 def _have_size(table: pa.Table, shape: tuple[int, int, int]) -> bool:
-    """Whether all rows say that their images have a size; no memory is spent on others."""
+    """Whether all rows state the required size, before memory is spent on images."""
     sizes = zip(("height", "width", "channels"), shape, strict=True)
     return all(pc.unique(table[name]).to_pylist() in ([], [size]) for name, size in sizes)
 
@@ -111,18 +111,18 @@ class RowChecks:
         self._threshold = np.float32(job.verification.threshold)
 
     def cell(self, row: Row) -> Cell | None:
-        """Returns the grid's cell that a row is of; None where it has no such place."""
+        """Returns the cell of a row; None where the grid has no such cell."""
         index = row.values["cell_index"]
         if index is None or not 0 <= index < self._num_cells:
             return None
         return next(self._grid.cells([index]))
 
     def faults(self, row: Row, cell: Cell | None) -> list[str]:
-        """Says what does not hold of a row, each in a few words; nothing for a sound one.
+        """Returns the faults of a row, each in a few words.
 
         Args:
             row: The row.
-            cell: What `cell` returns for it.
+            cell: Its cell, by the method `cell`.
         """
         if cell is None:
             return [f"the grid has the cells 0 to {self._num_cells - 1}"]
@@ -132,7 +132,7 @@ class RowChecks:
         return found + (self._of_failure(row) if row.is_failed else self._of_search(row, cell))
 
     def _of_place(self, row: Row, cell: Cell) -> list[str]:
-        """Compares what a row says of its cell with the grid."""
+        """Compares a row with its cell in the grid."""
         expected = {
             "cell_id": cell.cell_id,
             "classifier": cell.classifier,
@@ -149,7 +149,7 @@ class RowChecks:
             **self._common,
         }
         found = [
-            f"{name} is {row.values[name]!r}, the grid's is {value!r}"
+            f"{name} is {row.values[name]!r}, but {value!r} in the grid"
             for name, value in expected.items()
             if row.values[name] != value
         ]
@@ -157,7 +157,7 @@ class RowChecks:
             settings = json.loads(row.values["attack_settings"])
         except (TypeError, ValueError):
             settings = None
-        return found + ["attack_settings are not the job's"] * (settings != self._settings)
+        return found + ["attack_settings differ from the job's"] * (settings != self._settings)
 
     def _of_failure(self, row: Row) -> list[str]:
         values = row.values
@@ -172,7 +172,7 @@ class RowChecks:
         found += ["error is set, but the cell did not fail"] * (values["error"] is not None)
         for name in PROBABILITIES:
             if values[name] is None or not 0.0 <= values[name] <= 1.0:
-                found.append(f"{name} is {values[name]}, which is no probability")
+                found.append(f"{name} is {values[name]}, which is not a probability")
         if values["confidence"] is not None:
             is_fooled = bool(np.float32(values["confidence"]) >= self._threshold)
             if values["fooled"] != is_fooled:
@@ -183,12 +183,12 @@ class RowChecks:
         if values["num_altered"] != row.num_pixels:
             found.append(f"num_altered is {values['num_altered']}, but {row.num_pixels} pixels are listed")
         if row.num_pixels > cell.k:
-            found.append(f"{row.num_pixels} pixels are altered, k is {cell.k}")
+            found.append(f"{row.num_pixels} pixels are altered, but k is {cell.k}")
         if row.image is not None:
             num_differing = int((row.image != np.array(cell.background.value, np.uint8)).any(axis=-1).sum())
             if num_differing != row.num_pixels:
                 found.append(
-                    f"{row.num_pixels} pixels are listed, but {num_differing} differ from the background: two stand "
-                    "on one spot, or one alters nothing"
+                    f"{row.num_pixels} pixels are listed, but {num_differing} differ from the background: two share a "
+                    "position, or one has the background's colour"
                 )
         return found

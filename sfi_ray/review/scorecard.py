@@ -1,13 +1,13 @@
-"""The scorecard of an audit, with a versioned form, and how it is counted from rows. Loads no torch.
+"""The scorecard of an audit in a versioned form, and its counts from rows. Loads no torch.
 
-Of a class, background and seed, k counts as fooling when it or a smaller k fooled: an SFI of fewer altered pixels is
-one of at most k, too (Definition 1).
+For a class, background and seed, k counts as fooling when it or a smaller k fooled. An SFI with fewer altered pixels is
+also an SFI with at most k of them (Definition 1).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,26 +16,17 @@ from scipy import stats
 
 from sfi_ray.errors import InputError
 
-SCHEMA_VERSION = 1
-"""Version of the form; it changes when a key changes its meaning or goes."""
-
 SCORECARD, TEXT, PAGE = "scorecard.json", "scorecard.md", "scorecard.html"
-"""The scorecard in the folder of an audit's run, for programs, as Markdown and as a page."""
+"""The scorecard in the folder of an audit's run: for programs, as Markdown and as a page."""
 
 AUDIT_JOB = "audit.yaml"
-"""The grid of an audit as a job file, beside them."""
+"""The grid of an audit as a job file in the same folder."""
 
 ANY = "any"
-"""What stands for a background where any of them counts."""
-
-CONFIDENCE_LEVEL = 0.95
-"""Of all intervals."""
+"""Stands for a background where any background counts."""
 
 FALSE_ALARMS = 0.05
-"""Share of natural images that a detector may take for fooling ones, where it is asked which SFIs it catches."""
-
-COLUMNS = ("target_class", "background", "k", "replicate", "fooled", "confidence", "stop_reason")
-"""Columns of a run's rows that a scorecard is counted from."""
+"""Share of natural images that a detector may take for fooling images when it catches SFIs."""
 
 _Unit = Annotated[float, Field(ge=0, le=1)]
 
@@ -45,13 +36,13 @@ class _Part(BaseModel):
 
 
 class Share(_Part):
-    """A share of counted cases, with what it could be."""
+    """A share of counted cases, with its interval."""
 
-    count: int = Field(ge=0, description="Cases that count.")
-    total: int = Field(ge=0, description="Cases.")
-    share: _Unit | None = Field(description="Their ratio; null where there is no case.")
+    count: int = Field(ge=0, description="Number of cases that count.")
+    total: int = Field(ge=0, description="Number of cases.")
+    share: _Unit | None = Field(description="Ratio of both; null without cases.")
     low: _Unit | None = Field(description="Lower end of Wilson's 95 % interval of a binomial share.")
-    high: _Unit | None = Field(description="Its upper end.")
+    high: _Unit | None = Field(description="Upper end of the interval.")
     by_seed: tuple[_Unit | None, ...] = Field(description="The share for each seed alone.")
 
 
@@ -59,21 +50,21 @@ class FooledShare(Share):
     """Share of classes that k pixels on a background fool; a case is a class and a seed."""
 
     k: int
-    background: str = Field(description="Its name; 'any' where a class counts that is fooled on any of them.")
+    background: str = Field(description="Name of the background; 'any' counts classes fooled on any background.")
 
 
 class ClassResult(_Part):
-    """What it takes to fool a class."""
+    """The smallest k that fools a class."""
 
     index: int
     name: str
-    smallest_k: int | None = Field(description="Smallest k that fooled it, on any background, with any seed.")
+    smallest_k: int | None = Field(description="Smallest k that fooled it on any background with any seed.")
     by_seed: tuple[int | None, ...] = Field(description="The same for each seed alone.")
     by_background: dict[str, int | None] = Field(description="The same for each background alone.")
 
 
 class BareBackground(_Part):
-    """What the classifier says of a single colour."""
+    """The classifier's answer to a single colour."""
 
     background: str
     value: tuple[int, ...] = Field(description="8-bit value for each channel.")
@@ -83,70 +74,71 @@ class BareBackground(_Part):
 
 
 class DetectorResult(Share):
-    """How many of the images that fool a detector would have caught at 5 % false alarms; a case is an image."""
+    """Share of fooling images that a detector catches at 5 % false alarms; a case is an image."""
 
     detector: str
-    auroc: _Unit = Field(description="Probability that it finds an SFI less natural than a natural image.")
-    backgrounds_caught: int = Field(description="Bare backgrounds that it would have caught.")
+    auroc: _Unit = Field(description="Probability that it rates an SFI as less natural than a natural image.")
+    backgrounds_caught: int = Field(description="Number of bare backgrounds that it catches.")
 
 
 class Audited(_Part):
-    """Who was audited."""
+    """The audited classifier."""
 
     name: str
     fingerprint: str = Field(description="Hash of the weights.")
-    source: str | None = Field(description="What it was built from.")
+    source: str | None = Field(description="Source of its network.")
     dataset: str
     input_shape: tuple[int, int, int] = Field(description="Channels, rows and columns of the images.")
     num_classes: int
-    accuracy: _Unit | None = Field(description="On the natural test images below; null where there are none.")
-    num_natural: int = Field(description="Natural test images that accuracy and detectors were measured on.")
-    outputs: str = Field("logits", description="What the network gives: logits, probabilities or sigmoid.")
-    remarks: tuple[str, ...] = Field((), description="What was seen before the attack that makes its result doubtful.")
+    accuracy: _Unit | None = Field(description="Accuracy on natural test images; null without such images.")
+    num_natural: int = Field(description="Number of natural test images for accuracy and detectors.")
+    outputs: str = Field("logits", description="Outputs of the network: logits, probabilities or sigmoid.")
+    remarks: tuple[str, ...] = Field((), description="Reasons to doubt the result, seen before the attack.")
 
 
 class GridFacts(_Part):
-    """What was searched."""
+    """The searched grid."""
 
     standard: int = Field(description="Version of the standard grid that it follows.")
-    is_standard: bool = Field(description="Whether it is that grid, and not a smaller or larger one of that form.")
+    is_standard: bool = Field(description="Whether it is exactly that grid.")
     backgrounds: tuple[str, ...]
     ks: tuple[int, ...]
     seeds: int
-    classes: tuple[int, ...] = Field(description="Indices of the classes that were attacked.")
+    classes: tuple[int, ...] = Field(description="Indices of the attacked classes.")
     threshold: float = Field(description="Confidence from which a class is fooled.")
-    attack: dict[str, Any] = Field(description="The attack's settings.")
+    attack: dict[str, Any] = Field(description="Settings of the attack.")
 
 
 class Costs(_Part):
-    """What it took."""
+    """The costs of the audit."""
 
     cells: int
-    failed: int = Field(description="Cells that failed; they count as neither fooled nor searched.")
-    evaluations: int = Field(description="Images classified to search.")
+    failed: int = Field(description="Failed cells; they count as neither fooled nor searched.")
+    evaluations: int = Field(description="Images classified by the searches.")
     backward_passes: int = Field(description="Images whose gradients were taken.")
-    verifications: int = Field(description="Images classified in float32 to say what is stored; no evaluations.")
+    verifications: int = Field(description="Images classified in float32 for stored confidences; no evaluations.")
 
 
 class Scorecard(_Part):
     """The outcome of an audit."""
 
+    # The version changes when a key changes its meaning or is removed.
     schema_version: Literal[1] = 1
     model: Audited
     grid: GridFacts
-    shares: tuple[FooledShare, ...] = Field(description="For each k, any background first, then each.")
+    shares: tuple[FooledShare, ...] = Field(description="For each k, first any background, then each background.")
     classes: tuple[ClassResult, ...]
     backgrounds: tuple[BareBackground, ...]
     detectors: tuple[DetectorResult, ...]
-    detectors_missing: str | None = Field(description="Why there are no detectors; null where there are.")
+    detectors_missing: str | None = Field(description="Why there are no detectors; null if there are.")
     costs: Costs
     versions: dict[str, str]
 
     def share(self, k: int, background: str = ANY) -> FooledShare:
-        """Returns the share of classes fooled.
+        """Returns the share of fooled classes.
 
         Raises:
-            InputError: The audit had no such k or background.
+            InputError: The audit does not have this k or background.
         """
         for share in self.shares:
             if (share.k, share.background) == (k, background):
@@ -156,10 +148,10 @@ class Scorecard(_Part):
 
 
 def counted(count: int, total: int, by_seed: Sequence[float | None]) -> dict[str, Any]:
-    """Returns the values of a `Share`: the ratio with Wilson's interval."""
+    """Returns the values of a `Share`: the ratio with Wilson's 95 % interval."""
     if not total:
         return {"count": 0, "total": 0, "share": None, "low": None, "high": None, "by_seed": tuple(by_seed)}
-    interval = stats.binomtest(count, total).proportion_ci(CONFIDENCE_LEVEL, method="wilson")
+    interval = stats.binomtest(count, total).proportion_ci(0.95, method="wilson")
     low, high = max(0.0, float(interval.low)), min(1.0, float(interval.high))
     return {
         "count": count,
@@ -172,12 +164,20 @@ def counted(count: int, total: int, by_seed: Sequence[float | None]) -> dict[str
 
 
 class FooledCells:
-    """Which k fooled which class on which background with which seed.
+    """Counts which k fooled which class on which background with which seed.
 
     Args:
-        rows: Rows of a run with `COLUMNS`; those of failed cells count as not searched.
-        grid: What was searched.
+        rows: Rows of a run with the columns `columns`; failed cells count as not searched.
+        grid: The searched grid.
+
+    Attributes:
+        columns: The columns of a run that it needs.
     """
+
+    columns: ClassVar[tuple[str, ...]] = (
+        *("target_class", "background", "k", "replicate"),
+        *("fooled", "confidence", "stop_reason"),
+    )
 
     def __init__(self, rows: Iterable[Mapping[str, Any]], grid: GridFacts) -> None:
         self._grid = grid
@@ -201,7 +201,7 @@ class FooledCells:
         for at_k, k in enumerate(self._grid.ks):
             fooled, searched = self._fooled[:, at_k], self._searched[:, at_k]
             is_any = np.logical_or.reduce(fooled)
-            # Where cells failed and no other fooled, nobody knows.
+            # Where cells failed and no other cell fooled, the outcome is unknown.
             found.append(self._share(k, ANY, is_any, np.logical_and.reduce(searched) | is_any))
             for place, name in enumerate(self._grid.backgrounds):
                 found.append(self._share(k, name, fooled[place], searched[place]))
@@ -246,18 +246,18 @@ def detector_result(
     backgrounds: NDArray[np.float64],
     num_seeds: int,
 ) -> DetectorResult:
-    """Counts what a detector would have caught.
+    """Counts the images that a detector catches.
 
     Args:
         detector: Its name.
-        auroc: How well it tells SFIs from natural images.
-        scores: Its scores of images that fool, ``(N,)``; the higher, the less natural.
-        seeds: The seed of each, ``(N,)``.
+        auroc: Its AUROC of SFIs against natural images.
+        scores: Its scores of images that fool, ``(N,)``; higher means less natural.
+        seeds: The seed of each of these images, ``(N,)``.
         natural: Its scores of natural images.
         backgrounds: Its scores of the bare backgrounds.
-        num_seeds: How many seeds there are.
+        num_seeds: Number of seeds.
     """
-    # With scores that many images share, fewer are above it than may be, and never more.
+    # With equal scores, fewer natural images than allowed may exceed the limit, but never more.
     limit = np.quantile(natural, 1 - FALSE_ALARMS, method="higher")
     caught = scores > limit
     by_seed = [float(caught[seeds == seed].mean()) if (seeds == seed).any() else None for seed in range(num_seeds)]
@@ -274,10 +274,10 @@ def read_scorecard(content: bytes, place: str) -> Scorecard:
 
     Args:
         content: JSON.
-        place: Where it is from, for messages.
+        place: Its location, for messages.
 
     Raises:
-        InputError: It is none, or one of another version.
+        InputError: It is not a scorecard, or has another version.
     """
     try:
         return Scorecard.model_validate_json(content)
@@ -285,6 +285,7 @@ def read_scorecard(content: bytes, place: str) -> Scorecard:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
         what = f"{key}: {first['msg']}" if key else first["msg"]
+        version = Scorecard.model_fields["schema_version"].default
         raise InputError(
-            f"'{place}' is no scorecard of version {SCHEMA_VERSION} ({what}); audit the model again with this version"
+            f"'{place}' is not a scorecard of version {version} ({what}); audit the model again with this version"
         ) from error

@@ -1,4 +1,4 @@
-"""Scorecards as tables, one alone and two beside each other."""
+"""Tables of one scorecard, or of two side by side."""
 
 from __future__ import annotations
 
@@ -8,10 +8,8 @@ from scipy import stats
 
 from sfi_ray.errors import InputError
 from sfi_ray.review.scorecard import ANY, FALSE_ALARMS, Scorecard, Share
-from sfi_ray.review.table import NOTHING, Column, ResultTable, percent
-from sfi_ray.text import escape_markdown
-
-_LEVEL = "95 %"
+from sfi_ray.review.table import Column, ResultTable, p_value, percent, percent_difference
+from sfi_ray.text import NOTHING, escape_markdown
 
 
 def interval(share: Share) -> str:
@@ -22,35 +20,35 @@ def interval(share: Share) -> str:
 
 
 def headline(card: Scorecard) -> str:
-    """Says the outcome in one sentence, of the largest k on any background."""
+    """Returns the outcome for the largest k on any background in one sentence."""
     share = card.share(max(card.grid.ks))
     if share.share is None:
-        return "No cell was searched; every one failed."
+        return "No class has a result: cells of all classes failed."
     seeds = [percent(one) for one in share.by_seed if one is not None]
     spread = f"; by seed {', '.join(seeds)}" if len(seeds) > 1 else ""
     return (
         f"{percent(share.share)} % of the attacked classes are fooled at {card.grid.threshold:.0%} by at most "
-        f"{share.k} altered pixels on a single colour ({_LEVEL} interval {percent(share.low or 0)} to "
+        f"{share.k} altered pixels on a single colour (95 % interval {percent(share.low or 0)} to "
         f"{percent(share.high or 0)} %{spread})."
     )
 
 
 def shares_table(card: Scorecard) -> ResultTable:
-    """Lays out the shares of classes fooled: a row for each background, a column for each k."""
+    """Returns the shares of fooled classes: a row for each background, a column for each k."""
     names = (*card.grid.backgrounds, ANY)
     columns = [Column("background", "background", is_text=True)]
     columns += [Column(f"k{k}", f"k = {k}", interval) for k in card.grid.ks]
     rows = [(name, *(card.share(k, name) for k in card.grid.ks)) for name in names]
     classes = len(card.grid.classes)
     notes = [
-        f"Of {classes} classes and {card.grid.seeds} seeds, the share that at most k pixels fool; in parentheses "
-        f"Wilson's {_LEVEL} interval, which takes cases as independent. {ANY}: on any of the backgrounds."
+        f"Share of {classes} classes and {card.grid.seeds} seeds that at most k pixels fool. In parentheses: Wilson's "
+        f"95 % interval, which assumes independent cases. {ANY}: on any background."
     ]
     return ResultTable(f"Classes fooled at {card.grid.threshold:.0%} (%)", columns, rows, notes)
 
 
 def smallest_k_table(card: Scorecard) -> ResultTable:
-    """Lays out the smallest k that fools each class: on any background, by seed, and on each background."""
+    """Returns the smallest k that fools each class: on any background, by seed, and on each background."""
     columns = [Column("class", "class", is_text=True), Column("smallest_k", ANY)]
     columns += [Column(f"seed_{seed}", f"seed {seed}") for seed in range(card.grid.seeds)]
     columns += [Column(name, name) for name in card.grid.backgrounds]
@@ -59,14 +57,14 @@ def smallest_k_table(card: Scorecard) -> ResultTable:
         for one in card.classes
     ]
     notes = [
-        f"k among {', '.join(map(str, card.grid.ks))}; {NOTHING} where none of them fooled. {ANY}: on any background "
-        "with any seed; a seed: on any background; a background: with any seed."
+        f"k is one of {', '.join(map(str, card.grid.ks))}; {NOTHING} where none fooled. {ANY}: on any background with "
+        "any seed. A seed: on any background. A background: with any seed."
     ]
     return ResultTable("Smallest k that fools each class", columns, rows, notes)
 
 
 def backgrounds_table(card: Scorecard) -> ResultTable:
-    """Lays out what the classifier says of the bare backgrounds."""
+    """Returns the classifier's answers to the bare backgrounds."""
     columns = [
         Column("background", "background", is_text=True),
         Column("predicted", "predicted", is_text=True),
@@ -77,7 +75,7 @@ def backgrounds_table(card: Scorecard) -> ResultTable:
 
 
 def detectors_table(card: Scorecard) -> ResultTable:
-    """Lays out which detectors would have caught the images that fool."""
+    """Returns the share of fooling images that each detector catches."""
     columns = [
         Column("detector", "detector", is_text=True),
         Column("caught", "caught %", interval),
@@ -89,20 +87,20 @@ def detectors_table(card: Scorecard) -> ResultTable:
         notes = [f"None: {card.detectors_missing}."]
     else:
         notes = [
-            f"Of {card.detectors[0].total if card.detectors else 0} images that fool, the share that each detector "
-            f"would have caught while it takes {FALSE_ALARMS:.0%} of {card.model.num_natural} natural images for such."
+            f"Share of {card.detectors[0].total if card.detectors else 0} fooling images that each detector catches at "
+            f"a false alarm for {FALSE_ALARMS:.0%} of {card.model.num_natural} natural images."
         ]
     return ResultTable("Detectors", columns, rows, notes)
 
 
 def facts(card: Scorecard) -> list[tuple[str, str]]:
-    """Lists who was audited and how, name by value."""
+    """Lists facts about the audit by name and value."""
     channels, height, width = card.model.input_shape
     grid, model = card.grid, card.model
     settings = ", ".join(
         f"{name} {value}" for name, value in grid.attack.items() if name != "kind" and value is not None
     )
-    kind = "standard" if grid.is_standard else "not standard: other budget, classes, seeds or attack"
+    kind = "standard" if grid.is_standard else "not standard: its budget, classes, seeds or attack differ"
     natural = (
         f"{model.accuracy:.1%} of {model.num_natural:,} natural images right" if model.accuracy is not None else ""
     )
@@ -110,7 +108,7 @@ def facts(card: Scorecard) -> list[tuple[str, str]]:
     lines = [
         ("classifier", f"{model.name}, {model.source or 'given in code'}, fingerprint {model.fingerprint}"),
         ("data set", f"{model.dataset}, {model.num_classes:,} classes, {height} x {width} x {channels}"),
-        ("accuracy", natural or "not known: no natural images were at hand"),
+        ("accuracy", natural or "unknown: there are no natural images"),
         *(("warning", remark) for remark in model.remarks),
         ("grid", f"version {grid.standard}, {kind}"),
         ("classes attacked", f"{len(grid.classes):,} of {model.num_classes:,}"),
@@ -136,28 +134,28 @@ def scorecard_markdown(card: Scorecard) -> str:
 
 
 def compare_scorecards(first: Scorecard, second: Scorecard, names: tuple[str, str]) -> ResultTable:
-    """Lays out the shares of two audits beside each other.
+    """Returns the shares of two audits side by side.
 
     Args:
         first: Audit A.
         second: Audit B.
-        names: What they are called.
+        names: Names of both.
 
     Raises:
-        InputError: They were not searched in the same way; the message names what differs.
+        InputError: Their grids or attacks differ; the message names the difference.
     """
     differ = _differences(first, second)
     if differ:
         raise InputError(
-            f"'{names[0]}' and '{names[1]}' do not compare: {'; '.join(differ)}. Audit both with the same options"
+            f"'{names[0]}' and '{names[1]}' cannot be compared: {'; '.join(differ)}; audit both with the same options"
         )
     columns = [
         Column("k", "k"),
         Column("background", "background", is_text=True),
         Column("share_a", "A %", interval),
         Column("share_b", "B %", interval),
-        Column("difference", "A-B %", lambda value: f"{100 * value:+.1f}"),
-        Column("p", "p", lambda value: "<0.0001" if value < 1e-4 else f"{value:.4f}"),
+        Column("difference", "A-B %", percent_difference),
+        Column("p", "p", p_value),
     ]
     rows: list[Sequence[object]] = []
     for one in first.shares:
@@ -166,10 +164,10 @@ def compare_scorecards(first: Scorecard, second: Scorecard, names: tuple[str, st
         table = [[one.count, one.total - one.count], [other.count, other.total - other.count]]
         p = None if difference is None else float(stats.fisher_exact(table).pvalue)
         rows.append((one.k, one.background, one, other, difference, p))
-    notes = ["p: Fisher's exact test of the counts, two-sided, each row by itself."]
+    notes = ["p: two-sided p-value of Fisher's exact test of the counts, for each row by itself."]
     if [one.name for one in first.classes] != [one.name for one in second.classes]:
         notes.append(
-            f"A was attacked with {len(first.classes)} classes of {first.model.dataset}, B with "
+            f"The audits differ in their classes: A has {len(first.classes)} of {first.model.dataset}, B has "
             f"{len(second.classes)} of {second.model.dataset}."
         )
     title = f"Classes fooled at {first.grid.threshold:.0%}: A = {names[0]}, B = {names[1]}"
@@ -177,7 +175,7 @@ def compare_scorecards(first: Scorecard, second: Scorecard, names: tuple[str, st
 
 
 def comparison_csv(compared: ResultTable) -> str:
-    """Writes a comparison with every digit: of each share also its counts and its interval."""
+    """Writes a comparison with every digit, and with the counts and the interval of each share."""
     parts = ("share", "low", "high", "count", "total")
     heading = ["k", "background", *(f"{part}_{side}" for side in "ab" for part in parts), "difference", "p"]
     rows = [
@@ -188,7 +186,7 @@ def comparison_csv(compared: ResultTable) -> str:
 
 
 def _differences(first: Scorecard, second: Scorecard) -> list[str]:
-    """Says in what two audits differ that would make a comparison mean nothing."""
+    """Returns the differences of two audits that make a comparison meaningless."""
     labels = {
         "standard": "version of the grid",
         "backgrounds": "backgrounds",

@@ -1,4 +1,4 @@
-"""Stored images through a classifier: a few rows at a time, in full float32.
+"""Classifies stored images a few rows at a time, in full float32.
 
 Shapes: N rows, H height, W width, C channels.
 """
@@ -14,18 +14,16 @@ from numpy.typing import NDArray
 from sfi_ray.errors import InputError, ResourceError
 from sfi_ray.models import Classifier
 
-# Pixels of a batch of rows, in bytes.
-_BATCH_BYTES = 1 << 24
-_MAX_ROWS = 4096
 
-
-def batch_rows(input_shape: tuple[int, int, int]) -> int:
-    """Returns how many rows are read at once, so that memory does not depend on the size of the images.
+def batch_rows(input_shape: tuple[int, int, int], batch_bytes: int = 1 << 24, max_rows: int = 4096) -> int:
+    """Returns how many rows to read at once, so that memory does not depend on the size of the images.
 
     Args:
         input_shape: ``(C, H, W)`` of an image.
+        batch_bytes: Most bytes of the pixels of a batch.
+        max_rows: Most rows of a batch.
     """
-    return min(_MAX_ROWS, max(1, _BATCH_BYTES // math.prod(input_shape)))
+    return min(max_rows, max(1, batch_bytes // math.prod(input_shape)))
 
 
 def device_of(wanted: str) -> str:
@@ -44,14 +42,14 @@ def device_of(wanted: str) -> str:
 
 
 def as_input(images: NDArray[np.uint8], classifier: Classifier) -> torch.Tensor:
-    """Turns 8-bit images into what a classifier takes.
+    """Turns 8-bit images into the input of a classifier.
 
     Args:
         images: ``(N, H, W, C)``.
         classifier: The classifier.
 
     Returns:
-        In [0, 1], ``(N, C, H, W)`` float32 on the classifier's device.
+        Values in [0, 1], ``(N, C, H, W)`` float32 on the classifier's device.
     """
     levels = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))).to(classifier.device)
     return levels.to(torch.float32) / 255.0
@@ -65,7 +63,7 @@ def probabilities(images: NDArray[np.uint8], classifier: Classifier) -> NDArray[
         classifier: The classifier.
 
     Returns:
-        In [0, 1], ``(N, num_classes)``; NaN where the classifier says so.
+        Probabilities, ``(N, num_classes)``; NaN where the classifier gives NaN.
     """
     step = classifier.micro_batch
     parts = [np.zeros((0, classifier.num_classes), np.float32)]

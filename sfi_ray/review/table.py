@@ -1,4 +1,4 @@
-"""A small table of results: for the terminal, as Markdown, and as CSV with every digit."""
+"""A small table of results for the terminal, as Markdown, and as CSV with every digit."""
 
 from __future__ import annotations
 
@@ -11,10 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sfi_ray.csv_text import csv_text
-from sfi_ray.text import MOST_LINE, MOST_NAME, escape_markdown, printable
-
-NOTHING = "-"
-"""What stands where there is no value."""
+from sfi_ray.text import MOST_LINE, MOST_NAME, NOTHING, escape_markdown, markdown_line, printable
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,10 +19,10 @@ class Column:
     """A column of a table.
 
     Attributes:
-        name: Its name in CSV.
+        name: Its heading in CSV.
         title: Its heading elsewhere.
-        show: Turns a value into text for people; None is shown as `NOTHING`.
-        is_text: Whether it stands on the left, as text does.
+        show: Turns a value into text for people; None becomes `NOTHING`.
+        is_text: Whether it is aligned to the left, as text is.
     """
 
     name: str
@@ -39,9 +36,9 @@ class ResultTable:
     """Rows of values under columns.
 
     Attributes:
-        title: What is shown.
+        title: Its title.
         columns: The columns.
-        rows: A value for each column, or None.
+        rows: A value or None for each column.
         notes: Sentences below it.
     """
 
@@ -51,7 +48,7 @@ class ResultTable:
     notes: Sequence[str] = field(default=())
 
     def to_rich(self) -> Table:
-        """Lays it out for the terminal."""
+        """Returns it for the terminal."""
         table = Table(
             title=Text(printable(self.title, MOST_LINE)),
             caption=Text("\n".join(printable(note, MOST_LINE) for note in self.notes)),
@@ -66,7 +63,7 @@ class ResultTable:
                 Text(printable(column.title, MOST_NAME)), justify="left" if column.is_text else "right", overflow="fold"
             )
         for shown in self._shown():
-            table.add_row(*map(Text, shown))  # Text, not str: a class called "[red]" is no markup
+            table.add_row(*map(Text, shown))  # as `Text`, a class called "[red]" is not markup
         return table
 
     def to_markdown(self) -> str:
@@ -74,16 +71,16 @@ class ResultTable:
         lines = [
             f"### {escape_markdown(self.title)}",
             "",
-            _line([escape_markdown(printable(column.title, MOST_NAME)) for column in self.columns]),
-            _line([":--" if column.is_text else "--:" for column in self.columns]),
-            *(_line(map(escape_markdown, shown)) for shown in self._shown()),
+            markdown_line([escape_markdown(printable(column.title, MOST_NAME)) for column in self.columns]),
+            markdown_line([":--" if column.is_text else "--:" for column in self.columns]),
+            *(markdown_line(map(escape_markdown, shown)) for shown in self._shown()),
         ]
         if self.notes:
             lines += ["", " ".join(map(escape_markdown, self.notes))]
         return "\n".join(lines) + "\n"
 
     def to_csv(self) -> str:
-        """Writes every value with all its digits; where there is none, nothing. See `sfi_ray.csv_text.CsvWriter`."""
+        """Writes every value with all its digits, and nothing for None. See `sfi_ray.csv_text.CsvWriter`."""
         return csv_text([column.name for column in self.columns], self.rows)
 
     def _shown(self) -> list[list[str]]:
@@ -101,10 +98,16 @@ def percent(value: float) -> str:
     return f"{100 * value:.1f}"
 
 
+def percent_difference(value: float) -> str:
+    """Shows a difference of shares in percent, with its sign and one decimal."""
+    return f"{100 * value:+.1f}"
+
+
+def p_value(value: float) -> str:
+    """Shows a p-value with four decimals."""
+    return "<0.0001" if value < 1e-4 else f"{value:.4f}"
+
+
 def count(value: int) -> str:
-    """Shows a whole number with its thousands set apart."""
+    """Shows a whole number with commas between thousands."""
     return f"{value:,}"
-
-
-def _line(cells: Sequence[str] | map[str]) -> str:
-    return f"| {' | '.join(cells)} |"

@@ -1,4 +1,4 @@
-"""What other classifiers say of a run's images (Section 5.8, Table 18)."""
+"""Transfer: the answers of other classifiers to a run's images (Section 5.8, Table 18)."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ from numpy.typing import NDArray
 
 from sfi_ray.review.table import Column, ResultTable, count, percent
 from sfi_ray.store.rebuild import IMAGE_COLUMNS
+from sfi_ray.text import NOTHING
 
-_SOURCE = (
+COLUMNS = (
     *("cell_id", "cell_index", "classifier", "classifier_fingerprint", "background", "target_class", "target_name"),
-    *("k", "replicate", "confidence"),
+    *("k", "replicate", "confidence", *IMAGE_COLUMNS),
 )
-
-COLUMNS = tuple(dict.fromkeys([*_SOURCE, *IMAGE_COLUMNS]))
-"""The columns of a run that are read."""
+"""The columns of a run that a transfer needs."""
 
 TRANSFERS = pa.schema(
     [
@@ -48,11 +47,11 @@ TRANSFERS = pa.schema(
 def transfer_rows(
     table: pa.Table, probabilities: NDArray[np.float32], destination: str, fingerprint: str, threshold: float
 ) -> pa.Table:
-    """Lays out what one classifier says of some images.
+    """Returns one classifier's answers to some images.
 
     Args:
-        table: Rows of the run with `COLUMNS`, N of them.
-        probabilities: Of all classes, ``(N, num_classes)``.
+        table: N rows of the run with `COLUMNS`.
+        probabilities: Probabilities of all classes, ``(N, num_classes)``.
         destination: Name of the classifier.
         fingerprint: Its fingerprint.
         threshold: Confidence from which an image fools, in (0, 1].
@@ -62,7 +61,7 @@ def transfer_rows(
     """
     size = table.num_rows
     confidence = probabilities[np.arange(size), table["target_class"].to_numpy()]
-    # A threshold of 0.9 means the float32 next to it, as where images are verified.
+    # As in the verification of images, a threshold of 0.9 means the nearest float32.
     limit = np.float32(threshold)
     fooled_source, fooled_destination = table["confidence"].to_numpy() >= limit, confidence >= limit
     predicted = np.nan_to_num(probabilities, nan=-1.0).argmax(axis=1)  # NaN would win otherwise
@@ -100,18 +99,18 @@ class Count:
 
     @property
     def ratio(self) -> float | None:
-        """Share of the source's own that fool both; None where there are none."""
+        """Share of images that fool both among those that fool the source; None without such images."""
         return self.both / self.own if self.own else None
 
 
 class Counts:
-    """Counts transfers by source, k and destination, as rows come in."""
+    """Counts transfers by source, k and destination."""
 
     def __init__(self) -> None:
         self._counts: dict[tuple[str, int, str], Count] = {}
 
     def add(self, rows: pa.Table) -> None:
-        """Takes rows of schema `TRANSFERS`."""
+        """Adds rows of schema `TRANSFERS`."""
         columns = (rows[name].to_pylist() for name in ("source", "k", "destination", "fooled_source", "transfers"))
         for source, k, destination, is_own, is_both in zip(*columns, strict=True):
             counted = self._counts.setdefault((source, k, destination), Count())
@@ -125,17 +124,17 @@ class Counts:
 
     @property
     def sources(self) -> list[tuple[str, int]]:
-        """Sources and k, in the order in which they came."""
+        """Sources and k, in the order of their first rows."""
         return list(dict.fromkeys((source, k) for source, k, _ in self._counts))
 
     @property
     def destinations(self) -> list[str]:
-        """Destinations, in the order in which they came."""
+        """Destinations, in the order of their first rows."""
         return list(dict.fromkeys(destination for _, _, destination in self._counts))
 
 
 def matrix_table(counts: Counts, threshold: float) -> ResultTable:
-    """Lays out counts in the form of Table 18: a row for each source and k, a column for each destination."""
+    """Returns counts in the form of Table 18: a row for each source and k, a column for each destination."""
     columns = [
         Column("source", "source", is_text=True),
         Column("k", "k"),
@@ -149,12 +148,12 @@ def matrix_table(counts: Counts, threshold: float) -> ResultTable:
         rows.append((source, k, entries[0].images, entries[0].own, *entries))
     level = f"{100 * threshold:g} %"
     notes = [f"own: images with a confidence of at least {level} through their source."]
-    notes += [f"Under a destination: those with at least {level} through both, and their share of own."]
+    notes += [f"Under a destination: images with at least {level} through both, and their share of own."]
     return ResultTable("Images that fool other classifiers, too", columns, rows, notes)
 
 
 def counts_table(counts: Counts) -> ResultTable:
-    """Lays out counts with a row for each source, k and destination."""
+    """Returns counts with a row for each source, k and destination."""
     names = ("source", "k", "destination", "images", "own", "both", "ratio")
     columns = [Column(name, name, percent if name == "ratio" else str) for name in names]
     rows = []
@@ -166,5 +165,5 @@ def counts_table(counts: Counts) -> ResultTable:
 
 
 def _entry(found: Count) -> str:
-    share = "-" if found.ratio is None else f"{found.ratio:.2f}"
+    share = NOTHING if found.ratio is None else f"{found.ratio:.2f}"
     return f"{found.both:,} ({share})"

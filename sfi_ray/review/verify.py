@@ -1,6 +1,6 @@
-"""Checks a run from its folder alone: every row is a cell of the grid, every image is re-scored.
+"""Checks a run from its folder alone: every row must match a cell of the grid, and every image is re-scored.
 
-Rows are read a few at a time, one classifier is held at once, and of a cell one byte is remembered.
+It reads rows a few at a time, holds one classifier at once, and remembers one byte a cell.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,18 +27,13 @@ from sfi_ray.store.schema import CIRCUMSTANCES, FINDINGS
 from sfi_ray.types import Cell
 
 TOLERANCE = 1e-4
-"""How far a probability computed anew may lie from the stored one. On the machine that wrote a run on its CPU it is
-the same to the last bit; other processors and GPUs sum float32 in another order."""
-
-_MAX_FAULTS = 1000
-# What is not compared between two rows of one cell, and not read.
-_UNREAD = (*CIRCUMSTANCES, "run", "trace")
-_COLUMNS = [name for name in FINDINGS.names if name not in _UNREAD]
+"""Largest allowed difference of a re-scored probability from the stored one. On the CPU that wrote a run, both are
+equal to the last bit. Other processors and GPUs sum float32 in another order."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Something that does not hold.
+    """A fault of a run.
 
     Attributes:
         place: A row, a part file, or a classifier.
@@ -50,20 +46,23 @@ class Fault:
 
 @dataclass(slots=True, kw_only=True)
 class Verification:
-    """What verifying a run has shown.
+    """The result of verifying a run.
 
     Attributes:
+        max_faults: Most faults that are listed.
         num_cells: Cells of the grid.
-        tolerance: How far a probability may lie from the stored one.
+        tolerance: Largest allowed difference of a probability from the stored one.
         num_rows: Rows that were read.
         num_scored: Rows whose image was re-scored.
-        num_failed: Rows of cells that failed: there is no image.
-        num_doubled: Cells with two or more rows; where these are equal, that is no fault.
+        num_failed: Rows of failed cells, which have no image.
+        num_doubled: Cells with several rows, which is no fault if these are equal.
         num_missing: Cells without a row.
-        largest_difference: Largest distance of a probability from the stored one.
-        faults: What does not hold, the first thousand.
-        num_faults: How many there are.
+        largest_difference: Largest difference of a probability from the stored one.
+        faults: The first faults.
+        num_faults: Number of all faults.
     """
+
+    max_faults: ClassVar[int] = 1000
 
     num_cells: int
     tolerance: float
@@ -78,13 +77,13 @@ class Verification:
 
     @property
     def holds(self) -> bool:
-        """Whether everything that is there holds."""
+        """Whether there are no faults."""
         return self.num_faults == 0
 
     def note(self, place: str, *texts: str) -> None:
-        """Takes note of what is wrong with a place."""
+        """Adds faults of a place."""
         self.num_faults += len(texts)
-        room = _MAX_FAULTS - len(self.faults)
+        room = self.max_faults - len(self.faults)
         self.faults += [Fault(place, text) for text in texts[:room]]
 
 
@@ -102,11 +101,11 @@ def verify_run(
         run: The run, finished or not.
         classifiers: Classifiers that were given in code at the launch and are not in the folder, by name.
         device: ``auto``, ``cpu`` or ``cuda``.
-        tolerance: How far a probability may lie from the stored one.
-        allow_code: Whether the functions are called that the run's record names as factories of classifiers.
+        tolerance: Largest allowed difference of a probability from the stored one.
+        allow_code: Whether to call the functions that the run's record names as factories of classifiers.
 
     Raises:
-        InputError: The run has no rows yet, or a classifier was given that it does not have.
+        InputError: The run has no rows yet, or does not have a given classifier.
         StorageError: The folder cannot be read.
         ResourceError: There is no such device.
     """
@@ -136,7 +135,10 @@ class _Verifier:
             int((self._counts > 1).sum()),
         )
         self._read_natural_images()
-        for table in self._run.stored_rows(_COLUMNS, batch_rows(shape), self._note_broken):
+        # These columns may differ between two rows of one cell.
+        unread = (*CIRCUMSTANCES, "run", "trace")
+        columns = [name for name in FINDINGS.names if name not in unread]
+        for table in self._run.stored_rows(columns, batch_rows(shape), self._note_broken):
             self._check(rows_of(table, (height, width, channels)))
         if not found.num_rows and not self._broken:
             raise InputError(f"'{folder.location}' has no rows yet; launch its job first")
@@ -183,11 +185,11 @@ class _Verifier:
                     self._score(classifier, pairs[start : start + step])
 
     def _compare_doubles(self, row: Row, cell: Cell) -> None:
-        """Two workers may have searched one cell: what they found is the same, or one says that it was given up."""
+        """Compares rows of one cell from several workers: they must be equal, apart from failed ones."""
         image = b"" if row.image is None else row.image.tobytes()
         content = (*row.values.values(), hashlib.sha256(image).digest())
         if self._doubles.setdefault((cell.index, row.is_failed), content) != content:
-            self._found.note(row.describe(), "another row of the same cell says something else")
+            self._found.note(row.describe(), "another row of the same cell differs from it")
 
     def _classifier(self, name: str) -> Classifier | None:
         place = f"classifier '{name}'"
@@ -214,10 +216,10 @@ class _Verifier:
             if not (is_class and highest - score[predicted] <= self._found.tolerance):
                 self._found.note(row.describe(), f"predicted_class is {predicted}, re-scored {int(score.argmax())}")
         if self._natural is not None:
-            self._compare_likenesses(classifier, pairs, images, self._natural)
+            self._compare_similarities(classifier, pairs, images, self._natural)
 
     def _background(self, classifier: Classifier, cell: Cell) -> NDArray[np.float32]:
-        """Returns the probabilities of a bare background; each is classified once."""
+        """Returns the probabilities of a bare background, which is classified once."""
         key = classifier.name, cell.background.value
         if key not in self._backgrounds:
             channels, height, width = classifier.input_shape
@@ -226,19 +228,19 @@ class _Verifier:
             self._backgrounds[key] = probabilities(image, classifier)[0]
         return self._backgrounds[key]
 
-    def _compare_likenesses(
+    def _compare_similarities(
         self,
         classifier: Classifier,
         pairs: Sequence[tuple[Row, Cell]],
         images: NDArray[np.uint8],
         natural: NDArray[np.uint8],
     ) -> None:
-        """Measures anew how near images come to the natural ones that they imitate."""
+        """Measures again how similar images are to the natural images that they imitate."""
         attack = self._run.job.attack
         if not isinstance(attack, InversionAttackSettings):
             raise InputError(
-                f"the record of this run names natural images, which its attack '{attack.kind}' does not imitate; its "
-                "job.yaml is not that of its rows"
+                f"the record of this run has natural images, but its attack '{attack.kind}' imitates none; restore the "
+                "job.yaml that belongs to its rows"
             )
         originals = as_input(natural[[cell.image for _, cell in pairs if cell.image is not None]], classifier)
         wanted = classifier.features(originals, attack.layer).double().cpu()
@@ -250,13 +252,13 @@ class _Verifier:
                 self._compare(row, name, getattr(similarity, name))
 
     def _compare(self, row: Row, name: str, value: float) -> None:
-        """Compares a number with the stored one; above 1, relative to it."""
+        """Compares a number with the stored one, relative to it above 1."""
         stored = row.values[name]
         if stored is None:
-            if name not in PROBABILITIES:  # a probability that is missing is named already
+            if name not in PROBABILITIES:  # `RowChecks` reports missing probabilities
                 self._found.note(row.describe(), f"{name} is missing, re-scored {value:.6f}")
             return
         difference = abs(float(np.float32(value)) - stored) / max(1.0, abs(stored))
-        if not difference <= self._found.tolerance:  # NaN is no probability
+        if not difference <= self._found.tolerance:  # also catches NaN
             self._found.note(row.describe(), f"{name} is {stored:.6f}, re-scored {value:.6f}")
         self._found.largest_difference = max(self._found.largest_difference, difference)

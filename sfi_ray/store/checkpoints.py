@@ -1,7 +1,7 @@
-"""What long searches have reached, in the run's folder, so that whoever goes on with them begins there.
+"""Checkpoints of long searches in the run's folder, from which a later worker continues.
 
-A checkpoint is a safetensors file: data only, never code. Its name says which part of the grid it is of; what it holds
-is told apart by `cell_id`, so it serves leases that are cut in another way, too.
+A checkpoint is a safetensors file: data only, never code. Its name states the part of the grid. Its states are keyed by
+`cell_id`, so leases that divide the grid in another way can use it, too.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import re
 import secrets
 import time
 from collections.abc import Sequence
+from typing import ClassVar
 
 import safetensors.torch
 import torch
@@ -22,11 +23,6 @@ from sfi_ray.store.folder import RunFolder
 from sfi_ray.types import Cell
 
 CHECKPOINTS = "checkpoints"
-_NOTES = "notes"
-# Tensors of a search's state that count towards its end.
-_COUNTERS = ("generation", "evaluations", "spent")
-_MOST_BYTES = 1 << 32
-_NAME = re.compile(r"(\d{12})-(\d{12})-[0-9a-f]+\.safetensors")
 
 
 class LeaseCheckpoints:
@@ -39,6 +35,9 @@ class LeaseCheckpoints:
         seconds: Time between two checkpoints.
     """
 
+    _most_bytes: ClassVar[int] = 1 << 32
+    """Largest checkpoint that is read."""
+
     def __init__(self, folder: RunFolder, start: int, stop: int, seconds: float) -> None:
         self._folder = folder
         self._start, self._stop = start, stop
@@ -48,22 +47,22 @@ class LeaseCheckpoints:
         self._kept_at = time.monotonic()
 
     def is_due(self) -> bool:
-        """Whether the last checkpoint, or the beginning, is long enough ago."""
+        """Whether the last checkpoint, or the start, is long enough ago."""
         return time.monotonic() - self._kept_at >= self._seconds
 
     def save(self, snapshot: Snapshot) -> None:
-        """Writes a checkpoint in the place of this lease's last one.
+        """Writes a checkpoint that replaces this lease's last one.
 
         Raises:
-            StorageError: It cannot be written; the last one is still there.
+            StorageError: It cannot be written; the last one remains.
         """
         self._folder.write(self._name, _to_bytes(snapshot))
         self._kept_at = time.monotonic()
 
     def load(self, cells: Sequence[Cell]) -> list[Snapshot]:
-        """Returns the furthest state of each cell that any checkpoint of this part of the grid holds.
+        """Returns the furthest state of each cell among the checkpoints of this part of the grid.
 
-        A checkpoint that cannot be read is passed over: its cells begin again.
+        A checkpoint that cannot be read is skipped: its cells start again.
         """
         wanted = {cell.cell_id for cell in cells}
         if self._found is None:
@@ -80,12 +79,12 @@ class LeaseCheckpoints:
         return [found[number].select(places) for number, places in chosen.items()]
 
     def discard(self) -> None:
-        """Removes the checkpoints that `load` read, if it did: the search that went on from them failed."""
+        """Removes the checkpoints that `load` read, if any: the search that continued from them failed."""
         for name in self._overlapping() if self._found else ():
             self._folder.delete(f"{CHECKPOINTS}/{name}")
 
     def remove(self) -> None:
-        """Removes the checkpoints that lie within this shard, whose cells all have rows now."""
+        """Removes the checkpoints within this shard; all its cells have rows now."""
         for name in self._overlapping():
             start, stop, _ = name.split("-")
             if self._start <= int(start) and int(stop) <= self._stop:
@@ -93,18 +92,19 @@ class LeaseCheckpoints:
 
     def _overlapping(self) -> list[str]:
         files = self._folder.list(CHECKPOINTS, ".safetensors")
-        matches = (match for file in files if (match := _NAME.fullmatch(file.base_name)))
+        pattern = re.compile(r"(\d{12})-(\d{12})-[0-9a-f]+\.safetensors")
+        matches = (match for file in files if (match := pattern.fullmatch(file.base_name)))
         return [match[0] for match in matches if int(match[1]) < self._stop and self._start < int(match[2])]
 
     def _read(self, name: str) -> Snapshot | None:
         try:
-            return _from_bytes(self._folder.read(f"{CHECKPOINTS}/{name}", _MOST_BYTES))
+            return _from_bytes(self._folder.read(f"{CHECKPOINTS}/{name}", self._most_bytes))
         except (StorageError, SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
 
 
 def drop_checkpoints(folder: RunFolder) -> None:
-    """Removes all checkpoints: every cell of the run has a row.
+    """Removes all checkpoints, once every cell of the run has a row.
 
     Raises:
         StorageError: They cannot be removed.
@@ -115,25 +115,26 @@ def drop_checkpoints(folder: RunFolder) -> None:
 def _to_bytes(snapshot: Snapshot) -> bytes:
     described = json.dumps([snapshot.cell_ids, snapshot.progress, snapshot.notes]).encode()
     tensors = {f"state.{name}": tensor.contiguous() for name, tensor in snapshot.tensors.items()}
-    tensors[_NOTES] = torch.frombuffer(bytearray(described), dtype=torch.uint8)
+    tensors["notes"] = torch.frombuffer(bytearray(described), dtype=torch.uint8)
     return safetensors.torch.save(tensors)
 
 
 def _from_bytes(content: bytes) -> Snapshot:
     tensors = safetensors.torch.load(content)
-    cell_ids, progress, notes = json.loads(tensors.pop(_NOTES).numpy().tobytes(), parse_constant=_constant)
+    cell_ids, progress, notes = json.loads(tensors.pop("notes").numpy().tobytes(), parse_constant=_constant)
     state = {name.removeprefix("state."): tensor for name, tensor in tensors.items()}
     if not len(cell_ids) == len(progress) == len(notes) or any(len(part) != len(cell_ids) for part in state.values()):
         raise ValueError("parts of different lengths")
-    counters = [state[name] for name in _COUNTERS if name in state]
+    # The tensors of a search's state that count towards its end.
+    counters = [state[name] for name in ("generation", "evaluations", "spent") if name in state]
     spent = [*progress, *(note.get("seconds", 0) for note in notes)]
     if not all(bool((counter >= 0).all()) for counter in counters) or not all(number >= 0 for number in spent):
-        raise ValueError("a counter below 0, which no search would ever bring to its end")
+        raise ValueError("a counter is below 0, so the search would never end")
     return Snapshot(tuple(cell_ids), tuple(progress), tuple(notes), state)
 
 
 def _constant(text: str) -> float:
-    """Reads what JSON has no number for: a search that found nothing yet has minus infinity, and none has NaN."""
+    """Reads infinities, which JSON has no number for: a search that found nothing yet holds minus infinity."""
     if text == "NaN":
-        raise ValueError("NaN is no state of a search")
+        raise ValueError("a search's state cannot hold NaN")
     return float(text)

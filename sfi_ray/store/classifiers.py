@@ -1,4 +1,4 @@
-"""The classifiers that a run's folder keeps: rebuilt from it alone."""
+"""Rebuilds a run's classifiers from its folder alone."""
 
 from __future__ import annotations
 
@@ -17,20 +17,17 @@ from sfi_ray.store.folder import WEIGHTS_BYTES, RunFolder
 from sfi_ray.store.record import ClassifierRecord
 from sfi_ray.text import MOST_REASON, printable
 
-# What a file of weights has beside the numbers: names and shapes of its tensors.
-_BYTES_A_FILE, _BYTES_A_TENSOR = 1 << 16, 1 << 10
-
 
 def weights_name(classifier: str) -> str:
-    """Returns where in a run's folder the weights of a classifier are."""
+    """Returns the path of a classifier's weights in a run's folder."""
     return f"models/{classifier}.safetensors"
 
 
 def stored_source(folder: RunFolder, spec: ClassifierSpec) -> Source:
-    """Returns what a classifier is built from, with what the run's folder keeps of it.
+    """Returns the source of a classifier, with the content that the run's folder holds of it.
 
     Raises:
-        StorageError: That cannot be read.
+        StorageError: The content cannot be read.
     """
     source = spec.source
     if not source.suffix:
@@ -47,15 +44,15 @@ def read_classifier(
     device: torch.device | str = "cpu",
     micro_batch: int | None = None,
 ) -> Classifier:
-    """Rebuilds a classifier of a run from its folder. Its fingerprint is computed, not taken over.
+    """Rebuilds a classifier of a run from its folder. Its fingerprint is computed anew.
 
     Args:
         folder: The run's folder.
-        spec: What the job says of it.
-        record: What the run remembers of it.
+        spec: The classifier in the job.
+        record: The classifier in the run's record.
         info: The run's data set.
-        device: Where it computes.
-        micro_batch: Images of one forward pass; by rule if None.
+        device: The device that it computes on.
+        micro_batch: Images of one forward pass; chosen by rule if None.
 
     Raises:
         StorageError: Its files cannot be read.
@@ -66,7 +63,7 @@ def read_classifier(
     source = stored_source(folder, spec)
     if source.is_known_by_name:  # before memory is spent on the layers
         _require_room(folder, name, source.build_empty(info.shape, info.num_classes))
-    # The weights are those of the network as it was carried, with what was folded into them.
+    # The stored weights belong to the carried network, into which other layers may be folded.
     module = carried(source.build_module(info.shape, info.num_classes), torch.zeros((1, *info.shape)), spec.name)
     _require_room(folder, name, module)
     try:
@@ -90,10 +87,11 @@ def read_classifier(
 
 
 def _require_room(folder: RunFolder, name: str, module: nn.Module) -> None:
-    """Refuses a file of weights by its size alone where it cannot be that of a network."""
+    """Refuses a file of weights whose size cannot be that of the network."""
     tensors = module.state_dict().values()
     numbers = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-    size, most = folder.size(name), numbers + _BYTES_A_FILE + _BYTES_A_TENSOR * len(tensors)
+    # Beside the numbers, a file of weights holds the names and shapes of its tensors.
+    size, most = folder.size(name), numbers + (1 << 16) + (1 << 10) * len(tensors)
     if not numbers <= size <= most:
         raise InputError(
             f"'{folder.location}/{name}' is broken: it has {size:,} bytes, the network {numbers:,} bytes of weights; "

@@ -1,9 +1,8 @@
-"""Many small part files become few large ones, and no reader sees a row missing or twice on the way.
+"""Merges many small part files into few large ones; meanwhile, no reader misses a row or sees one twice.
 
-Before a large file is written, a journal names it and the files it replaces. A large file appears at once and whole;
-from that moment on readers pass over the files that it replaces (`sfi_ray.store.parts`), until those are deleted, and
-then the journal. So whoever stops half-way leaves a data set that reads the same; the next launch or compaction
-finishes it.
+A journal names each large file and the files that it replaces. Then the large file appears, whole. From that moment,
+readers skip the files that it replaces (`sfi_ray.store.parts`). These are deleted next, and the journal last. A
+compaction that stops halfway leaves a data set that reads the same. The next launch or compaction finishes it.
 """
 
 from __future__ import annotations
@@ -31,20 +30,16 @@ from sfi_ray.store.parts import (
 )
 from sfi_ray.store.progress import read_progress
 
-# What a file has at most, compressed; a few times that is held in memory while it is written.
-_FILE_BYTES = 64 << 20
-_ROWS_A_GROUP = 1 << 16
-
 
 @dataclass(frozen=True, slots=True)
 class Compaction:
     """What a compaction did.
 
     Attributes:
-        files_before: Part files there were.
-        files_after: Part files there are.
-        bytes_before: Their size.
-        bytes_after: Their size.
+        files_before: Number of part files before it.
+        files_after: Number of part files after it.
+        bytes_before: Their size before it.
+        bytes_after: Their size after it.
     """
 
     files_before: int
@@ -53,24 +48,21 @@ class Compaction:
     bytes_after: int
 
 
-def compact(folder: RunFolder, file_bytes: int = _FILE_BYTES, bounds: RowBounds | None = None) -> Compaction:
+def compact(folder: RunFolder, file_bytes: int = 64 << 20, bounds: RowBounds | None = None) -> Compaction:
     """Writes the rows of many part files into few, in the order of the grid, each cell once.
 
     Args:
         folder: The run's folder.
-        file_bytes: Size of a file at most, as long as more than one small file goes into it.
-        bounds: What rows can say; by default only their form is checked.
-
-    Returns:
-        What was done.
+        file_bytes: Most bytes of a merged file, compressed. Writing it takes a few times as much memory.
+        bounds: Bounds on the rows; by default only their form is checked.
 
     Raises:
         InputError: A launch is writing to the folder.
-        StorageError: A part file cannot be read or written; no row is lost, and all that cannot be read are named.
+        StorageError: A part file cannot be read or written. No row is lost, and the message names all unreadable files.
     """
     with folder.lock():
         progress = read_progress(folder)
-        # A folder on an object store knows no locks.
+        # A folder on an object store has no locks.
         if progress is not None and progress.is_alive and not folder.is_local:
             raise InputError(f"a launch on {progress.host} is writing to '{folder.location}'; wait until it has ended")
         finish_compaction(folder)
@@ -82,7 +74,7 @@ def compact(folder: RunFolder, file_bytes: int = _FILE_BYTES, bounds: RowBounds 
 
 
 def finish_compaction(folder: RunFolder) -> None:
-    """Deletes what a compaction that was stopped half-way had replaced; nobody else may be writing to the folder.
+    """Deletes the files that a stopped compaction had replaced; nobody else may be writing to the folder.
 
     Raises:
         StorageError: A file cannot be deleted.
@@ -97,7 +89,7 @@ def finish_compaction(folder: RunFolder) -> None:
 
 
 def _batches(parts: Sequence[fs.FileInfo], file_bytes: int) -> Iterator[list[fs.FileInfo]]:
-    """Yields files whose neighbours in the grid fit into one with them, two at least."""
+    """Yields groups of two or more neighbouring files that fit into one."""
     batch: list[fs.FileInfo] = []
     for info in parts:
         if batch and _size(batch) + info.size > file_bytes:
@@ -115,13 +107,11 @@ def _merge(folder: RunFolder, batch: Sequence[fs.FileInfo]) -> None:
     merged = each_cell_once(pa.concat_tables(tables))
     if not merged.num_rows:
         return
-    sink = pa.BufferOutputStream()
-    pq.write_table(merged, sink, compression="zstd", row_group_size=_ROWS_A_GROUP)
     first, last = merged["cell_index"][0].as_py(), merged["cell_index"][-1].as_py()
     name = f"{part_prefix(first, last + 1)}{secrets.token_hex(4)}-000000.parquet"
     journal = Journal(merged=name, replaced=tuple(info.base_name for info in batch))
     folder.write(f"{RESULTS}/{JOURNAL}", journal.model_dump_json().encode())
-    folder.write(f"{RESULTS}/{name}", sink.getvalue())
+    folder.write_table(f"{RESULTS}/{name}", merged, row_group_size=1 << 16)
     finish_compaction(folder)
 
 

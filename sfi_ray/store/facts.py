@@ -1,10 +1,11 @@
-"""What a run's record says without its attacks and networks: bounded, and read without torch."""
+"""The parts of a run's record that a report needs: bounded, and read without torch."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
 from sfi_ray.errors import InputError
 from sfi_ray.store.bounds import MOST_CELLS, MOST_SIDE, RowBounds
@@ -17,7 +18,7 @@ class _Facts(BaseModel):
 
 
 class ClassifierFacts(_Facts):
-    """What a report says of a classifier."""
+    """The facts about a classifier that a report shows."""
 
     name: str = Field(max_length=100)
     architecture: str | None = None
@@ -29,7 +30,7 @@ class ClassifierFacts(_Facts):
 
 
 class VerificationFacts(_Facts):
-    """From which confidence a cell counts as fooled."""
+    """The confidence from which a cell counts as fooled."""
 
     threshold: float = Field(gt=0, le=1)
 
@@ -41,15 +42,12 @@ class KFacts(_Facts):
     high: int = Field(ge=1)
 
 
-_K = Annotated[int, Field(ge=1)]
-
-
 class JobFacts(_Facts):
-    """What a report says of a job."""
+    """The facts about a job that a report shows."""
 
     name: str = Field(max_length=100)
     backgrounds: tuple[str, ...]
-    k: KFacts | tuple[_K, ...] | _K | None = None
+    k: KFacts | tuple[PositiveInt, ...] | PositiveInt | None = None
     replicates: int = Field(1, ge=1)
     seed: int = 0
     attack: dict[str, Any]
@@ -60,7 +58,7 @@ _Side = Annotated[int, Field(ge=1, le=MOST_SIDE)]
 
 
 class RunFacts(_Facts):
-    """What a report needs of a run's record; the record itself knows attacks and networks, and loads torch."""
+    """The facts about a run that a report needs; unlike these, the whole record needs torch."""
 
     job: JobFacts
     dataset: str
@@ -74,7 +72,7 @@ class RunFacts(_Facts):
 
     @property
     def bounds(self) -> RowBounds:
-        """What a row of the run can say."""
+        """Bounds on the rows of the run."""
         k = self.job.k
         ks = range(k.low, k.high + 1) if isinstance(k, KFacts) else (k,) if isinstance(k, int) else k and frozenset(k)
         return RowBounds(
@@ -93,17 +91,20 @@ class RunFacts(_Facts):
         )
 
 
+def no_run(location: str | Path) -> InputError:
+    """Returns the error of a folder that holds no run."""
+    return InputError(f"'{location}' holds no run: it has no {RECORD}; a run's folder is <output>/<name> of its job")
+
+
 def read_facts(folder: RunFolder) -> RunFacts:
-    """Reads what a run's record says of the run.
+    """Reads the facts about a run from its record.
 
     Raises:
         InputError: The folder holds no run, or its record is broken.
         StorageError: It cannot be read.
     """
     if not folder.exists(RECORD):
-        raise InputError(
-            f"'{folder.location}' holds no run: it has no {RECORD}; a run's folder is <output>/<name> of its job"
-        )
+        raise no_run(folder.location)
     try:
         return RunFacts.model_validate(read_yaml(folder, RECORD))
     except (ValueError, TypeError) as error:

@@ -1,10 +1,10 @@
-"""A run's folder: every path in it, on a local disk or any file system that pyarrow or fsspec knows.
+"""A run's folder on a local disk or on any file system that pyarrow or fsspec supports.
 
-A file appears under its name whole or not at all: locally it is written beside, synced and renamed; an object store
-shows an object only when it is complete.
+A file appears whole or not at all. A local file is written under another name, synced and renamed. An object store
+shows only complete objects.
 
-A folder may come from a stranger. Only regular files are read, no further than a bound, and nothing is read, written or
-deleted through a link that leads out of it.
+A folder may come from a stranger. Only regular files up to a size are read. Links that lead out of the folder are not
+followed.
 """
 
 from __future__ import annotations
@@ -18,26 +18,20 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+from typing import Any, ClassVar
 
 import fsspec
 import pyarrow as pa
+import pyarrow.parquet as pq
 from pyarrow import fs
 
 from sfi_ray.errors import InputError, StorageError
 
 RECORD = "job.yaml"
-"""The file by which a folder is known as a run's; `store.record` says what is in it."""
-
-MANY_BYTES = 1 << 26
-"""What a file of a run that is read whole has at most, unless the reader knows better."""
+"""The file that marks a folder as a run's; `store.record` defines its content."""
 
 WEIGHTS_BYTES = 1 << 34
-"""What a file of weights, or of a whole network, has at most."""
-
-_OBJECT_STORES = ("s3", "gcs", "abfs")
-_TEMPORARY = ".tmp"
-# So much is written to see whether a folder takes it.
-_TRIED_BYTES = 4096
+"""Most bytes of a file of weights, or of a whole network."""
 
 
 class RunFolder:
@@ -47,13 +41,16 @@ class RunFolder:
         location: Path or URI of the run's folder.
 
     Raises:
-        InputError: The URI's scheme is unknown, or no path can be called so.
+        InputError: The URI's scheme is unknown, or the location cannot be a path.
     """
+
+    _temporary: ClassVar[str] = ".tmp"
+    """Ending of a file that is still being written."""
 
     def __init__(self, location: str | Path) -> None:
         self.location = str(location)
-        if re.search("[\0\ud800-\udfff]", self.location):  # what a shell or a job file gives is not always a path
-            raise InputError(f"'{self.location}' is no path: it has a character that none can have; give another")
+        if re.search("[\0\ud800-\udfff]", self.location):  # a shell or a job file can give any text
+            raise InputError(f"'{self.location}' is not a path: it has a character that no path can have; give another")
         self._fs, self._root = _open(self.location)
 
     def __repr__(self) -> str:
@@ -96,7 +93,7 @@ class RunFolder:
         with self._explained("read", name):
             return bool(self._fs.get_file_info(self._inside(name)).type != fs.FileType.NotFound)
 
-    def read(self, name: str, most_bytes: int = MANY_BYTES) -> bytes:
+    def read(self, name: str, most_bytes: int = 1 << 26) -> bytes:
         """Returns the content of a file.
 
         Args:
@@ -104,13 +101,13 @@ class RunFolder:
             most_bytes: A larger file is refused before it is read.
 
         Raises:
-            StorageError: It cannot be read, is larger, or is no regular file.
+            StorageError: It cannot be read, is larger, or is not a regular file.
         """
         with self.opened(name) as stream, self._explained("read", name):
             content = bytes(stream.read(most_bytes + 1))
         if len(content) > most_bytes:
             raise StorageError(
-                f"'{self.location}/{name}' has more than {most_bytes:,} bytes, which no run writes; is it the file?"
+                f"'{self.location}/{name}' has more than {most_bytes:,} bytes, more than any run writes; check the file"
             )
         return content
 
@@ -118,17 +115,17 @@ class RunFolder:
         """Returns how many bytes a file has.
 
         Raises:
-            StorageError: It cannot be read, or is no regular file.
+            StorageError: It cannot be read, or is not a regular file.
         """
         with self.opened(name) as file:
             return int(file.size())
 
     @contextlib.contextmanager
     def opened(self, name: str) -> Iterator[pa.NativeFile]:
-        """Opens a file for reading, at any place of it.
+        """Opens a file for reading, with random access.
 
         Raises:
-            StorageError: It cannot be read, or is no regular file.
+            StorageError: It cannot be read, or is not a regular file.
         """
         with self._explained("read", name):
             path = self._inside(name)
@@ -139,9 +136,9 @@ class RunFolder:
             yield file
 
     def entries(self, folder: str) -> list[fs.FileInfo]:
-        """Lists what is directly in a folder, sorted by name, but what begins with a dot.
+        """Lists the direct content of a folder by name, without names that begin with a dot.
 
-        A folder that does not exist has nothing in it.
+        A folder that does not exist counts as empty.
         """
         with self._explained("read", folder):
             infos = self._fs.get_file_info(fs.FileSelector(self._inside(folder), allow_not_found=True))
@@ -161,13 +158,13 @@ class RunFolder:
         path = self.path(name)
         folder, _, base = path.rpartition("/")
         with self._explained("write", name):
-            self._inside(str(PurePosixPath(name).parent))  # what has the name is replaced, not written through
+            self._inside(str(PurePosixPath(name).parent))  # a link of this name is replaced, not followed
             self._fs.create_dir(folder, recursive=True)
-            if self._fs.type_name in _OBJECT_STORES:
+            if self._fs.type_name in ("s3", "gcs", "abfs"):  # object stores
                 with self._fs.open_output_stream(path) as stream:
                     stream.write(content)
                 return
-            temporary = f"{folder}/.{base}.{secrets.token_hex(4)}{_TEMPORARY}"
+            temporary = f"{folder}/.{base}.{secrets.token_hex(4)}{self._temporary}"
             try:
                 self._write_through(temporary, content)
                 self._fs.move(temporary, path)
@@ -175,6 +172,21 @@ class RunFolder:
                 with contextlib.suppress(OSError):
                     self._fs.delete_file(temporary)
                 raise
+
+    def write_table(self, name: str, table: pa.Table, **options: Any) -> None:
+        """Writes a table as a parquet file, whole or not at all.
+
+        Args:
+            name: The file.
+            table: The table.
+            options: As for `pyarrow.parquet.write_table`; the compression is zstd by default.
+
+        Raises:
+            StorageError: It cannot be written; nothing is left behind.
+        """
+        sink = pa.BufferOutputStream()
+        pq.write_table(table, sink, **{"compression": "zstd", **options})
+        self.write(name, sink.getvalue())
 
     def _write_through(self, path: str, content: bytes | pa.Buffer) -> None:
         if self.is_local:
@@ -187,10 +199,7 @@ class RunFolder:
                 stream.write(content)
 
     def delete(self, name: str) -> None:
-        """Deletes a file or a folder with all it holds; nothing happens when there is none.
-
-        Of a link only the link is deleted.
-        """
+        """Deletes a file, or a folder with its content, if it exists; of a link, only the link itself."""
         # Somebody else may delete it at the same time.
         with self._explained("write", name), contextlib.suppress(FileNotFoundError):
             path = self.path(name)
@@ -205,18 +214,18 @@ class RunFolder:
                 self._fs.delete_file(info.path)
 
     def sweep(self, *folders: str) -> None:
-        """Removes what killed writers left half-written directly in some folders; nobody may be writing there."""
+        """Removes the unfinished files of killed writers directly in some folders; nobody may be writing there."""
         for folder in folders:
             with self._explained("read", folder):
                 infos = self._fs.get_file_info(fs.FileSelector(self._inside(folder), allow_not_found=True))
             for info in infos:
-                is_temporary = info.base_name.startswith(".") and info.base_name.endswith(_TEMPORARY)
+                is_temporary = info.base_name.startswith(".") and info.base_name.endswith(self._temporary)
                 if is_temporary and info.type == fs.FileType.File:
                     with self._explained("write", folder), contextlib.suppress(FileNotFoundError):
                         self._fs.delete_file(info.path)
 
     def check_writable(self) -> None:
-        """Finds out whether the folder can be written, and leaves no trace; of remote ones only writing tells.
+        """Checks that the folder can be written, without a trace. A remote folder is not checked.
 
         Raises:
             StorageError: It cannot be written.
@@ -227,7 +236,7 @@ class RunFolder:
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Holds the folder for one driver; the lock goes with the process, however it ends.
+        """Holds the folder for one driver; the lock ends with the process.
 
         Only local folders can be locked.
 
@@ -247,7 +256,7 @@ class RunFolder:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
-                # A network share may know no locks: it is held as little as an object store.
+                # A network share may have no locks; then it stays unlocked, as an object store does.
                 if isinstance(error, BlockingIOError):
                     raise InputError(
                         f"another launch is writing to '{self.location}'; wait for it, or stop it and launch again"
@@ -255,22 +264,22 @@ class RunFolder:
             yield
 
     def _inside(self, name: str) -> str:
-        """Returns the path of a file or folder that no link leads out of this folder."""
+        """Returns the path of a file or folder, and refuses links that lead out of this folder."""
         path = self.path(name)
         if not self.is_local:
             return path
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            Path(path).stat()  # a link that leads in a circle is an error, and not nothing
+            Path(path).stat()  # raises an error for a circle of links
         if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(self._root)):
             raise StorageError(
-                f"'{self.location}/{name}' is behind a link that leads out of '{self.location}', through which "
-                "nothing is read or written; put the files themselves there, or remove the link"
+                f"'{self.location}/{name}' is behind a link that leads out of '{self.location}'; such links are not "
+                "followed: put the files themselves there, or remove the link"
             )
         return path
 
     @contextlib.contextmanager
     def _explained(self, action: str, name: str = "") -> Iterator[None]:
-        """Turns what a file system says into one line that names the folder and the mend."""
+        """Turns an error of the file system into one line that names the folder and the mend."""
         try:
             yield
         except (OSError, pa.ArrowInvalid, pa.ArrowIOError) as error:
@@ -298,12 +307,12 @@ def try_writing(folder: Path) -> None:
     """
     place = next(place for place in (folder, *folder.parents) if os.path.lexists(place))
     with tempfile.TemporaryFile(dir=place) as file:
-        file.write(bytes(_TRIED_BYTES))
+        file.write(bytes(4096))  # a full disk may still take an empty file
         file.flush()
 
 
 def _require_regular(path: str) -> None:
-    """Refuses what would block or never end: a pipe, a device, a socket; and a folder."""
+    """Refuses a folder, and a pipe, device or socket, which could block or never end."""
     mode = Path(path).stat().st_mode
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))

@@ -1,6 +1,6 @@
 """The file of a run's natural images, read without torch.
 
-``images.parquet`` follows the Hugging Face convention for image data sets, with where each image comes from besides.
+``images.parquet`` follows the Hugging Face convention for image data sets, and adds the origin of each image.
 """
 
 from __future__ import annotations
@@ -21,10 +21,6 @@ from sfi_ray.text import MOST_REASON, printable
 
 IMAGES = "images.parquet"
 
-# The file's footer and names; what a PNG and the name of its origin take beside the pixels.
-_BYTES_A_FILE, _BYTES_AN_IMAGE = 1 << 20, 1 << 14
-_ROWS_AT_ONCE = 16
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StoredImage:
@@ -33,7 +29,7 @@ class StoredImage:
     Attributes:
         pixels: 8-bit values, ``(height, width, channels)``.
         target_class: Index of its class.
-        source: Where it comes from.
+        source: Its origin.
     """
 
     pixels: NDArray[np.uint8]
@@ -46,7 +42,7 @@ def read_image_file(folder: RunFolder, number: int, input_shape: tuple[int, int,
 
     Args:
         folder: The run's folder.
-        number: How many the run has.
+        number: Number of images of the run.
         input_shape: Channels, rows and columns of each.
 
     Raises:
@@ -54,8 +50,8 @@ def read_image_file(folder: RunFolder, number: int, input_shape: tuple[int, int,
         InputError: It is broken, or holds other images than these.
     """
     channels, height, width = input_shape
-    # Pixels that do not compress take their own size, and a little for each row.
-    most_bytes = _BYTES_A_FILE + number * (_BYTES_AN_IMAGE + (channels * width + 1) * height)
+    # 1 MiB for the footer and names. A PNG takes 16 KiB beside its pixels, which grow by a byte a row at most.
+    most_bytes = (1 << 20) + number * ((1 << 14) + (channels * width + 1) * height)
     content = folder.read(IMAGES, most_bytes)
     try:
         return list(_images(content, number, (height, width, channels), most_bytes))
@@ -72,7 +68,7 @@ def _images(content: bytes, number: int, shape: tuple[int, int, int], most_bytes
         size = sum(group.total_byte_size for group in groups)
         if sum(group.num_rows for group in groups) != number or not 0 <= size <= most_bytes:
             raise ValueError(f"it claims {metadata.num_rows:,} images of {size:,} bytes, the run has {number:,}")
-        for batch in file.iter_batches(_ROWS_AT_ONCE):
+        for batch in file.iter_batches(batch_size=16):
             for row in batch.to_pylist():
                 yield StoredImage(_from_png(row["image"]["bytes"], shape), int(row["label"]), str(row["image"]["path"]))
 
@@ -81,11 +77,11 @@ def _from_png(encoded: bytes, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
     height, width, channels = shape
     try:
         with Image.open(BytesIO(encoded), formats=["PNG"]) as image:
-            # By the header, before memory is spent on pixels.
-            is_alike = (image.size, image.mode) == ((width, height), "L" if channels == 1 else "RGB")
-            array = np.array(image) if is_alike else None
+            # The header is checked before memory is spent on pixels.
+            is_valid = (image.size, image.mode) == ((width, height), "L" if channels == 1 else "RGB")
+            array = np.array(image) if is_valid else None
     except Exception as error:  # damaged bytes make Pillow raise nearly anything
         raise ValueError(f"an image cannot be read: {error}") from error
     if array is None:
-        raise ValueError("an image has another size or other channels than the run's")
+        raise ValueError("an image has another size or other channels than the run's images")
     return array[:, :, np.newaxis] if array.ndim == 2 else array

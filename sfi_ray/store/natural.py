@@ -1,4 +1,4 @@
-"""The natural images of a run, kept in its folder, so that it can be resumed, checked and drawn from itself alone."""
+"""The natural images of a run, kept in its folder so that nothing else is needed to resume, check or draw it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 from collections.abc import Sequence
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 
 from sfi_ray.data import NaturalImage
@@ -19,19 +18,19 @@ from sfi_ray.store.record import ImageRecord
 
 
 def image_records(images: Sequence[NaturalImage]) -> tuple[ImageRecord, ...]:
-    """Returns what a run's record remembers of its natural images."""
+    """Returns the records of a run's natural images."""
     return tuple(
         ImageRecord(target_class=image.target_class, digest=image.digest, source=image.source) for image in images
     )
 
 
 def grid_images(images: Sequence[NaturalImage]) -> tuple[GridImage, ...]:
-    """Returns natural images as the grid knows them."""
+    """Returns natural images as they are in the grid."""
     return tuple(GridImage(image.target_class, image.digest) for image in images)
 
 
 def write_images(folder: RunFolder, images: Sequence[NaturalImage], class_names: Sequence[str]) -> None:
-    """Writes natural images into a run's folder, as PNG, which loses nothing.
+    """Writes natural images into a run's folder as PNG, without loss.
 
     Raises:
         StorageError: They cannot be written.
@@ -43,15 +42,13 @@ def write_images(folder: RunFolder, images: Sequence[NaturalImage], class_names:
     )
     table = pa.table({"image": column, "label": pa.array([image.target_class for image in images], pa.int64())})
     table = table.replace_schema_metadata({"class_names": json.dumps(list(class_names))})
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="none")  # PNG is compressed already
-    folder.write(IMAGES, sink.getvalue())
+    folder.write_table(IMAGES, table, compression="none")  # PNG is compressed already
 
 
 def read_natural_images(
     folder: RunFolder, expected: Sequence[GridImage], input_shape: tuple[int, int, int]
 ) -> tuple[NaturalImage, ...]:
-    """Reads the natural images of a run back.
+    """Reads the natural images of a run.
 
     Args:
         folder: The run's folder.

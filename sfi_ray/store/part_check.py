@@ -1,7 +1,7 @@
-"""Which part files of a run can be read, found out before their rows are: by their footers, then a few rows at a time.
+"""Checks which part files of a run can be read: first their footers, then a few rows at a time.
 
-A few bytes of Parquet can claim billions of rows, and hold one text a million times. So the footer is held against what
-the run's record allows, texts are measured as they are stored, each once, and values are checked while they are read.
+A few bytes of Parquet can claim billions of rows, or repeat one text a million times. So the check compares the footer
+with the run's record, measures each stored text once, and checks values while it reads them.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -24,30 +24,20 @@ from sfi_ray.text import MOST_REASON, printable
 
 RESULTS = "results"
 
-_THREADS = 8
-_MOST_NAMED = 5
-# Numbers of a column that are read at once, about.
-_NUMBERS_AT_ONCE = 1 << 20
-_MOST_ROWS_AT_ONCE = 1 << 14
-# One text of a row, and all texts of a column: so much for each row, and so much for all.
-_MOST_TEXT = 1 << 13
-_TEXT_A_ROW, _TEXT_IN_ALL = 1 << 10, 1 << 24
-# Bytes of a column before compression, for each number and for all.
-_BYTES_A_NUMBER, _BYTES_IN_ALL = 16, 1 << 20
-# Points of a trace: evaluations grow by a factor between two of them.
-_MOST_POINTS = 1 << 10
-
-_TEXTS = frozenset(field.name for field in FINDINGS if field.type == pa.string())
-
 
 class PartCheck:
-    """Checks part files of one folder, each once for the columns that are read of it.
+    """Checks the part files of one folder, each once for the columns that are read.
 
     Args:
         folder: The run's folder.
-        bounds: What its rows can say.
-        checks_values: Whether values are checked; else only what reading the rows needs.
+        bounds: Bounds on its rows.
+        checks_values: Whether all values are checked; otherwise only what is needed to read them.
     """
+
+    _most_text: ClassVar[int] = 1 << 13
+    """Most bytes of one text."""
+    _most_points: ClassVar[int] = 1 << 10
+    """Most points of a trace; evaluations grow by a factor between two of them."""
 
     def __init__(self, folder: RunFolder, bounds: RowBounds | None = None, *, checks_values: bool = True) -> None:
         self._folder = folder
@@ -66,15 +56,15 @@ class PartCheck:
         Args:
             infos: Part files.
             columns: Names of the columns that are read; all by default.
-            on_broken: Hears the name and the fault of each of the others.
+            on_broken: Called with the name and the fault of each other file.
 
         Raises:
-            StorageError: One cannot be read and nobody hears of it. All of them are named.
+            StorageError: Some cannot be read, and `on_broken` is None. The message names all of them.
         """
         names = tuple(sorted(columns if columns is not None else FINDINGS.names))
         new = [info for info in infos if self._key(info, names) not in self._known]
         if len(new) > 1:
-            with ThreadPoolExecutor(_THREADS) as pool:
+            with ThreadPoolExecutor(max_workers=8) as pool:
                 faults = list(pool.map(partial(self._fault, columns=names), new))
         else:
             faults = [self._fault(info, names) for info in new]
@@ -92,8 +82,8 @@ class PartCheck:
         return info.path, info.size, info.mtime_ns, columns
 
     def _fault(self, info: fs.FileInfo, columns: tuple[str, ...]) -> str | None:
-        """Says why a part file cannot be read; None where it can."""
-        texts = [name for name in columns if name in _TEXTS]
+        """Returns why a part file cannot be read; None where it can."""
+        texts = [name for name in columns if FINDINGS.field(name).type == pa.string()]
         try:
             with self._folder.opened(f"{RESULTS}/{info.base_name}") as stream, pq.ParquetFile(stream) as file:
                 if fault := footer_fault(file, FINDINGS, columns, self._bounds.most_rows, self._per_row()):
@@ -104,14 +94,10 @@ class PartCheck:
             return printable(error, MOST_REASON) or type(error).__name__
 
     def _per_row(self) -> dict[str, int]:
-        """Returns how many numbers a row has at most in columns of lists."""
+        """Returns the most numbers that a row has in each column of lists."""
         channels = 3 if self._bounds.input_shape is None else self._bounds.input_shape[0]
-        pixels = self._bounds.most_pixels
-        return {
-            "background_value": channels,
-            "pixels": pixels * channels,
-            "trace": _MOST_POINTS,
-        }
+        pixels = self._bounds.most_pixels * channels
+        return {"background_value": channels, "pixels": pixels, "trace": self._most_points}
 
     def _fault_of_rows(self, file: pq.ParquetFile, columns: Sequence[str]) -> str | None:
         if not columns:
@@ -124,11 +110,11 @@ class PartCheck:
                 column = batch[name]
                 if isinstance(column, pa.DictionaryArray):
                     lengths = pc.binary_length(column.dictionary)
-                    if (pc.max(lengths).as_py() or 0) > _MOST_TEXT:
-                        return f"{name} has more than {_MOST_TEXT:,} bytes"
+                    if (pc.max(lengths).as_py() or 0) > self._most_text:
+                        return f"{name} has more than {self._most_text:,} bytes"
                     characters[name] += pc.sum(lengths.take(column.indices)).as_py() or 0
-                    if characters[name] > _TEXT_IN_ALL + _TEXT_A_ROW * num_rows:
-                        return f"the texts of {name} are too long to be a run's"
+                    if characters[name] > _text_room(num_rows):
+                        return f"the texts of {name} are longer than a run writes"
                     column = column.dictionary_decode()
                 plain[name] = column
             if self._checks_values and (fault := fault_of(pa.table(plain), self._bounds)):
@@ -136,15 +122,21 @@ class PartCheck:
         return None
 
 
-def broken_parts(folder: RunFolder, broken: Mapping[str, str]) -> StorageError:
-    """Names all part files that cannot be read, the first with the reason, and the mend.
+def _text_room(num_rows: int) -> int:
+    """Returns the most bytes of all texts of a column together."""
+    return (1 << 24) + (1 << 10) * num_rows
+
+
+def broken_parts(folder: RunFolder, broken: Mapping[str, str], most_named: int = 5) -> StorageError:
+    """Returns an error that names the part files that cannot be read, with the reasons and the mend.
 
     Args:
         folder: The run's folder.
         broken: Why each cannot be read, by its name.
+        most_named: Most files that the message names; it counts the others.
     """
-    named = "; ".join(f"{name}: {fault}" for name, fault in list(broken.items())[:_MOST_NAMED])
-    more = f"; and {len(broken) - _MOST_NAMED:,} more" if len(broken) > _MOST_NAMED else ""
+    named = "; ".join(f"{name}: {fault}" for name, fault in list(broken.items())[:most_named])
+    more = f"; and {len(broken) - most_named:,} more" if len(broken) > most_named else ""
     mend = (
         "move the broken part file away and launch again: its cells will be searched again"
         if len(broken) == 1
@@ -156,25 +148,25 @@ def broken_parts(folder: RunFolder, broken: Mapping[str, str]) -> StorageError:
 def footer_fault(
     file: pq.ParquetFile, schema: pa.Schema, columns: Sequence[str], most_rows: int, per_row: Mapping[str, int]
 ) -> str | None:
-    """Says why a Parquet file is not read, by what its footer claims; None where it can be.
+    """Returns why the footer of a Parquet file forbids reading it; None where it can be read.
 
     Args:
         file: The file.
-        schema: The types that its columns have.
-        columns: Those that are read.
-        most_rows: Rows at most.
-        per_row: Numbers of a row at most, in columns that hold lists.
+        schema: The expected types of its columns.
+        columns: The columns that are read.
+        most_rows: Most rows of the file.
+        per_row: Most numbers of a row in each column of lists.
     """
     found, metadata = file.schema_arrow, file.metadata
     for name in columns:
         if len(found.get_all_field_indices(name)) != 1:
-            return f"it has no column {name}, or several"
+            return f"its column {name} is missing or repeated"
         kind = found.field(name).type
         if kind != schema.field(name).type:
             return f"its column {name} holds {printable(kind, MOST_REASON)}, not {schema.field(name).type}"
     groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
     if any(group.num_rows < 0 for group in groups) or sum(group.num_rows for group in groups) > most_rows:
-        return f"it claims {metadata.num_rows:,} rows, more than the {most_rows:,} that there can be"
+        return f"it claims {metadata.num_rows:,} rows, but the run has at most {most_rows:,}"
     leaves = [(at, file.schema.column(at).path.partition(".")[0]) for at in range(len(file.schema))]
     for group in groups:
         for at, name in leaves:
@@ -182,19 +174,25 @@ def footer_fault(
                 continue
             leaf = group.column(at)
             most = group.num_rows * per_row.get(name, 1)
-            room = _BYTES_IN_ALL + _BYTES_A_NUMBER * leaf.num_values
-            room += _TEXT_IN_ALL + _TEXT_A_ROW * group.num_rows if schema.field(name).type == pa.string() else 0
+            room = (1 << 20) + 16 * leaf.num_values  # bytes before compression: for the column, and for each number
+            room += _text_room(group.num_rows) if schema.field(name).type == pa.string() else 0
             if not 0 <= leaf.num_values <= most or not 0 <= leaf.total_uncompressed_size <= room:
                 return f"it claims {leaf.num_values:,} values and {leaf.total_uncompressed_size:,} bytes of {name}"
     return None
 
 
-def rows_at_once(file: pq.ParquetFile) -> int:
-    """Returns how many rows of a file are read at once, so that memory does not depend on the lengths of its lists."""
+def rows_at_once(file: pq.ParquetFile, numbers: int = 1 << 20, most_rows: int = 1 << 14) -> int:
+    """Returns how many rows of a file to read at once, so that memory does not depend on the lengths of its lists.
+
+    Args:
+        file: The file.
+        numbers: About how many numbers of a column are read at once.
+        most_rows: Most rows that are read at once.
+    """
     metadata = file.metadata
     groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
     most = max(
         (group.column(at).num_values / max(1, group.num_rows) for group in groups for at in range(group.num_columns)),
         default=1.0,
     )
-    return max(1, min(_MOST_ROWS_AT_ONCE, int(_NUMBERS_AT_ONCE / max(1.0, most))))
+    return max(1, min(most_rows, int(numbers / max(1.0, most))))

@@ -1,4 +1,4 @@
-"""Part files: rows are committed a batch at a time, each batch in a file of its own."""
+"""Part files: each commit writes a batch of rows into a new file."""
 
 from __future__ import annotations
 
@@ -18,20 +18,19 @@ from pyarrow import fs
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from sfi_ray.errors import StorageError
+from sfi_ray.store.bounds import RowBounds
 from sfi_ray.store.folder import RunFolder
 from sfi_ray.store.part_check import RESULTS, PartCheck, broken_parts
 from sfi_ray.store.schema import FINDINGS, Provenance, findings_table
 from sfi_ray.text import MOST_REASON, printable
 from sfi_ray.types import Finding, StopReason
 
-#: Names what a compaction replaces, see `sfi_ray.store.compaction`; readers of the files alone pass over it.
+#: Names the files that a compaction replaces, see `sfi_ray.store.compaction`. Parquet readers skip it for its dot.
 JOURNAL = ".compaction.json"
-_PREFIX = "part-"
-_NAME = re.compile(r"part-(\d{12})-(\d{12})-")
 
 
 class PartWriter:
-    """Writes the rows of one shard; a batch is in the data set once `commit` returns, and not in part before.
+    """Writes the rows of one shard. A batch is in the data set once `commit` returns, never in part.
 
     Args:
         folder: The run's folder.
@@ -50,20 +49,19 @@ class PartWriter:
         Raises:
             StorageError: The file cannot be written; nothing is left behind.
         """
-        sink = pa.BufferOutputStream()
-        pq.write_table(findings_table(findings, provenance), sink, compression="zstd")
-        self._folder.write(f"{RESULTS}/{self._prefix}-{self._count:06d}.parquet", sink.getvalue())
+        name = f"{RESULTS}/{self._prefix}-{self._count:06d}.parquet"
+        self._folder.write_table(name, findings_table(findings, provenance))
         self._count += 1
 
 
 def part_prefix(start: int, stop: int) -> str:
-    """Returns how the names of a shard's part files begin."""
-    return f"{_PREFIX}{start:012d}-{stop:012d}-"
+    """Returns the common prefix of the names of a shard's part files."""
+    return f"part-{start:012d}-{stop:012d}-"
 
 
 def _shard_of(base_name: str) -> range | None:
-    """Returns the ordinals that a part file can have rows of, by its name; None where that says nothing."""
-    match = _NAME.match(base_name)
+    """Returns the ordinals that a part file's name states; None where it states none."""
+    match = re.match(r"part-(\d{12})-(\d{12})-", base_name)
     return range(int(match[1]), int(match[2])) if match else None
 
 
@@ -71,9 +69,9 @@ _PartName = Annotated[str, Field(pattern=r"^part-[A-Za-z0-9._-]+\.parquet$", max
 
 
 class Journal(BaseModel):
-    """What a compaction is about: as soon as `merged` is there, the files that it replaces do not count.
+    """The plan of a compaction: once the file `merged` exists, the files that it replaces no longer count.
 
-    Names are bare names of part files: whoever finishes a compaction deletes by them.
+    All names are bare names of part files, since finishing a compaction deletes the files that they name.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -89,7 +87,7 @@ class Journal(BaseModel):
 
 
 def read_journal(folder: RunFolder) -> Journal | None:
-    """Reads the journal of a compaction that was not finished; None when there is none.
+    """Reads the journal of an unfinished compaction; None when there is none.
 
     Raises:
         StorageError: It cannot be read.
@@ -100,18 +98,18 @@ def read_journal(folder: RunFolder) -> Journal | None:
         return Journal.model_validate_json(folder.read(f"{RESULTS}/{JOURNAL}"))
     except ValidationError as error:
         raise StorageError(
-            f"'{folder.location}/{RESULTS}/{JOURNAL}' is broken; delete it, and the cells that it doubles count once"
+            f"'{folder.location}/{RESULTS}/{JOURNAL}' is broken; delete it: a cell with two rows counts once"
         ) from error
 
 
-def list_parts(folder: RunFolder, prefix: str = _PREFIX) -> list[fs.FileInfo]:
-    """Lists part files in order; a file of the user's own beside them is not read.
+def list_parts(folder: RunFolder, prefix: str = "") -> list[fs.FileInfo]:
+    """Lists part files in order, without the user's own files beside them.
 
-    What has the name of a part file and is no file is listed, too: it cannot be read, and reading says so.
+    A folder with the name of a part file is listed, too, so that reading it reports the fault.
 
     Args:
         folder: The run's folder.
-        prefix: How their names begin.
+        prefix: The common prefix of their names; all part files by default.
 
     Raises:
         StorageError: The folder cannot be read.
@@ -120,7 +118,7 @@ def list_parts(folder: RunFolder, prefix: str = _PREFIX) -> list[fs.FileInfo]:
     infos = [
         info
         for info in folder.entries(RESULTS)
-        if info.base_name.startswith(_PREFIX) and info.base_name.endswith(".parquet")
+        if info.base_name.startswith("part-") and info.base_name.endswith(".parquet")
     ]
     if journal and any(info.base_name == journal.merged for info in infos):
         replaced = set(journal.replaced)
@@ -129,10 +127,10 @@ def list_parts(folder: RunFolder, prefix: str = _PREFIX) -> list[fs.FileInfo]:
 
 
 def each_cell_once(table: pa.Table) -> pa.Table:
-    """Puts rows into the order of the grid and keeps one of each cell.
+    """Sorts rows in the order of the grid and keeps one row of each cell.
 
-    A worker cut off from its cluster may write a cell that another has searched again: the rows are equal, or one says
-    that the cell was given up, which does not count.
+    A worker that loses its cluster may write a cell that another worker has searched again. Then both rows are equal,
+    or one of them failed and is dropped.
 
     Args:
         table: Rows with `cell_index` and `stop_reason`.
@@ -149,7 +147,7 @@ def each_cell_once(table: pa.Table) -> pa.Table:
 
 @contextlib.contextmanager
 def explaining_broken_parts(folder: RunFolder) -> Iterator[None]:
-    """Turns what a part file that cannot be read causes into one line that names it and the mend.
+    """Turns the error of an unreadable part file into one line that names it and the mend.
 
     Raises:
         StorageError: A part file cannot be read.
@@ -163,7 +161,7 @@ def explaining_broken_parts(folder: RunFolder) -> Iterator[None]:
 
 
 def open_dataset(folder: RunFolder, parts: Sequence[fs.FileInfo] | None = None) -> ds.Dataset:
-    """Opens finished rows as one data set; it is empty when there are none.
+    """Opens the finished rows as one data set, which may be empty.
 
     Args:
         folder: The run's folder.
@@ -177,6 +175,24 @@ def open_dataset(folder: RunFolder, parts: Sequence[fs.FileInfo] | None = None) 
         return ds.dataset(paths, schema=FINDINGS, format="parquet", filesystem=folder.filesystem)
 
 
+def sound_rows(folder: RunFolder, bounds: RowBounds) -> tuple[ds.Dataset, dict[str, str]]:
+    """Opens the rows that can be read, after reading each part file once.
+
+    Args:
+        folder: The run's folder.
+        bounds: Bounds on the rows.
+
+    Returns:
+        The data set of all sound part files, which may be empty, and the fault of each other part file by its name.
+
+    Raises:
+        StorageError: The folder cannot be listed.
+    """
+    damaged: dict[str, str] = {}
+    sound = PartCheck(folder, bounds).sound(list_parts(folder), on_broken=damaged.__setitem__)
+    return (open_dataset(folder, sound) if sound else ds.dataset(FINDINGS.empty_table())), damaged
+
+
 def stream_parts(
     folder: RunFolder,
     columns: Sequence[str],
@@ -184,14 +200,14 @@ def stream_parts(
     on_broken: Callable[[str, str], None],
     check: PartCheck | None = None,
 ) -> Iterator[pa.Table]:
-    """Reads rows part file by part file, a few at a time; a part file that cannot be read is left out.
+    """Reads rows part file by part file, a few at a time, without the part files that cannot be read.
 
     Args:
         folder: The run's folder.
         columns: Names of the columns.
-        batch_rows: Rows of a batch at most.
-        on_broken: Hears the name and the fault of each part file that cannot be read. What was yielded of it stays.
-        check: Finds those beforehand; by default by nothing but their form.
+        batch_rows: Most rows of a batch.
+        on_broken: Called with the name and the fault of each part file that cannot be read. Rows already yielded stay.
+        check: Finds broken part files beforehand; by default only by their form.
 
     Raises:
         StorageError: The folder cannot be listed.
@@ -215,27 +231,27 @@ def read_windows(
     on_broken: Callable[[str, str], None] | None = None,
     check: PartCheck | None = None,
 ) -> Iterator[pa.Table]:
-    """Reads the rows of some cells after others, each window at once, from the part files whose names promise them.
+    """Reads the rows of one window of cells after the other, from the part files whose names state these cells.
 
     Args:
         folder: The run's folder.
         windows: Ordinals of cells.
         columns: Names of the columns; ``cell_index`` must be among them.
         wanted: Which rows; all by default.
-        on_broken: Hears the name and the fault of each part file that cannot be read, once, and it is left out.
-        check: Finds those beforehand; by default by nothing but their form.
+        on_broken: Called once with the name and the fault of each part file that cannot be read, which is left out.
+        check: Finds broken part files beforehand; by default only by their form.
 
     Yields:
-        The rows of a window, in no particular order, a cell that was written twice with both its rows.
+        The rows of a window in no particular order. A cell that was written twice has both its rows.
 
     Raises:
-        StorageError: A part file cannot be read and nobody hears of it, or the folder cannot be listed.
+        StorageError: A part file cannot be read and `on_broken` is None, or the folder cannot be listed.
     """
     schema = pa.schema([FINDINGS.field(name) for name in columns])
     infos, broken = list_parts(folder), set[str]()
     shards = [_shard_of(info.base_name) for info in infos]
     check = check or PartCheck(folder)
-    checked = None if wanted is not None else columns  # what is wanted may depend on any column
+    checked = None if wanted is not None else columns  # the expression may use any column
 
     def hear(name: str, fault: str) -> None:
         broken.add(name)
@@ -264,14 +280,14 @@ def read_windows(
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How the search of a cell ended, as far as it is counted."""
+    """The counted outcomes of a cell's search."""
 
     fooled: bool
     failed: bool
 
 
 def committed_outcomes(folder: RunFolder, start: int, stop: int) -> dict[int, Outcome]:
-    """Returns the outcome of each cell of a shard that is in the data set, by ordinal.
+    """Returns the outcomes of a shard's cells in the data set, by ordinal.
 
     Raises:
         StorageError: A part file cannot be read.
@@ -289,17 +305,17 @@ def committed_outcomes(folder: RunFolder, start: int, stop: int) -> dict[int, Ou
 
 
 def drop_failed(folder: RunFolder, check: PartCheck | None = None) -> int:
-    """Removes the rows of failed cells, so that they are searched again.
+    """Removes the rows of failed cells, so that the next launch searches them again.
 
     Args:
         folder: The run's folder.
-        check: Finds part files that cannot be read; by default by nothing but their form.
+        check: Finds part files that cannot be read; by default only by their form.
 
     Returns:
-        How many were removed.
+        Number of removed rows.
 
     Raises:
-        StorageError: A part file cannot be read or written; all that cannot be read are named.
+        StorageError: A part file cannot be read or written. The message names all that cannot be read.
     """
     dropped = 0
     for info in (check or PartCheck(folder)).sound(list_parts(folder)):
@@ -311,9 +327,7 @@ def drop_failed(folder: RunFolder, check: PartCheck | None = None) -> int:
         dropped += table.num_rows - kept.num_rows
         name = f"{RESULTS}/{info.base_name}"
         if kept.num_rows:
-            sink = pa.BufferOutputStream()
-            pq.write_table(kept, sink, compression="zstd")
-            folder.write(name, sink.getvalue())
+            folder.write_table(name, kept)
         else:
             folder.delete(name)
     return dropped

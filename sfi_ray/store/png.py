@@ -1,4 +1,4 @@
-"""Images as PNG, which loses nothing."""
+"""Images as PNG, without loss."""
 
 from __future__ import annotations
 

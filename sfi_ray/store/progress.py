@@ -1,10 +1,10 @@
-"""The driver's sign of life: a small file in the run's folder, so that anybody can ask how a run is doing."""
+"""The driver's sign of life: a small file in the run's folder that states the run's progress."""
 
 from __future__ import annotations
 
 import time
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -12,13 +12,10 @@ from sfi_ray.errors import StorageError
 from sfi_ray.store.folder import RunFolder
 
 PROGRESS = "progress.json"
-# A driver writes at least this often; a file that is older belongs to a driver that is gone.
-HEARTBEAT_SECONDS = 5.0
-_MOST_BYTES = 1 << 16
 
 
 class RunState(StrEnum):
-    """What a driver last said of its run."""
+    """The last state that a driver wrote."""
 
     RUNNING = "running"
     INTERRUPTED = "interrupted"
@@ -26,7 +23,7 @@ class RunState(StrEnum):
     FINISHED = "finished"
 
 
-# A file that says more was written by nobody's driver.
+# No driver writes larger numbers.
 _Count = Annotated[int, Field(ge=0, le=2**63)]
 _Number = Annotated[float, Field(ge=0, le=1e18, allow_inf_nan=False)]
 
@@ -34,10 +31,13 @@ _Number = Annotated[float, Field(ge=0, le=1e18, allow_inf_nan=False)]
 class Progress(BaseModel):
     """A driver's sign of life.
 
-    `state` is what the driver said; a driver that was killed said nothing, see `is_alive`.
+    `state` is what the driver wrote last; a killed driver wrote nothing at its end, see `is_alive`.
     """
 
     model_config = ConfigDict(frozen=True)
+
+    heartbeat_seconds: ClassVar[float] = 5.0
+    """Longest time between two signs of a driver; a driver whose sign is much older has died."""
 
     state: RunState
     host: str = Field(max_length=255)
@@ -56,7 +56,7 @@ class Progress(BaseModel):
     @property
     def is_alive(self) -> bool:
         """Whether the driver was running a moment ago, by its last sign of life."""
-        return self.state is RunState.RUNNING and abs(time.time() - self.updated_at) < 4 * HEARTBEAT_SECONDS
+        return self.state is RunState.RUNNING and abs(time.time() - self.updated_at) < 4 * self.heartbeat_seconds
 
 
 def write_progress(folder: RunFolder, progress: Progress) -> None:
@@ -65,23 +65,23 @@ def write_progress(folder: RunFolder, progress: Progress) -> None:
 
 
 def read_progress(folder: RunFolder) -> Progress | None:
-    """Reads the driver's last sign of life; None when there is none that can be read."""
+    """Reads the driver's last sign of life; None when it is missing or unreadable."""
     try:
-        return Progress.model_validate_json(folder.read(PROGRESS, _MOST_BYTES)) if folder.exists(PROGRESS) else None
+        return Progress.model_validate_json(folder.read(PROGRESS, 1 << 16)) if folder.exists(PROGRESS) else None
     except (StorageError, ValidationError):
         return None
 
 
 def state_of(progress: Progress | None, *, is_complete: bool) -> str:
-    """Says how a run stands.
+    """Returns the status of a run.
 
     Args:
         progress: The driver's last sign of life.
         is_complete: Whether every cell has a row.
 
     Returns:
-        ``running``, ``finished``, ``interrupted`` (asked to stop), ``stopped`` (by an error), or ``lost``: a driver
-        that ended without a word, or rows that were there once.
+        ``running``, ``finished``, ``interrupted`` (asked to stop), ``stopped`` (by an error), or ``lost``: the driver
+        was killed, or rows are missing.
     """
     if is_complete:
         return RunState.FINISHED.value

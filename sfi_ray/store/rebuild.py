@@ -35,9 +35,9 @@ class AlteredPixels:
 
 
 def rebuild_images(table: pa.Table) -> NDArray[np.uint8]:
-    """Rebuilds the image of each row; all images are held at once, so give large runs batch by batch.
+    """Rebuilds the image of each row. All images are held at once: pass the rows of a large run in batches.
 
-    A row without pixels, as that of a failed cell, gives the bare background.
+    A row without pixels, such as the row of a failed cell, gives the bare background.
 
     Args:
         table: Findings with at least the columns of `IMAGE_COLUMNS`, all of one image size.
@@ -71,8 +71,8 @@ def altered_pixels(table: pa.Table) -> AlteredPixels:
         ValueError: When the sizes differ, a pixel lies outside its image, or a value is missing.
     """
     height, width, channels = (_one_size(table, name) for name in ("height", "width", "channels"))
-    pixels = _array(table["pixels"])
-    # Like flattening, lengths leave out what null rows keep behind the scenes; parent indices do not.
+    pixels = one_array(table["pixels"])
+    # Lengths and flattening leave out the values that null rows still hold; parent indices do not.
     lengths = _integers(pc.fill_null(pc.list_value_length(pixels), 0), "pixels")
     owners = np.repeat(np.arange(table.num_rows), lengths)
     flat = pc.list_flatten(pixels)
@@ -94,12 +94,12 @@ def background_values(table: pa.Table) -> NDArray[np.uint8]:
     Raises:
         ValueError: When the sizes differ or a value is missing.
     """
-    return _values(_array(table["background_value"]), _one_size(table, "channels"), "background_value")
+    return _values(one_array(table["background_value"]), _one_size(table, "channels"), "background_value")
 
 
-def _array(column: Any) -> pa.Array:
-    """Returns a table's column as one array, whatever chunks it came in."""
-    merged = column.combine_chunks()
+def one_array(column: Any) -> pa.Array:
+    """Returns a table's column, which may come in chunks, as one array."""
+    merged = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     return pa.concat_arrays(merged.chunks) if isinstance(merged, pa.ChunkedArray) else merged
 
 
@@ -107,7 +107,7 @@ def _one_size(table: pa.Table, name: str) -> int:
     """Returns the one value of a size column."""
     sizes = pc.unique(table[name]).to_pylist()
     if len(sizes) != 1 or sizes[0] is None or sizes[0] < 1:
-        raise ValueError(f"images of one size are rebuilt together, but `{name}` holds {sizes[:5]}")
+        raise ValueError(f"the images must have one size, but `{name}` holds {sizes[:5]}")
     return int(sizes[0])
 
 

@@ -1,4 +1,4 @@
-"""The record of a run: its job with all defaults filled in, and what its first launch decided."""
+"""The record of a run: its job with all defaults, and the decisions of its first launch."""
 
 from __future__ import annotations
 
@@ -24,8 +24,6 @@ from sfi_ray.store.facts import RunFacts
 from sfi_ray.store.folder import RECORD, RunFolder
 from sfi_ray.store.plain import MOST_BYTES, read_yaml, reason_of
 
-_MOST_CHANGES = 20
-
 
 class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -35,30 +33,28 @@ class ClassifierRecord(_Record):
     """A classifier of a run."""
 
     name: str
-    fingerprint: str = Field(description="Hash of the weights, the layers and the normalisation, and what it answers.")
+    fingerprint: str = Field(description="Hash of the weights, the layers, the normalisation and the answers.")
     answers: tuple[float, ...] = Field(
-        (), max_length=100, description="What it says of a few fixed images, a few numbers for each."
+        (), max_length=100, description="A few of its output numbers for each of a few fixed images."
     )
-    outputs: Outputs = Field("logits", description="What its network gives.")
+    outputs: Outputs = Field("logits", description="Meaning of the network's outputs.")
     architecture: str | None = Field(
-        description="What it was built from: a network of the zoo, or another source such as 'torchvision: resnet50, "
-        "DEFAULT'; null for a module given in code."
+        description="Source of its network: an architecture of the zoo, or another source such as 'torchvision: "
+        "resnet50, DEFAULT'; null for a module given in code."
     )
     mean: tuple[float, ...]
     std: tuple[Annotated[float, Field(gt=0)], ...]
-    runtime: RuntimeConfig = Field(description="How it computes, measured or by rule.")
+    runtime: RuntimeConfig = Field(description="Runtime configuration, measured or chosen by rule.")
     tuning_seconds: float = Field(
-        0.0,
-        ge=0,
-        description="Time that measuring how it computes fastest took; its images are no evaluations.",
+        0.0, ge=0, description="Time of autotuning; the images that it classifies do not count as evaluations."
     )
     test_accuracy: float | None = Field(None, description="Top-1 accuracy on held-out images, in [0, 1].")
     num_natural: int | None = Field(
-        None, description="Held-out images that it was measured on at the launch; null for all, after a training."
+        None, description="Number of held-out images that the launch measured it on; null for all, after a training."
     )
     test_confidence: float | None = Field(None, description="Mean confidence on held-out images, in [0, 1].")
     remarks: tuple[Annotated[str, Field(max_length=1000)], ...] = Field(
-        (), max_length=10, description="What makes the result of an attack on it doubtful."
+        (), max_length=10, description="Reasons to doubt the result of an attack on it."
     )
 
 
@@ -67,11 +63,11 @@ class ImageRecord(_Record):
 
     target_class: int = Field(description="Index of its class.")
     digest: str = Field(description="Hash of its pixels.")
-    source: str = Field(description="Where it comes from: a row such as test[123], or a file's name.")
+    source: str = Field(description="Its origin: a row such as test[123], or a file's name.")
 
 
 class RunRecord(_Record):
-    """Everything that a resumed run takes over from its first launch."""
+    """Everything that a resumed run keeps from its first launch."""
 
     job: Job
     dataset: str
@@ -79,22 +75,22 @@ class RunRecord(_Record):
     class_names: tuple[str, ...]
     classifiers: tuple[ClassifierRecord, ...]
     images: tuple[ImageRecord, ...] = Field((), description="Natural images to imitate.")
-    code: str | None = Field(None, description="Hash of the source of a search of the user's own.")
-    starts: str | None = Field(None, description="Hash of the images of an earlier run that its searches begin with.")
+    code: str | None = Field(None, description="Hash of the source code of the user's own search.")
+    starts: str | None = Field(None, description="Hash of the images of an earlier run that its searches start from.")
     device: Literal["cpu", "cuda"] = Field(description="Kind of device.")
     num_cells: int
     versions: dict[str, str]
 
     @property
     def facts(self) -> RunFacts:
-        """What the record says without attacks and networks."""
+        """The facts that a report needs."""
         return RunFacts.model_validate(self.model_dump(mode="json"))
 
     def check(self, folder: RunFolder) -> None:
-        """Refuses a record whose parts do not belong together.
+        """Refuses a record whose parts contradict each other.
 
         Args:
-            folder: Where it was read.
+            folder: The folder that it was read from.
 
         Raises:
             InputError: It names other classifiers than its job, images that the job does not imitate, or another
@@ -108,24 +104,24 @@ class RunRecord(_Record):
             raise InputError(f"'{folder.location}/{RECORD}' is not the record of a run ({fault})")
 
     def _fault(self) -> str | None:
-        """Says which parts do not belong together; None where all do."""
+        """Returns which parts contradict each other; None where none do."""
         if [record.name for record in self.classifiers] != [spec.name for spec in self.job.classifiers]:
-            return "classifiers: they are not those of the job"
+            return "classifiers: they differ from the job's classifiers"
         if any(not len(one.mean) == len(one.std) == self.input_shape[0] for one in self.classifiers):
-            return "classifiers: mean and std have not one number for each channel"
+            return "classifiers: mean and std do not have one number for each channel"
         if bool(self.images) != isinstance(self.job.attack, InversionAttackSettings):
-            return "images: they belong to attack kind inversion"
+            return "images: a record has them exactly when its attack kind is inversion"
         if not {image.target_class for image in self.images} <= {*target_indices(self.job, self.dataset_info)}:
-            return "images: one is of a class that is no target"
+            return "images: the class of an image is not a target"
         num_cells = len(self.grid())
-        return None if num_cells == self.num_cells else f"num_cells is {self.num_cells}, its grid has {num_cells}"
+        return None if num_cells == self.num_cells else f"num_cells is {self.num_cells}, but its grid has {num_cells}"
 
     def grid(self) -> Grid:
         """Returns the cells of the run.
 
         Raises:
             InputError: A background or a target class does not exist, k is larger than the images, or the attack cannot
-            search so many classes together.
+            search this many classes together.
         """
         return make_grid(
             self.job,
@@ -138,7 +134,7 @@ class RunRecord(_Record):
 
     @property
     def dataset_info(self) -> DatasetInfo:
-        """What the run knows of its data set."""
+        """The run's data set."""
         channels, height, width = self.input_shape
         return DatasetInfo(self.dataset, channels, height, width, self.class_names)
 
@@ -151,23 +147,23 @@ def make_grid(
     starts: str | None = None,
     code: str | None = None,
 ) -> Grid:
-    """Lays out the cells of a job.
+    """Returns the grid of a job.
 
     Args:
         job: The job. Where it sets no k, every pixel may be altered.
         info: Its data set.
         classifiers: Its classifiers.
-        images: The natural images that it imitates, if it does.
-        starts: Hash of the images of an earlier run that its searches begin with, if they do.
-        code: Hash of the source of a search of the user's own, if it has one.
+        images: The natural images that it imitates, if any.
+        starts: Hash of the images of an earlier run that its searches start from, if any.
+        code: Hash of the source code of the user's own search, if any.
 
     Raises:
         InputError: A background or a target class does not exist, or k is larger than the images.
     """
     if max(info.height, info.width) > MOST_SIDE:
         raise InputError(
-            f"the images of '{info.name}' have {info.height} x {info.width} pixels; at most {MOST_SIDE} x {MOST_SIDE} "
-            "are searched: scale them down, or give the data set a `shape`"
+            f"the images of '{info.name}' have {info.height} x {info.width} pixels, more than {MOST_SIDE} x "
+            f"{MOST_SIDE}; scale them down, or give the data set a `shape`"
         )
     num_pixels = info.height * info.width
     ks = (num_pixels,) if job.k is None else job.k
@@ -184,7 +180,7 @@ def make_grid(
             "attack": job.attack.identity(),
             "precision": job.compute.precision,
             "input_shape": [info.channels, info.height, info.width],
-            # Classes that are searched together decide what is found for each.
+            # The result for a class depends on the classes that share its search.
             **({"classes": classes} if job.attack.shares_classes else {}),
             **({"ks": sorted(ks)} if job.attack.shares_ks and not isinstance(ks, KRange) else {}),
             **({"starts": starts} if starts else {}),
@@ -199,7 +195,7 @@ def make_grid(
         )
     num_cells = len(classifiers) * grid.cells_per_classifier  # which may be more than `len` can say
     if num_cells > MOST_CELLS:
-        raise InputError(f"the grid has {num_cells:,} cells; at most {MOST_CELLS:,} are searched: split the job")
+        raise InputError(f"the grid has {num_cells:,} cells, more than {MOST_CELLS:,}; split the job")
     seen: set[tuple[int, ...]] = set()
     for text, background in zip(job.backgrounds, grid.backgrounds, strict=True):
         if background.value in seen:
@@ -230,16 +226,16 @@ def write_record(folder: RunFolder, record: RunRecord) -> None:
     """Writes the record into the run's folder.
 
     Raises:
-        InputError: It is larger than what is read again.
+        InputError: It is too large to be read again.
         StorageError: It cannot be written.
     """
     text = yaml.safe_dump(json.loads(record.model_dump_json()), sort_keys=False, allow_unicode=True, width=110)
-    header = "# The job of this run with all defaults, and what its first launch decided. Written by sfi-ray.\n"
+    header = "# The job of this run with all defaults, and the decisions of its first launch. Written by sfi-ray.\n"
     content = (header + text).encode()
     if len(content) > MOST_BYTES:
         raise InputError(
-            f"this run's record would have {len(content):,} bytes, more than the {MOST_BYTES:,} that are read again; "
-            "make several jobs of it, of fewer images each"
+            f"this run's record would have {len(content):,} bytes, more than the limit of {MOST_BYTES:,}; "
+            "split the job into several with fewer images"
         )
     folder.write(RECORD, content)
 
@@ -265,7 +261,7 @@ def read_record(folder: RunFolder) -> RunRecord | None:
 
 
 def differences(old: Any, new: Any, path: str = "") -> list[str]:
-    """Lists where two plain data structures differ, one line each: ``path: old -> new``."""
+    """Lists the differences of two plain data structures, one line each: ``path: old -> new``."""
     if isinstance(old, dict) and isinstance(new, dict):
         lines = []
         for key in dict.fromkeys([*old, *new]):
@@ -277,10 +273,10 @@ def differences(old: Any, new: Any, path: str = "") -> list[str]:
     return [] if old == new else [f"{path}: {_short(old)} -> {_short(new)}"]
 
 
-def spelled(changed: Sequence[str]) -> list[str]:
-    """Returns differences as lines of a message, the first of many."""
-    more = len(changed) - _MOST_CHANGES
-    return [f"  {line}" for line in [*changed[:_MOST_CHANGES], *[f"and {more:,} more"] * (more > 0)]]
+def spelled(changed: Sequence[str], most: int = 20) -> list[str]:
+    """Returns the first `most` differences as lines of a message, and a line that counts the others."""
+    more = len(changed) - most
+    return [f"  {line}" for line in [*changed[:most], *[f"and {more:,} more"] * (more > 0)]]
 
 
 def _short(value: Any) -> str:
@@ -289,7 +285,7 @@ def _short(value: Any) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Returns the versions that a result may depend on; no run in one process asks for Ray, which may be missing."""
+    """Returns the versions that a result may depend on, of the packages that are installed."""
     found = {"python": platform.python_version()}
     for name in ("sfi-ray", "torch", "numpy", "ray", "openvino"):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):

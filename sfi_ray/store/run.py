@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
-from sfi_ray.errors import InputError
 from sfi_ray.job import Job
-from sfi_ray.store.folder import RECORD, RunFolder
+from sfi_ray.store.facts import no_run
+from sfi_ray.store.folder import RunFolder
 from sfi_ray.store.natural import read_natural_images, stacked
 from sfi_ray.store.part_check import PartCheck
 from sfi_ray.store.parts import (
@@ -44,9 +44,7 @@ class Run:
         self.folder = RunFolder(location)
         record = read_record(self.folder)
         if record is None:
-            raise InputError(
-                f"'{location}' holds no run: it has no {RECORD}; a run's folder is <output>/<name> of its job"
-            )
+            raise no_run(location)
         record.check(self.folder)
         self.record: RunRecord = record
         self.bounds = record.facts.bounds
@@ -62,7 +60,7 @@ class Run:
 
     @property
     def dataset(self) -> ds.Dataset:
-        """All rows written so far, as a `pyarrow.dataset.Dataset`; reading it checks nothing."""
+        """All rows written so far, as a `pyarrow.dataset.Dataset` that does not check them."""
         return open_dataset(self.folder)
 
     def table(self, columns: list[str] | None = None, filter: ds.Expression | None = None) -> pa.Table:  # noqa: A002
@@ -73,11 +71,11 @@ class Run:
             filter: A pyarrow expression such as ``pyarrow.dataset.field("fooled")``.
 
         Raises:
-            StorageError: Part files cannot be read, or hold what no run writes; all of them are named.
+            StorageError: Part files cannot be read or hold invalid rows. The message names all of them.
         """
         wanted = columns if columns is not None else self.dataset.schema.names
         read = list(dict.fromkeys([*wanted, "cell_index", "stop_reason"]))
-        # What a filter asks for may depend on any column.
+        # The filter may use any column.
         parts = self._check.sound(list_parts(self.folder), read if filter is None else None)
         with explaining_broken_parts(self.folder):
             table = open_dataset(self.folder, parts).to_table(columns=read, filter=filter)
@@ -94,12 +92,12 @@ class Run:
 
         Args:
             columns: Names of the columns.
-            num_cells: Cells of the grid that are looked at together; batches that come out empty are left out.
+            num_cells: Cells of the grid that a batch covers; empty batches are left out.
             wanted: A pyarrow expression such as ``pyarrow.dataset.field("fooled")``.
-            on_broken: Hears the name and the fault of each part file that cannot be read, which is then left out.
+            on_broken: Called with the name and the fault of each part file that cannot be read, which is left out.
 
         Raises:
-            StorageError: A part file cannot be read, and nobody hears of it.
+            StorageError: A part file cannot be read, and `on_broken` is None.
         """
         read = list(dict.fromkeys([*columns, "cell_index", "stop_reason"]))
         heard: set[str] = set()
@@ -121,7 +119,7 @@ class Run:
         columns: Sequence[str] | None = None,
         on_broken: Callable[[str, str], None] | None = None,
     ) -> list[range]:
-        """Parts the grid, and returns the parts that have rows, in its order.
+        """Divides the grid into parts, and returns those that have rows, in order.
 
         Args:
             num_cells: Cells of a part.
@@ -156,7 +154,7 @@ class Run:
             on_broken: As `batches`.
 
         Raises:
-            StorageError: A part file cannot be read, and nobody hears of it.
+            StorageError: A part file cannot be read, and `on_broken` is None.
         """
         read = list(dict.fromkeys([*columns, "cell_index", "stop_reason"]))
         (table,) = read_windows(self.folder, [cells], read, wanted, on_broken, self._check)
@@ -165,11 +163,11 @@ class Run:
     def stored_rows(
         self, columns: Sequence[str], batch_rows: int, on_broken: Callable[[str, str], None]
     ) -> Iterator[pa.Table]:
-        """Reads rows as they are stored, part file by part file; what they say is not checked.
+        """Reads rows as they are stored, part file by part file, without a check of their values.
 
         Args:
             columns: Names of the columns.
-            batch_rows: Rows of a batch at most.
+            batch_rows: Most rows of a batch.
             on_broken: As `batches`.
         """
         check = PartCheck(self.folder, self.bounds, checks_values=False)
@@ -207,22 +205,22 @@ class Run:
         return images
 
     def status(self) -> RunStatus:
-        """Counts what is finished, from the rows and the driver's last sign of life."""
+        """Returns the run's status from its rows and the driver's last sign of life."""
         return RunStatus(self)
 
 
 class RunStatus:
-    """How a run stands.
+    """The status of a run.
 
     Attributes:
         num_cells: Cells of the grid.
         finished: Cells that have a row.
-        fooled: Cells that were fooled.
-        failed: Cells that failed.
+        fooled: Fooled cells.
+        failed: Failed cells.
         evaluations: Images classified for the finished cells.
-        progress: The driver's last sign of life, if there is one.
-        state: ``running``, ``finished``, ``interrupted`` (asked to stop), ``stopped`` (by an error), or ``lost``: a
-            driver that ended without a word, or rows that were there once.
+        progress: The driver's last sign of life, if any.
+        state: ``running``, ``finished``, ``interrupted`` (asked to stop), ``stopped`` (by an error), or ``lost``: the
+            driver was killed, or rows are missing.
     """
 
     def __init__(self, run: Run) -> None:

@@ -1,4 +1,4 @@
-"""The columns of a run's data set: one row a cell, from which its image can be rebuilt."""
+"""The columns of a run's data set. It has one row a cell, which is enough to rebuild the cell's image."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import pyarrow as pa
 from sfi_ray.types import FeatureSimilarity, Finding
 
 PIXEL = pa.struct([("row", pa.int32()), ("col", pa.int32()), ("value", pa.list_(pa.uint8()))])
-TRACE_POINT = pa.struct([("evaluations", pa.int64()), ("confidence", pa.float32())])
 
 FINDINGS = pa.schema(
     [
@@ -49,7 +48,7 @@ FINDINGS = pa.schema(
         ("backward_passes", pa.int64()),
         ("generations", pa.int64()),
         ("stop_reason", pa.string()),
-        ("trace", pa.list_(TRACE_POINT)),
+        ("trace", pa.list_(pa.struct([("evaluations", pa.int64()), ("confidence", pa.float32())]))),
         ("seconds", pa.float64()),
         ("device", pa.string()),
         ("runtime", pa.string()),
@@ -58,13 +57,13 @@ FINDINGS = pa.schema(
     ]
 )
 
-#: Columns that say how a row came about; all others are the same whenever the same job is run.
+#: Columns that depend on the circumstances of a launch; all others are equal whenever the same job runs.
 CIRCUMSTANCES = ("seconds", "device", "runtime", "versions")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provenance:
-    """What all rows that one worker writes for one classifier have in common.
+    """The values that all rows of one worker and one classifier share.
 
     Attributes:
         run: Name of the run.
@@ -75,10 +74,10 @@ class Provenance:
         height: Rows of the images.
         width: Columns of the images.
         channels: Channels of the images.
-        device: What computed.
-        runtime: How the classifier computed, as JSON.
-        versions: Versions of what computed, as JSON.
-        images: Where the natural images of the run come from, in their order.
+        device: The device that computed.
+        runtime: Runtime configuration of the classifier, as JSON.
+        versions: Versions of the packages that computed, as JSON.
+        images: Origins of the run's natural images, in their order.
     """
 
     run: str
@@ -96,11 +95,11 @@ class Provenance:
 
 
 def findings_table(findings: Sequence[Finding], provenance: Provenance) -> pa.Table:
-    """Lays out findings as rows.
+    """Returns findings as rows.
 
     Args:
-        findings: What was found.
-        provenance: What the rows have in common.
+        findings: The findings.
+        provenance: The values that all rows share.
 
     Returns:
         A table of schema `FINDINGS`, one row a finding.
@@ -153,6 +152,6 @@ def findings_table(findings: Sequence[Finding], provenance: Provenance) -> pa.Ta
 
 
 def _similarity(similarity: FeatureSimilarity | None) -> dict[str, float | None]:
-    """Returns the columns that only an image with a natural one behind it has."""
+    """Returns the columns that only an image which imitates a natural one has."""
     names = ("image_confidence", "feature_distance", "feature_inner_product")
     return {name: getattr(similarity, name, None) for name in names}

@@ -1,9 +1,10 @@
-"""Images of an earlier run that a search begins with, kept in the run's folder: it goes on without that run."""
+"""Images of an earlier run that a search starts from, kept in the run's folder so that it does not need that run."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -20,26 +21,23 @@ from sfi_ray.text import MOST_REASON, printable
 from sfi_ray.types import Pixel, Start
 
 STARTS = "starts.parquet"
-_CELLS_AT_ONCE = 1 << 14
-_MOST_STARTS = 1 << 20
-
 _COLUMNS = pa.schema([("background", pa.list_(pa.uint8())), ("target_class", pa.int32()), ("pixels", pa.list_(PIXEL))])
 
 
 def select_starts(location: str, info: DatasetInfo) -> tuple[Start, ...]:
-    """Chooses what a search of a data set can begin with of an earlier run.
+    """Chooses the images of an earlier run that a search can start from.
 
-    Classes are matched by their names. Of each classifier, background, class and k the best image is taken.
+    Classes are matched by their names. Each classifier, background, class and k gives its best image.
 
     Args:
         location: Folder or URI of the run.
         info: The data set.
 
     Returns:
-        Images, those of higher confidence first.
+        Images, highest confidence first.
 
     Raises:
-        InputError: There is no run, its images are of another size, or it found nothing for any of the classes.
+        InputError: There is no run, its images have another size, or it has no image of any of the classes.
         StorageError: It cannot be read.
     """
     run = open_run(location)
@@ -52,13 +50,13 @@ def select_starts(location: str, info: DatasetInfo) -> tuple[Start, ...]:
     columns = ["classifier", "background_value", "target_name", "k", "confidence", "pixels"]
     numbers = {name: number for number, name in enumerate(info.class_names)}
     best: dict[tuple[object, ...], tuple[float, Start]] = {}
-    for table in run.batches(columns, _CELLS_AT_ONCE, pc.field("num_altered") > 0):
+    for table in run.batches(columns, num_cells=1 << 14, wanted=pc.field("num_altered") > 0):
         for row in table.to_pylist():
             background = tuple(row["background_value"])
             key = row["classifier"], background, row["target_name"], row["k"]
             if row["target_name"] in numbers and (key not in best or row["confidence"] > best[key][0]):
-                pixels = tuple(Pixel(p["row"], p["col"], tuple(p["value"])) for p in row["pixels"])
-                best[key] = row["confidence"], Start(background, numbers[row["target_name"]], pixels)
+                start = Start(background, numbers[row["target_name"]], _pixels(row))
+                best[key] = row["confidence"], start
     if not best:
         raise InputError(
             f"attack.transfer_from: '{location}' has no image of any class of '{info.name}'; "
@@ -68,12 +66,12 @@ def select_starts(location: str, info: DatasetInfo) -> tuple[Start, ...]:
 
 
 def digest_of(starts: Sequence[Start]) -> str | None:
-    """Returns a hash of images to begin with; None for none."""
+    """Returns a hash of images to start from; None for none."""
     return hashlib.sha256(repr(list(starts)).encode()).hexdigest()[:32] if starts else None
 
 
 def write_starts(folder: RunFolder, starts: Sequence[Start]) -> None:
-    """Writes images to begin with into a run's folder.
+    """Writes images to start from into a run's folder.
 
     Raises:
         StorageError: They cannot be written.
@@ -86,17 +84,15 @@ def write_starts(folder: RunFolder, starts: Sequence[Start]) -> None:
         }
         for start in starts
     ]
-    sink = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_pylist(rows, _COLUMNS), sink, compression="zstd")
-    folder.write(STARTS, sink.getvalue())
+    folder.write_table(STARTS, pa.Table.from_pylist(rows, _COLUMNS))
 
 
 def read_starts(folder: RunFolder, digest: str) -> tuple[Start, ...]:
-    """Reads the images that a run began with.
+    """Reads the images that a run started from.
 
     Args:
         folder: The run's folder.
-        digest: What `digest_of` said of them.
+        digest: Their hash by `digest_of`.
 
     Raises:
         StorageError: The file cannot be read.
@@ -107,20 +103,17 @@ def read_starts(folder: RunFolder, digest: str) -> tuple[Start, ...]:
     try:
         with pq.ParquetFile(pa.BufferReader(content)) as file:
             per_row = {"background": 3, "pixels": 3 * MOST_SIDE**2}
-            if fault := footer_fault(file, _COLUMNS, _COLUMNS.names, _MOST_STARTS, per_row):
+            if fault := footer_fault(file, _COLUMNS, _COLUMNS.names, most_rows=1 << 20, per_row=per_row):
                 raise ValueError(fault)
             batches = file.iter_batches(rows_at_once(file), columns=_COLUMNS.names)
             rows = [row for batch in batches for row in batch.to_pylist()]
-        starts = tuple(
-            Start(
-                tuple(row["background"]),
-                row["target_class"],
-                tuple(Pixel(p["row"], p["col"], tuple(p["value"])) for p in row["pixels"]),
-            )
-            for row in rows
-        )
+        starts = tuple(Start(tuple(row["background"]), row["target_class"], _pixels(row)) for row in rows)
     except (pa.ArrowException, KeyError, TypeError, ValueError, OSError) as error:
         raise InputError(f"{where} is broken ({printable(error, MOST_REASON)}); start over with --fresh") from error
     if digest_of(starts) != digest:
         raise InputError(f"{where} holds other images than this run was launched with; start over with --fresh")
     return starts
+
+
+def _pixels(row: Mapping[str, Any]) -> tuple[Pixel, ...]:
+    return tuple(Pixel(p["row"], p["col"], tuple(p["value"])) for p in row["pixels"])

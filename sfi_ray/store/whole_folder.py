@@ -1,4 +1,4 @@
-"""A local folder that appears under its name whole or not at all."""
+"""A local folder that appears whole or not at all."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from sfi_ray.errors import InputError, StorageError
 
 @contextlib.contextmanager
 def whole_folder(path: Path, *, marker: str, overwrite: bool) -> Iterator[Path]:
-    """Gives a folder to write into that takes its name when the block ends well, and is gone when it does not.
+    """Gives a temporary folder to write into. It takes its name when the block succeeds, and is removed otherwise.
 
     Args:
-        path: What the folder is to be called; folders above it are made.
-        marker: A file that such folders have. Only a folder with it, or an empty one, is ever replaced.
+        path: The folder's name; missing folders above it are made.
+        marker: A file that such folders hold. Only a folder with it, or an empty one, is ever replaced.
         overwrite: Whether a folder of that name is replaced.
 
     Raises:
-        InputError: There is such a file or folder already, and it is not to be replaced.
+        InputError: The file or folder exists already and must not be replaced.
         StorageError: It cannot be written.
     """
     path = path.expanduser().absolute()
@@ -29,7 +29,7 @@ def whole_folder(path: Path, *, marker: str, overwrite: bool) -> Iterator[Path]:
         if not overwrite:
             raise InputError(f"'{path}' exists; choose another folder, or replace it with --overwrite")
         if not (path / marker).is_file():
-            raise InputError(f"'{path}' holds other things (it has no {marker}) and is not replaced; choose another")
+            raise InputError(f"'{path}' holds other files (it has no {marker}); choose another folder")
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         temporary.mkdir(parents=True)

@@ -201,7 +201,7 @@ def test_a_wrong_job_is_refused_in_short_printable_lines(change, found, tmp_path
 def test_what_no_path_can_be_called_is_refused(location):
     done = call("status", location)
     assert done.exit_code == 2
-    assert "is no path" in done.stderr
+    assert "is not a path" in done.stderr
     assert_readable(done.stderr)
 
 

@@ -15,7 +15,7 @@ from sfi_ray.cluster.audit import open_scorecard
 from sfi_ray.data import DatasetInfo, DatasetSpec, dataset_info
 from sfi_ray.errors import InputError
 from sfi_ray.job import ClassifierSpec, load_job
-from sfi_ray.review.audit_job import KS, audit_job, is_standard, job_yaml, sampled_classes
+from sfi_ray.review.audit_job import StandardGrid, audit_job, is_standard, job_yaml, sampled_classes
 from sfi_ray.store.run import Run
 
 DIGITS = DatasetSpec(name="digits")
@@ -168,7 +168,7 @@ def test_the_standard_grid_is_what_it_is():
     info = dataset_info(DIGITS)
     job = audit_job(ClassifierSpec(name="mlp"), DIGITS, info)
     assert is_standard(job, info.num_classes)
-    assert (job.k, job.replicates, job.seed, job.backgrounds) == (KS, 3, 0, ("black", "gray", "white"))
+    assert (job.k, job.replicates, job.seed, job.backgrounds) == (StandardGrid.ks, 3, 0, ("black", "gray", "white"))
     assert job.k == (1, 5, 25)
     assert job.attack.identity() == {
         "kind": "map_elites",

@@ -262,9 +262,7 @@ def test_an_attack_that_evades_a_detector_counts_what_fools_both(tmp_path, monke
         assert fooled == sum(outcome.fooling for outcome in record.attack.classes)
         assert fooled > 0 or has_class
     assert trial.finals[0].attack.evaded == detector
-    assert (
-        f"passes the detector {escape_markdown(detector)}, too" in experiment.folder.read("report/rounds.md").decode()
-    )
+    assert f"pass the detector {escape_markdown(detector)}, as" in experiment.folder.read("report/rounds.md").decode()
     assert f",{detector}," in experiment.folder.read("report/reattack.csv").decode()
 
 

@@ -4,9 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 
-from sfi_ray.report import cells as cells_module
 from sfi_ray.report.cells import Cells, cells_of
 from sfi_ray.report.runs import open_runs
 from sfi_ray.store.rebuild import rebuild_images
@@ -48,14 +46,10 @@ def test_images_are_those_of_the_rows_also_of_runs_with_other_sizes(
             np.testing.assert_array_equal(image(cells, first + row, size, channels), expected[row])
 
 
-def test_of_a_large_run_the_best_and_a_fair_sample_are_kept(
-    write_run: Any, many_findings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(cells_module, "MAX_CELLS", 500)
-    monkeypatch.setattr(cells_module, "MAX_PIXELS", 600)
+def test_of_a_large_run_the_best_and_a_fair_sample_are_kept(write_run: Any, many_findings: Any, tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", many_findings(5, 4000, size=8), input_shape=[3, 8, 8])
     (run,) = open_runs([str(folder)])
-    cells = cells_of([run])
+    cells = cells_of([run], max_cells=500, max_pixels=600)
     kept = cells.columns["cell_index"]
     assert cells.total == 4000
     assert 450 < len(kept) < 700
@@ -63,4 +57,4 @@ def test_of_a_large_run_the_best_and_a_fair_sample_are_kept(
     assert best <= set(kept.tolist())
     assert cells.starts[-1] <= 600
     assert {int(number) for number in kept[cells.has_image]} >= best
-    np.testing.assert_array_equal(cells_of([run]).columns["cell_index"], kept)
+    np.testing.assert_array_equal(cells_of([run], max_cells=500, max_pixels=600).columns["cell_index"], kept)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from sfi_ray.report import ConfidenceMatrix, confidence_matrices
-from sfi_ray.report import scan as scan_module
+from sfi_ray.report import matrices as matrices_module
+from sfi_ray.report.scan import tally_findings
 
 
 def only(matrices: list[ConfidenceMatrix]) -> ConfidenceMatrix:
@@ -76,7 +78,7 @@ def test_a_nan_confidence_is_a_failure(make_findings: Any, on_disk: bool, tmp_pa
 
 
 def test_a_cell_written_twice_counts_once(make_findings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scan_module, "_BATCH_ROWS", 2)
+    monkeypatch.setattr(matrices_module, "tally_findings", partial(tally_findings, batch_rows=2))
     names = ["a", "b", "a", "c", "c", "d", "b"]
     confidences = {"a": 0.25, "b": 0.25, "c": 0.5, "d": None}
     rows = [{"cell_id": name, "confidence": confidences[name]} for name in names]
@@ -169,8 +171,8 @@ def test_a_data_set_in_many_parts_read_in_small_batches_gives_what_one_table_giv
     for part in range(6):
         pq.write_table(table.slice(part * 50, 50), tmp_path / f"{part}.parquet")
     expected = confidence_matrices(table)
-    monkeypatch.setattr(scan_module, "_BATCH_ROWS", 7)
-    monkeypatch.setattr(scan_module, "_PARTIAL_ROWS", 20)
+    tally = partial(tally_findings, batch_rows=7, partial_rows=20)
+    monkeypatch.setattr(matrices_module, "tally_findings", tally)
     matrices = confidence_matrices(pads.dataset(tmp_path))
     assert len(matrices) == len(expected) == 2
     for matrix, other in zip(matrices, expected, strict=True):

@@ -103,7 +103,17 @@ def test_the_page_is_accessible_in_both_schemes_and_widths(
     opens: Opens, run: tuple[str, Any], scheme: Any, width: int
 ) -> None:
     page = opens(run[0], color_scheme=scheme, viewport={"width": width, "height": 900})
-    for name in ("matrices", "classes", "gallery", "cells", "course", "success", "spending", "positions", "failures"):
+    for name in (
+        "matrices",
+        "classes",
+        "gallery",
+        "cells",
+        "trajectory",
+        "success",
+        "spending",
+        "positions",
+        "failures",
+    ):
         assert page.locator(f"#{name}").is_visible(), name
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     page.locator(".tile").first.click()
@@ -179,10 +189,10 @@ def test_tables_sort_by_keyboard(opens: Opens, run: tuple[str, Any]) -> None:
 def test_charts_by_background_have_the_colours_of_their_legends(opens: Opens, run: tuple[str, Any]) -> None:
     """`black` is also a colour of CSS, in which it would be drawn."""
     page = opens(run[0])
-    page.locator("#course select").first.select_option(index=1)
+    page.locator("#trajectory select").first.select_option(index=1)
     page.locator("#spending select").nth(1).select_option("background")
     for section, drawn, attribute in (
-        ("course", "path[stroke^='#']", "stroke"),
+        ("trajectory", "path[stroke^='#']", "stroke"),
         ("spending", "rect[fill^='#']", "fill"),
     ):
         chart = page.locator(f"#{section} .chart")
@@ -212,7 +222,7 @@ def test_a_printed_page_shows_every_table_light_and_within_the_sheet(opens: Open
     assert page.evaluate(widest) <= 700
     assert not page.locator("nav").is_visible()
     assert page.locator("main button:visible:not(.sort):not(.tile)").count() == 0
-    assert page.locator("#course select").first.is_visible()
+    assert page.locator("#trajectory select").first.is_visible()
     page.evaluate("dispatchEvent(new Event('afterprint'))")
     assert page.locator("main details:not([open])").count() == shut
 

@@ -17,7 +17,7 @@ def test_a_damaged_part_is_named_and_nothing_else_is_lost(write_run: Any, make_f
     for content in (b"", whole[: len(whole) // 2], whole[:4] + b"\xff" * 300 + whole[304:]):
         part.write_bytes(content)
         (run,) = open_runs([str(folder)])
-        assert [damaged.name for damaged in run.damaged] == ["results/part-000000000001.parquet"]
+        assert list(run.damaged) == ["results/part-000000000001.parquet"]
         assert "part-000000000001.parquet" in run.losses[0]
         assert run.num_finished == 2
 

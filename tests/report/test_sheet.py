@@ -21,8 +21,8 @@ INK, SPOT = [10, 20, 30], [200, 10, 250]
 GREEN, RED, FRAME = [0x1A, 0x7F, 0x37], [0xB4, 0x23, 0x18], [140] * 3
 
 
-def contact_sheet_png(*args: Any) -> bytes:
-    return contact_sheet(*args)[".png"]
+def contact_sheet_png(*args: Any, **options: Any) -> bytes:
+    return contact_sheet(*args, **options)[".png"]
 
 
 def decode(png: bytes) -> np.ndarray:
@@ -151,11 +151,8 @@ def test_thirteen_classes_are_sorted_and_all_shown(make_grid: Any, drawn: dict[s
     assert "background black" in drawn["subtitle"]
 
 
-def test_large_pictures_are_not_enlarged_and_fewer(
-    make_grid: Any, drawn: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sheet_module, "_MAX_PIXELS", 5 * 300 * 200)
-    contact_sheet_png(make_grid({"black": [0]}, 8, height=300, width=200))
+def test_large_pictures_are_not_enlarged_and_fewer(make_grid: Any, drawn: dict[str, Any]) -> None:
+    contact_sheet_png(make_grid({"black": [0]}, 8, height=300, width=200), max_pixels=5 * 300 * 200)
     assert drawn["tile_size"] == (300, 200)
     assert [len(row) for row in drawn["rows"]] == [5]
     assert "the 5 of highest confidence are shown" in drawn["subtitle"]

@@ -41,7 +41,7 @@ def test_runs_with_other_classes_and_sizes_stand_side_by_side(
     report = write_report([str(one), str(two)], charts=False)
     assert report.location == "report/index.html"
     page = Path("report/index.html").read_text()
-    assert "two has other classes and images of another size than one; they stand side by side" in page
+    assert "two has other classes and images of another size than one; no table mixes them" in page
     assert {path.name for path in Path("report").iterdir() if path.is_dir()} == {"one", "two", "tables"}
     assert Path("report/two/tables/network_0_k5.csv").is_file()
 

@@ -129,7 +129,7 @@ def test_a_folder_of_somebody_else_is_never_replaced(run, to):
     other = to.parent / "thesis"
     other.mkdir()
     (other / "chapter.txt").write_text("years of work")
-    with pytest.raises(InputError, match="holds other things"):
+    with pytest.raises(InputError, match="holds other files"):
         export_run(run, other, "png", overwrite=True)
     assert (other / "chapter.txt").read_text() == "years of work"
 

@@ -11,9 +11,8 @@ from sfi_ray import Run, launch
 from sfi_ray.cli import app
 from sfi_ray.data import load_split
 from sfi_ray.errors import InputError
-from sfi_ray.review import layer_features
 from sfi_ray.review.features import compare_features
-from sfi_ray.review.layer_features import FeatureSettings
+from sfi_ray.review.layer_features import FeatureSettings, LayerFeatures
 from sfi_ray.review.networks import RunClassifiers
 from tests.review.conftest import make_job, parts
 
@@ -54,9 +53,9 @@ def test_shares_are_those_of_a_search_by_hand(run, tmp_path):
 
 def test_small_parts_and_passes_give_what_one_pass_gives(run, tmp_path, monkeypatch):
     _, whole = compared(run, tmp_path / "whole", num_natural=0)
-    for name in ("_KEPT_BYTES", "_PART_BYTES"):
-        monkeypatch.setattr(layer_features, name, 0)
-    monkeypatch.setattr(layer_features, "_QUERY_BYTES", 4 * 5 * 256)
+    for name in ("_kept_bytes", "_part_bytes"):
+        monkeypatch.setattr(LayerFeatures, name, 0)
+    monkeypatch.setattr(LayerFeatures, "_query_bytes", 4 * 5 * 256)
     _, streamed = compared(run, tmp_path / "streamed", num_natural=0)
     assert len(streamed) == 360 + 12 + 3
     for one, other in zip(whole, streamed, strict=True):
@@ -109,7 +108,7 @@ def test_the_command_prints_and_writes_every_layer(run, tmp_path):
     [
         (["--layer", "fc9"], "Mlp has no layer 'fc9'; did you mean 'fc3'? There are: second_to_last, "),
         (["--classifier", "vgg16"], "has no classifier 'vgg16', only mlp"),
-        (["--k", "9"], "has no image of 'mlp' with what --k asks for; leave that out"),
+        (["--k", "9"], "has no image of 'mlp' that matches --k; leave out an option"),
         (["--natural", "1", "--neighbours", "10"], "10 natural images are too few for 10 neighbours"),
         (["--split", "val"], "is test or train"),
     ],

@@ -177,7 +177,7 @@ def test_another_file_is_refused_by_name(change, message):
     content = {**json.loads(card().model_dump_json()), **change}
     with pytest.raises(InputError, match=message):
         read_scorecard(json.dumps(content).encode(), "x")
-    with pytest.raises(InputError, match="'x' is no scorecard"):
+    with pytest.raises(InputError, match="'x' is not a scorecard"):
         read_scorecard(b"\x89PNG", "x")
 
 

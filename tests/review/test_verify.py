@@ -84,9 +84,9 @@ TAMPERED = {
     "pixel moved away": (first_pixel(lambda p: {"row": 8}), ["a pixel at row 8"]),
     "pixel's value": (first_pixel(lambda p: {"value": [(p["value"][0] + 100) % 256]}), ["confidence is"]),
     "pixel of three channels": (first_pixel(lambda p: {"value": [1, 2, 3]}), ["1 channel"]),
-    "pixel twice": (twice_on_one_spot, ["two stand on one spot"]),
-    "pixel without effect": (without_effect, ["two stand on one spot, or one alters nothing"]),
-    "k": (lambda row: row.update(k=row["k"] + 1), ["k is 4, the grid's is 3"]),
+    "pixel twice": (twice_on_one_spot, ["two share a position"]),
+    "pixel without effect": (without_effect, ["two share a position, or one has the background's colour"]),
+    "k": (lambda row: row.update(k=row["k"] + 1), ["k is 4, but 3 in the grid"]),
     "num_altered": (lambda row: row.update(num_altered=row["num_altered"] - 1), ["num_altered is"]),
     "fingerprint": (lambda row: row.update(classifier_fingerprint="0" * 32), ["classifier_fingerprint is"]),
     "classifier": (lambda row: row.update(classifier="mlp2"), ["classifier is 'mlp2'"]),
@@ -95,8 +95,11 @@ TAMPERED = {
     "cell id": (lambda row: row.update(cell_id="0" * 32), ["cell_id is"]),
     "seed": (lambda row: row.update(seed=1), ["seed is 1"]),
     "size": (lambda row: row.update(height=9), ["height is 9"]),
-    "settings": (lambda row: row.update(attack_settings="{}"), ["attack_settings are not the job's"]),
-    "settings that are no JSON": (lambda row: row.update(attack_settings="{"), ["attack_settings are not the job's"]),
+    "settings": (lambda row: row.update(attack_settings="{}"), ["attack_settings differ from"]),
+    "settings that are no JSON": (
+        lambda row: row.update(attack_settings="{"),
+        ["attack_settings differ from the job's"],
+    ),
     "an error": (lambda row: row.update(error="it broke"), ["error is set"]),
     "a failure that has results": (lambda row: row.update(stop_reason="failed"), ["the cell failed, but"]),
     "no such cell": (lambda row: row.update(cell_index=12), ["the grid has the cells 0 to 11"]),
@@ -122,7 +125,7 @@ def test_more_pixels_than_k_are_a_fault(run):
         row["num_altered"] = 4
 
     change_row(run, 4, add)
-    assert "cell 4 (mlp, black, class 3, k = 3, replicate 0): 4 pixels are altered, k is 3" in texts(run)
+    assert "cell 4 (mlp, black, class 3, k = 3, replicate 0): 4 pixels are altered, but k is 3" in texts(run)
 
 
 def test_weights_that_were_changed_are_named_and_score_nothing(run):
@@ -193,7 +196,7 @@ def test_equal_rows_of_one_cell_are_no_fault_and_others_are(run):
     assert (found.num_rows, found.num_doubled) == (13, 1)
     append(run, lambda row: row.update(evaluations=row["evaluations"] + 1))
     (text,) = texts(run)
-    assert "another row of the same cell says something else" in text
+    assert "another row of the same cell differs from it" in text
 
 
 def give_up(row):
@@ -291,7 +294,7 @@ def test_the_command_names_rows_and_ends_with_its_own_exit_code(run):
         change_row(run, index, lambda row: row.update(confidence=np.nextafter(0.0, 1.0), k=64, seed=0))
     done = call()
     assert done.exit_code == 4
-    assert "cell 0 (mlp, black, class 0, k = 64, replicate 0): k is 64, the grid's is 1" in done.stderr
+    assert "cell 0 (mlp, black, class 0, k = 64, replicate 0): k is 64, but 1 in the grid" in done.stderr
     assert len(done.stderr.splitlines()) == 22
     assert "more faults" in done.stderr
     nothing = CliRunner().invoke(app, ["verify", f"{run.folder.location}/results"])

@@ -72,7 +72,7 @@ def test_a_cell_that_was_given_up_but_finished_is_finished(folder, failed_first)
 @pytest.mark.parametrize("index", [-1, 10, 2**40])
 def test_rows_beyond_the_grid_are_refused_with_the_mend(written, index):
     commit(written, 5, 10, [make_finding(6), make_finding(6, cell=replace(make_cell(6), index=index))])
-    with pytest.raises(StorageError, match=r"holds rows of another job.*move the part files away"):
+    with pytest.raises(StorageError, match=r"holds rows of another job.*move the other job.s part files away"):
         FinishedCells(written, GRID)
 
 

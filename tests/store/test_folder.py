@@ -448,5 +448,5 @@ def test_no_more_is_read_than_a_file_may_have(anywhere):
     anywhere.write("a", b"12345")
     assert anywhere.read("a", 5) == b"12345"
     assert anywhere.size("a") == 5
-    with pytest.raises(StorageError, match="/a' has more than 4 bytes, which no run writes"):
+    with pytest.raises(StorageError, match="/a' has more than 4 bytes, more than any run writes"):
         anywhere.read("a", 4)

@@ -64,7 +64,7 @@ def test_all_broken_parts_are_named_at_once_and_many_are_counted(folder):
 def test_what_a_footer_claims_is_held_against_the_record_before_a_row_is_read(folder):
     size = write(folder, rows(5_000_000))
     assert size < 1 << 21
-    assert faults(folder) == ["it claims 5,000,000 rows, more than the 10 that there can be"]
+    assert faults(folder) == ["it claims 5,000,000 rows, but the run has at most 10"]
     write(folder, rows(pixels=[{"row": 0, "col": 0, "value": [1]}] * 100_000))
     assert "it claims 100,000 values" in faults(folder)[0]
     write(folder, rows(trace=[{"evaluations": 1, "confidence": 0.5}] * 100_000))
@@ -79,14 +79,14 @@ def test_a_text_counts_as_often_as_it_is_meant(folder):
     assert faults(folder) == ["error has more than 8,192 bytes"]
     size = write(folder, rows(50_000, error="x" * 8_000))
     assert size < 1 << 17
-    assert faults(folder, bounds=bounds) == ["the texts of error are too long to be a run's"]
+    assert faults(folder, bounds=bounds) == ["the texts of error are longer than a run writes"]
     write(folder, rows(1_000, error="x" * 8_000))
     assert faults(folder, bounds=bounds) == []
 
 
 def test_columns_have_their_types(folder):
     write(folder, rows().drop_columns(["k"]))
-    assert faults(folder) == ["it has no column k, or several"]
+    assert faults(folder) == ["its column k is missing or repeated"]
     assert faults(folder, ["cell_index"]) == [], "only what is read is looked at"
     at = FINDINGS.get_field_index("confidence")
     write(folder, rows().set_column(at, "confidence", pa.array(["high"])))
@@ -95,7 +95,7 @@ def test_columns_have_their_types(folder):
 
 def test_values_are_checked_where_that_is_asked_for(folder):
     write(folder, rows(k=-1))
-    assert faults(folder) == ["k is -1, a run's lies in 1 to 64"]
+    assert faults(folder) == ["k is -1, outside 1 to 64"]
     assert faults(folder, ["cell_index", "fooled"]) == []
     assert faults(folder, checks_values=False) == []
     assert faults(folder, bounds=None) == []

@@ -13,7 +13,7 @@ from sfi_ray.job import Job
 from sfi_ray.models import RuntimeConfig
 from sfi_ray.store.folder import RunFolder
 from sfi_ray.store.parts import PartWriter
-from sfi_ray.store.progress import HEARTBEAT_SECONDS, PROGRESS, Progress, RunState, read_progress, write_progress
+from sfi_ray.store.progress import PROGRESS, Progress, RunState, read_progress, write_progress
 from sfi_ray.store.record import ClassifierRecord, RunRecord, write_record
 from sfi_ray.store.run import Run, open_run
 from sfi_ray.store.schema import FINDINGS
@@ -186,9 +186,9 @@ def test_states(folder):
     assert state_of(folder) == "lost", "a driver that never said a word"
     beat(folder)
     assert state_of(folder) == "running"
-    beat(folder, age=3 * HEARTBEAT_SECONDS)
+    beat(folder, age=3 * Progress.heartbeat_seconds)
     assert state_of(folder) == "running", "a sign of life may be late"
-    beat(folder, age=5 * HEARTBEAT_SECONDS)
+    beat(folder, age=5 * Progress.heartbeat_seconds)
     assert state_of(folder) == "lost"
     for state in (RunState.INTERRUPTED, RunState.STOPPED):
         beat(folder, state, age=1000)

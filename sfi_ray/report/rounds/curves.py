@@ -1,25 +1,21 @@
-"""ROC curves of the detectors of a trial: SFIs that each finds, by natural images that it takes for outliers.
+"""ROC curves of the detectors of a trial: SFIs that each finds against natural images that it takes for outliers.
 
 The same scores give the same bytes.
 """
 
 from __future__ import annotations
 
-import io
-from typing import Any
-
-import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sfi_ray.report.percent import as_percent
+from sfi_ray.report.sheets.charts import encode
 from sfi_ray.report.sheets.grid import INK, MUTED
 from sfi_ray.report.sheets.lettering import DPI, font, printable
 from sfi_ray.rounds.detection import SFI, Detection
 from sfi_ray.rounds.experiment import TrialResults
 
-_SETTINGS: Any = {"svg.hashsalt": "sfi-ray", "svg.fonttype": "path"}
-# Solid: what looks at confidences; dashed: at features; dotted: at neither.
+# Solid lines use confidences, dashed lines features, dotted lines neither.
 _STYLES = {
     "msp": ("#0072b2", "-"),
     "max_logit": ("#009e73", "-"),
@@ -32,22 +28,17 @@ _STYLES = {
     "outlier_class": ("#d55e00", ":"),
     "few_colours": ("#57606a", ":"),
 }
-_OTHER = ("#24292f", "-.")
-_COLUMNS = 5
-_PANEL = 2.2  # inches
-_LEGEND = 0.5
-_TITLE = 0.45
-_TICKS = (0.0, 0.5, 1.0)
 
 
-def roc_curves(trial: TrialResults) -> dict[str, bytes]:
+def roc_curves(trial: TrialResults, most_columns: int = 5) -> dict[str, bytes]:
     """Draws for each model the curves of all detectors on the SFIs that fool it.
 
     Args:
         trial: A trial with finished rounds.
+        most_columns: Most models side by side.
 
     Returns:
-        The picture by suffix, ``.png`` and ``.svg``; nothing where no detector was measured on SFIs.
+        The picture by suffix, ``.png`` and ``.svg``; empty where no detector was measured on SFIs.
     """
     models = {
         number: of_sfis
@@ -56,12 +47,14 @@ def roc_curves(trial: TrialResults) -> dict[str, bytes]:
     }
     if not models:
         return {}
-    columns = min(len(models), _COLUMNS)
+    columns = min(len(models), most_columns)
     rows = -(-len(models) // columns)
-    height = _TITLE + rows * (_PANEL + 0.3) + _LEGEND
-    width = max(columns, 3) * _PANEL
+    panel_size, title_height, legend_height = 2.2, 0.45, 0.5  # inches
+    height = title_height + rows * (panel_size + 0.3) + legend_height
+    width = max(columns, 3) * panel_size
     figure = Figure(figsize=(width, height), dpi=DPI, facecolor="white", layout="constrained")
-    figure.get_layout_engine().set(rect=(0, _LEGEND / height, 1, 1 - (_LEGEND + _TITLE) / height))  # type: ignore[union-attr, call-arg]
+    room = (0, legend_height / height, 1, 1 - (legend_height + title_height) / height)
+    figure.get_layout_engine().set(rect=room)  # type: ignore[union-attr, call-arg]
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for panel in panels[len(models) :]:
         panel.set_axis_off()
@@ -81,32 +74,27 @@ def roc_curves(trial: TrialResults) -> dict[str, bytes]:
     )
     for text in legend.get_texts():
         text.set_parse_math(False)
-    # The layout's solver differs in the last digits from one picture to the next, which would show in the SVG file.
+    # The layout's solver varies in the last digits, which would show in the SVG file.
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     for panel in panels:
         panel.set_position([round(edge, 4) for edge in panel.get_position(original=True).bounds])
-    files = {}
-    with mpl.rc_context(_SETTINGS):
-        for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
-            out = io.BytesIO()
-            figure.savefig(out, format=kind, metadata=metadata)
-            files[f".{kind}"] = out.getvalue()
-    return files
+    return encode(figure)
 
 
 def _draw(axes: Axes, title: str, detections: list[Detection]) -> None:
     axes.plot((0, 1), (0, 1), color="#d8dee4", lw=0.8, label="_chance")
     for one in detections:
-        color, style = _STYLES.get(one.detector, _OTHER)
-        # Curves along the upper and left edge are drawn whole, over the frame.
+        color, style = _STYLES.get(one.detector, ("#24292f", "-."))
+        # Without clipping, curves along the upper and left edge are drawn whole, over the frame.
         name = printable(one.detector, "?")
         axes.plot(*zip(*one.curve, strict=True), color=color, ls=style, lw=1.2, label=name, clip_on=False)
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1)
     axes.set_aspect("equal")
-    labels = [str(as_percent(tick)) for tick in _TICKS]
-    axes.set_xticks(_TICKS, labels, fontproperties=font(6))
-    axes.set_yticks(_TICKS, labels, fontproperties=font(6))
+    ticks = (0.0, 0.5, 1.0)
+    labels = [str(as_percent(tick)) for tick in ticks]
+    axes.set_xticks(ticks, labels, fontproperties=font(6))
+    axes.set_yticks(ticks, labels, fontproperties=font(6))
     axes.set_title(title, fontproperties=font(7), color=MUTED, loc="left")
     axes.spines[["top", "right"]].set_visible(False)

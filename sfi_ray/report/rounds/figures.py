@@ -20,19 +20,9 @@ from sfi_ray.report.scan import fetch_images
 from sfi_ray.report.sheets.charts import encode
 from sfi_ray.report.sheets.grid import INK, MUTED, Tile, lay_out
 from sfi_ray.report.sheets.lettering import DPI, font, printable
-from sfi_ray.report.sheets.sheet import DASH, MAX_COLUMNS, MIN_TILE, SEPARATOR, enlarge, verdict_of
+from sfi_ray.report.sheets.sheet import DASH, SEPARATOR, enlarge, enlargement, verdict_of
 from sfi_ray.rounds.experiment import TrialResults
 from sfi_ray.store.rebuild import rebuild_images
-
-# Blue, orange, green, purple: told apart by eyes that do not tell red from green, and by their markers.
-_LINES = (
-    ("natural", "#0072b2", "o"),
-    ("defence", "#009e73", "s"),
-    ("combined", "#8250df", "^"),
-    ("re-attack", "#d55e00", "x"),
-)
-_HEIGHT = 3.4
-_MAX_NUMBERED = 12  # of the classes, beyond which the squares get too small for numbers
 
 
 def accuracies(trial: TrialResults) -> dict[str, bytes]:
@@ -53,7 +43,7 @@ def accuracies(trial: TrialResults) -> dict[str, bytes]:
         [[np.nan if outcome.ratio is None else outcome.ratio for outcome in attack.classes] for _, attack in attacks]
     )
     width = 4.2 + 0.36 * min(shares.shape[1], 40)
-    figure = Figure(figsize=(width + 1.4, _HEIGHT), dpi=DPI, facecolor="white")
+    figure = Figure(figsize=(width + 1.4, 3.4), dpi=DPI, facecolor="white")
     figure.set_layout_engine("none")
     left = 0.55 / (width + 1.4)
     lines = figure.add_axes((left, 0.17, 3.0 / (width + 1.4), 0.66))
@@ -76,7 +66,10 @@ def _draw_lines(axes: Axes, trial: TrialResults) -> None:
         "combined": [record.combined for record in trial.rounds],
         "re-attack": [record.attack.accuracy for record in trial.rounds],
     }
-    for name, color, marker in _LINES:
+    # Markers and colours that readers who confuse red and green can tell apart.
+    styles = {"natural": ("#0072b2", "o"), "defence": ("#009e73", "s")}
+    styles |= {"combined": ("#8250df", "^"), "re-attack": ("#d55e00", "x")}
+    for name, (color, marker) in styles.items():
         points = [(at, 100 * share) for at, share in enumerate(values[name]) if share is not None]
         axes.plot(*zip(*points, strict=True), color=color, marker=marker, lw=1.4, ms=4, label=name) if points else None
     axes.set_ylim(-4, 104)
@@ -91,7 +84,7 @@ def _draw_lines(axes: Axes, trial: TrialResults) -> None:
 
 def _draw_heat(axes: Axes, shares: Any, models: Sequence[str], names: Sequence[str]) -> None:
     axes.imshow(shares, cmap="Oranges", vmin=0, vmax=1, aspect="auto")
-    if len(names) <= _MAX_NUMBERED:
+    if len(names) <= 12:  # the squares of more classes are too small for numbers
         for (row, col), share in np.ndenumerate(shares):
             text = DASH if np.isnan(share) else str(as_percent(float(share)))
             color = "white" if share > 0.6 else INK
@@ -104,24 +97,27 @@ def _draw_heat(axes: Axes, shares: Any, models: Sequence[str], names: Sequence[s
     axes.set_title("re-attack by class (%)", fontproperties=font(7), color=MUTED, loc="left")
 
 
-def passed_sheet(trial: TrialResults, sources: Sequence[pads.Dataset]) -> dict[str, bytes] | None:
+def passed_sheet(
+    trial: TrialResults, sources: Sequence[pads.Dataset], most_classes: int = 12
+) -> dict[str, bytes] | None:
     """Draws for each model and class the image that passed with the highest confidence.
 
     Args:
         trial: Its finished rounds.
         sources: The findings of each of them.
+        most_classes: Most classes side by side.
 
     Returns:
         The sheet by suffix, ``.png`` and ``.svg``; None when nothing passed any model.
     """
-    classes = trial.rounds[0].attack.classes[:MAX_COLUMNS]
+    classes = trial.rounds[0].attack.classes[:most_classes]
     wanted = [outcome.target_class for outcome in classes]
     found = [_best_by_class(source, wanted) for source in sources]
     pictures = [image for images in found for image, _ in images.values()]
     if not pictures:
         return None
     height, width = pictures[0].shape[:2]
-    factor = max(1, -(-MIN_TILE // max(height, width)))
+    factor = enlargement(height, width)
     symbol, color = verdict_of(is_fooled=True)
     rows = []
     for number, images in enumerate(found):
@@ -134,9 +130,9 @@ def passed_sheet(trial: TrialResults, sources: Sequence[pads.Dataset]) -> dict[s
             else:
                 row.append(Tile(None, name, DASH, MUTED))
         rows.append(row)
-    sentences = ["of each model and class the SFI with the highest confidence", "hatched: none passed"]
+    sentences = ["the SFI with the highest confidence for each model and class", "hatched: none passed"]
     if len(trial.rounds[0].attack.classes) > len(classes):
-        sentences.append(f"the first {len(classes)} classes are shown")
+        sentences.append(f"the first {len(classes)} classes")
     return lay_out(
         f"{printable(trial.name, 'trial')}{SEPARATOR}SFIs that passed",
         SEPARATOR.join(sentences),
@@ -147,7 +143,7 @@ def passed_sheet(trial: TrialResults, sources: Sequence[pads.Dataset]) -> dict[s
 
 
 def _best_by_class(source: pads.Dataset, classes: Sequence[int]) -> dict[int, tuple[Any, float]]:
-    """Returns image and confidence of the best finding of each class that fools."""
+    """Returns image and confidence of the best fooling finding of each class."""
     condition = pc.field("fooled") & pc.field("target_class").isin(pa.array(classes, pa.int32()))
     table = source.to_table(columns=["cell_id", "target_class", "confidence"], filter=condition)
     table = table.sort_by([("confidence", "descending"), ("cell_id", "ascending")])

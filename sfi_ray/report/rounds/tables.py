@@ -1,4 +1,4 @@
-"""Tables and figures of rounds: accuracies in the form of Table 16, re-attacks by class in that of Table 17."""
+"""Tables and figures of rounds: accuracies in the form of Table 16, re-attacks by class in the form of Table 17."""
 
 from __future__ import annotations
 
@@ -11,22 +11,20 @@ from sfi_ray.report.rounds.figures import accuracies, passed_sheet
 from sfi_ray.rounds.detection import SFI
 from sfi_ray.rounds.experiment import Experiment, TrialResults
 from sfi_ray.rounds.record import AttackRecord
-from sfi_ray.store.damage import sound_rows
 from sfi_ray.store.facts import read_facts
-from sfi_ray.text import MOST_NAME, escape_markdown, printable, safe_name
-
-_NONE = "-"
+from sfi_ray.store.parts import sound_rows
+from sfi_ray.text import MOST_NAME, NOTHING, escape_markdown, printable, safe_name
 
 
 def write_round_reports(experiment: Experiment, write: Callable[[str, bytes], None]) -> list[str]:
-    """Writes the tables of all trials, and of each trial a figure, a sheet of SFIs and the ROC curves of its detectors.
+    """Writes the tables of all trials, and a figure, a sheet of SFIs and the ROC curves of the detectors of each trial.
 
     Args:
-        experiment: The rounds; what is not finished is left out.
+        experiment: The rounds; unfinished ones are left out.
         write: Stores bytes under a relative name.
 
     Returns:
-        The names that were written.
+        The written names.
     """
     trials = [trial for trial in experiment.trials().values() if trial.rounds]
     if not trials:
@@ -65,7 +63,7 @@ def accuracies_markdown(trial: TrialResults) -> str:
         shares = (record.combined, record.natural.share, record.defence, record.attack.accuracy)
         lines.append(f"| {record.model} | {' | '.join(map(_percent, shares))} |")
     lines += [
-        f"| M{final.round} ({_escaped(', '.join(final.attack.backgrounds))}) | {_NONE} | {_NONE} | {_NONE} | "
+        f"| M{final.round} ({_escaped(', '.join(final.attack.backgrounds))}) | {NOTHING} | {NOTHING} | {NOTHING} | "
         f"{_percent(final.attack.accuracy)} |"
         for final in trial.finals
     ]
@@ -75,13 +73,13 @@ def accuracies_markdown(trial: TrialResults) -> str:
         models = ", ".join(dict.fromkeys(model for model, _ in evasions))
         evaded = _escaped(evasions[0][1])
         notes.append(
-            f"\nWhat re-attacks {models} passes the detector {evaded}, too, as 95 % of the natural images do.\n"
+            f"\nThe re-attacks on {models} also pass the detector {evaded}, as 95 % of the natural images do.\n"
         )
     return "\n".join([*lines, "", *notes])
 
 
 def reattack_markdown(trial: TrialResults) -> str:
-    """Writes the share of the cells of each class that fool, in the form of Table 17, bold from 90 %."""
+    """Writes the share of fooling cells of each class, in the form of Table 17, bold from 90 %."""
     attacks = list(_attacks(trial))
     names = [_escaped(outcome.target_name) for outcome in attacks[0][1].classes]
     lines = [
@@ -97,21 +95,21 @@ def reattack_markdown(trial: TrialResults) -> str:
 
 
 def detectors_markdown(trial: TrialResults) -> str:
-    """Writes how well detectors tell the SFIs that fool each model from natural images; empty where none were asked."""
+    """Writes how well detectors separate the SFIs that fool each model from natural images; empty without detectors."""
     models = [number for number, found in trial.detections.items() if any(one.kind == SFI for one in found)]
     if not models:
         return ""
     at = {(one.detector, number): one for number in models for one in trial.detections[number] if one.kind == SFI}
     lines = [
-        f"\n### {_escaped(trial.name)}: AUROC (%), in parentheses natural images taken for outliers where 95 % of SFIs "
-        "are found",
+        f"\n### {_escaped(trial.name)}: AUROC (%), in parentheses natural images taken for outliers when the detector "
+        "finds 95 % of SFIs",
         "",
         f"| detector | {' | '.join(f'M{number}' for number in models)} |",
         "|:--|" + "--:|" * len(models),
     ]
     for detector in dict.fromkeys(name for name, _ in at):
         places = (at.get((detector, number)) for number in models)
-        shown = (f"{_percent(one.auroc)} ({_percent(one.fpr_at_95_tpr)})" if one else _NONE for one in places)
+        shown = (f"{_percent(one.auroc)} ({_percent(one.fpr_at_95_tpr)})" if one else NOTHING for one in places)
         lines.append(f"| {_escaped(detector)} | {' | '.join(shown)} |")
     return "\n".join([*lines, ""])
 
@@ -190,11 +188,11 @@ def _attacks(trial: TrialResults) -> Iterator[tuple[str, AttackRecord]]:
 
 
 def _percent(share: float | None) -> str:
-    return _NONE if share is None else str(as_percent(share))
+    return NOTHING if share is None else str(as_percent(share))
 
 
 def _bold(percent: str) -> str:
-    return f"**{percent}**" if percent != _NONE and int(percent) >= BOLD_FROM else percent
+    return f"**{percent}**" if percent != NOTHING and int(percent) >= BOLD_FROM else percent
 
 
 def _escaped(name: str) -> str:

@@ -1,6 +1,6 @@
 """Charts as files, PNG and SVG: heat maps, confidence by class, confidence against evaluations, success against k.
 
-matplotlib draws them, without pyplot, so nobody's global state is touched. The same numbers give the same bytes.
+matplotlib draws them without pyplot, so no global state changes. The same numbers give the same bytes.
 
 Shapes: B backgrounds, T target classes.
 """
@@ -18,45 +18,34 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from sfi_ray.report.matrices import ConfidenceMatrix
 from sfi_ray.report.percent import BOLD_FROM, as_percent
-from sfi_ray.report.sheets.lettering import DPI, font, printable
+from sfi_ray.report.sheets.lettering import DPI, font, printable, printable_title
 from sfi_ray.report.sheets.sheet import background_name, class_name, series_title
-from sfi_ray.report.trajectory import Course
+from sfi_ray.report.trajectory import Trajectory
 from sfi_ray.text import printable as shortened
-
-_SETTINGS: Any = {"svg.hashsalt": "sfi-ray", "svg.fonttype": "path"}
-_NAMED_CLASSES = 30
-_MOST_TITLE, _MOST_TICK = 160, 24  # characters that there is room for
-_WIDTH = 8.0  # inches
-_MEDIAN = 1
-_DARK_UP_TO = 0.6  # of viridis: white letters stand out better below, black ones above
 
 
 def heat_map(matrix: ConfidenceMatrix) -> dict[str, bytes]:
     """Draws the mean confidences of a matrix, B rows and T columns.
 
     Args:
-        matrix: What to draw; one with a finished cell.
+        matrix: The matrix, with a finished cell.
 
     Returns:
         The picture by suffix, ``.png`` and ``.svg``.
     """
     num_rows, num_cols = matrix.mean_confidence.shape
-    is_named = num_cols <= _NAMED_CLASSES
-    figure, axes = new_figure(
-        series_title(matrix), (max(_WIDTH / 2, 0.55 * min(num_cols, 20) + 2.5), 0.4 * num_rows + 1.6)
-    )
+    width = max(4.0, 0.55 * min(num_cols, 20) + 2.5)
+    figure, axes = new_figure(series_title(matrix), 0.4 * num_rows + 1.6, width)
     image = axes.imshow(matrix.mean_confidence, vmin=0, vmax=1, cmap="viridis", aspect="auto", interpolation="nearest")
     axes.set_yticks(range(num_rows), [background_name(matrix, row) for row in range(num_rows)], parse_math=False)
-    if is_named:
-        _name_classes(axes, matrix)
+    _label_classes(axes, matrix)
+    if _has_room_for_names(matrix):
         for row, col in np.argwhere(matrix.num_finished > 0):
             mean = float(matrix.mean_confidence[row, col])
             percent = as_percent(mean)
             weight = "bold" if percent >= BOLD_FROM else "normal"
-            color = "white" if mean < _DARK_UP_TO else "black"
+            color = "white" if mean < 0.6 else "black"  # the better contrast on viridis
             axes.text(col, row, str(percent), ha="center", va="center", color=color, weight=weight)
-    else:
-        axes.set_xlabel("target class")
     figure.colorbar(image, ax=axes, format=PercentFormatter(1), label="mean confidence")
     return encode(figure)
 
@@ -65,13 +54,13 @@ def class_chart(matrix: ConfidenceMatrix) -> dict[str, bytes]:
     """Draws the highest confidence of each class for each background (Figure 6).
 
     Args:
-        matrix: What to draw; one with a finished cell.
+        matrix: The matrix, with a finished cell.
 
     Returns:
         The picture by suffix, ``.png`` and ``.svg``.
     """
-    figure, axes = new_figure(series_title(matrix), (_WIDTH, 3.5))
-    is_named = len(matrix.target_classes) <= _NAMED_CLASSES
+    figure, axes = new_figure(series_title(matrix), 3.5)
+    is_named = _has_room_for_names(matrix)
     places = np.arange(len(matrix.target_classes)) if is_named else np.array(matrix.target_classes)
     for row in range(len(matrix.backgrounds)):
         axes.scatter(
@@ -81,30 +70,27 @@ def class_chart(matrix: ConfidenceMatrix) -> dict[str, bytes]:
             label=_label(background_name(matrix, row)),
             alpha=0.8,
         )
-    if is_named:
-        _name_classes(axes, matrix)
-    else:
-        axes.set_xlabel("target class")
+    _label_classes(axes, matrix)
     _finish(axes, "highest confidence")
     return encode(figure)
 
 
-def course_chart(title: str, courses: Mapping[str, Course]) -> dict[str, bytes]:
+def trajectory_chart(title: str, trajectories: Mapping[str, Trajectory]) -> dict[str, bytes]:
     """Draws the median confidence against evaluations, with the quartiles of up to four series.
 
     Args:
-        title: What the picture shows.
-        courses: The courses by the name of their series.
+        title: Title of the picture.
+        trajectories: The trajectories by the name of their series.
 
     Returns:
         The picture by suffix, ``.png`` and ``.svg``.
     """
-    figure, axes = new_figure(title, (_WIDTH, 4.0))
-    for name, course in courses.items():
-        low, median, high = course.quartiles[-1]
-        (line,) = axes.step(course.evaluations, median, where="post", label=_label(name))
-        if len(courses) <= 4:
-            axes.fill_between(course.evaluations, low, high, step="post", alpha=0.15, color=line.get_color())
+    figure, axes = new_figure(title, 4.0)
+    for name, trajectory in trajectories.items():
+        low, median, high = trajectory.quartiles[-1]
+        (line,) = axes.step(trajectory.evaluations, median, where="post", label=_label(name))
+        if len(trajectories) <= 4:
+            axes.fill_between(trajectory.evaluations, low, high, step="post", alpha=0.15, color=line.get_color())
     axes.set_xscale("log")
     axes.set_xlabel("evaluations of a cell")
     _finish(axes, "median confidence")
@@ -115,13 +101,13 @@ def success_chart(title: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, by
     """Draws the share of fooled cells against k.
 
     Args:
-        title: What the picture shows.
+        title: Title of the picture.
         rows: Rows of `Accounts.by_k`.
 
     Returns:
         The picture by suffix, ``.png`` and ``.svg``.
     """
-    figure, axes = new_figure(title, (_WIDTH, 3.5))
+    figure, axes = new_figure(title, 3.5)
     for series in sorted({(row["classifier"], row["attack"]) for row in rows}):
         own = [row for row in rows if (row["classifier"], row["attack"]) == series]
         shares = [row["fooled"] / row["cells"] for row in own]
@@ -132,29 +118,36 @@ def success_chart(title: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, by
     return encode(figure)
 
 
-def new_figure(title: str, size: tuple[float, float]) -> tuple[Figure, Any]:
-    """Begins a figure in the style of all others; returns it and its axes.
+def new_figure(title: str, height: float, width: float = 8.0) -> tuple[Figure, Any]:
+    """Begins a figure in the common style; returns it and its axes.
 
     Args:
-        title: What it shows.
-        size: Width and height in inches.
+        title: Its title.
+        height: Height in inches.
+        width: Width in inches.
     """
-    figure = Figure(figsize=size, dpi=DPI, facecolor="white", layout="constrained")
+    figure = Figure(figsize=(width, height), dpi=DPI, facecolor="white", layout="constrained")
     axes = figure.subplots()
-    axes.set_title(
-        printable(title, "?", _MOST_TITLE), fontproperties=font(9, is_bold=True), loc="left", parse_math=False
-    )
+    axes.set_title(printable_title(title), fontproperties=font(9, is_bold=True), loc="left", parse_math=False)
     return figure, axes
 
 
 def _label(name: str) -> str:
-    """Returns a name for a legend, which leaves out what begins with an underscore."""
+    """Returns a name for a legend; a space before an underscore keeps matplotlib from leaving it out."""
     shown = printable(name, "?")
     return f" {shown}" if shown.startswith("_") else shown
 
 
-def _name_classes(axes: Any, matrix: ConfidenceMatrix) -> None:
-    names = [shortened(class_name(matrix, col), _MOST_TICK) for col in range(len(matrix.target_classes))]
+def _has_room_for_names(matrix: ConfidenceMatrix) -> bool:
+    return len(matrix.target_classes) <= 30
+
+
+def _label_classes(axes: Any, matrix: ConfidenceMatrix) -> None:
+    """Labels the axis of the classes with their names, where there is room."""
+    if not _has_room_for_names(matrix):
+        axes.set_xlabel("target class")
+        return
+    names = [shortened(class_name(matrix, col), most=24) for col in range(len(matrix.target_classes))]
     is_long = max(map(len, names)) > 3
     axes.set_xticks(
         range(len(names)),
@@ -177,7 +170,8 @@ def _finish(axes: Any, label: str) -> None:
 def encode(figure: Figure) -> dict[str, bytes]:
     """Returns a figure as files by suffix, ``.png`` and ``.svg``; equal figures give equal bytes."""
     files = {}
-    with mpl.rc_context(_SETTINGS):
+    settings: Any = {"svg.hashsalt": "sfi-ray", "svg.fonttype": "path"}
+    with mpl.rc_context(settings):
         for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
             out = io.BytesIO()
             figure.savefig(out, format=kind, metadata=metadata)

@@ -17,18 +17,13 @@ from numpy.typing import NDArray
 from sfi_ray.report.sheets.charts import encode, new_figure
 from sfi_ray.report.sheets.lettering import printable
 
-_NAMED_CLASSES = 20
-# Beyond so many dots a picture of vectors is slow to draw for whoever opens it: they become pixels in it.
-_VECTOR_DOTS = 3000
-_SIZE = (8.0, 5.6)  # inches
-
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class FeatureMap:
-    """What is drawn.
+    """The content of a map.
 
     Attributes:
-        title: What the picture shows.
+        title: Title of the picture.
         class_names: Names of all classes.
         natural: Places of natural images, ``(N, 2)``.
         natural_classes: Their classes, ``(N,)``.
@@ -52,27 +47,28 @@ class FeatureMap:
     explained: tuple[float, float]
 
 
-def feature_map(shown: FeatureMap) -> dict[str, bytes]:
+def feature_map(shown: FeatureMap, most_vectors: int = 3000) -> dict[str, bytes]:
     """Draws a map.
 
     Args:
-        shown: What to draw.
+        shown: Its content.
+        most_vectors: Most dots of the SVG that are vectors, which viewers draw slowly; more dots become pixels.
 
     Returns:
         The picture by suffix, ``.png`` and ``.svg``.
     """
-    figure, axes = new_figure(shown.title, _SIZE)
+    figure, axes = new_figure(shown.title, 5.6)
     classes = np.union1d(shown.natural_classes, shown.sfi_classes)
-    is_named = len(classes) <= _NAMED_CLASSES
+    is_named = len(classes) <= 20  # as many as a palette has colours
     colours = _class_colours(classes, len(shown.class_names), is_named=is_named)
-    size = 10 if len(shown.natural) <= _VECTOR_DOTS else 3
+    size = 10 if len(shown.natural) <= most_vectors else 3
     axes.scatter(
         *shown.natural.T,
         s=size,
         c=[colours[index] for index in shown.natural_classes.tolist()],
         alpha=0.45,
         linewidths=0,
-        rasterized=len(shown.natural) > _VECTOR_DOTS,
+        rasterized=len(shown.natural) > most_vectors,
     )
     axes.scatter(
         *shown.sfis.T,
@@ -81,7 +77,7 @@ def feature_map(shown: FeatureMap) -> dict[str, bytes]:
         marker="x",
         linewidths=1.1,
         zorder=4,
-        rasterized=len(shown.sfis) > _VECTOR_DOTS,
+        rasterized=len(shown.sfis) > most_vectors,
     )
     for place, value in zip(shown.colours, shown.colour_values, strict=True):
         axes.scatter(*place, s=90, marker="^", color=_rgb(value), edgecolors="#777777", linewidths=1.2, zorder=3)
@@ -100,7 +96,7 @@ def feature_map(shown: FeatureMap) -> dict[str, bytes]:
 
 
 def _class_colours(classes: NDArray[np.int64], num_classes: int, *, is_named: bool) -> dict[int, Any]:
-    """Gives every class a colour; of many classes neighbours look alike."""
+    """Gives every class a colour; among many classes, neighbours look alike."""
     if is_named:
         palette: Sequence[Any] = mpl.color_sequences["tab10" if len(classes) <= 10 else "tab20"]
         return dict(zip(classes.tolist(), palette, strict=False))

@@ -1,8 +1,8 @@
 """The page of a contact sheet: framed pictures in rows, with names above, captions beneath, and a title.
 
-matplotlib sets the lettering of the PNG; the pictures are then copied into the page pixel by pixel, so none is
-smoothed. The SVG has the same lettering as text and the same pictures, embedded whole. Figures are made without pyplot,
-so nobody's global state is touched. Lengths are in pixels.
+matplotlib sets the lettering of the PNG. The pictures are then copied pixel by pixel, so none is smoothed. The SVG has
+the same lettering as text, and embeds the same pictures. Figures do not use pyplot, so no global state changes. Lengths
+are in pixels.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 from xml.etree import ElementTree as ET
 
 import numpy as np
@@ -25,13 +25,6 @@ from sfi_ray.report.sheets.lettering import DPI, fit, font, measure
 
 INK = "#1f2328"
 MUTED = "#656d76"
-_FRAME_GRAY = 140  # stands out from a white picture on the white page and from a black one alike
-_FRAME = 2
-_HATCH_GRAY = 215
-_USUAL_WIDTH = 160  # of a tile; lettering grows with wider ones
-_NAME_LINES = 2
-_POINTS_AN_INCH = 72
-_SVG_ANCHORS = {"left": "start", "center": "middle", "right": "end"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +33,10 @@ class Tile:
 
     Attributes:
         picture: 8-bit RGB, or None where there is nothing to show.
-        name: What stands above.
-        caption: What stands beneath.
+        name: Text above.
+        caption: Text beneath.
         color: Colour of the caption.
-        note: What stands below the caption.
+        note: Text below the caption.
     """
 
     picture: NDArray[np.uint8] | None
@@ -76,11 +69,15 @@ class Page:
     """A page that is laid out.
 
     Attributes:
-        height: Of the whole page.
-        width: Of the whole page.
+        height: Height of the whole page.
+        width: Width of the whole page.
         texts: Its lettering.
-        pictures: Its pictures, which are framed.
+        pictures: Its framed pictures.
     """
+
+    _frame: ClassVar[int] = 2
+    _frame_gray: ClassVar[int] = 140
+    """Stands out from a white picture on the white page as well as from a black picture."""
 
     height: int
     width: int
@@ -97,7 +94,8 @@ class Page:
         for picture in self.pictures:
             top, left = picture.top, picture.left
             bottom, right = top + picture.pixels.shape[0], left + picture.pixels.shape[1]
-            page[top - _FRAME : bottom + _FRAME, left - _FRAME : right + _FRAME] = _FRAME_GRAY
+            edge = self._frame
+            page[top - edge : bottom + edge, left - edge : right + edge] = self._frame_gray
             page[top:bottom, left:right] = picture.pixels
         return page
 
@@ -109,31 +107,34 @@ class Page:
         ET.SubElement(root, "rect", {**box, "fill": "white"})
         for picture in self.pictures:
             height, width = picture.pixels.shape[:2]
-            frame = {"x": picture.left - _FRAME, "y": picture.top - _FRAME, "width": width + 2 * _FRAME}
-            frame["height"] = height + 2 * _FRAME
-            gray = f"#{_FRAME_GRAY:02x}" + 2 * f"{_FRAME_GRAY:02x}"
+            edge = self._frame
+            frame = {"x": picture.left - edge, "y": picture.top - edge, "width": width + 2 * edge}
+            frame["height"] = height + 2 * edge
+            gray = "#" + 3 * f"{self._frame_gray:02x}"
             ET.SubElement(root, "rect", {**{name: str(value) for name, value in frame.items()}, "fill": gray})
             place = {"x": picture.left, "y": picture.top, "width": width, "height": height}
             data = base64.b64encode(_png(picture.pixels)).decode()
             look = {"href": f"data:image/png;base64,{data}", "style": "image-rendering: pixelated"}
             ET.SubElement(root, "image", {**{name: str(value) for name, value in place.items()}, **look})
+        anchors = {"left": "start", "center": "middle", "right": "end"}
         for text in self.texts:
             if text.text:
                 look = {"font-family": f"{text.face.get_family()[0]}, sans-serif", "fill": text.color}
-                look["font-size"] = f"{text.face.get_size_in_points() * DPI / _POINTS_AN_INCH:.2f}"
+                look["font-size"] = f"{text.face.get_size_in_points() * DPI / 72:.2f}"  # 72 points an inch
                 look["font-weight"] = str(text.face.get_weight())
-                look["text-anchor"] = _SVG_ANCHORS[text.anchor]
+                look["text-anchor"] = anchors[text.anchor]
                 ET.SubElement(root, "text", {"x": f"{text.x:g}", "y": f"{text.baseline:g}", **look}).text = text.text
         return bytes(ET.tostring(root, encoding="utf-8", xml_declaration=True))
 
 
 @dataclass(slots=True)
 class _Measures:
-    """Every length of a page, from the size of its tiles."""
+    """All lengths of a page, from the size of its tiles."""
 
     height: int
     width: int
     unit: float = field(init=False)
+    column: int = field(init=False)
     line: int = field(init=False)
     gap: int = field(init=False)
     margin: int = field(init=False)
@@ -141,7 +142,9 @@ class _Measures:
     large: FontProperties = field(init=False)
 
     def __post_init__(self) -> None:
-        self.unit = min(3.0, max(1.0, self.width / _USUAL_WIDTH))
+        usual_width = 160  # lettering grows with wider tiles
+        self.unit = min(3.0, max(1.0, self.width / usual_width))
+        self.column = max(self.width, round(usual_width * self.unit))
         self.line = round(25 * self.unit)
         self.gap = round(22 * self.unit)
         self.margin = round(36 * self.unit)
@@ -161,13 +164,13 @@ def lay_out(
 
     Args:
         title: First line, in bold.
-        subtitle: What stands below it.
+        subtitle: Text below it.
         rows: Tiles, row by row.
-        row_names: What stands left of each row; empty strings take no room.
+        row_names: Text left of each row; empty strings take no room.
         tile_size: Height and width of the pictures.
     """
     measures = _Measures(*tile_size)
-    column = max(measures.width, round(_USUAL_WIDTH * measures.unit))
+    column = measures.column
     names = [fit(name, 2 * column, measures.small)[0] for name in row_names]
     label = max(measure(name, measures.small) for name in names)
     left = measures.margin + (round(label) + measures.gap if label else 0)
@@ -178,7 +181,7 @@ def lay_out(
     texts, top = _set_title(title, subtitle, page_width, measures)
     pictures = []
     for name, row in zip(names, rows, strict=True):
-        headings = [fit(tile.name, column, measures.small, max_lines=_NAME_LINES) if tile.name else [] for tile in row]
+        headings = [fit(tile.name, column, measures.small, max_lines=2) if tile.name else [] for tile in row]
         top += max(map(len, headings)) * measures.line
         middle = top + measures.height / 2 + measures.line * 0.3
         texts.append(_Text(left - measures.gap, middle, name, measures.small, anchor="right"))
@@ -200,7 +203,7 @@ def lay_out(
 
 
 def _set_title(title: str, subtitle: str, page_width: int, measures: _Measures) -> tuple[list[_Text], int]:
-    """Sets the title from the top left corner; returns it with where the tiles may begin."""
+    """Sets the title from the top left corner; returns it with the top of the tiles."""
     room = page_width - 2 * measures.margin
     texts = []
     baseline = float(measures.margin)
@@ -217,9 +220,9 @@ def _set_title(title: str, subtitle: str, page_width: int, measures: _Measures) 
 def _render(texts: Sequence[_Text], size: tuple[int, int]) -> NDArray[np.uint8]:
     """Renders lettering on a white page."""
     height, width = size
-    # matplotlib cuts the size off to whole pixels, and inches times dots are rarely whole.
+    # matplotlib rounds the size down to whole pixels, and inches times dots are rarely whole.
     figure = Figure(figsize=((width + 0.01) / DPI, (height + 0.01) / DPI), dpi=DPI, facecolor="white")
-    figure.set_layout_engine("none")  # whatever a user's matplotlibrc says
+    figure.set_layout_engine("none")  # overrides a user's matplotlibrc
     canvas: Any = FigureCanvasAgg(figure)
     for text in texts:
         if text.text:
@@ -239,9 +242,9 @@ def _render(texts: Sequence[_Text], size: tuple[int, int]) -> NDArray[np.uint8]:
 
 
 def _hatching(measures: _Measures) -> NDArray[np.uint8]:
-    """Returns what stands where there is no picture, and cannot be taken for a white one."""
+    """Returns a stand-in for a missing picture, which nobody takes for a white picture."""
     stripes = np.add.outer(np.arange(measures.height), np.arange(measures.width)) % 16 < 2
-    return np.where(stripes, _HATCH_GRAY, 255).astype(np.uint8)[:, :, None].repeat(3, axis=2)
+    return np.where(stripes, 215, 255).astype(np.uint8)[:, :, None].repeat(3, axis=2)
 
 
 def _png(pixels: NDArray[np.uint8]) -> bytes:

@@ -1,4 +1,4 @@
-"""Lettering of figures: fitting names into the room they have, whatever characters they hold."""
+"""Lettering of figures: fits names of any characters into their room."""
 
 from __future__ import annotations
 
@@ -16,14 +16,11 @@ from sfi_ray import text
 DPI = 200
 """Resolution of figures: a sheet of ten columns is about as wide as a printed page."""
 
-_FAMILY = "DejaVu Sans"  # ships with matplotlib, so a figure looks the same everywhere
-_ELLIPSIS = "\N{HORIZONTAL ELLIPSIS}"
-
 
 @cache
 def font(points: float, *, is_bold: bool = False) -> FontProperties:
-    """Returns the font of figures in a size."""
-    return FontProperties(family=_FAMILY, size=points, weight="bold" if is_bold else "normal")
+    """Returns the font of figures in a size. It ships with matplotlib, so a figure looks the same everywhere."""
+    return FontProperties(family="DejaVu Sans", size=points, weight="bold" if is_bold else "normal")
 
 
 def measure(text: str, face: FontProperties) -> float:
@@ -33,16 +30,16 @@ def measure(text: str, face: FontProperties) -> float:
 
 
 def fit(text: str, width: float, face: FontProperties, *, max_lines: int = 1) -> list[str]:
-    """Breaks text into lines of at most `width` pixels, ending with an ellipsis what does not fit.
+    """Breaks text into lines of at most `width` pixels; an ellipsis replaces the text that does not fit.
 
     Args:
         text: One line of text.
         width: Room of a line in pixels.
         face: The font.
-        max_lines: Room below.
+        max_lines: Most lines.
 
     Returns:
-        At least one line, at most `max_lines`.
+        One to `max_lines` lines.
     """
     lines = [""]
     for word in re.findall(r"[^\s/_-]*[\s/_-]?", " ".join(text.split())):
@@ -52,22 +49,27 @@ def fit(text: str, width: float, face: FontProperties, *, max_lines: int = 1) ->
             lines.append(word)
     kept = [line.rstrip() for line in lines[:max_lines]]
     if len(lines) > max_lines:
-        kept[-1] += _ELLIPSIS
+        kept[-1] += "…"
     return [_shorten(line, width, face) for line in kept]
 
 
 def printable(name: str, otherwise: str, most: int = 60) -> str:
-    """Returns a name on one line of so many characters, or `otherwise` when the font lacks one of its characters."""
+    """Returns a name on one line of at most `most` characters; `otherwise` when the font lacks one of them."""
     line = " ".join(text.printable(name, most).split())
     return line if line and all(ord(character) in _charmap() for character in line) else otherwise
+
+
+def printable_title(title: str) -> str:
+    """Returns a title as far as a figure has room for it; a question mark when the font lacks a character."""
+    return printable(title, "?", 160)
 
 
 def _shorten(line: str, width: float, face: FontProperties) -> str:
     if measure(line, face) <= width:
         return line
-    kept = line.rstrip(_ELLIPSIS)
-    length = bisect_right(range(len(kept)), width, lo=1, key=lambda end: measure(kept[:end].rstrip() + _ELLIPSIS, face))
-    return kept[: length - 1].rstrip() + _ELLIPSIS
+    kept = line.rstrip("…")
+    length = bisect_right(range(len(kept)), width, lo=1, key=lambda end: measure(kept[:end].rstrip() + "…", face))
+    return kept[: length - 1].rstrip() + "…"
 
 
 @cache

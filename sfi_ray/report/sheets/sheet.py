@@ -23,18 +23,9 @@ from sfi_ray.report.sheets.lettering import printable
 from sfi_ray.store.rebuild import rebuild_images
 
 MAX_TILES = 100
-"""A sheet shows at most this many pictures."""
+"""Most pictures of a sheet."""
 
-MAX_COLUMNS = 12
-"""A sheet with more target classes than this is sorted by confidence instead."""
-
-_WRAPPED_COLUMNS = 10
-MIN_TILE = 140
-"""Small pictures are enlarged to at least so many pixels."""
-
-_MAX_PIXELS = 40_000_000  # of all pictures of a sheet
-
-# Told apart by the symbol too, for print and for eyes that do not tell red from green.
+# The symbols differ, too, for print and for readers who confuse red and green.
 _FOOLED, _FOOLED_COLOR = "\N{CHECK MARK}", "#1a7f37"
 _NOT_FOOLED, _NOT_FOOLED_COLOR = "\N{BALLOT X}", "#b42318"
 DASH = "\N{EN DASH}"
@@ -46,12 +37,12 @@ _Place = tuple[int, int]
 def draw_contact_sheet(
     table: pa.Table, destination: str | os.PathLike[str] | IO[bytes], matrix: ConfidenceMatrix | None = None
 ) -> None:
-    """Writes a contact sheet to a path, where it appears whole or not at all, or to an open file.
+    """Writes a contact sheet to an open file, or to a path, where it appears whole or not at all.
 
     Args:
         table: As in `contact_sheet`.
-        destination: A local path, for an SVG where it ends in ``.svg``, else for a PNG; or a file open for writing
-            bytes, for a PNG.
+        destination: A local path, which gets an SVG if it ends in ``.svg`` and a PNG otherwise; or a file open for
+            writing bytes, which gets a PNG.
         matrix: As in `contact_sheet`.
     """
     files = contact_sheet(table, matrix)
@@ -68,22 +59,25 @@ def draw_contact_sheet(
         unfinished.unlink(missing_ok=True)
 
 
-def contact_sheet(table: pa.Table, matrix: ConfidenceMatrix | None = None) -> dict[str, bytes]:
+def contact_sheet(
+    table: pa.Table, matrix: ConfidenceMatrix | None = None, *, max_pixels: int = 40_000_000
+) -> dict[str, bytes]:
     """Draws the best picture of each background and target class.
 
-    With up to `MAX_COLUMNS` classes and `MAX_TILES` pictures, rows are backgrounds and columns are classes.
-    Else the best `MAX_TILES` stand in order of confidence; very large pictures are fewer.
+    Rows are backgrounds and columns are classes if the classes fit side by side and all pictures fit on the sheet.
+    Otherwise, the best `MAX_TILES` pictures are sorted by confidence.
 
     Args:
-        table: Findings that hold at least the cells of `sheet_cell_ids`, as `fetch_images` reads them.
-        matrix: Says which classifier and k to show, and gives the counts of the title; may be left out when
-            `table` holds all findings of just one.
+        table: Findings with at least the cells of `sheet_cell_ids`, as `fetch_images` reads them.
+        matrix: The classifier and k to show, with the counts of the title. It is not needed when `table` holds all
+            findings of a single matrix.
+        max_pixels: About the most pixels of all pictures together.
 
     Returns:
         The sheet by suffix, ``.png`` and ``.svg``.
 
     Raises:
-        ValueError: When there is nothing to draw, a picture is missing, or `matrix` is needed.
+        ValueError: There is nothing to draw, a picture is missing, or `matrix` is needed.
     """
     if matrix is None:
         matrices = confidence_matrices(table)
@@ -95,9 +89,9 @@ def contact_sheet(table: pa.Table, matrix: ConfidenceMatrix | None = None) -> di
         raise ValueError(f"no finished cell of {matrix.classifier}, k = {matrix.k_label} to draw")
     found = _rows_of(table, [str(matrix.best_cell_id[place]) for place in places])
     height, width = int(found["height"][0].as_py()), int(found["width"][0].as_py())
-    factor = max(1, -(-MIN_TILE // max(height, width)))
+    factor = enlargement(height, width)
     tile_size = height * factor, width * factor
-    room = max(1, _MAX_PIXELS // (tile_size[0] * tile_size[1]))
+    room = max(1, max_pixels // (tile_size[0] * tile_size[1]))
     is_grid = _is_grid(matrix) and len(places) <= room
     shown = found.slice(0, room)
     tiles = {
@@ -112,7 +106,7 @@ def contact_sheet(table: pa.Table, matrix: ConfidenceMatrix | None = None) -> di
 
 
 def sheet_cell_ids(matrix: ConfidenceMatrix) -> list[str]:
-    """Names the cells whose pictures the sheet of a matrix needs, so that only those are read.
+    """Returns the cells whose pictures the sheet of a matrix needs, so that no others are read.
 
     Args:
         matrix: The matrix of the sheet.
@@ -127,14 +121,14 @@ def _best_places(matrix: ConfidenceMatrix) -> list[_Place]:
     """Returns the places with a finished cell, the highest confidence first, cut off at `MAX_TILES`."""
     finished = np.argwhere(matrix.num_finished > 0)
     confidences = matrix.best_confidence[finished[:, 0], finished[:, 1]]
-    # Many may be at 1.0; the ids are hashes, so among equals the choice is fair to every background.
+    # Many can be at 1.0. Ids are hashes, so the choice among equals is fair to every background.
     ids = matrix.best_cell_id[finished[:, 0], finished[:, 1]]
     order = np.lexsort((ids, -confidences))[:MAX_TILES]
     return [(int(row), int(col)) for row, col in finished[order]]
 
 
 def _is_grid(matrix: ConfidenceMatrix) -> bool:
-    return len(matrix.target_classes) <= MAX_COLUMNS and matrix.num_finished.size <= MAX_TILES
+    return not matrix.is_wide and matrix.num_finished.size <= MAX_TILES
 
 
 def _rows_of(table: pa.Table, cell_ids: list[str]) -> pa.Table:
@@ -147,14 +141,19 @@ def _rows_of(table: pa.Table, cell_ids: list[str]) -> pa.Table:
     return found.take([at[cell_id] for cell_id in cell_ids])
 
 
+def enlargement(height: int, width: int, least: int = 140) -> int:
+    """Returns the whole factor that enlarges an image to at least `least` pixels in height or width."""
+    return max(1, -(-least // max(height, width)))
+
+
 def enlarge(image: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
-    """Enlarges an image by whole pixels, as RGB; what is not RGB shows its first channel in gray."""
+    """Enlarges an image by whole pixels, as RGB; an image that is not RGB shows its first channel in gray."""
     shown = image if image.shape[2] == 3 else image[:, :, :1].repeat(3, axis=2)
     return shown.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
 def verdict_of(*, is_fooled: bool) -> tuple[str, str]:
-    """Returns the symbol and the colour that say whether a classifier was fooled."""
+    """Returns the symbol and the colour for a fooled or not fooled classifier."""
     return (_FOOLED, _FOOLED_COLOR) if is_fooled else (_NOT_FOOLED, _NOT_FOOLED_COLOR)
 
 
@@ -181,12 +180,13 @@ def _wrap(matrix: ConfidenceMatrix, tiles: dict[_Place, Tile]) -> tuple[list[lis
     named = list(tiles.values())
     if len(matrix.backgrounds) > 1:
         named = [replace(tile, note=background_name(matrix, row)) for (row, _), tile in tiles.items()]
-    rows = [named[start : start + _WRAPPED_COLUMNS] for start in range(0, len(named), _WRAPPED_COLUMNS)]
+    columns = 10
+    rows = [named[start : start + columns] for start in range(0, len(named), columns)]
     return rows, [""] * len(rows)
 
 
 def _titles(matrix: ConfidenceMatrix, num_best: int | None) -> tuple[str, str]:
-    """Returns title and subtitle; `num_best` is how many pictures a sheet by confidence shows."""
+    """Returns title and subtitle; `num_best` is the number of pictures of a sheet sorted by confidence."""
     title = series_title(matrix)
     num_places = int((matrix.num_finished > 0).sum())
     num_fooled = int((matrix.fooled_ratio > 0).sum())
@@ -204,9 +204,8 @@ def _titles(matrix: ConfidenceMatrix, num_best: int | None) -> tuple[str, str]:
 
 
 def series_title(matrix: ConfidenceMatrix) -> str:
-    """Returns what a matrix is of, in one line."""
-    k = f"k = {matrix.k_label}" if matrix.altered is None else f"{matrix.altered} altered pixels"
-    series = (matrix.dataset, matrix.classifier, k, matrix.attack)
+    """Returns data set, classifier, k and attack of a matrix in one line."""
+    series = (matrix.dataset, matrix.classifier, matrix.k_text, matrix.attack)
     return SEPARATOR.join(printable(name, "?") for name in series)
 
 

@@ -55,29 +55,29 @@ function colouredBy(column) {
 }
 
 const MEASURES = {
-  median: { label: "median confidence", value: (course, row, at) => course.quartiles[(row * 3 + 1) * course.evaluations.length + at] },
-  mean: { label: "mean confidence", value: (course, row, at) => course.mean[row * course.evaluations.length + at] },
-  fooled: { label: "share of cells fooled", value: (course, row, at) => course.fooled[row * course.evaluations.length + at] },
+  median: { label: "median confidence", value: (trajectory, row, at) => trajectory.quartiles[(row * 3 + 1) * trajectory.evaluations.length + at] },
+  mean: { label: "mean confidence", value: (trajectory, row, at) => trajectory.mean[row * trajectory.evaluations.length + at] },
+  fooled: { label: "share of cells fooled", value: (trajectory, row, at) => trajectory.fooled[row * trajectory.evaluations.length + at] },
 };
 
-function showCourses(facts) {
-  if (!facts.courses.length) return;
-  reveal("course");
+function showTrajectories(facts) {
+  if (!facts.trajectories.length) return;
+  reveal("trajectory");
   const of = [["all", "every classifier, attack and k"]];
-  of.push(...facts.courses.map((course, at) => [at, `backgrounds of ${facts.series[course.series].title}`]));
+  of.push(...facts.trajectories.map((trajectory, at) => [at, `backgrounds of ${facts.series[trajectory.series].title}`]));
   const measures = Object.entries(MEASURES).map(([name, { label }]) => [name, label]);
-  controlled("course", [["of", "Show", of], ["measure", "Measure", measures]], { of: "all", measure: "median" }, (state) => {
+  controlled("trajectory", [["of", "Show", of], ["measure", "Measure", measures]], { of: "all", measure: "median" }, (state) => {
     const lines = state.of === "all"
-      ? facts.courses.map((course) => [course, course.names.length, facts.series[course.series].title])
-      : facts.courses[state.of].names.map((name, row) => [facts.courses[state.of], row, name]);
+      ? facts.trajectories.map((trajectory) => [trajectory, trajectory.names.length, facts.series[trajectory.series].title])
+      : facts.trajectories[state.of].names.map((name, row) => [facts.trajectories[state.of], row, name]);
     const measure = MEASURES[state.measure];
-    const points = lines.flatMap(([course, row, name]) =>
-      Array.from(course.evaluations, (evaluations, at) => ({
+    const points = lines.flatMap(([trajectory, row, name]) =>
+      Array.from(trajectory.evaluations, (evaluations, at) => ({
         name,
         evaluations,
-        value: measure.value(course, row, at),
-        low: course.quartiles[row * 3 * course.evaluations.length + at],
-        high: course.quartiles[(row * 3 + 2) * course.evaluations.length + at],
+        value: measure.value(trajectory, row, at),
+        low: trajectory.quartiles[row * 3 * trajectory.evaluations.length + at],
+        high: trajectory.quartiles[(row * 3 + 2) * trajectory.evaluations.length + at],
       })),
     );
     const marks = [Plot.ruleY([0]), Plot.lineY(points, { x: "evaluations", y: "value", stroke: colouredBy("name"), strokeWidth: 2, curve: "step-after" })];

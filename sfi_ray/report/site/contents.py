@@ -1,4 +1,4 @@
-"""What a report page holds, as plain data and packed arrays; ``site/*.js`` reads it under the same names."""
+"""The content of a report page as plain data and packed arrays, which ``site/*.js`` reads under the same names."""
 
 from __future__ import annotations
 
@@ -18,15 +18,11 @@ from sfi_ray.report.positions import altered_counts
 from sfi_ray.report.runs import ReportedRun
 from sfi_ray.report.site.pack import Pack
 from sfi_ray.report.summaries import by_k_table, failures_table, mean_confidence, spending_table
-from sfi_ray.report.tables import MAX_COLUMNS
-from sfi_ray.report.trajectory import course_of
-
-_MAX_NATURAL_BYTES = 1 << 23
-_ALL_CLASSES = "all classes"
+from sfi_ray.report.trajectory import trajectory_of
 
 
 def pack_contents(runs: Sequence[ReportedRun], accounts: Sequence[Accounts]) -> str:
-    """Packs everything that a page shows below its first section.
+    """Packs the content of a page below its first section.
 
     Args:
         runs: The runs.
@@ -45,7 +41,7 @@ def pack_contents(runs: Sequence[ReportedRun], accounts: Sequence[Accounts]) -> 
         "series": [_series(number, run, matrix, is_only=len(runs) == 1) for number, run, matrix in series],
         "matrices": [_matrix(run, matrix, pack) for _, run, matrix in series],
         "best": [_table(table) for run in runs for table in best_tables(run)],
-        "courses": [c for at, (_, run, matrix) in enumerate(series) for c in _course(at, run, matrix, pack)],
+        "trajectories": [t for at, (_, run, matrix) in enumerate(series) for t in _trajectory(at, run, matrix, pack)],
         "positions": [p for at, (_, run, matrix) in enumerate(series) for p in _positions(at, run, matrix, pack)],
         "by_k": _labelled(runs, accounts, "by_k"),
         "spent": _labelled(runs, accounts, "spent"),
@@ -57,17 +53,16 @@ def pack_contents(runs: Sequence[ReportedRun], accounts: Sequence[Accounts]) -> 
 
 
 def series_title(run: ReportedRun, matrix: ConfidenceMatrix, *, is_only: bool) -> str:
-    """Returns what a series is, in one line; the run's name is left out where it is the only one."""
-    k = f"k = {matrix.k_label}" if matrix.altered is None else f"{matrix.altered} altered pixels"
-    name = f"{matrix.classifier}, {k}, {matrix.attack}"
+    """Returns the title of a series in one line; without the run's name where it is the only run."""
+    name = f"{matrix.classifier}, {matrix.k_text}, {matrix.attack}"
     return name if is_only else f"{run.label}: {name}"
 
 
-def _run(run: ReportedRun, number: int, cells: Cells, pack: Pack) -> dict[str, Any]:
+def _run(run: ReportedRun, number: int, cells: Cells, pack: Pack, most_natural_bytes: int = 1 << 23) -> dict[str, Any]:
     channels, height, width = run.facts.input_shape
     natural = run.natural
-    if natural is not None and natural.nbytes > _MAX_NATURAL_BYTES:
-        natural = natural[: max(1, _MAX_NATURAL_BYTES // natural[0].nbytes)]
+    if natural is not None and natural.nbytes > most_natural_bytes:
+        natural = natural[: max(1, most_natural_bytes // natural[0].nbytes)]
     return {
         "label": run.label,
         "class_names": run.facts.class_names,
@@ -87,7 +82,7 @@ def _series(number: int, run: ReportedRun, matrix: ConfidenceMatrix, *, is_only:
         "classifier": matrix.classifier,
         "attack": matrix.attack,
         "finished": int(matrix.num_finished.sum()),
-        "fooled": round(float(np.nansum(matrix.fooled_ratio * matrix.num_finished))),
+        "fooled": matrix.num_fooled,
         "mean": mean_confidence(matrix),
     }
 
@@ -121,18 +116,18 @@ def _table(table: PlainTable) -> dict[str, Any]:
     }
 
 
-def _course(at: int, run: ReportedRun, matrix: ConfidenceMatrix, pack: Pack) -> list[dict[str, Any]]:
-    course = course_of(run.rows, matrix, run.facts.job.verification.threshold)
-    if course is None:
+def _trajectory(at: int, run: ReportedRun, matrix: ConfidenceMatrix, pack: Pack) -> list[dict[str, Any]]:
+    trajectory = trajectory_of(run.rows, matrix, run.facts.job.verification.threshold)
+    if trajectory is None:
         return []
-    arrays = {name: pack.add(getattr(course, name)) for name in ("evaluations", "mean", "quartiles", "fooled")}
+    arrays = {name: pack.add(getattr(trajectory, name)) for name in ("evaluations", "mean", "quartiles", "fooled")}
     return [{"series": at, "names": matrix.backgrounds, **arrays}]
 
 
 def _positions(at: int, run: ReportedRun, matrix: ConfidenceMatrix, pack: Pack) -> list[dict[str, Any]]:
     if not matrix.num_finished.any():
         return []
-    by_class = len(matrix.target_classes) <= MAX_COLUMNS
+    by_class = not matrix.is_wide
     counts, numbers = altered_counts(run.rows, matrix, by_background=False, by_class=by_class)
     shares: NDArray[np.float64] = counts[0] / np.maximum(numbers[0], 1)[:, None, None]
     highest = shares.max(axis=(1, 2))
@@ -140,7 +135,7 @@ def _positions(at: int, run: ReportedRun, matrix: ConfidenceMatrix, pack: Pack) 
     return [
         {
             "series": at,
-            "names": matrix.target_names if by_class else [_ALL_CLASSES],
+            "names": matrix.target_names if by_class else ["all classes"],
             "height": shares.shape[1],
             "width": shares.shape[2],
             "levels": pack.add(levels.astype(np.uint8)),

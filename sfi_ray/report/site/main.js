@@ -53,7 +53,7 @@ async function start() {
     filters.update();
     showPairs(cells, facts, dialog);
   }
-  showCourses(facts);
+  showTrajectories(facts);
   showSuccess(facts);
   showSpending(facts);
   showPositions(facts);

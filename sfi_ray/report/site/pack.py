@@ -1,4 +1,4 @@
-"""Packs plain data and arrays into one text that a page can hold: JSON, then raw columns, compressed, in base64."""
+"""Packs plain data and arrays into one text for a page: JSON and raw columns, compressed, in base64."""
 
 from __future__ import annotations
 
@@ -6,27 +6,27 @@ import base64
 import gzip
 import json
 import struct
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sfi_ray.text import MOST_RESULT, printable
 
-_TYPES = {
-    "u1": "Uint8Array",
-    "u2": "Uint16Array",
-    "u4": "Uint32Array",
-    "i4": "Int32Array",
-    "f4": "Float32Array",
-    "f8": "Float64Array",
-}
-_ALIGNMENT = 8
-_LEVEL = 6
-
 
 class Pack:
-    """Collects arrays; plain data refers to them by what `add` returns."""
+    """Collects arrays; plain data refers to them by the references that `add` returns."""
+
+    _alignment: ClassVar[int] = 8
+    """Bytes of the largest number; a typed array must begin at a multiple of them."""
+    _types: ClassVar[dict[str, str]] = {
+        "u1": "Uint8Array",
+        "u2": "Uint16Array",
+        "u4": "Uint32Array",
+        "i4": "Int32Array",
+        "f4": "Float32Array",
+        "f8": "Float64Array",
+    }
 
     def __init__(self) -> None:
         self._columns: list[bytes] = []
@@ -36,25 +36,25 @@ class Pack:
         """Adds an array, flattened.
 
         Args:
-            array: Numbers. Fractions are kept as float32, whole numbers beyond 32 bits as float64.
+            array: Numbers. Fractions become float32, and whole numbers beyond 32 bits float64.
 
         Returns:
             The reference that the page turns back into a typed array.
         """
         narrow = _narrow(array)
         content = narrow.tobytes()
-        reference = {"$": [self._size, _TYPES[narrow.dtype.str[1:]], narrow.size]}
-        padding = -len(content) % _ALIGNMENT
+        reference = {"$": [self._size, self._types[narrow.dtype.str[1:]], narrow.size]}
+        padding = -len(content) % self._alignment
         self._columns += [content, b"\0" * padding]
         self._size += len(content) + padding
         return reference
 
     def text(self, facts: Any) -> str:
-        """Returns everything as ASCII that holds no character with a meaning in HTML; its texts are printable."""
+        """Returns everything as ASCII without characters that have a meaning in HTML; all texts are printable."""
         head = json.dumps(_printable(facts), separators=(",", ":"), allow_nan=False).encode()
-        head += b" " * (-len(head) % _ALIGNMENT)
+        head += b" " * (-len(head) % self._alignment)
         body = b"".join([struct.pack("<Q", len(head)), head, *self._columns])
-        return base64.b64encode(gzip.compress(body, _LEVEL, mtime=0)).decode()
+        return base64.b64encode(gzip.compress(body, compresslevel=6, mtime=0)).decode()
 
 
 def _printable(facts: Any) -> Any:

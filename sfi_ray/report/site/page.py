@@ -1,4 +1,4 @@
-"""The report page: one HTML file that holds its data, its libraries and its program, and asks no network."""
+"""The report page: one HTML file with its data, its libraries and its program, which works offline."""
 
 from __future__ import annotations
 
@@ -13,40 +13,37 @@ from sfi_ray.report.paper import SOURCE
 from sfi_ray.report.percent import as_percent
 from sfi_ray.report.runs import ReportedRun
 from sfi_ray.report.site.contents import pack_contents
-from sfi_ray.report.site.template import page_template
+from sfi_ray.report.site.template import page_template, site_file
 from sfi_ray.report.summaries import summary_table
 from sfi_ray.store.facts import KFacts
 
-_LIBRARIES = ("d3.min.js", "plot.umd.min.js", "sortable.min.js")
-_TABLE_LIBRARY = "regular-table.js"
-# In the order in which they need each other.
-_PROGRAM = (
-    *("unpack", "elements", "model", "pictures", "matrices", "charts", "classes", "cells_table", "gallery"),
-    *("inversions", "main"),
-)
 _SECTIONS = (
     (
         "matrices",
         "Confidence",
-        "Mean confidence in percent over the replicates, in parentheses that of the bare background; bold from 90. "
-        "Headings sort. ! some cells failed and are left out.",
+        "Mean confidence in percent over the replicates, with the bare background in parentheses; bold from 90. "
+        "Select a heading to sort. ! means that some cells failed and are left out.",
     ),
-    ("best", "Best of n", "The highest confidence of each class, a row for each classifier."),
-    ("classes", "Classes", "Confidence by target class; a point names its class."),
-    ("filters", "Filters", "What images and cells are shown in the next two sections."),
-    ("gallery", "Images", "Each picture opens large, and is saved pixel by pixel from there."),
-    ("cells", "Cells", "Every cell that passes the filters; headings sort, numbers open."),
+    ("best", "Best of n", "The highest confidence of each class, with a row for each classifier."),
+    ("classes", "Classes", "Confidence by target class. Point at a mark to see its class."),
+    ("filters", "Filters", "Choose the images and cells of the next two sections."),
+    ("gallery", "Images", "Select a picture to enlarge it and to save it at its true size."),
+    ("cells", "Cells", "Every cell that passes the filters. Select a heading to sort, or a number to open its cell."),
     ("pairs", "Inversions", "Natural images beside the images that imitate them, with the inner product of features."),
-    ("course", "Course", "What cells had reached after so many evaluations: the bare background before the first."),
-    ("success", "Success by k", "Cells fooled, and their confidence, against the pixels that may be altered."),
-    ("spending", "Spending", "Where the evaluations and the time went."),
+    (
+        "trajectory",
+        "Trajectory",
+        "Confidence of cells against their evaluations. Before the first, a cell has that of the bare background.",
+    ),
+    ("success", "Success by k", "Fooled cells and their confidence, against the number of pixels that may be altered."),
+    ("spending", "Spending", "Evaluations and time by classifier, attack, k and background."),
     (
         "positions",
         "Positions",
-        "Where images are altered by more than 0.3 of the range: black never, then red, yellow and white, which is "
-        "the share named below.",
+        "How often images differ from the background by more than 0.3 of the range. Black is never; red, yellow and "
+        "white are more often. White is the share below each picture.",
     ),
-    ("failures", "Failures", "Cells that failed, by their reason."),
+    ("failures", "Failures", "Failed cells by reason."),
 )
 
 
@@ -58,11 +55,16 @@ def render_page(runs: Sequence[ReportedRun], accounts: Sequence[Accounts]) -> st
         accounts: The sums of each.
 
     Returns:
-        The HTML. Names of runs and classes are escaped, or packed where no markup is read.
+        The HTML. Names of runs and classes are escaped, or packed as data.
     """
+    # In the order in which they need each other.
+    program = (
+        *("unpack", "elements", "model", "pictures", "matrices", "charts", "classes", "cells_table", "gallery"),
+        *("inversions", "main"),
+    )
     return page_template("page.html").render(
         title=" + ".join(run.label for run in runs) + ": sparse fooling images",
-        style=_own("style.css"),
+        style=site_file("style.css"),
         sections=_SECTIONS,
         headline=_headline(runs),
         losses=[line for run in runs for line in run.losses],
@@ -72,14 +74,10 @@ def render_page(runs: Sequence[ReportedRun], accounts: Sequence[Accounts]) -> st
         version=importlib.metadata.version("sfi-ray"),
         source=SOURCE,
         data=pack_contents(runs, accounts),
-        libraries=[_vendored(name) for name in _LIBRARIES],
-        table_library=_vendored(_TABLE_LIBRARY),
-        program="\n".join(_own(f"{name}.js") for name in _PROGRAM),
+        libraries=[_vendored(name) for name in ("d3.min.js", "plot.umd.min.js", "sortable.min.js")],
+        table_library=_vendored("regular-table.js"),
+        program="\n".join(site_file(f"{name}.js") for name in program),
     )
-
-
-def _own(name: str) -> str:
-    return (resources.files("sfi_ray.report") / "site" / name).read_text("utf-8")
 
 
 def _vendored(name: str) -> str:
@@ -91,14 +89,14 @@ def _headline(runs: Sequence[ReportedRun]) -> str:
     fooled, failed = sum(run.num_fooled for run in runs), sum(run.num_failed for run in runs)
     cells = sum(run.facts.num_cells for run in runs)
     if not finished:
-        return f"Nothing is found yet of {cells:,} cells; {failed:,} failed."
+        return f"None of {cells:,} cells is finished yet; {failed:,} failed."
     share = as_percent(fooled / finished)
     failures = f"; {failed:,} failed" if failed else ""
-    return f"{fooled:,} of {finished:,} searched cells are fooled ({share}%), of {cells:,} in all{failures}."
+    return f"{fooled:,} of {finished:,} searched cells are fooled ({share}%). The grid has {cells:,} cells{failures}."
 
 
 def _unlike(runs: Sequence[ReportedRun]) -> list[str]:
-    """Says where runs cannot be compared cell by cell: they stand side by side, and no table mixes them."""
+    """Returns notes on runs that differ too much to be compared cell by cell; no table mixes them."""
     first = runs[0]
     notes = []
     for run in runs[1:]:
@@ -108,7 +106,7 @@ def _unlike(runs: Sequence[ReportedRun]) -> list[str]:
         if run.facts.input_shape != first.facts.input_shape:
             differ.append("images of another size")
         if differ:
-            notes.append(f"{run.label} has {' and '.join(differ)} than {first.label}; they stand side by side")
+            notes.append(f"{run.label} has {' and '.join(differ)} than {first.label}; no table mixes them")
     return notes
 
 

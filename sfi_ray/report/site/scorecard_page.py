@@ -1,4 +1,4 @@
-"""The page of an audit: one HTML file without a program, which asks no network.
+"""The page of an audit: one HTML file without a program, which works offline.
 
 Shapes: N images, H height, W width, C channels.
 """
@@ -9,14 +9,13 @@ import base64
 import importlib.metadata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 
 import numpy as np
 import pyarrow as pa
 from markupsafe import Markup, escape
 from numpy.typing import NDArray
 
-from sfi_ray.report.site.template import page_template
+from sfi_ray.report.site.template import page_template, site_file
 from sfi_ray.review.scorecard import Scorecard, Share
 from sfi_ray.review.scorecard_tables import (
     backgrounds_table,
@@ -26,14 +25,10 @@ from sfi_ray.review.scorecard_tables import (
     shares_table,
     smallest_k_table,
 )
-from sfi_ray.review.table import NOTHING, ResultTable
+from sfi_ray.review.table import ResultTable
 from sfi_ray.store.png import to_png
-from sfi_ray.text import MOST_LINE, MOST_NAME, printable
+from sfi_ray.text import MOST_LINE, MOST_NAME, NOTHING, printable
 
-MOST_TILES = 60
-"""Classes whose image is shown, at most."""
-
-_TILE = 96  # pixels on the page, at least
 _STYLE = """\
 td.share { background: color-mix(in srgb, var(--bad) calc(var(--share) * 30%), var(--paper)); white-space: nowrap; }
 #detectors td.share { background: color-mix(in srgb, var(--good) calc(var(--share) * 30%), var(--paper)); }
@@ -46,14 +41,14 @@ th .swatch { display: inline-block; width: 0.8rem; height: 0.8rem; margin-right:
 
 @dataclass(frozen=True, slots=True)
 class ShownImage:
-    """The image that fools a class with the fewest pixels, of those the one with the highest confidence.
+    """The image that fools a class with the fewest pixels; among several, the one with the highest confidence.
 
     Attributes:
         class_name: The class.
         image: 8-bit, ``(H, W, C)``.
         background: Name of its background.
         k: Its k.
-        confidence: Of the class, in [0, 1].
+        confidence: Confidence of the class, in [0, 1].
     """
 
     class_name: str
@@ -63,21 +58,22 @@ class ShownImage:
     confidence: float
 
 
-def best_cells(rows: pa.Table) -> list[str]:
-    """Chooses the cells whose images are shown, class by class.
+def best_cells(rows: pa.Table, most: int = 60) -> list[str]:
+    """Chooses the cells whose images are shown, one for each fooled class.
 
     Args:
         rows: Rows with `cell_id`, `target_class`, `k`, `fooled` and `confidence`.
+        most: Most classes.
 
     Returns:
-        Cell ids, at most `MOST_TILES`.
+        Cell ids.
     """
     best: dict[int, tuple[int, float, str]] = {}
     for row in rows.to_pylist():
         if row["fooled"]:
             key = (row["k"], -row["confidence"], row["cell_id"])
             best[row["target_class"]] = min(best.get(row["target_class"], key), key)
-    return [best[index][2] for index in sorted(best)[:MOST_TILES]]
+    return [best[index][2] for index in sorted(best)[:most]]
 
 
 def render_scorecard(card: Scorecard, images: Sequence[ShownImage]) -> str:
@@ -90,15 +86,14 @@ def render_scorecard(card: Scorecard, images: Sequence[ShownImage]) -> str:
     Returns:
         The HTML; names of classes are escaped.
     """
-    site = resources.files("sfi_ray.report") / "site"
     fooled = sum(one.smallest_k is not None for one in card.classes)
-    about = "Of each class that was fooled, the image with the fewest altered pixels, of those the surest one."
+    about = "For each fooled class, the image with the fewest altered pixels and then the highest confidence."
     if fooled > len(images):
-        about += f" The first {len(images)} of {fooled:,} classes are shown; the report has all."
+        about += f" These are the first {len(images)} of {fooled:,} classes; the report shows all."
     swatches = {one.background: one.value for one in card.backgrounds}
     return page_template("scorecard.html").render(
         title=f"{card.model.name}: audit with sparse fooling images",
-        style=(site / "style.css").read_text("utf-8"),
+        style=site_file("style.css"),
         own_style=_STYLE,
         headline=headline(card),
         problems=_problems(card),
@@ -117,18 +112,18 @@ def render_scorecard(card: Scorecard, images: Sequence[ShownImage]) -> str:
 def _problems(card: Scorecard) -> list[str]:
     lines = []
     if card.costs.failed:
-        lines.append(f"{card.costs.failed:,} of {card.costs.cells:,} cells failed and count as not searched.")
+        lines.append(f"{card.costs.failed:,} of {card.costs.cells:,} cells failed and do not count as searched.")
     lines += [f"{remark[0].upper()}{remark[1:]}." for remark in card.model.remarks]
     if card.model.accuracy is None:
-        lines.append("The accuracy of the network is not known, since no natural images were at hand.")
+        lines.append("The accuracy of the network is unknown, since there are no natural images.")
     if not card.grid.is_standard:
-        lines.append("This is not the standard grid: it compares only with audits of the same options.")
+        lines.append("This is not the standard grid: compare it only with audits of the same options.")
     return lines
 
 
 def _tile(shown: ShownImage) -> dict[str, object]:
     height, width = shown.image.shape[:2]
-    factor = max(1, -(-_TILE // max(height, width)))
+    factor = max(1, -(-96 // max(height, width)))  # the page shows at least 96 pixels
     encoded = base64.b64encode(to_png(shown.image)).decode()
     caption = f"{shown.k} pixel{'s' * (shown.k != 1)} on {shown.background}, {shown.confidence:.0%}"
     return {
@@ -142,7 +137,7 @@ def _tile(shown: ShownImage) -> dict[str, object]:
 
 
 def _table(table: ResultTable, swatches: Mapping[str, tuple[int, ...]]) -> Markup:
-    """Lays a table out as HTML; shares are tinted, and a background's name has its colour beside it."""
+    """Returns a table as HTML; shares are tinted, and a background's name has its colour beside it."""
     heading = Markup("").join(
         Markup('<th scope="col"{}>{}</th>').format(
             Markup(' class="text"') if column.is_text else Markup(""), printable(column.title, MOST_NAME)

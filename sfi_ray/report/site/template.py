@@ -1,4 +1,4 @@
-"""Pages from templates: whatever a value holds, it is read as text, and nothing in it turns the text around it."""
+"""Pages from templates, in which every value is text: it cannot add markup or reverse the text around it."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from sfi_ray.text import MOST_RESULT, printable
 
 
 def page_template(name: str) -> jinja2.Template:
-    """Returns a template of ``site/`` that escapes every value, makes it `printable`, and knows all that it names.
-
-    Args:
-        name: The file.
-    """
+    """Returns a template of ``site/`` that escapes every value, makes it `printable`, and refuses undefined names."""
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, finalize=_printable)
-    return environment.from_string((resources.files("sfi_ray.report") / "site" / name).read_text("utf-8"))
+    return environment.from_string(site_file(name))
+
+
+def site_file(name: str) -> str:
+    """Returns the text of a file of ``site/``."""
+    return (resources.files("sfi_ray.report") / "site" / name).read_text("utf-8")
 
 
 def _printable(value: Any) -> Any:
-    is_markup = isinstance(value, Markup)  # what the templates call safe, or what was put together of escaped parts
+    is_markup = isinstance(value, Markup)  # marked safe in a template, or joined from escaped parts
     return printable(value, MOST_RESULT) if isinstance(value, str) and not is_markup else value

@@ -8,21 +8,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sfi_ray.report import confidence_matrices
-from sfi_ray.report.trajectory import Course, course_of
+from sfi_ray.report.trajectory import Trajectory, trajectory_of
 
 shares = st.integers(0, 64).map(lambda number: number / 64)
 points = st.dictionaries(st.integers(1, 500), shares, max_size=4)
 cells = st.tuples(st.sampled_from(["black", "white"]), points, shares, shares)
 
 
-def course(rows: pa.Table, threshold: float = 0.9) -> Course | None:
+def trajectory(rows: pa.Table, threshold: float = 0.9) -> Trajectory | None:
     (matrix,) = confidence_matrices(rows)
-    return course_of(rows, matrix, threshold)
+    return trajectory_of(rows, matrix, threshold)
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(cells, min_size=1, max_size=6))
-def test_a_course_is_that_of_a_loop_over_cells_and_points(make_findings: Any, found: list[Any]) -> None:
+def test_a_trajectory_is_that_of_a_loop_over_cells_and_points(make_findings: Any, found: list[Any]) -> None:
     rows = [
         {
             "background": background,
@@ -33,7 +33,7 @@ def test_a_course_is_that_of_a_loop_over_cells_and_points(make_findings: Any, fo
         }
         for background, trace, bare, stored in found
     ]
-    got = course(make_findings(*rows))
+    got = trajectory(make_findings(*rows))
     if not any(row["trace"] for row in rows):
         assert got is None
         return
@@ -56,7 +56,9 @@ def test_a_course_is_that_of_a_loop_over_cells_and_points(make_findings: Any, fo
 
 
 def test_a_stored_confidence_at_the_threshold_counts_as_fooled(make_findings: Any) -> None:
-    got = course(make_findings({"confidence": 0.9, "evaluations": 8, "trace": [{"evaluations": 8, "confidence": 0.1}]}))
+    got = trajectory(
+        make_findings({"confidence": 0.9, "evaluations": 8, "trace": [{"evaluations": 8, "confidence": 0.1}]})
+    )
     assert got is not None
     assert got.fooled[-1, -1] == 1
     assert got.quartiles[-1, 1, -1] == 0.9
