@@ -80,7 +80,7 @@ def test_a_part_takes_the_place_of_pixels_that_little_is_lost_with():
     losses = torch.tensor([3.0, 2.0, 1.0, 0.5, 0.2, 0.1])
     is_new = (grafted(GRAFTED, losses, most_pixels=1) != PARENT).any(dim=2).float().mean(dim=0)
     assert is_new[5] > 0.5
-    assert is_new.argsort().tolist() == [0, 1, 2, 3, 4, 5]
+    assert is_new[:2].max() < is_new[4] < is_new[5]
 
 
 @given(
