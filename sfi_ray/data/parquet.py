@@ -26,9 +26,6 @@ from sfi_ray.data.decoding import Colour, UnusableImageError, decode_fitted, dec
 from sfi_ray.data.fitting import Fit
 from sfi_ray.errors import InputError, ResourceError
 
-_ROWS_PER_BATCH = 256  # encoded images held at a time
-_LABELS_PER_BATCH = 65_536
-
 
 def read_class_names(path: Path) -> tuple[str, ...] | None:
     """Reads the class names from a file's metadata.
@@ -55,14 +52,7 @@ def read_max_label(path: Path) -> int:
     Raises:
         InputError: The file cannot be used, or has a null or negative label.
     """
-    largest = -1
-    with _opened(path) as file:
-        row = 0
-        for batch in _batches(file, path, _LABELS_PER_BATCH, ["label"]):
-            labels = checked_labels(batch, path, row, num_classes=None)
-            largest = max(largest, int(labels.max(initial=-1)))
-            row += len(batch)
-    return largest
+    return max((int(labels.max(initial=-1)) for labels in _label_batches(path, None)), default=-1)
 
 
 def read_first_shape(path: Path, matte: Colour | None = None) -> tuple[int, int, int]:
@@ -79,11 +69,9 @@ def read_first_shape(path: Path, matte: Colour | None = None) -> tuple[int, int,
         InputError: The file cannot be used, has no rows, or its first image cannot be decoded.
     """
     with _opened(path) as file:
-        for batch in _batches(file, path, 1, ["image"]):
-            try:
+        for batch in _batches(file, path, ["image"], size=1):
+            with _naming_row(path, 0):
                 return image_shape(encoded_images(batch)[0], matte)
-            except UnusableImageError as error:
-                raise InputError(f"{path}: row 0: {error}") from error
     raise InputError(f"{path} has no rows; a data set needs at least one image")
 
 
@@ -109,13 +97,11 @@ def read_images(path: Path, info: DatasetInfo, matte: Colour | None = None) -> t
         images = _allocate(num_rows, info, path)
         labels = np.empty(num_rows, np.int64)
         row = 0
-        for batch in _batches(file, path, _ROWS_PER_BATCH, ["image", "label"]):
+        for batch in _batches(file, path, ["image", "label"]):
             rows = slice(row, row + len(batch))
             labels[rows] = checked_labels(batch, path, row, info.num_classes)
-            try:
+            with _naming_row(path, row):
                 decode_images(encoded_images(batch), images[rows], matte)
-            except UnusableImageError as error:
-                raise InputError(f"{path}: row {row + error.index}: {error}") from error
             row = rows.stop
     return torch.from_numpy(images), torch.from_numpy(labels)
 
@@ -133,11 +119,7 @@ def read_labels(path: Path, num_classes: int) -> NDArray[np.int64]:
     Raises:
         InputError: The file or one of its labels cannot be used.
     """
-    parts = [np.empty(0, np.int64)]
-    with _opened(path) as file:
-        for batch in _batches(file, path, _LABELS_PER_BATCH, ["label"]):
-            parts.append(checked_labels(batch, path, sum(map(len, parts)), num_classes))
-    return np.concatenate(parts)
+    return np.concatenate([np.empty(0, np.int64), *_label_batches(path, num_classes)])
 
 
 def read_rows(
@@ -164,14 +146,12 @@ def read_rows(
         wanted.setdefault(row, []).append(place)
     with _opened(path) as file:
         first = 0
-        for batch in _batches(file, path, _ROWS_PER_BATCH, ["image"]):
+        for batch in _batches(file, path, ["image"]):
             here = [row for row in range(first, first + len(batch)) if row in wanted]
             encoded = encoded_images(batch) if here else []
             for row in here:
-                try:
+                with _naming_row(path, row):
                     images[wanted[row]] = decode_fitted(encoded[row - first], shape, fit, matte)
-                except UnusableImageError as error:
-                    raise InputError(f"{path}: row {row}: {error}") from error
             first += len(batch)
     return torch.from_numpy(images)
 
@@ -197,16 +177,14 @@ def stream_rows(
     ordered = np.asarray(rows, np.int64)
     with _opened(path) as file:
         first = 0
-        for batch in _batches(file, path, _ROWS_PER_BATCH, ["image"]):
+        for batch in _batches(file, path, ["image"]):
             here = ordered[np.searchsorted(ordered, first) : np.searchsorted(ordered, first + len(batch))]
             if len(here):
                 encoded = encoded_images(batch)
                 images = np.empty((len(here), *shape), np.uint8)
                 for place, row in enumerate(here.tolist()):
-                    try:
+                    with _naming_row(path, row):
                         images[place] = decode_fitted(encoded[row - first], shape, fit, matte)
-                    except UnusableImageError as error:
-                        raise InputError(f"{path}: row {row}: {error}") from error
                 yield torch.from_numpy(images)
             first += len(batch)
 
@@ -223,9 +201,27 @@ def _opened(path: Path) -> Iterator[Any]:
         yield file
 
 
-def _batches(file: Any, path: Path, batch_size: int, columns: list[str]) -> Iterator[Any]:
-    """Yields a file's batches; those of one row group never meet in memory."""
-    batches = file.iter_batches(batch_size=batch_size, columns=columns)
+@contextmanager
+def _naming_row(path: Path, first: int) -> Iterator[None]:
+    """Names the file and the row of an image that cannot be used; `first` is the row of the first image."""
+    try:
+        yield
+    except UnusableImageError as error:
+        raise InputError(f"{path}: row {first + error.index}: {error}") from error
+
+
+def _label_batches(path: Path, num_classes: int | None) -> Iterator[NDArray[np.int64]]:
+    """Yields the labels of a file, many at a time."""
+    row = 0
+    with _opened(path) as file:
+        for batch in _batches(file, path, ["label"], size=65_536):
+            yield checked_labels(batch, path, row, num_classes)
+            row += len(batch)
+
+
+def _batches(file: Any, path: Path, columns: list[str], size: int = 256) -> Iterator[Any]:
+    """Yields a file's batches of `size` encoded rows; those of one row group never meet in memory."""
+    batches = file.iter_batches(batch_size=size, columns=columns)
     while True:
         try:
             batch = next(batches)
