@@ -179,7 +179,7 @@ def zeroed(content):
 @pytest.mark.parametrize(
     ("file", "change", "reason"),
     [
-        ("weights.safetensors", zeroed, r"not the weights that card\.json was written for"),
+        ("weights.safetensors", zeroed, r"card\.json was written for other weights"),
         ("weights.safetensors", lambda content: content[:-4], "not a whole file of safetensors"),
         ("weights.safetensors", None, "there is no such file of weights"),
         ("card.json", lambda content: content.replace(b'"weights_hash"', b'"fingerprints"'), "not the card"),
