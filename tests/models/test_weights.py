@@ -189,9 +189,7 @@ def test_folders_and_texts_are_refused(tmp_path):
     with pytest.raises(InputError, match="this is a folder, not a file of weights; name the file in it"):
         read_state_dict(tmp_path)
     (tmp_path / "weights.pt").write_text("x")
-    with pytest.raises(
-        InputError, match=r"weights.pt: not a file of weights, nor any other.*; save the weights with"
-    ):
+    with pytest.raises(InputError, match=r"weights.pt: not a file of weights, nor any other.*; save the weights with"):
         read_state_dict(tmp_path / "weights.pt")
 
 
