@@ -21,7 +21,7 @@ class Evaluation:
     """What the paper prints beside each model of Tables 14 and 15.
 
     Attributes:
-        accuracy: Share of the images classified rightly, in [0, 1].
+        accuracy: Share of the images classified correctly, in [0, 1].
         confidence: Mean probability of the predicted class, right or wrong, in [0, 1].
     """
 

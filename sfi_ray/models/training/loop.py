@@ -57,7 +57,7 @@ class TrainedModel:
 
     @property
     def accuracy(self) -> float:
-        """Share of the test images classified rightly, in [0, 1]."""
+        """Share of the test images classified correctly, in [0, 1]."""
         return self.card.test_accuracy
 
     @property
