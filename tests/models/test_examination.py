@@ -97,7 +97,11 @@ REFUSED = {
         "logits",
         "batch norm without running statistics",
     ),
-    "logits less the mean of the batch": (Then(lambda logits: logits - logits.mean(0)), "logits", "other images of its batch"),
+    "logits less the mean of the batch": (
+        Then(lambda logits: logits - logits.mean(0)),
+        "logits",
+        "other images of its batch",
+    ),
     "an order over the batch": (Then(lambda logits: logits + logits.cumsum(0)), "logits", "other images of its batch"),
     "a network that fails": (Then(lambda logits: logits[:, :, 3]), "logits", "refuses an image of shape"),
 }

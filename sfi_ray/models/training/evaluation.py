@@ -13,8 +13,6 @@ from torch import Tensor
 
 from sfi_ray.errors import InputError
 
-_BATCH_SIZE = 1024
-
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
@@ -35,7 +33,7 @@ def evaluate(
     labels: Tensor,
     *,
     device: torch.device | str = "cpu",
-    batch_size: int = _BATCH_SIZE,
+    batch_size: int = 1024,
 ) -> Evaluation:
     """Measures accuracy and mean confidence on natural images.
 
