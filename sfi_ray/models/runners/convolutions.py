@@ -18,8 +18,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from sfi_ray.errors import InputError
 from sfi_ray.models.runners.runtime import RuntimeConfig
 
-_ATEN = torch.ops.aten
-_CONVOLUTIONS = frozenset({_ATEN.convolution, _ATEN._convolution, _ATEN.mkldnn_convolution})  # noqa: SLF001 - its name
+_CONVOLUTIONS = frozenset(
+    getattr(torch.ops.aten, name) for name in ("convolution", "_convolution", "mkldnn_convolution")
+)
 
 
 def is_miscomputed(width: int, num_columns: int, input_channels: int, stride: int, dilation: int) -> bool:
@@ -75,7 +76,7 @@ def check_layout(runtime: RuntimeConfig, found: str | None, name: str, device: t
         return
     wrong = f"classifier {name!r}: torch computes a convolution of its network wrongly"
     if runtime.memory_layout == "channels_last":
-        raise InputError(f"{wrong} in memory layout channels_last ({found}); take contiguous, as a new run does")
+        raise InputError(f"{wrong} in memory layout channels_last ({found}); use contiguous, as a new run does")
     if runtime.is_compiled and device.type == "cpu":
         # Compiled code for CPUs convolves channels-last whatever the layout of the network.
         raise InputError(f"{wrong} with torch.compile on a CPU ({found}); set compute.precision in a new run")
@@ -126,7 +127,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         what = f"{of} of width {width}, kernel {kernel}, stride {stride}, dilation {dilation} over the width"
         if image.device.type == "cpu" and torch.channels_last in map(suggest_memory_format, (image, weight)):
             raise InputError(
-                f"torch computes a convolution of it wrongly ({what}), since the network lays its input channels-last "
-                "in memory; give it x.clone(memory_format=torch.contiguous_format)"
+                f"torch computes a convolution of it wrongly ({what}), because the network lays its input "
+                "channels-last in memory; pass it x.clone(memory_format=torch.contiguous_format)"
             )
         self.found = self.found or what
