@@ -57,7 +57,7 @@ def safe_name(name: str, most: int = 120) -> str:
     """Returns a name as one part of a path that any file system takes and that leads nowhere else.
 
     Keeps letters, digits and ``._-``, no two dots in a row and none at its ends. What Windows keeps for devices, such
-    as ``con``, gets an underscore. A name of which nothing is left is ``unnamed``.
+    as ``con``, gets an underscore. A name that loses all its characters becomes ``unnamed``.
 
     Args:
         name: The name.

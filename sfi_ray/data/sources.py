@@ -1,7 +1,7 @@
 """Where a data set's images come from, and how they are read.
 
 The order is: shape and class names in the job, a path in the job, ImageNet's description, the embedded digits,
-``$SFI_RAY_DATA/<name>``, a download. What the job spells out goes before what its name stands for.
+``$SFI_RAY_DATA/<name>``, a download. What the job spells out takes precedence over its name.
 
 Shapes: N images, C channels (1 gray or 3 RGB), H height, W width.
 """

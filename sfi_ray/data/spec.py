@@ -92,7 +92,7 @@ class DatasetSpec(BaseModel):
             return value if value == "refuse" else parse_background(value, 3).name
         except InputError as error:
             colours = ", ".join(NAMED_COLOURS)
-            raise ValueError(f"{value!r} is no colour; use refuse, {colours}, or '#rrggbb'") from error
+            raise ValueError(f"{value!r} is not a colour; use refuse, {colours}, or '#rrggbb'") from error
 
     @model_validator(mode="after")
     def _check_inline(self) -> Self:

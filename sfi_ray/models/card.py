@@ -58,7 +58,7 @@ def training_key(
 ) -> str:
     """Names the network that a training would give, so that it is trained once and then found.
 
-    The number of threads does not enter: it says where, not what, though it changes the last bits.
+    The number of threads is left out, although it changes the last bits.
 
     Args:
         architecture: Name of a zoo network.

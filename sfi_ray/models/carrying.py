@@ -60,7 +60,7 @@ def carried(module: nn.Module, image: Tensor, name: str) -> nn.Module:
 def _answer(network: nn.Module, image: Tensor) -> object:
     try:
         return network(image.clone())
-    except Exception as error:  # the code of the network is anybody's
+    except Exception as error:  # a network's code may raise anything
         reason = " ".join(str(error).split())[:500] or type(error).__name__
         raise InputError(f"the network refuses an image of shape {tuple(image.shape[1:])}: {reason}") from error
 

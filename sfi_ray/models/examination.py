@@ -64,7 +64,7 @@ def fixed_images(input_shape: tuple[int, int, int], device: torch.device) -> Ten
     Returns:
         ``(B, C, H, W)`` float32, in [0, 1].
     """
-    count = max(3, min(8, 2**19 // math.prod(input_shape)))  # as many as have about so many numbers
+    count = max(3, min(8, 2**19 // math.prod(input_shape)))  # as many as have about 2**19 numbers
     noise = torch.rand((count, *input_shape), generator=torch.Generator().manual_seed(0)).to(device)
     noise[1::2] = sparse_images(input_shape, count, device)[1::2]
     return noise
@@ -128,7 +128,7 @@ def _run(network: nn.Module, images: Tensor, where: str) -> object:
         return network(images)
     except torch.OutOfMemoryError:
         raise
-    except Exception as error:  # the code of the network is anybody's
+    except Exception as error:  # a network's code may raise anything
         reason = str(error).strip() or type(error).__name__
         raise InputError(
             f"{where}: the network refuses an image of shape {tuple(images.shape[1:])}: {reason}"
@@ -141,7 +141,7 @@ def _only_size(network: nn.Module, images: Tensor, where: str) -> int | None:
         output = tensor_of(network(images))
     except torch.OutOfMemoryError:
         return None
-    except Exception:  # the code of the network is anybody's
+    except Exception:  # a network's code may raise anything
         return 1
     if output is None or len(output) != len(images):
         shape = None if output is None else tuple(output.shape)

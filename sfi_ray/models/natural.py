@@ -96,7 +96,7 @@ def measure_natural(
         images, labels, log_probs = _classified(small, dataset, all_labels, order, least_images, seconds)
     except (InputError, ResourceError):
         return None
-    except Exception as error:  # networks are anybody's
+    except Exception as error:  # a network's code may raise anything
         reason = str(error).strip() or type(error).__name__
         raise InputError(f"classifier {classifier.name!r}: the network fails on natural images: {reason}") from error
     sure, predicted = log_probs.exp().nan_to_num(nan=0.0).max(dim=1)  # NaN is no confidence

@@ -159,5 +159,5 @@ def test_a_job_names_a_colour_or_refuses() -> None:
     job = "name: x\nclassifiers: mlp\nk: 1\ndataset: {name: digits, transparency: %s}"
     assert parse_job(job % "'#FFCC00'").dataset.matte == (255, 204, 0)
     assert parse_job(job % "refuse").dataset.matte is None
-    with pytest.raises(InputError, match=r"job:4: dataset\.transparency: 'grey' is no colour; use refuse, black, gray"):
+    with pytest.raises(InputError, match=r"job:4: dataset\.transparency: 'grey' is not a colour; use refuse, black"):
         parse_job(job % "grey")

@@ -52,7 +52,7 @@ def run_watched(network: nn.Module, image: Tensor) -> tuple[object, str | None]:
 
     Raises:
         InputError: The network itself brings such a convolution numbers that lie channels-last.
-        Exception: The network refuses the image; networks are anybody's.
+        Exception: The network refuses the image; its code may raise anything.
     """
     # Not in inference mode: convolutions would come in more forms, and weights made there take no gradients.
     with torch.no_grad(), _Watch() as watch:

@@ -1,6 +1,6 @@
 """Copying networks as they travel: by what pickles them, so that what can be copied here can be sent elsewhere.
 
-A copy has no part in the network it is of. Locks are made anew, weights that are computed from others (by
+A copy has no part in the network it is of. It has new locks, weights that are computed from others (by
 parametrizations) are computed, and what only stands around a network (``torch.compile``, ``DataParallel``) is left out.
 """
 
@@ -244,7 +244,7 @@ def _explaining(whole: Any, dump: Callable[[Any], object], attempt: Callable[[],
     """Turns whatever stops a pickling into one line that says where it is and how it is mended."""
     try:
         attempt()
-    except Exception as error:  # what networks hold is anybody's
+    except Exception as error:  # a network may hold anything
         place, cause = _culprit(whole, dump) or ("the network", error)
         why = str(cause)
         if not isinstance(cause, _CannotTravelError):

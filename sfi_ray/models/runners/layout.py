@@ -66,7 +66,7 @@ def lay_out_to_train(network: nn.Module, image: Tensor) -> torch.memory_format:
 
 def _images_like(image: Tensor) -> Tensor:
     """Returns images of noise around an image, the same ones every time."""
-    count = max(2, min(16, 2**16 // image.numel()))  # as many as have about so many numbers
+    count = max(2, min(16, 2**16 // image.numel()))  # as many as have about 2**16 numbers
     noise = torch.rand((count, *image.shape[1:]), generator=torch.Generator().manual_seed(0))
     return image + noise.to(image.device)
 
@@ -89,7 +89,7 @@ def _logits_of(network: nn.Module, images: Tensor) -> Tensor | None:
     """Returns what a network makes of images; None where it refuses them."""
     try:
         logits = _logits(network, images)
-    except Exception:  # the code of the network is anybody's
+    except Exception:  # a network's code may raise anything
         return None
     return logits if isinstance(logits, Tensor) else None
 

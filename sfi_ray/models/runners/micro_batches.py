@@ -107,7 +107,7 @@ class MicroBatched(ABC):
         """Goes on with half as many images at once.
 
         Raises:
-            ResourceError: There is no half, or the network takes just so many images.
+            ResourceError: It is one image already, or the network takes exactly that many.
         """
         before, half = self.micro_batch, self.micro_batch // 2
         too_large = (

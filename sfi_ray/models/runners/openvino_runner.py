@@ -81,7 +81,7 @@ class Converted:
     def __init__(self, network: nn.Module, precision: Precision, inputs: Sequence[Tensor], name: str) -> None:
         try:
             self._request = _request(network, precision, inputs)
-        except Exception as error:  # networks are anybody's
+        except Exception as error:  # a network's code may raise anything
             reason = str(error).strip().split("\n", maxsplit=1)[0]
             raise ResourceError(
                 f"classifier {name!r}: OpenVINO cannot run its network here: {reason}; {RuntimeConfig.mend}"

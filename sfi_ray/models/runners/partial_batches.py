@@ -18,7 +18,7 @@ from sfi_ray.models.runners.sparse_images import sparse_images
 
 
 def padded(images: Tensor, size: int) -> Tensor:
-    """Returns images with zeros after them, so many in all.
+    """Returns images with zeros after them, up to the size of a pass.
 
     They are contiguous, so that the layout of the caller's images cannot choose other kernels.
 
@@ -93,5 +93,5 @@ class PartialBatches:
             return all(
                 torch.equal(self._run(images[part]), expected[part]) for part in (slice(size), slice(-size, None))
             )
-        except Exception:  # networks are anybody's, and some take one size only
+        except Exception:  # a network's code may raise anything, and some take one size only
             return False

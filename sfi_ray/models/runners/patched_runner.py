@@ -69,7 +69,7 @@ class PatchedRunner:
         self._runtime, self._normalize, self._name = runtime, normalize, name
         try:
             layers = find_first_layers(module, (runtime.micro_batch, *input_shape))
-        except Exception as error:  # networks are anybody's
+        except Exception as error:  # a network's code may raise anything
             reason = str(error).strip().split("\n", maxsplit=1)[0]
             raise ResourceError(
                 f"classifier {name!r}: this run computes the first layers of its network at altered pixels only, "

@@ -121,12 +121,12 @@ def _on_numbers(operator: Any, args: list[Any]) -> Any:
     most, most_exponent = 2**63, 64
     flat = [one for value in args for one in (value if isinstance(value, list) else [value])]
     if not all(isinstance(one, int | float) for one in flat):
-        raise GraphError("it is given what is no number")
+        raise GraphError("it is given something that is not a number")
     if operator is power and not all(abs(one) <= most_exponent for one in flat[1:]):
         raise GraphError(f"it raises a size to the power {flat[1:]}")
     result = operator(*args)
     if not isinstance(result, int | float) or not abs(result) <= most:
-        raise GraphError("it gives no number, or one of more than 64 bits")
+        raise GraphError("its result is not a number of at most 64 bits")
     return result
 
 

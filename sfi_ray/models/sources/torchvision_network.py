@@ -80,7 +80,7 @@ class TorchvisionSource(Source):
             raise InputError(f"torchvision has no classification network '{self.what}'{suggestion}")
 
     def _require_shape(self, input_shape: tuple[int, int, int]) -> None:
-        """Refuses images of another size than the preprocessing crops to; whose mean and std are given, knows best."""
+        """Refuses images of another size than the preprocessing crops to, unless the job gives mean and std."""
         if self._is_file and self.mean is not None:
             return
         (size,) = set(self._member().transforms().crop_size)

@@ -21,7 +21,7 @@ from sfi_ray.models.weights import write_whole
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that a training cannot go on from; the message says why."""
+    """A training cannot continue from a checkpoint; the message says why."""
 
 
 class Counters(BaseModel):
@@ -29,8 +29,8 @@ class Counters(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    device: str = Field(description="Kind of device it is trained on; generators of another cannot go on.")
-    epoch: int = Field(ge=1, description="The pass to be gone on with, from 1; one more than there are at the end.")
+    device: str = Field(description="Kind of device it is trained on; the generators of another kind cannot continue.")
+    epoch: int = Field(ge=1, description="The pass to continue with, from 1; one more than there are at the end.")
     step: int = Field(ge=0, description="Steps of the optimizer made in it.")
     epoch_seconds: float = Field(ge=0, description="Time spent in it.")
     history: tuple[EpochRecord, ...] = Field(description="One record for each whole pass.")

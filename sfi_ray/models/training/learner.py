@@ -32,7 +32,7 @@ from sfi_ray.models.training_settings import TrainingSettings
 
 
 class DivergenceError(InputError, RuntimeError):
-    """The loss of a training is no longer a number; milder settings are the mend."""
+    """The loss of a training became NaN or infinite; milder settings avoid that."""
 
 
 class Learner:

@@ -1,4 +1,4 @@
-"""What a training tells while it goes on."""
+"""What a training reports while it runs."""
 
 from __future__ import annotations
 
