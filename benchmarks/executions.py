@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from sfi_ray.models import Classifier, TuningRequest, build, tune
 from sfi_ray.models.runners.sparse_images import sparse_images
-from sfi_ray.models.tuning.measurement import ABSOLUTE_TOLERANCE, RELATIVE_TOLERANCE
+from sfi_ray.models.tuning.measurement import tolerance
 
 
 def main():
@@ -37,7 +37,7 @@ def main():
         reference = rule.reference_log_probs(images)
         other = rule.running(rule.runtime.changed(precision="bfloat16")).log_probs(images)
         off = (other - reference).abs()
-        share = off / (ABSOLUTE_TOLERANCE + RELATIVE_TOLERANCE * reference.abs())
+        share = off / tolerance(reference)
         print(
             f"{folder.name}: bfloat16 is off by {off.max():.3f} nats, {share.max():.2f} of the tolerance, and by "
             f"{(other.exp() - reference.exp()).abs().max():.4f} of a confidence"

@@ -18,7 +18,7 @@ from sfi_ray.attacks import Tick, read_attack_settings
 from sfi_ray.grid import Grid, GridClassifier
 from sfi_ray.images import parse_background
 from sfi_ray.models import Classifier, build
-from sfi_ray.models.runners import partial_batches
+from sfi_ray.models.runners.partial_batches import PartialBatches
 
 GRADIENT = {"kind": "gradient", "max_evaluations": 1000}
 ELITES = {"kind": "map_elites", "max_evaluations": 500}
@@ -60,13 +60,13 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    least, rows = partial_batches.LEAST, []
+    least, rows = PartialBatches.least, []
     for case, described in CASES.items():
         rates = {}
         for _ in range(options.rounds):
             found = {}
             for smallest in (least, WHOLE_ONLY):
-                partial_batches.LEAST = smallest
+                PartialBatches.least = smallest
                 one, found[smallest] = rate(*described)
                 rates.setdefault(smallest, []).append(one)
             if found[least] != found[WHOLE_ONLY]:

@@ -24,7 +24,7 @@ from throughput import cases, make
 from sfi_ray.images import paint
 from sfi_ray.models import Classifier, openvino_version
 from sfi_ray.models.runners.sparse_images import close_pixels
-from sfi_ray.models.tuning.measurement import ABSOLUTE_TOLERANCE, RELATIVE_TOLERANCE
+from sfi_ray.models.tuning.measurement import tolerance
 
 CASES = (
     "cnn_mp:1x28x28,cnn_none:1x28x28,cnn_mp:3x32x32,vgg16:3x32x32,torchvision-squeezenet1_0:3x224x224,"
@@ -44,7 +44,7 @@ def rate(classifier, candidates, seconds):
 
 def off(log_probs, reference):
     """Returns the largest difference over the tolerance."""
-    return float(((log_probs - reference).abs() / (ABSOLUTE_TOLERANCE + RELATIVE_TOLERANCE * reference.abs())).max())
+    return float(((log_probs - reference).abs() / tolerance(reference)).max())
 
 
 def main():

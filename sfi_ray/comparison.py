@@ -32,10 +32,6 @@ from sfi_ray.theory import (
     paper_bound,
 )
 
-_GRAY = 1
-_MICRO_BATCH = 64  # about a generation of both backgrounds
-_BACKGROUNDS = tuple(parse_background(name, _GRAY) for name in ("black", "white"))
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FittedPair:
@@ -90,15 +86,15 @@ def fit_pair(
         InputError: There is no such data set or class, the classes are the same, or the images are not gray.
     """
     info = dataset_info(spec)
-    if info.channels != _GRAY:
+    if info.channels != 1:
         raise InputError(
-            f"the theorems are about gray images, and those of '{info.name}' have {info.channels} channels; "
-            "take digits, mnist or fashion-mnist"
+            f"the theorems need gray images, and those of '{info.name}' have {info.channels} channels; "
+            "use digits, mnist or fashion-mnist"
         )
     at = class_index(first, info)
     other = None if second is None else class_index(second, info)
     if at == other:
-        raise InputError(f"the class to be predicted and the one it is told from are both '{first}'; name two")
+        raise InputError(f"both classes are '{first}'; name two different classes")
     model = fit(kind, *_images(spec, "train", at, other), hidden_units=hidden_units, seed=seed)
     return FittedPair(model, info, first, second, accuracy(model, *_images(spec, "test", at, other)))
 
@@ -129,7 +125,7 @@ def compare(pair: FittedPair, ks: Sequence[int], *, evaluations: int, seed: int 
             name=f"{pair.first} in {pair.info.name}",
             input_shape=pair.info.shape,
             num_classes=2,
-            micro_batch=_MICRO_BATCH,
+            micro_batch=64,  # about a generation of both backgrounds
         )
         for settings in _settings(evaluations):
             found[settings.kind] = _search(pair, classifier, settings, ordered, seed)
@@ -153,12 +149,13 @@ def _search(
     """Returns the log-odds of the best stored image for each k, ``(K,)``, computed in float64."""
     _, height, width = pair.info.shape
     searched = [k for k in ks if k > 0]
-    findings = sweep(classifier, settings, backgrounds=_BACKGROUNDS, target_classes=[0], ks=searched, seed=seed)
+    backgrounds = [parse_background(name, pair.info.channels) for name in ("black", "white")]
+    findings = sweep(classifier, settings, backgrounds=backgrounds, target_classes=[0], ks=searched, seed=seed)
     levels = paint_pixels(
         [finding.pixels for finding in findings], [finding.cell.background for finding in findings], height, width
     )
-    values = pair.model.log_odds(levels.flatten(1).numpy() / 255).reshape(len(_BACKGROUNDS), -1).max(axis=0)
-    bare = [[background.value[0] / 255] * (height * width) for background in _BACKGROUNDS]
+    values = pair.model.log_odds(levels.flatten(1).numpy() / 255).reshape(len(backgrounds), -1).max(axis=0)
+    bare = [[background.value[0] / 255] * (height * width) for background in backgrounds]
     return np.concatenate([[pair.model.log_odds(bare).max()] * (len(ks) - len(searched)), values])
 
 

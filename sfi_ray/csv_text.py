@@ -1,4 +1,4 @@
-"""The one writer of CSV files: a text in them is never a formula, whatever program opens them.
+"""Writes CSV files in which no text is a formula, whatever program opens them.
 
 Spreadsheets compute what begins with ``=``, ``+``, ``-`` or ``@``, and some begin a new cell at a semicolon.
 """
@@ -13,9 +13,6 @@ from numbers import Number
 from typing import IO
 
 from sfi_ray.text import printable
-
-_MOST = 32_000
-"""Characters of an entry: a cell of a spreadsheet holds 32,767, and what is longer spoils the cells beside it."""
 
 _FORMULA = re.compile(r"\s*[=+\-@＝＋－＠]")  # noqa: RUF001 - spreadsheets take the wide forms, too
 # Numbers, and dashes for what is missing: nothing that could name a cell or a function.
@@ -62,7 +59,8 @@ def csv_text(heading: Sequence[object], rows: Iterable[Iterable[object]]) -> str
 def _entry(value: object) -> object:
     if value is None or isinstance(value, Number):
         return value
-    return ";".join(_defused(part) for part in printable(value, _MOST).split(";"))
+    # A cell of a spreadsheet holds 32,767 characters; a longer text spoils the cells beside it.
+    return ";".join(_defused(part) for part in printable(value, 32_000).split(";"))
 
 
 def _defused(text: str) -> str:

@@ -1,7 +1,7 @@
-"""What can go wrong outside the project's own code, by whose turn it is to mend it.
+"""Errors outside the project's own code, by who can mend them.
 
-The command line prints the message of each of these and ends with exit code 2. A message names the
-thing, its place and the mend.
+The command line prints the message of such an error and ends with exit code 2. A message names the thing, its place and
+the mend.
 """
 
 from __future__ import annotations

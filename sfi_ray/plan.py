@@ -20,32 +20,17 @@ from sfi_ray.job import Job
 from sfi_ray.models import Classifier, TuningRequest, tune
 from sfi_ray.models.runners.sparse_images import close_pixels
 
-# A shard is worth its overhead from about this many evaluations on.
-_EVALUATIONS_A_SHARD = 1_000_000
-# Shards for each actor, so that one which is slow does not hold up the end; unless they would get so small that a
-# generation fills less than this part of the micro-batches it should.
-_SHARDS_AN_ACTOR = 16
-_LEAST_FILLING = 1 / 16
-_FIRST_OVER_LEAST = 4
-_MEASURE_SECONDS = 1.0
-_MAX_SHARD_CELLS = 100_000
-# Input elements of all images of a search from which on measuring its micro-batch pays: half a minute or more.
-_ELEMENTS_WORTH_MEASURING = 2**29
-# A micro-batch larger than the rule's is measured where there is this part of the cells that would be searched with it;
-# with fewer, much of it would stay empty.
-_LEAST_LANES = 1 / 8
-_MOST_IMAGES = 2**14
-# Numbers of pixels, and backgrounds, up to which a network is prepared for each of them.
-_MOST_KS = 8
-_MOST_BACKGROUNDS = 16
-# Shards up to which it is worth laying out which actor searches which.
-_MOST_LAID_OUT = 100_000
-# From which on compiling pays, which every actor has to do: ten minutes or more.
-_ELEMENTS_WORTH_COMPILING = 2**34
-
 
 def choose_cells_per_shard(
-    grid: Grid, attack: Attack, num_actors: int, micro_batch: int, wanted: int | None = None
+    grid: Grid,
+    attack: Attack,
+    num_actors: int,
+    micro_batch: int,
+    wanted: int | None = None,
+    *,
+    evaluations_a_shard: int = 1_000_000,
+    shards_an_actor: int = 16,
+    most: int = 100_000,
 ) -> int:
     """Chooses the size of shards: enough to keep a device full, few enough for every actor to get some.
 
@@ -55,15 +40,23 @@ def choose_cells_per_shard(
         num_actors: Actors that search.
         micro_batch: Images of one forward pass.
         wanted: What the job says; None lets this function choose.
+        evaluations_a_shard: Evaluations from which on a shard is worth its overhead.
+        shards_an_actor: Shards for each actor, so that a slow one does not hold up the end. There are fewer where they
+            would become so small that a device stays empty.
+        most: Cells of a shard at most.
     """
     block = grid.block(shares_classes=attack.shares_classes, shares_ks=attack.shares_ks)
     if wanted is not None:
         return max(wanted, block)
-    slots = attack.num_slots(micro_batch)
-    filling = max(2 * slots, math.ceil(_EVALUATIONS_A_SHARD / attack.max_evaluations))
-    small = max(1, math.ceil(len(grid) / (_SHARDS_AN_ACTOR * num_actors)), math.ceil(slots * _LEAST_FILLING))
+    filling = max(2 * attack.num_slots(micro_batch), math.ceil(evaluations_a_shard / attack.max_evaluations))
+    small = max(1, math.ceil(len(grid) / (shards_an_actor * num_actors)), _least_cells(attack, micro_batch))
     fair = min(small, math.ceil(len(grid) / num_actors))
-    return max(block, min(filling, fair, _MAX_SHARD_CELLS))
+    return max(block, min(filling, fair, most))
+
+
+def _least_cells(attack: Attack, micro_batch: int) -> int:
+    """Returns the cells with which a generation fills a sixteenth of the micro-batches it should."""
+    return math.ceil(attack.num_slots(micro_batch) / 16)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,16 +78,33 @@ class ShardSizes:
     is_fixed: bool
 
 
-def shard_sizes(grid: Grid, attack: Attack, num_actors: int, micro_batch: int, wanted: int | None = None) -> ShardSizes:
-    """Chooses what the sizes of shards may be; see `choose_cells_per_shard`."""
+def shard_sizes(
+    grid: Grid,
+    attack: Attack,
+    num_actors: int,
+    micro_batch: int,
+    wanted: int | None = None,
+    *,
+    first_over_least: int = 4,
+    most: int = 100_000,
+) -> ShardSizes:
+    """Chooses what the sizes of shards may be.
+
+    Args:
+        grid: The cells.
+        attack: How they are searched.
+        num_actors: Actors that search.
+        micro_batch: Images of one forward pass.
+        wanted: What the job says; None lets this function choose.
+        first_over_least: How many times the least size the first shard has. It is small, so that a far slower device
+            shows soon.
+        most: Cells of a shard at most.
+    """
     block = grid.block(shares_classes=attack.shares_classes, shares_ks=attack.shares_ks)
-    chosen = choose_cells_per_shard(grid, attack, num_actors, micro_batch, wanted)
-    least = min(chosen, math.ceil(attack.num_slots(micro_batch) * _LEAST_FILLING))
-    # A device that is far slower than the others shows it by its first shard, which therefore is small.
-    first = chosen if wanted else min(chosen, _FIRST_OVER_LEAST * least)
-    return ShardSizes(
-        max(block, first // block * block), max(block, least), _MAX_SHARD_CELLS, block, wanted is not None
-    )
+    chosen = choose_cells_per_shard(grid, attack, num_actors, micro_batch, wanted, most=most)
+    least = min(chosen, _least_cells(attack, micro_batch))
+    first = chosen if wanted else min(chosen, first_over_least * least)
+    return ShardSizes(max(block, first // block * block), max(block, least), most, block, wanted is not None)
 
 
 def tuning_request(job: Job, grid: Grid, attack: Attack, input_shape: tuple[int, int, int]) -> TuningRequest | None:
@@ -111,7 +121,9 @@ def tuning_request(job: Job, grid: Grid, attack: Attack, input_shape: tuple[int,
         # What is compared between runtime configurations is what a network returns, and its gradients.
         return None
     elements = grid.cells_per_classifier * attack.max_evaluations * math.prod(input_shape)
-    if compute.precision != "auto" and (compute.micro_batch is not None or elements < _ELEMENTS_WORTH_MEASURING):
+    is_worth_measuring = elements >= 2**29  # a search of half a minute or more
+    is_worth_compiling = elements >= 2**34  # which every actor has to do: ten minutes or more
+    if compute.precision != "auto" and (compute.micro_batch is not None or not is_worth_measuring):
         return None
     return TuningRequest(
         precision=compute.precision,
@@ -119,24 +131,31 @@ def tuning_request(job: Job, grid: Grid, attack: Attack, input_shape: tuple[int,
         threads=compute.threads,
         needs_gradients=attack.max_backward_passes > 0,
         most_images=_filled(grid, attack),
-        ks=_few_ks(grid) if elements >= _ELEMENTS_WORTH_MEASURING else (),
-        is_long=compute.precision == "auto" and elements >= _ELEMENTS_WORTH_COMPILING,
+        ks=_few_ks(grid) if is_worth_measuring else (),
+        is_long=compute.precision == "auto" and is_worth_compiling,
     )
 
 
-def _few_ks(grid: Grid) -> tuple[int, ...]:
+def _few_ks(grid: Grid, most_ks: int = 8, most_backgrounds: int = 16) -> tuple[int, ...]:
     """Returns the numbers of altered pixels; none where they or the backgrounds are too many to prepare for each."""
-    if grid.ks is None or len(grid.ks) > _MOST_KS or len(grid.backgrounds) > _MOST_BACKGROUNDS:
+    if grid.ks is None or len(grid.ks) > most_ks or len(grid.backgrounds) > most_backgrounds:
         return ()
     return grid.ks
 
 
-def _filled(grid: Grid, attack: Attack) -> int:
-    """Returns the largest micro-batch, a power of two, of which a generation of all cells of one k fills enough."""
+def _filled(grid: Grid, attack: Attack, least_filling: float = 1 / 8, most_images: int = 2**14) -> int:
+    """Returns the largest micro-batch, a power of two, of which a generation of all cells of one k fills enough.
+
+    Args:
+        grid: The cells.
+        attack: How they are searched.
+        least_filling: The part of a micro-batch that they have to fill.
+        most_images: Images of the largest micro-batch.
+    """
     num_ks = len(grid.ks) if grid.ks else grid.k_range[1] - grid.k_range[0] + 1
     together = max(1, grid.cells_per_classifier // num_ks)
     size = 1
-    while size < _MOST_IMAGES and attack.num_slots(2 * size) <= together / _LEAST_LANES:
+    while size < most_images and attack.num_slots(2 * size) <= together / least_filling:
         size *= 2
     return size
 
@@ -175,7 +194,7 @@ def make_plan(
 ) -> Plan:
     """Plans a job, measuring how fast candidates are classified and proposed.
 
-    It takes a moment for each classifier, or about `TUNING_SECONDS` where a launch would choose how it computes.
+    It takes a moment for each classifier, or about 20 seconds where a launch would choose how it computes.
 
     Args:
         job: The job.
@@ -239,7 +258,11 @@ def make_plan(
 
 
 def schedule(
-    cells_per_classifier: int, block: int, seconds_a_cell: Sequence[float], num_actors: int
+    cells_per_classifier: int,
+    block: int,
+    seconds_a_cell: Sequence[float],
+    num_actors: int,
+    most_laid_out: int = 100_000,
 ) -> tuple[int, float]:
     """Lays out which of equal actors searches what, as the driver gives it out.
 
@@ -251,12 +274,13 @@ def schedule(
         block: Cells that are given out together, fewer where fewer are left.
         seconds_a_cell: Time of one cell, by classifier.
         num_actors: Actors that there are.
+        most_laid_out: Blocks up to which it is worth laying them out; the time of more is their mean.
 
     Returns:
         How many actors get something, and when the last one is done, in seconds.
     """
     num_blocks = len(seconds_a_cell) * -(-cells_per_classifier // block)
-    if num_blocks > max(_MOST_LAID_OUT, num_actors):
+    if num_blocks > max(most_laid_out, num_actors):
         return num_actors, cells_per_classifier * sum(seconds_a_cell) / num_actors
     num_busy = min(num_actors, num_blocks)
     left = dict.fromkeys(range(len(seconds_a_cell)), cells_per_classifier)
@@ -274,7 +298,7 @@ def schedule(
     return num_busy, max(done for done, _, _ in free)
 
 
-def forward_rate(classifier: Classifier, threads: int, pixels: int = 1, seconds: float = _MEASURE_SECONDS) -> float:
+def forward_rate(classifier: Classifier, threads: int, pixels: int = 1, seconds: float = 1.0) -> float:
     """Measures how many images a second a classifier takes, after a warm-up.
 
     Args:

@@ -25,7 +25,7 @@ def preset_field(presets: Presets) -> Any:
 class PresetSettings(BaseModel):
     """Settings that a `preset` can start from.
 
-    The settings that result are stored, not the preset's name. Who has presets sets `PRESETS` and declares
+    The settings that result are stored, not the preset's name. A subclass with presets sets `PRESETS` and declares
     ``preset: str | None = preset_field(PRESETS)``.
     """
 

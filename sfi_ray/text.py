@@ -1,7 +1,7 @@
 """Texts that others wrote, made fit to be shown: job files, data sets, run folders and networks bring them.
 
-`printable` is the one place that does it. What prints, and what lays out tables and pages, calls it on everything it
-shows, so that nobody above has to think of it.
+Only `printable` does this. Whatever prints, or lays out tables and pages, calls it on everything it shows, so that no
+caller has to think of it.
 """
 
 from __future__ import annotations
@@ -24,12 +24,7 @@ MOST_NAME = 120
 NOTHING = "-"
 """Stands in tables for people where there is no value."""
 
-_MOST_FILE_NAME = 120
-_CUT = " ... "
 _BLANKS = re.compile(r"[^\S ]\s*")  # line breaks, tabs, and blanks other than the space, with what blanks follow
-_MARKDOWN = re.compile(r"([\\`*_{}\[\]<>|#~&$])")
-_UNSAFE = re.compile(r"(?:[^A-Za-z0-9._-]|\.\.+)+")
-_DEVICE = re.compile(r"^(con|prn|aux|nul|com[0-9]|lpt[0-9])(?=\.|$)", re.IGNORECASE)
 
 
 def printable(text: object, most: int | None = None) -> str:
@@ -59,7 +54,7 @@ def printable_lines(text: str) -> str:
 
 def escape_markdown(text: object) -> str:
     """Returns a name or a sentence, `printable` and short, in which no character has a meaning in Markdown."""
-    return _MARKDOWN.sub(r"\\\1", printable(text, MOST_LINE))
+    return re.sub(r"([\\`*_{}\[\]<>|#~&$])", r"\\\1", printable(text, MOST_LINE))
 
 
 def markdown_line(cells: Iterable[str]) -> str:
@@ -67,18 +62,23 @@ def markdown_line(cells: Iterable[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def safe_name(name: str) -> str:
+def safe_name(name: str, most: int = 120) -> str:
     """Returns a name as one part of a path that any file system takes and that leads nowhere else.
 
-    Keeps letters, digits and ``._-`` of its last 120 characters, no two dots in a row and none at its ends. What
-    Windows keeps for devices, such as ``con``, gets an underscore. A name of which nothing is left is ``unnamed``.
+    Keeps letters, digits and ``._-``, no two dots in a row and none at its ends. What Windows keeps for devices, such
+    as ``con``, gets an underscore. A name that loses all its characters becomes ``unnamed``.
+
+    Args:
+        name: The name.
+        most: Characters at its end that are kept, at most.
     """
-    kept = _UNSAFE.sub("_", name)[-_MOST_FILE_NAME:].strip("._-")
-    return _DEVICE.sub(r"\1_", kept) or "unnamed"
+    kept = re.sub(r"(?:[^A-Za-z0-9._-]|\.\.+)+", "_", name)[-most:].strip("._-")
+    return re.sub(r"^(con|prn|aux|nul|com[0-9]|lpt[0-9])(?=\.|$)", r"\1_", kept, flags=re.IGNORECASE) or "unnamed"
 
 
 def _shortened(text: str, most: int | None) -> str:
     if most is None or len(text) <= most:
         return text
-    end = (most - len(_CUT)) // 2
-    return text[: most - len(_CUT) - end] + _CUT + text[len(text) - end :]
+    cut = " ... "
+    end = (most - len(cut)) // 2
+    return text[: most - len(cut) - end] + cut + text[len(text) - end :]

@@ -89,7 +89,7 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class TracePoint:
-    """The best confidence known after so many evaluations."""
+    """The best confidence that was found within a number of evaluations."""
 
     evaluations: int
     confidence: float

@@ -67,7 +67,7 @@ class UserCode:
                 return importlib.import_module(name)
         except ModuleNotFoundError as error:
             raise self._no_module(error.name) from error
-        except (Exception, SystemExit) as error:  # the code is anybody's
+        except (Exception, SystemExit) as error:  # the user's code may raise anything
             raise InputError(f"{self.role} '{self.what}': module '{name}' cannot be imported: {told(error)}") from error
 
     def digest(self) -> str:

@@ -34,7 +34,7 @@ def test_other_models_are_bounded_from_below_only():
 @pytest.mark.parametrize(
     ("dataset", "first", "second", "message"),
     [
-        (DIGITS, "3", "3", "both '3'"),
+        (DIGITS, "3", "3", "both classes are '3'"),
         (DIGITS, "3", "x", "target class 'x' does not exist in 'digits'"),
         (DatasetSpec(name="cifar10"), "cat", "dog", "gray images, and those of 'cifar10' have 3 channels"),
         (DatasetSpec(name="shapes", shape=(1, 2, 2), class_names=("a", "b")), "a", "b", "has no images"),

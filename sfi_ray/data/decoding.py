@@ -22,13 +22,6 @@ from sfi_ray.data.fitting import Fit, fitted
 # Pillow knows formats that start other programs (EPS) or read other files; a data set has no need of them.
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
 _CHANNELS_OF_MODE = {"1": 1, "L": 1, "LA": 1, "La": 1, "P": 3, "PA": 3, "RGB": 3, "RGBA": 3, "RGBa": 3}
-_MODE_OF_CHANNELS = {1: "L", 3: "RGB"}
-# Pillow gives up the interpreter lock only inside its codecs. Below this many pixels the time goes to Python
-# and threads only queue for the lock: MNIST takes half as long again with a pool as without.
-_MIN_PIXELS_FOR_THREADS = 64 * 64
-_MAX_THREADS = 8
-_IMAGES_PER_TASK = 32
-_PNG_DEPTH = 24  # where a PNG file has the bits of a channel
 
 Colour = tuple[int, int, int]
 """Levels of red, green and blue."""
@@ -62,13 +55,22 @@ def image_shape(encoded: bytes | None, matte: Colour | None = None) -> tuple[int
     return _decode(encoded, None, matte=matte).shape
 
 
-def decode_images(encoded: Sequence[bytes | None], out: NDArray[np.uint8], matte: Colour | None = None) -> None:
+def decode_images(
+    encoded: Sequence[bytes | None],
+    out: NDArray[np.uint8],
+    matte: Colour | None = None,
+    *,
+    most_threads: int = 8,
+    images_per_task: int = 32,
+) -> None:
     """Decodes image files into an array, in a thread pool where the images are large enough to gain from it.
 
     Args:
         encoded: N whole image files.
         out: Written to, ``(N, C, H, W)``. Gray becomes RGB or RGB gray (ITU-R 601 luma) as C asks.
         matte: Colour that transparent pixels are laid on; None refuses them.
+        most_threads: Threads of the pool, at most.
+        images_per_task: Images that a thread decodes in one go.
 
     Raises:
         UnusableImageError: For the first image that is missing, damaged, of another size, transparent, of several
@@ -77,19 +79,21 @@ def decode_images(encoded: Sequence[bytes | None], out: NDArray[np.uint8], matte
     shape: tuple[int, int, int] = out.shape[1:]
 
     def decode_task(start: int) -> None:
-        for index in range(start, min(start + _IMAGES_PER_TASK, len(encoded))):
+        for index in range(start, min(start + images_per_task, len(encoded))):
             try:
                 out[index] = _decode(encoded[index], shape, matte=matte)
             except UnusableImageError as error:
                 error.index = index
                 raise
 
-    starts = range(0, len(encoded), _IMAGES_PER_TASK)
-    if shape[1] * shape[2] < _MIN_PIXELS_FOR_THREADS:
+    starts = range(0, len(encoded), images_per_task)
+    # Pillow gives up the interpreter lock only inside its codecs. For small images the time goes to Python and threads
+    # only queue for the lock: MNIST takes half as long again with a pool as without.
+    if shape[1] * shape[2] < 64 * 64:
         for start in starts:
             decode_task(start)
         return
-    with ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(most_threads, os.cpu_count() or 1)) as pool:
         for _ in pool.map(decode_task, starts):  # in order, so that the first bad image is the one reported
             pass
 
@@ -126,7 +130,7 @@ def _decode(
             _check_header(image, shape if fit is None else None)
             image.load()
             channels = _CHANNELS_OF_MODE[image.mode] if shape is None else shape[0]
-            mode = _MODE_OF_CHANNELS[channels]
+            mode = _mode_of(channels)
             opaque = _opaque(_upright(image), encoded, matte)
             converted = opaque if opaque.mode == mode else opaque.convert(mode)
             if shape is not None and fit is None:
@@ -137,10 +141,15 @@ def _decode(
     except UnusableImageError:
         raise
     except UnidentifiedImageError as error:
-        raise UnusableImageError(f"the image cannot be read: it is none of {', '.join(_FORMATS)}") from error
+        raise UnusableImageError(f"the image cannot be read: its format is none of {', '.join(_FORMATS)}") from error
     except Exception as error:  # damaged bytes make Pillow's plugins raise nearly anything, SyntaxError included
         raise UnusableImageError(f"the image cannot be read: {' '.join(str(error).split())}") from error
     return pixels[np.newaxis] if channels == 1 else pixels.transpose(2, 0, 1)
+
+
+def _mode_of(channels: int) -> str:
+    """Returns what Pillow calls images of 1 or 3 channels."""
+    return "L" if channels == 1 else "RGB"
 
 
 def _fitted(image: Image.Image, shape: tuple[int, int, int], fit: Fit) -> Image.Image:
@@ -167,9 +176,7 @@ def _check_header(image: Image.Image, shape: tuple[int, int, int] | None) -> Non
         )
     # Cameras put a preview behind the picture, as a second frame of the format MPO.
     if getattr(image, "is_animated", False) and image.format != "MPO":
-        raise UnusableImageError(
-            "the image has several frames or pages; save the one that is meant as a file of its own"
-        )
+        raise UnusableImageError("the image has several frames or pages; save one of them as a file of its own")
 
 
 def _check_size(image: Image.Image, shape: tuple[int, int, int]) -> None:
@@ -187,7 +194,7 @@ def _upright(image: Image.Image) -> Image.Image:
     except Exception as error:  # damaged metadata, which Pillow takes apart without much care
         reason = " ".join(str(error).split())
         raise UnusableImageError(
-            f"the image's EXIF data, which say which way up it is, cannot be read ({reason}); save it without them"
+            f"the image's EXIF data, which hold its orientation, cannot be read ({reason}); save the image without them"
         ) from error
 
 
@@ -195,14 +202,14 @@ def _opaque(image: Image.Image, encoded: bytes, matte: Colour | None) -> Image.I
     """Lays an image on a colour where it is transparent; one that only could be keeps its pixels."""
     if not image.has_transparency_data:
         return image
-    plain = _MODE_OF_CHANNELS[_CHANNELS_OF_MODE[image.mode]]
+    plain = _mode_of(_CHANNELS_OF_MODE[image.mode])
     whole = _with_colour_key(image, encoded) if image.mode in ("1", "L", "RGB") else image.convert("RGBA")
     if whole.getchannel("A").getextrema() == (255, 255):
         return whole.convert(plain)
     if matte is None:
         raise UnusableImageError(
-            "the image has transparent pixels; flatten it, or give the data set `transparency: white`, or another "
-            "colour to lay it on"
+            "the image has transparent pixels; flatten it, or set `transparency: white`, or another colour, for the "
+            "data set"
         )
     return Image.alpha_composite(Image.new("RGBA", whole.size, matte), whole).convert(plain)
 
@@ -212,11 +219,11 @@ def _with_colour_key(image: Image.Image, encoded: bytes) -> Image.Image:
 
     Pillow compares levels of 8 bits with that colour as it stands in a PNG file, in the bits that the file has.
     """
-    depth = encoded[_PNG_DEPTH] if encoded.startswith(b"\x89PNG") else 8
+    depth = encoded[24] if encoded.startswith(b"\x89PNG") else 8  # where PNG has the bits
     if depth > 8:
         raise UnusableImageError(
-            f"the image has {depth} bits a channel and a transparent colour, which 8 bits cannot tell from others; "
-            "save it with 8 bits"
+            f"the image has a transparent colour of {depth} bits a channel, which 8 bits cannot tell from other "
+            "colours; save the image with 8 bits a channel"
         )
     most = 2**depth - 1
     colour = (np.array(image.info.pop("transparency")) & most) * (255 // most)

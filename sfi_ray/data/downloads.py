@@ -10,15 +10,13 @@ import zlib
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from sfi_ray.data.dataset import DatasetInfo, Split
 from sfi_ray.errors import InputError
-
-# URLError and an unwritable folder are OSErrors; torchvision raises RuntimeError for a wrong checksum.
-_DOWNLOAD_ERRORS = (OSError, RuntimeError, ValueError, EOFError, HTTPException, tarfile.TarError, zlib.error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +55,6 @@ _DOWNLOADS = {
         ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
     ),
 }
-DOWNLOADABLE = tuple(_DOWNLOADS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +62,13 @@ class DownloadSource:
     """A data set of torchvision, downloaded on first use.
 
     Attributes:
-        name: One of `DOWNLOADABLE`.
+        name: One of `names`.
         root: Folder that torchvision keeps its data sets in.
         looked_for: Where the data set was looked for before, as messages name it.
     """
+
+    names: ClassVar[tuple[str, ...]] = tuple(_DOWNLOADS)
+    """The data sets that there are."""
 
     name: str
     root: Path
@@ -106,12 +106,13 @@ class DownloadSource:
         known = _DOWNLOADS[self.name]
         try:
             dataset = getattr(datasets, known.torchvision_name)(self.root, train=split == "train", download=True)
-        except _DOWNLOAD_ERRORS as error:
+        # URLError and an unwritable folder are OSErrors; torchvision raises RuntimeError for a wrong checksum.
+        except (OSError, RuntimeError, ValueError, EOFError, HTTPException, tarfile.TarError, zlib.error) as error:
             places = ", ".join((*self.looked_for, str(self.root / known.folder)))
             raise InputError(
                 f"data set {self.name!r} was not found (looked for {places}) and its download failed: "
                 f"{' '.join(str(error).split())}. Set SFI_RAY_DATA to a folder that holds {self.name}/ with "
-                "train.parquet and test.parquet, or give the folder with the two files as `path`"
+                "train.parquet and test.parquet, or set `path` to the folder with these two files"
             ) from error
         images = torch.as_tensor(dataset.data)
         # Gray comes as (N, H, W), RGB as (N, H, W, C).
@@ -119,6 +120,6 @@ class DownloadSource:
         if images.shape[1:] != info.shape:
             raise InputError(
                 f"{self.root / known.folder} holds images of shape {tuple(images.shape[1:])}, but those of "
-                f"{self.name!r} are {info.shape}; remove the folder, and it will be downloaded again"
+                f"{self.name!r} are {info.shape}; remove the folder to have them downloaded again"
             )
         return images, torch.as_tensor(dataset.targets, dtype=torch.int64)

@@ -11,9 +11,6 @@ from PIL import Image
 
 Fit = Literal["refuse", "resize", "crop"]
 
-# The evaluation of ImageNet networks shows them the middle 224 of 256 pixels.
-_SHOWN, _OF = 224, 256
-
 
 def fitted(image: Image.Image, height: int, width: int, fit: Fit) -> Image.Image:
     """Fits an image to a size; one that has it is returned as it is.
@@ -38,7 +35,7 @@ def fitted(image: Image.Image, height: int, width: int, fit: Fit) -> Image.Image
         )
     if fit == "resize":
         return image.resize((width, height), Image.Resampling.BILINEAR)
-    scale = max(height / image.height, width / image.width) * _OF / _SHOWN
+    scale = max(height / image.height, width / image.width) * 256 / 224
     whole_height, whole_width = round(scale * image.height), round(scale * image.width)
     top, left = round((whole_height - height) / 2), round((whole_width - width) / 2)
     resized = image.resize((whole_width, whole_height), Image.Resampling.BILINEAR)

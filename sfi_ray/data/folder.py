@@ -28,9 +28,6 @@ from sfi_ray.data.parquet import (
 )
 from sfi_ray.errors import InputError
 
-# A label beyond this is an identifier of something else.
-_MAX_UNNAMED_CLASSES = 100_000
-
 
 @dataclass(frozen=True, slots=True)
 class ParquetSource:
@@ -72,9 +69,7 @@ class ParquetSource:
         files = split_files(path)
         if not files:
             others = sorted(other.name for other in path.glob("*.parquet"))
-            found = (
-                f"only {', '.join(others)}; one file given as `path` becomes the test split" if others else "neither"
-            )
+            found = f"only {', '.join(others)}; a single file as `path` is the test split" if others else "neither"
             raise InputError(
                 f"data set {name!r}: looked for train.parquet and test.parquet in {path} and found {found}"
             )
@@ -165,7 +160,7 @@ class ParquetSource:
             else:
                 reason = f"{self.place / split}.parquet does not exist"
             raise InputError(
-                f"data set {self.name!r} has no {role} split: {reason}. Give as `path` a folder with "
+                f"data set {self.name!r} has no {role} split: {reason}. Set `path` to a folder with "
                 "train.parquet and test.parquet"
             )
         names = read_class_names(path)
@@ -175,14 +170,15 @@ class ParquetSource:
 
     def _numbered_class_names(self) -> tuple[str, ...]:
         largest = max(read_max_label(path) for path in self.files.values())
-        names = tuple(str(label) for label in range(min(largest, _MAX_UNNAMED_CLASSES) + 1))
+        most = 100_000  # a label beyond this is an identifier of something else
+        names = tuple(str(label) for label in range(min(largest, most) + 1))
         problem = class_names_problem(names)
-        if largest >= _MAX_UNNAMED_CLASSES:
+        if largest >= most:
             problem = f"would have {largest + 1} numbers, because a label is {largest}"
         if problem is not None:
             raise InputError(
                 f"{self.place} has no class names, and a list made from its labels {problem}. Write the "
-                "names as a JSON list to the schema metadata key 'class_names'"
+                "names as a JSON list into the schema metadata under 'class_names'"
             )
         return names
 

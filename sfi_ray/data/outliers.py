@@ -1,4 +1,4 @@
-"""A data set together with images of nothing: what a network is taught to know sparse fooling images by.
+"""A data set together with outliers, from which a network learns to recognise sparse fooling images.
 
 Shapes: N training outliers, M held-out outliers, C channels, H height, W width.
 """

@@ -21,27 +21,14 @@ from sfi_ray.data.dataset import DatasetInfo, Split
 from sfi_ray.data.decoding import Colour, UnusableImageError, decode_fitted
 from sfi_ray.data.fitting import Fit
 from sfi_ray.data.sources import load_labels, load_rows
-from sfi_ray.data.spec import DatasetSpec
+from sfi_ray.data.spec import DatasetSpec, allow_plain_text
 from sfi_ray.errors import InputError
-
-_MAX_FILE_BYTES = 1 << 28
-
-
-def _allow_plain_path(schema: dict[str, Any]) -> None:
-    """Lets an editor that checks a job against its JSON schema accept ``car.png`` for ``{path: car.png}``."""
-    mapping = dict(schema)
-    schema.clear()
-    schema.update(
-        title=mapping["title"],
-        description="Path of an image file, or a mapping.",
-        anyOf=[{"type": "string", "minLength": 1}, mapping],
-    )
 
 
 class ImageFile(BaseModel):
     """An image file; a plain string is its path."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra=_allow_plain_path)
+    model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra=allow_plain_text("Path of an image file"))
 
     path: str = Field(min_length=1, description="Path of a PNG, JPEG, BMP, GIF, PPM, TIFF or WebP file.")
     target_class: int | str | None = Field(
@@ -63,7 +50,10 @@ class ImageSelection(BaseModel):
         None, description="Split of the data set that `per_class` and `rows` count in; null is test."
     )
     per_class: int | None = Field(
-        None, ge=1, le=1_000_000, description="The first so many images of each target class, in the order of the rows."
+        None,
+        ge=1,
+        le=1_000_000,
+        description="Number of images of each target class, the first ones in the order of the rows.",
     )
     rows: tuple[Annotated[int, Field(ge=0)], ...] | None = Field(
         None, min_length=1, description="Rows of the split, counted from 0; the class of each is its label."
@@ -182,7 +172,12 @@ def _from_split(
 
 
 def _from_files(
-    files: Sequence[ImageFile], fit: Fit, matte: Colour | None, info: DatasetInfo, target_classes: Sequence[int]
+    files: Sequence[ImageFile],
+    fit: Fit,
+    matte: Colour | None,
+    info: DatasetInfo,
+    target_classes: Sequence[int],
+    most_bytes: int = 1 << 28,
 ) -> Iterator[NaturalImage]:
     for file in files:
         if file.target_class is not None:
@@ -191,18 +186,18 @@ def _from_files(
             target = target_classes[0]
         else:
             raise InputError(
-                f"images: '{file.path}' has no class; give it with {{path: {file.path}, target_class: "
-                f"{info.class_names[0]}}}, or let target_classes of the job name just one"
+                f"images: '{file.path}' has no class; write {{path: {file.path}, target_class: "
+                f"{info.class_names[0]}}}, or give target_classes of the job a single class"
             )
         _check_target(target, f"'{file.path}'", info, target_classes)
         path = Path(file.path).expanduser()
         try:
             with path.open("rb") as stream:
-                content = stream.read(_MAX_FILE_BYTES + 1)  # bounded, whatever size a pipe or a device claims to have
+                content = stream.read(most_bytes + 1)  # bounded, whatever size a pipe or a device claims to have
         except OSError as error:
             raise InputError(f"images: cannot read '{file.path}': {error.strerror}") from error
-        if len(content) > _MAX_FILE_BYTES:
-            raise InputError(f"images: '{file.path}' has more than {_MAX_FILE_BYTES:,} bytes; is it the right file?")
+        if len(content) > most_bytes:
+            raise InputError(f"images: '{file.path}' has more than {most_bytes:,} bytes; is it the right file?")
         try:
             pixels = decode_fitted(content, info.shape, fit, matte)
         except UnusableImageError as error:

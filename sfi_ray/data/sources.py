@@ -1,7 +1,7 @@
 """Where a data set's images come from, and how they are read.
 
 The order is: shape and class names in the job, a path in the job, ImageNet's description, the embedded digits,
-``$SFI_RAY_DATA/<name>``, a download. What the job spells out goes before what its name stands for.
+``$SFI_RAY_DATA/<name>``, a download. What the job spells out takes precedence over its name.
 
 Shapes: N images, C channels (1 gray or 3 RGB), H height, W width.
 """
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from sfi_ray.data.dataset import DatasetInfo, ImageDataset, Split
 from sfi_ray.data.digits import DigitsSource
-from sfi_ray.data.downloads import DOWNLOADABLE, DownloadSource
+from sfi_ray.data.downloads import DownloadSource
 from sfi_ray.data.fitting import Fit
 from sfi_ray.data.folder import ParquetSource, split_files
 from sfi_ray.data.imagenet import IMAGENET, USUAL_SHAPE, imagenet_info
@@ -31,8 +31,6 @@ from sfi_ray.errors import InputError
 
 TrainingData: TypeAlias = DatasetSpec | DatasetWithOutliers
 """What a network can be trained on."""
-
-_DATA_VARIABLE = "SFI_RAY_DATA"
 
 
 def dataset_info(spec: TrainingData) -> DatasetInfo:
@@ -239,8 +237,8 @@ class _InlineSource:
     def _no_images(self, consequence: str) -> InputError:
         return InputError(
             f"data set {self.described.name!r} has no images, so there is {consequence}: only its `shape` and "
-            "`class_names` are known. Give `path`, a folder with train.parquet and test.parquet, or the name of "
-            "a data set with images"
+            "`class_names` are known. Set `path` to a folder with train.parquet and test.parquet, or name a data set "
+            "with images"
         )
 
 
@@ -289,9 +287,9 @@ def _find_source(spec: TrainingData) -> _Source:
         looked_for = (str(folder / "train.parquet"), str(folder / "test.parquet"))
     if spec.name == IMAGENET:
         return _InlineSource(imagenet_info(spec.shape or USUAL_SHAPE))
-    if spec.name in DOWNLOADABLE:
+    if spec.name in DownloadSource.names:
         root = (data_folder or platformdirs.user_cache_path("sfi_ray")) / "torchvision"
-        return DownloadSource(spec.name, root, looked_for or (f"${_DATA_VARIABLE}, which is not set",))
+        return DownloadSource(spec.name, root, looked_for or ("$SFI_RAY_DATA, which is not set",))
     raise InputError(_unknown_name(spec.name, data_folder))
 
 
@@ -300,25 +298,25 @@ def _usual_shape(name: str) -> tuple[int, int, int] | None:
 
 
 def _data_folder() -> Path | None:
-    value = os.environ.get(_DATA_VARIABLE)
+    value = os.environ.get("SFI_RAY_DATA")
     if not value:
         return None
     folder = Path(value).expanduser()
     if not folder.is_dir():
-        raise InputError(f"the environment variable {_DATA_VARIABLE} is set to {value}, which is not a folder")
+        raise InputError(f"the environment variable SFI_RAY_DATA is set to {value}, which is not a folder")
     return folder
 
 
 def _unknown_name(name: str, data_folder: Path | None) -> str:
-    known = ["digits", *DOWNLOADABLE, IMAGENET]
+    known = ["digits", *DownloadSource.names, IMAGENET]
     if data_folder is not None:
         known += sorted(folder.name for folder in data_folder.iterdir() if split_files(folder))
     known = list(dict.fromkeys(known))
     nearest = difflib.get_close_matches(name.lower(), known, n=1)
     suggestion = f" Did you mean {nearest[0]!r}?" if nearest else ""
-    place = str(data_folder) if data_folder is not None else f"a folder of yours that ${_DATA_VARIABLE} names"
+    place = str(data_folder) if data_folder is not None else "a folder of yours that $SFI_RAY_DATA names"
     return (
-        f"there is no data set {name!r}.{suggestion} Known are {', '.join(known)}. For data of your own, "
-        f"give `path` (a folder with train.parquet and test.parquet), or put the two files into {name}/ in "
+        f"there is no data set {name!r}.{suggestion} The data sets are {', '.join(known)}. For data of your own, "
+        f"set `path` to a folder with train.parquet and test.parquet, or put these two files into {name}/ in "
         f"{place}"
     )

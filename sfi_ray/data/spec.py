@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -14,18 +15,25 @@ from sfi_ray.images import NAMED_COLOURS, parse_background
 
 _Channels = Annotated[int, Field(json_schema_extra={"enum": [1, 3]})]
 _Size = Annotated[int, Field(ge=1, le=4096)]
-_REFUSE = "refuse"
 
 
-def _allow_plain_name(schema: dict[str, Any]) -> None:
-    """Lets an editor that checks a job against its JSON schema accept ``digits`` for ``{name: digits}``."""
-    mapping = dict(schema)
-    schema.clear()
-    schema.update(
-        title=mapping["title"],
-        description="A data set's name, or a mapping.",
-        anyOf=[{"type": "string", "minLength": 1}, mapping],
-    )
+def allow_plain_text(what: str) -> Callable[[dict[str, Any]], None]:
+    """Lets an editor that checks a job against its JSON schema accept ``digits`` for ``{name: digits}``.
+
+    Args:
+        what: What the plain text is.
+    """
+
+    def change(schema: dict[str, Any]) -> None:
+        mapping = dict(schema)
+        schema.clear()
+        schema.update(
+            title=mapping["title"],
+            description=f"{what}, or a mapping.",
+            anyOf=[{"type": "string", "minLength": 1}, mapping],
+        )
+
+    return change
 
 
 class DatasetSpec(BaseModel):
@@ -34,13 +42,12 @@ class DatasetSpec(BaseModel):
     A plain string ``"digits"`` validates into ``{name: digits}``.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra=_allow_plain_name)
+    model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra=allow_plain_text("A data set's name"))
 
     name: str = Field(
         min_length=1,
-        description="digits, mnist, fashion-mnist, cifar10, imagenet (shape and class names only), the "
-        "name of a folder in $SFI_RAY_DATA, or, with "
-        "`path` or `shape`, any name to call the data set by.",
+        description="digits, mnist, fashion-mnist, cifar10, imagenet (shape and class names only), the name of a "
+        "folder in $SFI_RAY_DATA, or, with `path` or `shape`, any name for the data set.",
     )
     path: str | None = Field(
         default=None,
@@ -50,8 +57,8 @@ class DatasetSpec(BaseModel):
     )
     shape: tuple[_Channels, _Size, _Size] | None = Field(
         default=None,
-        description="(channels, height, width) in pixels, channels 1 or 3: with `class_names`, for a grid that needs "
-        "no images; with `path`, what its images are to have where their sizes differ; for imagenet alone, in place of "
+        description="(channels, height, width) in pixels, channels 1 or 3. With `class_names`, it describes a grid "
+        "without images. With `path`, it is the shape wanted where image sizes differ. For imagenet it replaces "
         "(3, 224, 224).",
     )
     class_names: tuple[str, ...] | None = Field(
@@ -60,7 +67,7 @@ class DatasetSpec(BaseModel):
     )
 
     transparency: str = Field(
-        default=_REFUSE,
+        default="refuse",
         description="What becomes of transparent pixels of image files: refuse, or the colour that they are laid on: "
         "black, gray, white, red, green, blue or '#rrggbb'.",
     )
@@ -68,7 +75,7 @@ class DatasetSpec(BaseModel):
     @property
     def matte(self) -> Colour | None:
         """Colour that transparent pixels are laid on; None refuses them."""
-        if self.transparency == _REFUSE:
+        if self.transparency == "refuse":
             return None
         red, green, blue = parse_background(self.transparency, 3).value
         return red, green, blue
@@ -82,10 +89,10 @@ class DatasetSpec(BaseModel):
     @classmethod
     def _check_colour(cls, value: str) -> str:
         try:
-            return value if value == _REFUSE else parse_background(value, 3).name
+            return value if value == "refuse" else parse_background(value, 3).name
         except InputError as error:
             colours = ", ".join(NAMED_COLOURS)
-            raise ValueError(f"{value!r} is no colour; use {_REFUSE}, {colours}, or '#rrggbb'") from error
+            raise ValueError(f"{value!r} is not a colour; use refuse, {colours}, or '#rrggbb'") from error
 
     @model_validator(mode="after")
     def _check_inline(self) -> Self:

@@ -21,7 +21,7 @@ from sfi_ray.models.training.loop import TrainedModel, train, train_classifier
 from sfi_ray.models.training.progress import EpochRecord, TrainingEvent, TrainingNote, TrainingProgress
 from sfi_ray.models.training_settings import TRAINING_PRESETS, TrainingSettings
 from sfi_ray.models.tuning.autotune import TuningRequest, tune
-from sfi_ray.models.tuning.choose import TUNING_SECONDS, Choice
+from sfi_ray.models.tuning.choose import Choice
 from sfi_ray.models.weights import check_weights, load_into, read_card, read_state_dict, save_weights, weights_bytes
 from sfi_ray.models.zoo import ARCHITECTURES, build
 
@@ -29,7 +29,6 @@ __all__ = [
     "ARCHITECTURES",
     "SECOND_TO_LAST",
     "TRAINING_PRESETS",
-    "TUNING_SECONDS",
     "Checkpoint",
     "Choice",
     "Classifier",

@@ -12,9 +12,6 @@ from torch import Tensor
 
 from sfi_ray.models.training_settings import TrainingSettings
 
-TRAINING_VERSION = 1
-"""Part of every training key; raise it when the same settings come to train another network."""
-
 
 class ModelCard(BaseModel):
     """What is known of a trained network, stored as ``card.json`` beside its weights."""
@@ -29,7 +26,7 @@ class ModelCard(BaseModel):
     std: tuple[float, ...] = Field(description="Standard deviation per channel of the training images in [0, 1].")
     settings: TrainingSettings = Field(description="How it was trained.")
     epochs: int = Field(description="Passes made over the training images.")
-    test_accuracy: float = Field(description="Share of the test images classified rightly, in [0, 1].")
+    test_accuracy: float = Field(description="Share of the test images classified correctly, in [0, 1].")
     test_confidence: float = Field(description="Mean confidence of the predicted class on the test images, in [0, 1].")
     fingerprint: str = Field(description="What identifies the classifier, 32 hexadecimal digits.")
     weights_hash: str = Field(description="SHA-256 of the weights, 64 hexadecimal digits; see `hash_weights`.")
@@ -61,7 +58,7 @@ def training_key(
 ) -> str:
     """Names the network that a training would give, so that it is trained once and then found.
 
-    The number of threads does not enter: it says where, not what, though it changes the last bits.
+    The number of threads is left out, although it changes the last bits.
 
     Args:
         architecture: Name of a zoo network.
@@ -74,7 +71,7 @@ def training_key(
         16 hexadecimal digits.
     """
     what = {
-        "version": TRAINING_VERSION,
+        "version": 1,  # raise it when the same settings come to train another network
         "architecture": architecture,
         "dataset": dataset,
         "input_shape": list(input_shape),

@@ -15,13 +15,6 @@ from sfi_ray.errors import InputError
 from sfi_ray.models.runners.copying import copied, num_bytes_held, tensors_in
 from sfi_ray.models.runners.device import in_layout
 
-# Folding may change what a network gives by rounding, over the largest number it gives.
-_MOST_DIFFERENCE = 1e-4
-# A network may count its passes; what grows by more keeps what it computes.
-_MOST_GROWTH = 64
-_PASSES_TO_GROW = 3
-# So much is shown of what a network raises.
-_MOST_CHARACTERS = 500
 _Answer = Callable[[], object]
 
 
@@ -67,8 +60,8 @@ def carried(module: nn.Module, image: Tensor, name: str) -> nn.Module:
 def _answer(network: nn.Module, image: Tensor) -> object:
     try:
         return network(image.clone())
-    except Exception as error:  # the code of the network is anybody's
-        reason = " ".join(str(error).split())[:_MOST_CHARACTERS] or type(error).__name__
+    except Exception as error:  # a network's code may raise anything
+        reason = " ".join(str(error).split())[:500] or type(error).__name__
         raise InputError(f"the network refuses an image of shape {tuple(image.shape[1:])}: {reason}") from error
 
 
@@ -118,8 +111,8 @@ def _fold(network: nn.Module, answer: _Answer) -> None:
     if not _are_alike(before, tensors_in(answer())):
         kinds = ", ".join(sorted({type(hook).__name__ for _, _, hook in hooks}))
         raise InputError(
-            f"its submodule {hooks[0][0]!r} gives something else once {kinds} is folded into its weights; fold it, as "
-            "by torch.nn.utils.remove_weight_norm, and give the network then"
+            f"its submodule {hooks[0][0]!r} computes something else after {kinds} is folded into its weights; fold it "
+            "first, for example with torch.nn.utils.remove_weight_norm"
         )
 
 
@@ -127,12 +120,13 @@ def _is_of_spectral_norm(hook: object) -> bool:
     return isinstance(getattr(hook, "hook", hook), SpectralNormLoadStateDictPreHook)
 
 
-def _are_alike(before: list[Tensor], after: list[Tensor]) -> bool:
+def _are_alike(before: list[Tensor], after: list[Tensor], most_difference: float = 1e-4) -> bool:
+    """Whether folding changed what a network gives by rounding only, over the largest number it gives."""
     if [tensor.shape for tensor in before] != [tensor.shape for tensor in after]:
         return False
     return all(
         torch.allclose(
-            one, other, rtol=0, atol=_MOST_DIFFERENCE * max(1.0, float(one.nan_to_num().abs().max())), equal_nan=True
+            one, other, rtol=0, atol=most_difference * max(1.0, float(one.nan_to_num().abs().max())), equal_nan=True
         )
         for one, other in zip(before, after, strict=True)
         if one.numel()
@@ -142,17 +136,22 @@ def _are_alike(before: list[Tensor], after: list[Tensor]) -> bool:
 def _require_bounded(network: nn.Module, answer: _Answer) -> None:
     """Refuses a network that holds more after every pass: a search makes millions of them."""
     held = num_bytes_held(network)
-    for _ in range(_PASSES_TO_GROW):  # the first ones may fill what is then kept
+    for _ in range(3):  # the first ones may fill what is then kept
         answer()
         before, held = held, num_bytes_held(network)
-        if held <= before + _MOST_GROWTH:
+        if not _has_grown(before, held):
             return
     growing = _growing_parts(network, answer)
     where = f"its submodule {growing[0]!r}" if growing and growing[0] else "the network"
     raise InputError(
-        f"{where} keeps what it computes and holds more after every pass; let it keep the last only, or remove the "
-        "hook that does so"
+        f"{where} keeps what it computes and holds more after every pass; let it keep the last result only, or remove "
+        "the hook that keeps them"
     )
+
+
+def _has_grown(before: int, after: int) -> bool:
+    """Whether something holds more bytes than a count of passes would add."""
+    return after > before + 64
 
 
 def _growing_parts(network: nn.Module, answer: _Answer) -> list[str]:
@@ -164,5 +163,5 @@ def _growing_parts(network: nn.Module, answer: _Answer) -> list[str]:
     before = sizes()
     answer()
     after = sizes()
-    growing = [path for path in after if after[path] > before[path] + _MOST_GROWTH]
+    growing = [path for path in after if _has_grown(before[path], after[path])]
     return sorted(growing, key=lambda path: -path.count(".") - bool(path))

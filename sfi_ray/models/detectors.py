@@ -23,13 +23,6 @@ from sfi_ray.models.features import SECOND_TO_LAST
 if TYPE_CHECKING:
     from pytorch_ood.detector import KNN, Mahalanobis, ReAct, ViM
 
-#: Images that are classified at once.
-_BATCH = 512
-#: Tensors of images whose logits and features are kept: SFIs, natural images and single colours.
-_KEPT = 3
-#: Which of the nearest training images KNN measures the distance of; the last one where there are fewer.
-NEIGHBOURS = 50
-
 Scorer = Callable[[Tensor], Tensor]
 """Maps 8-bit images, ``(N, C, H, W)``, to one number each, ``(N,)``: the higher, the more of an outlier.
 
@@ -56,7 +49,8 @@ def require_detectors(key: str) -> None:
     """
     if importlib.util.find_spec("pytorch_ood") is None:
         raise InputError(
-            f"rounds.{key} needs the package pytorch-ood: `uv sync --extra detectors` installs it; or set it to none"
+            f"rounds.{key} needs the package pytorch-ood; install it with `uv sync --extra detectors`, or set "
+            f"rounds.{key} to none"
         )
 
 
@@ -78,7 +72,7 @@ def make_detectors(classifier: Classifier, dataset: ImageDataset) -> dict[str, S
     last = last_layer(classifier)
 
     # Detectors are asked about the same images one after the other, and the network costs more than any of them.
-    seen: deque[tuple[Tensor, _Views]] = deque(maxlen=_KEPT)
+    seen: deque[tuple[Tensor, _Views]] = deque(maxlen=3)  # SFIs, natural images and single colours
 
     def views(images: Tensor) -> _Views:
         for known, its_views in seen:
@@ -88,7 +82,7 @@ def make_detectors(classifier: Classifier, dataset: ImageDataset) -> dict[str, S
         return seen[-1][1]
 
     def views_of(images: Tensor) -> _Views:
-        parts = [_view(classifier, batch, num_classes, last) for batch in torch.split(images, _BATCH)]
+        parts = [_view(classifier, batch, num_classes, last) for batch in _batches(images)]
         features = [part.features for part in parts if part.features is not None]
         return _Views(torch.cat([part.logits for part in parts]), torch.cat(features) if features else None)
 
@@ -97,14 +91,12 @@ def make_detectors(classifier: Classifier, dataset: ImageDataset) -> dict[str, S
         "msp": lambda images: MaxSoftmax.score(views(images).logits),
         "max_logit": lambda images: MaxLogit.score(views(images).logits),
         "energy": lambda images: EnergyBased.score(views(images).logits),
-        "odin": lambda images: torch.cat(
-            [odin.predict(_prepared(classifier, batch)) for batch in torch.split(images, _BATCH)]
-        ),
+        "odin": lambda images: torch.cat([odin.predict(_prepared(classifier, batch)) for batch in _batches(images)]),
         "few_colours": _few_colours,
     }
     if classifier.num_classes > num_classes:
         detectors["outlier_class"] = lambda images: torch.cat(
-            [classifier.log_probs(batch.float() / 255)[:, num_classes] for batch in torch.split(images, _BATCH)]
+            [classifier.log_probs(batch.float() / 255)[:, num_classes] for batch in _batches(images)]
         )
     if last is None:
         return detectors
@@ -143,10 +135,10 @@ class TrainingFeatures:
         return Mahalanobis(None).fit_features(self.features, self.labels)
 
     def knn(self) -> KNN:
-        """Keeps the features; it looks at `NEIGHBOURS` of them."""
+        """Keeps the features; it looks at the nearest of them, see `neighbour`."""
         from pytorch_ood.detector import KNN
 
-        return KNN(None, k=min(NEIGHBOURS, len(self.features))).fit_features(self.features, self.labels)
+        return KNN(None, k=neighbour(len(self.features))).fit_features(self.features, self.labels)
 
     def vim(self) -> ViM:
         """Fits a subspace of half of the features' dimensions."""
@@ -172,7 +164,7 @@ def training_features(classifier: Classifier, dataset: ImageDataset) -> Training
     """
     num_classes, last = dataset.info.num_classes, last_layer(classifier)
     assert last is not None
-    parts = torch.split(dataset.train_images, _BATCH)
+    parts = _batches(dataset.train_images)
     weight = last.weight.detach()[:num_classes]
     return TrainingFeatures(
         features=torch.cat([classifier.features(part.float() / 255, SECOND_TO_LAST) for part in parts]),
@@ -180,6 +172,11 @@ def training_features(classifier: Classifier, dataset: ImageDataset) -> Training
         weight=weight,
         bias=last.bias.detach()[:num_classes] if last.bias is not None else weight.new_zeros(num_classes),
     )
+
+
+def neighbour(num_images: int, wanted: int = 50) -> int:
+    """Returns which of the nearest training images KNN measures the distance of; the last one where there are fewer."""
+    return min(wanted, num_images)
 
 
 def last_layer(classifier: Classifier) -> nn.Linear | None:
@@ -204,6 +201,11 @@ def _view(classifier: Classifier, images: Tensor, num_classes: int, last: nn.Lin
     features = classifier.features(pixels, SECOND_TO_LAST)
     with torch.no_grad():
         return _Views(last(features)[:, :num_classes], features)
+
+
+def _batches(images: Tensor, size: int = 512) -> tuple[Tensor, ...]:
+    """Returns the images that are classified at once."""
+    return torch.split(images, size)
 
 
 def _prepared(classifier: Classifier, images: Tensor) -> Tensor:

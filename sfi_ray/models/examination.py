@@ -21,23 +21,6 @@ from sfi_ray.models.outputs import LogitsOf, Outputs, check_shape, check_values,
 from sfi_ray.models.runners.precision import full_float32
 from sfi_ray.models.runners.sparse_images import sparse_images
 
-# Images that are looked at: as many as have about so many numbers, within these bounds.
-_NUMBERS = 2**19
-# How much larger the values of images are that no data set has.
-_FAR = 32.0
-_LEAST_IMAGES, _MOST_IMAGES = 3, 8
-# The most that two answers of one image may differ by, over the largest number: rounding does by 1e-6 and less.
-_MOST_DIFFERENCE = 1e-3
-# The most that answers of one network on two machines may differ by, likewise.
-_MOST_BETWEEN_MACHINES = 3e-4
-# Numbers that are kept of the answer to each image, and how finely a fingerprint tells them apart.
-_NUMBERS_KEPT = 4
-_STEPS = 64
-# Log-probabilities below it are taken for it: what lies there is rounding.
-_LEAST_LOG_PROB = -50.0
-# Digits of a fingerprint that say what the network is made of; the others say what it answers.
-_DIGITS_OF_PARTS = 24
-
 
 class Examined(BaseModel):
     """What was seen of a network on a few fixed images."""
@@ -81,7 +64,7 @@ def fixed_images(input_shape: tuple[int, int, int], device: torch.device) -> Ten
     Returns:
         ``(B, C, H, W)`` float32, in [0, 1].
     """
-    count = max(_LEAST_IMAGES, min(_MOST_IMAGES, _NUMBERS // math.prod(input_shape)))
+    count = max(3, min(8, 2**19 // math.prod(input_shape)))  # as many as have about 2**19 numbers
     noise = torch.rand((count, *input_shape), generator=torch.Generator().manual_seed(0)).to(device)
     noise[1::2] = sparse_images(input_shape, count, device)[1::2]
     return noise
@@ -145,7 +128,7 @@ def _run(network: nn.Module, images: Tensor, where: str) -> object:
         return network(images)
     except torch.OutOfMemoryError:
         raise
-    except Exception as error:  # the code of the network is anybody's
+    except Exception as error:  # a network's code may raise anything
         reason = str(error).strip() or type(error).__name__
         raise InputError(
             f"{where}: the network refuses an image of shape {tuple(images.shape[1:])}: {reason}"
@@ -158,12 +141,12 @@ def _only_size(network: nn.Module, images: Tensor, where: str) -> int | None:
         output = tensor_of(network(images))
     except torch.OutOfMemoryError:
         return None
-    except Exception:  # the code of the network is anybody's
+    except Exception:  # a network's code may raise anything
         return 1
     if output is None or len(output) != len(images):
         shape = None if output is None else tuple(output.shape)
         raise InputError(
-            f"{where}: of {len(images)} images the network gave {shape}, not a row for each; let it keep the batch "
+            f"{where}: for {len(images)} images the network gives shape {shape}, not one row per image; keep the batch "
             "dimension"
         )
     return None
@@ -184,16 +167,18 @@ def _numbers(network: nn.Module, images: Tensor, size: int | None, where: str) -
     return torch.cat(parts)
 
 
-def _with_far(network: nn.Module, images: Tensor, given: Tensor, size: int | None, where: str) -> Tensor:
+def _with_far(
+    network: nn.Module, images: Tensor, given: Tensor, size: int | None, where: str, times: float = 32.0
+) -> Tensor:
     """Adds what a network gives of images far from any where its numbers all lie in [0, 1], ``(B', J)``.
 
-    Few logits of an untrained or a small network can lie there by chance; those of far images then do not, while what
-    has been through a sigmoid or a softmax still does.
+    Their values are so many times larger that no data set has them. Few logits of an untrained or a small network can
+    lie there by chance; those of far images then do not, while what has been through a sigmoid or a softmax still does.
     """
     if not lie_in_unit_interval(given):
         return given
     try:
-        far = torch.cat([_numbers(network, sign * _FAR * images, size, where) for sign in (1, -1)])
+        far = torch.cat([_numbers(network, sign * times * images, size, where) for sign in (1, -1)])
     except InputError:
         return given
     return torch.cat([given, far[far.isfinite().all(dim=1)]])
@@ -204,30 +189,34 @@ def _check_function(network: nn.Module, images: Tensor, given: Tensor, size: int
     again = _numbers(network, images, size, where)
     if not _are_alike(again, given):
         raise InputError(
-            f"{where}: the network gives the same images other numbers the second time, so it draws at random or "
-            "remembers earlier images; dropout in forward belongs under `if self.training`, as nn.Dropout has it"
+            f"{where}: the network gives other numbers for the same images the second time, so it is random or "
+            "remembers earlier images; apply dropout only `if self.training`, as nn.Dropout does"
         )
     reversed_ = _numbers(network, images.flip(0), size, where).flip(0)
     alone = _numbers(network, images[:1], size, where)
     if not _are_alike(reversed_, given) or not _are_alike(alone, given[:1]):
         raise InputError(
-            f"{where}: what the network says of an image depends on the images beside it, as batch norm without "
-            "running statistics does; give it track_running_stats, or another norm"
+            f"{where}: what the network gives for an image depends on the other images of its batch, as with batch "
+            "norm without running statistics; set track_running_stats=True, or use another norm"
         )
 
 
-def _are_alike(first: Tensor, second: Tensor) -> bool:
+def _are_alike(first: Tensor, second: Tensor, most_difference: float = 1e-3) -> bool:
+    """Whether two answers differ by no more, over the largest number; rounding makes them differ by 1e-6 and less."""
     if first.shape != second.shape or bool((first.isfinite() != second.isfinite()).any()):
         return False
     scale = second.abs().nan_to_num(nan=0.0, posinf=0.0, neginf=0.0).max().clamp(min=1e-6)
     off = (first - second).abs().nan_to_num(nan=0.0, posinf=0.0, neginf=0.0).max()
-    return bool(off <= _MOST_DIFFERENCE * scale)
+    return bool(off <= most_difference * scale)
 
 
-def _answers(log_probs: Tensor) -> tuple[float, ...]:
-    """Keeps a few numbers of log-probabilities, ``(B, J)``: sums of them with fixed signs."""
-    signs = torch.randint(0, 2, (log_probs.shape[1], _NUMBERS_KEPT), generator=torch.Generator().manual_seed(0))
-    bounded = log_probs.double().cpu().nan_to_num(nan=1.0).clamp(min=_LEAST_LOG_PROB)
+def _answers(log_probs: Tensor, num_kept: int = 4, least_log_prob: float = -50.0) -> tuple[float, ...]:
+    """Keeps a few numbers for each image of log-probabilities, ``(B, J)``: sums of them with fixed signs.
+
+    Log-probabilities below the least one are taken for it: what lies there is rounding.
+    """
+    signs = torch.randint(0, 2, (log_probs.shape[1], num_kept), generator=torch.Generator().manual_seed(0))
+    bounded = log_probs.double().cpu().nan_to_num(nan=1.0).clamp(min=least_log_prob)
     kept = bounded @ (2.0 * signs.double() - 1) / math.sqrt(log_probs.shape[1])
     return tuple(round(number, 6) for number in kept.flatten().tolist())
 
@@ -243,18 +232,33 @@ def fingerprint_of(parts: str, answers: tuple[float, ...]) -> str:
         32 hexadecimal digits: the first 24 of `parts`, and 8 of the answers.
     """
     scale = 2.0 ** math.ceil(math.log2(max([1.0, *map(abs, answers)])))
-    rounded = [round(_STEPS * number / scale) for number in answers]
+    rounded = [round(64 * number / scale) for number in answers]
     digest = hashlib.sha256(json.dumps([scale, rounded]).encode()).hexdigest()
-    return parts[:_DIGITS_OF_PARTS] + digest[: 32 - _DIGITS_OF_PARTS]
+    return (_parts_in(parts) + digest)[:32]
+
+
+def _parts_in(fingerprint: str) -> str:
+    """Returns the digits of a fingerprint that say what the network is made of; the others say what it answers."""
+    return fingerprint[:24]
 
 
 def is_same_network(
-    fingerprint: str, answers: tuple[float, ...], other_fingerprint: str, other_answers: tuple[float, ...]
+    fingerprint: str,
+    answers: tuple[float, ...],
+    other_fingerprint: str,
+    other_answers: tuple[float, ...],
+    tolerance: float = 3e-4,
 ) -> bool:
-    """Whether two networks are made of the same and answer the same, as far as machines differ in rounding."""
-    if fingerprint[:_DIGITS_OF_PARTS] != other_fingerprint[:_DIGITS_OF_PARTS] or len(answers) != len(other_answers):
+    """Whether two networks are made of the same and answer the same, as far as machines differ in rounding.
+
+    Args:
+        fingerprint: Of one network.
+        answers: What it says of the fixed images.
+        other_fingerprint: Of the other network.
+        other_answers: What that one says.
+        tolerance: What answers on two machines may differ by, over the largest number.
+    """
+    if _parts_in(fingerprint) != _parts_in(other_fingerprint) or len(answers) != len(other_answers):
         return False
     scale = max([1.0, *map(abs, other_answers)])
-    return all(
-        abs(one - other) <= _MOST_BETWEEN_MACHINES * scale for one, other in zip(answers, other_answers, strict=True)
-    )
+    return all(abs(one - other) <= tolerance * scale for one, other in zip(answers, other_answers, strict=True))

@@ -12,9 +12,6 @@ from torch import Tensor, nn
 
 from sfi_ray.models.outputs import Outputs
 
-# What Python prints of an object that has no other text; it is another in each process.
-_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
-
 
 def fingerprint_module(
     module: nn.Module,
@@ -40,9 +37,11 @@ def fingerprint_module(
     Returns:
         The first 32 hexadecimal digits of a SHA-256.
     """
+    # Python prints the address of an object that has no other text, which is another in each process.
+    layers = re.sub(r" at 0x[0-9a-fA-F]+", "", repr(module))
     header = {
         "class": type(module).__qualname__,
-        "layers": _ADDRESS.sub("", repr(module)),
+        "layers": layers,
         "mean": [float(value) for value in mean],
         "std": [float(value) for value in std],
         "input_shape": [int(size) for size in input_shape],

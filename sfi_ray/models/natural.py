@@ -21,16 +21,6 @@ from sfi_ray.errors import InputError, ResourceError
 from sfi_ray.models.classifier import Classifier
 from sfi_ray.models.runners.normalisation import channel_statistics
 
-# Images are classified for so many seconds, but at least and at most so many of them.
-_SECONDS = 2.0
-_LEAST_IMAGES, _MOST_IMAGES = 64, 1000
-_BATCH = 32
-# An accuracy nearer to chance than this part of the way to 1 is chance: rounding and small samples reach it.
-_CHANCE_MARGIN = 0.1
-# From which gain on another normalisation is the right one.
-_BETTER_BY = 0.1
-_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-
 
 @dataclass(frozen=True, slots=True)
 class NaturalAccuracy:
@@ -58,13 +48,26 @@ class NaturalAccuracy:
         """The images, for people."""
         return f"{self.num_images:,} natural images" if self.num_images else "the natural images"
 
-    def is_near_chance(self, num_classes: int) -> bool:
-        """Whether a network that guesses could do as well."""
+    def is_near_chance(self, num_classes: int, margin: float = 0.1) -> bool:
+        """Whether a network that guesses could do as well.
+
+        Args:
+            num_classes: Number of classes.
+            margin: Part of the way from chance to 1 that still counts as chance, since small samples reach it.
+        """
         chance = 1 / num_classes
-        return self.accuracy <= chance + _CHANCE_MARGIN * (1 - chance)
+        return self.accuracy <= chance + margin * (1 - chance)
 
 
-def measure_natural(classifier: Classifier, dataset: DatasetSpec, *, is_normalised: bool) -> NaturalAccuracy | None:
+def measure_natural(
+    classifier: Classifier,
+    dataset: DatasetSpec,
+    *,
+    is_normalised: bool,
+    seconds: float = 2.0,
+    least_images: int = 64,
+    most_images: int = 1000,
+) -> NaturalAccuracy | None:
     """Classifies test images, as many of each class.
 
     Args:
@@ -72,6 +75,9 @@ def measure_natural(classifier: Classifier, dataset: DatasetSpec, *, is_normalis
         dataset: Its data set.
         is_normalised: Whether somebody said how its images are normalised. Where nobody did, or the accuracy is near
             chance, other usual normalisations are tried.
+        seconds: How long to classify.
+        least_images: Images that are classified in any case; other normalisations are tried on as many.
+        most_images: Images that are classified at most.
 
     Returns:
         What was measured; None where there are no test images at hand, or a few do not fit into memory.
@@ -85,10 +91,12 @@ def measure_natural(classifier: Classifier, dataset: DatasetSpec, *, is_normalis
         all_labels = load_labels(dataset, "test").numpy()
         if not len(all_labels) or int(all_labels.max()) >= classifier.num_classes:
             return None
-        images, labels, log_probs = _classified(classifier, dataset, all_labels)
+        small = _small_passes(classifier)
+        order = _balanced(all_labels)[:most_images]
+        images, labels, log_probs = _classified(small, dataset, all_labels, order, least_images, seconds)
     except (InputError, ResourceError):
         return None
-    except Exception as error:  # networks are anybody's
+    except Exception as error:  # a network's code may raise anything
         reason = str(error).strip() or type(error).__name__
         raise InputError(f"classifier {classifier.name!r}: the network fails on natural images: {reason}") from error
     sure, predicted = log_probs.exp().nan_to_num(nan=0.0).max(dim=1)  # NaN is no confidence
@@ -100,34 +108,46 @@ def measure_natural(classifier: Classifier, dataset: DatasetSpec, *, is_normalis
     )
     if is_normalised and not measured.is_near_chance(classifier.num_classes):
         return measured
-    return _with_better(measured, classifier, images[:_LEAST_IMAGES], labels[:_LEAST_IMAGES])
+    return _with_better(measured, small, images[:least_images], labels[:least_images])
 
 
 def _classified(
-    classifier: Classifier, dataset: DatasetSpec, all_labels: NDArray[np.int64]
+    classifier: Classifier,
+    dataset: DatasetSpec,
+    all_labels: NDArray[np.int64],
+    order: NDArray[np.int64],
+    size: int,
+    seconds: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Classifies images until the time is over; returns them, their labels, and what was said of them."""
-    order = _balanced(all_labels)[:_MOST_IMAGES]
-    classifier = _small_passes(classifier)
+    """Classifies images until the time is over; returns them, their labels, and what was said of them.
+
+    Args:
+        classifier: The classifier.
+        dataset: Its data set.
+        all_labels: The label of each row.
+        order: Rows, those to begin with first.
+        size: Images of the first round; each other one has twice as many.
+        seconds: The time.
+    """
     images, labels, log_probs = [], [], []
-    started, done, size = time.monotonic(), 0, _LEAST_IMAGES
-    while done < len(order) and (not done or time.monotonic() - started < _SECONDS):
+    started, done = time.monotonic(), 0
+    while done < len(order) and (not done or time.monotonic() - started < seconds):
         rows = np.sort(order[done : done + size])
-        for batch in stream_rows(dataset, "test", rows.tolist(), _BATCH, "crop"):
+        for batch in stream_rows(dataset, "test", rows.tolist(), size=32, fit="crop"):
             images.append(batch)
             log_probs.append(_log_probs(classifier, batch))
         labels.append(torch.from_numpy(all_labels[rows]))
         done, size = done + len(rows), 2 * size
-        if done and (time.monotonic() - started) * 3 > _SECONDS:
+        if done and (time.monotonic() - started) * 3 > seconds:
             break  # the next ones, twice as many, would take too long
     return torch.cat(images), torch.cat(labels), torch.cat(log_probs)
 
 
-def _small_passes(classifier: Classifier) -> Classifier:
+def _small_passes(classifier: Classifier, most: int = 32) -> Classifier:
     """Returns the classifier with passes that a few images fill."""
-    if classifier.batch_size is not None or classifier.micro_batch <= _BATCH:
+    if classifier.batch_size is not None or classifier.micro_batch <= most:
         return classifier
-    return classifier.running(classifier.runtime.changed(micro_batch=_BATCH))
+    return classifier.running(classifier.runtime.changed(micro_batch=most))
 
 
 def _log_probs(classifier: Classifier, images: Tensor) -> Tensor:
@@ -143,18 +163,20 @@ def _balanced(labels: NDArray[np.int64]) -> NDArray[np.int64]:
     return chosen
 
 
-def _with_better(measured: NaturalAccuracy, classifier: Classifier, images: Tensor, labels: Tensor) -> NaturalAccuracy:
-    """Adds the best of the usual normalisations, where it is far better."""
+def _with_better(
+    measured: NaturalAccuracy, classifier: Classifier, images: Tensor, labels: Tensor, better_by: float = 0.1
+) -> NaturalAccuracy:
+    """Adds the best of the usual normalisations, where its accuracy is better by so much."""
     channels = classifier.input_shape[0]
     usual = [((0.0,) * channels, (1.0,) * channels), ((0.5,) * channels, (0.5,) * channels)]
     usual += [channel_statistics(images), ((0.0,) * channels, (1 / 255,) * channels)]
-    usual += [_IMAGENET] * (channels == 3)
+    usual += [((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))] * (channels == 3)  # ImageNet's
     tried: list[tuple[float, tuple[tuple[float, ...], tuple[float, ...]]]] = []
     for mean, std in usual:
-        predicted = _log_probs(_small_passes(classifier).normalised_by(mean, std), images).argmax(dim=1)
+        predicted = _log_probs(classifier.normalised_by(mean, std), images).argmax(dim=1)
         tried.append((float((predicted == labels).float().mean()), (mean, std)))
     accuracy, better = max(tried, key=lambda one: one[0])
-    if accuracy < measured.accuracy + _BETTER_BY:
+    if accuracy < measured.accuracy + better_by:
         return measured
     return replace(measured, better=better, better_accuracy=accuracy)
 
@@ -173,22 +195,22 @@ def remarks_on(
     remarks = []
     if measured and measured.is_near_chance(classifier.num_classes):
         remarks.append(
-            f"only {measured.accuracy:.1%} of {measured.images} are classified rightly, and guessing does as well: "
-            "check mean and std, the order of the classes, and the weights"
+            f"only {measured.accuracy:.1%} of {measured.images} are classified correctly, which is no better than "
+            "guessing: check mean and std, the order of the classes, and the weights"
         )
     elif not is_normalised:
         remarks.append("mean and std are not given, so images reach the network as they are, in [0, 1]")
     if measured and measured.better:
         mean, std = ([round(value, 4) for value in values] for values in measured.better)
         remarks.append(
-            f"with mean: {mean} and std: {std} it classifies {measured.better_accuracy:.1%} rightly, so it may have "
+            f"with mean: {mean} and std: {std} it classifies {measured.better_accuracy:.1%} correctly, so it may have "
             "been trained with these"
         )
     bound = classifier.examined.highest_confidence(classifier.num_classes)
     if bound < threshold:
         remarks.append(
-            f"no image can reach the threshold of {threshold:.1%}: the logits of this network leave room for a "
-            f"confidence of {bound:.1%} at most; lower verification.threshold"
+            f"no image can reach the threshold of {threshold:.1%}: the logits of this network allow a confidence of "
+            f"{bound:.1%} at most; lower verification.threshold"
         )
     elif measured and measured.highest < threshold:
         remarks.append(

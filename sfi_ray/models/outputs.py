@@ -17,11 +17,6 @@ Outputs = Literal["logits", "probabilities", "sigmoid"]
 """What a network gives: logits, whose softmax is meant; probabilities, which sum to 1 over the classes; or a number for
 each class that is judged by itself, with a sigmoid inside the network or without."""
 
-# Below it, float32 has no more digits, and its logarithm no gradient that a search could use.
-_LEAST = torch.finfo(torch.float32).tiny
-# Rounding leaves so much above 1, or of a sum beside 1.
-_SLACK = 1e-3
-
 
 class LogitsOf(nn.Module):
     """A network that gives something else than a tensor of logits, as one that gives logits.
@@ -49,7 +44,8 @@ class LogitsOf(nn.Module):
         if self.outputs == "probabilities" or self.has_sigmoid:
             if given.shape[1] == 1:
                 given = torch.cat([1 - given, given], dim=1)
-            return given.clamp_min(_LEAST).log()
+            # Below the least number, float32 has no more digits, and its logarithm no gradient for a search.
+            return given.clamp_min(torch.finfo(torch.float32).tiny).log()
         if given.shape[1] == 1:
             return torch.cat([torch.zeros_like(given), given], dim=1)
         return nn.functional.logsigmoid(given)
@@ -84,7 +80,7 @@ def check_shape(output: Any, outputs: Outputs, num_classes: int, where: str) -> 
         if outputs == "logits":
             raise InputError(
                 f"{where}: the network gives one number for two classes, as binary classifiers do; set outputs to "
-                "sigmoid, which takes it for that of the second class"
+                "sigmoid, which reads it as that of the second class"
             )
         return
     if given is None or tuple(given.shape) != (1, num_classes):
@@ -95,7 +91,9 @@ def check_shape(output: Any, outputs: Outputs, num_classes: int, where: str) -> 
         raise InputError(f"{where}: expected {outputs} of shape {(1, num_classes)}, the network gave {came}; {mend}")
 
 
-def check_values(given: Tensor, outputs: Outputs, declared: tuple[float, float] | None, where: str) -> None:
+def check_values(
+    given: Tensor, outputs: Outputs, declared: tuple[float, float] | None, where: str, slack: float = 1e-3
+) -> None:
     """Refuses numbers that are not what was said of them.
 
     Args:
@@ -103,6 +101,7 @@ def check_values(given: Tensor, outputs: Outputs, declared: tuple[float, float] 
         outputs: What it is said to be.
         declared: Lowest and highest logit that the network declares, if it does.
         where: The classifier's name, for messages.
+        slack: What rounding leaves above 1, or of a sum beside 1.
 
     Raises:
         InputError: They are not.
@@ -110,8 +109,8 @@ def check_values(given: Tensor, outputs: Outputs, declared: tuple[float, float] 
     if not given.isfinite().all() or given.max() == given.min():
         return  # nothing can be told from these
     low, high, sums = float(given.min()), float(given.max()), given.sum(dim=1)
-    is_bounded = low >= 0 and high <= 1 + _SLACK
-    sums_to_one = given.shape[1] > 1 and bool(((sums - 1).abs() <= _SLACK).all())
+    is_bounded = low >= 0 and high <= 1 + slack
+    sums_to_one = given.shape[1] > 1 and bool(((sums - 1).abs() <= slack).all())
     if outputs == "logits" and is_bounded and sums_to_one:
         raise InputError(
             f"{where}: the network gives probabilities, not logits: every row lies in [0, 1] and sums to 1, as after a "
@@ -125,7 +124,7 @@ def check_values(given: Tensor, outputs: Outputs, declared: tuple[float, float] 
         )
     if outputs == "probabilities" and not (is_bounded and (sums_to_one or given.shape[1] == 1)):
         raise InputError(
-            f"{where}: the outputs are no probabilities: they lie in [{low:.3g}, {high:.3g}], and those of one image "
+            f"{where}: the outputs are not probabilities: they lie in [{low:.3g}, {high:.3g}], and those of one image "
             f"sum to {float(sums.min()):.3g} to {float(sums.max()):.3g}; set outputs to "
             f"{'sigmoid' if is_bounded else 'logits'}"
         )

@@ -1,4 +1,4 @@
-"""What every kind of source can do, so that who needs a network need not ask which kind it is."""
+"""The interface of every kind of source, so that no caller needs to know which kind it is."""
 
 from __future__ import annotations
 

@@ -8,9 +8,6 @@ from pydantic import ConfigDict, Field
 
 from sfi_ray.presets import Presets, PresetSettings, preset_field
 
-DEFAULT_STEPS = 600
-MINIMUM_EPOCHS = 4
-
 #: Settings of a training by name. The paper gives optimizer, learning rate, momentum and weight decay (Section 5.1);
 #: it gives neither epochs nor batch size, which are ours.
 TRAINING_PRESETS: Presets = {
@@ -43,6 +40,8 @@ class TrainingSettings(PresetSettings):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     PRESETS: ClassVar[Presets] = TRAINING_PRESETS
+    _steps: ClassVar[int] = 600
+    _least_epochs: ClassVar[int] = 4
 
     preset: str | None = preset_field(TRAINING_PRESETS)
     optimizer: Literal["adam", "sgd"] = Field(default="adam", description="Adam, or SGD with momentum.")
@@ -78,8 +77,8 @@ class TrainingSettings(PresetSettings):
         default=None,
         ge=1,
         description=(
-            f"Passes over the training images, at least 1. None: enough for {DEFAULT_STEPS} steps of the "
-            f"optimizer, at least {MINIMUM_EPOCHS}."
+            f"Passes over the training images, at least 1. None: enough for {_steps} steps of the optimizer, at least "
+            f"{_least_epochs}."
         ),
     )
     batch_size: int = Field(default=128, ge=1, description="Images per step of the optimizer, at least 1.")
@@ -102,4 +101,4 @@ class TrainingSettings(PresetSettings):
         """Returns the passes to make over `num_images` training images."""
         if self.epochs is not None:
             return self.epochs
-        return max(MINIMUM_EPOCHS, -(-DEFAULT_STEPS * self.batch_size // num_images))
+        return max(self._least_epochs, -(-self._steps * self.batch_size // num_images))

@@ -16,7 +16,7 @@ from torch.nn.parameter import is_lazy
 
 from sfi_ray.errors import InputError, StorageError
 from sfi_ray.models.card import ModelCard, hash_weights
-from sfi_ray.models.files.file_kind import WEIGHTS, kind_of, open_file
+from sfi_ray.models.files.file_kind import Wanted, kind_of, open_file
 from sfi_ray.models.files.published_weights import named_as, weights_in
 from sfi_ray.models.files.torch_file import FAULTS, TorchFile
 
@@ -24,9 +24,6 @@ WEIGHTS_NAME = "weights.safetensors"
 CARD_NAME = "card.json"
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".tar")
 """What files of weights end in; how they are read, their content says."""
-
-# 100,000 tensors have a tenth of it.
-_MOST_HEADER = 2**24
 
 
 def save_weights(module: nn.Module, path: Path | str, card: ModelCard) -> None:
@@ -68,7 +65,7 @@ def read_card(path: Path | str) -> ModelCard:
     try:
         return ModelCard.model_validate_json(file.read_bytes())
     except OSError as error:
-        raise InputError(f"{file}: no card of a trained network can be read here: {error}") from error
+        raise InputError(f"{file}: the card of a trained network cannot be read: {error}") from error
     except ValidationError as error:
         fault = error.errors()[0]
         place = ".".join(map(str, fault["loc"]))
@@ -81,12 +78,12 @@ def check_weights(path: Path | str) -> ModelCard:
     """Holds the weights of a folder that `save_weights` wrote against their card, and returns the card.
 
     Raises:
-        InputError: Either cannot be read, or these are not the weights that the card was written for.
+        InputError: Either cannot be read, or the card was written for other weights.
     """
     card = read_card(path)
     file = Path(path) / WEIGHTS_NAME
     if hash_weights(read_state_dict(file)) != card.weights_hash:
-        raise InputError(f"{file}: not the weights that {CARD_NAME} was written for")
+        raise InputError(f"{file}: {CARD_NAME} was written for other weights; remove the folder and train again")
     return card
 
 
@@ -101,7 +98,7 @@ def read_state_dict(path: Path | str) -> dict[str, Tensor]:
         InputError: If the file is missing, broken, of another kind, or holds objects in place of weights.
     """
     file = Path(path)
-    with open_file(file, WEIGHTS) as stream:
+    with open_file(file, Wanted.WEIGHTS) as stream:
         kind = kind_of(stream)
         try:
             if kind.form == "safetensors":
@@ -109,7 +106,7 @@ def read_state_dict(path: Path | str) -> dict[str, Tensor]:
             elif kind.form == "torch":
                 state = weights_in(TorchFile(stream), file)
             else:
-                raise kind.refusal(file, WEIGHTS)
+                raise kind.refusal(file, Wanted.WEIGHTS)
             return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
         except InputError:
             raise
@@ -122,9 +119,9 @@ def read_state_dict(path: Path | str) -> dict[str, Tensor]:
 
 
 def _safetensors(stream: BinaryIO) -> dict[str, Tensor]:
-    header = int.from_bytes(stream.read(8), "little")
-    if header > _MOST_HEADER:
-        raise ValueError(f"a header of {header:,} bytes, over {_MOST_HEADER:,}")
+    header, most = int.from_bytes(stream.read(8), "little"), 2**24  # 100,000 tensors have a tenth of it
+    if header > most:
+        raise ValueError(f"a header of {header:,} bytes, over {most:,}")
     stream.seek(0)
     # It checks that the tensors are exactly the bytes of the file.
     state: dict[str, Tensor] = safetensors.torch.load(stream.read())

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from sfi_ray.data.dataset import ImageDataset
 from sfi_ray.errors import InputError
 from sfi_ray.models.classifier import Classifier
-from sfi_ray.models.detectors import NEIGHBOURS, count_colours, last_layer, training_features
+from sfi_ray.models.detectors import count_colours, last_layer, neighbour, training_features
 from sfi_ray.models.runners.copying import copied
 from sfi_ray.models.runners.repeatable import cpu_threads
 
@@ -34,11 +34,6 @@ Evadable = Literal["msp", "max_logit", "energy", "mahalanobis", "knn", "vim", "r
 
 #: Detectors that look at features, and are fitted to those of the training images.
 FITTED: frozenset[str] = frozenset({"mahalanobis", "knn", "vim", "react"})
-#: Share of natural images that a detector is to accept.
-ACCEPTED = 0.95
-
-# Where nothing was rejected, the log-probability of a class of outliers that the network itself does not have.
-_NEVER = -100.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +56,7 @@ def _mahalanobis(seen: _Seen, fit: _Fitted) -> Tensor:
 
 def _knn(seen: _Seen, fit: _Fitted) -> Tensor:
     similarity: Tensor = nn.functional.normalize(seen.features) @ fit["neighbours"].T
-    kth = similarity.topk(min(NEIGHBOURS, similarity.shape[1]), dim=1).values[:, -1]
+    kth = similarity.topk(neighbour(similarity.shape[1]), dim=1).values[:, -1]
     return torch.sqrt((2 - 2 * kth).clamp(min=1e-12))
 
 
@@ -135,8 +130,9 @@ class WithDetector(nn.Module):
         log_probs, scores = self.scores(images)
         excess = (scores - self.limit.float()) / self.spread.float()
         is_natural = excess <= 0  # a NaN is not
+        never = torch.full_like(excess, -100.0)  # of a class of outliers that the network itself does not have
         log_left = torch.where(is_natural, torch.zeros_like(excess), -math.log(2) - excess)
-        log_taken = torch.where(is_natural, torch.full_like(excess, _NEVER), _log_rest(-math.log(2) - excess))
+        log_taken = torch.where(is_natural, never, _log_rest(-math.log(2) - excess))
         kept = log_probs + log_left.unsqueeze(1)
         if log_probs.shape[1] > self.num_classes:
             log_taken = torch.logaddexp(log_taken, kept[:, self.num_classes])
@@ -159,17 +155,20 @@ def _parted(network: nn.Module, detector: Evadable) -> tuple[nn.Module, nn.Modul
     return trunk, last
 
 
-def fit_detector(classifier: Classifier, dataset: ImageDataset, detector: Evadable) -> dict[str, Tensor]:
+def fit_detector(
+    classifier: Classifier, dataset: ImageDataset, detector: Evadable, accepted: float = 0.95
+) -> dict[str, Tensor]:
     """Fits a detector to the natural training images, and what it accepts to the natural test images.
 
     Args:
         classifier: The network, on the CPU. A class behind those of the data set is that of outliers.
         dataset: Natural images.
         detector: Name of the detector.
+        accepted: Share of natural images that the detector is to accept, in (0, 1].
 
     Returns:
         By name: what the detector has learnt; ``limit``, the score up to which it takes an image for natural, the
-        lowest at which it accepts `ACCEPTED` of the test images; and ``spread``, how far the limit is from their
+        lowest at which it accepts that share of the test images; and ``spread``, how far the limit is from their
         median, in which scores beyond the limit are measured.
 
     Raises:
@@ -177,10 +176,10 @@ def fit_detector(classifier: Classifier, dataset: ImageDataset, detector: Evadab
     """
     check_detector(classifier, detector)
     with cpu_threads(1):  # the last bits would tell the number of threads, and decide rows
-        return _fit(classifier, dataset, detector)
+        return _fit(classifier, dataset, detector, accepted)
 
 
-def _fit(classifier: Classifier, dataset: ImageDataset, detector: Evadable) -> dict[str, Tensor]:
+def _fit(classifier: Classifier, dataset: ImageDataset, detector: Evadable, accepted: float) -> dict[str, Tensor]:
     num_classes = dataset.info.num_classes
     fit = _learnt(classifier, dataset, detector)
     unlimited = {**fit, "limit": torch.zeros(()), "spread": torch.ones(())}
@@ -191,7 +190,7 @@ def _fit(classifier: Classifier, dataset: ImageDataset, detector: Evadable) -> d
             for batch in torch.split(dataset.test_images, classifier.micro_batch)
         ]
     ordered = torch.cat(parts).double().sort().values
-    limit = ordered[math.ceil(ACCEPTED * len(ordered)) - 1]
+    limit = ordered[math.ceil(accepted * len(ordered)) - 1]
     spread = limit - ordered[len(ordered) // 2]
     return {**fit, "limit": limit.float(), "spread": spread.float() if spread > 0 else torch.ones(())}
 
@@ -253,6 +252,5 @@ def check_detector(classifier: Classifier, detector: Evadable) -> None:
     if detector in FITTED and last_layer(classifier) is None:
         others = ", ".join(name for name in get_args(Evadable) if name not in FITTED)
         raise InputError(
-            f"{detector} looks at what enters a fully connected last layer, which "
-            f"{classifier.name} has not; choose one of {others}"
+            f"{detector} needs a fully connected last layer, and {classifier.name} has none; choose one of {others}"
         )

@@ -28,12 +28,6 @@ from sfi_ray.theory.definition import (
 )
 from sfi_ray.theory.relaxation import AffineStep, Bounds, MaxPoolStep, ReluStep, Step
 
-# Layers that change nothing when a network is not being trained.
-_INERT = (nn.Dropout, nn.Dropout2d, nn.Identity)
-_AFFINE = (nn.Linear, nn.Conv2d, nn.AvgPool2d, nn.Flatten)
-# Layers of at most so many neurons get a second bound, by going back to the input; it costs the square of their number.
-_MAX_PULLED_NEURONS = 1024
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Certificate:
@@ -136,15 +130,17 @@ def _steps(module: nn.Module, bare: Tensor, alterations: Alterations) -> Iterato
 
 
 def _layers(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
+    known = nn.Linear | nn.Conv2d | nn.AvgPool2d | nn.Flatten | nn.ReLU | nn.MaxPool2d
+    changes_nothing = nn.Dropout | nn.Dropout2d | nn.Identity  # when a network is not being trained
     for name, layer in module.named_children() if isinstance(module, nn.Sequential) else [("", module)]:
         path = f"{prefix}.{name}" if prefix and name else prefix or name
         if isinstance(layer, nn.Sequential):
             yield from _layers(layer, path)
-        elif isinstance(layer, (*_AFFINE, nn.ReLU, nn.MaxPool2d)):
+        elif isinstance(layer, known):
             yield path, layer
-        elif not isinstance(layer, _INERT):
+        elif not isinstance(layer, changes_nothing):
             raise InputError(
-                f"layer '{path}' is of kind {type(layer).__name__}; a certificate knows nn.Sequential of Linear, "
+                f"layer '{path}' is of kind {type(layer).__name__}; a certificate needs an nn.Sequential of Linear, "
                 "Conv2d, ReLU, MaxPool2d, AvgPool2d, Flatten, Dropout and Identity"
             )
 
@@ -161,11 +157,16 @@ def _gains(steps: Sequence[Step], wanted: Tensor, alterations: Alterations, k: i
     return alterations.most(_pulled_back(steps, wanted, alterations).T, k)
 
 
-def _tightened(bounds: Bounds, steps: Sequence[Step], alterations: Alterations, k: int) -> Bounds:
-    """Takes for each neuron of a small layer the better of its bounds and those that `_pulled_back` gives."""
+def _tightened(
+    bounds: Bounds, steps: Sequence[Step], alterations: Alterations, k: int, most_neurons: int = 1024
+) -> Bounds:
+    """Takes for each neuron of a small layer the better of its bounds and those that `_pulled_back` gives.
+
+    The second bound costs the square of the number of neurons, so a layer of more than `most_neurons` has none.
+    """
     upper, lower = bounds.upper.flatten(1), bounds.lower.flatten(1)
     num_neurons = upper.shape[1]
-    if num_neurons > _MAX_PULLED_NEURONS:
+    if num_neurons > most_neurons:
         return bounds
     rows = torch.eye(num_neurons, dtype=torch.float64).view(num_neurons, *bounds.upper.shape[1:])
     pulled = _pulled_back(steps, torch.cat([rows, -rows]), alterations).T

@@ -104,7 +104,7 @@ def check_classes(first: int, second: int, num_classes: int) -> None:
         InputError: They do not.
     """
     if first == second or not (0 <= first < num_classes and 0 <= second < num_classes):
-        raise InputError(f"classes {first} and {second} are not two different ones of {num_classes}, counted from 0")
+        raise InputError(f"classes {first} and {second} must be two different ones of {num_classes}, counted from 0")
 
 
 def confidence_of(log_odds: ArrayLike) -> Any:

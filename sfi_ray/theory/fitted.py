@@ -22,11 +22,10 @@ from sfi_ray.theory.quadratic import QuadraticModel
 
 ModelKind = Literal["linear", "hidden", "kernel"]
 MODEL_KINDS: tuple[ModelKind, ...] = get_args(ModelKind)
-DEFAULT_HIDDEN_UNITS = 64
 
 
 def fit(
-    kind: ModelKind, images: ArrayLike, is_first: ArrayLike, *, hidden_units: int = DEFAULT_HIDDEN_UNITS, seed: int = 0
+    kind: ModelKind, images: ArrayLike, is_first: ArrayLike, *, hidden_units: int = 64, seed: int = 0
 ) -> LinearModel | HiddenLayerModel | QuadraticModel:
     """Fits a model that tells the images of one class from others.
 

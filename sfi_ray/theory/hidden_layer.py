@@ -5,7 +5,7 @@ Shapes: N images, D pixels, Dh hidden units, C classes.
 
 from __future__ import annotations
 
-from typing import Self
+from typing import ClassVar, Self
 
 import numpy as np
 import torch
@@ -15,9 +15,6 @@ from torch import nn
 from sfi_ray.theory.definition import Floats, check_classes, checked_array
 from sfi_ray.theory.linear import against_zero
 from sfi_ray.theory.model import LogOddsModel
-
-# Numbers that the candidates of one step take at once, so that large images do not fill the memory.
-_CHUNK = 1 << 22
 
 
 class HiddenLayerModel(LogOddsModel):
@@ -32,6 +29,9 @@ class HiddenLayerModel(LogOddsModel):
     Raises:
         InputError: A shape does not fit, or a value is not finite.
     """
+
+    # Numbers that the candidates of one step take at once, so that large images do not fill the memory.
+    _numbers_at_once: ClassVar[int] = 1 << 22
 
     def __init__(
         self, hidden_weights: ArrayLike, hidden_biases: ArrayLike, output_weights: ArrayLike, output_bias: float = 0.0
@@ -76,7 +76,7 @@ class HiddenLayerModel(LogOddsModel):
         """Computes the log-odds with each pixel altered alone; see `LogOddsModel.log_odds_with_each`."""
         inputs = self.hidden_weights @ image + self.hidden_biases
         found = np.empty(self.num_pixels)
-        length = max(1, _CHUNK // len(inputs))
+        length = max(1, self._numbers_at_once // len(inputs))
         for start in range(0, self.num_pixels, length):
             part = slice(start, start + length)
             hidden = self.hidden_weights[:, part] * steps[part]

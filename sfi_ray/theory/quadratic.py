@@ -93,7 +93,7 @@ def pair_index(i: int, j: int, num_pixels: int) -> int:
     """
     first, second = min(i, j), max(i, j)
     if not 0 <= first < second < num_pixels:
-        raise InputError(f"pixels {i} and {j} are not two different ones of D = {num_pixels}, counted from 0")
+        raise InputError(f"pixels {i} and {j} must be two different ones of D = {num_pixels}, counted from 0")
     return num_pixels + first * num_pixels - first * (first + 1) // 2 + second - first - 1
 
 

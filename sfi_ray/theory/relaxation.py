@@ -12,14 +12,12 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from sfi_ray.theory.alterations import Alterations
-
-# Numbers of the bounds of a ReLU layer that are relaxed at once: a dozen arrays of this size are made.
-_CHUNK = 1 << 22
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -105,6 +103,9 @@ class ReluStep(Step):
         bare: The input at the bare image, ``(1, *input)`` float64.
     """
 
+    # Numbers of the bounds that are relaxed at once: a dozen arrays of this size are made.
+    _numbers_at_once: ClassVar[int] = 1 << 22
+
     def __init__(self, alterations: Alterations, bare: Tensor) -> None:
         self._alterations = alterations
         self._inputs = bare[0].flatten()
@@ -121,7 +122,7 @@ class ReluStep(Step):
             torch.empty_like(upper),
             torch.empty_like(self._slope),
         )
-        length = max(1, _CHUNK // len(upper))
+        length = max(1, self._numbers_at_once // len(upper))
         for start in range(0, upper.shape[1], length):
             part = slice(start, start + length)
             at, adds, takes = self._inputs[part], upper[:, part].clamp(min=0), (-upper[:, part]).clamp(min=0)

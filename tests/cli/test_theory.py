@@ -41,7 +41,7 @@ def test_other_models_are_against_the_rest_and_without_a_search_where_that_is_as
     [
         ([], "give --pair or --against-rest, and not both"),
         (["--pair", "3", "8", "--against-rest", "3"], "give --pair or --against-rest, and not both"),
-        (["--pair", "3", "3"], "are both '3'"),
+        (["--pair", "3", "3"], "both classes are '3'"),
         (["--pair", "3", "x"], "'x' does not exist in 'digits'"),
         (["--pair", "3", "8", "--model", "cubic"], "no model 'cubic'; use one of linear, hidden, kernel"),
         (["--pair", "3", "8", "--data", "digitz"], "Did you mean 'digits'?"),

@@ -128,12 +128,12 @@ def test_accuracy_and_warnings_are_said_kept_and_shown(place):
     (record,) = run.record.classifiers
     assert 64 <= record.num_natural <= 360
     assert 0 <= record.test_accuracy < 0.3
-    assert any("guessing does as well" in remark for remark in record.remarks)
+    assert any("no better than guessing" in remark for remark in record.remarks)
     assert any(line.startswith("warning: sharp: only ") for line in heard.lines)
     assert any("natural images right" in line for line in heard.lines)
     write_report([run.folder.location])
     page = (place / "runs/examined/report/index.html").read_text()
-    assert "guessing does as well" in page
+    assert "no better than guessing" in page
 
 
 def test_outputs_of_a_job_are_what_is_searched(place):
@@ -170,9 +170,9 @@ def test_an_audit_refuses_a_network_that_guesses(place):
     few = ["--data", "digits", "--in-process", "--budget", "10", "--seeds", "1", "--classes", "2"]
     refused = CliRunner().invoke(app, ["audit", "brought:sharp", *few])
     assert refused.exit_code == 2
-    assert "guessing does as well" in refused.output
+    assert "no better than guessing" in refused.output
     assert not (place / "audits").exists()
     allowed = CliRunner().invoke(app, ["audit", "brought:sharp", "--allow-chance", *few])
     assert allowed.exit_code == 0, allowed.output
     text = (place / "audits/brought-sharp/scorecard.md").read_text()
-    assert "guessing does as well" in text
+    assert "no better than guessing" in text

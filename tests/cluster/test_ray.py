@@ -24,8 +24,7 @@ from sfi_ray.cluster.transfer import transfer
 from sfi_ray.data import DatasetSpec, load_dataset
 from sfi_ray.errors import InputError, ResourceError, StorageError
 from sfi_ray.job.classifier_text import parse_classifier
-from sfi_ray.models import EpochRecord, RuntimeConfig, TrainingNote, TrainingSettings, train_classifier
-from sfi_ray.models.training import loop as training
+from sfi_ray.models import Checkpoint, EpochRecord, RuntimeConfig, TrainingNote, TrainingSettings, train_classifier
 from tests.cluster.conftest import (
     assert_complete,
     make_classifier,
@@ -142,7 +141,7 @@ def test_a_training_whose_process_is_killed_goes_on_to_the_same_bits(ray, tmp_pa
     monkeypatch.setenv("SFI_RAY_CACHE", str(tmp_path / "a"))
     expected = train_here(*arguments, lambda _: None, "models/x").card.fingerprint
     monkeypatch.setenv("SFI_RAY_CACHE", str(tmp_path / "b"))
-    monkeypatch.setattr(training, "SECONDS_BETWEEN_SHORT_PASSES", 0.0)
+    monkeypatch.setattr(Checkpoint, "seconds_between_passes", 0.0)
     passes = iter([False] * 2 + [True] * 9)
     with pytest.raises(KeyboardInterrupt):
         train_classifier(
@@ -165,7 +164,7 @@ def test_a_training_whose_process_is_killed_goes_on_to_the_same_bits(ray, tmp_pa
     assert len(killed) == 1
     notes = [event.text for event in heard if isinstance(event, TrainingNote)]
     assert [note.partition(" (")[0] for note in notes[1:2]] == ["its process was lost"]
-    assert all(notes[place].startswith("going on after ") for place in (0, 2))
+    assert all(notes[place].startswith("continuing after ") for place in (0, 2))
     assert trained.card.fingerprint == expected
     assert not (tmp_path / "b/models/x/checkpoint.safetensors").exists()
 

@@ -183,7 +183,7 @@ def test_an_export_of_one_batch_size_gets_that_micro_batch(own):
 
 def test_an_export_of_an_odd_batch_size_is_refused(own):
     export(own / "three.pt2", batch_size=3)
-    with pytest.raises(InputError, match=r"'e': the network takes 3 images at once and no other number; .*dynamic"):
+    with pytest.raises(InputError, match=r"'e': the network takes exactly 3 images at once; .*dynamic"):
         go(make_job(own / "runs", classifiers={"name": "e", "export": "three.pt2"}, k=1, backgrounds="black"))
     assert not (own / "runs").exists()
 

@@ -119,7 +119,7 @@ LONG = ["--epochs", "40", "--threads", "1", "--seed", "6"]
 
 def start_training(output):
     code = (
-        "from sfi_ray.models import training; training.SECONDS_BETWEEN_SHORT_PASSES = 0\n"
+        "from sfi_ray.models import Checkpoint; Checkpoint.seconds_between_passes = 0\n"
         f"from sfi_ray.cli import app; app(['train', 'mlp', 'digits', '--output', {str(output)!r}, *{LONG!r}])"
     )
     return subprocess.Popen(
@@ -150,7 +150,7 @@ def test_a_training_that_was_ended_goes_on_to_the_same_bits(tmp_path, number, tm
     assert "card.json" not in files()
     ear = Ear()
     card, _ = go(TrainingSettings(epochs=40, threads=1, seed=6), reporter=ear)
-    assert ear.said[0].startswith("mine: going on after ")
+    assert ear.said[0].startswith("mine: continuing after ")
     assert 0 < len(ear.epochs) < 40
     assert files() == [".lock", "card.json", "weights.safetensors"]
     assert card.fingerprint == undisturbed(tmp_path_factory, monkeypatch)
@@ -179,7 +179,7 @@ def zeroed(content):
 @pytest.mark.parametrize(
     ("file", "change", "reason"),
     [
-        ("weights.safetensors", zeroed, r"not the weights that card\.json was written for"),
+        ("weights.safetensors", zeroed, r"card\.json was written for other weights"),
         ("weights.safetensors", lambda content: content[:-4], "not a whole file of safetensors"),
         ("weights.safetensors", None, "there is no such file of weights"),
         ("card.json", lambda content: content.replace(b'"weights_hash"', b'"fingerprints"'), "not the card"),

@@ -93,7 +93,7 @@ def test_other_size_is_refused_naming_both_sizes() -> None:
 
 @pytest.mark.parametrize("encoded", [b"", b"not an image", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"])
 def test_what_is_no_image_is_refused(encoded: bytes) -> None:
-    with pytest.raises(UnusableImageError, match="cannot be read: it is none of PNG, JPEG"):
+    with pytest.raises(UnusableImageError, match="cannot be read: its format is none of PNG, JPEG"):
         image_shape(encoded)
 
 

@@ -31,7 +31,7 @@ def test_names_of_ones_own_go_before() -> None:
 
 def test_it_has_no_images() -> None:
     spec = DatasetSpec(name="imagenet")
-    with pytest.raises(InputError, match=r"'imagenet' has no images, so there is no test split.*Give `path`"):
+    with pytest.raises(InputError, match=r"'imagenet' has no images, so there is no test split.*Set `path`"):
         load_split(spec, "test")
     with pytest.raises(InputError, match="nothing to train on"):
         dataset_fingerprint(spec)

@@ -62,7 +62,7 @@ def test_an_orientation_that_there_is_not_turns_nothing(orientation: int) -> Non
 
 
 def test_exif_that_cannot_be_read_is_refused_with_the_mend() -> None:
-    with pytest.raises(UnusableImageError, match=r"EXIF data, which say which way up it is, cannot be read.*without"):
+    with pytest.raises(UnusableImageError, match=r"EXIF data, which hold its orientation, cannot be read.*without"):
         image_shape(encode(b"Exif\0\0garbage"))
 
 

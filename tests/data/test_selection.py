@@ -100,7 +100,7 @@ def test_files_take_their_own_class_or_the_only_target(tmp_path: Path) -> None:
     by_own = select(files=[{"path": paths[0], "target_class": "7"}, {"path": paths[1], "target_class": 2}])
     assert [(image.target_class, image.source) for image in by_own] == [(7, "0.png"), (2, "1.png")]
     assert [image.target_class for image in select([4], files=paths)] == [4, 4]
-    with pytest.raises(InputError, match=r"'.*0\.png' has no class; give it with \{path: .*target_class: 0\}"):
+    with pytest.raises(InputError, match=r"'.*0\.png' has no class; write \{path: .*target_class: 0\}"):
         select(files=paths)
 
 

@@ -168,12 +168,12 @@ def test_unknown_name_is_refused_with_the_nearest_and_the_ways_to_give_own_data(
 ) -> None:
     monkeypatch.setenv("SFI_RAY_DATA", str(tmp_path))
     write_both("birds", encode, write_parquet)
-    with pytest.raises(InputError, match=f"no data set '{name}'.*mean '{nearest}'.*give `path`.*{tmp_path.name}"):
+    with pytest.raises(InputError, match=f"no data set '{name}'.*mean '{nearest}'.*set `path`.*{tmp_path.name}"):
         dataset_info(DatasetSpec(name=name))
 
 
 def test_unknown_name_without_data_folder_names_the_variable() -> None:
-    with pytest.raises(InputError, match=r"no data set 'zzz'\. Known are digits, mnist.*SFI_RAY_DATA") as caught:
+    with pytest.raises(InputError, match=r"no data set 'zzz'\. The data sets are digits.*SFI_RAY_DATA") as caught:
         load_dataset(DatasetSpec(name="zzz"))
     assert "mean" not in str(caught.value)
 

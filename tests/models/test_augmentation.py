@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from sfi_ray.models.runners.repeatable import Randomness
-from sfi_ray.models.training.augmentation import PADDING, FlipCrop
+from sfi_ray.models.training.augmentation import FlipCrop
 
 CPU = torch.device("cpu")
 
@@ -26,7 +26,10 @@ def test_each_image_is_padded_flipped_and_cropped_as_by_hand(channels):
         result = augmentation.apply(images[start : start + 9], start)
         assert result.dtype == torch.uint8
         for place in range(9):
-            image = np.pad(images[start + place].numpy(), ((0, 0), (PADDING, PADDING), (PADDING, PADDING)))
+            image = np.pad(
+                images[start + place].numpy(),
+                ((0, 0), (FlipCrop.padding, FlipCrop.padding), (FlipCrop.padding, FlipCrop.padding)),
+            )
             row, col = augmentation.shifts[start + place].tolist()
             crop = image[:, row : row + 6, col : col + 5]
             if augmentation.flips[start + place]:
@@ -45,7 +48,7 @@ def test_half_of_the_images_are_flipped_and_all_shifts_are_alike():
     assert (shares - chance).abs().max() < 5 * (chance * (1 - chance) / count) ** 0.5
     # Neither depends on the other.
     flipped = augmentation.shifts[augmentation.flips].double().mean(dim=0)
-    assert flipped.tolist() == pytest.approx([PADDING, PADDING], abs=0.1)
+    assert flipped.tolist() == pytest.approx([FlipCrop.padding, FlipCrop.padding], abs=0.1)
 
 
 def test_a_draw_depends_on_its_seed_alone():

@@ -226,7 +226,7 @@ def test_what_is_folded_wrongly_is_refused(monkeypatch):
             module.weight.mul_(1.01)
 
     monkeypatch.setattr("sfi_ray.models.carrying.remove_weight_norm", wrong)
-    with pytest.raises(InputError, match="its submodule '3' gives something else once WeightNorm is folded"):
+    with pytest.raises(InputError, match="its submodule '3' computes something else after WeightNorm is folded"):
         classifier_of(brought.weight_norm_hook())
 
 

@@ -6,7 +6,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from sfi_ray.models.training.checkpoint import CHECKPOINT_NAME, Checkpoint, CheckpointError, Counters, TrainingState
+from sfi_ray.models.training.checkpoint import Checkpoint, CheckpointError, Counters, TrainingState
 from sfi_ray.models.training.progress import EpochRecord
 
 RECORD = EpochRecord(epoch=1, epochs=3, loss=0.1 + 0.2, train_accuracy=1 / 3, test_accuracy=0.5, seconds=1.25)
@@ -32,14 +32,14 @@ def test_what_was_written_is_read_to_the_last_bit(tmp_path):
     assert_equal_states(checkpoint.read(), make_state())
     checkpoint.write(make_state(2.0))
     assert_equal_states(checkpoint.read(), make_state(2.0))
-    assert [file.name for file in (tmp_path / "deep/folder").iterdir()] == [CHECKPOINT_NAME]
+    assert [file.name for file in (tmp_path / "deep/folder").iterdir()] == [Checkpoint.file_name]
 
 
 def test_it_is_a_safetensors_file_with_counters_as_json(tmp_path):
     Checkpoint(tmp_path, "mine").write(make_state())
-    content = (tmp_path / CHECKPOINT_NAME).read_bytes()
+    content = (tmp_path / Checkpoint.file_name).read_bytes()
     assert set(safetensors.torch.load(content)) == {"a", "b.c", "r"}
-    with safetensors.safe_open(tmp_path / CHECKPOINT_NAME, framework="pt") as file:
+    with safetensors.safe_open(tmp_path / Checkpoint.file_name, framework="pt") as file:
         assert json.loads(file.metadata()["counters"])["step"] == 5
 
 
@@ -53,22 +53,22 @@ def test_another_training_s_checkpoint_is_refused(tmp_path):
 def test_a_broken_file_is_refused_with_its_name(tmp_path, kept):
     checkpoint = Checkpoint(tmp_path, "mine")
     checkpoint.write(make_state())
-    file = tmp_path / CHECKPOINT_NAME
+    file = tmp_path / Checkpoint.file_name
     file.write_bytes(file.read_bytes()[:kept])
-    with pytest.raises(CheckpointError, match=rf"{CHECKPOINT_NAME} is broken"):
+    with pytest.raises(CheckpointError, match=rf"{Checkpoint.file_name} is broken"):
         checkpoint.read()
 
 
 def test_counters_that_make_no_sense_are_refused(tmp_path):
     header = {"format": "1", "key": "mine", "counters": '{"device": "cpu", "epoch": 0}'}
-    safetensors.torch.save_file({"a": torch.zeros(1)}, tmp_path / CHECKPOINT_NAME, metadata=header)
+    safetensors.torch.save_file({"a": torch.zeros(1)}, tmp_path / Checkpoint.file_name, metadata=header)
     with pytest.raises(CheckpointError, match="is broken"):
         Checkpoint(tmp_path, "mine").read()
 
 
 def test_a_file_that_cannot_be_read_is_refused(tmp_path):
-    (tmp_path / CHECKPOINT_NAME).mkdir()
-    with pytest.raises(CheckpointError, match=CHECKPOINT_NAME):
+    (tmp_path / Checkpoint.file_name).mkdir()
+    with pytest.raises(CheckpointError, match=Checkpoint.file_name):
         Checkpoint(tmp_path, "mine").read()
 
 
@@ -85,14 +85,14 @@ def test_a_full_disk_leaves_the_checkpoint_before_and_nothing_else(tmp_path, mon
         checkpoint.write(make_state(2.0))
     monkeypatch.undo()
     assert_equal_states(checkpoint.read(), make_state())
-    assert [file.name for file in tmp_path.iterdir()] == [CHECKPOINT_NAME]
+    assert [file.name for file in tmp_path.iterdir()] == [Checkpoint.file_name]
 
 
 def test_removing_takes_what_killed_processes_left_too(tmp_path):
     checkpoint = Checkpoint(tmp_path, "mine")
     checkpoint.remove()
     checkpoint.write(make_state())
-    (tmp_path / f".{CHECKPOINT_NAME}.0123.tmp").write_bytes(b"half")
+    (tmp_path / f".{Checkpoint.file_name}.0123.tmp").write_bytes(b"half")
     (tmp_path / "card.json").write_text("{}")
     checkpoint.remove()
     assert [file.name for file in tmp_path.iterdir()] == ["card.json"]

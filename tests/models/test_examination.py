@@ -77,7 +77,7 @@ REFUSED = {
     "log of softmax said to be probabilities": (
         Then(lambda logits: logits.log_softmax(1)),
         "probabilities",
-        "are no probabilities.*set outputs to logits",
+        "are not probabilities.*set outputs to logits",
     ),
     "sigmoid": (Then(torch.sigmoid), "logits", r"lie in \[0, 1\].*set outputs to sigmoid"),
     "half of a sigmoid": (Then(half_sure), "logits", r"lie in \[0, 1\]"),
@@ -87,7 +87,7 @@ REFUSED = {
     "two rows for an image": (Then(two_rows), "logits", r"the network gave shape \(2, 10\)"),
     "a list": (Then(nested), "logits", "the network gave list"),
     "a feature map": (Then(lambda logits: logits[..., None, None]), "logits", r"shape \(1, 10, 1, 1\)"),
-    "a mean over the batch": (Then(lambda logits: logits.mean(0, keepdim=True)), "logits", "not a row for each"),
+    "a mean over the batch": (Then(lambda logits: logits.mean(0, keepdim=True)), "logits", "not one row per image"),
     "other classes": (linear(7), "logits", r"the network gave shape \(1, 7\)"),
     "one logit of ten classes": (Then(lambda logits: logits[:, :1]), "sigmoid", "needs a data set of two classes"),
     "dropout in forward": (Before(lambda images: nn.functional.dropout(images, 0.3)), "logits", "random"),
@@ -97,8 +97,12 @@ REFUSED = {
         "logits",
         "batch norm without running statistics",
     ),
-    "logits less the mean of the batch": (Then(lambda logits: logits - logits.mean(0)), "logits", "beside it"),
-    "an order over the batch": (Then(lambda logits: logits + logits.cumsum(0)), "logits", "beside it"),
+    "logits less the mean of the batch": (
+        Then(lambda logits: logits - logits.mean(0)),
+        "logits",
+        "other images of its batch",
+    ),
+    "an order over the batch": (Then(lambda logits: logits + logits.cumsum(0)), "logits", "other images of its batch"),
     "a network that fails": (Then(lambda logits: logits[:, :, 3]), "logits", "refuses an image of shape"),
 }
 
@@ -206,7 +210,7 @@ def test_a_network_of_single_images_gets_single_images():
 
 
 def test_a_network_of_single_images_in_larger_micro_batches_is_refused():
-    with pytest.raises(InputError, match=r"takes just 1 at once.*set compute.micro_batch to 1"):
+    with pytest.raises(InputError, match=r"takes exactly 1 at once.*set compute.micro_batch to 1"):
         make(OneAtATime(), micro_batch=4)
 
 

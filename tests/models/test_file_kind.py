@@ -115,9 +115,9 @@ def test_what_is_neither_weights_nor_export_is_named_with_a_mend(name, suffix, t
 def test_what_nobody_knows_is_refused(name, tmp_path):
     file = tmp_path / "model"
     file.write_bytes(NEITHER[name]())
-    with pytest.raises(InputError, match=r"model: not a file of weights, nor anything else that is known; save"):
+    with pytest.raises(InputError, match=r"model: not a file of weights, nor any other known kind of file; save"):
         read_state_dict(file)
-    with pytest.raises(InputError, match=r"model: not a file of torch.export.save, nor anything else that is known;"):
+    with pytest.raises(InputError, match=r"model: not a file of torch.export.save, nor any other known kind of file;"):
         ExportSource(what=str(file)).build_module((1, 2, 2), 2)
 
 
@@ -152,7 +152,7 @@ def test_weights_given_as_an_export_are_named(write, text, tmp_path):
 def test_a_whole_module_given_as_an_export_is_named(is_old, tmp_path):
     torch.save(NETWORK, tmp_path / "model.pt2", _use_new_zipfile_serialization=not is_old)
     with pytest.raises(
-        InputError, match=r"a pickled object of torch\.nn\S*\.Sequential, which is code, .* load it, and"
+        InputError, match=r"a pickled object of torch\.nn\S*\.Sequential, which is code, .* load it and"
     ):
         ExportSource(what=str(tmp_path / "model.pt2")).build_module((1, 2, 2), 2)
 
@@ -176,4 +176,4 @@ def test_parts_of_files_are_of_some_kind():
     for make in (torchscript, export, tar, package):
         content = make()
         for size in (0, 1, 2, 9, 100, len(content) // 2, len(content) - 1):
-            assert kind_of(io.BytesIO(content[:size])).text
+            assert kind_of(io.BytesIO(content[:size])).what

@@ -13,8 +13,6 @@ from sfi_ray.models import Checkpoint, DivergenceError, TrainingNote, TrainingSe
 from sfi_ray.models.runners.device import in_layout
 from sfi_ray.models.runners.normalisation import channel_statistics
 from sfi_ray.models.runners.repeatable import Randomness
-from sfi_ray.models.training import learner as learner_module
-from sfi_ray.models.training import loop as training_module
 from sfi_ray.models.training.augmentation import FlipCrop
 from sfi_ray.models.training.checkpoint import CheckpointError, TrainingState
 from sfi_ray.models.training.learner import Learner
@@ -60,7 +58,7 @@ def assert_equal_networks(left, right):
 
 @pytest.fixture
 def _item_per_step(monkeypatch):
-    monkeypatch.setattr(learner_module, "SECONDS_BETWEEN_PROGRESS", 0.0)
+    monkeypatch.setattr(Learner, "seconds_between_progress", 0.0)
 
 
 SETTINGS = {
@@ -162,7 +160,7 @@ def test_progress_is_rare():
 
 
 def test_the_caller_meets_its_own_random_state_in_eval_mode(monkeypatch):
-    monkeypatch.setattr(learner_module, "SECONDS_BETWEEN_PROGRESS", 0.0)
+    monkeypatch.setattr(Learner, "seconds_between_progress", 0.0)
     learner = Learner(small(), make_colours(), SETTINGS["augmented"])
     torch.manual_seed(3)
     before = torch.get_rng_state()
@@ -225,8 +223,8 @@ def test_a_batch_that_does_not_fit_is_told_with_its_mend():
 
 
 def test_divergence_is_told_within_the_epoch_and_its_checkpoint_is_removed(tmp_path, few_digits, monkeypatch):
-    monkeypatch.setattr(learner_module, "SECONDS_BETWEEN_PROGRESS", 0.0)
-    monkeypatch.setattr(training_module, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    monkeypatch.setattr(Learner, "seconds_between_progress", 0.0)
+    monkeypatch.setattr(Checkpoint, "seconds_within_pass", 0.0)
     settings = TrainingSettings(optimizer="sgd", learning_rate=1e9, epochs=2, batch_size=16, threads=1)
     told = []
     with pytest.raises(DivergenceError, match="lower learning_rate"):
@@ -236,7 +234,7 @@ def test_divergence_is_told_within_the_epoch_and_its_checkpoint_is_removed(tmp_p
 
 
 def test_a_stopped_training_is_kept_and_gone_on_with(tmp_path, few_digits, monkeypatch):
-    monkeypatch.setattr(learner_module, "SECONDS_BETWEEN_PROGRESS", 0.0)
+    monkeypatch.setattr(Learner, "seconds_between_progress", 0.0)
     settings = TrainingSettings(epochs=3, threads=1)
     expected = train_classifier("mlp", few_digits, settings)
     checkpoint, told = Checkpoint(tmp_path, "x"), []
@@ -245,7 +243,7 @@ def test_a_stopped_training_is_kept_and_gone_on_with(tmp_path, few_digits, monke
         train_classifier("mlp", few_digits, settings, "cpu", checkpoint=checkpoint, is_stopping=lambda: next(stop_at))
     again = train_classifier("mlp", few_digits, settings, "cpu", told.append, checkpoint=checkpoint)
     assert isinstance(told[0], TrainingNote)
-    assert told[0].text.startswith("going on after 1 of 3 epochs")
+    assert told[0].text.startswith("continuing after 1 of 3 epochs")
     assert again.card.fingerprint == expected.card.fingerprint
     assert [record.loss for record in again.history] == [record.loss for record in expected.history]
 
@@ -255,7 +253,7 @@ def test_a_broken_checkpoint_is_named_and_left_aside(tmp_path, few_digits):
     settings, told = TrainingSettings(epochs=1, threads=1), []
     trained = train_classifier("mlp", few_digits, settings, "cpu", told.append, checkpoint=Checkpoint(tmp_path, "x"))
     assert "checkpoint.safetensors is broken" in told[0].text
-    assert "starts anew" in told[0].text
+    assert "starts again" in told[0].text
     assert trained.card.fingerprint == train_classifier("mlp", few_digits, settings).card.fingerprint
 
 
@@ -268,7 +266,7 @@ def test_a_checkpoint_of_another_network_is_named_and_left_aside(tmp_path, few_d
 
 
 def test_a_full_disk_does_not_end_a_training_and_is_told_once(tmp_path, few_digits, monkeypatch):
-    monkeypatch.setattr(training_module, "SECONDS_BETWEEN_SHORT_PASSES", 0.0)
+    monkeypatch.setattr(Checkpoint, "seconds_between_passes", 0.0)
 
     def full(_):
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -284,7 +282,7 @@ def test_a_full_disk_does_not_end_a_training_and_is_told_once(tmp_path, few_digi
         checkpoint=Checkpoint(tmp_path, "x"),
     )
     notes = [item.text for item in told if isinstance(item, TrainingNote)]
-    assert notes == ["no checkpoint can be written, training goes on without: No space left on device"]
+    assert notes == ["no checkpoint can be written, training continues without: No space left on device"]
     assert list(tmp_path.iterdir()) == []
 
 

@@ -8,11 +8,10 @@ from sfi_ray.models import Classifier, RuntimeConfig, TuningRequest, build, tune
 from sfi_ray.models.runners.sparse_images import sparse_images
 from sfi_ray.models.tuning import autotune
 from sfi_ray.models.tuning.measurement import (
-    ABSOLUTE_TOLERANCE,
-    RELATIVE_TOLERANCE,
     ClassifierMeasurement,
     are_near,
     is_batch_invariant,
+    tolerance,
 )
 
 SHAPE = (1, 8, 8)
@@ -76,7 +75,7 @@ def test_what_is_tried_are_sparse_images(shape):
 
 def test_near_means_within_the_stated_tolerance():
     reference = torch.tensor([[-0.5, -20.0]])
-    allowed = ABSOLUTE_TOLERANCE + RELATIVE_TOLERANCE * reference.abs()
+    allowed = tolerance(reference)
     assert are_near(reference + 0.99 * allowed, reference)
     assert are_near(reference - 0.99 * allowed, reference)
     for place in (0, 1):

@@ -47,7 +47,7 @@ def test_a_wrong_scale_is_near_chance_and_the_right_one_is_named(network):
     assert measured.better == ((0.0,), (1.0,))
     assert measured.better_accuracy > 0.95
     text = " ".join(remarks_on(classifier, measured, 0.5, is_normalised=True))
-    assert "guessing does as well" in text
+    assert "no better than guessing" in text
     assert "mean: [0.0] and std: [1.0]" in text
 
 

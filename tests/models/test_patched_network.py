@@ -14,8 +14,8 @@ from sfi_ray.errors import ResourceError
 from sfi_ray.grid import Grid, GridClassifier
 from sfi_ray.images import paint
 from sfi_ray.models import Classifier, RuntimeConfig, TuningRequest, build, tune
-from sfi_ray.models.runners import patched_runner
 from sfi_ray.models.runners.openvino_runner import openvino_version
+from sfi_ray.models.runners.patched_runner import PatchedRunner
 from sfi_ray.models.runners.sparse_images import close_pixels
 from sfi_ray.models.tuning.measurement import ClassifierMeasurement, are_near
 from sfi_ray.types import Background, Finding
@@ -195,7 +195,7 @@ def test_every_number_of_pixels_has_to_keep_company_out():
 
 
 def test_more_pixels_than_memory_is_given_for_are_refused_and_never_chosen(monkeypatch, caplog):
-    monkeypatch.setattr(patched_runner, "_MOST_NUMBERS", 10_000)
+    monkeypatch.setattr(PatchedRunner, "_most_numbers", 10_000)
     classifier = small_classifier()
     with pytest.raises(ResourceError, match=r"'toy': with 40 altered pixels, 8 images at once are too many"):
         classifier.running(REUSING).sparse_log_probs(*close_pixels(classifier.input_shape, 2, 40))

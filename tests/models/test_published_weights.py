@@ -147,7 +147,9 @@ def test_several_sets_of_weights_are_refused_with_a_mend_that_mends(network, sta
     monkeypatch.chdir(tmp_path)
     other = {name: torch.zeros_like(tensor) for name, tensor in state.items()}
     torch.save({keys[0]: other, keys[1]: state, "epoch": 1}, "checkpoint.pt")
-    with pytest.raises(InputError, match=f"several sets of weights: '{keys[0]}', '{keys[1]}'; save the one") as caught:
+    with pytest.raises(
+        InputError, match=f"several sets of weights: '{keys[0]}', '{keys[1]}'; save one of them"
+    ) as caught:
         read_state_dict("checkpoint.pt")
     mend = re.search(r"torch\.save\(.*\)$", str(caught.value)).group()
     exec(mend, {"torch": torch})

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from sfi_ray.models.files.bounded_reading import open_archive
 from sfi_ray.models.files.torch_file import FAULTS, TorchFile, as_dictionary, as_tensor
 
 DTYPES = [
@@ -156,7 +157,7 @@ def test_compressed_members_are_refused():
 
 
 def test_tables_of_contents_are_bounded(monkeypatch):
-    monkeypatch.setattr("sfi_ray.models.files.bounded_reading._MOST_CONTENTS", 1000)
+    monkeypatch.setattr(open_archive, "__defaults__", (1000,))
     state = {str(number): torch.zeros(1) for number in range(100)}
     with pytest.raises(FAULTS, match="a table of contents of"):
         TorchFile(io.BytesIO(saved(state)))

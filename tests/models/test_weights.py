@@ -109,7 +109,7 @@ def test_folder_that_is_a_file_is_a_matter_of_storage(network, card, tmp_path):
 
 
 def test_missing_and_broken_cards_are_input_errors(tmp_path):
-    with pytest.raises(InputError, match=r"card.json: no card of a trained network can be read"):
+    with pytest.raises(InputError, match=r"card.json: the card of a trained network cannot be read"):
         read_card(tmp_path)
     (tmp_path / "card.json").write_text('{"architecture": "mlp"}')
     with pytest.raises(InputError, match=r"card.json: not the card of a trained network"):
@@ -189,9 +189,7 @@ def test_folders_and_texts_are_refused(tmp_path):
     with pytest.raises(InputError, match="this is a folder, not a file of weights; name the file in it"):
         read_state_dict(tmp_path)
     (tmp_path / "weights.pt").write_text("x")
-    with pytest.raises(
-        InputError, match=r"weights.pt: not a file of weights, nor anything else.*; save the weights with"
-    ):
+    with pytest.raises(InputError, match=r"weights.pt: not a file of weights, nor any other.*; save the weights with"):
         read_state_dict(tmp_path / "weights.pt")
 
 
@@ -213,7 +211,7 @@ def test_weights_are_those_of_their_card_or_refused(network, card, tmp_path):
         for parameter in network.parameters():
             parameter.zero_()
     (tmp_path / "weights.safetensors").write_bytes(weights_bytes(network))
-    with pytest.raises(InputError, match=r"weights.safetensors: not the weights that card.json was written for"):
+    with pytest.raises(InputError, match=r"weights.safetensors: card.json was written for other weights"):
         check_weights(tmp_path)
 
 

@@ -137,6 +137,6 @@ def test_other_detectors_and_other_limits_are_other_classifiers():
 def test_features_are_asked_only_of_networks_that_have_them():
     module = nn.Sequential(nn.Conv2d(1, 10, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     classifier = Classifier(module, name="convolutions", input_shape=(1, 8, 8), num_classes=10)
-    with pytest.raises(InputError, match=r"knn looks at .* choose one of msp, max_logit, energy"):
+    with pytest.raises(InputError, match=r"knn needs .* choose one of msp, max_logit, energy"):
         check_detector(classifier, "knn")
     check_detector(classifier, "energy")

@@ -145,7 +145,7 @@ def test_a_neuron_out_of_reach_costs_nothing():
 def test_layers_in_parts_are_those_at_once(monkeypatch):
     module = built(convolutional, 3, 1, 4, 4)
     whole = certify(module, input_shape=(1, 4, 4), background=0.4, ks=2)
-    monkeypatch.setattr("sfi_ray.theory.relaxation._CHUNK", 100)
+    monkeypatch.setattr("sfi_ray.theory.relaxation.ReluStep._numbers_at_once", 100)
     assert certify(module, input_shape=(1, 4, 4), background=0.4, ks=2).margins == pytest.approx(whole.margins)
 
 

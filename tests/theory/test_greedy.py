@@ -149,7 +149,7 @@ def test_a_network_says_what_its_model_says(maker):
 def test_candidates_in_parts_are_those_at_once(monkeypatch):
     model = hidden(np.random.default_rng(0), 10)
     whole = model.log_odds_with_each(np.zeros(10), np.ones(10))
-    monkeypatch.setattr("sfi_ray.theory.hidden_layer._CHUNK", 12)
+    monkeypatch.setattr("sfi_ray.theory.hidden_layer.HiddenLayerModel._numbers_at_once", 12)
     assert model.log_odds_with_each(np.zeros(10), np.ones(10)) == pytest.approx(whole, abs=1e-12)
     assert whole == pytest.approx(model.log_odds(np.eye(10)))
 

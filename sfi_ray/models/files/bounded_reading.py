@@ -11,15 +11,6 @@ from typing import BinaryIO
 import torch
 from torch import Tensor
 
-# A table of contents of this size has some 80,000 members.
-_MOST_CONTENTS = 2**23
-_END = 22
-_LONG_END = 56 + 20
-# Layers may share tensors, and half precision becomes float32.
-_MOST_EXPANSION = 16
-_ALWAYS_ALLOWED = 2**24
-_MOST_NUMBER = 2**48
-
 
 def size_of(stream: BinaryIO) -> int:
     """Returns the number of bytes of a stream, and goes to its beginning."""
@@ -28,23 +19,29 @@ def size_of(stream: BinaryIO) -> int:
     return size
 
 
-def open_archive(stream: BinaryIO) -> zipfile.ZipFile:
+def open_archive(stream: BinaryIO, most_contents: int = 2**23) -> zipfile.ZipFile:
     """Opens a zip archive as torch writes it: at the end of the file, and without a comment.
 
+    Args:
+        stream: The file.
+        most_contents: Bytes of the table of contents at most; 8 MiB have some 80,000 members.
+
     Raises:
-        zipfile.BadZipFile: It is none, not whole, or has a table of contents of more than 8 MiB.
+        zipfile.BadZipFile: It is none, not whole, or has a larger table of contents.
     """
     size = size_of(stream)
-    stream.seek(max(0, size - _END - _LONG_END))
+    # The record at the end of an archive, and that of a large one with its locator before it.
+    end_size, long_end_size = 22, 56 + 20
+    stream.seek(max(0, size - end_size - long_end_size))
     tail = stream.read()
-    end, long_end = tail[-_END:], tail[-_END - _LONG_END : -_END]
-    if len(end) < _END or not end.startswith(b"PK\x05\x06"):
+    end, long_end = tail[-end_size:], tail[-end_size - long_end_size : -end_size]
+    if len(end) < end_size or not end.startswith(b"PK\x05\x06"):
         raise zipfile.BadZipFile("the end of a zip archive is not there")
     contents = int.from_bytes(end[12:16], "little")
     if long_end.startswith(b"PK\x06\x06"):
         contents = int.from_bytes(long_end[40:48], "little")
-    if contents > _MOST_CONTENTS:
-        raise zipfile.BadZipFile(f"a table of contents of {contents:,} bytes, over {_MOST_CONTENTS:,}")
+    if contents > most_contents:
+        raise zipfile.BadZipFile(f"a table of contents of {contents:,} bytes, over {most_contents:,}")
     stream.seek(0)
     return zipfile.ZipFile(stream)
 
@@ -79,12 +76,14 @@ def check_expansion(tensors: Iterable[tuple[Sequence[int], torch.dtype]], file_s
     Raises:
         ValueError: They do, or a size is none.
     """
+    most_expansion = 16  # layers may share tensors, and half precision becomes float32
+    always_allowed = 2**24
     claimed = 0
     for sizes, dtype in tensors:
-        if not all(type(size) is int and 0 <= size < _MOST_NUMBER for size in sizes):
+        if not _are_numbers(sizes):
             raise ValueError(f"a tensor has the sizes {list(sizes)}")
         claimed += math.prod(sizes) * max(dtype.itemsize, torch.float32.itemsize)
-    if claimed > _MOST_EXPANSION * file_size + _ALWAYS_ALLOWED:
+    if claimed > most_expansion * file_size + always_allowed:
         raise ValueError(f"its tensors claim {claimed:,} bytes, and the file has {file_size:,}")
 
 
@@ -104,8 +103,7 @@ def tensor_of(
     Raises:
         ValueError: It would reach beyond the bytes.
     """
-    numbers = [*sizes, *strides, offset]
-    if not all(type(number) is int and 0 <= number < _MOST_NUMBER for number in numbers) or len(sizes) != len(strides):
+    if not _are_numbers([*sizes, *strides, offset]) or len(sizes) != len(strides):
         raise ValueError(f"{name} has the sizes {list(sizes)}, the strides {list(strides)} and the offset {offset}")
     if math.prod(sizes) == 0:
         return torch.zeros(sizes, dtype=dtype)
@@ -116,3 +114,8 @@ def tensor_of(
     if dtype == torch.bool:  # a truth value of another byte than 0 and 1 is neither
         flat = flat.view(torch.uint8) != 0
     return flat.as_strided(sizes, strides, offset).clone()
+
+
+def _are_numbers(values: Sequence[object]) -> bool:
+    """Whether all values may be sizes, strides or offsets of a tensor that fits into a memory."""
+    return all(type(value) is int and 0 <= value < 2**48 for value in values)

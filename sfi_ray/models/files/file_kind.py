@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import BinaryIO, Literal
 
 from sfi_ray.errors import InputError
 from sfi_ray.models.files.bounded_reading import open_archive, size_of
 from sfi_ray.models.files.plain_pickle import Made
-from sfi_ray.models.files.torch_file import FAULTS, OLD_FORM, TorchFile, as_dictionary
+from sfi_ray.models.files.torch_file import FAULTS, TorchFile, as_dictionary
 
-WEIGHTS = "a file of weights"
-EXPORTED = "a file of torch.export.save"
 
-_EXPORT_AGAIN = "export the PyTorch network that it was made of: torch.export.save(program, 'model.pt2')"
-_AS_WEIGHTS = (
-    "give it as `weights` beside the network that it belongs to (`architecture`, `torchvision`, `timm` or `factory`)"
-)
-_WRAP = "or wrap it in a factory of your own (`factory: package.module:callable`)"
-#: How weights are saved so that this program reads them.
-HOW_TO_SAVE = (
-    "save the weights with safetensors.torch.save_file(module.state_dict(), 'weights.safetensors'), "
-    "or as a plain dict of tensors with torch.save"
-)
+class Wanted(StrEnum):
+    """What a file should be."""
+
+    WEIGHTS = "a file of weights"
+    EXPORT = "a file of torch.export.save"
+
+    @property
+    def how_to_save(self) -> str:
+        """How to save it so that this program reads it."""
+        if self is Wanted.EXPORT:
+            return "export the PyTorch network that it was made of: torch.export.save(program, 'model.pt2')"
+        return (
+            "save the weights with safetensors.torch.save_file(module.state_dict(), 'weights.safetensors'), "
+            "or as a plain dict of tensors with torch.save"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,90 +37,98 @@ class FileKind:
     """What a file is.
 
     Attributes:
+        what: What messages call it.
+        mend: What to do with it where something else is wanted. It may hold ``{save}``, how to save what is wanted;
+            ``{export}``, how to export a network; and ``{wrap}``, how to bring a network by code of one's own.
         form: How it is read; ``other`` is not.
-        text: What messages call it.
-        mend: What to do with it where something else is wanted.
+        beginning: The bytes that it begins with, where these tell the kind.
     """
 
-    form: Literal["safetensors", "torch", "export", "other"]
-    text: str
+    what: str
     mend: str
+    form: Literal["safetensors", "torch", "export", "other"] = "other"
+    beginning: bytes = b""
 
-    def refusal(self, path: Path | str, wanted: str) -> InputError:
-        """Returns the error that names the file, what it is, and the mend.
-
-        Args:
-            path: The file.
-            wanted: What it should be: `WEIGHTS` or `EXPORTED`.
-        """
-        to_save = HOW_TO_SAVE if wanted == WEIGHTS else _EXPORT_AGAIN
-        return InputError(f"{path}: {self.text.replace('{wanted}', wanted)}; {self.mend.replace('{to_save}', to_save)}")
-
-
-def _kind(form: Literal["safetensors", "torch", "export", "other"], what: str, mend: str) -> FileKind:
-    return FileKind(form, f"this is {what}, not {{wanted}}", mend)
+    def refusal(self, path: Path | str, wanted: Wanted) -> InputError:
+        """Returns the error that names the file, what it is, and the mend."""
+        mend = self.mend.format(
+            save=wanted.how_to_save,
+            export=Wanted.EXPORT.how_to_save,
+            wrap="or wrap it in a factory of your own (`factory: package.module:callable`)",
+        )
+        return InputError(f"{path}: {self.what.replace('{wanted}', wanted)}; {mend}")
 
 
-def _other(what: str, mend: str) -> FileKind:
-    return _kind("other", what, mend)
+def _kind(
+    what: str,
+    mend: str,
+    form: Literal["safetensors", "torch", "export", "other"] = "other",
+    beginning: bytes = b"",
+) -> FileKind:
+    return FileKind(f"this is {what}, not {{wanted}}", mend, form, beginning)
 
 
-SAFETENSORS = _kind("safetensors", "a safetensors file, which holds weights without layers", _AS_WEIGHTS)
-TORCH = _kind("torch", "a file of torch.save, which holds weights without layers", _AS_WEIGHTS)
-EXPORT = _kind(
-    "export", "a file of torch.export.save, which holds layers too", "give it as `export`, without `weights`"
-)
+def _weights(form: Literal["safetensors", "torch"], what: str) -> FileKind:
+    beside = "(`architecture`, `torchvision`, `timm` or `factory`)"
+    return _kind(
+        f"{what}, which holds weights without layers",
+        f"give it as `weights` beside the network that it belongs to {beside}",
+        form,
+    )
 
-_ONNX = _other("an ONNX network", f"{_EXPORT_AGAIN}, {_WRAP}")
-_KERAS = _other("a file of Keras (TensorFlow)", f"only PyTorch's networks are run; convert it, {_WRAP}")
-_TENSORFLOW = _other("a network of TensorFlow", f"only PyTorch's networks are run; convert it, {_WRAP}")
-_TORCHSCRIPT = _other("a TorchScript archive, which holds code", f"{_EXPORT_AGAIN}, {_WRAP}")
-_PACKAGE = _other("an archive of torch.package, which holds code", f"{_EXPORT_AGAIN}, {_WRAP}")
-_OLD_EXPORT = _other(
-    "an export of an older torch",
-    "load it there and export the network again with the torch that is installed here",
-)
-_COMPILED = _other("a compiled network of AOTInductor, which is code", _EXPORT_AGAIN)
-_UNWHOLE = FileKind("other", "not a whole zip archive", "copy or save it again")
-_UNKNOWN = FileKind("other", "not {wanted}, nor anything else that is known", "{to_save}")
-_NUMPY = _other("arrays of NumPy", "{to_save}")
 
-# How files begin.
-_BEGINNINGS = (
-    (b"\x89HDF\r\n\x1a\n", _KERAS),
-    (b"\x93NUMPY", _NUMPY),
-    (b"GGUF", _other("a GGUF file", "{to_save}")),
-    (b"\x1f\x8b", _other("a gzip file", "unpack it first")),
-    (b"BZh", _other("a bzip2 file", "unpack it first")),
-    (b"\xfd7zXZ", _other("an xz file", "unpack it first")),
-    (b"7z\xbc\xaf", _other("a 7-Zip file", "unpack it first")),
-    (b"\x28\xb5\x2f\xfd", _other("a zstd file", "unpack it first")),
-    (
-        b"version https://git-lfs",
-        _other("a pointer of Git LFS, and not the file itself", "fetch it with: git lfs pull"),
+_KINDS: Mapping[str, FileKind] = {
+    "safetensors": _weights("safetensors", "a safetensors file"),
+    "torch": _weights("torch", "a file of torch.save"),
+    "export": _kind(
+        "a file of torch.export.save, which holds layers too", "give it as `export`, without `weights`", "export"
     ),
-)
-_WEB_PAGE = _other("a web page", "download the file itself")
-_OPENVINO = _other("an XML file, as OpenVINO's networks are", f"{_EXPORT_AGAIN}, {_WRAP}")
-_JSON = _other("a JSON file, which names weights at most", "give the file of weights itself")
-_TAR = _other("a tar archive", "unpack it first, or load and save it with a present torch")
-_TFLITE = _other("a network of TensorFlow Lite", f"only PyTorch's networks are run; convert it, {_WRAP}")
-_BARE_PICKLE = _other("a pickle that torch.save did not write", "this program never unpickles code; {to_save}")
+    "onnx": _kind("an ONNX network", "{export}, {wrap}"),
+    "keras": _kind(
+        "a file of Keras (TensorFlow)",
+        "only PyTorch's networks are run; convert it, {wrap}",
+        beginning=b"\x89HDF\r\n\x1a\n",
+    ),
+    "tensorflow": _kind("a network of TensorFlow", "only PyTorch's networks are run; convert it, {wrap}"),
+    "tflite": _kind("a network of TensorFlow Lite", "only PyTorch's networks are run; convert it, {wrap}"),
+    "torchscript": _kind("a TorchScript archive, which holds code", "{export}, {wrap}"),
+    "package": _kind("an archive of torch.package, which holds code", "{export}, {wrap}"),
+    "old export": _kind(
+        "an export of an older torch", "load it there and export the network again with the torch installed here"
+    ),
+    "compiled": _kind("a compiled network of AOTInductor, which is code", "{export}"),
+    "openvino": _kind("an XML file, as OpenVINO's networks are", "{export}, {wrap}"),
+    "pickle": _kind("a pickle that torch.save did not write", "this program never unpickles code; {save}"),
+    "numpy": _kind("arrays of NumPy", "{save}", beginning=b"\x93NUMPY"),
+    "gguf": _kind("a GGUF file", "{save}", beginning=b"GGUF"),
+    "gzip": _kind("a gzip file", "unpack it first", beginning=b"\x1f\x8b"),
+    "bzip2": _kind("a bzip2 file", "unpack it first", beginning=b"BZh"),
+    "xz": _kind("an xz file", "unpack it first", beginning=b"\xfd7zXZ"),
+    "7-zip": _kind("a 7-Zip file", "unpack it first", beginning=b"7z\xbc\xaf"),
+    "zstd": _kind("a zstd file", "unpack it first", beginning=b"\x28\xb5\x2f\xfd"),
+    "tar": _kind("a tar archive", "unpack it first, or load and save it with a present torch"),
+    "zip": _kind("a zip archive of something else", "unpack it first, or name another file"),
+    "lfs": _kind(
+        "a pointer of Git LFS, and not the file itself",
+        "fetch it with: git lfs pull",
+        beginning=b"version https://git-lfs",
+    ),
+    "web page": _kind("a web page", "download the file itself"),
+    "json": _kind("a JSON file, which at most names weights", "give the file of weights itself"),
+    "broken zip": FileKind("not a whole zip archive", "copy or save it again"),
+    "unknown": FileKind("not {wanted}, nor any other known kind of file", "{save}"),
+}
 
 
-def open_file(path: Path, wanted: str) -> BinaryIO:
+def open_file(path: Path, wanted: Wanted) -> BinaryIO:
     """Opens a file for reading.
-
-    Args:
-        path: The file.
-        wanted: What it should be: `WEIGHTS` or `EXPORTED`.
 
     Raises:
         InputError: It is not there, no file, empty, or cannot be read.
     """
     if path.is_dir():
         if (path / "saved_model.pb").exists():
-            raise _TENSORFLOW.refusal(path, wanted)
+            raise _KINDS["tensorflow"].refusal(path, wanted)
         raise InputError(f"{path}: this is a folder, not {wanted}; name the file in it")
     if not path.is_file():
         raise InputError(f"{path}: there is no such {wanted.removeprefix('a ')}")
@@ -142,38 +155,38 @@ def kind_of_saved(stream: BinaryIO) -> FileKind:
     try:
         content = TorchFile(stream).content
     except FAULTS:
-        return TORCH
+        return _KINDS["torch"]
     if as_dictionary(content) is not None or not isinstance(content, Made):
-        return TORCH
-    return _other(
+        return _KINDS["torch"]
+    return _kind(
         f"a pickled object of {content.by[:100] or 'an unknown class'}, which is code",
-        "where you trust the file, load it, and export the network: torch.export.save(program, 'model.pt2')",
+        "if you trust the file, load it and export the network: torch.export.save(program, 'model.pt2')",
     )
 
 
 def _kind_of_content(stream: BinaryIO, head: bytes, size: int) -> FileKind:
     if head.startswith(b"PK\x03\x04"):
         return _kind_of_archive(stream)
-    for beginning, kind in _BEGINNINGS:
-        if head.startswith(beginning):
+    for kind in _KINDS.values():
+        if kind.beginning and head.startswith(kind.beginning):
             return kind
-    if head.startswith(OLD_FORM):
-        return TORCH
+    if head.startswith(TorchFile.old_form):
+        return _KINDS["torch"]
     if head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
-        return _BARE_PICKLE
+        return _KINDS["pickle"]
     if head[8:9] == b"{":
-        return SAFETENSORS
+        return _KINDS["safetensors"]
     if head[4:8] == b"TFL3":
-        return _TFLITE
+        return _KINDS["tflite"]
     if head[257:262] == b"ustar":
-        return _TAR
+        return _KINDS["tar"]
     text = head.lstrip().lower()
     if text.startswith((b"<!doctype html", b"<html")):
-        return _WEB_PAGE
+        return _KINDS["web page"]
     if text.startswith(b"<"):
-        return _OPENVINO
+        return _KINDS["openvino"]
     if text.startswith(b"{"):
-        return _JSON
+        return _KINDS["json"]
     return _kind_of_message(stream, size)
 
 
@@ -183,26 +196,26 @@ def _kind_of_archive(stream: BinaryIO) -> FileKind:
             names = archive.namelist()
     # zipfile raises NotImplementedError for an archive of a newer format, or of a compression that it does not know.
     except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError):
-        return _UNWHOLE
+        return _KINDS["broken zip"]
     # All lies in one folder, unless the archive is of something else than torch.
     inner = {name.partition("/")[2] for name in names}
     if "models/model.json" in inner:
-        return EXPORT
+        return _KINDS["export"]
     if "constants.pkl" in inner:
-        return _TORCHSCRIPT
+        return _KINDS["torchscript"]
     if any(name.startswith("data/aotinductor/") for name in inner):
-        return _COMPILED
+        return _KINDS["compiled"]
     if {"serialized_exported_program.json", "serialized_exported_program.pt"} & {*names, *inner}:
-        return _OLD_EXPORT
+        return _KINDS["old export"]
     if any(name.startswith(".data/") and not name.endswith("serialization_id") for name in inner):
-        return _PACKAGE
+        return _KINDS["package"]
     if "data.pkl" in inner:
-        return TORCH
+        return _KINDS["torch"]
     if "model.weights.h5" in names:
-        return _KERAS
+        return _KINDS["keras"]
     if names and all(name.endswith(".npy") for name in names):
-        return _NUMPY
-    return _other("a zip archive of something else", "unpack it first, or name another file")
+        return _KINDS["numpy"]
+    return _KINDS["zip"]
 
 
 def _kind_of_message(stream: BinaryIO, size: int) -> FileKind:
@@ -213,18 +226,20 @@ def _kind_of_message(stream: BinaryIO, size: int) -> FileKind:
         tag = _varint(stream)
         length = 0 if tag is None else _varint(stream)
         if tag is None or length is None or tag & 7 not in (0, 2):
-            return _UNKNOWN
+            return _KINDS["unknown"]
         fields.append(tag >> 3)
         if tag & 7 == 2:
             if stream.tell() + length > size:
-                return _UNKNOWN
+                return _KINDS["unknown"]
             stream.seek(length, 1)
     # ModelProto: ir_version = 1, graph = 7, opset_import = 8. SavedModel: schema version = 1, meta_graphs = 2.
     # GraphDef: node = 1 over and over.
     found = set(fields)
     if {1, 7} <= found <= {*range(1, 9), 14, 20, 25, 26}:
-        return _ONNX
-    return _TENSORFLOW if found == {1, 2} or (found <= {1, 2, 4} and fields.count(1) > 1) else _UNKNOWN
+        return _KINDS["onnx"]
+    return (
+        _KINDS["tensorflow"] if found == {1, 2} or (found <= {1, 2, 4} and fields.count(1) > 1) else _KINDS["unknown"]
+    )
 
 
 def _varint(stream: BinaryIO) -> int | None:

@@ -13,10 +13,6 @@ import warnings
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
-_KEYS = (str, int, float, bool, type(None))
-# A checkpoint of 3,000 tensors with the state of an optimizer has a tenth of it.
-_MOST_OPCODES = 4_000_000
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Named:
@@ -47,7 +43,7 @@ class Stored:
     key: Any
 
 
-def read_pickle(stream: BinaryIO, stored: list[Stored] | None = None) -> Any:
+def read_pickle(stream: BinaryIO, stored: list[Stored] | None = None, most_steps: int = 4_000_000) -> Any:
     """Reads one pickle and leaves the stream behind it.
 
     Tuples and sets come as lists; entries of dictionaries whose keys are not plain are left out.
@@ -55,6 +51,8 @@ def read_pickle(stream: BinaryIO, stored: list[Stored] | None = None) -> Any:
     Args:
         stream: The pickle.
         stored: Takes all that lies beside the pickle.
+        most_steps: Steps of the pickle at most. A checkpoint of 3,000 tensors and their optimizer has a tenth of the
+            default.
 
     Returns:
         Plain data, with `Named`, `Made` and `Stored` in it.
@@ -64,15 +62,15 @@ def read_pickle(stream: BinaryIO, stored: list[Stored] | None = None) -> Any:
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of escapes in texts
-        return _read(stream, stored)
+        return _read(stream, stored, most_steps)
 
 
-def _read(stream: BinaryIO, stored: list[Stored] | None) -> Any:
+def _read(stream: BinaryIO, stored: list[Stored] | None, most_steps: int) -> Any:
     stack: list[Any] = []
     marked: list[list[Any]] = []
     memo: dict[int, Any] = {}
     arg: Any
-    for opcode, arg, _ in itertools.islice(pickletools.genops(stream), _MOST_OPCODES):
+    for opcode, arg, _ in itertools.islice(pickletools.genops(stream), most_steps):
         match opcode.name:
             case "PROTO" | "FRAME":
                 pass
@@ -147,7 +145,7 @@ def _read(stream: BinaryIO, stored: list[Stored] | None) -> Any:
                 stack.append(arg)
             case _:
                 raise ValueError(f"a pickle with {opcode.name}")
-    raise ValueError(f"a pickle of more than {_MOST_OPCODES:,} steps")
+    raise ValueError(f"a pickle of more than {most_steps:,} steps")
 
 
 def _made(by: Any, args: Any) -> Made:
@@ -160,7 +158,8 @@ def _put(target: Any, items: list[Any]) -> None:
     """Puts keys and values, in turn, into a dictionary; what is none takes none."""
     into = target.items if isinstance(target, Made) else target
     if isinstance(into, dict):
-        into.update((key, value) for key, value in zip(items[::2], items[1::2], strict=True) if isinstance(key, _KEYS))
+        plain = (str, int, float, bool, type(None))
+        into.update((key, value) for key, value in zip(items[::2], items[1::2], strict=True) if isinstance(key, plain))
 
 
 def _extend(target: Any, items: list[Any]) -> None:

@@ -9,20 +9,9 @@ from typing import Any
 from torch import Tensor
 
 from sfi_ray.errors import InputError
-from sfi_ray.models.files.file_kind import HOW_TO_SAVE
+from sfi_ray.models.files.file_kind import Wanted
 from sfi_ray.models.files.plain_pickle import Made
 from sfi_ray.models.files.torch_file import StoredTensor, TorchFile, as_dictionary, as_tensor
-
-# What trainings call the weights, and their running averages, in checkpoints.
-_KEYS = (
-    *("state_dict", "model_state_dict", "model", "net", "network", "module", "weights", "params"),
-    *("ema", "model_ema", "ema_model", "state_dict_ema", "ema_state_dict", "model_ema_state_dict", "params_ema"),
-)
-_DEEPEST = 4
-# Buffers that count, and that no network reads when it classifies.
-_COUNTS = ("num_batches_tracked", "n_averaged")
-# torch.compile puts this before the names of what it compiled, wherever that is in the network.
-_COMPILED = "_orig_mod."
 
 
 def weights_in(file: TorchFile, path: Path) -> dict[str, Tensor]:
@@ -39,10 +28,10 @@ def weights_in(file: TorchFile, path: Path) -> dict[str, Tensor]:
     return file.tensors(_described(file.content, path, ""))
 
 
-def _described(content: Any, path: Path, place: str) -> dict[str, StoredTensor]:
-    """Finds the tensors of a state dict in what was saved."""
+def _described(content: Any, path: Path, place: str, deepest: int = 4) -> dict[str, StoredTensor]:
+    """Finds the tensors of a state dict in what was saved, at most `deepest` entries inside each other."""
     entries = as_dictionary(content)
-    if not entries or place.count("[") > _DEEPEST:
+    if not entries or place.count("[") > deepest:
         raise InputError(f"{path}: {_what_is(content, place)}, not a dict of tensors; {_mend(content)}")
     tensors = {name: as_tensor(value) for name, value in entries.items()}
     if not any(tensors.values()):
@@ -58,7 +47,12 @@ def _described(content: Any, path: Path, place: str) -> dict[str, StoredTensor]:
 
 def _key_of_weights(entries: dict[Any, Any], path: Path, place: str) -> str:
     """Chooses the entry of a checkpoint that holds the weights."""
-    known = [key for key in _KEYS if entries.get(key) is not None]
+    # What trainings call the weights, and their running averages.
+    names = (
+        *("state_dict", "model_state_dict", "model", "net", "network", "module", "weights", "params"),
+        *("ema", "model_ema", "ema_model", "state_dict_ema", "ema_state_dict", "model_ema_state_dict", "params_ema"),
+    )
+    known = [key for key in names if entries.get(key) is not None]
     keys = known or [key for key, value in entries.items() if _holds_tensors(value)]
     if len(keys) == 1:
         return str(keys[0])
@@ -66,7 +60,7 @@ def _key_of_weights(entries: dict[Any, Any], path: Path, place: str) -> str:
         name, value = next(iter(entries.items()))
         raise InputError(f"{path}: {_what_is(value, f'{place}[{name!r}]')}, not a tensor; {_mend(value)}")
     raise InputError(
-        f"{path}: holds several sets of weights: {', '.join(map(repr, keys))}; save the one that is meant by itself: "
+        f"{path}: holds several sets of weights: {', '.join(map(repr, keys))}; save one of them by itself: "
         f"torch.save(torch.load({path.name!r}){place}[{keys[-1]!r}], 'weights.pt')"
     )
 
@@ -85,8 +79,8 @@ def _what_is(value: Any, place: str) -> str:
 
 def _mend(value: Any) -> str:
     if not isinstance(value, Made):
-        return HOW_TO_SAVE
-    return f"this program never unpickles code: where you trust the file, load it and {HOW_TO_SAVE}"
+        return Wanted.WEIGHTS.how_to_save
+    return f"this program never unpickles code: if you trust the file, load it and {Wanted.WEIGHTS.how_to_save}"
 
 
 def named_as(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -103,8 +97,9 @@ def named_as(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> dict[str
     Returns:
         The weights, under the names that most of the network's are among.
     """
-    compiled = {name.replace(_COMPILED, ""): tensor for name, tensor in state.items()}
-    stages = [compiled if len(compiled) == len(state) else dict(state)]
+    # torch.compile puts this before the names of what it compiled, wherever that is in the network.
+    plain = {name.replace("_orig_mod.", ""): tensor for name, tensor in state.items()}
+    stages = [plain if len(plain) == len(state) else dict(state)]
     while True:
         heads = {name.partition(".")[:2] for name in stages[-1] if not _is_count(name)}
         head = "".join(heads.pop()) if len(heads) == 1 else ""
@@ -117,4 +112,5 @@ def named_as(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> dict[str
 
 
 def _is_count(name: str) -> bool:
-    return name.rpartition(".")[2] in _COUNTS
+    """Whether a buffer counts, so that no network reads it when it classifies."""
+    return name.rpartition(".")[2] in ("num_batches_tracked", "n_averaged")

@@ -6,7 +6,7 @@ import io
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, ClassVar
 
 import torch
 from torch import Tensor
@@ -14,16 +14,12 @@ from torch import Tensor
 from sfi_ray.models.files.bounded_reading import check_expansion, open_archive, read_member, size_of, tensor_of
 from sfi_ray.models.files.plain_pickle import Made, Named, Stored, read_pickle
 
-#: How a file in the old form begins.
-OLD_FORM = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 #: What reading a broken or hostile file raises.
 FAULTS = (
     *(zipfile.BadZipFile, EOFError, LookupError, ValueError, TypeError, AttributeError, ArithmeticError),
     RuntimeError,  # torch's; zipfile's of what it does not know
 )
 
-_PICKLE = "data.pkl"
-_MOST_PICKLE = 2**26
 _DTYPES: Mapping[str, torch.dtype] = {
     "DoubleStorage": torch.float64,
     "FloatStorage": torch.float32,
@@ -36,14 +32,6 @@ _DTYPES: Mapping[str, torch.dtype] = {
     "ByteStorage": torch.uint8,
     "BoolStorage": torch.bool,
 }
-_TENSORS = ("torch._utils._rebuild_tensor", "torch._utils._rebuild_tensor_v2")
-_PARAMETERS = (
-    "torch._utils._rebuild_parameter",
-    "torch._utils._rebuild_parameter_with_state",
-    "torch.nn.parameter.Parameter",
-)
-_WITH_ATTRIBUTES = "torch._tensor._rebuild_from_type_v2"
-_DICTIONARIES = ("collections.OrderedDict", "collections.defaultdict")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +66,10 @@ class TorchFile:
         Exception: One of `FAULTS`: it is none, or not whole.
     """
 
+    old_form: ClassVar[bytes] = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+    """How a file in the old form begins."""
+    _most_bytes_of_pickle: ClassVar[int] = 2**26
+
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
         self._size = size_of(stream)
@@ -108,13 +100,13 @@ class TorchFile:
     def _open_archive(self) -> Any:
         self._archive = open_archive(self._stream)
         names = self._archive.namelist()
-        pickles = [name for name in names if name.endswith(f"/{_PICKLE}")]
+        pickles = [name for name in names if name.endswith("/data.pkl")]
         if not pickles:
-            raise ValueError(f"it has no {_PICKLE}")
-        self._folder = pickles[0].removesuffix(_PICKLE)
+            raise ValueError("it has no data.pkl")
+        self._folder = pickles[0].removesuffix("data.pkl")
         if f"{self._folder}byteorder" in names and self._member("byteorder") != b"little":
             raise ValueError("its numbers are not little-endian")
-        return read_pickle(io.BytesIO(self._member(_PICKLE, _MOST_PICKLE)))
+        return read_pickle(io.BytesIO(self._member("data.pkl", self._most_bytes_of_pickle)))
 
     def _open_old_form(self) -> Any:
         stored: list[Stored] = []
@@ -148,7 +140,7 @@ def as_dictionary(value: Any) -> dict[Any, Any] | None:
     """Returns a dictionary, plain or ordered; None for anything else."""
     if isinstance(value, dict):
         return value
-    if not isinstance(value, Made) or value.by not in _DICTIONARIES:
+    if not isinstance(value, Made) or value.by not in ("collections.OrderedDict", "collections.defaultdict"):
         return None
     # Python 2 wrote ordered dictionaries as lists of pairs.
     pairs = value.args[0] if value.args and isinstance(value.args[0], list) else []
@@ -161,12 +153,18 @@ def as_tensor(value: Any) -> StoredTensor | None:
     Raises:
         ValueError, TypeError, LookupError: It is described wrongly.
     """
-    while isinstance(value, Made) and value.by in _PARAMETERS:
+    parameters = (
+        "torch._utils._rebuild_parameter",
+        "torch._utils._rebuild_parameter_with_state",
+        "torch.nn.parameter.Parameter",
+    )
+    tensors = ("torch._utils._rebuild_tensor", "torch._utils._rebuild_tensor_v2")
+    while isinstance(value, Made) and value.by in parameters:
         value = value.args[0]
-    if isinstance(value, Made) and value.by == _WITH_ATTRIBUTES:
+    if isinstance(value, Made) and value.by == "torch._tensor._rebuild_from_type_v2":  # one with attributes
         by, _, args, _ = value.args
         value = Made(by.name, args) if isinstance(by, Named) else None
-    if not isinstance(value, Made) or value.by not in _TENSORS:
+    if not isinstance(value, Made) or value.by not in tensors:
         return None
     stored, offset, sizes, strides = value.args[:4]
     views = as_dictionary(value.args[6]) if len(value.args) > 6 else None

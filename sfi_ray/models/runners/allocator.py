@@ -10,17 +10,15 @@ import ctypes
 import functools
 import sys
 
-#: Up to so much freed memory at the end of the heap is kept by the process.
-KEPT_BYTES = 256 << 20
-#: Buffers up to this size come from the heap, as glibc has it at most by itself; larger ones are given back when freed.
-HEAP_BYTES = 32 << 20
-# Names of glibc's malloc.h.
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
-
 
 @functools.cache
-def keep_freed_memory() -> bool:
-    """Lets this process keep up to `KEPT_BYTES` of freed memory, for the next pass; computes nothing else.
+def keep_freed_memory(kept_bytes: int = 256 << 20, heap_bytes: int = 32 << 20) -> bool:
+    """Lets this process keep freed memory for the next pass; computes nothing else.
+
+    Args:
+        kept_bytes: Freed memory at the end of the heap that the process keeps at most.
+        heap_bytes: Size up to which buffers come from the heap, by default the most that glibc itself allows; larger
+            ones are given back when freed.
 
     Returns:
         Whether the C library took it; only glibc's does, that of most Linux systems.
@@ -31,4 +29,5 @@ def keep_freed_memory() -> bool:
         set_option = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):
         return False
-    return bool(set_option(_TRIM_THRESHOLD, KEPT_BYTES)) and bool(set_option(_MMAP_THRESHOLD, HEAP_BYTES))
+    trim_threshold, mmap_threshold = -1, -3  # names of glibc's malloc.h
+    return bool(set_option(trim_threshold, kept_bytes)) and bool(set_option(mmap_threshold, heap_bytes))

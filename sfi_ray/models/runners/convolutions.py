@@ -18,8 +18,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from sfi_ray.errors import InputError
 from sfi_ray.models.runners.runtime import RuntimeConfig
 
-_ATEN = torch.ops.aten
-_CONVOLUTIONS = frozenset({_ATEN.convolution, _ATEN._convolution, _ATEN.mkldnn_convolution})  # noqa: SLF001 - its name
+_CONVOLUTIONS = frozenset(
+    getattr(torch.ops.aten, name) for name in ("convolution", "_convolution", "mkldnn_convolution")
+)
 
 
 def is_miscomputed(width: int, num_columns: int, input_channels: int, stride: int, dilation: int) -> bool:
@@ -51,7 +52,7 @@ def run_watched(network: nn.Module, image: Tensor) -> tuple[object, str | None]:
 
     Raises:
         InputError: The network itself brings such a convolution numbers that lie channels-last.
-        Exception: The network refuses the image; networks are anybody's.
+        Exception: The network refuses the image; its code may raise anything.
     """
     # Not in inference mode: convolutions would come in more forms, and weights made there take no gradients.
     with torch.no_grad(), _Watch() as watch:
@@ -75,7 +76,7 @@ def check_layout(runtime: RuntimeConfig, found: str | None, name: str, device: t
         return
     wrong = f"classifier {name!r}: torch computes a convolution of its network wrongly"
     if runtime.memory_layout == "channels_last":
-        raise InputError(f"{wrong} in memory layout channels_last ({found}); take contiguous, as a new run does")
+        raise InputError(f"{wrong} in memory layout channels_last ({found}); use contiguous, as a new run does")
     if runtime.is_compiled and device.type == "cpu":
         # Compiled code for CPUs convolves channels-last whatever the layout of the network.
         raise InputError(f"{wrong} with torch.compile on a CPU ({found}); set compute.precision in a new run")
@@ -126,7 +127,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         what = f"{of} of width {width}, kernel {kernel}, stride {stride}, dilation {dilation} over the width"
         if image.device.type == "cpu" and torch.channels_last in map(suggest_memory_format, (image, weight)):
             raise InputError(
-                f"torch computes a convolution of it wrongly ({what}), since the network lays its input channels-last "
-                "in memory; give it x.clone(memory_format=torch.contiguous_format)"
+                f"torch computes a convolution of it wrongly ({what}), because the network lays its input "
+                "channels-last in memory; pass it x.clone(memory_format=torch.contiguous_format)"
             )
         self.found = self.found or what

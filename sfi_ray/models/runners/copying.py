@@ -1,6 +1,6 @@
 """Copying networks as they travel: by what pickles them, so that what can be copied here can be sent elsewhere.
 
-A copy has no part in the network it is of. Locks are made anew, weights that are computed from others (by
+A copy has no part in the network it is of. It has new locks, weights that are computed from others (by
 parametrizations) are computed, and what only stands around a network (``torch.compile``, ``DataParallel``) is left out.
 """
 
@@ -13,7 +13,7 @@ import threading
 import types
 import weakref
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import cloudpickle  # type: ignore[import-untyped]
 import torch
@@ -29,9 +29,6 @@ _MADE_ANEW: dict[type, Callable[[], Any]] = {
     type(threading.RLock()): threading.RLock,
     threading.local: threading.local,
 }
-_FLOAT_NETWORK = "give the float network; `compute.precision` of a job chooses how it is searched"
-_WHOLE_WEIGHTS = "give the network with its whole weights, as its full state dict has them"
-_MAKE_IT_LATER = "let the network make it when it is called, or leave it out of its state by `__getstate__`"
 
 
 def copied(module: nn.Module, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Any:
@@ -80,6 +77,9 @@ def tensors_in(value: object) -> list[Tensor]:
 
 class _CannotTravelError(Exception):
     """Why something cannot be copied, with the mend."""
+
+    float_network: ClassVar[str] = "give the float network; `compute.precision` of a job chooses how it is searched"
+    whole_weights: ClassVar[str] = "give the network with its whole weights, as its full state dict has them"
 
 
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
@@ -156,10 +156,10 @@ def _plain(tensor: Tensor, device: torch.device | str | None, dtype: torch.dtype
     """Copies a tensor into one of torch's own type."""
     name = type(tensor).__name__
     if tensor.is_quantized:
-        raise _CannotTravelError(f"is quantised; {_FLOAT_NETWORK}")
+        raise _CannotTravelError(f"is quantised; {_CannotTravelError.float_network}")
     if type(tensor).__torch_dispatch__ is not Tensor.__torch_dispatch__:
-        mend = _WHOLE_WEIGHTS if name == "DTensor" else _FLOAT_NETWORK
-        raise _CannotTravelError(f"is a {name}, which stands for numbers and does not hold them as they are; {mend}")
+        mend = _CannotTravelError.whole_weights if name == "DTensor" else _CannotTravelError.float_network
+        raise _CannotTravelError(f"is a {name}, which does not hold its numbers as they are; {mend}")
     if tensor.is_meta and device is not None:
         raise _CannotTravelError("has no values (torch's meta device); load its weights first")
     if tensor.layout is not torch.strided:
@@ -185,13 +185,13 @@ def _reduced_module(module: nn.Module) -> tuple[Any, ...] | None:
     if isinstance(module, torch.jit.ScriptModule):
         raise _CannotTravelError(
             "is scripted or traced; give the module that it was made from, or export that and name the file by "
-            "`export`. Where only the scripted one is left, build the module and load its weights: "
+            "`export`. If only the scripted one is left, build the module and load its weights: "
             "`module.load_state_dict(scripted.state_dict())`"
         )
     if any(place.startswith("torch.ao.nn.") and "quantized" in place for place, _ in origins):
-        raise _CannotTravelError(f"is quantised ({type(module).__name__}); {_FLOAT_NETWORK}")
+        raise _CannotTravelError(f"is quantised ({type(module).__name__}); {_CannotTravelError.float_network}")
     if any(name in ("FullyShardedDataParallel", "FSDPModule") for _, name in origins):
-        raise _CannotTravelError(f"is sharded over processes; {_WHOLE_WEIGHTS}")
+        raise _CannotTravelError(f"is sharded over processes; {_CannotTravelError.whole_weights}")
     if isinstance(module, torch.fx.GraphModule) and "eval" in vars(module):
         raise _CannotTravelError(
             "is the module of an exported program; write that with `torch.export.save` and name the file by `export`, "
@@ -219,7 +219,7 @@ def _without_parametrizations(module: nn.Module) -> tuple[Any, ...]:
         still = copy.deepcopy(chain).eval()
         weight, again = still(), still()
         if not torch.equal(weight, again):
-            raise _CannotTravelError(f"has a parametrization that gives another {name!r} every time; remove it")
+            raise _CannotTravelError(f"has a parametrization that computes another {name!r} every time; remove it")
         state["_parameters"][name] = nn.Parameter(weight.detach(), requires_grad=False)
     return _instance, (own,), state
 
@@ -244,13 +244,15 @@ def _explaining(whole: Any, dump: Callable[[Any], object], attempt: Callable[[],
     """Turns whatever stops a pickling into one line that says where it is and how it is mended."""
     try:
         attempt()
-    except Exception as error:  # what networks hold is anybody's
+    except Exception as error:  # a network may hold anything
         place, cause = _culprit(whole, dump) or ("the network", error)
-        why = (
-            str(cause)
-            if isinstance(cause, _CannotTravelError)
-            else f"cannot be copied to where a search runs ({_told(cause)}); {_MAKE_IT_LATER}"
-        )
+        why = str(cause)
+        if not isinstance(cause, _CannotTravelError):
+            reason = f"{type(cause).__name__}: {' '.join(why.split())[:200]}"
+            why = (
+                f"cannot be copied to where a search runs ({reason}); create it when the network is called, or leave "
+                "it out of its state by `__getstate__`"
+            )
         raise InputError(f"{place} {why}") from error
 
 
@@ -282,7 +284,3 @@ def _held(module: nn.Module) -> Iterator[tuple[str, Any]]:
             yield from (("a hook", hook) for hook in value.values())
         elif key not in ("_modules", "_compiled_call_impl"):
             yield repr(key), value
-
-
-def _told(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

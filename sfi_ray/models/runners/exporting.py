@@ -1,4 +1,4 @@
-"""Exporting networks, which leaves the network as it is and the user's screen alone."""
+"""Exports networks, without changing them and without messages on the user's screen."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def exported(network: nn.Module, inputs: Sequence[Tensor]) -> torch.export.Expor
     """Exports a copy of a network, in contiguous layout, for inputs of these shapes and dtypes.
 
     Raises:
-        Exception: torch cannot export it; networks are anybody's.
+        Exception: torch cannot export it; its code may raise anything.
     """
     plain = in_layout(copied(network), torch.contiguous_format)
     with quiet(), torch.inference_mode(mode=False), torch.no_grad():

@@ -18,30 +18,14 @@ from torch import Tensor, fx, nn
 from sfi_ray.models.runners.exporting import exported, quiet
 from sfi_ray.models.runners.receptive_fields import Window
 
-_ATEN = torch.ops.aten
 # Operations whose output at a place depends on their input at this place alone.
 _PLACEWISE = frozenset(
-    {
-        _ATEN.batch_norm.default,
-        _ATEN.elu.default,
-        _ATEN.gelu.default,
-        _ATEN.hardsigmoid.default,
-        _ATEN.hardswish.default,
-        _ATEN.hardswish_.default,
-        _ATEN.hardtanh.default,
-        _ATEN.hardtanh_.default,
-        _ATEN.leaky_relu.default,
-        _ATEN.leaky_relu_.default,
-        _ATEN.relu.default,
-        _ATEN.relu_.default,
-        _ATEN.relu6.default,
-        _ATEN.relu6_.default,
-        _ATEN.sigmoid.default,
-        _ATEN.silu.default,
-        _ATEN.silu_.default,
-        _ATEN.softplus.default,
-        _ATEN.tanh.default,
-    }
+    getattr(torch.ops.aten, name).default
+    for name in (
+        *("batch_norm", "elu", "gelu", "hardsigmoid", "hardswish", "hardswish_", "hardtanh", "hardtanh_"),
+        *("leaky_relu", "leaky_relu_", "relu", "relu_", "relu6", "relu6_", "sigmoid", "silu", "silu_"),
+        *("softplus", "tanh"),
+    )
 )
 
 
@@ -89,7 +73,7 @@ def find_first_layers(network: nn.Module, shape: tuple[int, int, int, int]) -> F
     graph = module.graph
     image = next(node for node in graph.nodes if node.op == "placeholder")
     convolution = _only_user(image)
-    if convolution is None or convolution.target is not _ATEN.conv2d.default:
+    if convolution is None or convolution.target is not torch.ops.aten.conv2d.default:
         raise LookupError("the network does not begin with a convolution")
     asked = _arguments(convolution)
     last, placewise = convolution, list[fx.Node]()
@@ -147,12 +131,12 @@ def _arguments(node: fx.Node) -> dict[str, Any]:
 
 
 def _trains(node: fx.Node) -> bool:
-    return node.target is _ATEN.batch_norm.default and bool(_arguments(node)["training"])
+    return node.target is torch.ops.aten.batch_norm.default and bool(_arguments(node)["training"])
 
 
 def _pooling(node: fx.Node) -> dict[str, list[int]]:
     """Returns what a max pooling adds to windows; nothing where a node is none that is known."""
-    if node.target is not _ATEN.max_pool2d.default:
+    if node.target is not torch.ops.aten.max_pool2d.default:
         return {}
     asked = _arguments(node)
     if {*asked["dilation"]} != {1}:

@@ -10,11 +10,6 @@ from sfi_ray.models.runners.convolutions import run_watched
 from sfi_ray.models.runners.device import in_layout
 from sfi_ray.models.runners.runtime import MemoryLayout
 
-# Images that both layouts are compared on: as many as have about so many numbers, but from 2 to 16.
-_NUMBERS_COMPARED = 2**16
-# The most that layouts may differ by, over the largest logit: rounding does by 1e-6 and less.
-_MOST_DIFFERENCE = 0.01
-
 
 def laid_out_by_rule(network: nn.Module, image: Tensor, name: str) -> tuple[nn.Module, MemoryLayout, str | None]:
     """Lays a network out as it is faster by rule.
@@ -71,27 +66,30 @@ def lay_out_to_train(network: nn.Module, image: Tensor) -> torch.memory_format:
 
 def _images_like(image: Tensor) -> Tensor:
     """Returns images of noise around an image, the same ones every time."""
-    count = max(2, min(16, _NUMBERS_COMPARED // image.numel()))
+    count = max(2, min(16, 2**16 // image.numel()))  # as many as have about 2**16 numbers
     noise = torch.rand((count, *image.shape[1:]), generator=torch.Generator().manual_seed(0))
     return image + noise.to(image.device)
 
 
-def _are_alike(logits: Tensor | None, plain: Tensor | None) -> bool:
-    """Whether logits are those of the other layout; where a network takes no such images nothing is compared."""
+def _are_alike(logits: Tensor | None, plain: Tensor | None, most_difference: float = 0.01) -> bool:
+    """Whether logits are those of the other layout; where a network takes no such images nothing is compared.
+
+    They may differ by no more, over the largest logit; rounding makes them differ by 1e-6 and less.
+    """
     if plain is None:
         return True
     if logits is None or logits.shape != plain.shape:
         return False
     off = (logits - plain).abs().nan_to_num(nan=0.0).max()
     largest = plain.abs().nan_to_num(nan=0.0).max()
-    return bool((logits.isnan() == plain.isnan()).all()) and bool(off <= _MOST_DIFFERENCE * largest.clamp(min=1.0))
+    return bool((logits.isnan() == plain.isnan()).all()) and bool(off <= most_difference * largest.clamp(min=1.0))
 
 
 def _logits_of(network: nn.Module, images: Tensor) -> Tensor | None:
     """Returns what a network makes of images; None where it refuses them."""
     try:
         logits = _logits(network, images)
-    except Exception:  # the code of the network is anybody's
+    except Exception:  # a network's code may raise anything
         return None
     return logits if isinstance(logits, Tensor) else None
 

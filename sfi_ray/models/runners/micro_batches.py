@@ -55,8 +55,8 @@ class MicroBatched(ABC):
         size = self.batch_size
         if size is not None and size & (size - 1):
             raise InputError(
-                f"classifier {self.name!r}: the network takes {size} images at once and no other number; let it take "
-                "any, as an export with a dynamic batch dimension does, or a power of two"
+                f"classifier {self.name!r}: the network takes exactly {size} images at once; let it take any number, "
+                "as an export with a dynamic batch dimension does, or a power of two"
             )
         if micro_batch < 1 or micro_batch & (micro_batch - 1):
             raise InputError(
@@ -65,7 +65,7 @@ class MicroBatched(ABC):
             )
         if size not in (None, micro_batch):
             raise InputError(
-                f"classifier {self.name!r}: the network takes just {size} at once, so micro_batch cannot be "
+                f"classifier {self.name!r}: the network takes exactly {size} at once, so micro_batch cannot be "
                 f"{micro_batch}; set compute.micro_batch to {size}, or let the network take any number"
             )
 
@@ -107,7 +107,7 @@ class MicroBatched(ABC):
         """Goes on with half as many images at once.
 
         Raises:
-            ResourceError: There is no half, or the network takes just so many images.
+            ResourceError: It is one image already, or the network takes exactly that many.
         """
         before, half = self.micro_batch, self.micro_batch // 2
         too_large = (
@@ -115,7 +115,7 @@ class MicroBatched(ABC):
             f"into the memory of {self.device}"
         )
         if not half:
-            raise ResourceError(f"{too_large}; free memory there, or take another device or a smaller network")
+            raise ResourceError(f"{too_large}; free memory there, or use another device or a smaller network")
         if not self._may_halve or self.batch_size is not None:
             raise ResourceError(f"{too_large}; lower micro_batch to {half}")
         logger.warning("%s; going on with %d", too_large, half)

@@ -15,9 +15,7 @@ from torch import Tensor, nn
 from sfi_ray.errors import ResourceError
 from sfi_ray.models.runners.exporting import exported, quiet
 from sfi_ray.models.runners.precision import Precision
-
-_NAMES = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
-_MEND = "search where the run was first launched, or set compute.precision and compute.micro_batch in a new one"
+from sfi_ray.models.runners.runtime import RuntimeConfig
 
 
 def has_openvino(device: torch.device) -> bool:
@@ -50,7 +48,7 @@ class OpenVinoRunner:
         if openvino_version() is None:
             raise ResourceError(
                 f"classifier {name!r}: this run computes with OpenVINO, which is not installed here; "
-                f"install the extra, sfi-ray[openvino], or {_MEND}"
+                f"install the extra, sfi-ray[openvino], or {RuntimeConfig.mend}"
             )
         self._network = network
         self._precision = precision
@@ -83,10 +81,10 @@ class Converted:
     def __init__(self, network: nn.Module, precision: Precision, inputs: Sequence[Tensor], name: str) -> None:
         try:
             self._request = _request(network, precision, inputs)
-        except Exception as error:  # networks are anybody's
+        except Exception as error:  # a network's code may raise anything
             reason = str(error).strip().split("\n", maxsplit=1)[0]
             raise ResourceError(
-                f"classifier {name!r}: OpenVINO cannot run its network here: {reason}; {_MEND}"
+                f"classifier {name!r}: OpenVINO cannot run its network here: {reason}; {RuntimeConfig.mend}"
             ) from error
 
     def __call__(self) -> Tensor:
@@ -101,7 +99,7 @@ def _request(network: nn.Module, precision: Precision, inputs: Sequence[Tensor])
     with quiet(), torch.inference_mode(mode=False), torch.no_grad():
         model = openvino.convert_model(program)
     options = {
-        "INFERENCE_PRECISION_HINT": _NAMES[precision],
+        "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}[precision],
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         "NUM_STREAMS": 1,
         "ENABLE_CPU_PINNING": False,

@@ -9,22 +9,16 @@ for the network at hand and on this machine, once padding has cost more than loo
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from sfi_ray.models.runners.sparse_images import sparse_images
 
-#: Images of the smallest pass: below, kernels differ.
-LEAST = 16
-# Padding of so many micro-batches is worth a look.
-_PADDED_FIRST = 2
-# A pass that would be filled to more than this part is padded; otherwise half of it, and then the rest.
-_FULL = 0.75
-
 
 def padded(images: Tensor, size: int) -> Tensor:
-    """Returns images with zeros after them, so many in all.
+    """Returns images with zeros after them, up to the size of a pass.
 
     They are contiguous, so that the layout of the caller's images cannot choose other kernels.
 
@@ -47,7 +41,16 @@ class PartialBatches:
         run: Computes what has to be the same, ``(b, ...)``, of images, ``(b, C, H, W)``, for any b that it can.
         micro_batch: Images of a whole micro-batch, a power of two.
         input_shape: ``(C, H, W)``.
+
+    Attributes:
+        least: Images of the smallest pass: below, kernels differ.
+        padded_first: Micro-batches whose padding is worth a look.
+        full: A pass that would be filled to more than this part is padded; otherwise half of it, and then the rest.
     """
+
+    least: ClassVar[int] = 16
+    padded_first: ClassVar[int] = 2
+    full: ClassVar[float] = 0.75
 
     def __init__(self, run: Callable[[Tensor], Tensor], micro_batch: int, input_shape: tuple[int, int, int]) -> None:
         self._run = run
@@ -64,11 +67,11 @@ class PartialBatches:
         """
         if left >= self._micro_batch:
             return self._micro_batch
-        if self._num_padded < _PADDED_FIRST * self._micro_batch:
+        if self._num_padded < self.padded_first * self._micro_batch:
             self._num_padded += self._micro_batch - left
             return self._micro_batch
-        size = max(LEAST, 1 << (left - 1).bit_length())
-        if size > LEAST and left <= _FULL * size:
+        size = max(self.least, 1 << (left - 1).bit_length())
+        if size > self.least and left <= self.full * size:
             size //= 2
         while size < self._micro_batch and not self._is_fit(size):
             size *= 2
@@ -90,5 +93,5 @@ class PartialBatches:
             return all(
                 torch.equal(self._run(images[part]), expected[part]) for part in (slice(size), slice(-size, None))
             )
-        except Exception:  # networks are anybody's, and some take one size only
+        except Exception:  # a network's code may raise anything, and some take one size only
             return False

@@ -22,10 +22,6 @@ from sfi_ray.models.runners.convolutions import is_miscomputed
 from sfi_ray.models.runners.first_layers import FirstLayers
 from sfi_ray.models.runners.receptive_fields import Reach, reach
 
-# The convolution of a patch is multiplied out, as one matrix, where that has at most so many elements, or where torch
-# computes it wrongly: products of small matrices are far faster than convolutions of small images.
-_MOST_ELEMENTS = 2**16
-
 
 class PatchedNetwork(nn.Module):
     """Computes logits from altered pixels and backgrounds; it paints the images itself.
@@ -94,7 +90,9 @@ class PatchedNetwork(nn.Module):
         self.numbers_a_pixel = channels * math.prod(self._extent) + len(weight) * math.prod(self._convolved)
         outputs = len(weight) * math.prod(self._convolved)
         horizontal = layers.windows[1]
-        self._is_multiplied = outputs * channels * math.prod(self._extent) <= _MOST_ELEMENTS or is_miscomputed(
+        # The convolution of a patch is multiplied out, as one matrix, where that has few elements, or where torch
+        # computes it wrongly: products of small matrices are far faster than convolutions of small images.
+        self._is_multiplied = outputs * channels * math.prod(self._extent) <= 2**16 or is_miscomputed(
             across.length, across.convolved, weight.shape[1], horizontal.stride, horizontal.dilation
         )
         if self._is_multiplied:

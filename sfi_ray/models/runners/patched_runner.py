@@ -9,6 +9,7 @@ import functools
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -20,14 +21,6 @@ from sfi_ray.models.runners.patched_network import PatchedNetwork
 from sfi_ray.models.runners.precision import DTYPES
 from sfi_ray.models.runners.runner import laid_out
 from sfi_ray.models.runners.runtime import RuntimeConfig, power_of_two_within
-
-# Backgrounds that there is room for at least; and at most, unless one call brings more.
-_LEAST_BACKGROUNDS, _MOST_BACKGROUNDS = 4, 16
-# Numbers of all patches of a micro-batch at most, with what is made of them.
-_MOST_NUMBERS = 2**26
-# A network stays converted for so many numbers of pixels, for fewer where these have more weights in all, but for two.
-_MOST_CONVERTED = 8
-_MOST_WEIGHTS = 2**26
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +52,12 @@ class PatchedRunner:
         ResourceError: The network does not begin with layers that can be run so.
     """
 
+    # Backgrounds that there is room for at least; and at most, unless one call brings more.
+    _least_backgrounds: ClassVar[int] = 4
+    _most_backgrounds: ClassVar[int] = 16
+    # Numbers of all patches of a micro-batch at most, with what is made of them.
+    _most_numbers: ClassVar[int] = 2**26
+
     def __init__(
         self,
         module: nn.Module,
@@ -70,7 +69,7 @@ class PatchedRunner:
         self._runtime, self._normalize, self._name = runtime, normalize, name
         try:
             layers = find_first_layers(module, (runtime.micro_batch, *input_shape))
-        except Exception as error:  # networks are anybody's
+        except Exception as error:  # a network's code may raise anything
             reason = str(error).strip().split("\n", maxsplit=1)[0]
             raise ResourceError(
                 f"classifier {name!r}: this run computes the first layers of its network at altered pixels only, "
@@ -84,7 +83,8 @@ class PatchedRunner:
         self._input_shape = input_shape
         self._dtype = torch.float32 if runtime.engine == "openvino" else DTYPES[runtime.precision]
         num_weights = sum(parameter.numel() for parameter in module.parameters())
-        self._most_converted = max(2, min(_MOST_CONVERTED, _MOST_WEIGHTS // max(1, num_weights)))
+        # It stays converted for 8 numbers of pixels, for fewer where these have more weights in all, but for two.
+        self._most_converted = max(2, min(8, 2**26 // max(1, num_weights)))
         self._held: dict[int, int] = {}
         self._blanks = torch.empty(0, network.canvas_size, dtype=self._dtype)
         self._maps = torch.empty(0, network.map_size, dtype=self._dtype)
@@ -116,7 +116,7 @@ class PatchedRunner:
     def _inputs(self, k: int) -> _Inputs:
         """Makes what the network reads, and converts it where it has to be."""
         size = self._runtime.micro_batch
-        if size * k * self._numbers_a_pixel > _MOST_NUMBERS:
+        if size * k * self._numbers_a_pixel > self._most_numbers:
             raise ResourceError(
                 f"classifier {self._name!r}: with {k:,} altered pixels, {size:,} images at once are too many for "
                 "first layers at altered pixels only; set compute.precision and compute.micro_batch in a new run"
@@ -144,12 +144,12 @@ class PatchedRunner:
     def _hold(self, colours: Sequence[int], shifts: Tensor) -> None:
         """Holds backgrounds, beside those that are held where there is room."""
         new = [colour for colour in colours if colour not in self._held]
-        if len(self._held) + len(new) > max(_MOST_BACKGROUNDS, len(self._maps)):
+        if len(self._held) + len(new) > max(self._most_backgrounds, len(self._maps)):
             self._held, new = {}, [*colours]
         if len(self._held) + len(new) > len(self._maps):
             new = [*self._held, *new]
             self._held = {}
-            room = max(_LEAST_BACKGROUNDS, 2 * power_of_two_within(len(new) - 1))
+            room = max(self._least_backgrounds, 2 * power_of_two_within(len(new) - 1))
             self._blanks = self._blanks.new_zeros(room, self._blanks.shape[1])
             self._maps = self._maps.new_zeros(room, self._maps.shape[1])
             self._converted.clear()

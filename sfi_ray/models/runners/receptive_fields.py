@@ -1,7 +1,7 @@
 """Which places of an early layer an altered pixel reaches, along one axis of an image.
 
 A convolution and, behind it, a max pooling see windows of the image. A pixel changes the outputs whose windows hold
-it, and these are computed anew from the patch of the image that all of them see.
+it, and these are computed again from the patch of the image that all of them see.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Window:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reach:
-    """Outputs that are computed anew for a pixel at each place of an axis: as many for every one of them.
+    """Outputs that are computed again for a pixel at each place of an axis: as many for every one of them.
 
     Attributes:
         outputs: How many.

@@ -1,4 +1,4 @@
-"""Running a network the way an `RuntimeConfig` says: laid out, compiled, replayed, or through another library."""
+"""Running a network as a `RuntimeConfig` says: laid out, compiled, replayed, or through another library."""
 
 from __future__ import annotations
 
@@ -16,9 +16,6 @@ from sfi_ray.models.runners.runtime import RuntimeConfig
 
 #: Maps normalised images of one shape, in float32, to logits.
 Runner = Callable[[Tensor], Tensor]
-
-# torch asks for some passes before a recording, so that libraries have chosen their algorithms.
-_PASSES_BEFORE_A_RECORDING = 3
 
 
 def laid_out(module: nn.Module, runtime: RuntimeConfig) -> nn.Module:
@@ -75,8 +72,8 @@ class _Compiled:
         except Exception as error:  # compilers fail in many ways
             reason = str(error).strip().split("\n", maxsplit=1)[0]
             raise ResourceError(
-                f"classifier {self._name!r}: this run computes with torch.compile, which fails here: {reason}; search "
-                "where the run was first launched, or set compute.precision and compute.micro_batch in a new one"
+                f"classifier {self._name!r}: this run computes with torch.compile, which fails here: {reason}; "
+                f"{RuntimeConfig.mend}"
             ) from error
         self._has_run = True
         return logits
@@ -110,7 +107,7 @@ class _Replayed:
         aside = torch.cuda.Stream(images.device)  # type: ignore[no-untyped-call]
         aside.wait_stream(torch.cuda.current_stream(images.device))
         with torch.cuda.stream(aside):
-            for _ in range(_PASSES_BEFORE_A_RECORDING):
+            for _ in range(3):  # torch asks for some passes first, so that libraries have chosen their algorithms
                 self._runner(self._images)
         torch.cuda.current_stream(images.device).wait_stream(aside)
         graph = torch.cuda.CUDAGraph()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -20,6 +20,11 @@ class RuntimeConfig(BaseModel):
     """How a network runs, with nothing left open."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    mend: ClassVar[str] = (
+        "search where the run was first launched, or set compute.precision and compute.micro_batch in a new one"
+    )
+    """What to do where a network cannot run as a run's configuration says."""
 
     precision: Precision = Field("float32", description="Number format of weights and activations.")
     memory_layout: MemoryLayout = Field("channels_last", description="Order of the numbers of an image in memory.")

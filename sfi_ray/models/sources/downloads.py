@@ -6,12 +6,9 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-DOWNLOAD_SECONDS = 20.0
-"""How long a server may be silent before a download counts as failed."""
-
 
 @contextmanager
-def impatient_sockets(seconds: float = DOWNLOAD_SECONDS) -> Iterator[None]:
+def impatient_sockets(seconds: float = 20.0) -> Iterator[None]:
     """Lets new connections of this process wait for an answer no longer than `seconds`."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)

@@ -18,13 +18,9 @@ from torch import Tensor
 
 from sfi_ray.errors import InputError
 from sfi_ray.models.files.bounded_reading import check_expansion, open_archive, read_member, size_of, tensor_of
-from sfi_ray.models.files.file_kind import EXPORTED, kind_of, kind_of_saved
+from sfi_ray.models.files.file_kind import Wanted, kind_of, kind_of_saved
 from sfi_ray.models.files.torch_file import FAULTS
 
-_MAJOR_VERSION = 8
-_STRIDED = 7
-# Thirty thousand operators with all that torch notes of each.
-_MOST_JSON = 2**26
 # Numbers of torch's export schema.
 DTYPES: Mapping[int, torch.dtype] = {
     1: torch.uint8,
@@ -74,7 +70,7 @@ def read_export(content: bytes, source: str) -> ExportedGraph:
     if kind.form == "torch":
         kind = kind_of_saved(stream)
     if kind.form != "export":
-        raise kind.refusal(source, EXPORTED)
+        raise kind.refusal(source, Wanted.EXPORT)
     try:
         return _read(stream, source)
     except InputError:
@@ -88,16 +84,18 @@ def read_export(content: bytes, source: str) -> ExportedGraph:
 
 
 def _read(stream: BinaryIO, source: str) -> ExportedGraph:
+    known_version = 8
+    most_json = 2**26  # thirty thousand operators with all that torch notes of each
     with open_archive(stream) as archive:
         files = {name.partition("/")[2]: name for name in archive.namelist()}
-        program = json.loads(read_member(archive, files["models/model.json"], _MOST_JSON))
-        if program["schema_version"]["major"] != _MAJOR_VERSION:
-            raise ValueError(f"version {program['schema_version']['major']} of the format, not {_MAJOR_VERSION}")
+        program = json.loads(read_member(archive, files["models/model.json"], most_json))
+        if program["schema_version"]["major"] != known_version:
+            raise ValueError(f"version {program['schema_version']['major']} of the format, not {known_version}")
         if any(name.startswith("data/aotinductor/") for name in files):
             raise InputError(f"{source}: holds compiled code, which is never run; export the network without it")
         payloads: dict[str, tuple[str, dict[str, Any]]] = {}
         for folder in ("weights", "constants"):
-            config = read_member(archive, files[f"data/{folder}/model_{folder}_config.json"], _MOST_JSON)
+            config = read_member(archive, files[f"data/{folder}/model_{folder}_config.json"], most_json)
             for name, payload in json.loads(config)["config"].items():
                 if payload["use_pickle"] or payload["tensor_meta"] is None:
                     raise InputError(
@@ -140,7 +138,8 @@ def _read(stream: BinaryIO, source: str) -> ExportedGraph:
 
 def _tensor(raw: bytearray, meta: dict[str, Any], name: str) -> Tensor:
     """Makes a tensor of its own from raw bytes and what the file says of them."""
-    if meta["layout"] != _STRIDED:
+    strided = 7  # a number of torch's export schema
+    if meta["layout"] != strided:
         raise ValueError(f"a tensor of layout {meta['layout']}")
     sizes, strides = _numbers(meta["sizes"]), _numbers(meta["strides"])
     return tensor_of(raw, DTYPES[meta["dtype"]], sizes, strides, meta["storage_offset"]["as_int"], name)

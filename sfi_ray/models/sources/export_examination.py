@@ -18,35 +18,26 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from sfi_ray.models.sources.export_operators import GraphError, check_call
 
-# The largest vision transformers and EfficientNets take a third of each.
-_MOST_ELEMENTS = 2**27
-_MOST_ALIVE = 2**31
-_MOST_WORKSPACE = 2**29
-# What a layer takes may jump where its number of images grows; twice the growth is more than any does.
-_SLACK = 2
-_MOST_NUMBER = 2**63
-_MOST_EXPONENT = 64
-
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """What a graph takes.
+    """What a graph takes; by default the most that it may take for each image before anything is known of it.
+
+    The largest vision transformers and EfficientNets take a third of the defaults.
 
     Attributes:
         elements: Elements of its largest value.
         alive: Bytes of all values that it holds at a time.
     """
 
-    elements: float
-    alive: float
+    elements: float = 2**27
+    alive: float = 2**31
 
     def for_each(self, count: int) -> Footprint:
         """Returns what each image may take where `count` of them took this much."""
-        return Footprint(_SLACK * self.elements / count, _SLACK * self.alive / count)
-
-
-#: What a graph may take for each image before anything is known of it.
-MOST = Footprint(_MOST_ELEMENTS, _MOST_ALIVE)
+        # What a layer takes may jump where its number of images grows; twice the growth is more than any does.
+        slack = 2
+        return Footprint(slack * self.elements / count, slack * self.alive / count)
 
 
 class Examination(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -117,23 +108,25 @@ class Examination(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _check_workspace(self, operator: Any, kwargs: Mapping[str, Any], result: Any) -> None:
         """Checks what a convolution may unfold an image to."""
+        most = 2**29  # the largest vision transformers and EfficientNets take a third
         weight = kwargs.get("weight")
         if "conv" in str(operator) and isinstance(weight, Tensor) and isinstance(result, Tensor):
             places = max(math.prod(result.shape[2:]), math.prod(kwargs["input"].shape[2:]))
-            if math.prod(weight.shape[1:]) * places > _MOST_WORKSPACE:
+            if math.prod(weight.shape[1:]) * places > most:
                 raise GraphError(f"unfolds an image to {math.prod(weight.shape[1:]) * places:,} numbers")
 
 
 def _on_numbers(operator: Any, args: list[Any]) -> Any:
     """Computes with sizes, which Python would let grow without end."""
+    most, most_exponent = 2**63, 64
     flat = [one for value in args for one in (value if isinstance(value, list) else [value])]
     if not all(isinstance(one, int | float) for one in flat):
-        raise GraphError("it is given what is no number")
-    if operator is power and not all(abs(one) <= _MOST_EXPONENT for one in flat[1:]):
+        raise GraphError("it is given something that is not a number")
+    if operator is power and not all(abs(one) <= most_exponent for one in flat[1:]):
         raise GraphError(f"it raises a size to the power {flat[1:]}")
     result = operator(*args)
-    if not isinstance(result, int | float) or not abs(result) <= _MOST_NUMBER:
-        raise GraphError("it gives no number, or one of more than 64 bits")
+    if not isinstance(result, int | float) or not abs(result) <= most:
+        raise GraphError("its result is not a number of at most 64 bits")
     return result
 
 

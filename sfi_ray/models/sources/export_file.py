@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from sfi_ray.errors import InputError
-from sfi_ray.models.files.file_kind import EXPORTED, open_file
+from sfi_ray.models.files.file_kind import Wanted, open_file
 from sfi_ray.models.source import Source
 from sfi_ray.models.sources.export_archive import read_export
 from sfi_ray.models.sources.exported_network import ExportedNetwork
@@ -53,5 +53,5 @@ class ExportSource(Source):
         if self.content is not None:
             return self.content
         file = Path(self.what).expanduser()
-        with open_file(file, EXPORTED) as stream:
+        with open_file(file, Wanted.EXPORT) as stream:
             return stream.read()

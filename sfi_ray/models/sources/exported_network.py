@@ -10,17 +10,17 @@ import json
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from sfi_ray.errors import InputError
+from sfi_ray.models.files.torch_file import FAULTS
 from sfi_ray.models.sources.export_archive import DTYPES, ExportedGraph
-from sfi_ray.models.sources.export_examination import MOST, Examination
+from sfi_ray.models.sources.export_examination import Examination, Footprint
 from sfi_ray.models.sources.export_operators import GraphError, find_operator
 
-_ATEN = "torch.ops.aten."
 # Sizes are computed with these. Checks of sizes (they have text to say) are left out: every operator checks its own.
 _ON_NUMBERS: Mapping[str, Callable[..., Any]] = {
     **{f"_operator.{name}": getattr(operator, name) for name in ("add", "sub", "mul", "floordiv", "mod", "neg", "pow")},
@@ -32,17 +32,6 @@ _ON_NUMBERS: Mapping[str, Callable[..., Any]] = {
     "torch.sym_not": operator.not_,
     "torch.sym_float": float,
     "torch.sym_int": int,
-}
-_FAULTS = (LookupError, ValueError, TypeError, AttributeError, ArithmeticError, RuntimeError)
-_CHECKS = ("_assert_scalar", "_assert_tensor_metadata", "sym_constrain_range", "sym_constrain_range_for_size")
-_MOST_NODES = 50_000
-# Batch sizes that a graph is examined for before it is run, where it takes any.
-_FEW_IMAGES = 2
-_MEMORY_FORMATS = {
-    1: torch.contiguous_format,
-    2: torch.channels_last,
-    3: torch.channels_last_3d,
-    4: torch.preserve_format,
 }
 
 
@@ -85,6 +74,8 @@ class ExportedNetwork(nn.Module):
         InputError: If it has an operator that is not among those that classifiers are run with.
     """
 
+    _most_nodes: ClassVar[int] = 50_000
+
     def __init__(self, graph: ExportedGraph, source: str) -> None:
         super().__init__()
         self._source = source
@@ -101,7 +92,7 @@ class ExportedNetwork(nn.Module):
                 self.register_buffer(own_name, tensor)
         self._steps = self._compile()
         self._examined: set[int] = set()
-        self._may_take = MOST
+        self._may_take: Footprint | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {key: value for key, value in self.__dict__.items() if key not in ("_steps", "_examined")}
@@ -142,23 +133,25 @@ class ExportedNetwork(nn.Module):
         Raises:
             InputError: It takes too much, changes its weights, or does not fit such images.
         """
-        self._examine(torch.empty((self.fixed_batch_size or _FEW_IMAGES, *input_shape), device="meta"))
+        count = self.fixed_batch_size or 2  # where it takes any number
+        self._examine(torch.empty((count, *input_shape), device="meta"))
 
     def _examine(self, images: Tensor) -> None:
         count = len(images)
         try:
             weights = {name: getattr(self, own_name).to("meta") for own_name, name in self._names.items()}
             blank = images.to("meta")
-            with torch.no_grad(), Examination(count, self._may_take, [blank, *weights.values()]) as examination:
+            may_take = self._may_take or Footprint()
+            with torch.no_grad(), Examination(count, may_take, [blank, *weights.values()]) as examination:
                 logits = self._run(blank, weights, examination)
             if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != count:
                 raise GraphError(f"it gives {getattr(logits, 'shape', type(logits).__name__)} for {count} images")
-        except (GraphError, *_FAULTS) as error:
+        except FAULTS as error:
             raise InputError(
                 f"{self._source}: its graph is not run on {count} images: {error}; export a classifier of images after "
                 "module.eval()"
             ) from error
-        if self._may_take is MOST:
+        if self._may_take is None:
             self._may_take = examination.taken.for_each(count)
         self._examined.add(count)
 
@@ -186,8 +179,8 @@ class ExportedNetwork(nn.Module):
     def _compile(self) -> list[_Step]:
         try:
             nodes = [node for node in self._nodes if not _is_check(node)]
-            if len(nodes) > _MOST_NODES:
-                raise GraphError(f"calls {len(nodes):,} operators, over {_MOST_NODES:,}")
+            if len(nodes) > self._most_nodes:
+                raise GraphError(f"calls {len(nodes):,} operators, over {self._most_nodes:,}")
             last_use: dict[str, int] = {}
             for number, node in enumerate(nodes):
                 last_use.update(dict.fromkeys(_names_in([given["arg"] for given in node["inputs"]]), number))
@@ -198,7 +191,7 @@ class ExportedNetwork(nn.Module):
             return [self._step(node, tuple(names)) for node, names in zip(nodes, unneeded, strict=True)]
         except GraphError as error:
             raise InputError(f"{self._source}: {error}") from error
-        except _FAULTS as error:
+        except FAULTS as error:
             raise InputError(
                 f"{self._source}: its graph cannot be read ({type(error).__name__}: {error}); export the network again"
             ) from error
@@ -211,13 +204,16 @@ class ExportedNetwork(nn.Module):
         values = {given["name"]: _argument(given["arg"]) for given in inputs}
         if target in _ON_NUMBERS:
             return _Step(_ON_NUMBERS[target], [_argument(i["arg"]) for i in inputs], {}, names, is_list, unneeded)
-        if not target.startswith(_ATEN):
+        if not target.startswith("torch.ops.aten."):
             raise GraphError(f"calls {target[:100]!r}; only torch's own operators on tensors (aten) are run")
-        return _Step(find_operator(target.removeprefix(_ATEN), values), [], values, names, is_list, unneeded)
+        return _Step(
+            find_operator(target.removeprefix("torch.ops.aten."), values), [], values, names, is_list, unneeded
+        )
 
 
 def _is_check(node: dict[str, Any]) -> bool:
-    return str(node["target"]).removeprefix(_ATEN).partition(".")[0] in _CHECKS
+    checks = ("_assert_scalar", "_assert_tensor_metadata", "sym_constrain_range", "sym_constrain_range_for_size")
+    return str(node["target"]).removeprefix("torch.ops.aten.").partition(".")[0] in checks
 
 
 def _filled(value: Any, known: Mapping[str, Any], device: torch.device) -> Any:
@@ -271,7 +267,8 @@ def _argument(argument: dict[str, Any]) -> Any:
         case "as_scalar_type":
             return DTYPES[what]
         case "as_memory_format":
-            return _MEMORY_FORMATS[what]
+            contiguous, preserved = torch.contiguous_format, torch.preserve_format
+            return {1: contiguous, 2: torch.channels_last, 3: torch.channels_last_3d, 4: preserved}[what]
         case "as_layout":
             return torch.strided
         case "as_device":

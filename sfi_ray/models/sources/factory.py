@@ -64,7 +64,7 @@ class FactorySource(Source):
             made = factory(**{name: value for name, value in known.items() if name in accepted})
         except USER_FACING_ERRORS:
             raise
-        except Exception as error:  # the code is anybody's
+        except Exception as error:  # the user's code may raise anything
             raise InputError(f"factory '{self.what}' failed: {told(error)}") from error
         if not isinstance(made, nn.Module | Classifier):
             raise InputError(

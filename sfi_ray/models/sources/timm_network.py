@@ -44,8 +44,8 @@ class TimmSource(Source):
             origin = configuration.hf_hub_id or configuration.url or "its hub"
             reason = " ".join(str(error).split())[:200]
             raise InputError(
-                f"timm's weights of '{self.what}' could not be had from {origin} ({type(error).__name__}: {reason}); "
-                f"give the file as `weights: path/to/{file}`"
+                f"timm's weights of '{self.what}' could not be downloaded from {origin} "
+                f"({type(error).__name__}: {reason}); give the file as `weights: path/to/{file}`"
             ) from error
         return state
 

@@ -20,19 +20,6 @@ from sfi_ray.models.source import Normalisation, Source
 from sfi_ray.models.sources.downloads import impatient_sockets
 from sfi_ray.models.weights import WEIGHT_SUFFIXES, read_state_dict
 
-# URLError is an OSError; torch raises RuntimeError for a wrong checksum.
-_DOWNLOAD_ERRORS = (OSError, RuntimeError, ValueError, EOFError, HTTPException, pickle.UnpicklingError)
-# What torchvision's own constructors pass beside the weights. Auxiliary heads serve training only.
-_OPTIONS: Mapping[str, Mapping[str, bool]] = {
-    name: {"transform_input": True, "aux_logits": False, "init_weights": False}
-    for name in ("googlenet", "inception_v3")
-}
-_AUXILIARY = re.compile(r"^(?:.*\.)?(?:aux1|aux2|AuxLogits)\.")
-# Old files of DenseNet number the layers of a block as no module can be named any more.
-_OLD_DENSENET = re.compile(
-    r"^(.*denselayer\d+\.(?:norm|relu|conv))\.((?:[12])\.(?:weight|bias|running_mean|running_var))$"
-)
-
 
 @dataclass(frozen=True, kw_only=True)
 class TorchvisionSource(Source):
@@ -52,9 +39,11 @@ class TorchvisionSource(Source):
         models = _models()
         self._require_known()
         self._require_shape(input_shape)
-        network: nn.Module = models.get_model(
-            self.what, weights=None, num_classes=num_classes, **_OPTIONS.get(self.what, {})
-        )
+        options = {}
+        if self.what in ("googlenet", "inception_v3"):
+            # What torchvision's own constructors pass beside the weights. Auxiliary heads serve training only.
+            options = {"transform_input": True, "aux_logits": False, "init_weights": False}
+        network: nn.Module = models.get_model(self.what, weights=None, num_classes=num_classes, **options)
         return network
 
     def files(self) -> tuple[str, ...]:
@@ -66,8 +55,12 @@ class TorchvisionSource(Source):
         state = (
             read_state_dict(Path(str(self.weights)).expanduser()) if self._is_file else self._downloaded(self._member())
         )
-        state = {name: tensor for name, tensor in state.items() if not _AUXILIARY.match(name)}
-        return {_OLD_DENSENET.sub(r"\1\2", name): tensor for name, tensor in state.items()}
+        auxiliary = re.compile(r"^(?:.*\.)?(?:aux1|aux2|AuxLogits)\.")
+        # Old files of DenseNet number the layers of a block as no module can be named any more.
+        old_densenet = re.compile(
+            r"^(.*denselayer\d+\.(?:norm|relu|conv))\.((?:[12])\.(?:weight|bias|running_mean|running_var))$"
+        )
+        return {old_densenet.sub(r"\1\2", name): tensor for name, tensor in state.items() if not auxiliary.match(name)}
 
     def default_normalisation(self) -> Normalisation | None:
         """Returns mean and standard deviation of the weights' own preprocessing."""
@@ -87,7 +80,7 @@ class TorchvisionSource(Source):
             raise InputError(f"torchvision has no classification network '{self.what}'{suggestion}")
 
     def _require_shape(self, input_shape: tuple[int, int, int]) -> None:
-        """Refuses images of another size than the preprocessing crops to; whose mean and std are given, knows best."""
+        """Refuses images of another size than the preprocessing crops to, unless the job gives mean and std."""
         if self._is_file and self.mean is not None:
             return
         (size,) = set(self._member().transforms().crop_size)
@@ -122,7 +115,8 @@ class TorchvisionSource(Source):
                 state: dict[str, Tensor] = member.get_state_dict(
                     progress=False, check_hash=True, map_location="cpu", weights_only=True
                 )
-        except _DOWNLOAD_ERRORS as error:
+        # URLError is an OSError; torch raises RuntimeError for a wrong checksum.
+        except (OSError, RuntimeError, ValueError, EOFError, HTTPException, pickle.UnpicklingError) as error:
             reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
             fault = "cannot be read" if place.exists() else f"is not there, and its download from {member.url} failed"
             raise InputError(

@@ -6,13 +6,11 @@ Shapes: N images, B images of a batch, C channels, H height, W width.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional
-
-PADDING = 4
-"""Pixels by which an image is shifted at most, up or down, left or right."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,8 +19,11 @@ class FlipCrop:
 
     Attributes:
         flips: Whether left and right change places, bool ``(N,)``.
-        shifts: Row and column of the crop's corner in the padded image, int64 in [0, 2 * PADDING], ``(N, 2)``.
+        shifts: Row and column of the crop's corner in the padded image, int64 in [0, 2 * `padding`], ``(N, 2)``.
     """
+
+    padding: ClassVar[int] = 4
+    """Pixels by which an image is shifted at most, up or down, left or right."""
 
     flips: Tensor
     shifts: Tensor
@@ -31,7 +32,7 @@ class FlipCrop:
     def draw(cls, num_images: int, device: torch.device) -> FlipCrop:
         """Draws for every image of an epoch from torch's global generator of the CPU, whatever the device."""
         flips = torch.rand(num_images) < 0.5
-        shifts = torch.randint(0, 2 * PADDING + 1, (num_images, 2))
+        shifts = torch.randint(0, 2 * cls.padding + 1, (num_images, 2))
         return cls(flips.to(device), shifts.to(device))
 
     def apply(self, images: Tensor, start: int) -> Tensor:
@@ -46,7 +47,7 @@ class FlipCrop:
         """
         count, _, height, width = images.shape
         flips, shifts = self.flips[start : start + count], self.shifts[start : start + count]
-        padded = functional.pad(images, (PADDING, PADDING, PADDING, PADDING))
+        padded = functional.pad(images, (self.padding,) * 4)
         across = torch.arange(width, device=images.device)
         across = torch.where(flips[:, None], width - 1 - across, across)
         rows = shifts[:, :1] + torch.arange(height, device=images.device)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import safetensors
 import safetensors.torch
@@ -18,12 +19,9 @@ from torch import Tensor
 from sfi_ray.models.training.progress import EpochRecord
 from sfi_ray.models.weights import write_whole
 
-CHECKPOINT_NAME = "checkpoint.safetensors"
-FORMAT_VERSION = "1"
-
 
 class CheckpointError(ValueError):
-    """A checkpoint that a training cannot go on from; the message says why."""
+    """A training cannot continue from a checkpoint; the message says why."""
 
 
 class Counters(BaseModel):
@@ -31,8 +29,8 @@ class Counters(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    device: str = Field(description="Kind of device it is trained on; generators of another cannot go on.")
-    epoch: int = Field(ge=1, description="The pass to be gone on with, from 1; one more than there are at the end.")
+    device: str = Field(description="Kind of device it is trained on; the generators of another kind cannot continue.")
+    epoch: int = Field(ge=1, description="The pass to continue with, from 1; one more than there are at the end.")
     step: int = Field(ge=0, description="Steps of the optimizer made in it.")
     epoch_seconds: float = Field(ge=0, description="Time spent in it.")
     history: tuple[EpochRecord, ...] = Field(description="One record for each whole pass.")
@@ -59,8 +57,15 @@ class Checkpoint:
         key: Names the training; a checkpoint of another is not taken.
     """
 
+    file_name: ClassVar[str] = "checkpoint.safetensors"
+    seconds_within_pass: ClassVar[float] = 60.0
+    """How often it is replaced within a pass."""
+    seconds_between_passes: ClassVar[float] = 2.0
+    """How often it is replaced at the end of a pass: those that take a moment are not each written down."""
+    _format: ClassVar[str] = "1"
+
     def __init__(self, folder: Path, key: str) -> None:
-        self._path = folder / CHECKPOINT_NAME
+        self._path = folder / self.file_name
         self._key = key
 
     def __repr__(self) -> str:
@@ -77,7 +82,7 @@ class Checkpoint:
                 return None
             with safetensors.safe_open(self._path, framework="pt") as file:
                 header = file.metadata() or {}
-                if header.get("format") != FORMAT_VERSION or header.get("key") != self._key:
+                if header.get("format") != self._format or header.get("key") != self._key:
                     raise CheckpointError(f"{self._path} belongs to another training")
                 counters = Counters.model_validate_json(header.get("counters", ""))
                 # Clones, so that nothing hangs on the file, which will be replaced.
@@ -95,7 +100,7 @@ class Checkpoint:
         Raises:
             OSError: It cannot be written.
         """
-        header = {"format": FORMAT_VERSION, "key": self._key, "counters": state.counters.model_dump_json()}
+        header = {"format": self._format, "key": self._key, "counters": state.counters.model_dump_json()}
         # Contiguous clones on the CPU: safetensors refuses tensors that share memory.
         tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.tensors.items()}
         self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -105,5 +110,5 @@ class Checkpoint:
         """Removes the file, and what killed processes left of it half written."""
         with contextlib.suppress(OSError):
             self._path.unlink(missing_ok=True)
-            for leftover in self._path.parent.glob(f".{CHECKPOINT_NAME}.*.tmp"):
+            for leftover in self._path.parent.glob(f".{self.file_name}.*.tmp"):
                 leftover.unlink(missing_ok=True)

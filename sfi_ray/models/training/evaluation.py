@@ -13,15 +13,13 @@ from torch import Tensor
 
 from sfi_ray.errors import InputError
 
-_BATCH_SIZE = 1024
-
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
     """What the paper prints beside each model of Tables 14 and 15.
 
     Attributes:
-        accuracy: Share of the images classified rightly, in [0, 1].
+        accuracy: Share of the images classified correctly, in [0, 1].
         confidence: Mean probability of the predicted class, right or wrong, in [0, 1].
     """
 
@@ -35,7 +33,7 @@ def evaluate(
     labels: Tensor,
     *,
     device: torch.device | str = "cpu",
-    batch_size: int = _BATCH_SIZE,
+    batch_size: int = 1024,
 ) -> Evaluation:
     """Measures accuracy and mean confidence on natural images.
 

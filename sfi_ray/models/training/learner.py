@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -29,14 +30,9 @@ from sfi_ray.models.training.progress import EpochRecord, TrainingProgress
 from sfi_ray.models.training.schedule import learning_rate_factor
 from sfi_ray.models.training_settings import TrainingSettings
 
-SECONDS_BETWEEN_PROGRESS = 0.5
-"""Each progress waits for the device, so there are few of them."""
-
-_SMALLEST_TEST_BATCH = 128
-
 
 class DivergenceError(InputError, RuntimeError):
-    """The loss of a training is no longer a number; milder settings are the mend."""
+    """The loss of a training became NaN or infinite; milder settings avoid that."""
 
 
 class Learner:
@@ -60,6 +56,9 @@ class Learner:
         InputError: If a split has no images, or the network's own loss does not take the data set's outliers.
         ResourceError: If `device` is not there.
     """
+
+    seconds_between_progress: ClassVar[float] = 0.5
+    """Each progress waits for the device, so there are few of them."""
 
     def __init__(
         self, module: nn.Module, dataset: ImageDataset, settings: TrainingSettings, device: torch.device | str = "cpu"
@@ -214,7 +213,7 @@ class Learner:
         try:
             while True:
                 self._make_step()
-                is_due = time.perf_counter() - started >= SECONDS_BETWEEN_PROGRESS
+                is_due = time.perf_counter() - started >= self.seconds_between_progress
                 if is_stopping() or is_due or self._step == self._steps_per_epoch:
                     break
         except torch.OutOfMemoryError as error:
@@ -291,7 +290,7 @@ class Learner:
                 self._dataset.test_images,
                 self._dataset.test_labels,
                 device=self._device,
-                batch_size=max(self._settings.batch_size, _SMALLEST_TEST_BATCH),
+                batch_size=max(self._settings.batch_size, 128),
             )
         record = EpochRecord(
             epoch=self._epoch,

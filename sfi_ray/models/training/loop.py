@@ -1,4 +1,4 @@
-"""From settings to a trained network: built, taught, interrupted, gone on with, tested."""
+"""From settings to a trained network: built, trained, interrupted, continued, tested."""
 
 from __future__ import annotations
 
@@ -23,12 +23,6 @@ from sfi_ray.models.training.learner import DivergenceError, Learner
 from sfi_ray.models.training.progress import EpochRecord, TrainingEvent, TrainingNote
 from sfi_ray.models.training_settings import TrainingSettings
 from sfi_ray.models.zoo import build
-
-SECONDS_BETWEEN_CHECKPOINTS = 60.0
-"""Within a pass."""
-
-SECONDS_BETWEEN_SHORT_PASSES = 2.0
-"""At the end of a pass: those that take a moment are not each written down."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +51,7 @@ class TrainedModel:
 
     @property
     def accuracy(self) -> float:
-        """Share of the test images classified rightly, in [0, 1]."""
+        """Share of the test images classified correctly, in [0, 1]."""
         return self.card.test_accuracy
 
     @property
@@ -213,13 +207,13 @@ class _CheckpointWriter:
                 counters = state.counters
                 steps = f" and {counters.step:,} steps" if counters.step else ""
                 done = f"{len(counters.history)} of {self._learner.epochs} epochs{steps}"
-                self._tell(TrainingNote(f"going on after {done}"))
+                self._tell(TrainingNote(f"continuing after {done}"))
         except CheckpointError as error:
-            self._tell(TrainingNote(f"the checkpoint is not used, training starts anew: {error}"))
+            self._tell(TrainingNote(f"the checkpoint is not used, training starts again: {error}"))
 
     def save(self, *, is_pass: bool, at_once: bool) -> None:
         """Writes the state where it is due: at the end of a pass, after a while within one, or at once."""
-        due_after = SECONDS_BETWEEN_SHORT_PASSES if is_pass else SECONDS_BETWEEN_CHECKPOINTS
+        due_after = Checkpoint.seconds_between_passes if is_pass else Checkpoint.seconds_within_pass
         if self._checkpoint and (at_once or time.monotonic() - self._written >= due_after):
             try:
                 self._checkpoint.write(self._learner.state())
@@ -227,7 +221,7 @@ class _CheckpointWriter:
                 if not self._has_failed:
                     self._has_failed = True
                     reason = error.strerror or str(error)
-                    self._tell(TrainingNote(f"no checkpoint can be written, training goes on without: {reason}"))
+                    self._tell(TrainingNote(f"no checkpoint can be written, training continues without: {reason}"))
             self._written = time.monotonic()
 
     def remove(self) -> None:

@@ -1,4 +1,4 @@
-"""What a training tells while it goes on."""
+"""What a training reports while it runs."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class EpochRecord:
         epochs: Passes to be made.
         loss: Mean loss of the training images during the pass; cross-entropy in nats, unless the network has
             a loss of its own.
-        train_accuracy: Share of the training images classified rightly during the pass, with dropout and
+        train_accuracy: Share of the training images classified correctly during the pass, with dropout and
             augmentation, in [0, 1].
-        test_accuracy: Share of the test images classified rightly after it, in the training's precision, in
+        test_accuracy: Share of the test images classified correctly after it, in the training's precision, in
             [0, 1].
         seconds: Time the pass took, test included.
     """
@@ -39,7 +39,7 @@ class TrainingProgress:
         num_seen: Training images that the pass has seen.
         num_images: Training images of a whole pass.
         loss: Mean loss of those seen.
-        train_accuracy: Share of those seen classified rightly, in [0, 1].
+        train_accuracy: Share of those seen classified correctly, in [0, 1].
         test_accuracy: Of the test images after the last whole pass, in [0, 1]; None in the first.
         images_per_second: Training images learnt from a second, since the training was started or gone on with.
     """

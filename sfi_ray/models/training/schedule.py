@@ -7,10 +7,6 @@ from typing import Literal
 
 Schedule = Literal["constant", "cosine", "one_cycle"]
 
-ONE_CYCLE_START = 1 / 25
-ONE_CYCLE_END = ONE_CYCLE_START / 1e4
-ONE_CYCLE_RISE = 0.3
-
 
 def learning_rate_factor(schedule: Schedule, step: int, num_steps: int) -> float:
     """Computes what the learning rate is multiplied with.
@@ -32,10 +28,11 @@ def learning_rate_factor(schedule: Schedule, step: int, num_steps: int) -> float
         case "cosine":
             return _between(1.0, 0.0, step / num_steps)
         case "one_cycle":
-            peak = max(0.0, ONE_CYCLE_RISE * num_steps - 1)
+            begin, rise = 1 / 25, 0.3
+            peak = max(0.0, rise * num_steps - 1)
             if step < peak:
-                return _between(ONE_CYCLE_START, 1.0, step / peak)
-            return _between(1.0, ONE_CYCLE_END, (step - peak) / max(1.0, num_steps - 1 - peak))
+                return _between(begin, 1.0, step / peak)
+            return _between(1.0, begin / 1e4, (step - peak) / max(1.0, num_steps - 1 - peak))
 
 
 def _between(start: float, end: float, share: float) -> float:

@@ -12,13 +12,9 @@ from sfi_ray.models.runners.openvino_runner import has_openvino
 from sfi_ray.models.runners.precision import Precision, has_float16
 from sfi_ray.models.runners.repeatable import cpu_threads
 from sfi_ray.models.runners.runtime import MemoryLayout
-from sfi_ray.models.tuning.choose import TUNING_SECONDS, Choice, Options, choose
+from sfi_ray.models.tuning.choose import Choice, Options, choose
 from sfi_ray.models.tuning.compiling import has_compiler
 from sfi_ray.models.tuning.measurement import ClassifierMeasurement, mean_k
-
-# Micro-batches that are tried, in images and in input elements.
-_MOST_IMAGES = {"cpu": 1024, "cuda": 16384}
-_MOST_ELEMENTS = {"cpu": 2**23, "cuda": 2**26}
 
 
 class TuningRequest(BaseModel):
@@ -46,13 +42,13 @@ class TuningRequest(BaseModel):
         return mean_k(self.ks) if self.ks else 1
 
 
-def tune(classifier: Classifier, request: TuningRequest, seconds: float = TUNING_SECONDS) -> Choice:
-    """Chooses how a classifier computes on its device; see `tuning`.
+def tune(classifier: Classifier, request: TuningRequest, seconds: float = 20.0) -> Choice:
+    """Chooses how a classifier computes on its device.
 
     Args:
         classifier: The classifier.
         request: What is to be measured.
-        seconds: No measurement is begun later than this.
+        seconds: No measurement begins later than this.
     """
     is_open = request.precision == "auto"
     layout = classifier.runtime.memory_layout
@@ -75,7 +71,8 @@ def _options(classifier: Classifier, request: TuningRequest, layout: MemoryLayou
     sizes: tuple[int, ...] = (request.micro_batch,) if request.micro_batch else ()
     if not sizes:
         elements = math.prod(classifier.input_shape)
-        most = min(_MOST_IMAGES[device], _MOST_ELEMENTS[device] // elements, request.most_images)
+        images_tried, elements_tried = (1024, 2**23) if device == "cpu" else (16384, 2**26)  # at most
+        most = min(images_tried, elements_tried // elements, request.most_images)
         sizes = tuple(2**i for i in range(max(most, classifier.micro_batch).bit_length()))
     if request.precision != "auto":
         # Another layout or a graph of other kernels has other last bits.

@@ -10,24 +10,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from sfi_ray.models.runners.precision import Precision
 from sfi_ray.models.runners.runtime import Engine, MemoryLayout, RuntimeConfig
-
-#: Seconds after which no further measurement is begun.
-TUNING_SECONDS = 20.0
-
-# What another layout or micro-batch must be faster by, so that noise and ties leave the rule alone; and what must be
-# faster by that costs more: less precision, or compiling or converting at every actor's start.
-_WORTH = 1.03
-_WORTH_MORE = 1.1
-# A precision this far behind before anything else was tried will not catch up.
-_HOPELESS = 0.5
-# No micro-batch is tried whose pass would take longer, in seconds: a search has to be heard from, and stopped.
-_LONGEST_PASS = 1.0
 
 
 class Choice(BaseModel):
@@ -86,7 +74,7 @@ def choose(
     options: Options,
     measurement: Measurement,
     *,
-    seconds: float = TUNING_SECONDS,
+    seconds: float,
     clock: Callable[[], float] = time.monotonic,
 ) -> Choice:
     """Chooses the fastest fit runtime configuration, one part after another.
@@ -100,7 +88,7 @@ def choose(
         rule: What is taken where nothing is better; it needs no check.
         options: What may be chosen among.
         measurement: Tries runtime configurations.
-        seconds: No measurement is begun later than this.
+        seconds: No measurement begins later than this.
         clock: Tells the time in seconds.
     """
     comparison = _Comparison(measurement, clock, seconds)
@@ -109,19 +97,22 @@ def choose(
     if rate is None:
         return Choice(runtime=rule, rate=0.0, rate_by_rule=0.0, seconds=comparison.spent())
     heads = comparison.refined_heads(first, options)
-    own = best = _best([head for head in heads if head.runtime.engine == "torch"])
+    own = best = comparison.best([head for head in heads if head.runtime.engine == "torch"])
     if options.can_replay:
-        own = best = comparison.challenged(own.runtime.changed(uses_graphs=True), own.rate * _WORTH) or own
-    best = _best([best, *(head for head in heads if head.runtime.engine != "torch")])
+        own = best = comparison.challenged(own.runtime.changed(uses_graphs=True), own.rate * comparison.worth) or own
+    best = comparison.best([best, *(head for head in heads if head.runtime.engine != "torch")])
     if options.can_reuse:
-        best = comparison.challenged(best.runtime.changed(reuses_background=True), best.rate * _WORTH_MORE) or best
+        best = (
+            comparison.challenged(best.runtime.changed(reuses_background=True), best.rate * comparison.worth_more)
+            or best
+        )
     if options.can_compile:
-        best = comparison.challenged(own.runtime.changed(is_compiled=True), best.rate * _WORTH_MORE) or best
+        best = comparison.challenged(own.runtime.changed(is_compiled=True), best.rate * comparison.worth_more) or best
     if best.runtime != rule:
         # A machine that was busy when the rule was measured must not decide for the other.
         again = comparison.rate(rule)
         first = _Runner(rule, max(first.rate, again or 0.0))
-        if best.rate <= first.rate * _WORTH:
+        if best.rate <= first.rate * comparison.worth:
             best = first
     return Choice(runtime=best.runtime, rate=best.rate, rate_by_rule=first.rate, seconds=comparison.spent())
 
@@ -134,16 +125,22 @@ class _Runner:
     rate: float
 
 
-def _best(runners: Sequence[_Runner]) -> _Runner:
-    """Returns the first one, or a later one that is so much faster than those before it that it is worth it."""
-    best, *others = runners
-    for other in others:
-        if other.rate > best.rate * _WORTH_MORE:
-            best = other
-    return best
-
-
 class _Comparison:
+    """Measures one runtime configuration after another and keeps the better ones, until time is up.
+
+    Attributes:
+        worth: How many times faster another layout or micro-batch must be, so that noise and ties leave the rule alone.
+        worth_more: How many times faster that must be which costs more: less precision, or compiling or converting at
+            every actor's start.
+        hopeless: A precision this far behind before anything else was tried will not catch up.
+        longest_pass: Seconds. A larger micro-batch is not tried: a search has to be heard from, and stopped.
+    """
+
+    worth: ClassVar[float] = 1.03
+    worth_more: ClassVar[float] = 1.1
+    hopeless: ClassVar[float] = 0.5
+    longest_pass: ClassVar[float] = 1.0
+
     def __init__(self, measurement: Measurement, clock: Callable[[], float], seconds: float) -> None:
         self._measurement = measurement
         self._clock = clock
@@ -152,6 +149,14 @@ class _Comparison:
 
     def spent(self) -> float:
         return self._clock() - self._started
+
+    def best(self, runners: Sequence[_Runner]) -> _Runner:
+        """Returns the first one, or a later one that is so much faster than those before it that it is worth it."""
+        best, *others = runners
+        for other in others:
+            if other.rate > best.rate * self.worth_more:
+                best = other
+        return best
 
     def rate(self, runtime: RuntimeConfig) -> float | None:
         """Measures a runtime configuration; None where it does not run, or where time is up."""
@@ -168,11 +173,11 @@ class _Comparison:
         """Returns the best one of the rule's precision, of each other and of each engine that is fit, in order."""
         heads = [first]
         for precision in options.precisions:
-            head = self.challenged(first.runtime.changed(precision=precision), first.rate * _HOPELESS)
+            head = self.challenged(first.runtime.changed(precision=precision), first.rate * self.hopeless)
             heads += [head] if head else []
         fastest = max(heads, key=lambda head: head.rate)
         for engine in options.engines:
-            head = self.challenged(fastest.runtime.changed(engine=engine), first.rate * _HOPELESS)
+            head = self.challenged(fastest.runtime.changed(engine=engine), first.rate * self.hopeless)
             heads += [head] if head else []
         refined = {}
         for place in sorted(range(len(heads)), key=lambda place: -heads[place].rate):
@@ -182,16 +187,16 @@ class _Comparison:
     def refined(self, champion: _Runner, options: Options) -> _Runner:
         """Improves layout and micro-batch."""
         for layout in options.layouts if champion.runtime.engine == "torch" else ():
-            changed = self.challenged(champion.runtime.changed(memory_layout=layout), champion.rate * _WORTH)
+            changed = self.challenged(champion.runtime.changed(memory_layout=layout), champion.rate * self.worth)
             champion = changed or champion
         sizes = options.micro_batches
         start = sizes.index(champion.runtime.micro_batch)
         for ladder in (reversed(sizes[:start]), sizes[start + 1 :]):
             before = champion
             for size in ladder:
-                if size > champion.runtime.micro_batch and size > champion.rate * _LONGEST_PASS:
+                if size > champion.runtime.micro_batch and size > champion.rate * self.longest_pass:
                     break
-                changed = self.challenged(champion.runtime.changed(micro_batch=size), champion.rate * _WORTH)
+                changed = self.challenged(champion.runtime.changed(micro_batch=size), champion.rate * self.worth)
                 if changed is None:
                     break
                 champion = changed

@@ -17,17 +17,15 @@ from sfi_ray.models.classifier import Classifier
 from sfi_ray.models.tuning.compiling import CompiledMeasurement, Order
 from sfi_ray.models.tuning.measurement import ClassifierMeasurement
 
-# Measured in turn, so that a machine whose speed drifts drifts for both.
-_ROUNDS = 3
 
-
-def _run(order: Order) -> CompiledMeasurement:
+def _run(order: Order, rounds: int = 3) -> CompiledMeasurement:
     torch.set_num_threads(order.threads)
     plain = order.runtime.changed(is_compiled=False)
     classifier = Classifier.from_payload(order.payload, device=order.device, runtime=plain)
     measured = ClassifierMeasurement(classifier, is_exact=False, needs_gradients=False)
     compiled = classifier.running(order.runtime)
-    rates = [(measured.rate_of(compiled), measured.rate_of(classifier)) for _ in range(_ROUNDS)]
+    # In turn, so that a machine whose speed drifts drifts for both.
+    rates = [(measured.rate_of(compiled), measured.rate_of(classifier)) for _ in range(rounds)]
     gain = max(one for one, _ in rates) / max(other for _, other in rates)
     return CompiledMeasurement(gain=gain, is_fit=measured.has_fit_outputs(compiled))
 

@@ -23,9 +23,6 @@ from sfi_ray.models.runners.runtime import RuntimeConfig
 
 logger = logging.getLogger(__name__)
 
-#: Seconds after which compiling is given up.
-COMPILING_SECONDS = 60.0
-
 
 class CompiledMeasurement(BaseModel):
     """What came of compiling."""
@@ -55,9 +52,7 @@ def has_compiler(device: torch.device) -> bool:
     return any(shutil.which(name) for name in (os.environ.get("CXX") or "", "g++", "clang++"))
 
 
-def try_compiled(
-    classifier: Classifier, runtime: RuntimeConfig, seconds: float = COMPILING_SECONDS
-) -> CompiledMeasurement:
+def try_compiled(classifier: Classifier, runtime: RuntimeConfig, seconds: float = 60.0) -> CompiledMeasurement:
     """Compiles a classifier elsewhere and measures it there.
 
     Args:

@@ -10,6 +10,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -23,24 +24,6 @@ from sfi_ray.models.tuning.compiling import CompiledMeasurement, try_compiled
 
 logger = logging.getLogger(__name__)
 
-#: A log-probability l of float32 may come out as l +- (ABSOLUTE + RELATIVE * |l|) where the precision is left open.
-ABSOLUTE_TOLERANCE = 0.25
-RELATIVE_TOLERANCE = 0.05
-
-# A runtime configuration runs for so long, and so often unless that takes too long, after one pass that does not
-# count.
-_SECONDS_A_RATE = 0.15
-_PASSES_A_RATE = 3
-_MOST_SECONDS_A_RATE = 1.0
-# Clocks have steps.
-_TICK = 1e-7
-# Sparse images that runtime configurations are compared on: as many as are classified in about so long, by the first
-# rate measured.
-_MOST_IMAGES = 256
-_LEAST_IMAGES = 16
-_SECONDS_A_COMPARISON = 0.5
-_MOST_ELEMENTS = 2**24
-
 
 class ClassifierMeasurement:
     """Tries runtime configurations of a classifier.
@@ -53,13 +36,23 @@ class ClassifierMeasurement:
             with the mean of them, and what they compute with each.
     """
 
+    # A runtime configuration runs for so long, and so often unless that takes too long, after one pass that does not
+    # count.
+    _seconds_a_rate: ClassVar[float] = 0.15
+    _passes_a_rate: ClassVar[int] = 3
+    _most_seconds_a_rate: ClassVar[float] = 1.0
+    # Runtime configurations are compared on as many images as are classified in about so long, by the first rate
+    # measured, but on so many at least.
+    _seconds_a_comparison: ClassVar[float] = 0.5
+    _least_images: ClassVar[int] = 16
+
     def __init__(
         self, classifier: Classifier, *, is_exact: bool, needs_gradients: bool, ks: Sequence[int] = ()
     ) -> None:
         self._classifier = classifier
         self._is_exact = is_exact
         self._needs_gradients = needs_gradients
-        count = min(_MOST_IMAGES, max(_LEAST_IMAGES, _MOST_ELEMENTS // math.prod(classifier.input_shape)))
+        count = min(256, max(self._least_images, 2**24 // math.prod(classifier.input_shape)))
         self._images = sparse_images(classifier.input_shape, count, classifier.device)
         self._ks = tuple(ks)
         self._compared: Tensor | None = None
@@ -89,11 +82,11 @@ class ClassifierMeasurement:
             classify = functools.partial(classifier.log_probs, self._images.repeat(count, 1, 1, 1)[:size].contiguous())
         _seconds(classify, classifier.device)
         times = [_seconds(classify, classifier.device)]
-        while sum(times) < (_SECONDS_A_RATE if len(times) >= _PASSES_A_RATE else _MOST_SECONDS_A_RATE):
+        while sum(times) < (self._seconds_a_rate if len(times) >= self._passes_a_rate else self._most_seconds_a_rate):
             times.append(_seconds(classify, classifier.device))
         rate = size / min(times)
         if self._compared is None:
-            self._compared = self._images[: max(_LEAST_IMAGES, int(rate * _SECONDS_A_COMPARISON))]
+            self._compared = self._images[: max(self._least_images, int(rate * self._seconds_a_comparison))]
         return rate
 
     def is_fit(self, runtime: RuntimeConfig) -> bool:
@@ -175,13 +168,23 @@ def _seconds(classify: Callable[[], Tensor], device: torch.device) -> float:
     classify()
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    return max(clock() - started, _TICK)
+    return max(clock() - started, 1e-7)  # clocks have steps
+
+
+def tolerance(reference: Tensor, absolute: float = 0.25, relative: float = 0.05) -> Tensor:
+    """Returns by how much log-probabilities may differ from float32's where the precision is left open.
+
+    Args:
+        reference: Log-probabilities in float32, of any shape.
+        absolute: What each may differ by in any case.
+        relative: What it may differ by besides, over its size.
+    """
+    return absolute + relative * reference.abs()
 
 
 def are_near(log_probs: Tensor, reference: Tensor) -> bool:
     """Whether log-probabilities are within the tolerance of float32's; NaN where float32 has none is not."""
-    allowed = ABSOLUTE_TOLERANCE + RELATIVE_TOLERANCE * reference.abs()
-    is_near = (log_probs - reference).abs() <= allowed
+    is_near = (log_probs - reference).abs() <= tolerance(reference)
     return bool((is_near | (log_probs.isnan() & reference.isnan())).all())
 
 

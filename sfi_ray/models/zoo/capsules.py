@@ -14,24 +14,12 @@ Shapes: B images, C channels, H height, W width, I primary capsules, J classes, 
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from sfi_ray.models.zoo.limits import require_size
-
-CHANNELS = 256
-KERNEL_SIZE = 9
-PRIMARY_TYPES = 32
-PRIMARY_DIMENSIONS = 8
-CLASS_DIMENSIONS = 16
-ROUTING_ITERATIONS = 3
-PRESENT_MARGIN = 0.9
-ABSENT_MARGIN = 0.1
-ABSENT_WEIGHT = 0.5
-MINIMUM_SIZE = 2 * KERNEL_SIZE - 1
-# Standard deviation of the initial transformations, as in the original's code.
-_INITIAL_DEVIATION = 0.1
 
 
 def squash(capsules: Tensor) -> Tensor:
@@ -56,25 +44,29 @@ class ClassCapsules(nn.Module):
     Procedure 1 of Sabour et al. with three iterations. Gradients flow through all of them.
     """
 
+    _primary_dimensions: ClassVar[int] = 8
+    _dimensions: ClassVar[int] = 16
+    _iterations: ClassVar[int] = 3
+
     def __init__(self, num_primary: int, num_classes: int) -> None:
         super().__init__()
         self.num_classes = num_classes
-        self.weight = nn.Parameter(torch.empty(num_primary, PRIMARY_DIMENSIONS, num_classes * CLASS_DIMENSIONS))
-        nn.init.normal_(self.weight, std=_INITIAL_DEVIATION)
+        self.weight = nn.Parameter(torch.empty(num_primary, self._primary_dimensions, num_classes * self._dimensions))
+        nn.init.normal_(self.weight, std=0.1)  # as in the original's code
 
     def extra_repr(self) -> str:
         """Says what `fingerprint_module` and `architecture_of` must see of the weight's shape."""
         num_primary, dimensions, _ = self.weight.shape
-        return f"{num_primary}x{dimensions} -> {self.num_classes}x{CLASS_DIMENSIONS}, iterations={ROUTING_ITERATIONS}"
+        return f"{num_primary}x{dimensions} -> {self.num_classes}x{self._dimensions}, iterations={self._iterations}"
 
     def forward(self, primary: Tensor) -> Tensor:
         """Routes primary capsules to the classes."""
         # What each primary capsule would have each class be, (B, J, I, D).
         votes = torch.bmm(primary.transpose(0, 1), self.weight)
-        votes = votes.reshape(*votes.shape[:2], self.num_classes, CLASS_DIMENSIONS).permute(1, 2, 0, 3).contiguous()
+        votes = votes.reshape(*votes.shape[:2], self.num_classes, self._dimensions).permute(1, 2, 0, 3).contiguous()
         agreement = votes.new_zeros(votes.shape[:3])
         capsules = self._weigh(agreement, votes)
-        for _ in range(ROUTING_ITERATIONS - 1):
+        for _ in range(self._iterations - 1):
             agreement = agreement + (votes @ capsules.unsqueeze(3)).squeeze(3)
             capsules = self._weigh(agreement, votes)
         return capsules
@@ -95,34 +87,51 @@ class CapsNet(nn.Module):
 
     logit_range = (0.0, 1.0)
 
+    _primary_types: ClassVar[int] = 32
+    _primary_dimensions: ClassVar[int] = 8
+
     def __init__(self, channels: int, height: int, width: int, num_classes: int) -> None:
-        require_size("capsnet", height, width, MINIMUM_SIZE)
+        num_maps, kernel_size = 256, 9
+        minimum_size = 2 * kernel_size - 1
+        require_size("capsnet", height, width, minimum_size)
         super().__init__()
-        self.conv1 = nn.Conv2d(channels, CHANNELS, KERNEL_SIZE)
+        self.conv1 = nn.Conv2d(channels, num_maps, kernel_size)
         self.relu1 = nn.ReLU()
-        self.primary = nn.Conv2d(CHANNELS, PRIMARY_TYPES * PRIMARY_DIMENSIONS, KERNEL_SIZE, stride=2)
-        num_places = math.prod((size - MINIMUM_SIZE) // 2 + 1 for size in (height, width))
-        self.classes = ClassCapsules(PRIMARY_TYPES * num_places, num_classes)
+        self.primary = nn.Conv2d(num_maps, self._primary_types * self._primary_dimensions, kernel_size, stride=2)
+        num_places = math.prod((size - minimum_size) // 2 + 1 for size in (height, width))
+        self.classes = ClassCapsules(self._primary_types * num_places, num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
         """Returns the lengths of the class capsules."""
         maps: Tensor = self.primary(self.relu1(self.conv1(images)))
         # A primary capsule is 8 neighbouring channels of one place.
-        primary = maps.reshape(len(maps), PRIMARY_TYPES, PRIMARY_DIMENSIONS, -1).transpose(2, 3).flatten(1, 2)
+        by_type = maps.reshape(len(maps), self._primary_types, self._primary_dimensions, -1)
+        primary = by_type.transpose(2, 3).flatten(1, 2)
         lengths: Tensor = torch.linalg.vector_norm(self.classes(squash(primary)), dim=2)
         return lengths
 
-    def training_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def training_loss(
+        self,
+        logits: Tensor,
+        labels: Tensor,
+        *,
+        present_margin: float = 0.9,
+        absent_margin: float = 0.1,
+        absent_weight: float = 0.5,
+    ) -> Tensor:
         """Computes the margin loss (Equation 4 of Sabour et al.), which training uses in place of cross entropy.
 
         Args:
             logits: Lengths of the class capsules, ``(B, J)``.
             labels: int64, ``(B,)``.
+            present_margin: Length from which on the capsule of the image's class costs nothing.
+            absent_margin: Length up to which the capsule of another class costs nothing.
+            absent_weight: What another class counts beside the image's.
 
         Returns:
             The mean over the images of the sum over the classes, a scalar.
         """
         is_present = nn.functional.one_hot(labels, logits.shape[1]).to(logits.dtype)
-        present = (PRESENT_MARGIN - logits).clamp(min=0).square()
-        absent = (logits - ABSENT_MARGIN).clamp(min=0).square()
-        return (is_present * present + ABSENT_WEIGHT * (1 - is_present) * absent).sum(dim=1).mean()
+        present = (present_margin - logits).clamp(min=0).square()
+        absent = (logits - absent_margin).clamp(min=0).square()
+        return (is_present * present + absent_weight * (1 - is_present) * absent).sum(dim=1).mean()

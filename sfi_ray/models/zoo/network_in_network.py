@@ -10,10 +10,6 @@ from collections import OrderedDict
 
 from torch import nn
 
-DROPOUT = 0.5
-WIDTHS = ((192, 160, 96), (192, 192, 192), (192, 192))
-"""Channels of the convolutions of each block; the last block ends with one channel a class."""
-
 
 class NetworkInNetwork(nn.Sequential):
     """Three blocks of one spatial and two 1x1 convolutions, then global average pooling: ``(B, C, H, W)`` to logits.
@@ -24,14 +20,15 @@ class NetworkInNetwork(nn.Sequential):
 
     def __init__(self, channels: int, height: int, width: int, num_classes: int) -> None:
         del height, width  # every layer takes any size
-        first, second, third = WIDTHS
+        # Channels of the convolutions of each block; the last block ends with one channel a class.
+        first, second, third = (192, 160, 96), (192, 192, 192), (192, 192)
         layers = OrderedDict[str, nn.Module](
             block1=_block(channels, first, kernel_size=5),
             pool1=nn.MaxPool2d(3, stride=2, padding=1),
-            dropout1=nn.Dropout(DROPOUT),
+            dropout1=nn.Dropout(0.5),
             block2=_block(first[-1], second, kernel_size=5),
             pool2=nn.AvgPool2d(3, stride=2, padding=1),
-            dropout2=nn.Dropout(DROPOUT),
+            dropout2=nn.Dropout(0.5),
             block3=_block(second[-1], third, kernel_size=3),
             classes=nn.Conv2d(third[-1], num_classes, kernel_size=1),
             average=nn.AdaptiveAvgPool2d(1),

@@ -15,26 +15,23 @@ from collections import OrderedDict
 
 from torch import nn
 
-MLP_HIDDEN = 512
-MLP_DROPOUT = 0.2
-CNN_CHANNELS = (8, 16, 16)
-CNN_HIDDEN = 128
-
 
 class Mlp(nn.Sequential):
     """Three fully connected layers with ReLU, and dropout while training: ``(B, C, H, W)`` to logits."""
 
-    def __init__(self, channels: int, height: int, width: int, num_classes: int) -> None:
+    def __init__(
+        self, channels: int, height: int, width: int, num_classes: int, *, hidden: int = 512, dropout: float = 0.2
+    ) -> None:
         super().__init__(
             OrderedDict[str, nn.Module](
                 flatten=nn.Flatten(),
-                fc1=nn.Linear(channels * height * width, MLP_HIDDEN),
+                fc1=nn.Linear(channels * height * width, hidden),
                 relu1=nn.ReLU(),
-                dropout1=nn.Dropout(MLP_DROPOUT),
-                fc2=nn.Linear(MLP_HIDDEN, MLP_HIDDEN),
+                dropout1=nn.Dropout(dropout),
+                fc2=nn.Linear(hidden, hidden),
                 relu2=nn.ReLU(),
-                dropout2=nn.Dropout(MLP_DROPOUT),
-                fc3=nn.Linear(MLP_HIDDEN, num_classes),
+                dropout2=nn.Dropout(dropout),
+                fc3=nn.Linear(hidden, num_classes),
             )
         )
 
@@ -46,9 +43,19 @@ class Cnn(nn.Sequential):
     pixel passes. Nothing else differs between the two networks.
     """
 
-    def __init__(self, channels: int, height: int, width: int, num_classes: int, *, has_pooling: bool) -> None:
+    def __init__(
+        self,
+        channels: int,
+        height: int,
+        width: int,
+        num_classes: int,
+        *,
+        has_pooling: bool,
+        widths: tuple[int, ...] = (8, 16, 16),
+        hidden: int = 128,
+    ) -> None:
         layers = OrderedDict[str, nn.Module]()
-        for number, out_channels in enumerate(CNN_CHANNELS, start=1):
+        for number, out_channels in enumerate(widths, start=1):
             layers[f"conv{number}"] = nn.Conv2d(channels, out_channels, kernel_size=3, stride=1, padding=1)
             layers[f"relu{number}"] = nn.ReLU()
             if has_pooling:
@@ -56,7 +63,7 @@ class Cnn(nn.Sequential):
                 height, width = -(-height // 2), -(-width // 2)
             channels = out_channels
         layers["flatten"] = nn.Flatten()
-        layers["fc1"] = nn.Linear(channels * height * width, CNN_HIDDEN)
+        layers["fc1"] = nn.Linear(channels * height * width, hidden)
         layers["relu_fc1"] = nn.ReLU()
-        layers["fc2"] = nn.Linear(CNN_HIDDEN, num_classes)
+        layers["fc2"] = nn.Linear(hidden, num_classes)
         super().__init__(layers)

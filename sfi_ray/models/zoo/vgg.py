@@ -12,10 +12,6 @@ from torch import nn
 
 from sfi_ray.models.zoo.limits import require_size
 
-BLOCKS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
-"""Channels of the convolutions between one max pooling and the next."""
-MINIMUM_SIZE = 2 ** len(BLOCKS)
-
 
 class Vgg16(nn.Sequential):
     """Thirteen 3x3 convolutions with batch norm and five max poolings, then one fully connected layer.
@@ -28,9 +24,12 @@ class Vgg16(nn.Sequential):
     """
 
     def __init__(self, channels: int, height: int, width: int, num_classes: int) -> None:
-        require_size("vgg16", height, width, MINIMUM_SIZE)
+        # Channels of the convolutions between one max pooling and the next.
+        blocks = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
+        shrinking = 2 ** len(blocks)
+        require_size("vgg16", height, width, shrinking)
         features: list[nn.Module] = []
-        for block in BLOCKS:
+        for block in blocks:
             for out_channels in block:
                 features += [
                     nn.Conv2d(channels, out_channels, kernel_size=3, padding=1),
@@ -39,7 +38,7 @@ class Vgg16(nn.Sequential):
                 ]
                 channels = out_channels
             features.append(nn.MaxPool2d(kernel_size=2, stride=2))
-        num_features = channels * (height // MINIMUM_SIZE) * (width // MINIMUM_SIZE)
+        num_features = channels * (height // shrinking) * (width // shrinking)
         super().__init__(
             OrderedDict[str, nn.Module](
                 features=nn.Sequential(*features), flatten=nn.Flatten(), classifier=nn.Linear(num_features, num_classes)

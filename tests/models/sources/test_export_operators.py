@@ -14,7 +14,7 @@ from torchvision import models
 
 from sfi_ray.errors import InputError
 from sfi_ray.models.sources.export_file import ExportSource
-from sfi_ray.models.sources.export_operators import IN_PLACE, OPERATORS
+from sfi_ray.models.sources.export_operators import IN_PLACE, OPERATORS, check_call
 
 SHAPE = (3, 16, 16)
 
@@ -317,7 +317,7 @@ def test_a_tensor_is_not_parted_without_end(name, monkeypatch):
     # Exporting a network that makes a million parts takes minutes and gigabytes.
     content = exported(Through(PARTINGS[name]))
     read(content)
-    monkeypatch.setattr("sfi_ray.models.sources.export_operators._MOST_PIECES", 16)
+    monkeypatch.setitem(check_call.__kwdefaults__, "most_pieces", 16)
     with pytest.raises(InputError, match="it parts a tensor into more than 16"):
         read(content)
 
