@@ -12,18 +12,18 @@ from sfi_ray.cluster.reporter import Reporter
 from sfi_ray.models import TrainingProgress
 from sfi_ray.text import MOST_LINE, MOST_NAME, printable
 
-_SECONDS_BETWEEN_LINES = 15.0
-
 
 class ConsoleReporter(Reporter):
     """Shows a launch on a terminal or in a notebook.
 
     Args:
-        console: Where to show it.
+        console: Where to show it; standard error if None.
+        seconds_between_lines: Time between two lines on progress where the console shows no bars.
     """
 
-    def __init__(self, console: Console | None = None) -> None:
+    def __init__(self, console: Console | None = None, seconds_between_lines: float = 15.0) -> None:
         self._console = console or Console(stderr=True)
+        self._seconds_between_lines = seconds_between_lines
         self._progress: Progress | None = None
         self._tasks: dict[str, TaskID] = {}
         self._last_line = time.monotonic()
@@ -92,7 +92,7 @@ class ConsoleReporter(Reporter):
 
     def _is_due(self) -> bool:
         """Whether it is time for another line; if so, the next one is due after a while."""
-        if time.monotonic() - self._last_line < _SECONDS_BETWEEN_LINES:
+        if time.monotonic() - self._last_line < self._seconds_between_lines:
             return False
         self._last_line = time.monotonic()
         return True

@@ -32,12 +32,6 @@ from sfi_ray.types import Finding
 
 logger = logging.getLogger(__name__)
 
-_POLL_SECONDS = 0.5
-# How long workers may take to commit what is finished after they were asked to stop.
-_STOP_SECONDS = 60.0
-# Evaluations a second are averaged over about this long.
-_RATE_SECONDS = 15.0
-
 
 @dataclass(slots=True)
 class Tally:
@@ -98,6 +92,8 @@ class Driver:
         retries: How often a lease is given out again.
         record_failures: Writes rows for the cells of a lease that are given up, but for those that have one, and
             returns how many it wrote.
+        poll_seconds: Time to wait for events in one round.
+        stop_seconds: Time for workers to commit what is finished after they were asked to stop.
         clock: Tells the time, in seconds.
     """
 
@@ -112,6 +108,8 @@ class Driver:
         in_flight: int,
         retries: int,
         record_failures: Callable[[Lease, list[Finding]], int],
+        poll_seconds: float = 0.5,
+        stop_seconds: float = 60.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._grid = grid
@@ -123,6 +121,8 @@ class Driver:
         self._in_flight = in_flight
         self._retries = retries
         self._record_failures = record_failures
+        self._poll_seconds = poll_seconds
+        self._stop_seconds = stop_seconds
         #: Called after every round of events.
         self.on_round: Callable[[], None] = lambda: None
         #: Called with what people should know.
@@ -150,13 +150,13 @@ class Driver:
             is_idle = not any(held.leases for held in self._held.values())
             if self._stopping.is_set():
                 if deadline is None:
-                    deadline = self._clock() + _STOP_SECONDS
+                    deadline = self._clock() + self._stop_seconds
                     self._executor.stop()
                 if is_idle or self._clock() > deadline:
                     break
             elif is_idle and self._held and not self._queue.left:
                 break  # every shard came back, yet the counts do not add up: the data set is what counts
-            for event in self._executor.poll(_POLL_SECONDS):
+            for event in self._executor.poll(self._poll_seconds):
                 self._handle(event)
             if not self._stopping.is_set():
                 self._top_up()
@@ -261,17 +261,18 @@ def _spell(lease: Lease) -> str:
 
 
 class _Rate:
-    """Evaluations a second over the recent past."""
+    """Evaluations a second over the recent past, `window` seconds or somewhat more."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], window: float = 15.0) -> None:
         self._clock = clock
+        self._window = window
         self._points: deque[tuple[float, int]] = deque([(clock(), 0)])
 
     def update(self, evaluations: int) -> float:
         now = self._clock()
         if now - self._points[-1][0] >= 0.25:
             self._points.append((now, evaluations))
-        while len(self._points) > 2 and now - self._points[0][0] > _RATE_SECONDS:
+        while len(self._points) > 2 and now - self._points[0][0] > self._window:
             self._points.popleft()
         since, before = self._points[0]
         return (evaluations - before) / max(now - since, 1e-9)

@@ -37,12 +37,6 @@ from sfi_ray.store.run import Run
 from sfi_ray.store.starts import STARTS, digest_of, write_starts
 from sfi_ray.types import Finding
 
-#: What `fresh` removes; files of the user's own stay.
-_OWN_FILES = (
-    *("results", "checkpoints", "models", "report", IMAGES, STARTS, RECORD, PROGRESS),
-    *(SCORECARD, TEXT, PAGE, AUDIT_JOB),
-)
-
 
 def launch(
     job: Job | str | Path,
@@ -133,7 +127,10 @@ class _Launch:
         """Provides the classifiers, writes the run's record and searches; the folder is held."""
         known, info, images = prepared.known, prepared.info, prepared.images
         if self._options.fresh:
-            for name in _OWN_FILES:
+            # Files of the user's own stay.
+            for name in (RESULTS, CHECKPOINTS, "models", "report", IMAGES, STARTS, RECORD, PROGRESS):
+                self._folder.delete(name)
+            for name in (SCORECARD, TEXT, PAGE, AUDIT_JOB):
                 self._folder.delete(name)
         elif read_record(self._folder) != known:
             raise InputError(f"another launch has written to '{self._folder.location}' a moment ago; launch again")

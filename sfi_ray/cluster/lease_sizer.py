@@ -13,23 +13,26 @@ from collections.abc import Mapping
 
 from sfi_ray.plan import ShardSizes
 
-# What a lease should take: long against the cost of giving it out, short against what is lost with a worker.
-_LEASE_SECONDS = 120.0
-# A lease takes at most this part of the time that is left to all workers together.
-_PART_OF_THE_REST = 1 / 4
-# A lease is at most so many times larger than the worker's last one: a speed measured once is a guess.
-_MOST_GROWTH = 4.0
-
 
 class LeaseSizer:
     """The measured speed of each worker with each classifier, and the sizes that follow from it.
 
     Args:
         sizes: What sizes may be.
+        lease_seconds: Time that a lease should take: long against the cost of giving it out, short against what is lost
+            with a worker.
+        share_of_rest: A lease takes at most this share of the time that is left to all workers together.
+        most_growth: A lease is at most this many times larger than the worker's last one, since a speed that was
+            measured once is a guess.
     """
 
-    def __init__(self, sizes: ShardSizes) -> None:
+    def __init__(
+        self, sizes: ShardSizes, lease_seconds: float = 120.0, share_of_rest: float = 0.25, most_growth: float = 4.0
+    ) -> None:
         self._sizes = sizes
+        self._lease_seconds = lease_seconds
+        self._share_of_rest = share_of_rest
+        self._most_growth = most_growth
         self._rates: dict[str, dict[str, float]] = {}
         self._last: dict[tuple[str, str], int] = {}
 
@@ -70,10 +73,11 @@ class LeaseSizer:
         rates = self._rates.get(classifier, {})
         wanted = float(sizes.first)
         if worker in rates:
-            wanted = min(rates[worker] * _LEASE_SECONDS, _MOST_GROWTH * self._last[worker, classifier])
+            grown = self._most_growth * self._last[worker, classifier]
+            wanted = min(rates[worker] * self._lease_seconds, grown)
         if rates:
             speed = rates.get(worker) or statistics.fmean(rates.values())
-            wanted = min(wanted, speed * _PART_OF_THE_REST * self._seconds_left(left, num_workers))
+            wanted = min(wanted, speed * self._share_of_rest * self._seconds_left(left, num_workers))
         size = max(sizes.least, min(math.ceil(wanted), sizes.most))
         return max(sizes.block, size // sizes.block * sizes.block)
 

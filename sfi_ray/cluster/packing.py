@@ -9,17 +9,15 @@ from pathlib import Path, PurePosixPath
 from sfi_ray.errors import InputError
 from sfi_ray.job import Job, RoundsJob
 
-# Ray refuses packages of 100 MiB; code alone is far below this.
-_MAX_BYTES = 8 << 20
 
-
-def pack(job_file: Path, job: Job | RoundsJob, folder: Path) -> None:
+def pack(job_file: Path, job: Job | RoundsJob, folder: Path, most_bytes: int = 8 << 20) -> None:
     """Copies what a cluster needs to launch a job: the job file, and of factories' packages the Python files.
 
     Args:
         job_file: The job file.
         job: What it says, its `output` as it will be launched.
         folder: An empty folder.
+        most_bytes: Limit on the size of the Python files. Code stays far below it, and Ray refuses 100 MiB.
 
     Raises:
         InputError: The job names a path that only this machine knows, or code that is not there or too large.
@@ -31,9 +29,9 @@ def pack(job_file: Path, job: Job | RoundsJob, folder: Path) -> None:
     for place in sorted(places):
         for file in _python_files(place):
             size += file.stat().st_size
-            if size > _MAX_BYTES:
+            if size > most_bytes:
                 raise InputError(
-                    f"{place}: more than {_MAX_BYTES >> 20} MiB of Python files are not sent along; "
+                    f"{place}: more than {most_bytes >> 20} MiB of Python files are not sent along; "
                     "install the package on the cluster's nodes"
                 )
             copy = folder / file.relative_to(place.parent)

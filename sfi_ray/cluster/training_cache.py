@@ -43,8 +43,6 @@ from sfi_ray.text import safe_name
 
 OnEvent = Callable[[TrainingEvent], None]
 
-_SECONDS_BETWEEN_TRIES = 0.5
-
 
 class Trainer(Protocol):
     """Trains a network of the zoo somewhere."""
@@ -225,9 +223,14 @@ def train_and_save(
 
 
 def cache_folder() -> Path:
-    """Returns where trained networks are kept between jobs: ``SFI_RAY_CACHE``, or the user's cache folder."""
+    """Returns where trained networks are kept between jobs: `chosen_cache`, or the user's cache folder."""
+    return chosen_cache() or Path(platformdirs.user_cache_dir("sfi_ray"))
+
+
+def chosen_cache() -> Path | None:
+    """Returns the folder that ``SFI_RAY_CACHE`` names, as an absolute path; None where the variable is not set."""
     chosen = os.environ.get("SFI_RAY_CACHE")
-    return Path(chosen).expanduser() if chosen else Path(platformdirs.user_cache_dir("sfi_ray"))
+    return Path(chosen).expanduser().absolute() if chosen else None
 
 
 @contextlib.contextmanager
@@ -263,7 +266,7 @@ def _held(folder: Path, on_waiting: Callable[[], None]) -> Iterator[None]:
                     if not has_told:
                         has_told = True
                         on_waiting()
-                    time.sleep(_SECONDS_BETWEEN_TRIES)
+                    time.sleep(0.5)
                     continue
                 except OSError:
                     pass  # a network share may know no locks

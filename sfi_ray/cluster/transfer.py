@@ -24,9 +24,6 @@ from sfi_ray.store.folder import RunFolder
 from sfi_ray.store.run import Run
 from sfi_ray.store.whole_folder import whole_folder
 
-DATA = "transfer.parquet"
-"""The file of a transfer's rows."""
-
 
 @dataclass(frozen=True, slots=True)
 class Transferred:
@@ -97,8 +94,9 @@ def transfer(
     counts = Counts()
     payloads = {name: networks.payload(name) for name in known}
     micro_batches = {one.name: one.runtime.micro_batch for one in run.record.classifiers if one.name in known}
+    data = "transfer.parquet"  # the rows, and the mark of a folder that a transfer wrote
     with (
-        whole_folder(output, marker=DATA, overwrite=overwrite) as folder,
+        whole_folder(output, marker=data, overwrite=overwrite) as folder,
         contextlib.closing(reporter),
         open_backend(in_process=in_process, address=address, dashboard=False, reporter=reporter) as backend,
     ):
@@ -116,7 +114,7 @@ def transfer(
         )
         windows = run.windows(batch_rows(run.record.input_shape), None, broken.__setitem__)
         units = [ScoreUnit(name, window) for name in payloads for window in windows]
-        with pq.ParquetWriter(folder / DATA, TRANSFERS, compression="zstd") as writer:
+        with pq.ParquetWriter(folder / data, TRANSFERS, compression="zstd") as writer:
             for unit, scored in zip(units, backend.scores(spec, payloads, units, job), strict=True):
                 broken.update(scored.broken)
                 counts.add(scored.rows)

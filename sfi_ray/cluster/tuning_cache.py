@@ -26,9 +26,6 @@ from sfi_ray.models import (
 
 logger = logging.getLogger(__name__)
 
-_VERSION = 2
-"""Part of every key; raise it when the same request comes to choose among other runtime configurations."""
-
 
 class Tuner(Protocol):
     """Measures somewhere how a classifier computes fastest."""
@@ -73,7 +70,7 @@ def tuning_key(fingerprint: str, request: TuningRequest, device: torch.device) -
         device: Where.
     """
     what = {
-        "version": _VERSION,
+        "version": 2,  # raise it when the same request chooses among other runtime configurations
         "fingerprint": fingerprint,
         "request": request.model_dump(),
         "device": describe_device(device),

@@ -12,9 +12,6 @@ from sfi_ray.cluster.worker import Lease
 from sfi_ray.grid import Grid, Shard
 from sfi_ray.store.finished import FinishedCells
 
-# Cells that are looked at in one go for one that is not finished.
-_WINDOW = 1 << 16
-
 
 @dataclass(slots=True)
 class _Rest:
@@ -87,7 +84,7 @@ class WorkQueue:
 
     def _first_open(self, rest: _Rest) -> int:
         """Returns where the first block begins of which a cell has no row; there is one."""
-        start = rest.start
-        while (is_done := self._finished.among(start, min(start + _WINDOW, rest.stop))).all():
+        start, window = rest.start, 1 << 16  # cells to look at in one go
+        while (is_done := self._finished.among(start, min(start + window, rest.stop))).all():
             start += len(is_done)
         return (start + int(is_done.argmin())) // self._block * self._block

@@ -10,6 +10,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
@@ -24,9 +25,6 @@ from sfi_ray.store.parts import PartWriter, committed_outcomes
 from sfi_ray.store.schema import Provenance
 from sfi_ray.store.starts import read_starts
 from sfi_ray.types import Finding, Start, StopReason
-
-# A worker says how it is doing at most this often.
-_REPORT_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -241,6 +239,9 @@ class Worker:
 class _Journal:
     """Findings that wait to be committed, and what happened since the last report."""
 
+    #: Time between two reports, at least.
+    _report_seconds: ClassVar[float] = 0.5
+
     def __init__(self, writer: PartWriter, provenance: Provenance, flush_seconds: float) -> None:
         self.findings: list[Finding] = []
         self.evaluations = 0
@@ -251,7 +252,7 @@ class _Journal:
         self._flushed_at = self._reported_at = time.monotonic()
 
     def is_due(self) -> bool:
-        return time.monotonic() - self._reported_at >= _REPORT_SECONDS
+        return time.monotonic() - self._reported_at >= self._report_seconds
 
     def report(self, *, is_last: bool = False) -> WorkReport:
         """Commits what is old enough and says what was done."""

@@ -135,7 +135,7 @@ def test_a_network_is_trained_over_ray_to_the_same_bits(ray, tmp_path, monkeypat
 
 
 def test_a_training_whose_process_is_killed_goes_on_to_the_same_bits(ray, tmp_path, monkeypatch):
-    from sfi_ray.cluster.ray.trainer import train_on_ray  # imports Ray
+    from sfi_ray.cluster.ray.tasks import train_on_ray  # imports Ray
 
     settings = TrainingSettings(epochs=40, threads=1, seed=8)
     arguments = ("mlp", DatasetSpec(name="digits"), settings, "cpu")

@@ -87,8 +87,7 @@ def test_a_cache_that_cannot_be_written_is_told_before_anything_is_trained(tmp_p
         go(TrainingSettings(epochs=1), trainer=None)
 
 
-def test_a_second_training_of_the_same_network_waits_for_the_first(monkeypatch):
-    monkeypatch.setattr(training_cache, "_SECONDS_BETWEEN_TRIES", 0.02)
+def test_a_second_training_of_the_same_network_waits_for_the_first():
     started, may_end = threading.Event(), threading.Event()
     settings = TrainingSettings(epochs=1, threads=1)
 

@@ -11,6 +11,8 @@ from sfi_ray.cluster.executor import Executor
 from sfi_ray.cluster.ray.session import RaySession, ray_session
 from sfi_ray.cluster.reporter import Reporter
 from sfi_ray.cluster.scoring import Scored, ScoreSpec, ScoreUnit
+from sfi_ray.cluster.training_cache import Trainer
+from sfi_ray.cluster.tuning_cache import Tuner
 from sfi_ray.cluster.worker import RunSpec
 from sfi_ray.errors import ResourceError
 from sfi_ray.job import ClusterSettings, Job
@@ -39,13 +41,12 @@ class RayBackend:
     def __init__(self, session: RaySession) -> None:
         import ray
 
-        from sfi_ray.cluster.ray.trainer import train_on_ray
-        from sfi_ray.cluster.ray.tuner import tune_on_ray
+        from sfi_ray.cluster.ray.tasks import train_on_ray, tune_on_ray
 
         self._ray = ray
         self._session = session
-        self.trainer = train_on_ray
-        self.tuner = tune_on_ray
+        self.trainer: Trainer = train_on_ray
+        self.tuner: Tuner = tune_on_ray
 
     def device(self, wanted: str) -> str:
         """Chooses the kind of device; see `Backend.device`."""

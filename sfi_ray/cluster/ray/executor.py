@@ -11,7 +11,7 @@ import secrets
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import ray
 from ray import ObjectRefGenerator
@@ -25,11 +25,6 @@ from sfi_ray.cluster.signals import call_on_sigterm
 from sfi_ray.cluster.worker import Lease, RunSpec, Worker, WorkReport
 from sfi_ray.errors import ResourceError
 from sfi_ray.models import ClassifierPayload
-
-# So many actors in a row that die before they are ready mean that none ever will be.
-_MAX_STARTUP_FAILURES = 3
-# Ray's account of such an actor ends with the error that it died of; so much of it is shown.
-_MOST_CHARACTERS = 500
 
 
 class SearchActor(Worker):
@@ -119,6 +114,9 @@ class RayExecutor:
         payloads: The classifiers; each goes into the object store once.
         options: What an actor asks of Ray.
     """
+
+    #: Where this many actors in a row die before they are ready, none ever will be.
+    _most_startup_failures: ClassVar[int] = 3
 
     def __init__(self, spec: RunSpec, payloads: Mapping[str, ClassifierPayload], options: ActorOptions) -> None:
         self._options = options
@@ -231,8 +229,9 @@ class RayExecutor:
         ray.kill(actor.handle)
         if was_starting:
             self._startup_failures += 1
-            if self._startup_failures >= _MAX_STARTUP_FAILURES:
-                said = " ".join(str(error).split())[-_MOST_CHARACTERS:]
+            if self._startup_failures >= self._most_startup_failures:
+                # Ray's account of such an actor ends with the error that it died of.
+                said = " ".join(str(error).split())[-500:]
                 raise ResourceError(
                     f"{self._startup_failures} actors in a row died while starting; the last one: {loss.reason}. "
                     f"Ray says: {said}"

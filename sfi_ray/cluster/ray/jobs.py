@@ -13,28 +13,10 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from sfi_ray.cluster.ray.session import prepare_environment
 from sfi_ray.errors import InputError, ResourceError
-
-#: Where a dashboard listens, on its own machine or at the other end of an ssh tunnel.
-DEFAULT_URL = "http://127.0.0.1:8265"
-#: How long a server may be out of reach before nobody waits for it any more.
-PATIENCE_SECONDS = 300.0
-_SECONDS_BETWEEN_TRIES = 2.0
-# A request that takes longer, or a job that is silent for so long, may be a connection that nobody told us is gone.
-_SILENCE_SECONDS = 30.0
-# A driver that is asked to stop commits what is finished; Ray's own three seconds are too short for it.
-_STOP_SECONDS = 70
-# A head answers some time before it can take jobs.
-_START_SECONDS = 60.0
-_RUN = "sfi_ray_run"
-_TALKATIVE = (
-    "ray.dashboard.modules.dashboard_sdk",
-    "ray.dashboard.modules.job.sdk",
-    "ray._private.runtime_env.packaging",
-)
 
 
 class ConnectionLostError(ResourceError):
@@ -45,14 +27,23 @@ class JobServer:
     """The job server of a cluster, on the port of its dashboard.
 
     Args:
-        url: Its address, such as ``http://127.0.0.1:8265``; None takes ``RAY_API_SERVER_ADDRESS`` or `DEFAULT_URL`.
+        url: Its address, such as ``http://127.0.0.1:8265``; None takes ``RAY_API_SERVER_ADDRESS``, or the port
+            where a dashboard listens on its own machine and at the other end of an ssh tunnel.
 
     Raises:
         ResourceError: It does not answer, or asks for a token that is not known here.
     """
 
+    #: How long a server may be out of reach before `follow` gives up.
+    patience_seconds: ClassVar[float] = 300.0
+    seconds_between_tries: ClassVar[float] = 2.0
+    #: A request that takes longer, or a job that is silent for longer, may be a connection that broke without a sign.
+    silence_seconds: ClassVar[float] = 30.0
+    #: The key of a job's metadata that names the run's folder.
+    _run_key: ClassVar[str] = "sfi_ray_run"
+
     def __init__(self, url: str | None = None) -> None:
-        self.url = url or os.environ.get("RAY_API_SERVER_ADDRESS") or DEFAULT_URL
+        self.url = url or os.environ.get("RAY_API_SERVER_ADDRESS") or "http://127.0.0.1:8265"
         if "://" not in self.url:
             self.url = f"http://{self.url}"
         with self._explained():
@@ -82,20 +73,21 @@ class JobServer:
                 submission_id=name,
                 runtime_env={
                     "working_dir": str(folder),
-                    "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(_STOP_SECONDS)},
+                    # A driver that is asked to stop commits what is finished; Ray's own three seconds are too short.
+                    "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": "70"},
                 },
-                metadata={_RUN: run},
+                metadata={self._run_key: run},
             )
 
     def _submit(self, **job: Any) -> None:
-        deadline = time.monotonic() + _START_SECONDS
+        deadline = time.monotonic() + 60.0  # a head answers some time before it can take jobs
         while True:
             try:
                 self._client.submit_job(**job)
             except RuntimeError as error:
                 if "try again later" not in str(error) or time.monotonic() > deadline:
                     raise
-                time.sleep(_SECONDS_BETWEEN_TRIES)
+                time.sleep(self.seconds_between_tries)
             else:
                 return
 
@@ -129,7 +121,7 @@ class JobServer:
             Exit code of the job; None where somebody stopped it.
 
         Raises:
-            ConnectionLostError: The cluster has been out of reach for `PATIENCE_SECONDS`.
+            ConnectionLostError: The cluster has been out of reach for `patience_seconds`.
             ResourceError: The cluster does not know the job any more, or could not run it to an end.
         """
         printed = _Printed(write)
@@ -154,9 +146,9 @@ class JobServer:
                 if lost_since is None:
                     lost_since = time.monotonic()
                     log(f"the connection to {self.url} is lost ({reason}); trying again")
-                elif time.monotonic() - lost_since > PATIENCE_SECONDS:
+                elif time.monotonic() - lost_since > self.patience_seconds:
                     raise ConnectionLostError(f"{self.url} has been out of reach for too long ({reason})") from error
-                time.sleep(_SECONDS_BETWEEN_TRIES)
+                time.sleep(self.seconds_between_tries)
             else:
                 lost_since = None
 
@@ -166,7 +158,7 @@ class JobServer:
         chunks = self._client.tail_job_logs(name)
         with contextlib.suppress(StopAsyncIteration, TimeoutError):
             while True:
-                async with asyncio.timeout(_SILENCE_SECONDS):
+                async with asyncio.timeout(self.silence_seconds):
                     chunk = await anext(chunks)
                 printed.take(chunk)
 
@@ -197,7 +189,11 @@ class JobServer:
 
     def _latest(self, run: str) -> Any:
         """Returns what the server knows of the latest job that writes to a run's folder; None where there is none."""
-        jobs = [job for job in self._client.list_jobs() if (job.metadata or {}).get(_RUN) == run and job.submission_id]
+        jobs = [
+            job
+            for job in self._client.list_jobs()
+            if (job.metadata or {}).get(self._run_key) == run and job.submission_id
+        ]
         return max(jobs, key=lambda job: job.start_time or 0, default=None)
 
     @contextlib.contextmanager
@@ -239,7 +235,11 @@ def _client(url: str) -> Any:
     from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
 
-    for logger in _TALKATIVE:
+    for logger in (  # they tell of every request
+        "ray.dashboard.modules.dashboard_sdk",
+        "ray.dashboard.modules.job.sdk",
+        "ray._private.runtime_env.packaging",
+    ):
         logging.getLogger(logger).setLevel(logging.WARNING)
     token = _token()
 
@@ -248,7 +248,7 @@ def _client(url: str) -> Any:
 
         def _do_request(self, method: str, endpoint: str, **options: Any) -> Any:
             try:
-                return super()._do_request(method, endpoint, timeout=_SILENCE_SECONDS, **options)
+                return super()._do_request(method, endpoint, timeout=JobServer.silence_seconds, **options)
             except AuthenticationError as error:
                 raise ResourceError(
                     f"the cluster at {url} asks for its token, and {'another' if token else 'none'} is known here; "

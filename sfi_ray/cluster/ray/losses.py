@@ -6,11 +6,6 @@ from dataclasses import dataclass
 
 from ray.exceptions import ActorUnavailableError, NodeDiedError, OutOfMemoryError, RayError
 
-# A message of Ray's holds identifiers, addresses and advice; so much of one that is not known is shown.
-_MOST_CHARACTERS = 300
-_NODE_DIED = "its node has died"
-_REASON = "the actor's node was terminated"
-
 
 class LeavingError(Exception):
     """Raised by an actor that was asked to end, by SIGTERM, after it has committed what is finished."""
@@ -34,11 +29,11 @@ def loss_of(error: RayError) -> Loss:
     text = " ".join(str(error).split())
     if isinstance(error, OutOfMemoryError):
         return Loss("its node ran out of memory, and Ray ended it before the operating system would")
-    if isinstance(error, NodeDiedError) or _NODE_DIED in text:
-        detail = text.partition(_REASON)[2].partition(":")[2].strip()
+    if isinstance(error, NodeDiedError) or "its node has died" in text:
+        detail = text.partition("the actor's node was terminated")[2].partition(":")[2].strip()
         return Loss("its node was lost" + (f" ({detail})" if detail else ""), blames_lease=False)
     if isinstance(error, ActorUnavailableError):
         return Loss("it cannot be reached", blames_lease=False)
     if "its worker process has died" in text:
         return Loss("its process crashed or was killed, by hand or because memory ran out")
-    return Loss(text[:_MOST_CHARACTERS])
+    return Loss(text[:300])  # the rest is identifiers, addresses and advice

@@ -18,13 +18,8 @@ from pathlib import Path
 
 _PREFIX = "sfi-ray-"
 _LOCK = "driver.lock"
-_RAY = "ray"
-# A path of a socket has so many bytes at most.
+# The path of a socket has at most this many bytes.
 _MOST_BYTES = 103 if sys.platform == "darwin" else 107
-# What comes behind a temporary directory: mkdtemp's name, and then Ray's longest one, with a process id of 7 digits.
-_RAYS_SOCKET = f"/{_PREFIX}12345678/{_RAY}/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store"
-# Python's own, through which the processes of Ray's dashboard talk.
-_PYTHONS_SOCKET = "/pymp-12345678/listener-12345678"
 
 
 @contextlib.contextmanager
@@ -41,7 +36,7 @@ def private_folder() -> Iterator[Path]:
     """
     folder, lock = _make()
     try:
-        yield folder / _RAY
+        yield folder / "ray"
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         if lock is not None:
@@ -54,14 +49,17 @@ def short_temporary_directory(folder: Path) -> str | None:
     Args:
         folder: What `private_folder` gave.
     """
-    return None if _fits(tempfile.gettempdir(), _PYTHONS_SOCKET) else str(folder.parents[1])
+    pythons_socket = "/pymp-12345678/listener-12345678"  # the processes of Ray's dashboard talk through it
+    return None if _fits(tempfile.gettempdir(), pythons_socket) else str(folder.parents[1])
 
 
 def _make() -> tuple[Path, int | None]:
     """Makes a folder where one can be made; returns it, and the handle of the lock that keeps it."""
+    # The longest path below a temporary directory: mkdtemp's name, then Ray's socket, with a process id of 7 digits.
+    rays_socket = f"/{_PREFIX}12345678/ray/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store"
     reasons = []
     for place in dict.fromkeys((tempfile.gettempdir(), "/tmp")):  # noqa: S108 - what is made there is private
-        if not _fits(place, _RAYS_SOCKET):
+        if not _fits(place, rays_socket):
             reasons.append(f"'{place}' is too long for the paths of Ray's sockets, {_MOST_BYTES} bytes at most")
             continue
         try:

@@ -16,9 +16,6 @@ from ray._private.grpc_utils import init_grpc_channel
 from ray._private.worker import global_worker
 from ray.core.generated import node_manager_pb2, node_manager_pb2_grpc
 
-_RAYLET = "raylet"
-_ANSWER_SECONDS = 1.0
-
 
 @contextlib.contextmanager
 def sigterm_for_the_driver() -> Iterator[None]:
@@ -55,9 +52,9 @@ def end_without_sigterm() -> None:
         # It ends its actors and agents before itself; where it does not, Ray kills it after a second.
         with contextlib.suppress(Exception), init_grpc_channel(address) as channel:
             raylet = node_manager_pb2_grpc.NodeManagerServiceStub(channel)
-            raylet.ShutdownRaylet(node_manager_pb2.ShutdownRayletRequest(graceful=True), timeout=_ANSWER_SECONDS)
+            raylet.ShutdownRaylet(node_manager_pb2.ShutdownRayletRequest(graceful=True), timeout=1.0)
 
-    processes[_RAYLET].terminate = ask
+    processes["raylet"].terminate = ask
     theirs = node.destroy_external_storage
 
     def hear_first() -> None:

@@ -19,6 +19,7 @@ from sfi_ray.cluster.ray.needs import check_machine
 from sfi_ray.cluster.ray.private_folder import private_folder, short_temporary_directory
 from sfi_ray.cluster.signals import calling_on_signals, interrupt
 from sfi_ray.errors import ResourceError
+from sfi_ray.text import printable
 
 # Ray's hook for `uv run` would start every worker through uv, in an environment of its own.
 _ALWAYS = {
@@ -32,11 +33,6 @@ _ALWAYS = {
 }
 # Without clusters, which Windows and macOS do without anyway, Ray takes the loopback interface for all of its ports.
 _PRIVATE = {"RAY_AUTH_MODE": "token", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
-# Weights are all that goes through the object store; it is shared memory, taken only as it fills.
-_OBJECT_STORE_BYTES = 2 << 30
-# Ray's processes end, or wait for each other, when they cannot write their logs.
-_LEAST_FREE_BYTES = 8 << 20
-_HALF_A_REASON = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,14 +119,15 @@ def _start(stack: contextlib.ExitStack, *, dashboard: bool) -> Any:
                 dashboard_host="127.0.0.1",
                 log_to_driver=False,
                 logging_level=logging.CRITICAL,
-                object_store_memory=_OBJECT_STORE_BYTES,
+                # Only weights go through the object store; it is shared memory, taken only as it fills.
+                object_store_memory=2 << 30,
                 _temp_dir=str(folder),
             )
             end_without_sigterm()
             return context
     except Exception as error:
         place, free = folder.parents[1], shutil.disk_usage(folder.parent).free
-        if free < _LEAST_FREE_BYTES:
+        if free < 8 << 20:  # without room for their logs, Ray's processes end or wait for each other
             raise OSError(f"{free >> 10:,} KiB are free in '{place}'; free some, or set TMPDIR") from error
         raise
 
@@ -163,8 +160,7 @@ def _shut_down() -> None:
 
 def _in_one_line(error: Exception) -> str:
     """Returns what an error says; of a long text, such as a log, its beginning and its end."""
-    text = " ".join(str(error).split()).rstrip(".") or type(error).__name__
-    return text if len(text) <= 2 * _HALF_A_REASON else f"{text[:_HALF_A_REASON]} ... {text[-_HALF_A_REASON:]}"
+    return printable(" ".join(str(error).split()).rstrip(".") or type(error).__name__, 400)
 
 
 def prepare_environment() -> None:

@@ -12,7 +12,7 @@ import io
 import os
 import time
 from collections.abc import Mapping, Sequence
-from typing import IO, Any, cast
+from typing import IO, Any, ClassVar, cast
 
 import ray
 from ray import tune
@@ -25,6 +25,7 @@ from sfi_ray.cluster.ray.backend import RayBackend, ray_backend
 from sfi_ray.cluster.reporter import Reporter
 from sfi_ray.cluster.rounds.trial import Trial, telling
 from sfi_ray.cluster.signals import calling_on_signals
+from sfi_ray.cluster.training_cache import chosen_cache
 from sfi_ray.errors import USER_FACING_ERRORS, InputError, ResourceError, StorageError
 from sfi_ray.job import Job, RoundsJob
 from sfi_ray.models import Classifier
@@ -32,7 +33,6 @@ from sfi_ray.rounds.record import RoundRecord
 from sfi_ray.store.folder import RunFolder
 from sfi_ray.store.run import Run
 
-_SECONDS_BETWEEN_NEWS = 1.0
 # What a trial reports instead of a round when there is something to mend.
 _REFUSED, _REFUSAL = "refused", "refusal"
 
@@ -86,13 +86,12 @@ class _Tuning:
         location, is_shown = self._folder.location, self._is_shown
         if "://" not in location:  # Tune runs a trial in a folder of its own
             location = os.path.abspath(location)  # noqa: PTH100
-        chosen = os.environ.get("SFI_RAY_CACHE")
-        cache = os.path.abspath(os.path.expanduser(chosen)) if chosen else None  # noqa: PTH100, PTH111
+        cache = chosen_cache()
 
         def lead(config: dict[str, Any]) -> None:
             name = str(config["trial"])
             if cache:  # what a cluster that was up before this launch does not know
-                os.environ["SFI_RAY_CACHE"] = cache
+                os.environ["SFI_RAY_CACHE"] = str(cache)
             _lead(name, RoundsJob.model_validate_json(said[name]), location, news, is_shown=is_shown)
 
         tuner = tune.Tuner(
@@ -272,6 +271,8 @@ class _NewsStream(io.TextIOBase):
 class _Watch(tune.Callback):  # type: ignore[misc]
     """Tells the reporter what trials say, and ends what would wait for ever."""
 
+    _seconds_between_news: ClassVar[float] = 1.0
+
     def __init__(
         self, reporter: Reporter, news: Any, wanted: Sequence[Mapping[str, float]], startup_seconds: float
     ) -> None:
@@ -302,7 +303,7 @@ class _Watch(tune.Callback):  # type: ignore[misc]
         if self._is_stopping:
             raise KeyboardInterrupt
         now = time.monotonic()
-        if now - self._told_at >= _SECONDS_BETWEEN_NEWS:
+        if now - self._told_at >= self._seconds_between_news:
             self._told_at = now
             self.tell_news()
         if any(trial.status == "RUNNING" for trial in trials):

@@ -45,8 +45,6 @@ from sfi_ray.types import StopReason
 Launcher: TypeAlias = Callable[[Job, Mapping[str, Classifier]], Run]
 """Runs the grid of an attack on classifiers given by name, or goes on with it."""
 
-_BATCH = 1024
-
 
 def telling(reporter: Reporter, prefix: str = "") -> Callable[[RoundRecord], None]:
     """Returns what says in one line, after a prefix, how a round went."""
@@ -243,9 +241,10 @@ class Trial:
     def _verdicts(self, classifier: Classifier, images: Tensor, number: int) -> NDArray[np.int64]:
         """Returns what a model takes 8-bit images for, outliers as the number of classes."""
         is_exposed = number > 0 and not self._job.rounds.outlier_loss.adds_class
+        batch_size = 1024
         batches = [
-            classifier.reference_log_probs(images[start : start + _BATCH].float() / 255).numpy()
-            for start in range(0, len(images), _BATCH)
+            classifier.reference_log_probs(images[start : start + batch_size].float() / 255).numpy()
+            for start in range(0, len(images), batch_size)
         ]
         log_probs = np.concatenate(batches) if batches else np.zeros((0, classifier.num_classes), np.float32)
         threshold = self._job.verification.threshold if is_exposed else None

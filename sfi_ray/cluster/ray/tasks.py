@@ -1,20 +1,26 @@
-"""Training on the cluster: where the device and the data are."""
+"""What the cluster computes before a search, each in one task: trainings, and the measurements of a tuner."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from sfi_ray.cluster.training_cache import OnEvent, checkpoint_in, train_here
+from sfi_ray.cluster.training_cache import OnEvent, checkpoint_in, chosen_cache, train_here
+from sfi_ray.cluster.tuning_cache import tune_here
 from sfi_ray.data import TrainingData
 from sfi_ray.errors import USER_FACING_ERRORS
-from sfi_ray.models import TrainedModel, TrainingEvent, TrainingNote, TrainingSettings
-
-_RETRIES = 3
+from sfi_ray.models import (
+    Choice,
+    ClassifierPayload,
+    TrainedModel,
+    TrainingEvent,
+    TrainingNote,
+    TrainingSettings,
+    TuningRequest,
+)
 
 
 def _train(
@@ -50,22 +56,22 @@ def train_on_ray(
     device: str,
     on_event: OnEvent,
     place: str,
+    retries: int = 3,
 ) -> TrainedModel:
-    """Trains in a task of the cluster, on all cores of its node: nothing else of the job runs yet.
+    """Trains in a task of the cluster, on all cores of its node: nothing else of the job runs yet; see `Trainer`.
 
     The checkpoint lies in the cache of that node, which is the folder that ``SFI_RAY_CACHE`` names here where it names
-    one. A task whose process or node is lost is tried again and goes on from it.
+    one. A task whose process or node is lost is tried again, up to `retries` times, and goes on from the checkpoint.
 
     Raises:
         InputError: The data set cannot be read there.
         RayError: The process was lost each time.
     """
-    chosen = os.environ.get("SFI_RAY_CACHE")
-    cache = Path(chosen).expanduser().absolute() if chosen else None
+    cache = chosen_cache()
     # Ray's own retries count the items of a stream, and a training that goes on tells fewer.
     remote = ray.remote(num_cpus=1, num_gpus=1 if device == "cuda" else 0, max_retries=0)(_train)
     task = remote.options(num_returns="streaming")
-    for attempt in range(_RETRIES + 1):
+    for attempt in range(retries + 1):
         trained: TrainedModel | None = None
         try:
             # To the end of the stream, also after the result: a task that nobody listens to is cancelled.
@@ -80,10 +86,30 @@ def train_on_ray(
                 raise error.cause from error
             raise
         except RayError as error:
-            if trained is None and attempt == _RETRIES:
+            if trained is None and attempt == retries:
                 raise
             if trained is None:
                 on_event(TrainingNote(f"its process was lost ({type(error).__name__}); training is started again"))
         if trained is not None:
             return trained
     raise RuntimeError(f"training of '{architecture}' ended without a result")
+
+
+def tune_on_ray(payload: ClassifierPayload, request: TuningRequest, device: str, retries: int = 3) -> Choice:
+    """Measures in a task of the cluster, while nothing else of the job runs; see `Tuner`.
+
+    The result lies in the cache of that node, which is the folder that ``SFI_RAY_CACHE`` names here where it names one.
+    A task whose process or node is lost is tried again, up to `retries` times.
+
+    Raises:
+        ResourceError: There is no such device.
+        RayError: The process was lost each time.
+    """
+    remote = ray.remote(num_cpus=1, num_gpus=1 if device == "cuda" else 0, max_retries=retries)(tune_here)
+    try:
+        choice: Choice = ray.get(remote.remote(payload, request, device, chosen_cache()))
+    except RayTaskError as error:
+        if isinstance(error.cause, USER_FACING_ERRORS):
+            raise error.cause from error
+        raise
+    return choice
