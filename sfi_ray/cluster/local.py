@@ -34,7 +34,7 @@ class LocalExecutor:
         self._queue.append(lease)
 
     def poll(self, seconds: float) -> list[Event]:
-        """Advances the oldest lease to its next report, however long that takes."""
+        """Advances the oldest lease to its next report, without a time limit."""
         del seconds
         if not self._has_joined:
             self._has_joined = True
@@ -55,5 +55,5 @@ class LocalExecutor:
         return [event]
 
     def stop(self) -> None:
-        """Asks the worker to commit what is finished; see `Executor.stop`."""
+        """Asks the worker to commit finished cells; see `Executor.stop`."""
         self._worker.stop()

@@ -63,7 +63,7 @@ def test_changed_code_is_no_continuation(workplace):
     launch(job_of(), in_process=True)
     module = workplace / "my_search.py"
     module.write_text(module.read_text() + "\n# another\n")
-    with pytest.raises(InputError, match=r"the code of attack\.search is not what it was"):
+    with pytest.raises(InputError, match=r"the code of attack\.search has changed since"):
         launch(job_of(), in_process=True)
 
 

@@ -103,7 +103,7 @@ def test_train_takes_its_settings_from_a_job_and_the_job_reuses_the_network():
     again = call("train", "mlp", "--job", "job.yaml", "--output", "other", "--epochs", "2")
     assert read_card("other").settings.epochs == 2, again.output
     launched = call("launch", "job.yaml", "--in-process")
-    assert "mlp: trained before" in launched.stderr
+    assert "mlp: taken from the cache" in launched.stderr
 
 
 @pytest.mark.parametrize(

@@ -101,7 +101,7 @@ def test_a_run_of_one_network_is_not_resumed_or_verified_with_another(place):
     import brought
 
     brought.TEMPERATURE = 1.0
-    with pytest.raises(InputError, match="is not the one that 'runs/examined' was launched with"):
+    with pytest.raises(InputError, match="has changed since 'runs/examined' was first launched"):
         launch(job("changing"), retry_failed=True)
     brought.TEMPERATURE = 20.0
     assert launch(job("changing"), retry_failed=True).status().is_complete

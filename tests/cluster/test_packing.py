@@ -90,7 +90,7 @@ def test_code_that_is_not_there_is_named(packed):
 
 def test_a_package_of_many_megabytes_is_refused(packed):
     written("packed_large/__init__.py", "#" * (9 << 20))
-    with pytest.raises(InputError, match="more than 8 MiB of Python files"):
+    with pytest.raises(InputError, match="at most 8 MiB of Python files"):
         packed(job_with(classifiers="[{name: a, factory: 'packed_large:build'}]"))
 
 

@@ -56,7 +56,7 @@ def test_whoever_is_no_head_or_refuses_is_named_in_one_line_and_bounded_time(mod
     assert silent == "no answer within 0 s"
     assert "Connection refused" in nobody
     assert "Connection refused" in no_client
-    assert other == "what listens there is no head of a Ray cluster"
+    assert other == "the program that listens there is no head of a Ray cluster"
     assert client == "taken"
     assert f"it asks for its token, and {sent} was sent; set RAY_AUTH_MODE=token" in asking
     assert bad == ["an address is host:port, ray://host:port or auto"] * 6

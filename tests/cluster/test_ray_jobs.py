@@ -182,7 +182,7 @@ def test_a_run_is_not_submitted_while_a_job_writes_to_it(server, tmp_path):
     fake = Server()
     fake.jobs = [Ending("PENDING", start_time=1)]
     jobs = server(fake)
-    with pytest.raises(InputError, match="'job-1' is writing to 'runs/a' already"):
+    with pytest.raises(InputError, match="'job-1' already writes to 'runs/a'"):
         jobs.submit("true", tmp_path, "runs/a", "new")
     assert fake.submitted == []
     jobs.submit("true", tmp_path, "runs/b", "new")

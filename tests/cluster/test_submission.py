@@ -205,7 +205,7 @@ def test_without_the_token_a_submission_is_refused(head, tmp_path, monkeypatch, 
         monkeypatch.setenv("RAY_AUTH_TOKEN", token)
     done = call("launch", "job.yaml", "--submit", head.url)
     assert done.exit_code == 2
-    assert f"{head.url} asks for its token, and {'another' if token else 'none'} is known here" in done.stderr
+    assert f"{head.url} asks for its token, and this machine has {'another one' if token else 'none'}" in done.stderr
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     command = {"entrypoint": f"touch {tmp_path}/ran"}
     assert requests.post(f"{head.url}/api/jobs/", json=command, headers=headers, timeout=30).status_code in (401, 403)

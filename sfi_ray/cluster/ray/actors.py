@@ -1,4 +1,4 @@
-"""What the actors of a run do at this moment, asked by whoever is connected to their cluster."""
+"""What the actors of a run do now, for any process that is connected to their cluster."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def what_actors_do(run: str, answer_seconds: float = 5.0) -> list[str]:
         try:
             asked.append((name, ray.get_actor(name, namespace=namespace).doing.remote()))
         except ValueError:
-            continue  # it has gone since it was listed
+            continue  # it ended after it was listed
     ready, _ = (
         ray.wait([ref for _, ref in asked], num_returns=len(asked), timeout=answer_seconds) if asked else ([], [])
     )

@@ -56,7 +56,7 @@ class RayBackend:
         return "cuda" if wanted == "cuda" or (wanted == "auto" and num_gpus) else "cpu"
 
     def num_actors(self, job: Job, device: str) -> int:
-        """Returns the actors that the job asks for, or as many as fit; see `Backend.num_actors`."""
+        """Returns the number of actors that the job asks for, or that fit; see `Backend.num_actors`."""
         from sfi_ray.cluster.ray.executor import describe_shortage, fitting_actors
 
         num_cpus, num_gpus = _reserved(job, device)
@@ -64,7 +64,7 @@ class RayBackend:
         if not fitting and self._session.is_local:
             raise ResourceError(describe_shortage(_options(job, device, 1)))
         if job.cluster.actors:
-            # More than fit on this machine would wait for ever; a shared cluster may grow.
+            # On this machine, more actors than fit would wait forever; a shared cluster may grow.
             return min(job.cluster.actors, fitting) if self._session.is_local else job.cluster.actors
         return max(fitting, 1)
 

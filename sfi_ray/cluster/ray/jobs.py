@@ -1,7 +1,7 @@
-"""The job server of a Ray cluster: handing a job in, following what it prints, and learning how it ended.
+"""The job server of a Ray cluster: submits a job, follows its output, and learns how it ended.
 
-All of a run that lasts is in the run's folder. The server is asked for what cannot be read there: which of its jobs
-writes to a folder, and what that job prints.
+The run's folder holds all lasting results. The server answers the rest: which of its jobs writes to a folder, and what
+that job prints.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from sfi_ray.errors import InputError, ResourceError
 
 
 class ConnectionLostError(ResourceError):
-    """A cluster is out of reach, and what was submitted to it may go on."""
+    """A cluster is out of reach; the submitted job may still run there."""
 
 
 class JobServer:
@@ -31,7 +31,7 @@ class JobServer:
             where a dashboard listens on its own machine and at the other end of an ssh tunnel.
 
     Raises:
-        ResourceError: It does not answer, or asks for a token that is not known here.
+        ResourceError: It does not answer, or asks for a token that this machine does not have.
     """
 
     #: How long a server may be out of reach before `follow` gives up.
@@ -50,23 +50,23 @@ class JobServer:
             self._client = _client(self.url)
 
     def submit(self, command: str, folder: Path, run: str, name: str) -> None:
-        """Hands in a job.
+        """Submits a job.
 
         Args:
             command: What to run, for a shell of the cluster's head.
             folder: Its working folder, which is sent along.
-            run: Path or URI of the run's folder that it writes to.
-            name: Name of the job, which no other has had.
+            run: Path or URI of the run's folder that the job writes to.
+            name: Name of the job, which must be new.
 
         Raises:
-            InputError: A job that writes to the same folder is running.
+            InputError: Another running job writes to the same folder.
             ResourceError: The server refuses it.
         """
         with self._explained():
             running = self._latest(run)
             if running is not None and not running.status.is_terminal():
                 raise InputError(
-                    f"job '{running.submission_id}' is writing to '{run}' already; follow it with sfi-ray attach {run}"
+                    f"job '{running.submission_id}' already writes to '{run}'; follow it with sfi-ray attach {run}"
                 )
             self._submit(
                 entrypoint=command,
@@ -104,37 +104,37 @@ class JobServer:
             found = self._latest(run)
         if found is None:
             raise InputError(
-                f"the cluster at {self.url} knows no job that writes to '{run}'; see what is there with "
-                f"sfi-ray status {run}, and submit the job again to go on"
+                f"the cluster at {self.url} knows no job that writes to '{run}'; see the run with sfi-ray status "
+                f"{run}, and submit the job again to go on"
             )
         return str(found.submission_id)
 
     def follow(self, name: str, write: Callable[[str], None], log: Callable[[str], None]) -> int | None:
-        """Passes on what a job prints, from its beginning, until it ends; a lost connection is taken up again.
+        """Passes on the output of a job, from its beginning to its end; reconnects after a lost connection.
 
         Args:
             name: Name of the job.
-            write: Takes what it printed.
+            write: Takes the output.
             log: Takes a line on the connection.
 
         Returns:
-            Exit code of the job; None where somebody stopped it.
+            Exit code of the job; None if it was stopped.
 
         Raises:
             ConnectionLostError: The cluster has been out of reach for `patience_seconds`.
-            ResourceError: The cluster does not know the job any more, or could not run it to an end.
+            ResourceError: The cluster no longer knows the job, or could not run it to its end.
         """
         printed = _Printed(write)
         return self._exit_code(self._ended(name, printed, log))
 
     def _ended(self, name: str, printed: _Printed, log: Callable[[str], None]) -> Any:
-        """Returns what the server knows of a job once it has ended and all of what it printed was passed on."""
+        """Returns the server's details of a job, after its end and all of its output."""
         lost_since: float | None = None
         while True:
             try:
                 details = self._details(name)
                 if details.status.is_terminal():
-                    # Whatever nobody was listening to.
+                    # The output that came while nobody listened.
                     printed.rewind()
                     printed.take(self._client.get_job_logs(name))
                     return details
@@ -153,7 +153,7 @@ class JobServer:
                 lost_since = None
 
     async def _listen(self, name: str, printed: _Printed) -> None:
-        """Passes on what a job prints until it ends, is silent for a while, or the connection breaks."""
+        """Passes on the output of a job until it ends, is silent for a while, or the connection breaks."""
         printed.rewind()
         chunks = self._client.tail_job_logs(name)
         with contextlib.suppress(StopAsyncIteration, TimeoutError):
@@ -188,7 +188,7 @@ class JobServer:
         return code if code >= 0 else 128 - code
 
     def _latest(self, run: str) -> Any:
-        """Returns what the server knows of the latest job that writes to a run's folder; None where there is none."""
+        """Returns the server's details of the latest job that writes to a run's folder; None where there is none."""
         jobs = [
             job
             for job in self._client.list_jobs()
@@ -211,7 +211,7 @@ class JobServer:
 
 
 class _Printed:
-    """What a job has printed, passed on once however often it is told from the beginning."""
+    """The output of a job, passed on once even though every connection repeats it from the beginning."""
 
     def __init__(self, write: Callable[[str], None]) -> None:
         self._write = write
@@ -244,28 +244,29 @@ def _client(url: str) -> Any:
     token = _token()
 
     class Client(JobSubmissionClient):  # type: ignore[misc]
-        """Gives up waiting some time: Ray's own waits for an answer for ever."""
+        """A client with a time limit; Ray's own waits forever."""
 
         def _do_request(self, method: str, endpoint: str, **options: Any) -> Any:
             try:
                 return super()._do_request(method, endpoint, timeout=JobServer.silence_seconds, **options)
             except AuthenticationError as error:
                 raise ResourceError(
-                    f"the cluster at {url} asks for its token, and {'another' if token else 'none'} is known here; "
-                    "copy ~/.ray/auth_token of its head to this machine, or set RAY_AUTH_TOKEN"
+                    f"the cluster at {url} asks for its token, and this machine has "
+                    f"{'another one' if token else 'none'}; copy ~/.ray/auth_token of its head to this machine, or set "
+                    "RAY_AUTH_TOKEN"
                 ) from error
 
-    # Ray's client would go elsewhere if these were set, whatever address it is given.
+    # These variables would override the address.
     hidden = {key: os.environ.pop(key, None) for key in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")}
     try:
-        # Without a header, Ray's client looks for a token itself and fails before the cluster was asked.
+        # Without a header, Ray's client looks for a token itself and fails before it asks the cluster.
         return Client(url, headers={"Authorization": f"Bearer {token}" if token else ""})
     finally:
         os.environ.update({key: value for key, value in hidden.items() if value is not None})
 
 
 def _token() -> str | None:
-    """Returns the cluster's token from where Ray would take it, even if Ray's authentication is off in this process."""
+    """Returns the cluster's token from Ray's own places, even if Ray's authentication is off in this process."""
     if token := os.environ.get("RAY_AUTH_TOKEN"):
         return token
     file = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")

@@ -1,4 +1,4 @@
-"""Why an actor was lost, in a sentence for people, and whether what it searched can be to blame."""
+"""Why an actor was lost, in a sentence for people, and whether its search can be the cause."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ray.exceptions import ActorUnavailableError, NodeDiedError, OutOfMemoryErro
 
 
 class LeavingError(Exception):
-    """Raised by an actor that was asked to end, by SIGTERM, after it has committed what is finished."""
+    """Raised by an actor that got SIGTERM, after it has committed finished cells."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +17,7 @@ class Loss:
 
     Attributes:
         reason: For people.
-        blames_lease: Whether what the actor searched can have brought it down.
+        blames_lease: Whether the actor's search can be the cause.
     """
 
     reason: str
@@ -25,7 +25,7 @@ class Loss:
 
 
 def loss_of(error: RayError) -> Loss:
-    """Reads what Ray says of a lost actor."""
+    """Explains Ray's error about a lost actor."""
     text = " ".join(str(error).split())
     if isinstance(error, OutOfMemoryError):
         return Loss("its node ran out of memory, and Ray ended it before the operating system would")

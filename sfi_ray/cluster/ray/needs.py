@@ -1,4 +1,4 @@
-"""What a private Ray needs of this machine, where Ray itself finds out by ending the process, or waits for ever."""
+"""Checks of what a private Ray needs of this machine; without them, Ray ends the process or waits forever."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 
 
 def check_machine() -> None:
-    """Checks what can be checked before Ray starts.
+    """Checks limits, shared memory and the loopback interface before Ray starts.
 
     Raises:
         OSError: Something is missing.
@@ -19,8 +19,8 @@ def check_machine() -> None:
         # Seen on two cores: with 64 open files Ray's node ends at its start, with 256 a launch goes through.
         # Ray maps its object store into every process, beside torch: with 6 GB it ends them, with 10 GB it does not.
         for limit, least, what in (
-            (resource.RLIMIT_NOFILE, 256, "{} files may be open at once, and Ray needs {}: raise ulimit -n"),
-            (resource.RLIMIT_AS, 10 << 30, "{} bytes may be mapped, and Ray needs {}: raise ulimit -v"),
+            (resource.RLIMIT_NOFILE, 256, "{} files may be open at once, but Ray needs {}: raise ulimit -n"),
+            (resource.RLIMIT_AS, 10 << 30, "{} bytes may be mapped, but Ray needs {}: raise ulimit -v"),
         ):
             allowed = resource.getrlimit(limit)[0]
             if allowed != resource.RLIM_INFINITY and allowed < least:

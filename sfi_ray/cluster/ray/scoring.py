@@ -1,4 +1,4 @@
-"""Re-scoring images on Ray: one actor a worker. Scoring is a pure function of a run's folder, so Ray may repeat it."""
+"""Re-scoring images on Ray actors. Scoring is a pure function of a run's folder, so Ray may repeat it."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ def score_on_ray(
     in_flight: int = 2,
     retries: int = 3,
 ) -> Iterator[Scored]:
-    """Scores units on actors; an actor that is lost comes back, and what it held is scored again.
+    """Scores units on actors; Ray restarts a lost actor and scores its units again.
 
     Args:
         spec: What is scored.
         payloads: Classifiers by name; each goes into the object store once.
-        units: In the order in which they are wanted.
-        options: What an actor asks of Ray.
+        units: The units, in the order of the results.
+        options: Resources and time limits of an actor.
         in_flight: Units that an actor holds at once, the running one included.
-        retries: How often an actor may be lost and come back.
+        retries: How often Ray restarts an actor and repeats a unit.
 
     Yields:
-        What each unit gave, in order.
+        The scores of each unit, in order.
 
     Raises:
         ResourceError: No actor can start, or one was lost too often.
@@ -52,7 +52,7 @@ def score_on_ray(
         num_cpus=options.num_cpus, num_gpus=options.num_gpus, max_restarts=retries, max_task_retries=retries
     )
     references = {name: ray.put(payload) for name, payload in payloads.items()}
-    # Given whole: what an actor is made of must outlive its node.
+    # By value: the arguments of an actor must outlive its node.
     actors = [remote.remote(spec) for _ in range(options.num_actors)]
     try:
         _wait_for_one(actors, options, retries)

@@ -26,7 +26,7 @@ from sfi_ray.models import (
 def _train(
     architecture: str, dataset: TrainingData, settings: TrainingSettings, device: str, place: str, cache: Path | None
 ) -> Iterator[TrainingEvent | TrainedModel]:
-    """Yields what a training tells, then what was trained."""
+    """Yields the events of a training, then its result."""
     import queue
     import threading
 
@@ -68,13 +68,13 @@ def train_on_ray(
         RayError: The process was lost each time.
     """
     cache = chosen_cache()
-    # Ray's own retries count the items of a stream, and a training that goes on tells fewer.
+    # Ray's own retries count the items of a stream, and a resumed training yields fewer.
     remote = ray.remote(num_cpus=1, num_gpus=1 if device == "cuda" else 0, max_retries=0)(_train)
     task = remote.options(num_returns="streaming")
     for attempt in range(retries + 1):
         trained: TrainedModel | None = None
         try:
-            # To the end of the stream, also after the result: a task that nobody listens to is cancelled.
+            # To the end of the stream, also after the result: Ray cancels a task without a listener.
             for ref in task.remote(architecture, dataset, settings, device, place, cache):
                 item = ray.get(ref)
                 if isinstance(item, TrainedModel):
