@@ -141,7 +141,7 @@ def test_a_network_of_ones_own_needs_labels_alone(tmp_path, monkeypatch):
     [
         ([], "give a model, or two audits to --compare"),
         (["mlp"], "give --data, such as --data cifar10, or --labels and --shape"),
-        (["mlp", "--data", "digits", "--labels", "x", "--shape", "1x8x8"], "leave out either it or --labels"),
+        (["mlp", "--data", "digits", "--labels", "x", "--shape", "1x8x8"], "--data excludes --labels and --shape"),
         (["mlp", "--labels", "x"], "--labels and --shape go together"),
         (["mlp", "--data", "no-such"], "there is no data set 'no-such'"),
         (["mlpp", "--data", "digits"], "mlpp"),
@@ -151,7 +151,7 @@ def test_a_network_of_ones_own_needs_labels_alone(tmp_path, monkeypatch):
         (["mlp", "--data", "digits", "--name", "a/b"], "name"),
         (["mlp", "--data", "digits", "--at-k", "2"], "is one of 1, 5, 25"),
         (["mlp", "--data", "{name: x, shape: [1, 4, 4], class_names: [a, b]}"], "an audit alters up to 25 pixels"),
-        (["mlp", "--compare", "a", "b"], "goes without a model"),
+        (["mlp", "--compare", "a", "b"], "takes no model"),
         (["--compare", "nowhere", "b"], "'nowhere' has no scorecard.json"),
     ],
 )
