@@ -1,4 +1,4 @@
-"""What every attack does: turn cells into findings, in the order they finish."""
+"""The interface of attacks: they turn cells into findings, in the order in which the cells finish."""
 
 from __future__ import annotations
 
@@ -14,8 +14,6 @@ from sfi_ray.models import Classifier
 from sfi_ray.text import printable
 from sfi_ray.types import Cell, Finding, Start, StopReason
 
-_MOST_ERROR = 1000
-
 
 @dataclass(frozen=True, slots=True)
 class Tick:
@@ -30,13 +28,13 @@ class Tick:
 
 @dataclass(frozen=True, slots=True)
 class AttackContext:
-    """What an attack finds where it runs, besides the classifier.
+    """The data of an attack besides the classifier and its cells.
 
     Attributes:
         images: Natural images to imitate, 8 bit, ``(N, C, H, W)`` uint8; `Cell.image` is an ordinal among them. None
             where the cells have none.
-        checkpoints: Keeps what a long search has reached; None where nobody does.
-        starts: Images of an earlier run to begin with, better ones first; none where the attack begins with nothing.
+        checkpoints: Stores the state of a long search; None without checkpoints.
+        starts: Images of an earlier run to begin with, better ones first.
     """
 
     images: Tensor | None = None
@@ -47,7 +45,7 @@ class AttackContext:
         """Returns the natural image that a cell imitates, ``(C, H, W)`` uint8.
 
         Raises:
-            ValueError: It names none, or there are none.
+            ValueError: The cell names none, or there are none.
         """
         if cell.image is None or self.images is None:
             raise ValueError(f"cell {cell.index} names no natural image")
@@ -57,13 +55,13 @@ class AttackContext:
 class Attack(ABC):
     """A way to search cells of one classifier."""
 
-    #: Images classified for a cell that is never stopped early.
+    #: Images to classify for a cell that does not stop early.
     max_evaluations: int
-    #: Images that a gradient is taken of for a cell that is never stopped early.
+    #: Gradients to take for a cell that does not stop early.
     max_backward_passes: int = 0
-    #: Whether the classes of one background, k and replicate are searched together and must not be parted.
+    #: Whether the classes of one background, k and replicate share a search and form an indivisible block.
     shares_classes: bool = False
-    #: Whether the k of one background are searched one after the other and must not be parted either.
+    #: Whether the k of one background also belong to that block, since each search begins with a smaller k's images.
     shares_ks: bool = False
 
     @abstractmethod
@@ -72,7 +70,7 @@ class Attack(ABC):
 
     @abstractmethod
     def slot_bytes(self, input_shape: tuple[int, int, int], k: int) -> int:
-        """Returns about how much memory a cell takes while it is searched, in bytes, forward passes not counted.
+        """Estimates the memory of a cell during its search, in bytes, without forward passes.
 
         Args:
             input_shape: ``(C, H, W)`` of an image.
@@ -80,7 +78,7 @@ class Attack(ABC):
         """
 
     def proposal_rate(self, input_shape: tuple[int, int, int], k: int) -> float:
-        """Returns how many candidates a second are proposed; infinite where that costs next to nothing.
+        """Returns how many candidates a second the search proposes; infinite where that costs almost nothing.
 
         Args:
             input_shape: ``(C, H, W)`` of an image.
@@ -97,15 +95,15 @@ class Attack(ABC):
         threshold: float,
         context: AttackContext = AttackContext(),
     ) -> Iterator[Tick | Finding]:
-        """Searches cells, yielding each finding as soon as it is certain and ticks in between.
+        """Searches cells; yields each finding as soon as it is certain, and ticks in between.
 
-        The generator may be closed at any point; what was yielded is final.
+        The caller may close the generator at any point; earlier findings are final.
 
         Args:
             classifier: The attacked classifier.
             cells: Cells of this classifier, in any order.
             threshold: Confidence from which a cell counts as fooled, in (0, 1].
-            context: What the attack finds where it runs.
+            context: Natural images, checkpoints and starting images.
         """
 
 
@@ -114,7 +112,7 @@ def failed(cell: Cell, error: str) -> Finding:
 
     Args:
         cell: The cell.
-        error: Why, in a sentence; what is kept of it is printable and has 1,000 characters at most.
+        error: Why, in a sentence; the finding holds at most 1,000 printable characters of it.
     """
     return Finding(
         cell=cell,
@@ -124,5 +122,5 @@ def failed(cell: Cell, error: str) -> Finding:
         predicted_class=None,
         predicted_confidence=None,
         stop_reason=StopReason.FAILED,
-        error=printable(error, _MOST_ERROR),
+        error=printable(error, 1000),
     )

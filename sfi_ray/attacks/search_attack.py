@@ -1,13 +1,15 @@
-"""An attack by any search, over as many cells at once as keep the device full."""
+"""An attack by any search, with enough cells at once to fill the device."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
+from typing import ClassVar
 
 import torch
 
 from sfi_ray.attacks.base import Attack, AttackContext, Tick
-from sfi_ray.attacks.run import Compare, StoppingSettings, by_k, run_search, slots_for
+from sfi_ray.attacks.run import Compare, StoppingSettings, by_k, run_search
 from sfi_ray.attacks.verify import Scored, Verifier
 from sfi_ray.models import Classifier
 from sfi_ray.search import Search, SearchSpace
@@ -20,11 +22,14 @@ class SearchAttack(Attack):
     Args:
         make_search: Makes a search for a space on a device.
         num_candidates: Candidates of one cell in one generation; decides how many cells are searched at once.
-        max_evaluations: Images classified for a cell that is never stopped early.
-        max_backward_passes: Images that a gradient is taken of for such a cell.
+        max_evaluations: Images to classify for a cell that does not stop early.
+        max_backward_passes: Gradients to take for such a cell.
         stopping: When a cell ends before its budget.
         shares_classes: Whether the search needs all classes of a group together.
     """
+
+    #: Micro-batches that one generation should fill, so that the last, partly filled one costs little.
+    micro_batches_a_generation: ClassVar[float] = 64
 
     def __init__(
         self,
@@ -44,18 +49,18 @@ class SearchAttack(Attack):
         self.shares_classes = shares_classes
 
     def num_slots(self, micro_batch: int) -> int:
-        """Cells searched at once for a classifier's micro-batch."""
-        return slots_for(micro_batch, self._num_candidates)
+        """Returns how many cells are searched at once, so that whole micro-batches are filled."""
+        return max(1, math.ceil(self.micro_batches_a_generation * micro_batch / self._num_candidates))
 
     def slot_bytes(self, input_shape: tuple[int, int, int], k: int) -> int:
-        """Returns about how much memory a cell takes; see `Attack.slot_bytes`."""
+        """Estimates the memory of a cell; see `Attack.slot_bytes`."""
         channels, height, width = input_shape
-        # The image, its gradient and their copies in a micro-batch; gains of every spot and colour corner.
+        # The image, its gradient and their copies in a micro-batch; the gains of every spot and colour corner.
         gradients = 4 * (4 * channels + (1 << channels)) * height * width if self.max_backward_passes else 0
         return self._genes_bytes(channels, k) + gradients
 
     def _genes_bytes(self, channels: int, k: int) -> int:
-        # Candidates, trial vectors, donors' genes and what mutation makes of them.
+        # Candidates, trial vectors, genes of donors, and the results of mutation.
         return 6 * 4 * self._num_candidates * k * (2 + channels)
 
     def search(
@@ -95,13 +100,13 @@ class SearchAttack(Attack):
         )
 
     def _comparison(self, classifier: Classifier, search: Search, context: AttackContext) -> Compare | None:
-        """Returns what compares stored images with natural ones that cells imitate; None where they imitate none."""
+        """Returns a function that compares stored images with the natural ones that cells imitate, if any."""
         del classifier, search, context
         return None
 
 
 def space_of(classifier: Classifier, k: int) -> SearchSpace:
-    """Returns where the candidates of a classifier live.
+    """Returns the search space of a classifier.
 
     Args:
         classifier: The attacked classifier.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
@@ -12,7 +13,7 @@ from sfi_ray.attacks.base import Attack
 from sfi_ray.attacks.inversion import InversionAttack
 from sfi_ray.attacks.kind import AttackKind
 from sfi_ray.attacks.map_elites import MapElitesAttack
-from sfi_ray.attacks.own_search import own_attack, pack_search, search_digest, unpack_search
+from sfi_ray.attacks.own_search import own_attack, pack_search, search_digest, search_place, unpack_search
 from sfi_ray.attacks.run import StoppingSettings
 from sfi_ray.attacks.search_attack import SearchAttack
 from sfi_ray.errors import InputError, named
@@ -32,8 +33,9 @@ from sfi_ray.search import (
     SparseRandomSettings,
 )
 from sfi_ray.search.map_elites.settings import MOST_CANDIDATES
+from sfi_ray.text import printable
 
-#: Settings of differential evolution by name; the experiments of the paper and two for small machines.
+#: Settings of differential evolution by name: the experiments of the paper, and two for small machines.
 DIFFERENTIAL_EVOLUTION_PRESETS: Presets = {
     "paper": {"population_size": 500, "generations": 3000},  # Section 5.2, CIFAR-10
     "paper_architectures": {
@@ -105,9 +107,9 @@ class MapElitesAttackSettings(MapElitesSettings, StoppingSettings, AttackKind):
     transfer_from: str | None = Field(
         None,
         min_length=1,
-        description="Folder or URI of an earlier run, of another classifier for instance, whose images a class begins "
-        "with: the best ones of its background and name with at most k pixels, no more of them than a generation has "
-        "candidates; null for none.",
+        description="Folder or URI of an earlier run, such as one of another classifier, whose images a class begins "
+        "with: the best ones of its background and name with at most k pixels, and at most as many as a generation "
+        "has candidates; null for none.",
     )
 
     def build(self) -> Attack:
@@ -115,11 +117,12 @@ class MapElitesAttackSettings(MapElitesSettings, StoppingSettings, AttackKind):
         return MapElitesAttack(self, self)
 
     def check_targets(self, count: int) -> None:
-        """Checks that every candidate of a generation has a number of its own; see `AttackKind.check_targets`."""
+        """Checks that a generation can number its candidates; see `AttackKind.check_targets`."""
         if count > self.most_classes:
             raise InputError(
-                f"attack.num_candidates: {self.num_candidates:,} candidates for each of {count:,} classes are more "
-                f"than {MOST_CANDIDATES:,} in a generation; take {MOST_CANDIDATES // count:,} at most, or fewer classes"
+                f"attack.num_candidates: {self.num_candidates:,} candidates for each of {count:,} classes are "
+                f"more than the {MOST_CANDIDATES:,} of a generation; take at most {MOST_CANDIDATES // count:,}, "
+                "or fewer classes"
             )
 
     @property
@@ -128,17 +131,17 @@ class MapElitesAttackSettings(MapElitesSettings, StoppingSettings, AttackKind):
         return self.transfer_from
 
     def identity(self) -> dict[str, Any]:
-        """Returns what decides what is found: not where images to begin with lie, for what they are decides."""
+        """Returns the settings that decide results; the images of the earlier run decide, not its place."""
         return {key: value for key, value in super().identity().items() if key != "transfer_from"}
 
     @property
     def shares_ks(self) -> bool:
-        """Whether a k begins with what smaller ones found; see `AttackKind.shares_ks`."""
+        """Whether a k begins with the images of smaller ones; see `AttackKind.shares_ks`."""
         return self.begins_with == "smaller_k"
 
 
 class NevergradAttackSettings(NevergradSettings, StoppingSettings, AttackKind):
-    """Any optimiser of nevergrad in the place of differential evolution."""
+    """Any optimiser of nevergrad."""
 
     kind: Literal["nevergrad"] = Field(description="An optimiser of nevergrad's registry.")
 
@@ -149,10 +152,10 @@ class NevergradAttackSettings(NevergradSettings, StoppingSettings, AttackKind):
         return NevergradAttack(self, self)
 
     def check(self) -> None:
-        """Checks that nevergrad has the optimiser and the optimiser what it needs.
+        """Checks that nevergrad has the optimiser and its requirements.
 
         Raises:
-            InputError: It does not.
+            InputError: It has not.
         """
         from sfi_ray.search.nevergrad.search import check_optimizer  # imports nevergrad, which takes seconds
 
@@ -179,9 +182,9 @@ class InversionAttackSettings(InversionSettings, AttackKind):
 
 
 class GradientAttackSettings(GradientSettings, StoppingSettings, AttackKind):
-    """A search of at most k pixels that is led by the classifier's gradients."""
+    """A search of at most k pixels that uses the classifier's gradients."""
 
-    kind: Literal["gradient"] = Field(description="Gradients propose pixels and colours, forward passes choose.")
+    kind: Literal["gradient"] = Field(description="Gradients propose pixels and colours, and forward passes choose.")
 
     def build(self) -> Attack:
         """Makes the attack."""
@@ -189,23 +192,22 @@ class GradientAttackSettings(GradientSettings, StoppingSettings, AttackKind):
             lambda space, device: GradientSearch(space, self, device),
             num_candidates=self.proposals,
             max_evaluations=self.max_evaluations,
-            max_backward_passes=-(
-                -self.max_evaluations // (1 + self.proposals)
-            ),  # a generation is one and its proposals
+            # A generation is one gradient and its proposals.
+            max_backward_passes=-(-self.max_evaluations // (1 + self.proposals)),
             stopping=self,
         )
 
 
 class OwnSearchAttackSettings(StoppingSettings, AttackKind):
-    """A search of the user's own; its other keys are those of the class's `Settings`."""
+    """A search of the user's own; further keys are those of the class's `Settings`."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
-    kind: Literal["search"] = Field("search", description="A search of one's own, named by `search`.")
+    kind: Literal["search"] = Field("search", description="A search of the user's own, named by `search`.")
     search: str = Field(
         min_length=1,
-        description="Import path of a subclass of sfi_ray.search.Search, package.module:Class; further keys are read "
-        "into its Settings.",
+        description="Import path of a subclass of sfi_ray.search.Search, package.module:Class; further keys belong to "
+        "its Settings.",
     )
 
     def build(self) -> Attack:
@@ -224,6 +226,10 @@ class OwnSearchAttackSettings(StoppingSettings, AttackKind):
         """Takes the class of the search; see `AttackKind.unpack`."""
         unpack_search(self.search, packed)
 
+    def code_place(self) -> Path | None:
+        """Returns the place of the search's code; see `AttackKind.code_place`."""
+        return search_place(self.search)
+
     @property
     def code_digest(self) -> str | None:
         """A hash of the search's source; see `AttackKind.code_digest`."""
@@ -231,9 +237,14 @@ class OwnSearchAttackSettings(StoppingSettings, AttackKind):
 
 
 def _default_kind(value: Any) -> Any:
-    if isinstance(value, Mapping) and "kind" not in value:
-        return {"kind": "search" if "search" in value else "de", **value}
-    return value
+    if not isinstance(value, Mapping):
+        return value
+    if "search" in value and value.get("kind", "search") != "search":
+        raise ValueError(
+            f"`kind: {printable(value['kind'], 60)}` and `search` exclude each other, since `search` names a class of "
+            "your own; remove one of the two"
+        )
+    return {"kind": "search" if "search" in value else "de", **value}
 
 
 #: Settings of any attack, told apart by `kind`; without one they are those of differential evolution.

@@ -106,7 +106,7 @@ def launch(
     with explaining():
         from sfi_ray.cluster.console import ConsoleReporter
         from sfi_ray.cluster.launch import launch as start
-        from sfi_ray.job import RoundsJob, load_any
+        from sfi_ray.job import RoundsJob, load_any, placed
 
         loaded = load_any(job)
         if output is not None:
@@ -128,7 +128,7 @@ def launch(
         launch_rounds(loaded, job, output, address=address, in_process=in_process, fresh=fresh, dashboard=dashboard)
         return
     resume = f"sfi-ray launch {job}" + (f" --output {output}" if output else "")
-    with explaining(f"stopped at once; finished cells are kept; go on with: {resume}"):
+    with explaining(f"stopped at once; finished cells are kept; go on with: {resume}"), placed(job):
         run = start(
             loaded,
             reporter=ConsoleReporter(),
@@ -204,10 +204,10 @@ def plan(
     from sfi_ray.cluster.console import ConsoleReporter
     from sfi_ray.cluster.prepare import prepare
     from sfi_ray.errors import ResourceError
-    from sfi_ray.job import RoundsJob, load_any
+    from sfi_ray.job import RoundsJob, load_any, placed
     from sfi_ray.plan import make_plan
 
-    with explaining():
+    with explaining(), placed(job):
         loaded = load_any(job)
         if output is not None:
             loaded = loaded.model_copy(update={"output": output})

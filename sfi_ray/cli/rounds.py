@@ -37,10 +37,11 @@ def launch_rounds(
     """
     from sfi_ray.cluster.console import ConsoleReporter
     from sfi_ray.cluster.rounds.launch import launch_rounds as start
+    from sfi_ray.job import placed
     from sfi_ray.report.rounds.tables import accuracies_markdown, reattack_markdown
 
     resume = f"sfi-ray launch {path}" + (f" --output {output}" if output else "")
-    with explaining(f"stopped; finished rounds and finished cells are kept; go on with: {resume}"):
+    with explaining(f"stopped; finished rounds and finished cells are kept; go on with: {resume}"), placed(path):
         experiment = start(
             job,
             reporter=ConsoleReporter(),

@@ -46,10 +46,12 @@ def submit(job_file: Path, job: Job | RoundsJob, server: str, options: list[str]
     """
     from sfi_ray.cluster.packing import pack
     from sfi_ray.cluster.ray.jobs import JobServer
+    from sfi_ray.job import placed
 
     name = f"{job.name}-{secrets.token_hex(4)}"
     with explaining("nothing was submitted"), tempfile.TemporaryDirectory(prefix="sfi-ray-") as folder:
-        pack(job_file, job, Path(folder))
+        with placed(job_file):
+            pack(job_file, job, Path(folder))
         jobs = JobServer(None if server == LaunchCommand.any_server else server)
         jobs.submit(shlex.join(["sfi-ray", "launch", job_file.name, *options]), Path(folder), job.location, name)
     _follow(jobs, name, job.location)

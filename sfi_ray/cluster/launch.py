@@ -18,7 +18,7 @@ from sfi_ray.cluster.work_queue import WorkQueue
 from sfi_ray.cluster.worker import Lease, RunSpec, provenance_of
 from sfi_ray.errors import InputError, StorageError
 from sfi_ray.grid import Grid
-from sfi_ray.job import Job, load_job
+from sfi_ray.job import Job, load_job, placed
 from sfi_ray.models import Classifier, ClassifierPayload
 from sfi_ray.plan import shard_sizes, tuning_request
 from sfi_ray.report import write_report
@@ -74,10 +74,10 @@ def launch(
         StorageError: The run's folder cannot be read or written.
         ResourceError: The machine or the cluster lacks what the job asks for.
     """
-    if not isinstance(job, Job):
-        job = load_job(job)
     options = _Options(address, in_process, fresh, retry_failed, dashboard, refuse_chance)
-    return _Launch(job, classifiers or {}, reporter or Reporter(), options).run()
+    with contextlib.nullcontext() if isinstance(job, Job) else placed(job):
+        loaded = job if isinstance(job, Job) else load_job(job)
+        return _Launch(loaded, classifiers or {}, reporter or Reporter(), options).run()
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from sfi_ray.job import Job, RoundsJob
 
 
 def pack(job_file: Path, job: Job | RoundsJob, folder: Path, most_bytes: int = 8 << 20) -> None:
-    """Copies what a cluster needs to launch a job: the job file and the Python files of factories' packages.
+    """Copies what a cluster needs to launch a job: the job file and the Python files of its factories and search.
 
     Args:
         job_file: The job file.
@@ -24,9 +24,9 @@ def pack(job_file: Path, job: Job | RoundsJob, folder: Path, most_bytes: int = 8
     """
     _require_reachable(job)
     shutil.copyfile(job_file, folder / job_file.name)
-    places = {place for spec in job.classifiers if (place := spec.source.code()) is not None}
+    places = {*(spec.source.code() for spec in job.classifiers), job.attack.code_place()}
     size = 0
-    for place in sorted(places):
+    for place in sorted(place for place in places if place is not None):
         for file in _python_files(place):
             size += file.stat().st_size
             if size > most_bytes:

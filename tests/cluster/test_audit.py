@@ -145,7 +145,7 @@ def test_a_network_of_ones_own_needs_labels_alone(tmp_path, monkeypatch):
         (["mlp", "--labels", "x"], "--labels and --shape go together"),
         (["mlp", "--data", "no-such"], "there is no data set 'no-such'"),
         (["mlpp", "--data", "digits"], "mlpp"),
-        (["net.safetensors", "--data", "digits"], "holds weights, and not which network"),
+        (["net.safetensors", "--data", "digits"], "holds weights without their network"),
         (["mlp", "--data", "digits", "--classes", "11"], "'digits' has 10 classes, so 11 cannot be attacked"),
         (["mlp", "--data", "digits", "--device", "tpu"], "no such device: 'tpu'"),
         (["mlp", "--data", "digits", "--name", "a/b"], "name"),

@@ -156,7 +156,7 @@ def test_a_network_without_inner_layers_is_refused(tmp_path):
     [
         ({"attack": {"kind": "de"}}, "key 'k' is missing; add it"),
         ({"attack": {"kind": "de"}, "k": 5}, "`images` belongs to attack kind inversion, not to de"),
-        ({"replicates": 2}, "inversions that start the same end the same"),
+        ({"replicates": 2}, "inversions with the same start have the same result"),
     ],
 )
 def test_jobs_that_make_no_sense_are_refused(tmp_path, changes, message):

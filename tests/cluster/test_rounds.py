@@ -288,7 +288,7 @@ def test_the_report_of_rounds_is_written_anew_from_their_folder(whole, tmp_path)
     assert (tmp_path / "a" / "rounds.md").read_bytes() == whole.folder.read("report/rounds.md")
     assert (tmp_path / "a" / "rounds.png").read_bytes().startswith(b"\x89PNG")
     done = CliRunner().invoke(app, ["report", whole.folder.location, whole.folder.location])
-    assert (done.exit_code, "is reported alone" in done.stderr) == (2, True)
+    assert (done.exit_code, "report it alone" in done.stderr) == (2, True)
 
 
 def test_rounds_that_find_nothing_say_what_to_do(tmp_path):

@@ -14,9 +14,9 @@ from sfi_ray.cluster.reporter import Reporter
 from sfi_ray.cluster.rounds.models import check_models
 from sfi_ray.cluster.rounds.trial import Trial, telling
 from sfi_ray.data import DatasetInfo, DatasetSpec, dataset_fingerprint, dataset_info
-from sfi_ray.errors import InputError
+from sfi_ray.errors import InputError, named
 from sfi_ray.grid import GridClassifier
-from sfi_ray.job import Job, RoundsJob, load_any
+from sfi_ray.job import Job, RoundsJob, load_any, placed
 from sfi_ray.models import Classifier
 from sfi_ray.models.detectors import require_detectors
 from sfi_ray.models.with_detector import FITTED
@@ -70,7 +70,10 @@ def launch_rounds(
         loaded = load_any(job)
         if not isinstance(loaded, RoundsJob):
             raise InputError(f"{job}: it has no key `rounds`; `launch` runs such a job")
-        job = loaded
+        with placed(job):
+            return launch_rounds(
+                loaded, reporter=reporter, address=address, in_process=in_process, fresh=fresh, dashboard=dashboard
+            )
     reporter = reporter or Reporter()
     folder = RunFolder(job.location)
     trials = checked_trials(job, reporter)
@@ -127,26 +130,32 @@ def checked_trials(job: RoundsJob, reporter: Reporter) -> dict[str, RoundsJob]:
     info = dataset_info(job.dataset)
     trials: dict[str, RoundsJob] = {}
     for name in job.trial_names:
-        where = f"trial {name}: " if job.trials else ""
-        try:
-            trial = job.trial(name)
-            trial.rounds.parts(info.num_classes)
-        except ValidationError as error:
-            first = error.errors()[0]
-            key = ".".join(map(str, first["loc"]))
-            raise InputError(f"{where}{key}: {first['msg'].removeprefix('Value error, ')}") from error
-        except ValueError as error:
-            raise InputError(f"{where}{error}") from error
-        trial.attack.check()
-        if trial.rounds.detectors == "all":
-            require_detectors("detectors")
-        if trial.rounds.evade in FITTED:
-            require_detectors("evade")
-        for remark in check_models(trial, info):
-            reporter.log(f"warning: {where}{trial.classifier.name}: {remark}")
-        _check_grids(trial, info)
-        trials[name] = trial
+        with named(f"trial {name}") if job.trials else contextlib.nullcontext():
+            trials[name] = trial = _checked_trial(job, name, info)
+            where = f"trial {name}: " if job.trials else ""
+            for remark in check_models(trial, info):
+                reporter.log(f"warning: {where}{trial.classifier.name}: {remark}")
+            _check_grids(trial, info)
     return trials
+
+
+def _checked_trial(job: RoundsJob, name: str, info: DatasetInfo) -> RoundsJob:
+    """Returns a trial whose keys are right."""
+    try:
+        trial = job.trial(name)
+        trial.rounds.parts(info.num_classes)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        raise InputError(f"{key}: {first['msg'].removeprefix('Value error, ')}") from error
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    trial.attack.check()
+    if trial.rounds.detectors == "all":
+        require_detectors("detectors")
+    if trial.rounds.evade in FITTED:
+        require_detectors("evade")
+    return trial
 
 
 def _check_grids(trial: RoundsJob, info: DatasetInfo) -> None:
