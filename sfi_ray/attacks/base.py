@@ -1,16 +1,13 @@
-"""The interface of attacks: they turn cells into findings, in the order in which the cells finish."""
+"""What attacks take and yield besides cells: their context, ticks, and the findings of cells that failed."""
 
 from __future__ import annotations
 
-import math
-from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from sfi_ray.attacks.snapshot import CheckpointStore
-from sfi_ray.models import Classifier
 from sfi_ray.text import printable
 from sfi_ray.types import Cell, Finding, Start, StopReason
 
@@ -50,61 +47,6 @@ class AttackContext:
         if cell.image is None or self.images is None:
             raise ValueError(f"cell {cell.index} names no natural image")
         return self.images[cell.image]
-
-
-class Attack(ABC):
-    """A way to search cells of one classifier."""
-
-    #: Images to classify for a cell that does not stop early.
-    max_evaluations: int
-    #: Gradients to take for a cell that does not stop early.
-    max_backward_passes: int = 0
-    #: Whether the classes of one background, k and replicate share a search and form an indivisible block.
-    shares_classes: bool = False
-    #: Whether the k of one background also belong to that block, since each search begins with a smaller k's images.
-    shares_ks: bool = False
-
-    @abstractmethod
-    def num_slots(self, micro_batch: int) -> int:
-        """Returns how many cells are searched at once for a classifier's micro-batch."""
-
-    @abstractmethod
-    def slot_bytes(self, input_shape: tuple[int, int, int], k: int) -> int:
-        """Estimates the memory of a cell during its search, in bytes, without forward passes.
-
-        Args:
-            input_shape: ``(C, H, W)`` of an image.
-            k: Pixels that may be altered.
-        """
-
-    def proposal_rate(self, input_shape: tuple[int, int, int], k: int) -> float:
-        """Returns how many candidates a second the search proposes; infinite where that costs almost nothing.
-
-        Args:
-            input_shape: ``(C, H, W)`` of an image.
-            k: Pixels that may be altered.
-        """
-        del input_shape, k
-        return math.inf
-
-    @abstractmethod
-    def search(
-        self,
-        classifier: Classifier,
-        cells: Sequence[Cell],
-        threshold: float,
-        context: AttackContext = AttackContext(),
-    ) -> Iterator[Tick | Finding]:
-        """Searches cells; yields each finding as soon as it is certain, and ticks in between.
-
-        The caller may close the generator at any point; earlier findings are final.
-
-        Args:
-            classifier: The attacked classifier.
-            cells: Cells of this classifier, in any order.
-            threshold: Confidence from which a cell counts as fooled, in (0, 1].
-            context: Natural images, checkpoints and starting images.
-        """
 
 
 def failed(cell: Cell, error: str) -> Finding:

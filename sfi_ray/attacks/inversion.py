@@ -14,17 +14,17 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from sfi_ray.attacks.attack import Attack
 from sfi_ray.attacks.base import AttackContext
 from sfi_ray.attacks.feature_similarity import compare
 from sfi_ray.attacks.run import Compare, StoppingSettings
-from sfi_ray.attacks.search_attack import SearchAttack
 from sfi_ray.images import paint_pixels
 from sfi_ray.models import Classifier
 from sfi_ray.search import FeatureInversion, InversionSettings, Search
 from sfi_ray.types import Cell, FeatureSimilarity, Pixel
 
 
-class InversionAttack(SearchAttack):
+class InversionAttack(Attack):
     """Inverts the features of natural images.
 
     Args:

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
+from sfi_ray.attacks.attack import Attack, space_of
 from sfi_ray.attacks.base import AttackContext, Tick
 from sfi_ray.attacks.run import StoppingSettings, by_k
-from sfi_ray.attacks.search_attack import SearchAttack, space_of
 from sfi_ray.attacks.verify import Scored, Verifier
 from sfi_ray.models import Classifier
 from sfi_ray.search import MapElites, MapElitesSettings
@@ -17,7 +17,7 @@ from sfi_ray.search.map_elites.guidance import num_ranks
 from sfi_ray.types import Background, Cell, Finding, Pixel
 
 
-class MapElitesAttack(SearchAttack):
+class MapElitesAttack(Attack):
     """Searches the classes of a group together; see `sfi_ray.search.map_elites.search`.
 
     Args:

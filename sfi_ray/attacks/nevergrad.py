@@ -8,14 +8,14 @@ from typing import ClassVar
 
 import torch
 
+from sfi_ray.attacks.attack import Attack
 from sfi_ray.attacks.run import StoppingSettings
-from sfi_ray.attacks.search_attack import SearchAttack
 from sfi_ray.search import Answer, NewCells, SearchSpace
 from sfi_ray.search.nevergrad.search import NevergradSearch, num_workers
 from sfi_ray.search.nevergrad.settings import NevergradSettings
 
 
-class NevergradAttack(SearchAttack):
+class NevergradAttack(Attack):
     """Searches cells with an optimiser of nevergrad for each.
 
     Args:

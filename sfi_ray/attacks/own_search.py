@@ -13,9 +13,9 @@ import cloudpickle  # type: ignore[import-untyped]
 import torch
 from pydantic import BaseModel, ValidationError
 
+from sfi_ray.attacks.attack import Attack
 from sfi_ray.attacks.base import AttackContext, Tick
 from sfi_ray.attacks.run import StoppingSettings
-from sfi_ray.attacks.search_attack import SearchAttack
 from sfi_ray.errors import InputError, ResourceError, StorageError, named
 from sfi_ray.models import Classifier
 from sfi_ray.search import Search, SearchSettings
@@ -92,7 +92,7 @@ def load_search(what: str) -> type[Search]:
     return found
 
 
-class OwnSearchAttack(SearchAttack):
+class OwnSearchAttack(Attack):
     """Searches cells with a search of the user's own; its errors name the place in the user's code.
 
     Args:
@@ -131,7 +131,7 @@ class OwnSearchAttack(SearchAttack):
             raise RuntimeError(f"search {self._name}: {told(error, self._file)}") from error
 
 
-def own_attack(what: str, values: dict[str, object], stopping: StoppingSettings) -> SearchAttack:
+def own_attack(what: str, values: dict[str, object], stopping: StoppingSettings) -> Attack:
     """Makes the attack of a search of the user's own.
 
     Args:

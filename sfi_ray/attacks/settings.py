@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter
 
-from sfi_ray.attacks.base import Attack
+from sfi_ray.attacks.attack import Attack
 from sfi_ray.attacks.inversion import InversionAttack
 from sfi_ray.attacks.kind import AttackKind
 from sfi_ray.attacks.map_elites import MapElitesAttack
 from sfi_ray.attacks.own_search import own_attack, pack_search, search_digest, search_place, unpack_search
 from sfi_ray.attacks.run import StoppingSettings
-from sfi_ray.attacks.search_attack import SearchAttack
 from sfi_ray.errors import InputError, named
 from sfi_ray.models import Classifier
 from sfi_ray.presets import Presets, PresetSettings, preset_field
@@ -27,6 +26,7 @@ from sfi_ray.search import (
     InversionSettings,
     MapElitesSettings,
     NevergradSettings,
+    Search,
     SelfAdaptiveEvolution,
     SelfAdaptiveSettings,
     SparseRandomSearch,
@@ -50,6 +50,17 @@ DIFFERENTIAL_EVOLUTION_PRESETS: Presets = {
 }
 
 
+def _attack_by(make: Callable[..., Search], settings: Any, num_candidates: int, max_backward_passes: int = 0) -> Attack:
+    """Makes the attack of a search with its settings, which also say when a cell stops."""
+    return Attack(
+        lambda space, device: make(space, settings, device),
+        num_candidates=num_candidates,
+        max_evaluations=settings.max_evaluations,
+        max_backward_passes=max_backward_passes,
+        stopping=settings,
+    )
+
+
 class DifferentialEvolutionAttackSettings(DifferentialEvolutionSettings, StoppingSettings, PresetSettings, AttackKind):
     """The paper's class-targeted attack (Section 3.1)."""
 
@@ -60,12 +71,7 @@ class DifferentialEvolutionAttackSettings(DifferentialEvolutionSettings, Stoppin
 
     def build(self) -> Attack:
         """Makes the attack."""
-        return SearchAttack(
-            lambda space, device: DifferentialEvolution(space, self, device),
-            num_candidates=self.population_size,
-            max_evaluations=self.max_evaluations,
-            stopping=self,
-        )
+        return _attack_by(DifferentialEvolution, self, self.population_size)
 
 
 class SelfAdaptiveAttackSettings(SelfAdaptiveSettings, StoppingSettings, AttackKind):
@@ -75,12 +81,7 @@ class SelfAdaptiveAttackSettings(SelfAdaptiveSettings, StoppingSettings, AttackK
 
     def build(self) -> Attack:
         """Makes the attack."""
-        return SearchAttack(
-            lambda space, device: SelfAdaptiveEvolution(space, self, device),
-            num_candidates=self.population_size,
-            max_evaluations=self.max_evaluations,
-            stopping=self,
-        )
+        return _attack_by(SelfAdaptiveEvolution, self, self.population_size)
 
 
 class SparseRandomAttackSettings(SparseRandomSettings, StoppingSettings, AttackKind):
@@ -90,12 +91,7 @@ class SparseRandomAttackSettings(SparseRandomSettings, StoppingSettings, AttackK
 
     def build(self) -> Attack:
         """Makes the attack."""
-        return SearchAttack(
-            lambda space, device: SparseRandomSearch(space, self, device),
-            num_candidates=self.num_candidates,
-            max_evaluations=self.max_evaluations,
-            stopping=self,
-        )
+        return _attack_by(SparseRandomSearch, self, self.num_candidates)
 
 
 class MapElitesAttackSettings(MapElitesSettings, StoppingSettings, AttackKind):
@@ -188,14 +184,9 @@ class GradientAttackSettings(GradientSettings, StoppingSettings, AttackKind):
 
     def build(self) -> Attack:
         """Makes the attack."""
-        return SearchAttack(
-            lambda space, device: GradientSearch(space, self, device),
-            num_candidates=self.proposals,
-            max_evaluations=self.max_evaluations,
-            # A generation is one gradient and its proposals.
-            max_backward_passes=-(-self.max_evaluations // (1 + self.proposals)),
-            stopping=self,
-        )
+        # A generation is one gradient and its proposals.
+        num_gradients = -(-self.max_evaluations // (1 + self.proposals))
+        return _attack_by(GradientSearch, self, self.proposals, num_gradients)
 
 
 class OwnSearchAttackSettings(StoppingSettings, AttackKind):

@@ -9,29 +9,32 @@ import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from sfi_ray.attacks import AttackSettings, DifferentialEvolutionAttackSettings, InversionAttackSettings
 from sfi_ray.data import DatasetSpec, OutlierLoss
-from sfi_ray.job.schema import ClassifierSpec, ClusterSettings, Compute, Job, KRange, Name, Verification
+from sfi_ray.job.schema import (
+    Backgrounds,
+    ClassifierSpec,
+    ClusterSettings,
+    Compute,
+    Job,
+    JobPart,
+    KRange,
+    Name,
+    Verification,
+)
 from sfi_ray.models.with_detector import Evadable
 
 #: The name of the trial in a job without `trials`.
 ONLY_TRIAL = "rounds"
 
 
-class _Settings(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
 def _listed(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
-_Backgrounds = Annotated[tuple[str, ...], Field(min_length=1)]
-
-
-class RoundsSettings(_Settings):
+class RoundsSettings(JobPart):
     """The number of rounds, and the training of later models."""
 
     number: int = Field(
@@ -109,7 +112,7 @@ class RoundsSettings(_Settings):
         return train, held_out
 
 
-class RoundsJob(_Settings):
+class RoundsJob(JobPart):
     """Rounds of defence and re-attack for `sfi-ray launch`."""
 
     name: Name = Field(description="Name of the job and of its folder; letters, digits, '.', '_' and '-'.")
@@ -119,7 +122,7 @@ class RoundsJob(_Settings):
         "network of the zoo, trained from scratch with the same settings."
     )
     rounds: RoundsSettings = Field(description="The number of rounds, and the training of later models.")
-    backgrounds: Annotated[_Backgrounds, BeforeValidator(_listed, json_schema_input_type=str | _Backgrounds)] = Field(
+    backgrounds: Annotated[Backgrounds, BeforeValidator(_listed, json_schema_input_type=str | Backgrounds)] = Field(
         ("black",), description="Colours: black, gray, white, red, green, blue or '#rrggbb'."
     )
     k: KRange | Annotated[int, Field(ge=1, lt=2**31)] = Field(

@@ -20,7 +20,9 @@ from sfi_ray.models.sources.registry import SOURCES
 Name = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 
-class _Settings(BaseModel):
+class JobPart(BaseModel):
+    """A part of a job: immutable, without unknown keys."""
+
     # Infinity and NaN do not survive the JSON of a run's record.
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -38,7 +40,7 @@ def _allow_plain_name(schema: dict[str, Any]) -> None:
     )
 
 
-class ClassifierSpec(_Settings):
+class ClassifierSpec(JobPart):
     """A classifier to attack: trained by the job, read from a file, built by another library, or given in code."""
 
     model_config = ConfigDict(json_schema_extra=_allow_plain_name)
@@ -127,7 +129,7 @@ class ClassifierSpec(_Settings):
         return SOURCES[kind](what=what, weights=self.weights, mean=self.mean, std=self.std)
 
 
-class KRange(_Settings):
+class KRange(JobPart):
     """A range that every replicate draws its own k from, uniformly."""
 
     low: int = Field(ge=1, description="Smallest k, included.")
@@ -148,17 +150,17 @@ _K = Annotated[int, Field(ge=1, lt=2**31)]
 _Ks = Annotated[tuple[_K, ...], Field(min_length=1)]
 _TargetClass = int | str
 _TargetClasses = Annotated[tuple[_TargetClass, ...], Field(min_length=1)]
-_Backgrounds = Annotated[tuple[str, ...], Field(min_length=1)]
+Backgrounds = Annotated[tuple[str, ...], Field(min_length=1)]
 _Classifiers = Annotated[tuple[ClassifierSpec, ...], Field(min_length=1)]
 
 
-class Verification(_Settings):
+class Verification(JobPart):
     """How stored images are judged."""
 
     threshold: float = Field(0.9, gt=0, le=1, description="Confidence from which a cell counts as fooled, in (0, 1].")
 
 
-class Compute(_Settings):
+class Compute(JobPart):
     """How classifiers compute. The run records it and a resumed run keeps it, since it decides the last bits."""
 
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes a GPU where there is one.")
@@ -185,7 +187,7 @@ class Compute(_Settings):
         return value
 
 
-class ClusterSettings(_Settings):
+class ClusterSettings(JobPart):
     """Where a job runs; these settings change no result."""
 
     actors: int | None = Field(None, ge=1, le=100_000, description="Actors; null takes as many as fit.")
@@ -215,7 +217,7 @@ class ClusterSettings(_Settings):
     )
 
 
-class Job(_Settings):
+class Job(JobPart):
     """A grid of cells for `sfi-ray launch`."""
 
     name: Name = Field(description="Name of the run and of its folder; letters, digits, '.', '_' and '-'.")
@@ -223,7 +225,7 @@ class Job(_Settings):
         description="Data set that gives the image size, the class names, and training images."
     )
     classifiers: _Classifiers = Field(description="Classifiers to attack.")
-    backgrounds: _Backgrounds = Field(
+    backgrounds: Backgrounds = Field(
         ("black",), description="Colours: black, gray, white, red, green, blue or '#rrggbb'."
     )
     target_classes: (
@@ -251,7 +253,7 @@ class Job(_Settings):
     def _list_classifiers(cls, value: Any) -> Any:
         return [value] if isinstance(value, str | Mapping) else value
 
-    @field_validator("backgrounds", mode="before", json_schema_input_type=str | _Backgrounds)
+    @field_validator("backgrounds", mode="before", json_schema_input_type=str | Backgrounds)
     @classmethod
     def _list_backgrounds(cls, value: Any) -> Any:
         return [value] if isinstance(value, str) else value

@@ -79,7 +79,7 @@ def fill(monkeypatch):
     """Says how many micro-batches one round of a search fills."""
 
     def fill_so(micro_batches):
-        monkeypatch.setattr("sfi_ray.attacks.SearchAttack.micro_batches_a_generation", micro_batches)
+        monkeypatch.setattr("sfi_ray.attacks.Attack.micro_batches_a_generation", micro_batches)
         monkeypatch.setattr("sfi_ray.attacks.InversionAttack.micro_batches_a_generation", micro_batches / 8)
 
     return fill_so

@@ -1,10 +1,14 @@
-"""Why an actor was lost, in a sentence for people, and whether its search can be the cause."""
+"""Errors of Ray: why an actor was lost, whether its search can be the cause, and errors that the user can mend."""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ray.exceptions import ActorUnavailableError, NodeDiedError, OutOfMemoryError, RayError
+from ray.exceptions import ActorUnavailableError, NodeDiedError, OutOfMemoryError, RayError, RayTaskError
+
+from sfi_ray.errors import USER_FACING_ERRORS
 
 
 class LeavingError(Exception):
@@ -22,6 +26,17 @@ class Loss:
 
     reason: str
     blames_lease: bool = True
+
+
+@contextlib.contextmanager
+def raising_user_errors() -> Iterator[None]:
+    """Raises an error that the user can mend in place of the error of its task."""
+    try:
+        yield
+    except RayTaskError as error:
+        if isinstance(error.cause, USER_FACING_ERRORS):
+            raise error.cause from error
+        raise
 
 
 def loss_of(error: RayError) -> Loss:

@@ -11,8 +11,9 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from sfi_ray.cluster.ray.executor import ActorOptions, describe_shortage
+from sfi_ray.cluster.ray.losses import raising_user_errors
 from sfi_ray.cluster.scoring import Scored, Scorer, ScoreSpec, ScoreUnit
-from sfi_ray.errors import USER_FACING_ERRORS, ResourceError
+from sfi_ray.errors import ResourceError
 from sfi_ray.models import ClassifierPayload
 
 
@@ -79,10 +80,9 @@ def _wait_for_one(actors: list[Any], options: ActorOptions, retries: int) -> Non
 
 def _result(reference: Any, retries: int) -> Any:
     try:
-        return ray.get(reference)
-    except RayTaskError as error:
-        if isinstance(error.cause, USER_FACING_ERRORS):
-            raise error.cause from error
+        with raising_user_errors():
+            return ray.get(reference)
+    except RayTaskError:
         raise
     except RayError as error:
         reason = " ".join(str(error).split())

@@ -8,10 +8,10 @@ from pathlib import Path
 import ray
 from ray.exceptions import RayError, RayTaskError
 
+from sfi_ray.cluster.ray.losses import raising_user_errors
 from sfi_ray.cluster.training_cache import OnEvent, checkpoint_in, chosen_cache, train_here
 from sfi_ray.cluster.tuning_cache import tune_here
 from sfi_ray.data import TrainingData
-from sfi_ray.errors import USER_FACING_ERRORS
 from sfi_ray.models import (
     Choice,
     ClassifierPayload,
@@ -74,16 +74,15 @@ def train_on_ray(
     for attempt in range(retries + 1):
         trained: TrainedModel | None = None
         try:
-            # To the end of the stream, also after the result: Ray cancels a task without a listener.
-            for ref in task.remote(architecture, dataset, settings, device, place, cache):
-                item = ray.get(ref)
-                if isinstance(item, TrainedModel):
-                    trained = item
-                else:
-                    on_event(item)
-        except RayTaskError as error:
-            if isinstance(error.cause, USER_FACING_ERRORS):
-                raise error.cause from error
+            with raising_user_errors():
+                # To the end of the stream, also after the result: Ray cancels a task without a listener.
+                for ref in task.remote(architecture, dataset, settings, device, place, cache):
+                    item = ray.get(ref)
+                    if isinstance(item, TrainedModel):
+                        trained = item
+                    else:
+                        on_event(item)
+        except RayTaskError:
             raise
         except RayError as error:
             if trained is None and attempt == retries:
@@ -106,10 +105,6 @@ def tune_on_ray(payload: ClassifierPayload, request: TuningRequest, device: str,
         RayError: The process was lost each time.
     """
     remote = ray.remote(num_cpus=1, num_gpus=1 if device == "cuda" else 0, max_retries=retries)(tune_here)
-    try:
+    with raising_user_errors():
         choice: Choice = ray.get(remote.remote(payload, request, device, chosen_cache()))
-    except RayTaskError as error:
-        if isinstance(error.cause, USER_FACING_ERRORS):
-            raise error.cause from error
-        raise
     return choice

@@ -1,4 +1,4 @@
-"""An attack by any search, with enough cells at once to fill the device."""
+"""An attack: it turns cells into findings by any search, with enough cells at once to fill the device."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import torch
 
-from sfi_ray.attacks.base import Attack, AttackContext, Tick
+from sfi_ray.attacks.base import AttackContext, Tick
 from sfi_ray.attacks.run import Compare, StoppingSettings, by_k, run_search
 from sfi_ray.attacks.verify import Scored, Verifier
 from sfi_ray.models import Classifier
@@ -16,7 +16,7 @@ from sfi_ray.search import Search, SearchSpace
 from sfi_ray.types import Cell, Finding
 
 
-class SearchAttack(Attack):
+class Attack:
     """Searches cells with a search of `sfi_ray.search`, or with one of the user's own.
 
     Args:
@@ -25,11 +25,13 @@ class SearchAttack(Attack):
         max_evaluations: Images to classify for a cell that does not stop early.
         max_backward_passes: Gradients to take for such a cell.
         stopping: When a cell ends before its budget.
-        shares_classes: Whether the search needs all classes of a group together.
+        shares_classes: Whether the classes of a group share a search and form an indivisible block.
     """
 
     #: Micro-batches that one generation should fill, so that the last, partly filled one costs little.
     micro_batches_a_generation: ClassVar[float] = 64
+    #: Whether the k of one background also belong to an indivisible block, since each begins with a smaller k's images.
+    shares_ks: bool = False
 
     def __init__(
         self,
@@ -53,7 +55,12 @@ class SearchAttack(Attack):
         return max(1, math.ceil(self.micro_batches_a_generation * micro_batch / self._num_candidates))
 
     def slot_bytes(self, input_shape: tuple[int, int, int], k: int) -> int:
-        """Estimates the memory of a cell; see `Attack.slot_bytes`."""
+        """Estimates the memory of a cell during its search, in bytes, without forward passes.
+
+        Args:
+            input_shape: ``(C, H, W)`` of an image.
+            k: Pixels that may be altered.
+        """
         channels, height, width = input_shape
         # The image, its gradient and their copies in a micro-batch; the gains of every spot and colour corner.
         gradients = 4 * (4 * channels + (1 << channels)) * height * width if self.max_backward_passes else 0
@@ -63,6 +70,16 @@ class SearchAttack(Attack):
         # Candidates, trial vectors, genes of donors, and the results of mutation.
         return 6 * 4 * self._num_candidates * k * (2 + channels)
 
+    def proposal_rate(self, input_shape: tuple[int, int, int], k: int) -> float:
+        """Returns how many candidates a second the search proposes; infinite where that costs almost nothing.
+
+        Args:
+            input_shape: ``(C, H, W)`` of an image.
+            k: Pixels that may be altered.
+        """
+        del input_shape, k
+        return math.inf
+
     def search(
         self,
         classifier: Classifier,
@@ -70,7 +87,16 @@ class SearchAttack(Attack):
         threshold: float,
         context: AttackContext = AttackContext(),  # noqa: B008 - frozen
     ) -> Iterator[Tick | Finding]:
-        """Searches cells; see `Attack.search`. Cells of one k are searched together."""
+        """Searches cells, those of one k together; yields each finding as soon as it is certain, and ticks in between.
+
+        The caller may close the generator at any point; earlier findings are final.
+
+        Args:
+            classifier: The attacked classifier.
+            cells: Cells of this classifier, in any order.
+            threshold: Confidence from which a cell counts as fooled, in (0, 1].
+            context: Natural images, checkpoints and starting images.
+        """
         verifier = Verifier(classifier, threshold)
         for k, same_k in by_k(cells).items():
             search = self._make_search(space_of(classifier, k), classifier.device)
