@@ -258,7 +258,7 @@ class Provisioner:
             raise InputError(
                 f"classifier '{spec.name}' takes batches of {size} image{'s' * (size > 1)} only; export it with a "
                 "dynamic batch dimension"
-                + ("" if size & (size - 1) else f", or leave compute.micro_batch out or set it to {size}")
+                + ("" if size & (size - 1) else f", leave compute.micro_batch out, or set it to {size}")
             )
 
     def _was_given(self, spec: ClassifierSpec) -> bool:

@@ -318,7 +318,7 @@ def test_results_that_cannot_be_written_end_the_run_with_the_mend(ray, tmp_path)
 def test_an_actor_that_fits_nowhere_is_named_after_a_bounded_wait(ray, tmp_path):
     job = make_job(tmp_path, cluster={"cpus_per_actor": 64, "startup_seconds": 2})
     began = time.monotonic()
-    with pytest.raises(ResourceError, match=r"asks for 64 CPU.*the cluster has .* CPU"):
+    with pytest.raises(ResourceError, match=r"needs 64 CPU.*the cluster has .* CPU"):
         go(job)
     assert time.monotonic() - began < 30
 
