@@ -352,7 +352,7 @@ def test_a_data_set_that_has_outliers_already_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"rounds": {"train": 30, "held_out": 1}}, "1 held out are more than the 30 that are searched"),
+        ({"rounds": {"train": 30, "held_out": 1}}, "1 held out are more than the 30 cells of a round"),
         ({"rounds": {"final_backgrounds": "whit"}}, "unknown background 'whit'; did you mean 'white'"),
         ({"k": 65}, "k = 65 is more than the 64 pixels"),
         ({"backgrounds": "red"}, "background 'red' is a colour"),
