@@ -1,9 +1,9 @@
 """Attacks turn cells into findings with a classifier."""
 
-from sfi_ray.attacks.base import Attack, AttackContext, Tick, failed
+from sfi_ray.attacks.attack import Attack
+from sfi_ray.attacks.base import AttackContext, Tick, failed
 from sfi_ray.attacks.inversion import InversionAttack
 from sfi_ray.attacks.run import StoppingSettings
-from sfi_ray.attacks.search_attack import SearchAttack
 from sfi_ray.attacks.settings import (
     DIFFERENTIAL_EVOLUTION_PRESETS,
     AttackSettings,
@@ -33,7 +33,6 @@ __all__ = [
     "MapElitesAttackSettings",
     "NevergradAttackSettings",
     "OwnSearchAttackSettings",
-    "SearchAttack",
     "SelfAdaptiveAttackSettings",
     "Snapshot",
     "SparseRandomAttackSettings",

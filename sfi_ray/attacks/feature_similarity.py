@@ -1,4 +1,4 @@
-"""How near an image comes to the natural image that it imitates.
+"""The feature similarity of an image and the natural image that it imitates.
 
 Shapes: D features.
 """
@@ -14,8 +14,8 @@ def compare(wanted: Tensor, found: Tensor, log_prob: Tensor) -> FeatureSimilarit
     """Compares the features of two images, one pair at a time, so that no bit depends on others.
 
     Args:
-        wanted: Of the natural image, ``(D,)`` float64, not all zero.
-        found: Of the image that imitates it, likewise.
+        wanted: Features of the natural image, ``(D,)`` float64, not all zero.
+        found: Features of the image that imitates it, likewise.
         log_prob: Log-probability of the target class for the natural image, ``()``.
     """
     length = wanted.square().sum()

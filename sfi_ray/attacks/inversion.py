@@ -1,7 +1,7 @@
 """The paper's image-targeted attack: deep feature inversion (Section 3.2); see `sfi_ray.search.inversion.search`.
 
-How many pixels are altered is an outcome, and so is the confidence: what is stored is the image that imitates, be it
-less sure than the bare background.
+The number of altered pixels and the confidence are outcomes: the stored image is the one that imitates, even if its
+confidence is below that of the bare background.
 """
 
 from __future__ import annotations
@@ -9,29 +9,29 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import partial
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from sfi_ray.attacks.attack import Attack
 from sfi_ray.attacks.base import AttackContext
 from sfi_ray.attacks.feature_similarity import compare
 from sfi_ray.attacks.run import Compare, StoppingSettings
-from sfi_ray.attacks.search_attack import SearchAttack
 from sfi_ray.images import paint_pixels
 from sfi_ray.models import Classifier
 from sfi_ray.search import FeatureInversion, InversionSettings, Search
 from sfi_ray.types import Cell, FeatureSimilarity, Pixel
 
-# Micro-batches that one step should fill.
-_MICRO_BATCHES_A_STEP = 16
 
-
-class InversionAttack(SearchAttack):
+class InversionAttack(Attack):
     """Inverts the features of natural images.
 
     Args:
-        settings: How.
+        settings: Settings of the inversion.
     """
+
+    micro_batches_a_generation: ClassVar[float] = 16
 
     def __init__(self, settings: InversionSettings) -> None:
         super().__init__(
@@ -43,14 +43,10 @@ class InversionAttack(SearchAttack):
         )
         self._settings = settings
 
-    def num_slots(self, micro_batch: int) -> int:
-        """Cells searched at once for a classifier's micro-batch."""
-        return max(1, math.ceil(_MICRO_BATCHES_A_STEP * micro_batch))
-
     def slot_bytes(self, input_shape: tuple[int, int, int], k: int) -> int:
-        """Returns about how much memory a cell takes; see `Attack.slot_bytes`."""
+        """Estimates the memory of a cell; see `Attack.slot_bytes`."""
         del k
-        # What is altered, two moments, the gradient, and what a step makes of them.
+        # The alteration, two moments, the gradient, and the temporary tensors of a step.
         return 8 * 4 * math.prod(input_shape)
 
     def _comparison(self, classifier: Classifier, search: Search, context: AttackContext) -> Compare:
@@ -65,7 +61,7 @@ class InversionAttack(SearchAttack):
         cells: Sequence[Cell],
         pixels: Sequence[Sequence[Pixel]],
     ) -> list[FeatureSimilarity]:
-        """Compares what will be stored with the natural images that cells imitate; see `Compare`."""
+        """Compares the images to store with the natural images that cells imitate; see `Compare`."""
         _, height, width = classifier.input_shape
         stored = paint_pixels(pixels, [cell.background for cell in cells], height, width)
         natural = torch.stack([context.image_of(cell) for cell in cells])

@@ -1,8 +1,9 @@
-"""What every kind of attack can be asked before it runs."""
+"""The questions that a job asks every kind of attack before it runs."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any, ClassVar
 
 from pydantic import BaseModel
@@ -11,53 +12,61 @@ from sfi_ray.models import Classifier
 
 
 class AttackKind(BaseModel):
-    """Settings of one kind of attack; a kind overrides what it has to check."""
+    """Settings of one kind of attack; a kind overrides the checks that it needs."""
 
-    #: Whether the kind needs more of a network than what it returns, so that each is checked before it is trained.
+    #: Whether the kind needs more of a network than its outputs, so that a check precedes the training.
     looks_inside: ClassVar[bool] = False
-    #: Whether classes are searched together, so that which ones a job names decides what is found for each.
+    #: Whether classes share a search, so that the choice of classes decides the result of each.
     shares_classes: ClassVar[bool] = False
 
     @property
     def shares_ks(self) -> bool:
-        """Whether a k begins with what smaller ones found, so that which k a job names decides results, too."""
+        """Whether a k begins with the images of smaller ones, so that the choice of k decides results."""
         return False
 
     @property
     def starts_from(self) -> str | None:
-        """Folder or URI of the earlier run whose images cells begin with; None where they begin with nothing."""
+        """Folder or URI of the earlier run whose images cells begin with, if any."""
         return None
 
     def identity(self) -> dict[str, Any]:
-        """Returns what of the settings decides what is found for a cell, as plain data."""
+        """Returns the settings that decide the result of a cell, as plain data."""
         plain: dict[str, Any] = json.loads(self.model_dump_json())
         return plain
 
     def pack(self) -> bytes | None:
-        """Returns code that travels to where the attack runs; None where there is none."""
+        """Returns the code that travels to the process of the attack, if any."""
         return None
 
     def unpack(self, packed: bytes) -> None:
-        """Takes the code that `pack` has packed, in the process that runs the attack."""
+        """Takes the packed code, in the process that runs the attack."""
+
+    def code_place(self) -> Path | None:
+        """Returns the file or the package's folder of the user's own code; None where all code is installed.
+
+        Raises:
+            InputError: The code is missing.
+        """
+        return None
 
     @property
     def code_digest(self) -> str | None:
-        """A hash of code of the user's own that decides what is found; None where there is none."""
+        """A hash of the user's own code that decides results, if any."""
         return None
 
     def check(self) -> None:
-        """Checks what reading the settings did not.
+        """Makes the checks that reading the settings leaves out.
 
         Raises:
-            InputError: They name what does not exist here.
+            InputError: The settings name something that does not exist here.
         """
 
     def check_classifier(self, classifier: Classifier) -> None:
-        """Checks that a classifier, trained or not, has what the attack needs of it.
+        """Checks that a classifier, trained or not, has what the attack needs.
 
         Args:
             classifier: An attacked classifier.
 
         Raises:
-            InputError: It lacks something; the message says what it has.
+            InputError: It lacks something; the message names the alternatives.
         """

@@ -1,4 +1,4 @@
-"""The attack that the classes of a group share, led by gradients where its settings say so."""
+"""The attack that the classes of a group share, optionally with gradients."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
+from sfi_ray.attacks.attack import Attack, space_of
 from sfi_ray.attacks.base import AttackContext, Tick
 from sfi_ray.attacks.run import StoppingSettings, by_k
-from sfi_ray.attacks.search_attack import SearchAttack, space_of
 from sfi_ray.attacks.verify import Scored, Verifier
 from sfi_ray.models import Classifier
 from sfi_ray.search import MapElites, MapElitesSettings
@@ -17,11 +17,11 @@ from sfi_ray.search.map_elites.guidance import num_ranks
 from sfi_ray.types import Background, Cell, Finding, Pixel
 
 
-class MapElitesAttack(SearchAttack):
+class MapElitesAttack(Attack):
     """Searches the classes of a group together; see `sfi_ray.search.map_elites.search`.
 
     Args:
-        settings: What decides what is proposed.
+        settings: Settings of the search.
         stopping: When a cell ends before its budget.
     """
 
@@ -40,8 +40,8 @@ class MapElitesAttack(SearchAttack):
             self.max_backward_passes = -(-settings.max_evaluations // 2)
 
     def slot_bytes(self, input_shape: tuple[int, int, int], k: int) -> int:
-        """Returns about how much memory a cell takes; see `Attack.slot_bytes`."""
-        # What gradients propose, and the draws of the candidates that they lead; images are made a part at a time.
+        """Estimates the memory of a cell; see `Attack.slot_bytes`."""
+        # The proposals of gradients and the draws of their candidates; images are made a part at a time.
         ranks = num_ranks(k)
         proposed = -int(-self._settings.num_candidates * self._settings.gradient_share // 1)
         led = proposed * 4 * 8 * (1 + ranks + k) + 4 * ranks * (2 + input_shape[0])
@@ -56,9 +56,8 @@ class MapElitesAttack(SearchAttack):
     ) -> Iterator[Tick | Finding]:
         """Searches cells by ascending k; see `Attack.search`.
 
-        A cell begins with what was found for it with the k before, where the settings say so, and then with the images
-        of an earlier run that have its background, its class and no more pixels than it may alter. It is never left
-        with less than what was found for it with the k before.
+        A cell begins with its image of the smaller k, if the settings say so, and with images of an earlier run that
+        have its background, its class and at most k pixels. Its result is never worse than that of the smaller k.
         """
         earlier: dict[tuple[tuple[int, ...], int], list[torch.Tensor]] = defaultdict(list)
         for start in context.starts:
@@ -87,7 +86,7 @@ class MapElitesAttack(SearchAttack):
 
 
 def _kin(cell: Cell) -> tuple[Background, int, int]:
-    """Returns what cells that differ only in k have in common."""
+    """Returns the key that cells share which differ only in k."""
     return cell.background, cell.replicate, cell.target_class
 
 
@@ -97,5 +96,5 @@ def _genes(pixels: Sequence[Pixel]) -> torch.Tensor:
 
 
 def _grown(genes: torch.Tensor, k: int) -> torch.Tensor:
-    """Repeats the first of some pixels until there are k, which alters no other spot, ``(k, G)``."""
+    """Repeats the first pixel until there are k pixels, which alters no other spot, ``(k, G)``."""
     return torch.cat([genes, genes[:1].expand(k - len(genes), -1)])

@@ -1,7 +1,6 @@
-"""Cells searched side by side: which join, how far each has come, which end, and what is kept of them.
+"""The driver of every search: it runs many cells side by side, ends and verifies them, and takes checkpoints.
 
-What every attack shares that searches many cells at once. Finished cells leave the batch and waiting ones take their
-place.
+Finished cells leave the batch and waiting ones take their place.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -26,15 +25,6 @@ from sfi_ray.models import Classifier
 from sfi_ray.search import Answer, Features, Gradients, LogProbs, NewCells, Query, Search
 from sfi_ray.types import Cell, FeatureSimilarity, Finding, Pixel, StopReason, TracePoint
 
-# Micro-batches that one generation should fill, so that the last, partly filled one costs little.
-_MICRO_BATCHES_A_GENERATION = 64
-# Micro-batches that are painted in one go.
-_MICRO_BATCHES_A_CANVAS = 4
-# Generations in a row in which a search may ask nothing.
-_MOST_EMPTY = 1000
-# A trace keeps a point when the evaluations have grown by this factor since the point before.
-_TRACE_FACTOR = 2.0**0.25
-
 
 class StoppingSettings(BaseModel):
     """When a search ends before its budget."""
@@ -47,23 +37,26 @@ class StoppingSettings(BaseModel):
     stall_generations: int | None = Field(
         None,
         ge=1,
-        description="Stop a cell after so many generations without a better candidate; null never does.",
+        description="Stop a cell after this many generations without a better candidate; null never does.",
     )
 
 
 @dataclass(slots=True)
 class Slot:
-    """What the attack remembers of a cell while it is searched."""
+    """The state of a cell during its search."""
+
+    #: A trace keeps a point when the evaluations have grown by this factor since the point before.
+    _trace_factor: ClassVar[float] = 2.0**0.25
 
     cell: Cell
-    #: The best image that is known without searching the cell: its bare background, or one of fewer altered pixels.
+    #: The best image that is known before the search: the bare background, or one with fewer altered pixels.
     known: Scored
     best: float = -math.inf
     improved_at: int = 0
     refused: float = -math.inf
     seconds: float = 0.0
     trace: list[TracePoint] = field(default_factory=list)
-    #: Images classified to say what is stored: the bare background, and every image that the cell was to end with.
+    #: Images classified for verification: the bare background, and every image that the cell should have ended with.
     verifications: int = 1
 
     generation: int = 0
@@ -71,16 +64,16 @@ class Slot:
     backward_passes: int = 0
     is_exhausted: bool = False
     is_measured: bool = False
-    #: Whether what ends is the best image, and not the last; see `Search.keeps_best`.
+    #: Whether the cell ends with its best image rather than its last; see `Search.keeps_best`.
     keeps_best: bool = True
-    #: Number of its group, and whether its finding is out while others of the group go on.
+    #: Number of its group, and whether it is done while others of the group go on.
     group: int = 0
     is_done: bool = False
 
     def follow(
         self, best: float, generation: int, evaluations: int, backward_passes: int, *, is_exhausted: bool
     ) -> None:
-        """Takes note of a generation, keeping the trace thin."""
+        """Records a generation, and keeps the trace thin."""
         self.generation, self.evaluations, self.is_exhausted = generation, evaluations, is_exhausted
         self.backward_passes = backward_passes
         self.is_measured = not math.isnan(best)
@@ -89,11 +82,11 @@ class Slot:
         if best > self.best or not self.keeps_best:
             self.best = best
             self.improved_at = generation
-        if not self.trace or evaluations >= self.trace[-1].evaluations * _TRACE_FACTOR:
+        if not self.trace or evaluations >= self.trace[-1].evaluations * self._trace_factor:
             self._note()
 
     def notes(self) -> dict[str, Any]:
-        """Returns what a snapshot has to hold besides the search's state."""
+        """Returns the part of a snapshot that is not the search's state."""
         return {
             "best": self.best,
             "improved_at": self.improved_at,
@@ -123,7 +116,7 @@ class Slot:
             self.trace.append(TracePoint(self.evaluations, max(math.exp(self.best), at_least)))
 
     def finding(self, reason: StopReason, found: Scored) -> Finding:
-        """Returns what was found, with the trace's last point at the end of the search."""
+        """Returns the finding, with the last point of the trace at the end of the search."""
         verdict = found.verdict
         if reason is StopReason.FAILED or not verdict.is_valid:
             return self.failed_finding("the classifier returned NaN instead of probabilities")
@@ -147,7 +140,7 @@ class Slot:
         )
 
     def failed_finding(self, error: str) -> Finding:
-        """Returns that the cell could not be searched, or not to its end, and what was spent on it."""
+        """Returns the finding of a cell that failed, with its costs."""
         return replace(
             failed(self.cell, error),
             evaluations=self.evaluations,
@@ -158,12 +151,12 @@ class Slot:
         )
 
 
-#: Compares what will be stored with the natural images that cells imitate, given the cells' places in the search.
+#: Compares the images to store with the natural images that cells imitate, given the cells' places in the search.
 Compare = Callable[[torch.Tensor, Sequence[Cell], Sequence[Sequence[Pixel]]], list[FeatureSimilarity]]
 
 
 def by_k(cells: Sequence[Cell]) -> dict[int, list[Cell]]:
-    """Parts cells by their k, the first one's first."""
+    """Groups cells by their k, in the order of the first cells."""
     parts: dict[int, list[Cell]] = {}
     for cell in cells:
         parts.setdefault(cell.k, []).append(cell)
@@ -171,16 +164,11 @@ def by_k(cells: Sequence[Cell]) -> dict[int, list[Cell]]:
 
 
 def groups_of(cells: Sequence[Cell]) -> list[list[Cell]]:
-    """Parts cells of one k into groups, which differ in background or replicate, each in the order of its classes."""
+    """Groups cells of one k by background and replicate, each group in the order of its classes."""
     groups: dict[tuple[tuple[int, ...], int], list[Cell]] = {}
     for cell in cells:
         groups.setdefault((cell.background.value, cell.replicate), []).append(cell)
     return [sorted(group, key=lambda cell: cell.target_class) for group in groups.values()]
-
-
-def slots_for(micro_batch: int, images_a_generation: int) -> int:
-    """Returns how many cells are searched at once, so that whole micro-batches are filled."""
-    return max(1, math.ceil(_MICRO_BATCHES_A_GENERATION * micro_batch / images_a_generation))
 
 
 def run_search(
@@ -202,14 +190,14 @@ def run_search(
         search: The search, without a cell.
         classifier: The attacked classifier.
         cells: Cells of it, all of one k.
-        num_slots: Cells searched at once at most.
-        max_evaluations: Images of a cell that is never stopped early.
-        verifier: Judges what will be stored.
+        num_slots: Limit on the cells searched at once.
+        max_evaluations: Images to classify for a cell that does not stop early.
+        verifier: Scores the images to store.
         stopping: When a cell ends before its budget.
         context: Checkpoints, and natural images where cells imitate them.
-        known: Returns the best image of each cell that is known without searching it; None where that is the bare
-            background. A cell is never left with less, and one that is to stop at a confidence stops with it.
-        compare: Compares what will be stored with the natural images that the cells imitate; None where there are none.
+        known: Returns the best known image of each cell before its search; None where that is the bare background. The
+            result of a cell is never worse, and a cell may stop with this image at its stopping confidence.
+        compare: Compares the images to store with the natural images that cells imitate; None where there are none.
     """
     known = known or verifier.bare
     checkpoints = context.checkpoints
@@ -277,12 +265,19 @@ def _generation(search: Search, classifier: Classifier, backgrounds: torch.Tenso
             return asked
 
 
-def _require_end(num_asked: int, num_empty: int, allowed: int) -> None:
-    """Refuses to go on with a search, of one's own for instance, that would never end by itself."""
+def _require_end(num_asked: int, num_empty: int, allowed: int, most_empty: int = 1000) -> None:
+    """Refuses a search that would never end by itself, such as one of the user's own.
+
+    Args:
+        num_asked: Candidates so far.
+        num_empty: Generations in a row in which the search asked nothing.
+        allowed: Limit on the candidates.
+        most_empty: Limit on such generations.
+    """
     if num_asked > allowed:
         raise RuntimeError("the search asks about more candidates than max_evaluations; is_exhausted has to end it")
-    if num_empty > _MOST_EMPTY:
-        raise RuntimeError(f"the search asked nothing in {_MOST_EMPTY} generations; is_exhausted has to end it")
+    if num_empty > most_empty:
+        raise RuntimeError(f"the search asked nothing in {most_empty} generations; is_exhausted has to end it")
 
 
 def _conclude(
@@ -294,9 +289,9 @@ def _conclude(
 ) -> dict[int, Finding]:
     """Verifies the cells that should end and returns the findings of those that do, by cell index.
 
-    What is stored is the better of the best candidate and of the image that was known before; where the search does not
-    keep its best, it is the last image. A cell that was to stop at a confidence which its stored image does not reach
-    goes on, until it has a better candidate or no budget.
+    The stored image is the better of the best candidate and the image known before. Where the search does not keep its
+    best candidate, it is the last image. If the stored image misses the stopping confidence, the cell goes on until it
+    has a better candidate or no budget.
     """
     failures = search.failures
     findings = {slots[i].cell.index: slots[i].failed_finding(error) for i, error in failures.items()}
@@ -315,7 +310,7 @@ def _conclude(
     similarities = compare(places, cells, pixels) if compare else [None] * len(cells)
     for i, altered, verdict, similarity in zip(ending, pixels, verdicts, similarities, strict=True):
         slot, reason = slots[i], reasons[i]
-        # The image; of one that imitates also its features, and the natural image.
+        # The image; of an imitation also its features, and the natural image.
         verifications = slot.verifications + (3 if similarity else 1)
         found = Scored(altered, verdict)
         if slot.keeps_best:
@@ -324,7 +319,7 @@ def _conclude(
             slot.refused = slot.best
             reason = _reason(stopping, slot)
         if reason:
-            # The slot does not count them: a cell that is found again after an interruption is verified again.
+            # The slot does not count them, since a resumed cell is verified again.
             finding = slot.finding(reason, found)
             findings[slot.cell.index] = replace(finding, similarity=similarity, verifications=verifications)
         else:
@@ -333,7 +328,7 @@ def _conclude(
 
 
 def _reason(stopping: StoppingSettings, slot: Slot) -> StopReason | None:
-    """Says why a cell should end now, if it should."""
+    """Returns why a cell should end now, if it should."""
     if not slot.is_measured:
         return StopReason.BUDGET if slot.is_exhausted else None
     if slot.best == -math.inf:
@@ -351,12 +346,12 @@ def _reason(stopping: StoppingSettings, slot: Slot) -> StopReason | None:
 
 
 def _float32(value: float | None) -> float:
-    """Rounds a confidence to the precision that confidences are measured in."""
+    """Rounds a confidence to the precision of the classifier's outputs."""
     return float(np.float32(value))
 
 
 def _follow(search: Search, slots: Sequence[Slot]) -> None:
-    """Takes note of a generation: the one point of it where the device is waited for."""
+    """Records a generation in all slots: the only point where it waits for the device."""
     state = torch.stack(
         [
             search.best_log_prob.to(torch.float64),
@@ -377,7 +372,7 @@ def _follow(search: Search, slots: Sequence[Slot]) -> None:
 
 
 def _snapshot(search: Search, slots: Sequence[Slot]) -> Snapshot:
-    # A group goes on as a whole: cells of it that are done came as far as those that are not.
+    # A group resumes as a whole: its finished cells count as far as its unfinished ones.
     furthest: dict[int, int] = {}
     for slot in slots:
         furthest[slot.group] = max(slot.generation, furthest.get(slot.group, 0))
@@ -403,12 +398,12 @@ def _new_cells(cells: Sequence[Cell], groups: Sequence[int], context: AttackCont
 
 
 def answer(classifier: Classifier, query: Query, backgrounds: torch.Tensor) -> Generator[Tick, None, Answer]:
-    """Computes what a search wants to know.
+    """Computes the answer to a query.
 
     Args:
         classifier: The attacked classifier.
-        query: The candidates, and what is wanted of them.
-        backgrounds: Of the search's cells, 8-bit values, ``(N, C)`` float32.
+        query: The candidates, and what the search wants of them.
+        backgrounds: Backgrounds of the search's cells, 8-bit values, ``(N, C)`` float32.
     """
     _, height, width = classifier.input_shape
     wanted = query.wanted
@@ -431,15 +426,15 @@ def answer(classifier: Classifier, query: Query, backgrounds: torch.Tensor) -> G
 def _classify(
     classifier: Classifier, genes: torch.Tensor, backgrounds: torch.Tensor
 ) -> Generator[Tick, None, torch.Tensor]:
-    """Classifies candidates a few micro-batches at a time, so that memory does not grow with them.
+    """Classifies candidates a few micro-batches at a time, in constant memory.
 
     Returns:
         Log-probabilities, ``(M, num_classes)``.
     """
     _, height, width = classifier.input_shape
     spots, levels = decode(genes, height, width)
-    # One piece of memory all the way: fresh pages cost more than painting them.
-    step = max(1, min(_MICRO_BATCHES_A_CANVAS * classifier.micro_batch, len(spots)))
+    # One canvas for all parts, of a few micro-batches: fresh memory costs more than painting it.
+    step = max(1, min(4 * classifier.micro_batch, len(spots)))
     canvas = torch.empty(step, *classifier.input_shape, device=classifier.device)
     parts = [canvas.new_zeros(0, classifier.num_classes)]
     for start in range(0, len(spots), step):

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter
 
-from sfi_ray.attacks.base import Attack
+from sfi_ray.attacks.attack import Attack
 from sfi_ray.attacks.inversion import InversionAttack
 from sfi_ray.attacks.kind import AttackKind
 from sfi_ray.attacks.map_elites import MapElitesAttack
-from sfi_ray.attacks.own_search import own_attack, pack_search, search_digest, unpack_search
+from sfi_ray.attacks.own_search import own_attack, pack_search, search_digest, search_place, unpack_search
 from sfi_ray.attacks.run import StoppingSettings
-from sfi_ray.attacks.search_attack import SearchAttack
 from sfi_ray.errors import named
 from sfi_ray.models import Classifier
 from sfi_ray.presets import Presets, PresetSettings, preset_field
@@ -26,13 +26,15 @@ from sfi_ray.search import (
     InversionSettings,
     MapElitesSettings,
     NevergradSettings,
+    Search,
     SelfAdaptiveEvolution,
     SelfAdaptiveSettings,
     SparseRandomSearch,
     SparseRandomSettings,
 )
+from sfi_ray.text import printable
 
-#: Settings of differential evolution by name; the experiments of the paper and two for small machines.
+#: Settings of differential evolution by name: the experiments of the paper, and two for small machines.
 DIFFERENTIAL_EVOLUTION_PRESETS: Presets = {
     "paper": {"population_size": 500, "generations": 3000},  # Section 5.2, CIFAR-10
     "paper_architectures": {
@@ -47,6 +49,17 @@ DIFFERENTIAL_EVOLUTION_PRESETS: Presets = {
 }
 
 
+def _attack_by(make: Callable[..., Search], settings: Any, num_candidates: int, max_backward_passes: int = 0) -> Attack:
+    """Makes the attack of a search with its settings, which also say when a cell stops."""
+    return Attack(
+        lambda space, device: make(space, settings, device),
+        num_candidates=num_candidates,
+        max_evaluations=settings.max_evaluations,
+        max_backward_passes=max_backward_passes,
+        stopping=settings,
+    )
+
+
 class DifferentialEvolutionAttackSettings(DifferentialEvolutionSettings, StoppingSettings, PresetSettings, AttackKind):
     """The paper's class-targeted attack (Section 3.1)."""
 
@@ -57,12 +70,7 @@ class DifferentialEvolutionAttackSettings(DifferentialEvolutionSettings, Stoppin
 
     def build(self) -> Attack:
         """Makes the attack."""
-        return SearchAttack(
-            lambda space, device: DifferentialEvolution(space, self, device),
-            num_candidates=self.population_size,
-            max_evaluations=self.max_evaluations,
-            stopping=self,
-        )
+        return _attack_by(DifferentialEvolution, self, self.population_size)
 
 
 class SelfAdaptiveAttackSettings(SelfAdaptiveSettings, StoppingSettings, AttackKind):
@@ -72,12 +80,7 @@ class SelfAdaptiveAttackSettings(SelfAdaptiveSettings, StoppingSettings, AttackK
 
     def build(self) -> Attack:
         """Makes the attack."""
-        return SearchAttack(
-            lambda space, device: SelfAdaptiveEvolution(space, self, device),
-            num_candidates=self.population_size,
-            max_evaluations=self.max_evaluations,
-            stopping=self,
-        )
+        return _attack_by(SelfAdaptiveEvolution, self, self.population_size)
 
 
 class SparseRandomAttackSettings(SparseRandomSettings, StoppingSettings, AttackKind):
@@ -87,12 +90,7 @@ class SparseRandomAttackSettings(SparseRandomSettings, StoppingSettings, AttackK
 
     def build(self) -> Attack:
         """Makes the attack."""
-        return SearchAttack(
-            lambda space, device: SparseRandomSearch(space, self, device),
-            num_candidates=self.num_candidates,
-            max_evaluations=self.max_evaluations,
-            stopping=self,
-        )
+        return _attack_by(SparseRandomSearch, self, self.num_candidates)
 
 
 class MapElitesAttackSettings(MapElitesSettings, StoppingSettings, AttackKind):
@@ -104,9 +102,9 @@ class MapElitesAttackSettings(MapElitesSettings, StoppingSettings, AttackKind):
     transfer_from: str | None = Field(
         None,
         min_length=1,
-        description="Folder or URI of an earlier run, of another classifier for instance, whose images a class begins "
-        "with: the best ones of its background and name with at most k pixels, no more of them than a generation has "
-        "candidates; null for none.",
+        description="Folder or URI of an earlier run, such as one of another classifier, whose images a class begins "
+        "with: the best ones of its background and name with at most k pixels, and at most as many as a generation "
+        "has candidates; null for none.",
     )
 
     def build(self) -> Attack:
@@ -119,17 +117,17 @@ class MapElitesAttackSettings(MapElitesSettings, StoppingSettings, AttackKind):
         return self.transfer_from
 
     def identity(self) -> dict[str, Any]:
-        """Returns what decides what is found: not where images to begin with lie, for what they are decides."""
+        """Returns the settings that decide results; the images of the earlier run decide, not its place."""
         return {key: value for key, value in super().identity().items() if key != "transfer_from"}
 
     @property
     def shares_ks(self) -> bool:
-        """Whether a k begins with what smaller ones found; see `AttackKind.shares_ks`."""
+        """Whether a k begins with the images of smaller ones; see `AttackKind.shares_ks`."""
         return self.begins_with == "smaller_k"
 
 
 class NevergradAttackSettings(NevergradSettings, StoppingSettings, AttackKind):
-    """Any optimiser of nevergrad in the place of differential evolution."""
+    """Any optimiser of nevergrad."""
 
     kind: Literal["nevergrad"] = Field(description="An optimiser of nevergrad's registry.")
 
@@ -140,10 +138,10 @@ class NevergradAttackSettings(NevergradSettings, StoppingSettings, AttackKind):
         return NevergradAttack(self, self)
 
     def check(self) -> None:
-        """Checks that nevergrad has the optimiser and the optimiser what it needs.
+        """Checks that nevergrad has the optimiser and its requirements.
 
         Raises:
-            InputError: It does not.
+            InputError: It has not.
         """
         from sfi_ray.search.nevergrad.search import check_optimizer  # imports nevergrad, which takes seconds
 
@@ -170,33 +168,27 @@ class InversionAttackSettings(InversionSettings, AttackKind):
 
 
 class GradientAttackSettings(GradientSettings, StoppingSettings, AttackKind):
-    """A search of at most k pixels that is led by the classifier's gradients."""
+    """A search of at most k pixels that uses the classifier's gradients."""
 
-    kind: Literal["gradient"] = Field(description="Gradients propose pixels and colours, forward passes choose.")
+    kind: Literal["gradient"] = Field(description="Gradients propose pixels and colours, and forward passes choose.")
 
     def build(self) -> Attack:
         """Makes the attack."""
-        return SearchAttack(
-            lambda space, device: GradientSearch(space, self, device),
-            num_candidates=self.proposals,
-            max_evaluations=self.max_evaluations,
-            max_backward_passes=-(
-                -self.max_evaluations // (1 + self.proposals)
-            ),  # a generation is one and its proposals
-            stopping=self,
-        )
+        # A generation is one gradient and its proposals.
+        num_gradients = -(-self.max_evaluations // (1 + self.proposals))
+        return _attack_by(GradientSearch, self, self.proposals, num_gradients)
 
 
 class OwnSearchAttackSettings(StoppingSettings, AttackKind):
-    """A search of the user's own; its other keys are those of the class's `Settings`."""
+    """A search of the user's own; further keys are those of the class's `Settings`."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
-    kind: Literal["search"] = Field("search", description="A search of one's own, named by `search`.")
+    kind: Literal["search"] = Field("search", description="A search of the user's own, named by `search`.")
     search: str = Field(
         min_length=1,
-        description="Import path of a subclass of sfi_ray.search.Search, package.module:Class; further keys are read "
-        "into its Settings.",
+        description="Import path of a subclass of sfi_ray.search.Search, package.module:Class; further keys belong to "
+        "its Settings.",
     )
 
     def build(self) -> Attack:
@@ -215,6 +207,10 @@ class OwnSearchAttackSettings(StoppingSettings, AttackKind):
         """Takes the class of the search; see `AttackKind.unpack`."""
         unpack_search(self.search, packed)
 
+    def code_place(self) -> Path | None:
+        """Returns the place of the search's code; see `AttackKind.code_place`."""
+        return search_place(self.search)
+
     @property
     def code_digest(self) -> str | None:
         """A hash of the search's source; see `AttackKind.code_digest`."""
@@ -222,9 +218,14 @@ class OwnSearchAttackSettings(StoppingSettings, AttackKind):
 
 
 def _default_kind(value: Any) -> Any:
-    if isinstance(value, Mapping) and "kind" not in value:
-        return {"kind": "search" if "search" in value else "de", **value}
-    return value
+    if not isinstance(value, Mapping):
+        return value
+    if "search" in value and value.get("kind", "search") != "search":
+        raise ValueError(
+            f"`kind: {printable(value['kind'], 60)}` and `search` exclude each other, since `search` names a class of "
+            "your own; remove one of the two"
+        )
+    return {"kind": "search" if "search" in value else "de", **value}
 
 
 #: Settings of any attack, told apart by `kind`; without one they are those of differential evolution.

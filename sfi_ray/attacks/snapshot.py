@@ -1,4 +1,4 @@
-"""What a long search has reached, as plain data: tensors and what JSON can hold, never pickled.
+"""The state of a long search as plain data: tensors and JSON, never pickled.
 
 Shapes: N cells.
 """
@@ -20,8 +20,8 @@ class Snapshot:
 
     Attributes:
         cell_ids: The cells, N of them.
-        progress: How far each has come, N numbers that grow; of two states of a cell the further one counts.
-        notes: What the attack remembers of each, N mappings that JSON can hold.
+        progress: Progress of each cell, N numbers that grow; of two states of a cell, the further one counts.
+        notes: The attack's own state of each cell, N mappings that JSON can hold.
         tensors: The state of the search by name, each ``(N, ...)``.
     """
 
@@ -41,29 +41,29 @@ class Snapshot:
 
 
 class CheckpointStore(Protocol):
-    """Keeps snapshots where whoever goes on with a search finds them."""
+    """Stores snapshots for the process that resumes a search."""
 
     def is_due(self) -> bool:
-        """Whether a search has gone on for so long that its state should be kept now."""
+        """Whether it is time to save the state."""
         ...
 
     def save(self, snapshot: Snapshot) -> None:
-        """Keeps a snapshot in the place of the last one."""
+        """Saves a snapshot in place of the last one."""
         ...
 
     def load(self, cells: Sequence[Cell]) -> list[Snapshot]:
-        """Returns what is kept of cells, none of them twice; a cell that nothing is kept of is in no snapshot."""
+        """Returns the saved snapshots of cells; each cell is in one snapshot at most."""
         ...
 
 
 def by_snapshot(
     cells: Sequence[Cell], snapshots: Sequence[Snapshot]
 ) -> Iterator[tuple[Sequence[Cell], Snapshot | None]]:
-    """Parts cells into those that begin and, for each snapshot, those that go on from it, with that part of it.
+    """Separates the cells that resume from each snapshot, with that part of it, and the cells that begin.
 
     Args:
         cells: Cells that join a search.
-        snapshots: What is kept of cells, as `CheckpointStore.load` returns it.
+        snapshots: The result of `CheckpointStore.load`.
     """
     known: set[str] = set()
     for snapshot in snapshots:

@@ -21,13 +21,13 @@ def sweep(
     ks: Sequence[int],
     seed: int = 0,
 ) -> list[Finding]:
-    """Searches every k on every background, without stopping at any confidence that the settings do not name.
+    """Searches every k on every background, and stops only at a confidence that the settings name.
 
-    A k is never left with less than what a smaller one found: that is an image of at most k altered pixels, too.
+    The result of a k is never worse than that of a smaller one, whose image also has at most k altered pixels.
 
     Args:
         classifier: The attacked classifier.
-        settings: Of the attack.
+        settings: Settings of the attack.
         backgrounds: The single colours.
         target_classes: Indices of the classes to be predicted.
         ks: Numbers of pixels that may be altered, each at least 1.
@@ -61,7 +61,7 @@ def sweep(
 
 
 def _with(finding: Finding, known: Scored) -> Finding:
-    """Returns a finding whose search knew a better image all along."""
+    """Returns a finding with a better image that was known before the search."""
     verdict = known.verdict
     return replace(
         finding,

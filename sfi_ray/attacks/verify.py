@@ -1,4 +1,4 @@
-"""Scoring what will be stored: the 8-bit image, rebuilt from its altered pixels, in full precision.
+"""Scoring the images to store: 8-bit images, rebuilt from their altered pixels, in full precision.
 
 Every stored confidence comes from here, so a data set is right even where a search is wrong.
 """
@@ -18,7 +18,7 @@ from sfi_ray.types import Background, Cell, Finding, Pixel, StopReason
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the classifier says of a stored image, in float32.
+    """The classifier's outputs for a stored image, in float32.
 
     Attributes:
         confidence: Probability of the target class, in [0, 1]; NaN when the classifier returned NaN.
@@ -42,11 +42,11 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """An image of a cell and what the classifier says of it.
+    """An image of a cell and its verdict.
 
     Attributes:
         pixels: Its altered pixels; none for the bare background.
-        verdict: What the classifier says.
+        verdict: The classifier's outputs.
     """
 
     pixels: tuple[Pixel, ...]
@@ -54,7 +54,7 @@ class Scored:
 
     @classmethod
     def of(cls, finding: Finding) -> Self | None:
-        """Returns what a finding stores; None where its cell failed."""
+        """Returns the image of a finding; None where its cell failed."""
         if finding.stop_reason is StopReason.FAILED:
             return None
         said = (
@@ -66,7 +66,7 @@ class Scored:
         return cls(finding.pixels, Verdict(*cast("tuple[float, float, int, float]", said), finding.fooled))
 
     def or_better(self, other: Scored) -> Scored:
-        """Returns the other one where its confidence is higher, else this."""
+        """Returns the image with the higher confidence, this one if they are equal."""
         return other if other.verdict.confidence > self.verdict.confidence else self
 
 
@@ -117,13 +117,13 @@ class Verifier:
         return self._verdicts(cells, self._score(pixels, [cell.background for cell in cells]))
 
     def bare(self, cells: Sequence[Cell]) -> list[Scored]:
-        """Scores the bare background of each cell, in order: an image of no altered pixel is one of k at most."""
+        """Scores the bare background of each cell, in order; it counts as an image of at most k altered pixels."""
         self._score_backgrounds([cell.background for cell in cells])
         rows = [self._backgrounds[cell.background.value] for cell in cells]
         return [Scored((), verdict) for verdict in self._verdicts(cells, rows)]
 
     def _verdicts(self, cells: Sequence[Cell], probabilities: Iterable[torch.Tensor]) -> list[Verdict]:
-        """Says what the probabilities of all classes mean for each cell."""
+        """Returns the verdict of each cell from the probabilities of all classes."""
         verdicts = []
         for cell, row in zip(cells, probabilities, strict=True):
             confidence = row[cell.target_class]

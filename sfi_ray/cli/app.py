@@ -71,8 +71,8 @@ def launch(
         typer.Option(
             "--submit",
             metavar="[URL]",
-            help="Launch on the cluster whose dashboard has this address and follow what is printed there; without "
-            "a value RAY_API_SERVER_ADDRESS where it is set, else http://127.0.0.1:8265.",
+            help="Launch on the cluster whose dashboard has this address, and follow its output. Without a value, the "
+            "address is RAY_API_SERVER_ADDRESS if set, otherwise http://127.0.0.1:8265.",
             show_default=False,
         ),
     ] = None,
@@ -80,46 +80,46 @@ def launch(
     output: Annotated[
         str | None,
         typer.Option(
-            help="Folder or URI to make the run's folder in. By default what the job says.",
+            help="Folder or URI for the run's folder. By default the job's `output`.",
             show_default=False,
         ),
     ] = None,
     actors: Annotated[
         int | None,
-        typer.Option(help="Number of actors. By default what the job says, or as many as fit.", show_default=False),
+        typer.Option(help="Number of actors. By default the job's number, or as many as fit.", show_default=False),
     ] = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Throw away an earlier run of this name first.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Delete an earlier run of this name first.")] = False,
     retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Search the cells again that failed in an earlier launch.")
+        bool, typer.Option("--retry-failed", help="Search cells again that failed in an earlier launch.")
     ] = False,
     dashboard: Annotated[
-        bool, typer.Option(help="Run Ray's dashboard, on the loopback interface, when Ray is started here.")
+        bool, typer.Option(help="Run Ray's dashboard on the loopback interface if Ray starts here.")
     ] = True,
 ) -> None:
-    """Search the cells of a job, or run its rounds of defence and re-attack, or go on where it stopped.
+    """Run or resume a job: search its cells, or run its rounds of defence and re-attack.
 
-    Rows are written while the search goes on. Ctrl-C stops cleanly; launch again to go on. The exit code is 0 when
-    every cell was searched, 2 when something has to be mended first, 3 when cells failed, 130 after Ctrl-C. With
-    --submit it is that of the launch on the cluster, which Ctrl-C leaves running, and 5 when the cluster stays out of
-    reach.
+    The search writes rows as it finds them. Ctrl-C stops cleanly; launch again to resume. The exit code is 0 when every
+    cell was searched, 2 on an error in the input or the environment, 3 when cells failed, and 130 after Ctrl-C. With
+    --submit, it is the exit code of the launch on the cluster, which Ctrl-C leaves running, or 5 when the cluster stays
+    out of reach.
     """
     with explaining():
         from sfi_ray.cluster.console import ConsoleReporter
         from sfi_ray.cluster.launch import launch as start
-        from sfi_ray.job import RoundsJob, load_any
+        from sfi_ray.job import RoundsJob, load_any, placed
 
         loaded = load_any(job)
         if output is not None:
             loaded = loaded.model_copy(update={"output": output})
         if actors is not None:
             if actors < 1:
-                raise typer.BadParameter("at least one actor is needed", param_hint="--actors")
+                raise typer.BadParameter("the number of actors must be at least 1", param_hint="--actors")
             loaded = loaded.model_copy(update={"cluster": loaded.cluster.model_copy(update={"actors": actors})})
     if isinstance(loaded, RoundsJob) and retry_failed:
-        raise typer.BadParameter("rounds count failed cells as such and go on", param_hint="--retry-failed")
+        raise typer.BadParameter("rounds never search failed cells again; leave it out", param_hint="--retry-failed")
     if submit_to is not None:
         if address or in_process:
-            raise typer.BadParameter("goes without --address and --in-process", param_hint="--submit")
+            raise typer.BadParameter("excludes --address and --in-process; leave those out", param_hint="--submit")
         given = {"--output": output, "--actors": actors}
         options = [text for key, value in given.items() if value is not None for text in (key, str(value))]
         options += [key for key, is_on in {"--fresh": fresh, "--retry-failed": retry_failed}.items() if is_on]
@@ -128,7 +128,7 @@ def launch(
         launch_rounds(loaded, job, output, address=address, in_process=in_process, fresh=fresh, dashboard=dashboard)
         return
     resume = f"sfi-ray launch {job}" + (f" --output {output}" if output else "")
-    with explaining(f"stopped at once; what is on disk is kept: go on with: {resume}"):
+    with explaining(f"stopped at once; finished cells are kept; go on with: {resume}"), placed(job):
         run = start(
             loaded,
             reporter=ConsoleReporter(),
@@ -188,26 +188,26 @@ def plan(
     job: JobFile,
     output: Annotated[
         str | None,
-        typer.Option(help="Folder or URI, as of `launch`. By default what the job says.", show_default=False),
+        typer.Option(help="Folder or URI, as for `launch`. By default the job's `output`.", show_default=False),
     ] = None,
     fresh: Annotated[
-        bool, typer.Option("--fresh", help="Plan as if an earlier run of this name were thrown away.")
+        bool, typer.Option("--fresh", help="Plan as if an earlier run of this name were deleted.")
     ] = False,
 ) -> None:
-    """Say what a job would take, without searching: cells, shards, evaluations, memory and time.
+    """Show the size of a job without searching: cells, shards, evaluations, memory and time.
 
-    It refuses what `launch` would refuse, and downloads pretrained weights as `launch` does. The time is measured on
-    this machine for a moment, and is that of a search in which no cell stops early. Of a job of rounds it says, for
-    each trial, the rounds, cells, SFIs, evaluations and epochs, and measures nothing.
+    The command makes the same checks as `launch`, and downloads pretrained weights. The time rests on a short
+    measurement on this machine, and assumes that no cell stops early. For a job of rounds, the command lists the
+    rounds, cells, SFIs, evaluations and epochs of each trial, and measures nothing.
     """
     from sfi_ray.cluster.backend import InProcessBackend
     from sfi_ray.cluster.console import ConsoleReporter
     from sfi_ray.cluster.prepare import prepare
     from sfi_ray.errors import ResourceError
-    from sfi_ray.job import RoundsJob, load_any
+    from sfi_ray.job import RoundsJob, load_any, placed
     from sfi_ray.plan import make_plan
 
-    with explaining():
+    with explaining(), placed(job):
         loaded = load_any(job)
         if output is not None:
             loaded = loaded.model_copy(update={"output": output})
@@ -250,7 +250,9 @@ app.command()(audit)
 
 @app.command()
 def schema(
-    rounds: Annotated[bool, typer.Option("--rounds", help="Of jobs with the key `rounds` instead of grids.")] = False,
+    rounds: Annotated[
+        bool, typer.Option("--rounds", help="Print the schema of jobs of rounds instead of grids.")
+    ] = False,
 ) -> None:
     """Print the JSON schema of job files, for editors that complete and check YAML."""
     from sfi_ray.job import rounds_schema_json, schema_json

@@ -11,22 +11,22 @@ RunLocation = Annotated[
     typer.Argument(metavar="RUN", help="Folder or URI of the run: <output>/<name> of its job.", show_default=False),
 ]
 Device = Annotated[
-    str, typer.Option(help="Where classifiers compute: auto takes a GPU where there is one.", metavar="auto|cpu|cuda")
+    str, typer.Option(help="Device of the classifiers; auto takes a GPU if there is one.", metavar="auto|cpu|cuda")
 ]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what this command has written there before.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an earlier output of this command.")]
 AllowCode = Annotated[
     bool,
     typer.Option(
         "--allow-code",
-        help="Import and call the factories of classifiers that the run's record names. Whoever made the run chose "
-        "them: look at that code first.",
+        help="Import and call the classifier factories that the run's record names. The author of the run chose them: "
+        "read that code first.",
     ),
 ]
 Address = Annotated[
     str | None,
     typer.Option(
-        help="Address of a running Ray cluster, such as 'auto' or 'host:6379'. By default RAY_ADDRESS is used where it "
-        "is set; otherwise Ray is started on this machine.",
+        help="Address of a running Ray cluster, such as 'auto' or 'host:6379'. By default RAY_ADDRESS if set; "
+        "otherwise Ray starts on this machine.",
         show_default=False,
     ),
 ]

@@ -9,14 +9,12 @@ import typer
 
 from sfi_ray.cli.arguments import Actors, Address, Device, InProcess
 from sfi_ray.cli.exits import EXIT_DOES_NOT_HOLD, EXIT_FAILED_CELLS, EXIT_INTERRUPTED, explaining
-from sfi_ray.cli.printing import echo, print_table
+from sfi_ray.cli.printing import echo, fits_on_screen, print_table
 
 if TYPE_CHECKING:
     from sfi_ray.data import DatasetSpec
     from sfi_ray.job import ClassifierSpec, Job
     from sfi_ray.review.scorecard import Scorecard
-
-_LISTED_CLASSES = 20
 
 
 def audit(
@@ -24,7 +22,7 @@ def audit(
         str | None,
         typer.Argument(
             metavar="MODEL",
-            help="Who is audited: a network of the zoo, a .pt2 file, package.module:callable, or what a job says in "
+            help="The classifier: a network of the zoo, a .pt2 file, package.module:callable, or a job's entry in "
             "braces, such as '{name: vgg16, weights: FILE, mean: [0.49, 0.48, 0.45], std: [0.25, 0.24, 0.26]}' or "
             "'{torchvision: resnet50, weights: DEFAULT}'.",
             show_default=False,
@@ -34,15 +32,15 @@ def audit(
         str | None,
         typer.Option(
             metavar="DATASET",
-            help="The data set that says image size and class names, and whose images the detectors are fitted to: a "
-            "name, a folder, or what a job says in braces. By default imagenet for networks of torchvision and timm.",
+            help="Data set with the image size, the class names and the images for the detectors: a name, a folder, or "
+            "a job's entry in braces. By default imagenet for networks of torchvision and timm.",
             show_default=False,
         ),
     ] = None,
     labels: Annotated[
         Path | None,
         typer.Option(
-            help="Instead of --data: a file with the class names, one a line or a JSON list; goes with --shape.",
+            help="File with the class names, one per line or as a JSON list. It replaces --data and needs --shape.",
             show_default=False,
         ),
     ] = None,
@@ -54,24 +52,24 @@ def audit(
     ] = None,
     budget: Annotated[
         int | None,
-        typer.Option(min=1, help="Images classified for a cell at most. By default 1,000.", show_default=False),
+        typer.Option(min=1, help="Most images to classify for a cell. By default 1,000.", show_default=False),
     ] = None,
     classes: Annotated[
         int | None,
         typer.Option(
             min=1,
-            help="Classes to attack, in equal steps through the list. By default all, but at most 100.",
+            help="Number of classes to attack, in equal steps through the list. By default all, but at most 100.",
             show_default=False,
         ),
     ] = None,
     seeds: Annotated[
-        int | None, typer.Option(min=1, help="Searches of every cell. By default 3.", show_default=False)
+        int | None, typer.Option(min=1, help="Number of searches of every cell. By default 3.", show_default=False)
     ] = None,
     gradients: Annotated[
         bool,
         typer.Option(
             "--gradients/--no-gradients",
-            help="Let gradients lead half of the candidates; without, the search sees probabilities alone.",
+            help="Let gradients propose half of the candidates; otherwise the search uses probabilities only.",
         ),
     ] = True,
     fail_above: Annotated[
@@ -80,19 +78,19 @@ def audit(
             metavar="SHARE",
             min=0.0,
             max=1.0,
-            help="End with exit code 4 when a larger share of the classes is fooled, on any background. By default no "
-            "share fails.",
+            help="End with exit code 4 when a larger share of the classes is fooled, on any background. By default "
+            "there is no limit.",
             show_default=False,
         ),
     ] = None,
     at_k: Annotated[
         int | None,
-        typer.Option("--at-k", help="The k that --fail-above looks at: 1, 5 or 25. By default 25.", show_default=False),
+        typer.Option("--at-k", help="The k of --fail-above: 1, 5 or 25. By default 25.", show_default=False),
     ] = None,
     compare: Annotated[
         tuple[str, str] | None,
         typer.Option(
-            metavar="A B", help="Instead of auditing, compare two audits, given by folder or file.", show_default=False
+            metavar="A B", help="Compare two audits, given by folder or file, instead of auditing.", show_default=False
         ),
     ] = None,
     output: Annotated[
@@ -100,8 +98,8 @@ def audit(
         typer.Option(
             "--output",
             "-o",
-            help="Folder or URI to make the audit's folder in, by default audits; with --compare a folder to make "
-            "with the table, by default none.",
+            help="Folder or URI for the audit's folder, by default audits. With --compare, a new folder for the table, "
+            "by default none.",
             show_default=False,
         ),
     ] = None,
@@ -112,29 +110,30 @@ def audit(
     actors: Actors = None,
     address: Address = None,
     in_process: InProcess = False,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Throw away an earlier audit of this name first.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Delete an earlier audit of this name first.")] = False,
     retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Search the cells again that failed in an earlier audit.")
+        bool, typer.Option("--retry-failed", help="Search cells again that failed in an earlier audit.")
     ] = False,
     allow_chance: Annotated[
         bool,
         typer.Option(
             "--allow-chance",
-            help="Audit a classifier, too, whose accuracy on natural images is no better than guessing.",
+            help="Also audit a classifier whose accuracy on natural images is near chance.",
         ),
     ] = False,
 ) -> None:
     """Test a classifier on the standard grid of sparse fooling images, and write a scorecard.
 
-    Six backgrounds (three for gray images), 1, 5 and 25 altered pixels, all classes but at most 100, three seeds, and
-    the same search for everybody. The network is examined first: one that does not give what is said of it, that is
-    random, that looks at its batch, or that guesses on natural images is refused. An audit resumes where it stopped.
-    The exit code is 0 when the audit is done, 2 on an error in the input or the environment, 3 when cells failed, 4
-    when more classes are fooled than --fail-above allows, 130 after Ctrl-C.
+    The grid has six backgrounds (three for gray images), 1, 5 and 25 altered pixels, all classes but at most 100, and
+    three seeds. The search is the same for every network. The audit first examines the network. It refuses one with
+    other outputs than described, with random outputs, with outputs that depend on the batch, or with an accuracy on
+    natural images near chance. An audit resumes where it stopped. The exit code is 0 when the audit is done, 2 on an
+    error in the input or the environment, 3 when cells failed, 4 when more classes are fooled than --fail-above allows,
+    and 130 after Ctrl-C.
     """
     if compare is not None:
         if model is not None:
-            raise typer.BadParameter("goes without a model", param_hint="--compare")
+            raise typer.BadParameter("takes no model", param_hint="--compare")
         _compare(compare, output)
         return
     if model is None:
@@ -174,7 +173,7 @@ def audit(
     if done.scorecard is None:
         status = done.run.status()
         echo(
-            f"stopped with {status.finished:,} of {status.num_cells:,} cells finished; the same command goes on",
+            f"stopped with {status.finished:,} of {status.num_cells:,} cells finished; repeat the command to go on",
             err=True,
         )
         raise typer.Exit(EXIT_INTERRUPTED)
@@ -199,10 +198,10 @@ def _job(
     device: str,
     actors: int | None,
 ) -> Job:
-    """Puts the options together.
+    """Makes the job of the options.
 
     Raises:
-        InputError: One of them is wrong.
+        InputError: An option is wrong.
     """
     from pydantic import ValidationError
 
@@ -236,10 +235,10 @@ def _job(
 
 
 def _dataset(classifier: ClassifierSpec, data: str | None, labels: Path | None, shape: str | None) -> DatasetSpec:
-    """Finds out what the classifier takes and how its classes are called.
+    """Returns the data set with the image size and class names of the classifier.
 
     Raises:
-        InputError: It cannot be known, or is said twice.
+        InputError: They are unknown, or given twice.
     """
     from sfi_ray.errors import InputError
     from sfi_ray.job.dataset_text import described_dataset, parse_dataset
@@ -248,15 +247,15 @@ def _dataset(classifier: ClassifierSpec, data: str | None, labels: Path | None, 
         raise InputError("--labels and --shape go together: the classes, and the size of an image such as 3x224x224")
     if labels is not None and shape is not None:
         if data is not None:
-            raise InputError("--data says the classes already; leave out either it or --labels and --shape")
+            raise InputError("--data excludes --labels and --shape; give only one of the two")
         return described_dataset(labels, shape)
     if data is not None:
         return parse_dataset(data)
     if classifier.torchvision or classifier.timm:
         return parse_dataset("imagenet")
     raise InputError(
-        f"what images '{classifier.name}' takes and how its classes are called is not known; give --data, such as "
-        "--data cifar10, or --labels and --shape"
+        f"the image size and the class names of '{classifier.name}' are unknown; give --data, such as --data cifar10, "
+        "or --labels and --shape"
     )
 
 
@@ -271,21 +270,21 @@ def _print(card: Scorecard) -> None:
 
     print_table(shares_table(card))
     print_table(backgrounds_table(card))
-    if len(card.classes) <= _LISTED_CLASSES:
+    if fits_on_screen(len(card.classes)):
         print_table(smallest_k_table(card))
     print_table(detectors_table(card))
     echo(headline(card))
 
 
 def _judge(card: Scorecard, fail_above: float | None, k: int) -> None:
-    """Ends with the exit code that the scorecard deserves."""
+    """Ends with the exit code of the scorecard."""
     if card.costs.failed:
         failed = f"{card.costs.failed:,} of {card.costs.cells:,} cells failed"
         echo(f"{failed}; try them again with --retry-failed", err=True)
         raise typer.Exit(EXIT_FAILED_CELLS)
     share = card.share(k).share or 0.0
     if fail_above is not None and share > fail_above:
-        echo(f"{share:.1%} of the classes are fooled with k = {k}; at most {fail_above:.1%} may be", err=True)
+        echo(f"{share:.1%} of the classes are fooled with k = {k}; --fail-above allows {fail_above:.1%}", err=True)
         raise typer.Exit(EXIT_DOES_NOT_HOLD)
 
 

@@ -7,13 +7,11 @@ from sfi_ray.cli.exits import explaining
 from sfi_ray.cli.printing import echo
 
 
-def compact(
-    run: RunLocation,
-) -> None:
-    """Write the rows of a run's many small part files into few large ones, which are read faster.
+def compact(run: RunLocation) -> None:
+    """Merge the many small part files of a run into few large ones, which are faster to read.
 
-    The rows stay the same. A compaction that is stopped loses nothing; the next one, or the next launch, finishes it.
-    It is refused while a launch is writing.
+    The rows stay the same. An interrupted compaction loses nothing; the next one, or the next launch, finishes it. The
+    command refuses a run to which a launch is writing.
     """
     from sfi_ray.store.compaction import compact as compact_parts
     from sfi_ray.store.run import open_run

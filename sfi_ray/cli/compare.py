@@ -16,7 +16,7 @@ def compare(
     run_a: RunLocation,
     run_b: RunLocation,
     by: Annotated[
-        str, typer.Option(help="What cells are grouped by: classifier, background, k, class, with commas between.")
+        str, typer.Option(help="Axes of the groups, separated by commas: classifier, background, k, class.")
     ] = "classifier,background,k",
     to: Annotated[
         Path | None,
@@ -26,9 +26,9 @@ def compare(
     ] = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Compare two runs cell by cell: which reaches the higher confidence, which fools more, and whether by chance.
+    """Compare two runs cell by cell: confidence, share of fooled cells, and significance of the differences.
 
-    Cells are matched by what is searched for: classifier, background, class or natural image, k and replicate.
+    Cells match by classifier, background, class or natural image, k and replicate.
     """
     from sfi_ray.review.compare import cells_csv, compare_pairs, comparison_table
     from sfi_ray.review.pairing import pair_runs

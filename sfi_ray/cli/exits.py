@@ -1,4 +1,4 @@
-"""How a command ends: its exit codes, and one line on what the user can mend."""
+"""How a command ends: its exit codes, and the messages of errors that the user can mend."""
 
 from __future__ import annotations
 
@@ -16,15 +16,13 @@ EXIT_DOES_NOT_HOLD = 4
 EXIT_DISCONNECTED = 5
 EXIT_INTERRUPTED = 130
 
-_MOST_LINES = 25
-
 
 @contextlib.contextmanager
-def explaining(interrupted: str = "stopped at once; what is on disk is kept") -> Iterator[None]:
-    """Prints what the user can mend and ends with exit code 2; with 130 after Ctrl-C.
+def explaining(interrupted: str = "stopped at once; finished cells are kept") -> Iterator[None]:
+    """Prints an error that the user can mend and ends with exit code 2; with 130 after Ctrl-C.
 
     Args:
-        interrupted: What to print after Ctrl-C.
+        interrupted: Message after Ctrl-C.
     """
     try:
         yield
@@ -37,16 +35,16 @@ def explaining(interrupted: str = "stopped at once; what is on disk is kept") ->
         raise typer.Exit(EXIT_INTERRUPTED) from error
 
 
-def _lines(error: Exception) -> list[str]:
-    """Returns what is printed of an error; of very many lines the first, and the last, which says how to mend it."""
+def _lines(error: Exception, most: int = 25) -> list[str]:
+    """Returns the lines of an error; of more than `most`, the first ones and the last one, which names the mend."""
     first, *rest = map(str, error.args) if isinstance(error, InputError) and error.args else [str(error)]
-    if len(rest) > _MOST_LINES:
-        rest = [*rest[: _MOST_LINES - 1], f"  and {len(rest) - _MOST_LINES:,} more", rest[-1]]
+    if len(rest) > most:
+        rest = [*rest[: most - 1], f"  and {len(rest) - most:,} more", rest[-1]]
     return [f"error: {first}", *rest]
 
 
 def naming_broken_parts(broken: Mapping[str, str]) -> None:
-    """Names part files that were left out, and then ends with exit code 4.
+    """Names part files that were left out, and ends with exit code 4 if there are any.
 
     Args:
         broken: Why each part file cannot be read, by its name.

@@ -15,13 +15,13 @@ from sfi_ray.cli.printing import echo
 def export(
     run: RunLocation,
     to: Annotated[Path, typer.Option(help="Folder to make; it appears whole or not at all.", show_default=False)],
-    kind: Annotated[str, typer.Option("--format", help="What to write.", metavar="png|numpy|parquet")] = "png",
+    kind: Annotated[str, typer.Option("--format", help="Format of the images.", metavar="png|numpy|parquet")] = "png",
     fooled: Annotated[bool, typer.Option("--fooled", help="Only images that reached the run's threshold.")] = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Write the images of a run as files that other programs read, with what is known of each.
+    """Write the images of a run as files for other programs, with the data of each.
 
-    The exit code is 4 when a part file could not be read; it is named, and everything else is exported.
+    A part file that cannot be read is named and left out, and the exit code is then 4.
     """
     from sfi_ray.review.export import export_run
     from sfi_ray.store.run import open_run

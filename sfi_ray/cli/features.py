@@ -9,9 +9,7 @@ import typer
 
 from sfi_ray.cli.arguments import AllowCode, Device, Overwrite, RunLocation
 from sfi_ray.cli.exits import explaining, naming_broken_parts
-from sfi_ray.cli.printing import echo, print_table
-
-_LISTED_CLASSES = 20
+from sfi_ray.cli.printing import echo, fits_on_screen, print_table
 
 
 def features(
@@ -23,8 +21,8 @@ def features(
         list[str] | None,
         typer.Option(
             metavar="LAYER",
-            help="A layer or block of the network by its name, or second_to_last, what enters its last layer with "
-            "weights; may be given several times. A wrong name lists those there are. By default second_to_last.",
+            help="Name of a layer or block of the network, or second_to_last for the input of its last layer with "
+            "weights. May be given several times; a wrong name lists the valid ones. By default second_to_last.",
             show_default=False,
         ),
     ] = None,
@@ -35,10 +33,8 @@ def features(
         ),
     ] = None,
     natural: Annotated[int, typer.Option(min=0, help="Natural images of each class; 0 takes all.")] = 50,
-    split: Annotated[str, typer.Option(metavar="test|train", help="Split that natural images are from.")] = "test",
-    sfis: Annotated[
-        int, typer.Option(min=0, help="SFIs of each class, those with the highest confidence; 0 takes all.")
-    ] = 50,
+    split: Annotated[str, typer.Option(metavar="test|train", help="Split of the natural images.")] = "test",
+    sfis: Annotated[int, typer.Option(min=0, help="SFIs of each class, by confidence; 0 takes all.")] = 50,
     background: Annotated[
         list[str] | None,
         typer.Option(
@@ -52,16 +48,16 @@ def features(
         ),
     ] = None,
     fooled: Annotated[bool, typer.Option("--fooled", help="Only SFIs that reached the run's threshold.")] = False,
-    neighbours: Annotated[int, typer.Option(min=1, help="Nearest natural images that are counted.")] = 10,
+    neighbours: Annotated[int, typer.Option(min=1, help="Number of nearest natural images to count.")] = 10,
     device: Device = "auto",
     overwrite: Overwrite = False,
     allow_code: AllowCode = False,
 ) -> None:
     """Compare features of natural images, SFIs and single colours at layers of the run's networks (Figure 7).
 
-    A figure for each layer shows their principal components; a table says which share of each SFI's nearest natural
-    images is of its target class, and which would be by chance. The exit code is 4 when a part file could not be read;
-    it is named and left out.
+    A figure for each layer shows their principal components. A table shows the share of each SFI's nearest natural
+    images that is of its target class, beside the share expected by chance. A part file that cannot be read is named
+    and left out, and the exit code is then 4.
     """
     from sfi_ray.models.features import SECOND_TO_LAST
     from sfi_ray.review.features import closeness_table, compare_features
@@ -85,7 +81,7 @@ def features(
         done = compare_features(
             open_run(run), settings, output, device=device, overwrite=overwrite, allow_code=allow_code
         )
-    is_short = len({one.class_name for one in done.closeness}) <= _LISTED_CLASSES
+    is_short = fits_on_screen(len({one.class_name for one in done.closeness}))
     shown = [one for one in done.closeness if is_short or one.class_index is None]
     print_table(closeness_table(shown, settings))
     echo(f"figures, tables and rows: {output}")

@@ -1,4 +1,4 @@
-"""Everything that the command line prints goes through here, so that what others wrote cannot do more than be read.
+"""The output of the command line: all of it goes through here, since it may hold texts of strangers.
 
 Names and messages come from job files, data sets, run folders and networks; `sfi_ray.text` makes them printable.
 """
@@ -20,31 +20,29 @@ from sfi_ray.text import MOST_LINE, MOST_RESULT, printable, printable_lines
 if TYPE_CHECKING:
     from sfi_ray.review.table import ResultTable
 
-# Nobody's window is too small where there is no window.
-_WIDTH = 200
-_UsageError: Any = typer.BadParameter.__base__  # wherever the installed typer has it from
+_UsageError: Any = typer.BadParameter.__base__  # its module differs between versions of typer
 
 
 def echo(text: object, *, err: bool = False) -> None:
-    """Prints one line, printable whatever its parts hold.
+    """Prints one line and makes it printable.
 
     Args:
         text: The line.
-        err: Whether it is for stderr; it is then short as well. Of a result on stdout no path is cut.
+        err: Whether it goes to stderr, where a long line is shortened; on stdout, no path is cut.
     """
     _write(printable(text, MOST_LINE if err else MOST_RESULT) + "\n", sys.stderr if err else sys.stdout)
 
 
 def pass_on(text: str) -> None:
-    """Prints a text of several lines, or a part of one, printable and whole."""
+    """Prints a text of several lines, or a part of one; makes it printable and shortens nothing."""
     _write(printable_lines(text), sys.stdout)
 
 
-def show(content: RenderableType, width: int = _WIDTH) -> None:
-    """Prints what rich lays out, in the width of the terminal where there is one.
+def show(content: RenderableType, width: int = 200) -> None:
+    """Prints a layout of rich, in the width of the terminal if there is one.
 
     Args:
-        content: A table, or Markdown; who made it made its texts printable.
+        content: A table, or Markdown, with printable texts.
         width: Characters of a line where there is no terminal.
     """
     console = Console()
@@ -58,8 +56,13 @@ def print_table(table: ResultTable) -> None:
     show(table.to_rich())
 
 
+def fits_on_screen(num_rows: int, most: int = 20) -> bool:
+    """Whether a table is short enough to print one row for each class."""
+    return num_rows <= most
+
+
 class Commands(TyperGroup):
-    """The commands, whose complaints about options are printable and whose output any encoding can hold."""
+    """The commands; messages about options are printable, and any encoding can hold the output."""
 
     def main(self, *args: Any, **options: Any) -> Any:
         """Runs a command; a character that the terminal's encoding lacks is escaped."""
@@ -69,18 +72,18 @@ class Commands(TyperGroup):
         return super().main(*args, **options)
 
     def make_context(self, *args: Any, **options: Any) -> Any:
-        """Reads what stands before the command."""
+        """Reads the arguments before the command."""
         with _printable_usage():
             return super().make_context(*args, **options)
 
     def invoke(self, ctx: Any) -> Any:
-        """Reads what stands behind the command, and runs it."""
+        """Reads the arguments after the command, and runs it."""
         with _printable_usage():
             return super().invoke(ctx)
 
 
 def _write(text: str, stream: IO[str]) -> None:
-    # typer's own `echo` writes UTF-8 where the stream is to hold ASCII.
+    # typer's own `echo` writes UTF-8 even to a stream of ASCII.
     stream.write(text)
     stream.flush()
 
@@ -95,7 +98,7 @@ def _printable_usage() -> Iterator[None]:
 
 
 class PrintableFormatter(logging.Formatter):
-    """Formats a record of a log; a message stays on its line, and only a traceback takes several."""
+    """Formats a record of a log; a message stays on one line, and only a traceback takes several."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Returns the text of a record."""

@@ -23,16 +23,16 @@ def report(
         typer.Option(
             "--output",
             "-o",
-            help="Folder or URI to write into. By default 'report' in the run's folder, or, of several runs, here.",
+            help="Folder or URI to write to. By default 'report' in the run's folder; for several runs, here.",
             show_default=False,
         ),
     ] = None,
 ) -> None:
-    """Write a page that shows what runs found, with all tables and figures, from their folders alone.
+    """Write a page with the results, tables and figures of runs, from their folders alone.
 
-    The page is one file, index.html, that needs no network. A run that is empty or unfinished is shown as far as it
-    came. A part file that cannot be read is named and left out, and the exit code is then 2. Of a job of rounds it
-    writes the tables and figures, without a page.
+    The page is one file, index.html, and needs no network. An unfinished run appears with the rows that it has. A part
+    file that cannot be read is named and left out, and the exit code is then 2. For a job of rounds, the command writes
+    tables and figures without a page.
     """
     from sfi_ray.errors import InputError
     from sfi_ray.report import write_report
@@ -41,7 +41,8 @@ def report(
         rounds = [where for where in runs if is_rounds(where)]
         if rounds and len(runs) > 1:
             raise InputError(
-                f"'{rounds[0]}' is a job of rounds, which is reported alone; give its runs by their folders"
+                f"'{rounds[0]}' is a job of rounds, which needs a report of its own; report it alone, or give the "
+                "folders of its runs"
             )
         if rounds:
             echo(report_rounds(rounds[0], output))

@@ -1,4 +1,4 @@
-"""`sfi-ray launch` of a job of rounds: what it runs and what it prints."""
+"""Jobs of rounds on the command line: launch, plan, report and status."""
 
 from __future__ import annotations
 
@@ -24,23 +24,24 @@ def launch_rounds(
     fresh: bool,
     dashboard: bool,
 ) -> None:
-    """Runs the trials of a job, or goes on with them, and prints their tables.
+    """Runs or resumes the trials of a job, and prints their tables.
 
     Args:
         job: The job.
         path: Its file.
-        output: What the command line said instead of the job's `output`.
+        output: The `output` of the command line, which replaces the job's.
         address: Address of a Ray cluster.
         in_process: Whether to run without Ray.
-        fresh: Whether to throw earlier rounds away.
+        fresh: Whether to delete earlier rounds first.
         dashboard: Whether a private Ray has a dashboard.
     """
     from sfi_ray.cluster.console import ConsoleReporter
     from sfi_ray.cluster.rounds.launch import launch_rounds as start
+    from sfi_ray.job import placed
     from sfi_ray.report.rounds.tables import accuracies_markdown, reattack_markdown
 
     resume = f"sfi-ray launch {path}" + (f" --output {output}" if output else "")
-    with explaining(f"stopped; finished rounds and finished cells are kept: go on with: {resume}"):
+    with explaining(f"stopped; finished rounds and finished cells are kept; go on with: {resume}"), placed(path):
         experiment = start(
             job,
             reporter=ConsoleReporter(),
@@ -107,7 +108,7 @@ def is_rounds(location: str) -> bool:
 
 
 def report_rounds(location: str, output: str | None) -> str:
-    """Writes tables and figures of the rounds in a folder anew, from the folder alone.
+    """Writes the tables and figures of the rounds in a folder again, from the folder alone.
 
     Args:
         location: Path or URI of a folder.
@@ -117,7 +118,7 @@ def report_rounds(location: str, output: str | None) -> str:
         Where the tables are.
 
     Raises:
-        InputError: The folder holds no rounds, or none that is finished.
+        InputError: The folder holds no finished round.
     """
     from sfi_ray.errors import InputError
     from sfi_ray.report.rounds.tables import write_round_reports
@@ -134,7 +135,7 @@ def report_rounds(location: str, output: str | None) -> str:
 
 
 def show_rounds(location: str) -> bool:
-    """Prints how the rounds in a folder stand, from the folder alone; returns whether it holds rounds.
+    """Prints the progress of the rounds in a folder, from the folder alone; returns whether it holds rounds.
 
     Args:
         location: Path or URI of a folder.

@@ -1,4 +1,4 @@
-"""The command `sfi-ray status`: how a run stands, from its folder, and what its actors do, from their cluster."""
+"""The command `sfi-ray status`: the progress of a run from its folder, and what its actors do from their cluster."""
 
 from __future__ import annotations
 
@@ -15,28 +15,22 @@ from sfi_ray.cli.exits import explaining
 from sfi_ray.cli.printing import echo
 from sfi_ray.cli.rounds import show_rounds
 
-_WATCH_SECONDS = 5.0
-# Of the time while it watches, at most about this part is spent on reading the rows.
-_READING_SHARE = 0.1
-
 
 def status(
     run: RunLocation,
-    watch: Annotated[
-        bool, typer.Option("--watch", help="Say it again every few seconds until no driver runs.")
-    ] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Repeat every few seconds until no driver runs.")] = False,
     address: Annotated[
         str | None,
         typer.Option(
-            help="Address of the Ray cluster that searches, whose actors are asked what they do. By default "
-            "RAY_ADDRESS where it is set; otherwise only the folder is read.",
+            help="Address of the Ray cluster of the search, to ask its actors what they do. By default RAY_ADDRESS if "
+            "set; otherwise the command reads only the folder.",
             show_default=False,
         ),
     ] = None,
 ) -> None:
-    """Say how a run stands, from its folder; what its actors do now, where a cluster is named and answers.
+    """Show the progress of a run from its folder, and what its actors do if a cluster is named and answers.
 
-    Without an address no Ray is started or asked.
+    Without an address, the command does not use Ray.
     """
     from sfi_ray.store.run import open_run
 
@@ -67,12 +61,13 @@ def status(
                     echo(line)
                 if not watch or not is_running:
                     return
-                time.sleep(max(_WATCH_SECONDS, (time.monotonic() - began) / _READING_SHARE))
+                # Reading the rows takes about a tenth of the time at most.
+                time.sleep(max(5.0, 10 * (time.monotonic() - began)))
 
 
 @contextlib.contextmanager
 def _asking(address: str | None, run: str) -> Iterator[Callable[[], list[str]]]:
-    """Connects to a cluster for the duration of a block, where one is named."""
+    """Connects to a cluster, if one is named, for the duration of a block."""
     if address is None:
         yield list
         return
@@ -84,14 +79,14 @@ def _asking(address: str | None, run: str) -> Iterator[Callable[[], list[str]]]:
         try:
             stack.enter_context(ray_session(address, dashboard=False))
         except ResourceError as error:
-            echo(f"from the folder alone: {error}", err=True)
+            echo(f"only from the folder: {error}", err=True)
             yield list
         else:
             yield lambda: what_actors_do(run)
 
 
 def spell(seconds: float) -> str:
-    """Says a time in its largest unit."""
+    """Writes a time in its largest unit."""
     for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
         if seconds >= 1.5 * size:
             return f"{seconds / size:,.1f} {unit}"

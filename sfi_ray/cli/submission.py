@@ -1,4 +1,4 @@
-"""The command `sfi-ray attach`, and what `sfi-ray launch --submit` does in place of launching here."""
+"""The command `sfi-ray attach`, and `sfi-ray launch --submit`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import secrets
 import shlex
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NoReturn
 
 import typer
 from typer.core import TyperCommand
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
     from sfi_ray.cluster.ray.jobs import JobServer
     from sfi_ray.job import Job, RoundsJob
 
-_SUBMIT = "--submit"
-_ANY_SERVER = "default"
-
 
 class LaunchCommand(TyperCommand):
-    """A command whose option ``--submit`` may stand without a value, which typer has no way to say."""
+    """A command whose option ``--submit`` may stand without a value, which typer does not support."""
+
+    #: The value of a bare ``--submit``.
+    any_server: ClassVar[str] = "default"
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Gives a bare ``--submit`` its value."""
-        if _SUBMIT in args:
-            place = args.index(_SUBMIT) + 1
+        if "--submit" in args:
+            place = args.index("--submit") + 1
             if not re.search(r"://|:\d+$", args[place] if place < len(args) else ""):
-                args = [*args[:place], _ANY_SERVER, *args[place:]]
+                args = [*args[:place], self.any_server, *args[place:]]
         return super().parse_args(ctx, args)
 
 
@@ -40,17 +40,19 @@ def submit(job_file: Path, job: Job | RoundsJob, server: str, options: list[str]
 
     Args:
         job_file: The job file.
-        job: What it says, its `output` as it will be launched.
-        server: Address of the cluster's dashboard, or what a bare ``--submit`` stands for.
+        job: The job, with the `output` of its launch.
+        server: Address of the cluster's dashboard, or the value of a bare ``--submit``.
         options: Options for the launch there.
     """
     from sfi_ray.cluster.packing import pack
     from sfi_ray.cluster.ray.jobs import JobServer
+    from sfi_ray.job import placed
 
     name = f"{job.name}-{secrets.token_hex(4)}"
     with explaining("nothing was submitted"), tempfile.TemporaryDirectory(prefix="sfi-ray-") as folder:
-        pack(job_file, job, Path(folder))
-        jobs = JobServer(None if server == _ANY_SERVER else server)
+        with placed(job_file):
+            pack(job_file, job, Path(folder))
+        jobs = JobServer(None if server == LaunchCommand.any_server else server)
         jobs.submit(shlex.join(["sfi-ray", "launch", job_file.name, *options]), Path(folder), job.location, name)
     _follow(jobs, name, job.location)
 
@@ -67,16 +69,16 @@ def attach(
     address: Annotated[
         str | None,
         typer.Option(
-            help="Address of the cluster's dashboard. By default RAY_API_SERVER_ADDRESS where it is set, else "
+            help="Address of the cluster's dashboard. By default RAY_API_SERVER_ADDRESS if set, otherwise "
             "http://127.0.0.1:8265.",
             show_default=False,
         ),
     ] = None,
 ) -> None:
-    """Follow a submitted job again: what it has printed, what it prints, and its exit code.
+    """Follow a submitted job again: its output from the beginning, and its exit code.
 
-    The job is the latest one that was submitted for this run. The exit code is that of the job; 130 when the job was
-    stopped or after Ctrl-C, which leaves it running; 5 when the cluster stays out of reach.
+    The job is the latest one that was submitted for this run. The exit code is that of the job. It is 130 when the job
+    was stopped, or after Ctrl-C, which leaves the job running, and 5 when the cluster stays out of reach.
     """
     from sfi_ray.cluster.ray.jobs import JobServer
 
@@ -92,7 +94,7 @@ def _follow(jobs: JobServer, name: str, run: str) -> NoReturn:
 
     again = shlex.join(["sfi-ray", "attach", run, "--address", jobs.url])
     stop = shlex.join(["ray", "job", "stop", name, "--address", jobs.url])
-    echo(f"job {name}; should the connection break: {again}", err=True)
+    echo(f"job {name}; if the connection breaks, run: {again}", err=True)
     with explaining(f"the job goes on; follow it with: {again}; or stop it with: RAY_AUTH_MODE=token {stop}"):
         try:
             code = jobs.follow(
@@ -101,7 +103,7 @@ def _follow(jobs: JobServer, name: str, run: str) -> NoReturn:
                 log=lambda line: echo(line, err=True),
             )
         except ConnectionLostError as error:
-            echo(f"{error}; the job may go on: {again}", err=True)
+            echo(f"{error}; the job may still run; follow it with: {again}", err=True)
             raise typer.Exit(EXIT_DISCONNECTED) from error
     if code is None:
         echo(f"job {name} was stopped; finished cells are kept", err=True)

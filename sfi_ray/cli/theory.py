@@ -1,4 +1,4 @@
-"""The command `sfi-ray theory`: from options to a model, what it guarantees, and what searches find."""
+"""The command `sfi-ray theory`: the guarantees of a simple model, and the results of searches on it."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ from sfi_ray.cli.exits import explaining
 from sfi_ray.cli.printing import echo, show
 from sfi_ray.errors import InputError
 from sfi_ray.text import safe_name
-
-_RANGE = re.compile(r"([0-9]{1,5})(?:\.\.([0-9]{1,5}))?")
 
 
 def theory(
@@ -64,12 +62,12 @@ def theory(
         Path, typer.Option("--output", "-o", help="Folder for the table as CSV and the plot as PNG.")
     ] = Path("theory"),
 ) -> None:
-    """Show how sure a simple model can be made by k altered pixels: by theorem, and by search on the same model.
+    """Show the confidence that k altered pixels reach in a simple model: by theorem, and by search.
 
-    A model of two classes is fitted to the data set's training images. For every k, the best of a black and a white
-    background is shown: for a linear model the optimum, which nothing exceeds, and Theorem 1 as it is printed; for the
-    others what Algorithms 1 and 2 guarantee, which a search may exceed. Beside it stands what `de` and `map_elites`
-    find.
+    The command fits a model of two classes to the data set's training images. For every k, it shows the better of a
+    black and a white background. For a linear model, that is the optimum, which nothing exceeds, and Theorem 1 as
+    printed. For the others, it is the guarantee of Algorithms 1 and 2, which a search may exceed. Beside it are the
+    results of `de` and `map_elites`.
     """
     from sfi_ray.comparison import compare, fit_pair
     from sfi_ray.data import DatasetSpec, dataset_info
@@ -112,12 +110,12 @@ def _read_ks(text: str) -> list[int]:
     """
     ks: list[int] = []
     for part in text.split(","):
-        bounds = _RANGE.fullmatch(part.strip())
+        bounds = re.fullmatch(r"([0-9]{1,5})(?:\.\.([0-9]{1,5}))?", part.strip())
         if bounds is None:
             raise InputError(f"--k: '{part.strip()}' is not a number of pixels; give 5, 1,2,5, or 1..50")
         low = int(bounds[1])
         high = low if bounds[2] is None else int(bounds[2])
         if low > high:
-            raise InputError(f"--k: '{part.strip()}' has no number in it: {low} is above {high}")
+            raise InputError(f"--k: '{part.strip()}' is empty, since {low} is above {high}; swap them")
         ks += range(low, high + 1)
     return ks

@@ -1,4 +1,4 @@
-"""The command `sfi-ray train`: from options and a job to the settings of one training."""
+"""The command `sfi-ray train`."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def train(
     network: Annotated[
         str,
         typer.Argument(
-            help="Network of the zoo: mlp, cnn_mp, cnn_none, capsnet, vgg16, nin or resnet50; with --job, name of "
-            "one of its classifiers.",
+            help="Network of the zoo: mlp, cnn_mp, cnn_none, capsnet, vgg16, nin or resnet50. With --job, the name of "
+            "one of the job's classifiers.",
             show_default=False,
         ),
     ],
@@ -37,9 +37,7 @@ def train(
         Path, typer.Option("--output", "-o", help="Folder for weights.safetensors and card.json.", show_default=False)
     ] = ...,  # type: ignore[assignment]
     job: Annotated[Path | None, _option("Job file that gives the data set and the settings. By default none.")] = None,
-    path: Annotated[
-        str | None, _option("Folder of the data set's parquet files. By default it is looked for by name.")
-    ] = None,
+    path: Annotated[str | None, _option("Folder of the data set's parquet files. By default the name decides.")] = None,
     preset: Annotated[
         str | None,
         _option(
@@ -60,8 +58,8 @@ def train(
     augmentation: Annotated[
         str | None,
         _option(
-            "What is done to training images: nothing, or random flips and shifts, which suit photographs and "
-            "not digits. By default none.",
+            "Changes to training images: none, or random flips and shifts, which suit photographs but not digits. "
+            "By default none.",
             "none|flip_crop",
         ),
     ] = None,
@@ -83,9 +81,9 @@ def train(
 ) -> None:
     """Train a classifier and store its weights with a card: data set, accuracy, settings and fingerprint.
 
-    With --job, the options given here go before what the job says. A network that was trained before, from the same
-    settings and data, is taken from the cache. A training that was stopped or killed goes on from its checkpoint, in
-    the cache too, when the same command is run again; the weights are the same as without the interruption.
+    With --job, options override the job's settings. The cache provides a network that was trained before from the same
+    settings and data. After an interruption, the same command resumes from the checkpoint in the cache, and the weights
+    are the same as without the interruption.
     """
     from sfi_ray.cluster.console import ConsoleReporter
     from sfi_ray.cluster.training_cache import train_and_save
@@ -93,7 +91,7 @@ def train(
     from sfi_ray.job import load_job
 
     if (job is None) == (dataset is None) or (job and path):
-        raise typer.BadParameter("give a data set (with or without --path), or --job, and not both")
+        raise typer.BadParameter("give either a data set (with or without --path) or --job")
     given = {
         "preset": preset,
         "optimizer": optimizer,
@@ -130,10 +128,10 @@ def train(
 
 
 def _settings(said: Mapping[str, object], given: Mapping[str, object]) -> TrainingSettings:
-    """Puts options over a preset over what a job says.
+    """Merges the settings of a job, a preset and options; options override a preset, and a preset the job.
 
     Raises:
-        typer.BadParameter: An option is wrong; it is named.
+        typer.BadParameter: An option is wrong.
     """
     from pydantic import ValidationError
 

@@ -21,9 +21,10 @@ def transfer(
         list[str] | None,
         typer.Option(
             metavar="CLASSIFIER",
-            help="A classifier to re-score with; may be given several times: one of the run's by its name, a network "
-            "of the zoo, a .pt2 file, package.module:callable, or what a job says in braces, such as "
-            "'{torchvision: resnet50, weights: DEFAULT}'. By default all classifiers of the run.",
+            help="A classifier that re-scores: one of the run by name, a network of the zoo, a .pt2 file, "
+            "package.module:callable, or a job's entry in braces, such as "
+            "'{torchvision: resnet50, weights: DEFAULT}'. May be "
+            "given several times. By default all classifiers of the run.",
             show_default=False,
         ),
     ] = None,
@@ -38,7 +39,7 @@ def transfer(
 ) -> None:
     """Re-score the images of a run with other classifiers and count those that fool both (Table 18 of the paper).
 
-    The exit code is 4 when a part file could not be read; it is named, and everything else is re-scored.
+    A part file that cannot be read is named and left out, and the exit code is then 4.
     """
     from sfi_ray.cluster.console import ConsoleReporter
     from sfi_ray.cluster.transfer import transfer as start

@@ -10,8 +10,6 @@ from sfi_ray.cli.arguments import AllowCode, Device, RunLocation
 from sfi_ray.cli.exits import EXIT_DOES_NOT_HOLD, explaining
 from sfi_ray.cli.printing import echo
 
-_MAX_LINES = 20
-
 
 def verify(
     run: RunLocation,
@@ -19,17 +17,17 @@ def verify(
     tolerance: Annotated[
         float | None,
         typer.Option(
-            help="How far a probability may lie from the stored one. By default 0.0001: other processors and GPUs sum "
-            "float32 in another order.",
+            help="Largest allowed difference between a probability and the stored one. By default 0.0001, since other "
+            "processors and GPUs sum float32 in another order.",
             show_default=False,
             min=0.0,
         ),
     ] = None,
     allow_code: AllowCode = False,
 ) -> None:
-    """Check a run from its folder alone: every row, and every image re-scored with the classifiers kept there.
+    """Check a run from its folder alone: every row, and every image, re-scored by the classifiers kept there.
 
-    The exit code is 0 when everything that is there holds and 4 when something does not; that is then named.
+    The exit code is 0 when all rows hold. Otherwise it is 4, and the command names each fault.
     """
     from sfi_ray.review.verify import TOLERANCE, verify_run
     from sfi_ray.store.run import open_run
@@ -50,9 +48,10 @@ def verify(
     if found.holds:
         echo("everything holds")
         return
-    for fault in found.faults[:_MAX_LINES]:
+    most_lines = 20
+    for fault in found.faults[:most_lines]:
         echo(f"{fault.place}: {fault.text}", err=True)
-    if found.num_faults > _MAX_LINES:
-        echo(f"and {found.num_faults - _MAX_LINES:,} more faults", err=True)
+    if found.num_faults > most_lines:
+        echo(f"and {found.num_faults - most_lines:,} more faults", err=True)
     echo(f"{found.num_faults:,} fault{'s' * (found.num_faults != 1)}", err=True)
     raise typer.Exit(EXIT_DOES_NOT_HOLD)

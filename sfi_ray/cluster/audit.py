@@ -1,4 +1,4 @@
-"""An audit from a classifier's name to its scorecard: an ordinary launch of the standard grid, then what is counted."""
+"""An audit: a launch of the standard grid on one classifier, and the scorecard of its results."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from sfi_ray.store.run import Run
 
 @dataclass(frozen=True, slots=True)
 class AuditOutcome:
-    """How an audit ended.
+    """The result of an audit.
 
     Attributes:
         run: Its run.
@@ -45,19 +45,19 @@ def audit(
     retry_failed: bool = False,
     allow_chance: bool = False,
 ) -> AuditOutcome:
-    """Runs the job of an audit, or goes on with it, and writes the scorecard into its run's folder.
+    """Runs or resumes the job of an audit, and writes the scorecard into its run's folder.
 
     Args:
-        job: What `sfi_ray.review.audit_job.audit_job` made.
-        reporter: Hears how it goes; nobody by default.
+        job: A job of `sfi_ray.review.audit_job.audit_job`.
+        reporter: Hears of the progress; by default nothing is printed.
         address: As `sfi_ray.launch`.
         in_process: As `sfi_ray.launch`.
         fresh: As `sfi_ray.launch`.
         retry_failed: As `sfi_ray.launch`.
-        allow_chance: Audit a classifier that does on natural images what guessing does, too.
+        allow_chance: Also audit a classifier whose accuracy on natural images is near chance.
 
     Raises:
-        InputError: As `sfi_ray.launch`, or the classifier does on natural images what guessing does.
+        InputError: As `sfi_ray.launch`, or the classifier's accuracy on natural images is near chance.
         StorageError: As `sfi_ray.launch`.
         ResourceError: As `sfi_ray.launch`.
     """
@@ -76,7 +76,7 @@ def audit(
         for name in (SCORECARD, TEXT, PAGE):  # of an earlier audit of this name
             run.folder.delete(name)
         return AuditOutcome(run, None)
-    card = make_scorecard(run, reporter.log, allow_code=True)  # the launch has found that the record is of this job
+    card = make_scorecard(run, reporter.log, allow_code=True)  # the launch has checked that the record is of this job
     files = {
         SCORECARD: card.model_dump_json(indent=2) + "\n",
         TEXT: scorecard_markdown(card),

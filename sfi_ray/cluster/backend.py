@@ -1,4 +1,4 @@
-"""What a launch needs of the place it runs in: a device, a trainer, a tuner, and an executor."""
+"""The place that a job runs in: a device, a trainer, a tuner and an executor."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from sfi_ray.models import ClassifierPayload
 class Backend(Protocol):
     """Where a job runs."""
 
-    #: Trains a classifier there.
+    #: Trains a network there.
     trainer: Trainer
     #: Measures there how a classifier computes fastest.
     tuner: Tuner
@@ -64,15 +64,15 @@ class Backend(Protocol):
         units: Iterable[ScoreUnit],
         job: Job,
     ) -> Iterator[Scored]:
-        """Scores images of a run; yields what each unit gave, in order.
+        """Scores images of a run and yields the result of each unit, in order.
 
         Raises:
-            ResourceError: Nobody can score, or was lost too often.
+            ResourceError: No actor can start, or one was lost too often.
         """
         ...
 
     def watcher(self, run: str) -> Callable[[Tally], None]:
-        """Returns who there is told of a run after every round of its driver."""
+        """Returns what the driver of a run calls after every round of events."""
         ...
 
 
@@ -114,24 +114,20 @@ class InProcessBackend:
         return score_here(spec, payloads, units)
 
     def watcher(self, run: str) -> Callable[[Tally], None]:
-        """Returns nobody."""
+        """Returns a function that does nothing."""
         del run
-        return _tell_nobody
-
-
-def _tell_nobody(tally: Tally) -> None:
-    del tally
+        return lambda _: None
 
 
 @contextlib.contextmanager
 def open_backend(*, in_process: bool, address: str | None, dashboard: bool, reporter: Reporter) -> Iterator[Backend]:
-    """Gives the place that a job runs in for the duration of a block.
+    """Opens the place that a job runs in for the duration of a block.
 
     Args:
-        in_process: This process, without Ray.
+        in_process: Whether the job runs in this process, without Ray.
         address: Address of a Ray cluster; see `ray_session`.
         dashboard: Whether a private cluster has a dashboard.
-        reporter: Hears where that is.
+        reporter: Hears where the dashboard is.
 
     Raises:
         ResourceError: Ray cannot be reached or started.

@@ -1,4 +1,4 @@
-"""A launch on a terminal: one bar while there is somebody to see it, a line now and then where there is not."""
+"""A launch on a console: a bar on a terminal or in a notebook, elsewhere a line now and then."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from sfi_ray.cluster.reporter import Reporter
 from sfi_ray.models import TrainingProgress
 from sfi_ray.text import MOST_LINE, MOST_NAME, printable
 
-_SECONDS_BETWEEN_LINES = 15.0
-
 
 class ConsoleReporter(Reporter):
     """Shows a launch on a terminal or in a notebook.
 
     Args:
-        console: Where to show it.
+        console: Where to show it; standard error if None.
+        seconds_between_lines: Time between two lines on progress where the console shows no bars.
     """
 
-    def __init__(self, console: Console | None = None) -> None:
+    def __init__(self, console: Console | None = None, seconds_between_lines: float = 15.0) -> None:
         self._console = console or Console(stderr=True)
+        self._seconds_between_lines = seconds_between_lines
         self._progress: Progress | None = None
         self._tasks: dict[str, TaskID] = {}
         self._last_line = time.monotonic()
@@ -37,15 +37,15 @@ class ConsoleReporter(Reporter):
         self._console.print(printable(text, MOST_LINE), highlight=False, markup=False, soft_wrap=True)
 
     def dashboard(self, url: str, token: str | None) -> None:
-        """Prints where Ray's dashboard listens; its token on a terminal only, where nothing keeps it."""
+        """Prints where Ray's dashboard listens; a terminal also shows its token, since a terminal keeps nothing."""
         if token:
-            # Rich takes for a terminal what colours are forced on.
+            # Rich takes a file for a terminal where colours are forced.
             is_seen = self._console.file.isatty()
-            url += f" (token {token})" if is_seen else " (it asks for a token, which only a terminal is shown)"
+            url += f" (token {token})" if is_seen else " (it asks for a token, which only a terminal shows)"
         super().dashboard(url, None)
 
     def training(self, classifier: str, progress: TrainingProgress) -> None:
-        """Shows how far an epoch of training is."""
+        """Shows the progress of an epoch of training."""
         if not self._is_live and not self._is_due():
             return
         held_out = "" if progress.test_accuracy is None else f", held-out accuracy {progress.test_accuracy:.1%}"
@@ -91,14 +91,14 @@ class ConsoleReporter(Reporter):
             self._progress = None
 
     def _is_due(self) -> bool:
-        """Whether it is time for another line; if so, the next one is due after a while."""
-        if time.monotonic() - self._last_line < _SECONDS_BETWEEN_LINES:
+        """Whether a line is due; if so, this starts the wait for the next one."""
+        if time.monotonic() - self._last_line < self._seconds_between_lines:
             return False
         self._last_line = time.monotonic()
         return True
 
     def _finish_epoch(self, name: str, epoch: int, num_epochs: int, note: str) -> None:
-        """Sets a bar to whole epochs, in whatever it counts."""
+        """Sets a bar to whole epochs, in the unit that the bar counts."""
         task = self._tasks.get(name)
         total = self._progress.tasks[task].total if self._progress and task is not None else None
         if total is None or total < num_epochs:

@@ -1,7 +1,7 @@
 """The driver: gives shards to workers, takes back what a lost worker held, and gives up what keeps failing.
 
-It holds no results. A lease is counted cell by cell as its rows are committed, so what is left of it is known
-whenever its worker is lost.
+It holds no results. It counts a lease cell by cell as its rows are committed, so it knows what is left when a worker is
+lost.
 """
 
 from __future__ import annotations
@@ -32,12 +32,6 @@ from sfi_ray.types import Finding
 
 logger = logging.getLogger(__name__)
 
-_POLL_SECONDS = 0.5
-# How long workers may take to commit what is finished after they were asked to stop.
-_STOP_SECONDS = 60.0
-# Evaluations a second are averaged over about this long.
-_RATE_SECONDS = 15.0
-
 
 @dataclass(slots=True)
 class Tally:
@@ -50,7 +44,7 @@ class Tally:
         failed: Cells that failed.
         evaluations: Images classified since the driver started.
         evaluations_by_classifier: The same for each classifier.
-        evaluations_per_second: Lately.
+        evaluations_per_second: Over the last seconds.
         workers: Workers alive.
         retries: Leases that were given out again.
         waiting: Cells that no worker holds.
@@ -70,7 +64,7 @@ class Tally:
 
 @dataclass(slots=True)
 class _Open:
-    """A lease that was given out, the ordinals of its cells that have no row yet, and when its turn came."""
+    """A lease of a worker, the ordinals of its cells without a row, and the time at which its search began."""
 
     lease: Lease
     left: set[int]
@@ -79,7 +73,7 @@ class _Open:
 
 @dataclass(slots=True)
 class _Held:
-    """What a worker holds: its leases by shard, oldest first, and the classifier it searches last."""
+    """What a worker holds: its leases by shard, oldest first, and the classifier of the last one."""
 
     leases: dict[Shard, _Open] = field(default_factory=dict)
     warm: str | None = None
@@ -90,14 +84,15 @@ class Driver:
 
     Args:
         grid: The cells.
-        work_queue: What is to be searched.
-        sizer: How much of it a worker gets at once.
+        work_queue: The cells that wait.
+        sizer: Chooses the size of a lease.
         executor: Runs the workers.
         tally: Counts, kept up to date.
         in_flight: Leases that a worker holds at most.
         retries: How often a lease is given out again.
-        record_failures: Writes rows for the cells of a lease that are given up, but for those that have one, and
-            returns how many it wrote.
+        record_failures: Writes rows for those cells of an abandoned lease that have none, and returns their number.
+        poll_seconds: Time to wait for events in one round.
+        stop_seconds: Time for workers to commit what is finished after they were asked to stop.
         clock: Tells the time, in seconds.
     """
 
@@ -112,6 +107,8 @@ class Driver:
         in_flight: int,
         retries: int,
         record_failures: Callable[[Lease, list[Finding]], int],
+        poll_seconds: float = 0.5,
+        stop_seconds: float = 60.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._grid = grid
@@ -123,16 +120,18 @@ class Driver:
         self._in_flight = in_flight
         self._retries = retries
         self._record_failures = record_failures
+        self._poll_seconds = poll_seconds
+        self._stop_seconds = stop_seconds
         #: Called after every round of events.
         self.on_round: Callable[[], None] = lambda: None
-        #: Called with what people should know.
+        #: Called with messages for people.
         self.on_message: Callable[[str], None] = logger.warning
         self._held: dict[str, _Held] = {}
         self._rate = _Rate(clock)
         self._stopping = threading.Event()
 
     def stop(self) -> None:
-        """Ends the run as soon as the workers have committed what is finished; safe in a signal handler."""
+        """Ends the run once the workers have committed finished cells; safe in a signal handler."""
         self._stopping.set()
 
     def run(self) -> bool:
@@ -143,20 +142,20 @@ class Driver:
 
         Raises:
             StorageError: Rows cannot be written.
-            ResourceError: No worker can be had.
+            ResourceError: No worker can start.
         """
         deadline: float | None = None
         while self.tally.finished < self.tally.num_cells:
             is_idle = not any(held.leases for held in self._held.values())
             if self._stopping.is_set():
                 if deadline is None:
-                    deadline = self._clock() + _STOP_SECONDS
+                    deadline = self._clock() + self._stop_seconds
                     self._executor.stop()
                 if is_idle or self._clock() > deadline:
                     break
             elif is_idle and self._held and not self._queue.left:
-                break  # every shard came back, yet the counts do not add up: the data set is what counts
-            for event in self._executor.poll(_POLL_SECONDS):
+                break  # every shard came back, yet the counts do not add up; the data set decides
+            for event in self._executor.poll(self._poll_seconds):
                 self._handle(event)
             if not self._stopping.is_set():
                 self._top_up()
@@ -165,10 +164,10 @@ class Driver:
         return self.tally.finished >= self.tally.num_cells
 
     def _top_up(self) -> None:
-        """Gives every worker as many leases as it may hold, one round at a time so that all get some.
+        """Gives every worker as many leases as it may hold, one each in a round.
 
-        A worker gets no second one while its speed is not known, and none towards the end: it might wait there while
-        another worker has nothing to do.
+        A worker gets no second lease before its speed is known, nor near the end of the run, where another worker might
+        be idle meanwhile.
         """
         for depth in range(self._in_flight):
             for worker, held in self._held.items():
@@ -261,17 +260,18 @@ def _spell(lease: Lease) -> str:
 
 
 class _Rate:
-    """Evaluations a second over the recent past."""
+    """Evaluations a second over the recent past, `window` seconds or somewhat more."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], window: float = 15.0) -> None:
         self._clock = clock
+        self._window = window
         self._points: deque[tuple[float, int]] = deque([(clock(), 0)])
 
     def update(self, evaluations: int) -> float:
         now = self._clock()
         if now - self._points[-1][0] >= 0.25:
             self._points.append((now, evaluations))
-        while len(self._points) > 2 and now - self._points[0][0] > _RATE_SECONDS:
+        while len(self._points) > 2 and now - self._points[0][0] > self._window:
             self._points.popleft()
         since, before = self._points[0]
         return (evaluations - before) / max(now - since, 1e-9)

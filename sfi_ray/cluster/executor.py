@@ -1,4 +1,4 @@
-"""What a driver needs of whatever runs its workers: give out leases, and hear what became of them."""
+"""The interface between a driver and what runs its workers: leases go in, events come out."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class WorkerLost:
 
 @dataclass(frozen=True, slots=True)
 class LeaseProgressed:
-    """A worker has done a part of a lease."""
+    """A worker has searched a part of a lease."""
 
     worker: str
     lease: Lease
@@ -41,7 +41,7 @@ class LeaseProgressed:
 
 @dataclass(frozen=True, slots=True)
 class LeaseEnded:
-    """A worker is through with a lease; its last report came before."""
+    """A worker has finished a lease; its last report came before."""
 
     worker: str
     lease: Lease
@@ -67,10 +67,10 @@ class Executor(Protocol):
         ...
 
     def poll(self, seconds: float) -> list[Event]:
-        """Waits up to so many seconds for something to happen and returns it, oldest first.
+        """Waits up to `seconds` for events and returns them, oldest first.
 
         Raises:
-            ResourceError: No worker can be had.
+            ResourceError: No worker can start.
         """
         ...
 

@@ -1,4 +1,4 @@
-"""The driver's sign of life, for whoever watches: the terminal often, the run's folder every few seconds."""
+"""The driver's sign of life: on the terminal often, in the run's folder every few seconds."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from sfi_ray.store.progress import Progress, RunState, write_progress
 
 
 class Heartbeat:
-    """Tells how a driver is doing.
+    """Reports the progress of a driver.
 
     Args:
         folder: The run's folder.
-        tally: What to tell.
-        reporter: Whom to tell at once.
+        tally: The counts to report.
+        reporter: Hears of every beat.
     """
 
     def __init__(self, folder: RunFolder, tally: Tally, reporter: Reporter) -> None:
@@ -29,13 +29,13 @@ class Heartbeat:
         self._finished_at_start = tally.finished
 
     def beat(self) -> None:
-        """Tells the reporter, and from time to time the run's folder."""
+        """Informs the reporter, and every few seconds the run's folder."""
         self._reporter.progressed(self._tally, self.seconds_left())
         if time.time() - self._written_at >= Progress.heartbeat_seconds:
             self.write(RunState.RUNNING)
 
     def seconds_left(self) -> float | None:
-        """Estimates the time that is left from the cells finished so far; None before the first one."""
+        """Estimates the remaining time from the cells finished so far; None before the first one."""
         done = self._tally.finished - self._finished_at_start
         if not done:
             return None

@@ -1,4 +1,4 @@
-"""A launch from the first check to the last row."""
+"""A launch, from the first check to the last row."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sfi_ray.cluster.work_queue import WorkQueue
 from sfi_ray.cluster.worker import Lease, RunSpec, provenance_of
 from sfi_ray.errors import InputError, StorageError
 from sfi_ray.grid import Grid
-from sfi_ray.job import Job, load_job
+from sfi_ray.job import Job, load_job, placed
 from sfi_ray.models import Classifier, ClassifierPayload
 from sfi_ray.plan import shard_sizes, tuning_request
 from sfi_ray.report import write_report
@@ -37,12 +37,6 @@ from sfi_ray.store.run import Run
 from sfi_ray.store.starts import STARTS, digest_of, write_starts
 from sfi_ray.types import Finding
 
-#: What `fresh` removes; files of the user's own stay.
-_OWN_FILES = (
-    *("results", "checkpoints", "models", "report", IMAGES, STARTS, RECORD, PROGRESS),
-    *(SCORECARD, TEXT, PAGE, AUDIT_JOB),
-)
-
 
 def launch(
     job: Job | str | Path,
@@ -56,21 +50,21 @@ def launch(
     dashboard: bool = False,
     refuse_chance: bool = False,
 ) -> Run:
-    """Runs a job, or goes on with it, until every cell has a row.
+    """Runs or resumes a job until every cell has a row.
 
-    Rows are on disk as they are found; whatever ends the process, launching again takes up where it stopped. Ctrl-C
-    stops cleanly: `Run.status` then says ``interrupted``.
+    Rows reach the disk while the search goes on, so launching again resumes after any interruption. Ctrl-C stops
+    cleanly: `Run.status` then says ``interrupted``.
 
     Args:
         job: A job or the path of a job file.
         classifiers: Classifiers given in code, by the names that the job uses.
-        reporter: Hears how it goes; nobody by default.
+        reporter: Hears of the progress; by default nothing is printed.
         address: Address of a Ray cluster; None takes ``RAY_ADDRESS`` or starts Ray on this machine.
         in_process: Run without Ray, in this process.
-        fresh: Throw away an earlier run of this name.
-        retry_failed: Search cells again that failed before.
+        fresh: Delete an earlier run of this name first.
+        retry_failed: Search failed cells again.
         dashboard: Run Ray's dashboard when Ray is started on this machine.
-        refuse_chance: Refuse a classifier that does on natural images what guessing does; without, that is a warning.
+        refuse_chance: Refuse a classifier whose accuracy on natural images is near chance; otherwise that is a warning.
 
     Returns:
         The run, finished or interrupted.
@@ -80,10 +74,10 @@ def launch(
         StorageError: The run's folder cannot be read or written.
         ResourceError: The machine or the cluster lacks what the job asks for.
     """
-    if not isinstance(job, Job):
-        job = load_job(job)
     options = _Options(address, in_process, fresh, retry_failed, dashboard, refuse_chance)
-    return _Launch(job, classifiers or {}, reporter or Reporter(), options).run()
+    with contextlib.nullcontext() if isinstance(job, Job) else placed(job):
+        loaded = job if isinstance(job, Job) else load_job(job)
+        return _Launch(loaded, classifiers or {}, reporter or Reporter(), options).run()
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +101,7 @@ class _Launch:
         self._folder = RunFolder(job.location)
 
     def run(self) -> Run:
-        # Everything that can be wrong is found before anything is trained or written.
+        # All checks come before anything is trained or written.
         prepared = prepare(
             self._job,
             self._classifiers,
@@ -133,10 +127,13 @@ class _Launch:
         """Provides the classifiers, writes the run's record and searches; the folder is held."""
         known, info, images = prepared.known, prepared.info, prepared.images
         if self._options.fresh:
-            for name in _OWN_FILES:
+            # Files of the user's own stay.
+            for name in (RESULTS, CHECKPOINTS, "models", "report", IMAGES, STARTS, RECORD, PROGRESS):
+                self._folder.delete(name)
+            for name in (SCORECARD, TEXT, PAGE, AUDIT_JOB):
                 self._folder.delete(name)
         elif read_record(self._folder) != known:
-            raise InputError(f"another launch has written to '{self._folder.location}' a moment ago; launch again")
+            raise InputError(f"another launch has just written to '{self._folder.location}'; launch again")
         self._sweep()
         finish_compaction(self._folder)
         request = tuning_request(self._job, prepared.grid, self._job.attack.build(), info.shape)
@@ -215,7 +212,7 @@ class _Launch:
         return self._finish()
 
     def _sweep(self) -> None:
-        """Removes what actors that were killed had half written; the ones of now are not at work."""
+        """Removes half-written files of killed actors; no actor writes now."""
         self._folder.sweep("", RESULTS, CHECKPOINTS)
 
     def _drive(self, driver: Driver, watch: Callable[[Tally], None]) -> None:
@@ -238,12 +235,12 @@ class _Launch:
             with calling_on_signals(stop):
                 state = RunState.FINISHED if driver.run() else RunState.INTERRUPTED
         finally:
-            # A full disk that stopped the run must not hide behind the failure to say so.
+            # Where a full disk stopped the run, the failure to write this must not hide it.
             with contextlib.suppress(OSError):
                 heartbeat.write(state)
 
     def _finish(self) -> Run:
-        """Writes page, tables and pictures of what there is."""
+        """Writes the page, tables and pictures of the rows so far."""
         self._reporter.close()
         run = Run(self._folder.location)
         report = write_report([self._folder.location], charts=False)
@@ -275,7 +272,7 @@ def _spec(job: Job, record: RunRecord, grid: Grid, folder: RunFolder, code: byte
 
 
 class _FailureWriter:
-    """Writes the rows of cells that the driver gives up.
+    """Writes the rows of cells that the driver abandons.
 
     Args:
         spec: The run.
@@ -287,7 +284,7 @@ class _FailureWriter:
         self._folder = folder
 
     def __call__(self, lease: Lease, findings: list[Finding]) -> int:
-        """Writes one row for each cell that has none: its worker may have written some before it was lost.
+        """Writes one row for each cell that has none, since a lost worker may have written some.
 
         Returns:
             How many rows were written.

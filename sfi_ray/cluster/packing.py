@@ -1,4 +1,4 @@
-"""What a submitted job takes along: its file and the user's own code. Data and weights stay where they are."""
+"""The package of a submitted job: its file and the user's own code, without data and weights."""
 
 from __future__ import annotations
 
@@ -9,31 +9,29 @@ from pathlib import Path, PurePosixPath
 from sfi_ray.errors import InputError
 from sfi_ray.job import Job, RoundsJob
 
-# Ray refuses packages of 100 MiB; code alone is far below this.
-_MAX_BYTES = 8 << 20
 
-
-def pack(job_file: Path, job: Job | RoundsJob, folder: Path) -> None:
-    """Copies what a cluster needs to launch a job: the job file, and of factories' packages the Python files.
+def pack(job_file: Path, job: Job | RoundsJob, folder: Path, most_bytes: int = 8 << 20) -> None:
+    """Copies what a cluster needs to launch a job: the job file and the Python files of its factories and search.
 
     Args:
         job_file: The job file.
-        job: What it says, its `output` as it will be launched.
+        job: The job, with the `output` of its launch.
         folder: An empty folder.
+        most_bytes: Limit on the size of the Python files. Code stays far below it, and Ray refuses 100 MiB.
 
     Raises:
-        InputError: The job names a path that only this machine knows, or code that is not there or too large.
+        InputError: The job names a path that only this machine knows, or code that is missing or too large.
     """
     _require_reachable(job)
     shutil.copyfile(job_file, folder / job_file.name)
-    places = {place for spec in job.classifiers if (place := spec.source.code()) is not None}
+    places = {*(spec.source.code() for spec in job.classifiers), job.attack.code_place()}
     size = 0
-    for place in sorted(places):
+    for place in sorted(place for place in places if place is not None):
         for file in _python_files(place):
             size += file.stat().st_size
-            if size > _MAX_BYTES:
+            if size > most_bytes:
                 raise InputError(
-                    f"{place}: more than {_MAX_BYTES >> 20} MiB of Python files are not sent along; "
+                    f"{place}: a submitted job takes at most {most_bytes >> 20} MiB of Python files along; "
                     "install the package on the cluster's nodes"
                 )
             copy = folder / file.relative_to(place.parent)
@@ -51,13 +49,13 @@ def _python_files(place: Path) -> Iterator[Path]:
 
 
 def _require_reachable(job: Job | RoundsJob) -> None:
-    """Refuses paths that mean another place on another machine; the nodes of a cluster run Linux."""
+    """Refuses paths that other machines cannot reach; the nodes of a cluster run Linux."""
     for key, path in _paths(job):
         if "://" not in path and not PurePosixPath(path).is_absolute():
             uri = " or a URI such as s3://BUCKET/runs (--output sets it)" if key == "output" else ""
             raise InputError(
-                f"{key}: '{path}' is a path of this machine, and a submitted job takes code along, but no data, "
-                f"weights or results; give an absolute path that every node of the cluster reaches{uri}"
+                f"{key}: '{path}' is a path of this machine, and a submitted job takes no data, weights or results "
+                f"along; give an absolute path that every node of the cluster reaches{uri}"
             )
 
 

@@ -1,4 +1,4 @@
-"""What is found out about a job before anything is trained, searched or written: `launch` and `plan` ask the same."""
+"""The checks of a job before anything is trained, searched or written; `launch` and `plan` share them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from sfi_ray.cluster.provision import Provisioner
+from sfi_ray.cluster.provision import Provisioner, changed_since
 from sfi_ray.cluster.reporter import Reporter
 from sfi_ray.data import DatasetInfo, NaturalImage, dataset_info, select_images
 from sfi_ray.errors import InputError
@@ -22,14 +22,14 @@ from sfi_ray.types import Start
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A job that can be launched, as far as this machine can tell.
+    """A job that has passed the checks of this machine.
 
     Attributes:
         folder: The run's folder.
-        known: The record of the run when it is resumed.
+        known: The record of a resumed run.
         info: The data set.
-        images: The natural images to imitate: those of the run where it goes on, else those of the data set.
-        starts: The images of an earlier run that searches begin with; none when the run is resumed.
+        images: The natural images to imitate: of a resumed run its own, otherwise those of the data set.
+        starts: The images of an earlier run that searches begin with; none for a resumed run.
         grid: The cells; their classifiers have no fingerprints yet.
         provisioner: Gets the classifiers, which it has checked.
     """
@@ -51,9 +51,9 @@ def prepare(
     Args:
         job: The job.
         given: Classifiers given in code, by the names that the job uses.
-        reporter: Hears of what goes on.
-        fresh: Whether an earlier run of this name is to be thrown away.
-        refuse_chance: Whether a classifier is refused that does on natural images what guessing does.
+        reporter: Hears of the classifiers' accuracy.
+        fresh: Whether the launch will delete an earlier run of this name.
+        refuse_chance: Whether to refuse a classifier whose accuracy on natural images is near chance.
 
     Raises:
         InputError: The job, or something it names, is wrong.
@@ -85,20 +85,17 @@ def prepare(
 def _require_same(job: Job, folder: RunFolder, known: RunRecord) -> None:
     changed = differences(known.job.identity(), job.identity())
     if not changed and known.code != job.attack.code_digest:
-        raise InputError(
-            f"the code of attack.search is not what it was when '{folder.location}' was first launched; "
-            "give the job another name, or throw that run away with --fresh"
-        )
+        raise changed_since("the code of attack.search", folder)
     if changed:
         raise InputError(
             f"'{folder.location}' holds a run of another job:",
             *spelled(changed),
-            "give the job another name, or throw that run away with --fresh",
+            "give the job another name, or delete that run with --fresh",
         )
 
 
 def _images(job: Job, folder: RunFolder, info: DatasetInfo, known: RunRecord | None) -> tuple[NaturalImage, ...]:
-    """Returns the natural images to imitate: those of the run where it goes on, else those of the data set."""
+    """Returns the natural images to imitate: of a resumed run its own, otherwise those of the data set."""
     selection = job.selection
     if selection is None:
         return ()
@@ -106,15 +103,12 @@ def _images(job: Job, folder: RunFolder, info: DatasetInfo, known: RunRecord | N
     if known is None:
         return select_images(selection, job.dataset, info, targets)
     images = read_natural_images(folder, known.grid().images, known.input_shape)
-    # What the job names by itself may have been changed since; a data set need not be there any more.
+    # Files that the job names may have changed since; the data set need not exist any more.
     here = tuple(file for file in selection.files or () if Path(file.path).expanduser().exists())
     if here:
         now = select_images(selection.model_copy(update={"files": here}), job.dataset, info, targets)
         missing = {image.digest for image in now} - {image.digest for image in images}
         if missing:
             changed = next(image.source for image in now if image.digest in missing)
-            raise InputError(
-                f"images: '{changed}' is not what it was when '{folder.location}' was first launched; "
-                "give the job another name, or throw that run away with --fresh"
-            )
+            raise changed_since(f"images: '{changed}'", folder)
     return images

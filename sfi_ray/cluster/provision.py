@@ -1,7 +1,7 @@
-"""From what a job says of its classifiers to the classifiers themselves: given, loaded, reused, or trained once.
+"""The classifiers of a job: given in code, loaded, reused from the run, or trained once.
 
-A network that a job trains is copied from the cache into the run's folder, so that the run can be resumed and checked
-from itself alone.
+A network that a job trains is copied from the cache into the run's folder, so that this folder alone is enough to
+resume and check the run.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Provided:
 
     Attributes:
         payload: The classifier.
-        record: What the run remembers of it.
+        record: What the run stores of it.
     """
 
     payload: ClassifierPayload
@@ -61,7 +61,7 @@ class Provisioner:
         given: Classifiers given in code, by name.
         reporter: Hears of training.
         known: The record of the run when it is resumed.
-        refuses_chance: Whether a classifier is refused whose accuracy on natural images is near chance.
+        refuses_chance: Whether to refuse a classifier whose accuracy on natural images is near chance.
     """
 
     def __init__(
@@ -86,14 +86,13 @@ class Provisioner:
         self._judged: dict[str, tuple[NaturalAccuracy | None, tuple[str, ...]]] = {}
 
     def check(self) -> None:
-        """Finds what is wrong with the classifiers before anything is trained or written.
+        """Checks the classifiers before anything is trained or written.
 
         Raises:
-            InputError: A network does not exist, weights do not fit, a given classifier takes other images, the attack
-                needs something of a network that it lacks, a network cannot be packed for another process, or there
-                is nothing to train one on. Where it is asked for, also if a classifier does on natural images what
-                guessing does.
-            StorageError: A network is to be trained, and the cache of trained ones cannot be written.
+            InputError: A network does not exist, weights do not fit, a given classifier takes other images, a network
+                lacks what the attack needs, a network cannot be packed for another process, or a network has no
+                images to train on. With `refuses_chance`, also where accuracy on natural images is near chance.
+            StorageError: A network needs training, and the cache of trained networks cannot be written.
         """
         for spec in self._job.classifiers:
             if spec.name in self._given:
@@ -122,10 +121,10 @@ class Provisioner:
                 self._measure(spec, self._loaded[spec.name])
 
     def at_hand(self) -> dict[str, Classifier]:
-        """Returns the classifiers that need no training any more, by name, after `check`.
+        """Returns the classifiers that need no training, by name, after `check`.
 
         Raises:
-            InputError: One of a run that is resumed is broken.
+            InputError: A classifier of a resumed run is broken.
             StorageError: It cannot be read.
         """
         kept = {
@@ -136,21 +135,21 @@ class Provisioner:
         return {**kept, **self._given, **self._loaded}
 
     def provide(self, device: str, trainer: Trainer, tuner: Tuner, request: TuningRequest | None) -> list[Provided]:
-        """Gets every classifier, training those that are not trained yet, and decides how it computes.
+        """Gets every classifier, trains the untrained ones, and decides how each computes.
 
         Args:
-            device: Kind of device that will search, train and be measured.
+            device: Kind of device for search, training and measurements.
             trainer: Trains a network.
             tuner: Measures how a network computes fastest.
-            request: What is to be measured; None where the rule decides.
+            request: What to measure; None where the rule decides.
 
         Raises:
-            InputError: A classifier is not the one that the run was launched with.
+            InputError: A classifier has changed since the run was launched.
         """
         provided = [self._provide(spec, device, trainer) for spec in self._job.classifiers]
         if request is None:
             return provided
-        # Once all of them are trained: nothing else may compute meanwhile.
+        # After the last training: nothing else may compute during a measurement.
         return [one if one.record.name in self._known else self._tuned(one, device, tuner, request) for one in provided]
 
     def _tuned(self, provided: Provided, device: str, tuner: Tuner, request: TuningRequest) -> Provided:
@@ -209,21 +208,21 @@ class Provisioner:
         return Provided(classifier.to_payload(source), record)
 
     def _measure(self, spec: ClassifierSpec, classifier: Classifier) -> None:
-        """Measures how a classifier does on natural images, unless the run knows it."""
+        """Measures the accuracy of a classifier on natural images, unless the run knows the classifier."""
         if spec.name not in self._known:
             is_normalised = self._is_normalised(spec, classifier)
             natural = measure_natural(classifier, self._job.dataset, is_normalised=is_normalised)
             self._judge(spec, classifier, natural)
 
     def _judge(self, spec: ClassifierSpec, classifier: Classifier, natural: NaturalAccuracy | None) -> None:
-        """Says how a classifier does on natural images, and what makes an attack on it doubtful."""
+        """Reports the accuracy of a classifier on natural images, and what makes an attack on it doubtful."""
         threshold, is_normalised = self._job.verification.threshold, self._is_normalised(spec, classifier)
         remarks = remarks_on(classifier, natural, threshold, is_normalised=is_normalised)
         if self._refuses_chance and natural and natural.is_near_chance(classifier.num_classes):
             raise InputError(f"classifier '{spec.name}': {'; '.join(remarks)}")
         self._judged[spec.name] = natural, remarks
         gives = "" if classifier.examined.outputs == "logits" else f"gives {classifier.examined.outputs}; "
-        seen = "no natural images are at hand, so its accuracy is not known"
+        seen = "no natural images are at hand, so its accuracy is unknown"
         if natural:
             seen = f"{natural.accuracy:.1%} of {natural.images} right, mean confidence {natural.confidence:.1%}"
         self._reporter.log(f"{spec.name}: {gives}{seen}")
@@ -231,11 +230,11 @@ class Provisioner:
             self._reporter.log(f"warning: {spec.name}: {remark}")
 
     def _is_normalised(self, spec: ClassifierSpec, classifier: Classifier) -> bool:
-        """Whether somebody said how a classifier's images are normalised; weights in a file do not say it."""
+        """Whether the normalisation of a classifier's images is known; weights in a file do not tell it."""
         return spec.name in self._given or spec.says_normalisation or classifier.is_normalised
 
     def _runtime(self, classifier: Classifier, device: str) -> RuntimeConfig:
-        """Returns how a classifier computes by rule."""
+        """Returns the runtime configuration of a classifier by rule."""
         compute = self._job.compute
         return classifier.runtime.changed(
             precision="float32" if compute.precision == "auto" else compute.precision,
@@ -249,20 +248,17 @@ class Provisioner:
         if known and not is_same_network(
             classifier.fingerprint, classifier.examined.answers, known.fingerprint, known.answers
         ):
-            raise InputError(
-                f"classifier '{spec.name}' is not the one that '{self._folder.location}' was launched with "
-                f"(fingerprint {classifier.fingerprint}, then {known.fingerprint}); "
-                "give the job another name, or throw that run away with --fresh"
-            )
+            fingerprints = f"(fingerprint {known.fingerprint} then, {classifier.fingerprint} now)"
+            raise changed_since(f"classifier '{spec.name}' {fingerprints}", self._folder)
 
     def _require_batch(self, spec: ClassifierSpec, classifier: Classifier) -> None:
-        """Refuses a network that takes another number of images at once than it will be given."""
+        """Refuses a network whose fixed batch size does not suit the job."""
         size, wanted = classifier.batch_size, self._job.compute.micro_batch
         if size is not None and (size & (size - 1) or wanted not in (None, size)):
             raise InputError(
-                f"classifier '{spec.name}' takes {size} image{'s' * (size > 1)} at once and no other number; let it "
-                "take any, as an export with a dynamic batch dimension does"
-                + ("" if size & (size - 1) else f", or leave compute.micro_batch out or set it to {size}")
+                f"classifier '{spec.name}' takes batches of {size} image{'s' * (size > 1)} only; export it with a "
+                "dynamic batch dimension"
+                + ("" if size & (size - 1) else f", leave compute.micro_batch out, or set it to {size}")
             )
 
     def _was_given(self, spec: ClassifierSpec) -> bool:
@@ -298,7 +294,7 @@ class Provisioner:
         )
 
     def _source(self, spec: ClassifierSpec) -> Source:
-        """Returns what a classifier is built from, in a run that is resumed with what the run's folder keeps of it."""
+        """Returns the source of a classifier; in a resumed run, with the files that the run's folder keeps."""
         return stored_source(self._folder, spec) if spec.name in self._known else spec.source
 
     def _from_source(self, spec: ClassifierSpec) -> Classifier:
@@ -306,7 +302,7 @@ class Provisioner:
         return self._classifier(spec, module, normalisation)
 
     def _untrained(self, spec: ClassifierSpec) -> Classifier:
-        """Builds the classifier with whatever weights it starts from."""
+        """Builds the classifier with the weights that its training starts from."""
         with torch.random.fork_rng(devices=[]):
             module = self._source(spec).build_module(self._info.shape, self._info.num_classes)
         return self._classifier(spec, module, None, is_trained=False)
@@ -332,3 +328,16 @@ class Provisioner:
             self._folder.write(f"models/{spec.name}{spec.source.suffix}", content)
         if card:
             self._folder.write(f"models/{spec.name}.json", card.model_dump_json(indent=2).encode())
+
+
+def changed_since(what: str, folder: RunFolder) -> InputError:
+    """Returns the error for a part of the job that has changed since its run was first launched.
+
+    Args:
+        what: The part, as the message names it.
+        folder: The run's folder.
+    """
+    return InputError(
+        f"{what} has changed since '{folder.location}' was first launched; "
+        "give the job another name, or delete that run with --fresh"
+    )

@@ -1,6 +1,6 @@
-"""Re-scoring the images of a run with other classifiers, in this process; `ray_scoring` does it on a cluster.
+"""Re-scoring the images of a run with other classifiers, in this process; `cluster.ray.scoring` does it on a cluster.
 
-Images never travel: whoever scores reads rows from the run's folder.
+Images never travel: a scorer reads rows from the run's folder.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from sfi_ray.store.run import Run
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoreSpec:
-    """What is scored, and how.
+    """Settings of a scoring.
 
     Attributes:
         location: Path or URI of the run's folder.
@@ -29,7 +29,7 @@ class ScoreSpec:
         threads: CPU threads.
         micro_batches: Images of one forward pass, by classifier.
         threshold: Confidence from which an image fools.
-        only_fooled: Whether images that do not fool their source are left out.
+        only_fooled: Whether to leave out images that do not fool their source.
     """
 
     location: str
@@ -55,7 +55,7 @@ class ScoreUnit:
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """What scoring a unit gave.
+    """The scores of a unit.
 
     Attributes:
         rows: A table of schema `TRANSFERS`.
@@ -116,7 +116,7 @@ def score_here(
     Args:
         spec: What is scored.
         payloads: Classifiers by name.
-        units: In the order in which they are wanted.
+        units: The units, in the order of the results.
     """
     threads = torch.get_num_threads()
     try:

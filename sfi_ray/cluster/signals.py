@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the first one asks a driver, a second Ctrl-C ends it; an actor commits what is finished."""
+"""Ctrl-C and SIGTERM: the first one asks a driver to stop, a second Ctrl-C ends it; an actor commits finished cells."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _num_blocks = 0
 def calling_on_signals(callback: Callable[[], None]) -> Iterator[None]:
     """Calls back on the first SIGINT or SIGTERM during a block; a SIGINT after that ends the block.
 
-    A second SIGTERM says nothing new, in this block or in one around it: whoever ends a service or a batch job sends it
-    to a process and to its group, or again and again. Blocks may be nested; the innermost one is called.
+    A second SIGTERM is ignored, in this block and in those around it, since service managers and batch systems send it
+    several times. Blocks may be nested; only the innermost one calls back.
 
-    Signals reach the main thread only; in any other, the block runs as it is.
+    Signals reach the main thread only; in another thread this does nothing.
 
     Args:
         callback: What to do first.
@@ -62,7 +62,7 @@ def calling_on_signals(callback: Callable[[], None]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def ending_on_signals() -> Iterator[None]:
-    """Takes SIGTERM for Ctrl-C during a block that is all of a process; once told to end, it hears of SIGTERM no more.
+    """Treats SIGTERM as Ctrl-C during a block that is a whole process, and ignores SIGTERM after the first one.
 
     Raises:
         KeyboardInterrupt: SIGINT or SIGTERM came.
@@ -80,7 +80,7 @@ def ending_on_signals() -> Iterator[None]:
 
 
 def interrupt() -> None:
-    """Does what Ctrl-C does by itself: for `calling_on_signals`, where nothing is to be finished first.
+    """Does what Ctrl-C does by default: for `calling_on_signals`, where nothing must be finished first.
 
     Raises:
         KeyboardInterrupt: Always.
@@ -91,9 +91,9 @@ def interrupt() -> None:
 def call_on_sigterm(callback: Callable[[], None]) -> None:
     """Calls back, from a thread of its own, as soon as SIGTERM comes; for the rest of the process.
 
-    Python's handlers wait until the main thread runs Python again, which that of an actor does now and then only. The
-    first signal is for the callback alone: Ray's own handler would end the process in the middle of what it does. A
-    second one goes where the first would have gone without this.
+    Python's own handlers wait until the main thread runs Python code, which in an actor may take long. Only the
+    callback gets the first signal, since Ray's handler would end the process at once. The earlier handler gets the
+    second one.
 
     Args:
         callback: What to do.

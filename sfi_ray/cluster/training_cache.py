@@ -1,6 +1,6 @@
-"""Networks that are trained once, kept in the user's cache (``SFI_RAY_CACHE``) under a key of all that decides them.
+"""Trained networks in the user's cache (``SFI_RAY_CACHE``), under a key of everything that decides their weights.
 
-While it is being trained, a network's folder there holds its checkpoint, so that a training goes on where it ended.
+During a training, the network's folder holds its checkpoint, so that the training can resume.
 """
 
 from __future__ import annotations
@@ -43,8 +43,6 @@ from sfi_ray.text import safe_name
 
 OnEvent = Callable[[TrainingEvent], None]
 
-_SECONDS_BETWEEN_TRIES = 0.5
-
 
 class Trainer(Protocol):
     """Trains a network of the zoo somewhere."""
@@ -58,9 +56,9 @@ class Trainer(Protocol):
         on_event: OnEvent,
         place: str,
     ) -> TrainedModel:
-        """Trains, calling back with progress and after every epoch.
+        """Trains, and calls back with progress and after every epoch.
 
-        The checkpoint lies in the folder `place` of the cache where it is trained; one that is there is gone on with.
+        The checkpoint lies in the folder `place` of the cache where the network is trained; training resumes from it.
         """
         ...
 
@@ -124,7 +122,7 @@ def train_once(
 ) -> tuple[ModelCard, Path]:
     """Trains a network, unless the cache has it from the same settings and data.
 
-    Whoever wants a network that is being trained by another process of this machine waits for it.
+    Where another process of this machine trains the same network, this waits for it.
 
     Args:
         architecture: Network of the zoo.
@@ -132,7 +130,7 @@ def train_once(
         settings: How to train.
         name: What the reporter calls it.
         device: Kind of device.
-        trainer: Trains it where it is not in the cache.
+        trainer: Trains it if the cache lacks it.
         reporter: Hears of every epoch.
 
     Returns:
@@ -141,11 +139,11 @@ def train_once(
     Raises:
         InputError: The network or the data set does not exist, or the data set has no images.
         StorageError: The cache cannot be written.
-        KeyboardInterrupt: Ctrl-C came; the next training of this network goes on.
+        KeyboardInterrupt: Ctrl-C came; the next training of this network resumes.
     """
     info = dataset_info(dataset)
     content = f"{info.name} {dataset_fingerprint(dataset)}"
-    # Chosen here, for the place where it is trained may have another processor.
+    # Chosen here, since the machine that trains may have another processor.
     settings = settings.model_copy(update={"precision": training_precision(settings.precision, device)})
     key = training_key(architecture, content, info.shape, info.num_classes, settings)
     place = f"models/{safe_name(f'{info.name}-{architecture}')}-{key}"
@@ -162,21 +160,24 @@ def train_once(
 
     card = _cached(folder)
     if card is None:
-        with _held(folder, lambda: reporter.log(f"{name}: another process is training it; waiting for it")):
+        with _held(folder, lambda: reporter.log(f"{name}: waiting for another process that is training it")):
             card = _cached(
-                folder, lambda fault: reporter.log(f"{name}: is trained again, for its cache is broken: {fault}")
+                folder,
+                lambda fault: reporter.log(
+                    f"{name}: training it again, since its files in the cache are broken: {fault}"
+                ),
             )
             if card is None:
                 trained = trainer(architecture, dataset, settings, device, tell, place)
                 save_weights(trained.module, folder, trained.card)
                 checkpoint_in(place).remove()
                 return trained.card, folder
-    reporter.log(f"{name}: trained before, held-out accuracy {card.test_accuracy:.1%}")
+    reporter.log(f"{name}: taken from the cache, held-out accuracy {card.test_accuracy:.1%}")
     return card, folder
 
 
 def check_cache() -> None:
-    """Finds out whether trained networks can be kept, and leaves no trace.
+    """Checks that the cache can be written, and leaves no trace.
 
     Raises:
         StorageError: The cache cannot be written.
@@ -186,7 +187,7 @@ def check_cache() -> None:
 
 
 def _cached(folder: Path, on_fault: Callable[[InputError], None] = lambda _: None) -> ModelCard | None:
-    """Returns the card of a network in the cache; None where there is none, or its weights are not the card's."""
+    """Returns the card of a network in the cache; None without one, or where weights and card do not match."""
     if not (folder / "card.json").exists():
         return None
     try:
@@ -211,7 +212,7 @@ def train_and_save(
     Raises:
         InputError: The network or the data set does not exist.
         StorageError: The folder cannot be written.
-        KeyboardInterrupt: Ctrl-C came; the next training of this network goes on.
+        KeyboardInterrupt: Ctrl-C came; the next training of this network resumes.
     """
     info = dataset_info(dataset)
     module = build(architecture, input_shape=info.shape, num_classes=info.num_classes)
@@ -225,9 +226,14 @@ def train_and_save(
 
 
 def cache_folder() -> Path:
-    """Returns where trained networks are kept between jobs: ``SFI_RAY_CACHE``, or the user's cache folder."""
+    """Returns the folder of trained networks: `chosen_cache`, or the user's cache folder."""
+    return chosen_cache() or Path(platformdirs.user_cache_dir("sfi_ray"))
+
+
+def chosen_cache() -> Path | None:
+    """Returns the folder that ``SFI_RAY_CACHE`` names, as an absolute path; None where the variable is not set."""
     chosen = os.environ.get("SFI_RAY_CACHE")
-    return Path(chosen).expanduser() if chosen else Path(platformdirs.user_cache_dir("sfi_ray"))
+    return Path(chosen).expanduser().absolute() if chosen else None
 
 
 @contextlib.contextmanager
@@ -243,10 +249,10 @@ def _explained(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _held(folder: Path, on_waiting: Callable[[], None]) -> Iterator[None]:
-    """Holds a network's folder for one process of this machine, waiting for whoever holds it.
+    """Locks a network's folder for one process of this machine; waits for the process that holds the lock.
 
-    The lock goes with the process, however it ends. Where the file system knows no locks, nothing is held: files are
-    replaced as a whole, so that two trainings of one network cost time and nothing else.
+    The lock ends with the process. Where the file system has no locks, two processes may train the same network, which
+    costs only time: files are replaced as a whole.
     """
     with _explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -263,9 +269,9 @@ def _held(folder: Path, on_waiting: Callable[[], None]) -> Iterator[None]:
                     if not has_told:
                         has_told = True
                         on_waiting()
-                    time.sleep(_SECONDS_BETWEEN_TRIES)
+                    time.sleep(0.5)
                     continue
                 except OSError:
-                    pass  # a network share may know no locks
+                    pass  # a network share may have no locks
                 break
         yield

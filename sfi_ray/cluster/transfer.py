@@ -1,4 +1,4 @@
-"""A transfer from the first check to the last row: a run's images through other classifiers (Section 5.8, Table 18)."""
+"""A transfer: the images of a run re-scored by other classifiers (Section 5.8, Table 18)."""
 
 from __future__ import annotations
 
@@ -24,17 +24,14 @@ from sfi_ray.store.folder import RunFolder
 from sfi_ray.store.run import Run
 from sfi_ray.store.whole_folder import whole_folder
 
-DATA = "transfer.parquet"
-"""The file of a transfer's rows."""
-
 
 @dataclass(frozen=True, slots=True)
 class Transferred:
-    """What a transfer gave.
+    """The result of a transfer.
 
     Attributes:
-        counts: How many images fool both.
-        broken: Why part files of the run could not be read, by their names; their images are left out.
+        counts: Numbers of images that fool both classifiers.
+        broken: Why part files of the run could not be read, by name; their images are left out.
     """
 
     counts: Counts
@@ -71,14 +68,14 @@ def transfer(
         address: Address of a Ray cluster; None takes ``RAY_ADDRESS`` or starts Ray on this machine.
         in_process: Score in this process, without Ray.
         overwrite: Replace a folder of an earlier transfer.
-        reporter: Hears how it goes; nobody by default.
+        reporter: Hears of the progress; by default nothing is printed.
         classifiers: Classifiers of the run that were given in code at the launch and are not in the folder, by name.
-        allow_code: Whether the functions are called that the run's record names as factories of classifiers.
+        allow_code: Whether to call the factories of classifiers that the run's record names.
 
     Raises:
-        InputError: A classifier cannot be had or takes other images, the run has no images, or the folder exists.
+        InputError: A classifier cannot be loaded or takes other images, the run has no images, or the folder exists.
         StorageError: The folder cannot be written.
-        ResourceError: There is no such device, or the cluster lacks what an actor asks for.
+        ResourceError: There is no such device, or the cluster lacks the resources of an actor.
     """
     if not 0 < threshold <= 1:
         raise InputError(f"the threshold is a confidence above 0 and at most 1, got {threshold:g}")
@@ -97,8 +94,9 @@ def transfer(
     counts = Counts()
     payloads = {name: networks.payload(name) for name in known}
     micro_batches = {one.name: one.runtime.micro_batch for one in run.record.classifiers if one.name in known}
+    data = "transfer.parquet"  # the rows, and the mark of a folder that a transfer wrote
     with (
-        whole_folder(output, marker=DATA, overwrite=overwrite) as folder,
+        whole_folder(output, marker=data, overwrite=overwrite) as folder,
         contextlib.closing(reporter),
         open_backend(in_process=in_process, address=address, dashboard=False, reporter=reporter) as backend,
     ):
@@ -116,7 +114,7 @@ def transfer(
         )
         windows = run.windows(batch_rows(run.record.input_shape), None, broken.__setitem__)
         units = [ScoreUnit(name, window) for name in payloads for window in windows]
-        with pq.ParquetWriter(folder / DATA, TRANSFERS, compression="zstd") as writer:
+        with pq.ParquetWriter(folder / data, TRANSFERS, compression="zstd") as writer:
             for unit, scored in zip(units, backend.scores(spec, payloads, units, job), strict=True):
                 broken.update(scored.broken)
                 counts.add(scored.rows)
@@ -133,10 +131,10 @@ def transfer(
 
 
 def _split(run: Run, to: Sequence[str]) -> tuple[list[str], tuple[ClassifierSpec, ...]]:
-    """Tells the classifiers of the run from others.
+    """Separates the classifiers of the run from others.
 
     Raises:
-        InputError: One is no classifier, or has the name of another.
+        InputError: A text names no classifier, or two classifiers have the same name.
     """
     own = [record.name for record in run.record.classifiers]
     known = [name for name in to if name in own] if to else own
@@ -151,7 +149,7 @@ def _split(run: Run, to: Sequence[str]) -> tuple[list[str], tuple[ClassifierSpec
 def _provide(
     run: Run, job: Job, folder: RunFolder, backend: Backend, reporter: Reporter, device: str
 ) -> list[Provided]:
-    """Gets the classifiers ready to travel that are not the run's."""
+    """Provides the classifiers that are not the run's."""
     if not job.classifiers:
         return []
     provisioner = Provisioner(job, run.record.dataset_info, folder, {}, reporter, None)

@@ -1,4 +1,4 @@
-"""How classifiers compute, measured once for each kind of device and kept in the cache beside the trained networks."""
+"""Autotuned runtime configurations, measured once for each kind of device and kept beside the trained networks."""
 
 from __future__ import annotations
 
@@ -26,26 +26,23 @@ from sfi_ray.models import (
 
 logger = logging.getLogger(__name__)
 
-_VERSION = 2
-"""Part of every key; raise it when the same request comes to choose among other runtime configurations."""
-
 
 class Tuner(Protocol):
-    """Measures somewhere how a classifier computes fastest."""
+    """Measures how a classifier computes fastest."""
 
     def __call__(self, payload: ClassifierPayload, request: TuningRequest, device: str) -> Choice:
-        """Returns what was chosen, now or earlier for the same weights, request, device and versions."""
+        """Returns the choice, made now or earlier for the same weights, request, device and versions."""
         ...
 
 
 def tune_here(payload: ClassifierPayload, request: TuningRequest, device: str, cache: Path | None = None) -> Choice:
-    """Measures in this process, unless the cache knows; see `Tuner`.
+    """Measures in this process, unless the cache has the choice; see `Tuner`.
 
     Args:
         payload: The classifier.
-        request: What is to be measured.
+        request: What to measure.
         device: Kind of device that searches.
-        cache: The cache; `cache_folder` if None. One that cannot be read or written is done without.
+        cache: The cache; `cache_folder` if None. Where it cannot be read or written, it is not used.
     """
     classifier = Classifier.from_payload(payload, device=device)
     folder = (cache_folder() if cache is None else cache) / "tuning"
@@ -55,7 +52,7 @@ def tune_here(payload: ClassifierPayload, request: TuningRequest, device: str, c
     except FileNotFoundError:
         pass
     except (OSError, ValueError) as error:
-        logger.debug("%s cannot be read and is measured anew: %s", file, error)
+        logger.debug("%s cannot be read, measuring again: %s", file, error)
     choice = tune(classifier, request)
     try:
         _write(file, choice.model_dump_json(indent=2))
@@ -68,12 +65,12 @@ def tuning_key(fingerprint: str, request: TuningRequest, device: torch.device) -
     """Names a measurement: 16 hexadecimal digits.
 
     Args:
-        fingerprint: What identifies the classifier.
+        fingerprint: Fingerprint of the classifier.
         request: What is measured.
-        device: Where.
+        device: Device of the measurement.
     """
     what = {
-        "version": _VERSION,
+        "version": 2,  # raise it when the same request chooses among other runtime configurations
         "fingerprint": fingerprint,
         "request": request.model_dump(),
         "device": describe_device(device),

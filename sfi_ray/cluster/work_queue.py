@@ -1,4 +1,4 @@
-"""The cells that wait for a worker, cut into leases as they are asked for."""
+"""The cells that wait for a worker, cut into leases on demand."""
 
 from __future__ import annotations
 
@@ -12,13 +12,10 @@ from sfi_ray.cluster.worker import Lease
 from sfi_ray.grid import Grid, Shard
 from sfi_ray.store.finished import FinishedCells
 
-# Cells that are looked at in one go for one that is not finished.
-_WINDOW = 1 << 16
-
 
 @dataclass(slots=True)
 class _Rest:
-    """What was not given out yet of a classifier: ordinals from `start` to `stop`, of which `left` have no row."""
+    """Cells of a classifier that no worker got yet: ordinals from `start` to `stop`; `left` of them have no row."""
 
     start: int
     stop: int
@@ -26,12 +23,12 @@ class _Rest:
 
 
 class WorkQueue:
-    """Leases to give out: those that came back first, then new shards, of a warm classifier where there is one.
+    """The leases to give out: returned ones first, then new shards, preferably of a warm classifier.
 
     Args:
         grid: The cells.
         finished: The cells that need no search.
-        block: Cells that must not be parted.
+        block: Cells of an indivisible block.
     """
 
     def __init__(self, grid: Grid, finished: FinishedCells, block: int) -> None:
@@ -56,7 +53,7 @@ class WorkQueue:
         return left
 
     def put_back(self, lease: Lease) -> None:
-        """Takes back a lease that was not finished."""
+        """Takes back an unfinished lease."""
         self._returned.append(lease)
 
     def take(self, warm: str | None, size: Callable[[str], int]) -> Lease | None:
@@ -72,7 +69,7 @@ class WorkQueue:
             return mine
         if not self._fresh:
             return None
-        # The classifier at hand, then the one that fewest workers have been given.
+        # The warm classifier, then the one with the fewest workers.
         name = min(self._fresh, key=lambda name: (name != warm, self._num_workers[name]))
         self._num_workers[name] += name != warm
         rest = self._fresh[name]
@@ -86,8 +83,8 @@ class WorkQueue:
         return Lease(Shard(start, stop, name), indices)
 
     def _first_open(self, rest: _Rest) -> int:
-        """Returns where the first block begins of which a cell has no row; there is one."""
-        start = rest.start
-        while (is_done := self._finished.among(start, min(start + _WINDOW, rest.stop))).all():
+        """Returns the start of the first block with a cell that has no row; there is one."""
+        start, window = rest.start, 1 << 16  # cells to look at in one go
+        while (is_done := self._finished.among(start, min(start + window, rest.stop))).all():
             start += len(is_done)
         return (start + int(is_done.argmin())) // self._block * self._block

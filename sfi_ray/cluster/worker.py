@@ -1,4 +1,4 @@
-"""One worker: warm classifiers, an attack, and a hand that writes rows. A plain class; Ray wraps it as an actor."""
+"""One worker: warm classifiers, an attack and a row writer. A plain class; Ray wraps it as an actor."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
@@ -25,13 +26,10 @@ from sfi_ray.store.schema import Provenance
 from sfi_ray.store.starts import read_starts
 from sfi_ray.types import Finding, Start, StopReason
 
-# A worker says how it is doing at most this often.
-_REPORT_SECONDS = 0.5
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSpec:
-    """All that a worker needs to know of a run, but the weights.
+    """What a worker knows of a run, apart from the weights.
 
     Attributes:
         run: Name of the run.
@@ -45,12 +43,12 @@ class RunSpec:
         threads: CPU threads.
         runtimes: How classifiers compute, by name.
         warm_classifiers: Classifiers to keep loaded.
-        flush_seconds: Findings are on disk after so long.
-        checkpoint_seconds: A search that goes on for so long is checkpointed, again and again.
-        versions: What computes, by package.
-        images: Where the natural images come from, in the order of the grid's; their pixels are in the run's folder.
-        starts: Hash of the images of an earlier run that searches begin with; they are in the run's folder.
-        code: Code of the user's own that the attack needs, packed.
+        flush_seconds: Time after which findings are on disk.
+        checkpoint_seconds: Time between two checkpoints of a search.
+        versions: Versions of the packages that compute.
+        images: Sources of the natural images, in the order of the grid; the run's folder holds their pixels.
+        starts: Hash of the images of an earlier run that searches begin with; the run's folder holds them.
+        code: The user's own code that the attack needs, packed.
     """
 
     run: str
@@ -79,7 +77,7 @@ class Lease:
     Attributes:
         shard: The shard.
         indices: Ordinals of the cells to search.
-        attempt: How often the shard was being searched when its worker was lost or its search failed.
+        attempt: How often a search of the shard has failed or lost its worker.
         is_returned: Whether the shard was leased before, so that some of its rows may be written already.
     """
 
@@ -98,7 +96,7 @@ class WorkReport:
         committed: Ordinals of the cells whose rows are now in the data set.
         fooled: How many of them were fooled.
         failed: How many of them failed.
-        notes: What people should know.
+        notes: Messages for people.
     """
 
     evaluations: int = 0
@@ -131,15 +129,15 @@ class Worker:
         self._stopping.set()
 
     def search(self, lease: Lease, payload: ClassifierPayload) -> Iterator[WorkReport]:
-        """Searches the cells of a lease, writing their rows; reports follow the rows, never precede them.
+        """Searches the cells of a lease and writes their rows; a report comes after the rows that it counts.
 
         Args:
             lease: What to search.
             payload: The classifier of the shard, used when it is not warm.
 
         Raises:
-            StorageError: Rows cannot be written, or the run's natural images or images to begin with not read.
-            InputError: These images are not those that the run was launched with.
+            StorageError: Rows cannot be written, or the run's natural images or starting images cannot be read.
+            InputError: These images are not those of the run's launch.
         """
         shard = lease.shard
         checkpoints = LeaseCheckpoints(self._folder, shard.start, shard.stop, self._spec.checkpoint_seconds)
@@ -148,7 +146,7 @@ class Worker:
         except USER_FACING_ERRORS:
             raise
         except Exception:
-            # What it went on from may be another's, or half of one: whoever tries again starts over.
+            # The checkpoint may be broken or belong to another search: the next attempt starts over.
             checkpoints.discard()
             raise
 
@@ -157,7 +155,7 @@ class Worker:
         shard = lease.shard
         indices: Sequence[int] = lease.indices
         if lease.is_returned:
-            # A worker that died may have written rows that it had no time to report.
+            # A worker that died may have written rows without reporting them.
             found = committed_outcomes(self._folder, shard.start, shard.stop)
             known = {index: found[index] for index in indices if index in found}
             indices = [index for index in indices if index not in known]
@@ -167,7 +165,7 @@ class Worker:
                 failed=sum(outcome.failed for outcome in known.values()),
             )
         classifier = self._classifier(shard.classifier, payload)
-        # Classes that are searched together are all searched again when one of them has no row yet.
+        # Where one class has no row yet, all classes that share its search are searched again.
         block = self._spec.grid.block(shares_classes=self._attack.shares_classes, shares_ks=self._attack.shares_ks)
         together = whole_blocks(indices, block)
         cells = list(self._spec.grid.cells(together))
@@ -196,7 +194,7 @@ class Worker:
                 yield journal.report()
         last = journal.report(is_last=True)
         if not self._stopping.is_set():
-            # Before the report: whoever hears that a run is complete may clear its checkpoints away.
+            # Before the report: the driver of a complete run deletes its checkpoints.
             checkpoints.remove()
         yield last
 
@@ -212,7 +210,7 @@ class Worker:
         return self._starts
 
     def _classifier(self, name: str, payload: ClassifierPayload) -> Classifier:
-        """Returns a classifier ready on the device, letting the one unused for longest go when they do not all fit."""
+        """Returns a classifier on the device; frees the least recently used one when they do not all fit."""
         if name in self._warm:
             self._warm.move_to_end(name)
             return self._warm[name]
@@ -241,6 +239,9 @@ class Worker:
 class _Journal:
     """Findings that wait to be committed, and what happened since the last report."""
 
+    #: Time between two reports, at least.
+    _report_seconds: ClassVar[float] = 0.5
+
     def __init__(self, writer: PartWriter, provenance: Provenance, flush_seconds: float) -> None:
         self.findings: list[Finding] = []
         self.evaluations = 0
@@ -251,10 +252,10 @@ class _Journal:
         self._flushed_at = self._reported_at = time.monotonic()
 
     def is_due(self) -> bool:
-        return time.monotonic() - self._reported_at >= _REPORT_SECONDS
+        return time.monotonic() - self._reported_at >= self._report_seconds
 
     def report(self, *, is_last: bool = False) -> WorkReport:
-        """Commits what is old enough and says what was done."""
+        """Commits findings that are old enough, and returns what was done."""
         now = time.monotonic()
         committed: list[Finding] = []
         if self.findings and (is_last or now - self._flushed_at >= self._flush_seconds):
@@ -274,7 +275,7 @@ class _Journal:
 
 
 def provenance_of(spec: RunSpec, classifier: str, runtime: RuntimeConfig | None = None) -> Provenance:
-    """Returns what all rows of one classifier have in common when they are written here.
+    """Returns what all rows of one classifier share when this worker writes them.
 
     Args:
         spec: The run.
@@ -300,7 +301,7 @@ def provenance_of(spec: RunSpec, classifier: str, runtime: RuntimeConfig | None 
 
 
 def device_name(device: str) -> str:
-    """Returns what computes, for people: a GPU's name, or the processor's architecture."""
+    """Returns the name of the device for people: a GPU's name, or the processor's architecture."""
     return (
         str(torch.cuda.get_device_name())
         if device == "cuda" and torch.cuda.is_available()

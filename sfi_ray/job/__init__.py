@@ -1,6 +1,7 @@
 """Jobs: what to search, how, and where."""
 
-from sfi_ray.job.loader import load_any, load_job, parse_any, parse_job, plain_values
+from sfi_ray.job.loader import load_any, load_job, parse_any, parse_job, placed
+from sfi_ray.job.plain_yaml import plain_values
 from sfi_ray.job.rounds import ONLY_TRIAL, RoundsJob, RoundsSettings, rounds_schema_json
 from sfi_ray.job.schema import (
     ClassifierSpec,
@@ -26,6 +27,7 @@ __all__ = [
     "load_job",
     "parse_any",
     "parse_job",
+    "placed",
     "plain_values",
     "rounds_schema_json",
     "schema_json",

@@ -1,4 +1,4 @@
-"""A data set in one word or one line, for the command line: what a job file says of it, or short for that."""
+"""A data set in one line, for the command line: the `dataset` of a job file, or a short form."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ def parse_dataset(text: str) -> DatasetSpec:
     """Reads a data set.
 
     Args:
-        text: Its name, a folder or parquet file, or what the key `dataset` of a job holds, in braces.
+        text: Its name, a folder or parquet file, or the value of the key `dataset` of a job, in braces.
 
     Raises:
-        InputError: It is none of these; the message says how to mend it.
+        InputError: It is none of these.
     """
     text = text.strip()
     path = Path(text).expanduser()
@@ -32,7 +32,7 @@ def parse_dataset(text: str) -> DatasetSpec:
         written = json.dumps({"name": path.absolute().stem, "path": text})
     else:
         written = json.dumps(text)
-    # Read as in a job, so that the same is taken and refused in the same words.
+    # Read as in a job, with the same checks and messages.
     return parse_job(f"name: x\ndataset: {written}\nk: 1\nclassifiers: mlp", source=f"data set {text}").dataset
 
 
@@ -44,11 +44,11 @@ def described_dataset(labels: Path, shape: str) -> DatasetSpec:
         shape: Channels, rows and columns of an image, such as ``3x224x224``.
 
     Raises:
-        InputError: The file cannot be read, or it or the shape makes no data set.
+        InputError: The file cannot be read, or the file or the shape is wrong.
     """
     sizes = re.fullmatch(r"(\d+)[x,](\d+)[x,](\d+)", shape.replace(" ", ""))
     if not sizes:
-        raise InputError(f"the shape is channels, rows and columns, such as 3x224x224, got '{shape}'")
+        raise InputError(f"'{shape}' is no shape; give channels, rows and columns, such as 3x224x224")
     try:
         content = labels.read_text("utf-8")
         names = json.loads(content) if content.lstrip().startswith("[") else content.splitlines()

@@ -1,31 +1,24 @@
-"""Reading job files: YAML that is data only, and errors that name the key, its line and the mend."""
+"""Reading job files; errors name the key, its line and the mend."""
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import re
 import types
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from sfi_ray.errors import InputError
+from sfi_ray.job.plain_yaml import Path_, dotted, lines_of, read_text, read_yaml, short
 from sfi_ray.job.rounds import RoundsJob, merged
 from sfi_ray.job.schema import Job
-from sfi_ray.text import printable
 
-# Some seconds of reading; a thousand class names take a tenth of it.
-_MAX_BYTES = 1 << 18
-_MAX_DEPTH = 20
-_MAX_PROBLEMS = 20
-_MOST_SHOWN = 60  # characters of a value in a message
-_TAG = "tag:yaml.org,2002:"
-#: Keys and kinds of attack under their former names, and what they are called now.
+#: Former names of keys and kinds of attack, and their present names.
 _RENAMED = {"elites": "map_elites", "patience": "restart_after"}
-Path_ = tuple[int | str, ...]
 _Kind = TypeVar("_Kind", Job, RoundsJob)
 _Root = type[BaseModel]
 
@@ -49,19 +42,39 @@ def load_any(path: str | Path) -> Job | RoundsJob:
     Raises:
         InputError: As `load_job`.
     """
+    return parse_any(read_text(path), source=str(path))
+
+
+@contextlib.contextmanager
+def placed(path: str | Path) -> Iterator[None]:
+    """Puts file and line before each line of an `InputError` that begins with a key of the job.
+
+    It serves checks that come after reading, such as those of a search of the user's own.
+
+    Args:
+        path: The job file.
+    """
     try:
-        with Path(path).open("rb") as file:
-            content = file.read(_MAX_BYTES + 1)  # bounded, whatever size a pipe or a device claims to have
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot read job file '{path}': {getattr(error, 'strerror', None) or error}") from error
-    if len(content) > _MAX_BYTES:
-        raise InputError(f"{path}: a job file of more than {_MAX_BYTES:,} bytes is not read; is it the right file?")
-    try:
-        text = content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise InputError(f"{path}:{line}: not text in UTF-8; save the file in that encoding") from error
-    return parse_any(text, source=str(path))
+        yield
+    except InputError as error:
+        try:
+            lines = {dotted(key): line for key, line in lines_of(read_yaml(read_text(path), "")[1], "").items()}
+        except InputError:  # the file has changed since
+            raise error from None
+        raise InputError(*(_placed(line, str(path), lines) for line in error.args)) from error
+
+
+def _placed(message: str, source: str, lines: Mapping[str, int]) -> str:
+    """Puts file and line before a message that begins with a key, or with a trial and a key."""
+    begins = re.match(r"(?:trial ([^:]+): )?([a-z_]+)((?:[.\[][\w\]]+)*): ", str(message))
+    if begins is None or begins[2] not in lines:
+        return message
+    trial, key, rest = begins.groups(default="")
+    # The longest part of the key that the file has, first as the trial changes it.
+    parts = [key, *re.findall(r"[.\[][\w\]]+", rest)]
+    keys = ["".join(parts[:n]) for n in range(len(parts), 0, -1)]
+    known = [*(f"trials.{trial}.{one}" for one in keys if trial), *keys]
+    return f"{source}:{next(lines[one] for one in known if one in lines)}: {message}"
 
 
 def parse_job(text: str, source: str = "job") -> Job:
@@ -69,7 +82,7 @@ def parse_job(text: str, source: str = "job") -> Job:
 
     Args:
         text: YAML.
-        source: What error messages call it.
+        source: Its name in error messages.
 
     Raises:
         InputError: As `load_job`.
@@ -83,8 +96,8 @@ def parse_any(text: str, source: str = "job") -> Job | RoundsJob:
     Raises:
         InputError: As `load_job`.
     """
-    values, node = _read_yaml(text, source)
-    lines = _lines(node, source)
+    values, node = read_yaml(text, source)
+    lines = lines_of(node, source)
     if not isinstance(values, dict):
         raise InputError(f"{source}:1: a job is a mapping of keys to values, such as 'name: my_run'")
     if "rounds" not in values:
@@ -92,19 +105,19 @@ def parse_any(text: str, source: str = "job") -> Job | RoundsJob:
     job = _validated(RoundsJob, values, lines, source)
     for name, changes in job.trials.items():
         place: Path_ = ("trials", name)
-        # What a trial does not change stands where the job says it.
+        # A key that the trial does not change keeps its line in the job.
         own = {path[2:]: line for path, line in lines.items() if path[:2] == place and path[2:]}
         of_trial = {path: line for path, line in lines.items() if path[:1] not in {key[:1] for key in own}}
         said = {key: value for key, value in values.items() if key != "trials"}
-        _validated(RoundsJob, merged(said, changes), of_trial | own, source, f"trial {_printable(name)}: ")
+        _validated(RoundsJob, merged(said, changes), of_trial | own, source, f"trial {short(name)}: ")
     return job
 
 
 def _grid_only(job: Job | RoundsJob, source: str) -> Job:
     if isinstance(job, RoundsJob):
         raise InputError(
-            f"{source}: it has the key `rounds` and describes rounds of defence and re-attack, which only "
-            "`sfi-ray launch` takes; a grid is wanted here"
+            f"{source}: it has the key `rounds`, which only `sfi-ray launch` takes; give a job that describes a grid, "
+            "without that key"
         )
     return job
 
@@ -116,124 +129,15 @@ def _validated(
         return kind.model_validate(values)
     except ValidationError as error:
         problems = sorted(_describe(problem, lines, kind) for problem in _relevant(error, kind))
-        described = [f"{source}:{line}: {prefix}{message}" for line, message in problems[:_MAX_PROBLEMS]]
-        if len(problems) > _MAX_PROBLEMS:
-            described.append(f"{source}: and {len(problems) - _MAX_PROBLEMS:,} more like these")
+        most = 20
+        described = [f"{source}:{line}: {prefix}{message}" for line, message in problems[:most]]
+        if len(problems) > most:
+            described.append(f"{source}: and {len(problems) - most:,} more like these")
         raise InputError(*described) from error
 
 
-class _Refused(Exception):  # noqa: N818 - never leaves this module
-    """What YAML allows and a job never needs."""
-
-    def __init__(self, problem: str, mark: Any) -> None:
-        super().__init__(problem)
-        self.line = mark.line + 1
-
-
-class _Loader(yaml.SafeLoader):
-    """Reads plain data: keys that are text and stand once, no anchors, no tags, no depth that a job never needs."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(text)
-        self._depth = 0
-
-    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
-        if isinstance(event, yaml.AliasEvent) or event.anchor is not None:
-            raise _Refused("anchors and aliases are not read; write the value out", event.start_mark)
-        if event.tag is not None:
-            shown = _printable(event.tag.replace(_TAG, "!!"))
-            raise _Refused(f"tags such as '{shown}' are not read; write the value alone", event.start_mark)
-        if self._depth == _MAX_DEPTH:
-            raise _Refused(f"more than {_MAX_DEPTH} levels deep; a job is flatter", event.start_mark)
-        self._depth += 1
-        node: yaml.Node | None = super().compose_node(parent, index)
-        self._depth -= 1
-        return node
-
-    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        node: yaml.MappingNode = super().compose_mapping_node(anchor)
-        seen: set[str] = set()
-        for key, _ in node.value:
-            what = f"'{_printable(key.value)}' " if isinstance(key, yaml.ScalarNode) else ""
-            if key.tag != f"{_TAG}str":
-                raise _Refused(f"key {what}is not text; the keys of a job are names", key.start_mark)
-            if key.value in seen:
-                raise _Refused(f"key {what}stands twice; remove one", key.start_mark)
-            seen.add(key.value)
-        return node
-
-    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:  # noqa: FBT001, FBT002 - PyYAML's
-        try:
-            value = super().construct_object(node, deep=deep)
-            if isinstance(value, int) and value.bit_length() > 64:
-                raise ValueError("a number of more than 64 bits")
-        except ValueError as error:  # a date, a time or a number that cannot be
-            raise yaml.constructor.ConstructorError(None, None, str(error), node.start_mark) from error
-        return value
-
-
-def plain_values(text: str, source: str) -> Any:
-    """Reads YAML that holds plain data only; what could multiply or construct anything is refused.
-
-    Args:
-        text: YAML.
-        source: What error messages call it.
-
-    Raises:
-        InputError: It is not YAML, or more than plain data.
-    """
-    return _read_yaml(text, source)[0]
-
-
-def _read_yaml(text: str, source: str) -> tuple[Any, yaml.Node | None]:
-    """Returns what a text holds, and the tree that it was read from."""
-    loader: _Loader | None = None
-    try:
-        loader = _Loader(text)
-        node = loader.get_single_node()
-        values = None if node is None else loader.construct_document(node)
-    except _Refused as error:
-        raise InputError(f"{source}:{error.line}: {error}") from error
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        problem = (error.problem or error.context or "").removeprefix("but ")
-        raise InputError(f"{source}:{mark.line + 1 if mark else 1}: not valid YAML: {problem}") from error
-    except yaml.reader.ReaderError as error:
-        line = text.count("\n", 0, error.position) + 1
-        raise InputError(f"{source}:{line}: not valid YAML: an unprintable character; remove it") from error
-    except (ValueError, OverflowError) as error:  # an escape such as "\UFFFFFFFF"
-        line = loader.line + 1 if loader else 1
-        raise InputError(f"{source}:{line}: not valid YAML: {error}") from error
-    return values, node
-
-
-def _lines(root: yaml.Node | None, source: str) -> dict[Path_, int]:
-    """Maps the path of every key and item to its line, from 1; refuses the truth values that YAML sees in text."""
-    lines: dict[Path_, int] = {}
-    queue: list[tuple[Path_, yaml.Node | None]] = [((), root)]
-    while queue:
-        path, node = queue.pop()
-        inner: list[tuple[int | str, yaml.Node, yaml.Node]] = []
-        if isinstance(node, yaml.MappingNode):
-            inner = [(key.value, key, value) for key, value in node.value]
-        elif isinstance(node, yaml.SequenceNode):
-            inner = [(index, value, value) for index, value in enumerate(node.value)]
-        elif path and node is not None and node.tag == f"{_TAG}bool":
-            # pydantic would take them for the numbers 1 and 0.
-            line = node.start_mark.line + 1
-            raise InputError(
-                f"{source}:{line}: {_dotted(path)}: no key takes true or false (found {node.value}); "
-                f"if it is text, put it in quotes: '{node.value}'"
-            )
-        for part, named, value in inner:
-            lines[(*path, part)] = named.start_mark.line + 1
-            queue.append(((*path, part), value))
-    return lines
-
-
 def _relevant(error: ValidationError, root: _Root) -> list[Any]:
-    """Returns one problem for each place: of a union's failed branches, the one that got deepest."""
+    """Returns one problem for each place: for a union, the problem of the branch that got deepest."""
     by_place: dict[Path_, Any] = {}
     for problem in error.errors():
         place = problem["loc"][:1] if _is_union(problem["loc"]) else problem["loc"]
@@ -253,23 +157,23 @@ def _is_union(location: Sequence[int | str]) -> bool:
 
 
 def _rank(problem: Any) -> tuple[bool, int, bool]:
-    """Ranks a problem of a union's branch: a wrong type says least, a deep place says most."""
+    """Ranks a problem of a union's branch: a wrong type tells least, a deep place tells most."""
     kind = problem["type"]
     says_little = kind == "too_short" or kind.endswith(("_type", "literal_error"))
     return not says_little, len(problem["loc"]), kind in ("too_short", "extra_forbidden")
 
 
 def _describe(problem: Any, lines: dict[Path_, int], root: _Root) -> tuple[int, str]:
-    """Says on which line a problem is, and in one sentence or two what it is and how to mend it."""
+    """Returns the line of a problem, and one or two sentences on the problem and its mend."""
     path, kind = _path_in_job(problem["loc"], lines), problem["type"]
     shown = _untagged(path, root)
-    # What a short form leaves out has no line of its own.
+    # A key that a short form leaves out has no line of its own.
     known = next((shown[:n] for n in range(len(shown), 0, -1) if shown[:n] in lines), ())
     line = lines.get(known, 1)
     if kind == "extra_forbidden":
-        return line, f"unknown key '{_dotted(shown)}'; {_nearest_key(path, root)}"
+        return line, f"unknown key '{dotted(shown)}'; {_nearest_key(path, root)}"
     if kind == "missing":
-        return line, f"key '{_dotted(shown)}' is missing; add it{_meaning(path, root)}"
+        return line, f"key '{dotted(shown)}' is missing; add it{_meaning(path, root)}"
     if kind == "union_tag_invalid":
         return _describe_unknown_kind(problem, (*shown, "kind"), lines)
     if kind == "value_error":
@@ -277,27 +181,27 @@ def _describe(problem: Any, lines: dict[Path_, int], root: _Root) -> tuple[int, 
         message = message[:1].lower() + message[1:]
     else:
         message = f"{_what(problem, path, root)} (found {_shown(problem['input'])}){_meaning(path, root)}"
-    return line, f"{_dotted(known)}: {message}" if known else message
+    return line, f"{dotted(known)}: {message}" if known else message
 
 
 def _describe_unknown_kind(problem: Any, path: Path_, lines: dict[Path_, int]) -> tuple[int, str]:
-    """Says which kinds a tagged union has."""
+    """Names the kinds of a tagged union."""
     kinds = re.findall(r"'([^']*)'", problem["ctx"]["expected_tags"])
     found = problem["input"]["kind"]
     near = difflib.get_close_matches(str(found)[:100], kinds, n=1)
     renamed = _RENAMED.get(found) if isinstance(found, str) else None
     hint = f"; it is now called '{renamed}'" if renamed in kinds else f"; did you mean '{near[0]}'?" if near else ""
     line = lines.get(path, lines.get(path[:-1], 1))
-    return line, f"{_dotted(path)}: should be one of {', '.join(kinds)} (found {_shown(found)}){hint}"
+    return line, f"{dotted(path)}: should be one of {', '.join(kinds)} (found {_shown(found)}){hint}"
 
 
 def _untagged(path: Path_, root: _Root) -> Path_:
-    """Removes the kind that pydantic names after a tagged union: it is no key of the job."""
+    """Removes the kind that pydantic adds after a tagged union, since it is no key of the job."""
     return path[:1] + path[2:] if _kind_at(path[:1], path[1:2], root) else path
 
 
 def _path_in_job(location: Sequence[int | str], lines: dict[Path_, int]) -> Path_:
-    """Removes what is no key of the job: pydantic's names of a union's branches, the index of the only item."""
+    """Removes parts that are no keys of the job: pydantic's names of a union's branches, the index of the only item."""
     path = tuple(location)
     if _is_union(path):
         rest = path[2:]
@@ -306,7 +210,7 @@ def _path_in_job(location: Sequence[int | str], lines: dict[Path_, int]) -> Path
 
 
 def _what(problem: Any, path: Path_, root: _Root) -> str:
-    """Says what is wanted, in the words of a job and not of Python."""
+    """Describes a valid value, in the words of a job rather than of Python."""
     kind, context = problem["type"], problem.get("ctx", {})
     wording = re.sub("^(Input|String|Value) ", "", problem["msg"])
     if kind == "model_type" and path == ("k",):
@@ -333,7 +237,7 @@ def _what(problem: Any, path: Path_, root: _Root) -> str:
         case "too_long":
             return f"should have at most {context['max_length']} item(s)"
         case "string_pattern_mismatch":
-            return "has characters that it must not have"
+            return "has forbidden characters"
         case "literal_error":
             choices = re.findall(r"'([^']*)'", context["expected"])
             near = difflib.get_close_matches(str(problem["input"])[:100], choices, n=1, cutoff=0.7)
@@ -342,7 +246,7 @@ def _what(problem: Any, path: Path_, root: _Root) -> str:
 
 
 def _nearest_key(path: Path_, root: _Root) -> str:
-    """Says which key may have been meant."""
+    """Suggests the key that the user may have meant."""
     for section in root.model_fields:
         inner = _model_at((section,), root)
         if inner and path[-1] in inner.model_fields:
@@ -356,7 +260,7 @@ def _nearest_key(path: Path_, root: _Root) -> str:
 
 
 def _near_keys(path: Path_, root: _Root) -> list[str]:
-    """Returns the key that the last of a path is called now, else the one that is spelt most like it, if any is."""
+    """Returns the present name of a path's last key, or the key with the nearest spelling, if there is one."""
     model = _model_at(path[:-1], root)
     keys = model.model_fields if model else {}
     renamed = _RENAMED.get(str(path[-1]))
@@ -404,17 +308,4 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
 
 def _shown(value: Any) -> str:
     """Returns a value as one short piece of text."""
-    return printable(
-        "nothing" if value is None else repr(value) if isinstance(value, str | list | dict) else value, _MOST_SHOWN
-    )
-
-
-def _printable(text: str) -> str:
-    return printable(text, _MOST_SHOWN)
-
-
-def _dotted(path: Path_) -> str:
-    text = ""
-    for part in path:
-        text += f"[{part}]" if isinstance(part, int) else f".{_printable(part)}" if text else _printable(part)
-    return text
+    return short("nothing" if value is None else repr(value) if isinstance(value, str | list | dict) else value)

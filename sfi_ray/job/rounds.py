@@ -1,6 +1,6 @@
-"""A job of rounds: attack a model, train the next one with what was found, attack that one, and so on (Section 5.7).
+"""A job of rounds: attack a model, train the next one with the results, attack that one, and so on (Section 5.7).
 
-A job file with the key `rounds` is one of these. Each of its trials is the same job with some keys changed.
+A job file with the key `rounds` is such a job. Each of its trials is the same job with some keys changed.
 """
 
 from __future__ import annotations
@@ -9,48 +9,45 @@ import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from sfi_ray.attacks import AttackSettings, DifferentialEvolutionAttackSettings, InversionAttackSettings
 from sfi_ray.data import DatasetSpec, OutlierLoss
-from sfi_ray.job.schema import ClassifierSpec, ClusterSettings, Compute, Job, KRange, Name, Verification
+from sfi_ray.job.schema import (
+    Backgrounds,
+    ClassifierSpec,
+    ClusterSettings,
+    Compute,
+    Job,
+    JobPart,
+    KRange,
+    Name,
+    Verification,
+)
 from sfi_ray.models.with_detector import Evadable
 
-#: The trial of a job that names none.
+#: The name of the trial in a job without `trials`.
 ONLY_TRIAL = "rounds"
-#: Keys that are the same in all trials: what they search with is shared, and where they run.
-_SHARED = ("name", "dataset", "classifier", "compute", "cluster", "output", "trials")
-# Folders beside those of the trials.
-_TAKEN = ("report", "tune")
-# Weights of the losses where the job says none: as in the papers.
-_DEFAULT_WEIGHTS = {"outlier_class": 1.0, "outlier_exposure": 0.5}
-
-
-class _Settings(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 def _listed(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
-_Backgrounds = Annotated[tuple[str, ...], Field(min_length=1)]
-
-
-class RoundsSettings(_Settings):
-    """How many rounds, and what later models are trained with."""
+class RoundsSettings(JobPart):
+    """The number of rounds, and the training of later models."""
 
     number: int = Field(
-        5, ge=1, le=100, description="Models that are attacked: the classifier itself, and those trained after it."
+        5, ge=1, le=100, description="Number of attacked models: the classifier itself, and those trained after it."
     )
     per_class: int = Field(
         600, ge=1, le=1_000_000, description="Cells searched for each class in a round, over all backgrounds."
     )
     train: int | None = Field(
-        None, ge=1, description="SFIs of a round that later models are trained with; null: all but the held-out ones."
+        None, ge=1, description="SFIs of a round that train later models; null: all but the held-out ones."
     )
     held_out: int | None = Field(
-        None, ge=1, description="SFIs of a round that later models are tested with; null: a sixth, as in the paper."
+        None, ge=1, description="SFIs of a round that test later models; null: a sixth, as in the paper."
     )
     sfis: Literal["all", "fooling"] = Field(
         "all",
@@ -70,73 +67,72 @@ class RoundsSettings(_Settings):
         None,
         gt=0,
         le=1e6,
-        description="What SFIs weigh in the loss, above 0; null: 1 for outlier_class, 0.5 for outlier_exposure.",
+        description="Weight of SFIs in the loss, above 0; null: 1 for outlier_class, 0.5 for outlier_exposure.",
     )
     final_backgrounds: Annotated[
         tuple[str, ...], BeforeValidator(_listed, json_schema_input_type=str | tuple[str, ...])
     ] = Field(("white",), description="Backgrounds on which the last model is attacked at the end; [] for no attack.")
     detectors: Literal["none", "all"] = Field(
         "none",
-        description="all scores how well usual detectors tell the SFIs that fool each model from natural images; needs "
-        "the extra `detectors`.",
+        description="all measures how well usual detectors separate the SFIs that fool each model from natural images; "
+        "needs the extra `detectors`.",
     )
 
     evade: Literal["none", Evadable] = Field(
         "none",
-        description="Detector that every attack has to fool together with the class: an image counts when the "
-        "detector, at the threshold that 95 % of the natural test images pass, takes it for natural, too. Those fitted "
-        "to features need the extra `detectors`.",
+        description="Detector that every attack must fool as well: an image counts only if the detector takes it for "
+        "natural, at the threshold that 95 % of the natural test images pass. Detectors fitted to features need the "
+        "extra `detectors`.",
     )
 
     @property
     def outlier_loss(self) -> OutlierLoss:
-        """How SFIs count in a training."""
-        return OutlierLoss(self.loss, self.loss_weight or _DEFAULT_WEIGHTS[self.loss])
+        """The loss of SFIs in a training."""
+        weights = {"outlier_class": 1.0, "outlier_exposure": 0.5}  # as in the papers
+        return OutlierLoss(self.loss, self.loss_weight or weights[self.loss])
 
     def parts(self, num_classes: int) -> tuple[int, int]:
-        """Returns how many SFIs of a round are to train and to test with.
+        """Returns how many SFIs of a round train and test later models.
 
         Args:
             num_classes: Classes of the data set.
 
         Raises:
-            ValueError: They are more than are searched.
+            ValueError: They are more than the cells of a round.
         """
         searched = self.per_class * num_classes
         held_out = self.held_out or max(1, searched // 6 if self.train is None else searched - self.train)
         train = self.train or max(1, searched - held_out)
         if train + held_out > searched:
             raise ValueError(
-                f"rounds: {train:,} SFIs to train with and {held_out:,} held out are more than the {searched:,} that "
-                f"are searched in a round (per_class {self.per_class:,}, {num_classes} classes); lower train or "
+                f"rounds: {train:,} SFIs to train with and {held_out:,} held out are more than the {searched:,} cells "
+                f"of a round (per_class {self.per_class:,}, {num_classes} classes); lower train or "
                 "held_out, or raise per_class"
             )
         return train, held_out
 
 
-class RoundsJob(_Settings):
-    """Everything `sfi-ray launch` needs to know of rounds of defence and re-attack."""
+class RoundsJob(JobPart):
+    """Rounds of defence and re-attack for `sfi-ray launch`."""
 
     name: Name = Field(description="Name of the job and of its folder; letters, digits, '.', '_' and '-'.")
     dataset: DatasetSpec = Field(description="Data set with natural images to train and to test with.")
     classifier: ClassifierSpec = Field(
         description="The first model, without an outlier class, trained or read from weights; later ones are the same "
-        "network of the zoo, trained anew with the same settings."
+        "network of the zoo, trained from scratch with the same settings."
     )
-    rounds: RoundsSettings = Field(description="How many rounds, and what later models are trained with.")
-    backgrounds: Annotated[_Backgrounds, BeforeValidator(_listed, json_schema_input_type=str | _Backgrounds)] = Field(
+    rounds: RoundsSettings = Field(description="The number of rounds, and the training of later models.")
+    backgrounds: Annotated[Backgrounds, BeforeValidator(_listed, json_schema_input_type=str | Backgrounds)] = Field(
         ("black",), description="Colours: black, gray, white, red, green, blue or '#rrggbb'."
     )
     k: KRange | Annotated[int, Field(ge=1, lt=2**31)] = Field(
         description="Pixels that may be altered: a number, or a range {low, high} that every cell draws from."
     )
-    attack: AttackSettings = Field(
-        DifferentialEvolutionAttackSettings(), description="How cells are searched, told apart by `kind`."
-    )
-    seed: int = Field(0, ge=0, lt=2**63, description="Seed of all random draws but those of the first model.")
+    attack: AttackSettings = Field(DifferentialEvolutionAttackSettings(), description="The search, chosen by `kind`.")
+    seed: int = Field(0, ge=0, lt=2**63, description="Seed of all random draws except those of the first model.")
     verification: Verification = Field(Verification(), description="How stored images are judged.")
     trials: dict[Name, dict[str, Any]] = Field(
-        {}, description="Trials by name, each with the keys that it changes; without any there is just one."
+        {}, description="Trials by name, each with the keys that it changes; by default a single trial."
     )
     compute: Compute = Field(Compute(), description="How classifiers compute.")
     cluster: ClusterSettings = Field(
@@ -156,10 +152,11 @@ class RoundsJob(_Settings):
     @field_validator("trials")
     @classmethod
     def _check_trials(cls, value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        shared_keys = ("name", "dataset", "classifier", "compute", "cluster", "output", "trials")
         for name, changes in value.items():
-            if name in _TAKEN:
-                raise ValueError(f"a trial cannot be called '{name}': the job's folder has one of that name")
-            shared = next((key for key in changes if key in _SHARED), None)
+            if name in ("report", "tune"):  # folders beside those of the trials
+                raise ValueError(f"a trial cannot be called '{name}', which is another folder of the job; rename it")
+            shared = next((key for key in changes if key in shared_keys), None)
             if shared:
                 raise ValueError(f"{name}: `{shared}` is the same in all trials; set it once, beside `trials`")
         return value
@@ -167,17 +164,19 @@ class RoundsJob(_Settings):
     @model_validator(mode="after")
     def _check_kind(self) -> RoundsJob:
         if isinstance(self.attack, InversionAttackSettings):
-            raise ValueError("attack kind inversion imitates natural images; rounds attack classes, with another kind")
+            raise ValueError(
+                "attack kind inversion imitates natural images, but rounds attack classes; choose another kind"
+            )
         if not self.classifier.source.is_trainable:
             raise ValueError(
-                f"classifier: later models are trained, which only networks of the zoo are, not those of "
+                f"classifier: rounds train later models, which needs a network of the zoo rather than one of "
                 f"`{self.classifier.source.kind}`; name an `architecture`"
             )
         self._check_evasion()
         backgrounds = len(self.backgrounds)
         if self.rounds.per_class % backgrounds:
             raise ValueError(
-                f"rounds.per_class: {self.rounds.per_class} cells of a class do not part evenly over {backgrounds} "
+                f"rounds.per_class: {self.rounds.per_class} cells of a class do not divide evenly among {backgrounds} "
                 f"backgrounds; use a multiple of {backgrounds}"
             )
         return self
@@ -190,23 +189,23 @@ class RoundsJob(_Settings):
                 f"rounds.evade: rounds.loss {self.rounds.loss} adds no outlier_class; name another detector, or set "
                 "the loss to outlier_class"
             )
-        # What the detector rejects keeps up to half of its confidence.
+        # An image that the detector rejects keeps up to half of its confidence.
         confidences = {
             "verification.threshold": self.verification.threshold,
             "attack.stop_confidence": getattr(self.attack, "stop_confidence", None),
         }
         for key, confidence in confidences.items():
             if confidence is not None and confidence <= 0.5:
-                raise ValueError(f"{key}: with rounds.evade it is above 0.5, found {confidence:g}; raise it")
+                raise ValueError(f"{key}: with rounds.evade it must be above 0.5 (found {confidence:g}); raise it")
 
     @property
     def location(self) -> str:
-        """Path or URI of the folder that holds those of the trials."""
+        """Path or URI of the folder that holds the trials' folders."""
         return f"{self.output.rstrip('/')}/{self.name}"
 
     @property
     def classifiers(self) -> tuple[ClassifierSpec, ...]:
-        """The networks that a launch has to find: the first model alone."""
+        """The networks that a launch must find: only the first model."""
         return (self.classifier,)
 
     @property
@@ -215,7 +214,7 @@ class RoundsJob(_Settings):
         return tuple(self.trials) or (ONLY_TRIAL,)
 
     def trial_values(self, name: str) -> dict[str, Any]:
-        """Returns the keys of one trial: those of the job, changed as the trial says. Settings merge key by key."""
+        """Returns the keys of one trial: those of the job with the trial's changes; see `merged`."""
         values: dict[str, Any] = json.loads(self.model_dump_json(exclude={"trials"}))
         return merged(values, self.trials.get(name, {}))
 
@@ -223,7 +222,7 @@ class RoundsJob(_Settings):
         """Returns one trial as a job of its own.
 
         Raises:
-            pydantic.ValidationError: What it changes is wrong.
+            pydantic.ValidationError: A change is wrong.
         """
         return RoundsJob.model_validate(self.trial_values(name))
 
@@ -238,13 +237,13 @@ class RoundsJob(_Settings):
         seed: int,
         num_targets: int,
     ) -> Job:
-        """Returns the grid of one attack: every class of the natural images, as often as a round wants it.
+        """Returns the grid of one attack: every class of the natural images, with the cells of a round.
 
         Args:
             name: Name of its run.
             model: Name of the attacked model.
-            output: Where its run goes.
-            dataset: Shape and classes of the model, an outlier class at the end where it has one.
+            output: Folder or URI of its run.
+            dataset: Shape and classes of the model, with an outlier class at the end if it has one.
             backgrounds: Its backgrounds.
             seed: Its seed.
             num_targets: Classes of the natural images, which are the targets.
@@ -266,9 +265,9 @@ class RoundsJob(_Settings):
         )
 
     def identity(self) -> dict[str, Any]:
-        """Returns what decides the results, as plain data: everything but where it runs and what it is called."""
+        """Returns the keys that decide the results, as plain data: all but the names and the places."""
         where = {"name": True, "cluster": True, "output": True, "trials": True}
-        # Detectors look on; they can be asked for later.
+        # Detectors only measure, so a later launch may add them.
         silent = {"detectors"} if self.rounds.evade != "none" else {"detectors", "evade"}
         plain: dict[str, Any] = json.loads(self.model_dump_json(exclude={**where, "rounds": silent}))
         return plain
@@ -280,10 +279,10 @@ def rounds_schema_json() -> str:
 
 
 def merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the keys of a job with those of a trial put over them.
+    """Returns the keys of a job with the changes of a trial.
 
-    The keys within `rounds` and `verification` are put over one by one; everything else is taken as a whole, for
-    settings of one kind of attack mean nothing to another.
+    The keys within `rounds` and `verification` change one by one. Every other key changes as a whole, since settings of
+    one kind of attack mean nothing to another.
     """
     result = {**values, **changes}
     for key in ("rounds", "verification"):

@@ -1,13 +1,13 @@
 """A job: what to search (the grid), how (the attack), and where (the cluster).
 
-Only the first two decide a result; nothing of `ClusterSettings` enters a cell's identity.
+Only the first two decide a result; `ClusterSettings` never enter a cell's identity.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
@@ -17,22 +17,21 @@ from sfi_ray.models import Outputs, Precision, TrainingSettings
 from sfi_ray.models.sources import Source
 from sfi_ray.models.sources.registry import SOURCES
 
-_NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
-Name = Annotated[str, Field(min_length=1, max_length=100, pattern=_NAME_PATTERN)]
-# Keys of a classifier that its name is taken from where it has none.
-_NAMING = ("torchvision", "timm")
+Name = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 
-class _Settings(BaseModel):
-    # Infinity and NaN do not survive the JSON that a run's record is written from.
+class JobPart(BaseModel):
+    """A part of a job: immutable, without unknown keys."""
+
+    # Infinity and NaN do not survive the JSON of a run's record.
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 def _allow_plain_name(schema: dict[str, Any]) -> None:
     """Lets an editor that checks a job against its JSON schema accept ``mlp`` for ``{name: mlp}``."""
     mapping = dict(schema)
-    del mapping["required"]  # of `name` and what stands for it, one must be there
-    mapping["anyOf"] = [{"required": [key]} for key in ("name", *_NAMING)]
+    del mapping["required"]  # `name`, or a key that gives the name
+    mapping["anyOf"] = [{"required": [key]} for key in ("name", *ClassifierSpec.naming_keys)]
     schema.clear()
     schema.update(
         title=mapping["title"],
@@ -41,17 +40,20 @@ def _allow_plain_name(schema: dict[str, Any]) -> None:
     )
 
 
-class ClassifierSpec(_Settings):
+class ClassifierSpec(JobPart):
     """A classifier to attack: trained by the job, read from a file, built by another library, or given in code."""
 
     model_config = ConfigDict(json_schema_extra=_allow_plain_name)
 
+    #: Keys that the name is taken from where there is none.
+    naming_keys: ClassVar[tuple[str, ...]] = ("torchvision", "timm")
+
     name: Name = Field(description="Its name in results; letters, digits, '.', '_' and '-'.")
-    architecture: str | None = Field(None, description="Network of the zoo; by default the one called like `name`.")
+    architecture: str | None = Field(None, description="Network of the zoo; by default the one named like `name`.")
     torchvision: str | None = Field(None, description="Network of torchvision, such as resnet50; needs `weights`.")
     timm: str | None = Field(None, description="Network of timm, which the extra `timm` installs.")
     factory: str | None = Field(
-        None, description="Function of one's own that returns the network, written package.module:callable."
+        None, description="Your own function that returns the network, written package.module:callable."
     )
     export: str | None = Field(None, description="File that torch.export.save wrote (.pt2): layers and weights.")
     weights: str | None = Field(
@@ -67,10 +69,10 @@ class ClassifierSpec(_Settings):
     )
     outputs: Outputs = Field(
         "logits",
-        description="What the network gives: logits; probabilities that sum to 1; or sigmoid, a number for each class "
-        "that is judged by itself (multi-label networks, and binary ones with one number for the second class).",
+        description="Outputs of the network: logits; probabilities that sum to 1; or sigmoid, an independent number "
+        "for each class (multi-label networks, and binary ones with one number for the second class).",
     )
-    training: TrainingSettings = Field(TrainingSettings(), description="How it is trained when `weights` is not given.")
+    training: TrainingSettings = Field(TrainingSettings(), description="How to train it, without `weights`.")
 
     @model_validator(mode="before")
     @classmethod
@@ -78,7 +80,7 @@ class ClassifierSpec(_Settings):
         if isinstance(value, str):
             return {"name": value}
         if isinstance(value, Mapping) and "name" not in value:
-            named = next((value[key] for key in _NAMING if key in value), None)
+            named = next((value[key] for key in cls.naming_keys if key in value), None)
             return value if named is None else {"name": named, **value}
         return value
 
@@ -95,13 +97,13 @@ class ClassifierSpec(_Settings):
         if self.weights is not None and kind.weights_fault:
             raise ValueError(f"{kind.weights_fault}; remove `weights`")
         if self.training != TrainingSettings() and not kind.is_trainable:
-            raise ValueError(f"only networks of the zoo are trained, not those of `{kind.kind}`; remove `training`")
+            raise ValueError(f"a job trains only networks of the zoo, not those of `{kind.kind}`; remove `training`")
         return self
 
     @model_validator(mode="after")
     def _check_normalisation(self) -> ClassifierSpec:
         if (self.mean is None) != (self.std is None):
-            raise ValueError("mean and std are given together or not at all")
+            raise ValueError("mean and std need each other; give both or neither")
         if self.mean is not None and self.source.needs_training:
             raise ValueError("mean and std belong to `weights`; a classifier trained by the job measures its own")
         if self.outputs != "logits" and self.source.is_trainable:
@@ -110,24 +112,24 @@ class ClassifierSpec(_Settings):
 
     @property
     def network(self) -> str:
-        """Name of the zoo's network; of another, what the run's record calls it."""
+        """Name of the zoo's network; for another one, its name in the run's record."""
         source = self.source
         return source.what if source.is_trainable else source.describe()
 
     @property
     def says_normalisation(self) -> bool:
-        """Whether the job, or what provides its weights, says how images are normalised; a file of weights does not."""
+        """Whether the job, or the source of its weights, gives the normalisation; a file of weights does not."""
         return self.weights is None or self.mean is not None
 
     @property
     def source(self) -> Source:
-        """Where its network comes from."""
+        """The source of its network."""
         kind = next((kind for kind in SOURCES if getattr(self, kind) is not None), "architecture")
         what = getattr(self, kind) or self.name
         return SOURCES[kind](what=what, weights=self.weights, mean=self.mean, std=self.std)
 
 
-class KRange(_Settings):
+class KRange(JobPart):
     """A range that every replicate draws its own k from, uniformly."""
 
     low: int = Field(ge=1, description="Smallest k, included.")
@@ -148,31 +150,31 @@ _K = Annotated[int, Field(ge=1, lt=2**31)]
 _Ks = Annotated[tuple[_K, ...], Field(min_length=1)]
 _TargetClass = int | str
 _TargetClasses = Annotated[tuple[_TargetClass, ...], Field(min_length=1)]
-_Backgrounds = Annotated[tuple[str, ...], Field(min_length=1)]
+Backgrounds = Annotated[tuple[str, ...], Field(min_length=1)]
 _Classifiers = Annotated[tuple[ClassifierSpec, ...], Field(min_length=1)]
 
 
-class Verification(_Settings):
+class Verification(JobPart):
     """How stored images are judged."""
 
     threshold: float = Field(0.9, gt=0, le=1, description="Confidence from which a cell counts as fooled, in (0, 1].")
 
 
-class Compute(_Settings):
-    """How classifiers compute. Recorded in the run, and kept when it is resumed, since it decides the last bits."""
+class Compute(JobPart):
+    """How classifiers compute. The run records it and a resumed run keeps it, since it decides the last bits."""
 
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes a GPU where there is one.")
     precision: Precision | Literal["auto"] = Field(
         "float32",
-        description="Precision of the search; auto measures at the first launch what is fastest and near enough to "
-        "float32. Stored confidences are float32.",
+        description="Precision of the search; auto measures the fastest one that is near enough to float32 at the "
+        "first launch. Stored confidences are float32.",
     )
     micro_batch: int | None = Field(
         None,
         ge=1,
         le=2**20,
         description="Images of one forward pass, a power of two; null: by input size and device, or for a long search "
-        "the fastest that was measured at the first launch.",
+        "the fastest one by a measurement at the first launch.",
     )
     threads: int = Field(1, ge=1, le=1024, description="CPU threads of one actor.")
 
@@ -185,8 +187,8 @@ class Compute(_Settings):
         return value
 
 
-class ClusterSettings(_Settings):
-    """Where a job runs. Nothing here changes a result."""
+class ClusterSettings(JobPart):
+    """Where a job runs; these settings change no result."""
 
     actors: int | None = Field(None, ge=1, le=100_000, description="Actors; null takes as many as fit.")
     cpus_per_actor: float | None = Field(None, gt=0, description="CPUs reserved for an actor; null: compute.threads.")
@@ -194,34 +196,36 @@ class ClusterSettings(_Settings):
         None, ge=0, description="GPUs reserved for an actor, fractions share one; null: 1 on CUDA, else 0."
     )
     in_flight: int = Field(2, ge=1, le=64, description="Shards an actor holds at once, the running one included.")
-    retries: int = Field(3, ge=0, le=100, description="How often a shard is tried again before its cells are given up.")
+    retries: int = Field(3, ge=0, le=100, description="How often a shard is searched again before its cells fail.")
     cells_per_shard: int | None = Field(None, ge=1, description="Cells of a shard; null chooses by cost and actors.")
     warm_classifiers: int = Field(4, ge=1, le=1000, description="Classifiers that an actor keeps loaded.")
-    flush_seconds: float = Field(10.0, ge=0, description="Finished cells are on disk after so many seconds at most.")
+    flush_seconds: float = Field(10.0, ge=0, description="Finished cells are on disk after this many seconds at most.")
     checkpoint_seconds: float = Field(
-        60.0, ge=0, description="A search that takes longer is checkpointed so often; what is lost goes on from there."
+        60.0,
+        ge=0,
+        description="Time between two checkpoints of a search, in seconds; a lost search resumes from the last one.",
     )
     startup_seconds: float = Field(
         120.0,
         gt=0,
-        description="How long to wait for the first actor; clusters that scale up from zero need minutes.",
+        description="Time to wait for the first actor, in seconds; clusters that scale up from zero need minutes.",
     )
     hang_seconds: float = Field(
         600.0,
         gt=0,
-        description="An actor that holds cells and says nothing for so long is ended, and its cells go to others.",
+        description="Longest silence of an actor that holds cells, in seconds; after it, other actors get its cells.",
     )
 
 
-class Job(_Settings):
-    """Everything `sfi-ray launch` needs to know."""
+class Job(JobPart):
+    """A grid of cells for `sfi-ray launch`."""
 
     name: Name = Field(description="Name of the run and of its folder; letters, digits, '.', '_' and '-'.")
     dataset: DatasetSpec = Field(
         description="Data set that gives the image size, the class names, and training images."
     )
     classifiers: _Classifiers = Field(description="Classifiers to attack.")
-    backgrounds: _Backgrounds = Field(
+    backgrounds: Backgrounds = Field(
         ("black",), description="Colours: black, gray, white, red, green, blue or '#rrggbb'."
     )
     target_classes: (
@@ -238,20 +242,18 @@ class Job(_Settings):
     )
     replicates: int = Field(1, ge=1, le=1_000_000, description="Repetitions of every cell with different seeds.")
     seed: int = Field(0, ge=0, lt=2**63, description="Seed of all random draws.")
-    attack: AttackSettings = Field(
-        DifferentialEvolutionAttackSettings(), description="How cells are searched, told apart by `kind`."
-    )
+    attack: AttackSettings = Field(DifferentialEvolutionAttackSettings(), description="The search, chosen by `kind`.")
     verification: Verification = Field(Verification(), description="How stored images are judged.")
     compute: Compute = Field(Compute(), description="How classifiers compute.")
     cluster: ClusterSettings = Field(ClusterSettings(), description="Where the job runs.")
-    output: str = Field("runs", min_length=1, description="Folder or URI that the run's folder is made in.")
+    output: str = Field("runs", min_length=1, description="Folder or URI for the run's folder.")
 
     @field_validator("classifiers", mode="before", json_schema_input_type=ClassifierSpec | _Classifiers)
     @classmethod
     def _list_classifiers(cls, value: Any) -> Any:
         return [value] if isinstance(value, str | Mapping) else value
 
-    @field_validator("backgrounds", mode="before", json_schema_input_type=str | _Backgrounds)
+    @field_validator("backgrounds", mode="before", json_schema_input_type=str | Backgrounds)
     @classmethod
     def _list_backgrounds(cls, value: Any) -> Any:
         return [value] if isinstance(value, str) else value
@@ -282,8 +284,8 @@ class Job(_Settings):
             )
         if isinstance(attack, InversionAttackSettings) and self.replicates > 1 and not attack.start_noise:
             raise ValueError(
-                f"replicates: {self.replicates} inversions that start the same end the same; set replicates to 1, or "
-                "attack.start_noise above 0"
+                f"replicates: {self.replicates} inversions with the same start have the same result; set replicates to "
+                "1, or attack.start_noise above 0"
             )
         return self
 
@@ -300,7 +302,7 @@ class Job(_Settings):
         return f"{self.output.rstrip('/')}/{self.name}"
 
     def identity(self) -> dict[str, Any]:
-        """Returns what decides the results, as plain data: everything but where it runs and what it is called."""
+        """Returns the keys that decide the results, as plain data: all but the name and the places."""
         plain: dict[str, Any] = json.loads(self.model_dump_json(exclude={"name", "cluster", "output"}))
         return plain
 

@@ -1,4 +1,4 @@
-"""What detectors say of SFIs and of natural images, kept as rows, and how well they tell them apart."""
+"""Scores of detectors for SFIs and natural images, kept as rows, and how well they separate the two."""
 
 from __future__ import annotations
 
@@ -19,28 +19,21 @@ from sfi_ray.text import MOST_REASON, printable
 DETECTIONS = "detectors.parquet"
 
 SFI, NATURAL, SINGLE_COLOUR = "sfi", "natural", "single_colour"
-"""What an image is: a sparse fooling image, a natural one, or a bare background (k = 0)."""
-
-_SCORES = pa.schema([("detector", pa.string()), ("kind", pa.string()), ("score", pa.float64())])
-_MOST_SCORES, _MOST_DETECTORS = 10**7, 100
-
-#: Points of a curve at most.
-MAX_POINTS = 201
+"""Kinds of images: sparse fooling images, natural images, and bare backgrounds (k = 0)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Detection:
-    """How well a detector tells outliers from natural images.
+    """How well a detector separates outliers from natural images.
 
     Attributes:
         detector: Its name.
         kind: `SFI` or `SINGLE_COLOUR`.
-        auroc: Probability that it finds an outlier less natural than a natural image, ties counted half, in [0, 1].
+        auroc: Probability that an outlier scores higher than a natural image, ties counted half, in [0, 1].
         fpr_at_95_tpr: Share of natural images taken for outliers where 95 % of the outliers are found, in [0, 1].
         missed_at_5_fpr: Share of the outliers that pass where 95 % of the natural images do, in [0, 1].
-        num_outliers: Outliers that it was measured on.
-        curve: Its ROC curve from (0, 0) to (1, 1), `MAX_POINTS` points at most: share of natural images taken for
-            outliers, share of outliers found.
+        num_outliers: Number of outliers.
+        curve: Its ROC curve from (0, 0) to (1, 1): share of natural images taken for outliers, share of outliers found.
     """
 
     detector: str
@@ -52,14 +45,17 @@ class Detection:
     curve: tuple[tuple[float, float], ...]
 
 
-def detect(detector: str, kind: str, outliers: NDArray[np.float64], natural: NDArray[np.float64]) -> Detection:
+def detect(
+    detector: str, kind: str, outliers: NDArray[np.float64], natural: NDArray[np.float64], most_points: int = 201
+) -> Detection:
     """Measures a detector.
 
     Args:
         detector: Its name.
-        kind: What the outliers are.
-        outliers: Its scores of outliers, at least one; the higher, the more of an outlier.
+        kind: Kind of the outliers.
+        outliers: Its scores of outliers, at least one; higher means more of an outlier.
         natural: Its scores of natural images, at least one.
+        most_points: Limit on the points of the curve.
     """
     from sklearn.metrics import roc_auc_score, roc_curve
 
@@ -70,36 +66,36 @@ def detect(detector: str, kind: str, outliers: NDArray[np.float64], natural: NDA
         detector=detector,
         kind=kind,
         auroc=float(roc_auc_score(labels, scores)),
-        # Not from the curve, which leaves out points on its straight parts, as tied scores make them.
+        # Not from the curve, which leaves out points on straight parts, such as those of tied scores.
         fpr_at_95_tpr=float((natural >= np.sort(outliers)[-_of_95_percent(len(outliers))]).mean()),
         missed_at_5_fpr=float((outliers <= np.sort(natural)[_of_95_percent(len(natural)) - 1]).mean()),
         num_outliers=len(outliers),
-        curve=_thinned(false_positives, true_positives),
+        curve=_thinned(false_positives, true_positives, most_points),
     )
 
 
 def _of_95_percent(count: int) -> int:
-    """Returns how many of some images are 95 % of them at least."""
+    """Returns the smallest number that is at least 95 % of `count`."""
     return -(-95 * count // 100)
 
 
 def _thinned(
-    false_positives: NDArray[np.float64], true_positives: NDArray[np.float64]
+    false_positives: NDArray[np.float64], true_positives: NDArray[np.float64], most_points: int
 ) -> tuple[tuple[float, float], ...]:
-    """Keeps points of a curve that lie evenly along it, its ends among them; each is a point of the whole curve."""
-    if len(false_positives) > MAX_POINTS:
+    """Keeps some points of a curve, evenly along it and with both ends."""
+    if len(false_positives) > most_points:
         along = false_positives + true_positives  # from 0 to 2, never falling
-        kept = np.unique(np.searchsorted(along, np.linspace(0, along[-1], MAX_POINTS)))
+        kept = np.unique(np.searchsorted(along, np.linspace(0, along[-1], most_points)))
         false_positives, true_positives = false_positives[kept], true_positives[kept]
     return tuple(zip(false_positives.tolist(), true_positives.tolist(), strict=True))
 
 
 def write_scores(folder: RunFolder, scores: Mapping[tuple[str, str], NDArray[np.float64]]) -> None:
-    """Keeps scores in a round's folder.
+    """Writes scores into a round's folder.
 
     Args:
         folder: The round's folder.
-        scores: By detector and kind of image.
+        scores: Scores by detector and kind of image.
 
     Raises:
         StorageError: They cannot be written.
@@ -116,20 +112,22 @@ def write_scores(folder: RunFolder, scores: Mapping[tuple[str, str], NDArray[np.
 
 
 def read_detections(folder: RunFolder) -> list[Detection]:
-    """Measures the detectors of a round from the scores that are kept of it; none where none are.
+    """Measures the detectors of a round from its stored scores; returns nothing without scores.
 
     Raises:
         StorageError: They cannot be read.
     """
     if not folder.exists(DETECTIONS):
         return []
+    schema = pa.schema([("detector", pa.string()), ("kind", pa.string()), ("score", pa.float64())])
+    most_scores, most_detectors = 10**7, 100
     try:
         with pq.ParquetFile(pa.BufferReader(folder.read(DETECTIONS))) as file:
-            if fault := footer_fault(file, _SCORES, _SCORES.names, _MOST_SCORES, {}):
+            if fault := footer_fault(file, schema, schema.names, most_scores, {}):
                 raise ValueError(fault)
-            table = file.read(_SCORES.names)
+            table = file.read(schema.names)
         detectors = pc.unique(table["detector"]).to_pylist()
-        if len(detectors) > _MOST_DETECTORS:
+        if len(detectors) > most_detectors:
             raise ValueError(f"it has {len(detectors):,} detectors")
         if not pc.all(pc.is_finite(table["score"])).as_py():
             raise ValueError("a score is missing")
@@ -139,7 +137,7 @@ def read_detections(folder: RunFolder) -> list[Detection]:
     except (ValueError, OSError, pa.ArrowException) as error:
         raise StorageError(
             f"cannot read '{folder.location}/{DETECTIONS}': {printable(error, MOST_REASON)}; delete it and "
-            "launch again: they are scored again"
+            "launch again, which scores the images again"
         ) from error
     found = []
     for detector in detectors:

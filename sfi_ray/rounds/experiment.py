@@ -17,26 +17,22 @@ from sfi_ray.store.folder import RunFolder
 from sfi_ray.store.plain import read_yaml, reason_of
 
 EXPERIMENT_RECORD = "rounds.yaml"
-
-_MOST_ROUNDS = 10_000
 _FolderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=200)]
 
 
 class TrialRecord(BaseModel):
-    """What decides the results of a trial, as of its first launch."""
+    """The settings that decide the results of a trial, from its first launch."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    number: int = Field(ge=0, le=_MOST_ROUNDS, description="Models that are attacked.")
-    finals: tuple[_FolderName, ...] = Field(
-        max_length=_MOST_ROUNDS, description="Folders of the attacks on the last model."
-    )
+    number: int = Field(ge=0, le=10_000, description="Number of attacked models.")
+    finals: tuple[_FolderName, ...] = Field(max_length=10_000, description="Folders of the attacks on the last model.")
     detectors: bool = Field(description="Whether detectors are scored.")
     identity: dict[str, Any] = Field(description="Its settings, with all defaults.")
 
 
 class ExperimentRecord(BaseModel):
-    """What a job of rounds remembers of its first launch."""
+    """The record of a job of rounds, from its first launch."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -48,15 +44,15 @@ class ExperimentRecord(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class TrialResults:
-    """What is finished of a trial.
+    """The finished parts of a trial.
 
     Attributes:
         name: Its name.
-        number: Rounds that it is to have.
-        rounds: Those that are finished, in their order.
-        finals: The attacks on its last model that are finished.
-        detections: How well detectors tell the SFIs of each round from natural images, where that was measured.
-        is_complete: Whether nothing is left to do.
+        number: Planned rounds.
+        rounds: Finished rounds, in order.
+        finals: Finished attacks on the last model.
+        detections: How well detectors separate the SFIs of each round from natural images, where that was measured.
+        is_complete: Whether everything is finished.
     """
 
     name: str
@@ -82,7 +78,7 @@ class Experiment:
         record = read_experiment(self.folder)
         if record is None:
             raise InputError(
-                f"'{location}' holds no rounds: it has no {EXPERIMENT_RECORD}; the folder of a job of rounds is "
+                f"'{location}' has no {EXPERIMENT_RECORD} and so holds no rounds; give the folder of a job of rounds, "
                 "<output>/<name>"
             )
         self.record: ExperimentRecord = record
@@ -95,7 +91,7 @@ class Experiment:
         return f"{self.folder.location}/{trial}"
 
     def trials(self) -> Mapping[str, TrialResults]:
-        """Reads what is finished of every trial, by its name."""
+        """Reads the finished parts of every trial, by name."""
         return {name: self._trial(name, record) for name, record in self.record.trials.items()}
 
     @property

@@ -1,4 +1,4 @@
-"""The accuracies of Table 16 and the ratios of Table 17, from what a model says and what an attack reached.
+"""The accuracies of Table 16 and the ratios of Table 17, from a model's outputs and the results of an attack.
 
 Shapes: N images, K logits.
 """
@@ -15,13 +15,13 @@ from sfi_ray.rounds.split import Searched, Sfis
 
 
 def verdicts(log_probs: NDArray[np.float32], num_classes: int, reject_below: float | None) -> NDArray[np.int64]:
-    """Says what a model takes images for.
+    """Returns the classes that a model predicts.
 
     Args:
         log_probs: ``(N, K)``.
-        num_classes: Classes of the natural images; a class behind them is that of outliers.
-        reject_below: For a model without an outlier class that was taught to know outliers: an image is taken for one
-            when no class has this confidence. None where a class is always named.
+        num_classes: Classes of the natural images; a class after them is the outlier class.
+        reject_below: For a model that was trained with outliers but has no outlier class: an image counts as an outlier
+            when no class has this confidence. None where every image gets a class.
 
     Returns:
         ``(N,)``: a class, or `num_classes` for an outlier.
@@ -35,7 +35,7 @@ def verdicts(log_probs: NDArray[np.float32], num_classes: int, reject_below: flo
 
 
 def count_right(said: NDArray[np.int64], labels: NDArray[np.int64]) -> Counted:
-    """Counts the images that are taken for what they are; an outlier's label is the number of classes."""
+    """Counts the rightly classified images; an outlier's label is the number of classes."""
     return Counted(right=int((said == labels).sum()), total=len(labels))
 
 
@@ -46,14 +46,14 @@ def attack_record(
     sfis: Sfis,
     evaded: str | None = None,
 ) -> AttackRecord:
-    """Counts by class what an attack reached.
+    """Counts the results of an attack by class.
 
     Args:
         searched: Its cells.
         target_classes: Index and name of every class that was a target.
         backgrounds: Names of its backgrounds.
         sfis: Which images count as found.
-        evaded: Detector that had to be fooled, too.
+        evaded: Detector that the attack also had to fool.
     """
     by_class: dict[int, list[Searched]] = {index: [] for index, _ in target_classes}
     for cell in searched:

@@ -1,4 +1,4 @@
-"""What a trial of rounds will take at most, counted from its settings without training or searching anything."""
+"""The size of a trial of rounds, counted from its settings without training or search."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from sfi_ray.rounds.split import earlier_rounds
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialPlan:
-    """What a trial will take.
+    """The size of a trial.
 
     Attributes:
-        num_rounds: Models that are attacked.
+        num_rounds: Number of attacked models.
         num_finals: Attacks on the last model, on other backgrounds.
         cells_per_attack: Cells of each attack; each gives one SFI at most.
-        num_train: SFIs of a round that later models are trained with.
-        num_held_out: SFIs of a round that later models are tested with.
+        num_train: SFIs of a round that train later models.
+        num_held_out: SFIs of a round that test later models.
         max_evaluations: Images classified by all attacks together if no cell stops early.
         epochs: Passes over its training images of each model, from M0; 0 where it has weights.
         max_trained: Images that all trainings pass through, counted once for each pass.
@@ -34,7 +34,7 @@ class TrialPlan:
 
 
 def plan_trial(trial: RoundsJob, num_classes: int, num_natural: int) -> TrialPlan:
-    """Counts what a trial will take.
+    """Counts the size of a trial.
 
     Args:
         trial: The trial, checked.

@@ -1,4 +1,4 @@
-"""What is recorded of a round: counts, and the accuracies that follow from them. Free of torch."""
+"""The record of a round: counts, and the accuracies that follow from them. It imports no torch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _R = TypeVar("_R", bound=BaseModel)
 _Count = Annotated[int, Field(ge=0, le=10**12)]
 
 ROUND_RECORD = "round.json"
-"""A round's folder with this file is finished; it is written last."""
+"""The file of a finished round, written last."""
 
 
 class _Record(BaseModel):
@@ -22,19 +22,19 @@ class _Record(BaseModel):
 
 
 class Counted(_Record):
-    """How many of some images are taken for what they are."""
+    """How many of some images are classified rightly."""
 
     right: _Count
     total: _Count
 
     @property
     def share(self) -> float | None:
-        """Share that is right, in [0, 1]; None of no images."""
+        """Share that is right, in [0, 1]; None without images."""
         return self.right / self.total if self.total else None
 
 
 class ClassOutcome(_Record):
-    """What an attack reached for one target class."""
+    """The results of an attack for one target class."""
 
     target_class: _Count
     target_name: str
@@ -45,17 +45,17 @@ class ClassOutcome(_Record):
 
     @property
     def ratio(self) -> float | None:
-        """Share of the searched cells that fool, in [0, 1] (Table 17); None where none was searched to its end."""
+        """Share of the searched cells that fool, in [0, 1] (Table 17); None where no search came to its end."""
         return Counted(right=self.fooling, total=self.searched - self.failed).share
 
 
 class AttackRecord(_Record):
-    """What the attack on one model reached."""
+    """The results of the attack on one model."""
 
     backgrounds: tuple[str, ...]
     classes: tuple[ClassOutcome, ...]
     evaded: str | None = Field(
-        None, description="Detector that had to take an image for natural for it to fool; null where the class was all."
+        None, description="Detector that a fooling image also had to pass; null where the class alone decided."
     )
 
     @property
@@ -73,7 +73,7 @@ class AttackRecord(_Record):
 
 
 class SplitRecord(_Record):
-    """How many SFIs of a round later models are trained and tested with."""
+    """How many SFIs of a round train and test later models."""
 
     wanted_train: _Count
     wanted_held_out: _Count
@@ -82,36 +82,36 @@ class SplitRecord(_Record):
 
 
 class RoundRecord(_Record):
-    """One model: what it was trained with, how it does, and what an attack on it reached."""
+    """One model: its training data, its accuracies, and the results of an attack on it."""
 
     round: _Count = Field(description="Number of the round, and of its model.")
     fingerprint: str = Field(description="Hash of the model's weights.")
-    trained_with: dict[_Count, _Count] = Field(description="SFIs in its training set, by the round they are of.")
+    trained_with: dict[_Count, _Count] = Field(description="SFIs in its training set, by their round.")
     natural: Counted = Field(description="Natural test images.")
-    outliers: Counted = Field(description="Held-out SFIs of the rounds before; right when taken for outliers.")
+    outliers: Counted = Field(description="Held-out SFIs of earlier rounds; right when taken for outliers.")
     attack: AttackRecord
-    split: SplitRecord = Field(description="The SFIs that its attack gave.")
+    split: SplitRecord = Field(description="The SFIs of its attack.")
 
     @property
     def model(self) -> str:
-        """What the paper calls the model: ``M0``, ``M1`` and so on."""
+        """The paper's name of the model: ``M0``, ``M1`` and so on."""
         return f"M{self.round}"
 
     @property
     def combined(self) -> float | None:
-        """Share of natural images and held-out SFIs together that are right; None before there are SFIs."""
+        """Share of right answers for natural images and held-out SFIs together; None before there are SFIs."""
         if not self.outliers.total:
             return None
         return (self.natural.right + self.outliers.right) / (self.natural.total + self.outliers.total)
 
     @property
     def defence(self) -> float | None:
-        """Share of the held-out SFIs that are taken for outliers; None before there are some."""
+        """Share of the held-out SFIs that are taken for outliers; None before there are SFIs."""
         return self.outliers.share
 
     @property
     def shortage(self) -> str | None:
-        """Says in one line how the split fell short of what was wanted; None where it did not."""
+        """Describes in one line how many SFIs the split lacks; None where it lacks none."""
         split = self.split
         wanted = split.wanted_train + split.wanted_held_out
         if split.train + split.held_out >= wanted:
@@ -141,7 +141,7 @@ def write_round(folder: RunFolder, record: RoundRecord | FinalRecord) -> None:
 
 
 def read_round(folder: RunFolder) -> RoundRecord | None:
-    """Returns the record of a finished round, None of one that is not.
+    """Returns the record of a finished round; None for an unfinished one.
 
     Raises:
         InputError: The record is broken.
@@ -150,7 +150,7 @@ def read_round(folder: RunFolder) -> RoundRecord | None:
 
 
 def read_final(folder: RunFolder) -> FinalRecord | None:
-    """As `read_round`, of the final attack."""
+    """Returns the record of a finished final attack; see `read_round`."""
     return _read(folder, FinalRecord)
 
 
@@ -162,5 +162,5 @@ def _read(folder: RunFolder, kind: type[_R]) -> _R | None:
     except ValidationError as error:
         raise InputError(
             f"'{folder.location}/{ROUND_RECORD}' is not the record of a round ({reason_of(error)}); delete the "
-            "file and launch again: what it says is counted again"
+            "file and launch again, which counts the round again"
         ) from error

@@ -1,4 +1,4 @@
-"""Which SFIs of a round later models are trained with, and which they are tested with (Section 5.7)."""
+"""The split of a round's SFIs: some train later models, others test them (Section 5.7)."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ Sfis = Literal["all", "fooling"]
 
 @dataclass(frozen=True, slots=True)
 class Searched:
-    """What came of one cell of an attack.
+    """The result of one cell of an attack.
 
     Attributes:
         index: Ordinal of the cell in its grid.
-        target_class: Index of the class it was to be predicted as.
+        target_class: Index of its target class.
         background: Ordinal of its background.
         replicate: Ordinal of the repetition.
         has_failed: Whether its search failed, so that there is no image.
@@ -33,17 +33,17 @@ class Searched:
     is_bare: bool = False
 
     def is_found(self, sfis: Sfis) -> bool:
-        """Whether it is one of the SFIs to train and test with."""
+        """Whether its image is an SFI to train and test with."""
         return not self.has_failed and not self.is_bare and (self.is_fooling or sfis == "all")
 
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """The SFIs of a round, parted.
+    """The SFIs of a round in two parts.
 
     Attributes:
-        train: Ordinals of the cells whose images later models are trained with.
-        held_out: Ordinals of those they are tested with.
+        train: Ordinals of the cells whose images train later models.
+        held_out: Ordinals of the cells whose images test later models.
     """
 
     train: tuple[int, ...]
@@ -51,11 +51,11 @@ class Split:
 
 
 def split(searched: Iterable[Searched], train: int, held_out: int, sfis: Sfis) -> Split:
-    """Parts the SFIs of a round.
+    """Splits the SFIs of a round.
 
-    They are taken replicate by replicate, so that all classes and backgrounds have their share of both parts: the first
-    `train` are to train with, the next `held_out` to test with, and what is left over is of no use. Where fewer were
-    found than both parts need, each gets less in proportion, the held-out part rounded down.
+    The order is replicate by replicate, so that both parts have all classes and backgrounds. The first `train` SFIs
+    train, the next `held_out` test, and the rest is unused. With fewer SFIs, both parts shrink in proportion,
+    the held-out part rounded down.
 
     Args:
         searched: The cells of the round's attack, in any order.
@@ -75,5 +75,5 @@ def split(searched: Iterable[Searched], train: int, held_out: int, sfis: Sfis) -
 
 
 def earlier_rounds(number: int, earlier: Literal["keep", "drop"]) -> Sequence[int]:
-    """Returns the rounds whose SFIs the model of a round is trained with: all before it, or only the last one."""
+    """Returns the rounds whose SFIs train the model of a round: all earlier ones, or only the last one."""
     return range(0 if earlier == "keep" else max(0, number - 1), number)

@@ -7,8 +7,7 @@ from dataclasses import replace
 
 import torch
 
-from sfi_ray.attacks import AttackContext, CheckpointStore, Tick, read_attack_settings
-from sfi_ray.attacks.base import Attack
+from sfi_ray.attacks import Attack, AttackContext, CheckpointStore, Tick, read_attack_settings
 from sfi_ray.grid import Grid, GridClassifier, GridImage
 from sfi_ray.models import Classifier
 from sfi_ray.types import Background, Cell, Finding

@@ -79,8 +79,8 @@ def fill(monkeypatch):
     """Says how many micro-batches one round of a search fills."""
 
     def fill_so(micro_batches):
-        monkeypatch.setattr("sfi_ray.attacks.run._MICRO_BATCHES_A_GENERATION", micro_batches)
-        monkeypatch.setattr("sfi_ray.attacks.inversion._MICRO_BATCHES_A_STEP", micro_batches / 8)
+        monkeypatch.setattr("sfi_ray.attacks.Attack.micro_batches_a_generation", micro_batches)
+        monkeypatch.setattr("sfi_ray.attacks.InversionAttack.micro_batches_a_generation", micro_batches / 8)
 
     return fill_so
 

@@ -331,7 +331,7 @@ def test_more_cells_than_slots_take_turns(small, photos, monkeypatch):
     cells = make_cells(small, ks=(5, 48), backgrounds=("black", "white"), imitate=True)
     attack = inversion(steps=12)
     expected = outcomes(find(attack, small, cells, photos))
-    monkeypatch.setattr("sfi_ray.attacks.inversion._MICRO_BATCHES_A_STEP", 5 / 8)
+    monkeypatch.setattr("sfi_ray.attacks.InversionAttack.micro_batches_a_generation", 5 / 8)
     assert attack.num_slots(small.micro_batch) == 5
     assert outcomes(find(attack, small, cells, photos)) == expected
 

@@ -48,7 +48,7 @@ def test_findings_do_not_depend_on_the_order_or_the_company_of_groups(attack, to
     assert outcomes(search(attack, toy.classifier, shuffled)) == expected
     some = [cell for cell in cells if group_of(cell) in {(1, "white", 0), (3, "black", 1)}]
     assert outcomes(search(attack, toy.classifier, some)) == {cell.cell_id: expected[cell.cell_id] for cell in some}
-    monkeypatch.setattr("sfi_ray.attacks.run._MICRO_BATCHES_A_GENERATION", 0)
+    monkeypatch.setattr("sfi_ray.attacks.Attack.micro_batches_a_generation", 0)
     assert attack.num_slots(toy.classifier.micro_batch) == 1, "less than a group, which is never parted"
     assert outcomes(search(attack, toy.classifier, cells)) == expected
 

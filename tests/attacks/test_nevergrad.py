@@ -52,7 +52,7 @@ def test_cells_whose_optimiser_fails_are_recorded_and_the_others_are_searched(to
 
 def test_an_optimiser_that_never_works_fails_every_cell(toy_gray, monkeypatch):
     monkeypatch.setitem(nevergrad.optimizers.registry, "Hopeless", FailsAlways)
-    monkeypatch.setattr("sfi_ray.attacks.run._MICRO_BATCHES_A_GENERATION", 0.5)
+    monkeypatch.setattr("sfi_ray.attacks.Attack.micro_batches_a_generation", 0.5)
     cells = make_cells(toy_gray.classifier, replicates=2)
     findings = search(attack("Hopeless"), toy_gray.classifier, cells)
     assert {finding.cell for finding in findings} == set(cells)

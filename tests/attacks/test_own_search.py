@@ -63,7 +63,7 @@ def test_changed_code_is_no_continuation(workplace):
     launch(job_of(), in_process=True)
     module = workplace / "my_search.py"
     module.write_text(module.read_text() + "\n# another\n")
-    with pytest.raises(InputError, match=r"the code of attack\.search is not what it was"):
+    with pytest.raises(InputError, match=r"the code of attack\.search has changed since"):
         launch(job_of(), in_process=True)
 
 
@@ -78,17 +78,20 @@ def test_a_record_is_read_without_the_module(workplace):
 
 
 BAD = {
-    "no such module": ({"search": "nowhere_at_all:X"}, "there is no module 'nowhere_at_all'"),
+    "no such module": ({"search": "nowhere_at_all:X"}, r"^attack\.search: .*there is no module 'nowhere_at_all'"),
     "no such class": ({"search": "my_search:Y"}, "has no 'Y'; a search is written package.module:Class"),
     "no class in it": ({"search": "my_search"}, "is not written package.module:Class"),
     "no search": ({"search": "my_search:State"}, "is no subclass of sfi_ray.search.Search"),
-    "no such setting": ({"search": "my_search:HillClimb", "corners": 1}, r"attack\.corners: Extra inputs"),
+    "no such setting": ({"search": "my_search:HillClimb", "corners": 1}, r"attack\.corners: unknown key; did you mean"),
     "a class that lacks methods": ({"search": "bad:Abstract"}, "lacks _admit, _ask"),
     "a setting of every attack": ({"search": "bad:Clash"}, "have stop_confidence, which is a key of every attack"),
-    "a bad default": ({"search": "bad:Default"}, r"attack\.share: Input should be"),
+    "a bad default": (
+        {"search": "bad:Default"},
+        r"attack\.share: should be .* \(found 7\.5; a setting of 'bad:Default'\)",
+    ),
     "a validator that raises": ({"search": "bad:Validator"}, "Settings of 'bad:Validator' failed: KeyError: 'post'"),
     "a module that exits": ({"search": "exits:X"}, "cannot be imported: SystemExit: 5"),
-    "a bad value": ({"search": "my_search:HillClimb", "corner_share": 2}, r"attack\.corner_share: Input should be"),
+    "a bad value": ({"search": "my_search:HillClimb", "corner_share": 2}, r"attack\.corner_share: should be"),
 }
 
 
@@ -123,6 +126,27 @@ def test_what_is_no_search_is_named(workplace, values, message):
         launch(job_of(attack=values), in_process=True)
     assert not (workplace / "runs").exists()
     sys.modules.pop("bad", None)
+
+
+def test_messages_name_the_job_file_and_the_line(workplace):
+    text = block("yaml")
+    line = 1 + text[: text.index("search:")].count("\n")
+    job = workplace / "job.yaml"
+    job.write_text(text.replace("my_search:HillClimb", "nowhere_at_all:X"))
+    done = CliRunner().invoke(app, ["launch", "job.yaml", "--in-process"])
+    assert done.exit_code == 2
+    assert f"error: job.yaml:{line}: attack.search: search 'nowhere_at_all:X': there is no module" in done.stderr
+    job.write_text(text.replace("corner_share:", "corner_shore:"))
+    with pytest.raises(
+        InputError, match=r"^job\.yaml:\d+: attack\.corner_shore: unknown key; did you mean 'corner_share'"
+    ):
+        launch("job.yaml", in_process=True)
+
+
+def test_a_kind_and_a_search_exclude_each_other():
+    text = "name: x\ndataset: digits\nclassifiers: mlp\nk: 1\nattack:\n  {kind: de, search: 'my_search:HillClimb'}"
+    with pytest.raises(InputError, match=r"^job:5: attack: `kind: de` and `search` exclude each other"):
+        parse_job(text)
 
 
 def test_a_class_that_cannot_travel_is_named(workplace):

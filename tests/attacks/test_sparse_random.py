@@ -13,7 +13,7 @@ def test_findings_of_one_candidate_a_cell_do_not_depend_on_company(toy_gray, mon
     cells = make_cells(toy_gray.classifier, ks=(1, 3), backgrounds=("black", "white"))
     expected = outcomes(search(attack, toy_gray.classifier, cells))
     assert {finding.generations for finding in expected.values()} == {60}
-    monkeypatch.setattr("sfi_ray.attacks.run._MICRO_BATCHES_A_GENERATION", micro_batches)
+    monkeypatch.setattr("sfi_ray.attacks.Attack.micro_batches_a_generation", micro_batches)
     assert attack.num_slots(toy_gray.classifier.micro_batch) < len(cells) / 2
     shuffled = [cells[i] for i in torch.randperm(len(cells), generator=torch.Generator().manual_seed(3))]
     assert outcomes(search(attack, toy_gray.classifier, shuffled)) == expected

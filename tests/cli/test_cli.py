@@ -49,7 +49,7 @@ def test_launch_prints_the_table_and_where_everything_is():
     assert "10 cells fooled" in done.stdout
     for line in done.stdout.splitlines()[-3:]:
         assert Path(line.split(":", 1)[1].strip()).is_dir()
-    assert "trained" in done.stderr
+    assert "held-out accuracy" in done.stderr
     again = call("launch", "job.yaml", "--in-process")
     assert again.exit_code == 0
     assert "10 of 10 cells are finished already" in again.stderr
@@ -103,7 +103,7 @@ def test_train_takes_its_settings_from_a_job_and_the_job_reuses_the_network():
     again = call("train", "mlp", "--job", "job.yaml", "--output", "other", "--epochs", "2")
     assert read_card("other").settings.epochs == 2, again.output
     launched = call("launch", "job.yaml", "--in-process")
-    assert "mlp: trained before" in launched.stderr
+    assert "mlp: taken from the cache" in launched.stderr
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,7 @@ def test_a_cluster_that_does_not_answer_leaves_the_folder(run):
     # In a process of its own: this one may have to import Ray in another way later.
     command = [sys.executable, "-m", "sfi_ray", "status", run.folder.location, "--address", "127.0.0.1:1"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    assert "from the folder alone: cannot reach the Ray cluster at '127.0.0.1:1'" in done.stderr
+    assert "only from the folder: cannot reach the Ray cluster at '127.0.0.1:1'" in done.stderr
     assert "of 40 cells" in done.stdout
 
 

@@ -101,7 +101,7 @@ def test_a_run_of_one_network_is_not_resumed_or_verified_with_another(place):
     import brought
 
     brought.TEMPERATURE = 1.0
-    with pytest.raises(InputError, match="is not the one that 'runs/examined' was launched with"):
+    with pytest.raises(InputError, match="has changed since 'runs/examined' was first launched"):
         launch(job("changing"), retry_failed=True)
     brought.TEMPERATURE = 20.0
     assert launch(job("changing"), retry_failed=True).status().is_complete
@@ -151,7 +151,7 @@ def test_a_network_of_single_images_is_searched_one_by_one(place):
     run = launch(job("single"))
     assert run.record.classifiers[0].runtime.micro_batch == 1
     assert run.status().failed == 0
-    with pytest.raises(InputError, match=r"takes 1 image at once.*leave compute.micro_batch out"):
+    with pytest.raises(InputError, match=r"takes batches of 1 image only.*leave compute.micro_batch out"):
         launch(job("single", name="other", compute={"micro_batch": 8}))
 
 

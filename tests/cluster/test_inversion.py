@@ -90,7 +90,7 @@ def test_other_images_are_another_job(tmp_path):
     job = job_of(tmp_path, images={"files": paths}, target_classes=[4])
     go(job)
     Image.fromarray(np.full((8, 8), 77, np.uint8)).save(paths[1])
-    with pytest.raises(InputError, match=r"images: '1\.png' is not what it was"):
+    with pytest.raises(InputError, match=r"images: '1\.png' has changed since"):
         go(job)
     with pytest.raises(InputError, match=r"(?s)images.*--fresh"):
         go(job_of(tmp_path, images={"files": paths[:1]}, target_classes=[4]))
@@ -156,7 +156,7 @@ def test_a_network_without_inner_layers_is_refused(tmp_path):
     [
         ({"attack": {"kind": "de"}}, "key 'k' is missing; add it"),
         ({"attack": {"kind": "de"}, "k": 5}, "`images` belongs to attack kind inversion, not to de"),
-        ({"replicates": 2}, "inversions that start the same end the same"),
+        ({"replicates": 2}, "inversions with the same start have the same result"),
     ],
 )
 def test_jobs_that_make_no_sense_are_refused(tmp_path, changes, message):

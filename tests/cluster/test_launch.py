@@ -282,7 +282,7 @@ def test_failed_cells_are_kept_until_they_are_to_be_tried_again(tmp_path):
 def test_a_network_that_answers_otherwise_does_not_try_failed_cells_again(tmp_path):
     job = make_job(tmp_path)
     assert go(job, classifiers={"toy": make_classifier(module=Broken("nan"))}).status().failed == 40
-    with pytest.raises(InputError, match="is not the one that"):
+    with pytest.raises(InputError, match="has changed since"):
         go(job, classifiers={"toy": make_classifier(module=Broken("works"))}, retry_failed=True)
 
 

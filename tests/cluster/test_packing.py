@@ -78,6 +78,12 @@ def test_a_module_of_one_file_and_a_package_without_init_travel(packed):
     assert packed(job_with(classifiers=factories)) == {"my job.yaml", "packed_single.py", "packed_bare/nets.py"}
 
 
+def test_a_search_of_ones_own_travels_too(packed):
+    written("packed_search.py", "raise RuntimeError('imported')")
+    job = job_with(attack="{search: 'packed_search:HillClimb'}")
+    assert packed(job) == {"my job.yaml", "packed_search.py"}
+
+
 def test_installed_code_stays_where_it_is(packed):
     factories = "[{name: a, factory: 'torchvision.models:resnet18'}, {name: b, factory: 'sys:exit'}]"
     assert packed(job_with(classifiers=factories)) == {"my job.yaml"}
@@ -90,7 +96,7 @@ def test_code_that_is_not_there_is_named(packed):
 
 def test_a_package_of_many_megabytes_is_refused(packed):
     written("packed_large/__init__.py", "#" * (9 << 20))
-    with pytest.raises(InputError, match="more than 8 MiB of Python files"):
+    with pytest.raises(InputError, match="at most 8 MiB of Python files"):
         packed(job_with(classifiers="[{name: a, factory: 'packed_large:build'}]"))
 
 

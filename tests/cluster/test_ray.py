@@ -134,7 +134,7 @@ def test_a_network_is_trained_over_ray_to_the_same_bits(ray, tmp_path, monkeypat
 
 
 def test_a_training_whose_process_is_killed_goes_on_to_the_same_bits(ray, tmp_path, monkeypatch):
-    from sfi_ray.cluster.ray.trainer import train_on_ray  # imports Ray
+    from sfi_ray.cluster.ray.tasks import train_on_ray  # imports Ray
 
     settings = TrainingSettings(epochs=40, threads=1, seed=8)
     arguments = ("mlp", DatasetSpec(name="digits"), settings, "cpu")
@@ -317,7 +317,7 @@ def test_results_that_cannot_be_written_end_the_run_with_the_mend(ray, tmp_path)
 def test_an_actor_that_fits_nowhere_is_named_after_a_bounded_wait(ray, tmp_path):
     job = make_job(tmp_path, cluster={"cpus_per_actor": 64, "startup_seconds": 2})
     began = time.monotonic()
-    with pytest.raises(ResourceError, match=r"asks for 64 CPU.*the cluster has .* CPU"):
+    with pytest.raises(ResourceError, match=r"needs 64 CPU.*the cluster has .* CPU"):
         go(job)
     assert time.monotonic() - began < 30
 

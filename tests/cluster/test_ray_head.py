@@ -13,8 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 from sfi_ray.cluster.ray import head as ray_head
 
-ray_head._ANSWER_SECONDS = 0.3
-
 class Refusing(grpc.GenericRpcHandler):
     def __init__(self, code):
         self.code = code
@@ -38,7 +36,7 @@ with socket.create_server(("127.0.0.1", 0)) as silent, socket.create_server(("12
     bad = ["nonsense", "host:", ":1", "127.0.0.1:99999", "http://127.0.0.1:8265", "[::1]:x"]
     for address in (silent, nobody, other, f"ray://{other}", f"ray://{nobody}", asking, *bad):
         try:
-            ray_head.check_head(address)
+            ray_head.check_head(address, answer_seconds=0.3)
         except ConnectionError as error:
             print(str(error).replace("\\n", "<newline>"))
         else:
@@ -58,7 +56,7 @@ def test_whoever_is_no_head_or_refuses_is_named_in_one_line_and_bounded_time(mod
     assert silent == "no answer within 0 s"
     assert "Connection refused" in nobody
     assert "Connection refused" in no_client
-    assert other == "what listens there is no head of a Ray cluster"
+    assert other == "the program that listens there is no head of a Ray cluster"
     assert client == "taken"
     assert f"it asks for its token, and {sent} was sent; set RAY_AUTH_MODE=token" in asking
     assert bad == ["an address is host:port, ray://host:port or auto"] * 6

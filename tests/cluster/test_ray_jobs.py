@@ -75,7 +75,7 @@ class Server:
 def server(monkeypatch):
     def put(fake):
         monkeypatch.setattr(ray_jobs, "_client", lambda url: fake)
-        monkeypatch.setattr(ray_jobs, "_SECONDS_BETWEEN_TRIES", 0.0)
+        monkeypatch.setattr(JobServer, "seconds_between_tries", 0.0)
         return JobServer("http://nowhere")
 
     return put
@@ -96,7 +96,7 @@ def follow(jobs, said=None):
 def test_wherever_the_connection_breaks_all_is_passed_on_once(text, chunk, breaks):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ray_jobs, "_client", lambda url: Server(text, chunk, breaks))
-        patch.setattr(ray_jobs, "_SECONDS_BETWEEN_TRIES", 0.0)
+        patch.setattr(JobServer, "seconds_between_tries", 0.0)
         assert follow(JobServer("http://nowhere")) == (0, text)
 
 
@@ -127,7 +127,7 @@ def test_a_silent_connection_is_taken_up_again(server, monkeypatch):
             if self.breaks:
                 await ray_jobs.asyncio.sleep(60)
 
-    monkeypatch.setattr(ray_jobs, "_SILENCE_SECONDS", 0.05)
+    monkeypatch.setattr(JobServer, "silence_seconds", 0.05)
     said = []
     assert follow(server(Silent("abc", breaks=[(1, None), (3, None)])), said) == (0, "abc")
     assert said == []
@@ -138,7 +138,7 @@ def test_a_server_that_stays_away_is_given_up(server, monkeypatch):
         def get_job_info(self, name):
             raise requests.ConnectionError("refused")
 
-    monkeypatch.setattr(ray_jobs, "PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr(JobServer, "patience_seconds", 0.05)
     said = []
     with pytest.raises(ConnectionLostError, match="out of reach for too long"):
         follow(server(Away()), said)
@@ -182,7 +182,7 @@ def test_a_run_is_not_submitted_while_a_job_writes_to_it(server, tmp_path):
     fake = Server()
     fake.jobs = [Ending("PENDING", start_time=1)]
     jobs = server(fake)
-    with pytest.raises(InputError, match="'job-1' is writing to 'runs/a' already"):
+    with pytest.raises(InputError, match="'job-1' already writes to 'runs/a'"):
         jobs.submit("true", tmp_path, "runs/a", "new")
     assert fake.submitted == []
     jobs.submit("true", tmp_path, "runs/b", "new")

@@ -68,7 +68,7 @@ def test_an_mlflow_that_refuses_its_address_is_named(monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     assert trackers("runs/defended") == []
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "file:here")
-    with pytest.raises(InputError, match="is 'file:here', of which MLflow says: in maintenance mode; set it"):
+    with pytest.raises(InputError, match="is 'file:here', and MLflow says: in maintenance mode; set it"):
         trackers("runs/defended")
 
 
@@ -79,7 +79,7 @@ def test_trials_over_tune_give_the_rows_of_this_process(tmp_path):
     changes = {"trials": {"a": {}, "b": {"rounds": {"sfis": "fooling"}, "verification": {"threshold": 1.0}}}}
     expected = launch_rounds(make_rounds(tmp_path / "here", trials={"a": {}}), in_process=True)
     reporter = Listening()
-    with pytest.raises(InputError, match="trial b: M1 has nothing to be trained with"):
+    with pytest.raises(InputError, match="trial b: M1 has no SFIs to train with"):
         launch_rounds(make_rounds(tmp_path / "ray", **changes), reporter=reporter)
     experiment = Experiment(tmp_path / "ray/rounds")
     assert experiment.trials()["a"].is_complete
@@ -96,7 +96,9 @@ def test_trials_over_tune_give_the_rows_of_this_process(tmp_path):
 def test_resources_that_cannot_be_had_are_named_in_bounded_time(tmp_path):
     cluster = {"actors": 2, "cpus_per_actor": 1000, "startup_seconds": 2}
     started = time.monotonic()
-    with pytest.raises(ResourceError, match=r"one reserves 2000 CPU, 0 GPU at once for its 2 actors, the cluster has"):
+    with pytest.raises(
+        ResourceError, match=r"a trial reserves 2000 CPU, 0 GPU at once for its 2 actors, and the cluster has"
+    ):
         launch_rounds(make_rounds(tmp_path, cluster=cluster))
     assert time.monotonic() - started < 60
 

@@ -173,7 +173,7 @@ def test_a_run_with_an_export_and_a_factory_is_resumed_from_its_folder(own):
 def test_an_export_of_one_batch_size_gets_that_micro_batch(own):
     export(own / "four.pt2", batch_size=4)
     changes = {"classifiers": {"name": "e", "export": "four.pt2"}, "k": 1, "backgrounds": "black"}
-    with pytest.raises(InputError, match=r"'e' takes 4 images at once .*dynamic.*or set it to 4"):
+    with pytest.raises(InputError, match=r"'e' takes batches of 4 images only.*dynamic.*or set it to 4"):
         go(make_job(own / "runs", compute={"micro_batch": 8}, **changes))
     assert not (own / "runs").exists()
     run = go(make_job(own / "runs", **changes))

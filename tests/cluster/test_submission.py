@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from sfi_ray import open_run
 from sfi_ray.cli import app
-from sfi_ray.cluster.ray import jobs as ray_jobs
+from sfi_ray.cluster.ray.jobs import JobServer
 from tests.cluster.conftest import assert_complete
 
 pytestmark = [pytest.mark.ray, pytest.mark.skipif(sys.platform != "linux", reason="finds processes through /proc")]
@@ -164,8 +164,8 @@ def test_a_submitted_job_outlives_its_connection_and_gives_its_exit_code(head, t
     run = written_job(tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RAY_AUTH_TOKEN", head.token)
-    monkeypatch.setattr(ray_jobs, "PATIENCE_SECONDS", 0.5)
-    monkeypatch.setattr(ray_jobs, "_SECONDS_BETWEEN_TRIES", 0.2)
+    monkeypatch.setattr(JobServer, "patience_seconds", 0.5)
+    monkeypatch.setattr(JobServer, "seconds_between_tries", 0.2)
     with contextlib.closing(Line(head.port)) as line:
         cutter = when(line.is_followed.is_set, line.close)
         done = call("launch", "job.yaml", "--submit", line.url)
@@ -178,7 +178,7 @@ def test_a_submitted_job_outlives_its_connection_and_gives_its_exit_code(head, t
     assert twice.exit_code == 2
     assert "is writing to" in twice.stderr
 
-    monkeypatch.setattr(ray_jobs, "PATIENCE_SECONDS", 60.0)  # a busy machine may be slow to answer
+    monkeypatch.setattr(JobServer, "patience_seconds", 60.0)  # a busy machine may be slow to answer
     with contextlib.closing(Line(head.port)) as line:
         cutter = when((run / "progress.json").exists, line.cut)
         done = call("attach", run, "--address", line.url)
@@ -205,7 +205,7 @@ def test_without_the_token_a_submission_is_refused(head, tmp_path, monkeypatch, 
         monkeypatch.setenv("RAY_AUTH_TOKEN", token)
     done = call("launch", "job.yaml", "--submit", head.url)
     assert done.exit_code == 2
-    assert f"{head.url} asks for its token, and {'another' if token else 'none'} is known here" in done.stderr
+    assert f"{head.url} asks for its token, and this machine has {'another one' if token else 'none'}" in done.stderr
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     command = {"entrypoint": f"touch {tmp_path}/ran"}
     assert requests.post(f"{head.url}/api/jobs/", json=command, headers=headers, timeout=30).status_code in (401, 403)

@@ -60,7 +60,7 @@ def test_a_finished_training_leaves_weights_and_card_and_no_checkpoint():
     assert files() == [".lock", "card.json", "weights.safetensors"]
     again, same = go(TrainingSettings(epochs=2, threads=1), trainer=None, reporter=ear)
     assert (again, same) == (card, folder)
-    assert "mine: trained before" in ear.said[-1]
+    assert "mine: taken from the cache" in ear.said[-1]
 
 
 def test_the_key_has_the_precision_that_auto_comes_to(monkeypatch):
@@ -87,8 +87,7 @@ def test_a_cache_that_cannot_be_written_is_told_before_anything_is_trained(tmp_p
         go(TrainingSettings(epochs=1), trainer=None)
 
 
-def test_a_second_training_of_the_same_network_waits_for_the_first(monkeypatch):
-    monkeypatch.setattr(training_cache, "_SECONDS_BETWEEN_TRIES", 0.02)
+def test_a_second_training_of_the_same_network_waits_for_the_first():
     started, may_end = threading.Event(), threading.Event()
     settings = TrainingSettings(epochs=1, threads=1)
 
@@ -110,8 +109,8 @@ def test_a_second_training_of_the_same_network_waits_for_the_first(monkeypatch):
     first.join()
     second.join()
     assert results["first"] == results["second"]
-    assert ears[1].said[0] == "mine: another process is training it; waiting for it"
-    assert "trained before" in ears[1].said[1]
+    assert ears[1].said[0] == "mine: waiting for another process that is training it"
+    assert "taken from the cache" in ears[1].said[1]
 
 
 LONG = ["--epochs", "40", "--threads", "1", "--seed", "6"]
@@ -198,7 +197,9 @@ def test_a_network_of_the_cache_that_is_not_its_cards_is_trained_again_and_said_
     again, _ = go(settings, reporter=ear)
     assert ear.epochs == [(1, 1)]
     assert len(ear.said) == 1
-    assert re.search(rf"mine: is trained again, for its cache is broken: .*{re.escape(file)}: {reason}", ear.said[0])
+    assert re.search(
+        rf"mine: training it again, since its files in the cache are broken: .*{re.escape(file)}: {reason}", ear.said[0]
+    )
     assert "\n" not in ear.said[0]
     assert again.weights_hash == card.weights_hash
     assert go(settings, trainer=None)[0] == again

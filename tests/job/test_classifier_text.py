@@ -32,7 +32,7 @@ def test_a_word_or_a_line_is_what_a_job_would_say(text, expected):
         ("", "has no name"),
         ("{name: a, weigths: b}", "did you mean 'weights'?"),
         ("{name: a", "not valid YAML"),
-        ("two words", "characters that it must not have"),
+        ("two words", "has forbidden characters"),
         ("{name: a}, {name: b}", "is more than one classifier"),
         ("{name: !!python/object:os.system a}", "tags such as"),
     ],

@@ -30,7 +30,7 @@ def test_labels_are_lines_or_a_list(tmp_path, content):
 @pytest.mark.parametrize(
     ("content", "shape", "message"),
     [
-        ("cat\ndog", "32x32", "such as 3x224x224, got '32x32'"),
+        ("cat\ndog", "32x32", "'32x32' is no shape; give channels"),
         ("cat\ndog", "2x32x32", "1 or 3"),
         ("cat\ncat", "3x8x8", "cat"),
         ("cat", "3x8x8", "at least 2"),
@@ -52,5 +52,5 @@ def test_no_labels(tmp_path):
 
 @pytest.mark.parametrize("name", ["net.safetensors", "a/b.pt", "x.pth"])
 def test_weights_alone_are_no_classifier(name):
-    with pytest.raises(InputError, match="holds weights, and not which network"):
+    with pytest.raises(InputError, match="holds weights without their network"):
         parse_classifier(name)

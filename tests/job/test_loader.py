@@ -147,13 +147,13 @@ BAD = [
     ("classifiers: [a, b, {name: a}]", 3, "classifiers: 'a' is listed twice", "remove one"),
     # Names.
     ("name: ''", 1, "name: should have at least 1 character (found '')", "letters, digits"),
-    ("name: ../x", 1, "name: has characters that it must not have (found '../x')", "letters, digits, '.', '_' and '-'"),
-    ("name: a/b", 1, "name: has characters that it must not have (found 'a/b')", "letters, digits"),
-    ("name: ..", 1, "name: has characters that it must not have (found '..')", "letters, digits"),
-    ('name: "a\\n"', 1, r"name: has characters that it must not have (found 'a\n')", "letters, digits"),
+    ("name: ../x", 1, "name: has forbidden characters (found '../x')", "letters, digits, '.', '_' and '-'"),
+    ("name: a/b", 1, "name: has forbidden characters (found 'a/b')", "letters, digits"),
+    ("name: ..", 1, "name: has forbidden characters (found '..')", "letters, digits"),
+    ('name: "a\\n"', 1, r"name: has forbidden characters (found 'a\n')", "letters, digits"),
     ("name: " + "x" * 300, 1, "name: should have at most 100 characters (found 'xxx", "letters, digits"),
-    ("name: é", 1, "name: has characters that it must not have (found 'é')", "letters, digits"),
-    ("classifiers: ../x", 3, "classifiers: has characters that it must not have (found '../x')", "letters, digits"),
+    ("name: é", 1, "name: has forbidden characters (found 'é')", "letters, digits"),
+    ("classifiers: ../x", 3, "classifiers: has forbidden characters (found '../x')", "letters, digits"),
     ("classifiers: [a, '']", 3, "classifiers[1]: should have at least 1 character (found '')", "letters, digits"),
     ("dataset: ''", 2, "dataset: should have at least 1 character (found '')", "digits, mnist"),
     ("output: ''", 5, "output: should have at least 1 character (found '')", "Folder or URI"),
@@ -192,8 +192,13 @@ BAD = [
     ("cluster: {gpus_per_actor: .nan}", 5, "gpus_per_actor: should be a finite number (found nan)", "GPUs"),
     ("cluster: {actors: 0}", 5, "cluster.actors: should be greater than or equal to 1 (found 0)", "as many as fit"),
     # Classifiers and data sets.
-    ("classifiers: {name: a, weights: w, mean: [0.5]}", 3, "classifiers: mean and std are given", "together"),
-    ("classifiers: [{name: a, weights: w, std: [0.5]}]", 3, "classifiers[0]: mean and std are given", "together"),
+    ("classifiers: {name: a, weights: w, mean: [0.5]}", 3, "classifiers: mean and std need each other", "give both"),
+    (
+        "classifiers: [{name: a, weights: w, std: [0.5]}]",
+        3,
+        "classifiers[0]: mean and std need each other",
+        "give both",
+    ),
     ("classifiers: {name: a, mean: [0.5], std: [0.5]}", 3, "belong to `weights`", "measures its own"),
     ("classifiers: {name: a, weights: w, mean: [.nan], std: [1]}", 3, "mean[0]: should be a finite", "(found nan)"),
     ("classifiers: {name: a, weights: w, mean: [1], std: [0]}", 3, "std[0]: should be greater than 0", "above 0"),
@@ -205,7 +210,7 @@ BAD = [
     ("classifiers: {torchvision: resnet50}", 3, "classifiers: torchvision needs `weights`", "IMAGENET1K_V1 or DEFAULT"),
     ("classifiers: {torchvison: resnet50}", 3, "unknown key 'classifiers.torchvison'", "did you mean 'torchvision'?"),
     ("classifiers: {torchvision: 5, weights: w}", 3, "torchvision: should be text; put it in quotes", "(found 5)"),
-    ("classifiers: {torchvision: a b, weights: w}", 3, "classifiers: has characters", "(found 'a b')"),
+    ("classifiers: {torchvision: a b, weights: w}", 3, "classifiers: has forbidden characters", "(found 'a b')"),
     ("classifiers: {timm: a, torchvision: b, weights: w}", 3, "torchvision and timm each name a network", "keep one"),
     ("classifiers: {name: a, architecture: mlp, factory: 'b:c'}", 3, "architecture and factory each name", "keep one"),
     ("classifiers: {name: a, export: m.pt2, weights: w}", 3, "an export holds its weights", "remove `weights`"),
@@ -291,7 +296,7 @@ def test_aliases_cannot_multiply():
     bomb = "a: &a [x, x, x, x]\n" + "".join(
         f"{b}: &{b} [*{a}, *{a}, *{a}, *{a}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True)
     )
-    assert refusal(bomb) == "job.yaml:1: anchors and aliases are not read; write the value out"
+    assert refusal(bomb) == "job.yaml:1: anchors and aliases are not allowed; write the value out"
 
 
 def test_tags_run_nothing(tmp_path):
@@ -365,7 +370,7 @@ def test_utf_16_is_refused(written):
 
 def test_a_huge_file_is_not_read(written):
     path = written(b"# " + b"x" * 10_000_000)
-    with pytest.raises(InputError, match=r"more than 262,144 bytes is not read; is it the right file\?"):
+    with pytest.raises(InputError, match=r"a job file has at most 262,144 bytes; is it the right file\?"):
         load_job(path)
 
 
@@ -379,7 +384,7 @@ class Endless(io.RawIOBase):
 
 def test_an_endless_file_is_not_read(monkeypatch):
     monkeypatch.setattr(Path, "open", lambda *_arguments: Endless())
-    with pytest.raises(InputError, match="bytes is not read"):
+    with pytest.raises(InputError, match="a job file has at most"):
         load_job("pipe")
 
 

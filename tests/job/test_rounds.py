@@ -34,7 +34,7 @@ def test_the_key_rounds_tells_the_kinds_of_job_files_apart(tmp_path):
     file = tmp_path / "rounds.yaml"
     file.write_text(JOB)
     for read in (lambda: parse_job(JOB, "job.yaml"), lambda: load_job(file)):
-        with pytest.raises(InputError, match="describes rounds of defence and re-attack"):
+        with pytest.raises(InputError, match="which only `sfi-ray launch` takes"):
             read()
 
 
@@ -70,7 +70,7 @@ def test_the_papers_numbers_are_the_defaults():
         ("high: 20", "high: 0", 5, "k.high: should be greater than or equal to 1 (found 0)"),
         ("kind: de, ", "kind: ed, ", 6, "attack.kind: should be one of de,"),
         ("classifier: cnn_mp\n", "", 1, "key 'classifier' is missing; add it"),
-        ("cnn_mp", "{torchvision: resnet50, weights: DEFAULT}", 1, "which only networks of the zoo are"),
+        ("cnn_mp", "{torchvision: resnet50, weights: DEFAULT}", 1, "needs a network of the zoo"),
         ("per_class: 6", "per_class: 6, final_backgrounds: [red, red]", 4, "'red' is listed twice"),
         (
             "backgrounds: [black, gray, white]",
@@ -87,7 +87,7 @@ def test_the_papers_numbers_are_the_defaults():
             "rounds.evade: should be 'none', 'msp', 'max_logit', 'energy'",
         ),
         ("loss: outlier_exposure", "loss: outlier_exposure, evade: outlier_class", 1, "adds no outlier_class"),
-        ("per_class: 6", "per_class: 6, evade: msp}\nverification: {threshold: 0.5", 1, "above 0.5, found 0.5"),
+        ("per_class: 6", "per_class: 6, evade: msp}\nverification: {threshold: 0.5", 1, "above 0.5 (found 0.5)"),
         ("paper: {}", "paper: {dataset: mnist}", 7, "paper: `dataset` is the same in all trials"),
         ("paper: {}", "tune: {}", 7, "a trial cannot be called 'tune'"),
         ("kind: map_elites, max_evaluations: 50", "kind: inversion", 1, "trial shared: attack kind inversion imitates"),
@@ -103,7 +103,7 @@ def test_what_is_wrong_is_named_with_its_line_and_the_mend(old, new, line, messa
 
 def test_more_sfis_to_train_and_test_with_than_are_searched_are_refused():
     rounds = parse_any(JOB.replace("per_class: 6", "per_class: 6, train: 50, held_out: 20")).rounds
-    with pytest.raises(ValueError, match="more than the 60 that are searched in a round"):
+    with pytest.raises(ValueError, match="more than the 60 cells of a round"):
         rounds.parts(10)
     assert rounds.parts(20) == (50, 20)
 

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_curve
 
 from sfi_ray.errors import StorageError
-from sfi_ray.rounds.detection import DETECTIONS, MAX_POINTS, detect, read_detections, write_scores
+from sfi_ray.rounds.detection import DETECTIONS, detect, read_detections, write_scores
 from sfi_ray.store.folder import RunFolder
 
 
@@ -57,7 +57,7 @@ def test_a_long_curve_is_thinned_to_points_of_its_own_that_lose_next_to_no_area(
     outliers, natural = rng.normal(1.5, 1, 3000), rng.normal(0, 1, 5000)
     found = detect("any", "sfi", outliers, natural)
     false_positives, true_positives = np.array(found.curve).T
-    assert 50 < len(found.curve) <= MAX_POINTS
+    assert 50 < len(found.curve) <= 201
     assert (found.curve[0], found.curve[-1]) == ((0, 0), (1, 1))
     assert (np.diff(false_positives) >= 0).all()
     assert (np.diff(true_positives) >= 0).all()

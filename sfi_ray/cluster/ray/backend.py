@@ -11,6 +11,8 @@ from sfi_ray.cluster.executor import Executor
 from sfi_ray.cluster.ray.session import RaySession, ray_session
 from sfi_ray.cluster.reporter import Reporter
 from sfi_ray.cluster.scoring import Scored, ScoreSpec, ScoreUnit
+from sfi_ray.cluster.training_cache import Trainer
+from sfi_ray.cluster.tuning_cache import Tuner
 from sfi_ray.cluster.worker import RunSpec
 from sfi_ray.errors import ResourceError
 from sfi_ray.job import ClusterSettings, Job
@@ -39,13 +41,12 @@ class RayBackend:
     def __init__(self, session: RaySession) -> None:
         import ray
 
-        from sfi_ray.cluster.ray.trainer import train_on_ray
-        from sfi_ray.cluster.ray.tuner import tune_on_ray
+        from sfi_ray.cluster.ray.tasks import train_on_ray, tune_on_ray
 
         self._ray = ray
         self._session = session
-        self.trainer = train_on_ray
-        self.tuner = tune_on_ray
+        self.trainer: Trainer = train_on_ray
+        self.tuner: Tuner = tune_on_ray
 
     def device(self, wanted: str) -> str:
         """Chooses the kind of device; see `Backend.device`."""
@@ -55,7 +56,7 @@ class RayBackend:
         return "cuda" if wanted == "cuda" or (wanted == "auto" and num_gpus) else "cpu"
 
     def num_actors(self, job: Job, device: str) -> int:
-        """Returns the actors that the job asks for, or as many as fit; see `Backend.num_actors`."""
+        """Returns the number of actors that the job asks for, or that fit; see `Backend.num_actors`."""
         from sfi_ray.cluster.ray.executor import describe_shortage, fitting_actors
 
         num_cpus, num_gpus = _reserved(job, device)
@@ -63,7 +64,7 @@ class RayBackend:
         if not fitting and self._session.is_local:
             raise ResourceError(describe_shortage(_options(job, device, 1)))
         if job.cluster.actors:
-            # More than fit on this machine would wait for ever; a shared cluster may grow.
+            # On this machine, more actors than fit would wait forever; a shared cluster may grow.
             return min(job.cluster.actors, fitting) if self._session.is_local else job.cluster.actors
         return max(fitting, 1)
 

@@ -1,8 +1,8 @@
-"""Running a grid on Ray: one actor a worker, one streaming task a lease.
+"""Running a grid on Ray: an actor for each worker, a streaming task for each lease.
 
-An actor never restarts by itself: the driver hears that it is lost, puts back what it held, and a new actor takes its
-place. What an actor had reported before it died still arrives. An actor that holds leases and says nothing for too long
-hangs; it is killed and counts as lost.
+Ray never restarts an actor: the driver hears of the loss and puts its leases back, and a new actor takes its place.
+Reports from before the loss still arrive. An actor that holds leases and is silent for too long hangs; it is killed and
+counts as lost.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import secrets
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import ray
 from ray import ObjectRefGenerator
@@ -26,16 +26,11 @@ from sfi_ray.cluster.worker import Lease, RunSpec, Worker, WorkReport
 from sfi_ray.errors import ResourceError
 from sfi_ray.models import ClassifierPayload
 
-# So many actors in a row that die before they are ready mean that none ever will be.
-_MAX_STARTUP_FAILURES = 3
-# Ray's account of such an actor ends with the error that it died of; so much of it is shown.
-_MOST_CHARACTERS = 500
-
 
 class SearchActor(Worker):
-    """A worker as a Ray actor; `stop` has a thread of its own, so that it is heard during a search.
+    """A worker as a Ray actor; `stop` has a thread of its own, so that it works during a search.
 
-    SIGTERM, which a node sends before it goes, lets it commit what is finished and leave.
+    On SIGTERM, which a node sends before it ends, the actor commits finished cells and ends.
     """
 
     def __init__(self, spec: RunSpec) -> None:
@@ -45,7 +40,7 @@ class SearchActor(Worker):
         call_on_sigterm(self._leave)
 
     def __repr__(self) -> str:
-        """Says in Ray's dashboard and logs what the actor is for."""
+        """Names the actor in Ray's dashboard and logs."""
         return f"search of {self._spec.run}"
 
     def ready(self) -> None:
@@ -75,7 +70,7 @@ class SearchActor(Worker):
 
     @ray.method(concurrency_group="control")  # type: ignore[untyped-decorator]
     def doing(self) -> str:
-        """Says for people what the actor does and where."""
+        """Describes for people what the actor does and where."""
         return f"on {ray.util.get_node_ip_address()}, {self._metrics.describe()}"
 
     def _leave(self) -> None:
@@ -85,14 +80,14 @@ class SearchActor(Worker):
 
 @dataclass(frozen=True, slots=True)
 class ActorOptions:
-    """What an actor asks of Ray.
+    """The resources and time limits of actors.
 
     Attributes:
         num_actors: Actors to run.
         num_cpus: CPUs of each.
         num_gpus: GPUs of each; a fraction shares one.
-        startup_seconds: How long to wait for the first of them, and for another after the last was lost.
-        hang_seconds: How long one that holds leases may say nothing.
+        startup_seconds: Time to wait for the first actor, and for another after the last one was lost.
+        hang_seconds: Time for which an actor that holds leases may be silent.
     """
 
     num_actors: int
@@ -117,8 +112,11 @@ class RayExecutor:
     Args:
         spec: The run.
         payloads: The classifiers; each goes into the object store once.
-        options: What an actor asks of Ray.
+        options: Resources and time limits of an actor.
     """
+
+    #: Where this many actors in a row die before they are ready, none ever will be.
+    _most_startup_failures: ClassVar[int] = 3
 
     def __init__(self, spec: RunSpec, payloads: Mapping[str, ClassifierPayload], options: ActorOptions) -> None:
         self._options = options
@@ -156,18 +154,18 @@ class RayExecutor:
         done, _ = ray.wait(refs, num_returns=1, timeout=seconds, fetch_local=False)
         if done and len(refs) > 1:
             done, _ = ray.wait(refs, num_returns=len(refs), timeout=0, fetch_local=False)
-        # An actor that is lost takes its other streams along, so some of these may be gone when their turn comes.
+        # A lost actor loses all its streams, so an earlier event of this round may have removed some of these.
         events = [self._next_event(ref, self._waiting[ref]) for ref in done if ref in self._waiting]
         return events + self._end_hanging()
 
     def stop(self) -> None:
-        """Asks all actors to commit what is finished; see `Executor.stop`."""
+        """Asks all actors to commit finished cells; see `Executor.stop`."""
         self._is_stopping = True
         for actor in self._actors.values():
             actor.handle.stop.remote()
 
     def close(self) -> None:
-        """Ends all actors, and lets go of what lies in the object store, however long this object is remembered."""
+        """Ends all actors and frees the object store, even while this object lives on."""
         for actor in list(self._actors.values()):
             ray.kill(actor.handle)
         self._actors.clear()
@@ -191,7 +189,7 @@ class RayExecutor:
         self._waiting[actor.starting] = actor
 
     def _end_hanging(self) -> list[Event]:
-        """Ends the actors that hold leases and have said nothing for too long."""
+        """Ends the actors that hold leases and have been silent for too long."""
         limit = self._options.hang_seconds
         hanging = [a for a in self._actors.values() if a.leases and time.monotonic() - a.heard_at > limit]
         silence = f"it said nothing for {limit:g} s (cluster.hang_seconds) and was ended"
@@ -223,7 +221,7 @@ class RayExecutor:
             return self._lose(actor, loss_of(error), error)
 
     def _lose(self, actor: _Actor, loss: Loss, error: RayError | None = None) -> Event:
-        """Lets a lost actor go and starts another in its place."""
+        """Removes a lost actor and starts another in its place."""
         was_starting = actor.starting in self._waiting
         for ref in (actor.starting, *actor.leases):
             self._waiting.pop(ref, None)
@@ -231,8 +229,9 @@ class RayExecutor:
         ray.kill(actor.handle)
         if was_starting:
             self._startup_failures += 1
-            if self._startup_failures >= _MAX_STARTUP_FAILURES:
-                said = " ".join(str(error).split())[-_MOST_CHARACTERS:]
+            if self._startup_failures >= self._most_startup_failures:
+                # Ray's account of such an actor ends with the error that it died of.
+                said = " ".join(str(error).split())[-500:]
                 raise ResourceError(
                     f"{self._startup_failures} actors in a row died while starting; the last one: {loss.reason}. "
                     f"Ray says: {said}"
@@ -244,7 +243,7 @@ class RayExecutor:
         return WorkerLost(actor.name, loss.reason, loss.blames_lease)
 
     def _check_someone_comes(self) -> None:
-        """Gives up when no actor is up and none has come for too long."""
+        """Gives up when no actor has been up for too long."""
         if any(actor.starting not in self._waiting for actor in self._actors.values()):
             return
         if time.monotonic() - self._alone_since > self._options.startup_seconds and not self._is_stopping:
@@ -252,23 +251,23 @@ class RayExecutor:
 
 
 def actor_prefix(run: str) -> str:
-    """Returns how the names of a run's actors begin."""
+    """Returns the prefix of the names of a run's actors."""
     return f"search-{run}-"
 
 
 def describe_shortage(options: ActorOptions, seconds: float = 0.0) -> str:
-    """Says what an actor asks for and what the cluster has."""
+    """Describes what an actor needs and what the cluster has."""
     total, free = ray.cluster_resources(), ray.available_resources()
     has = ", ".join(f"{total.get(kind, 0):g} {kind} ({free.get(kind, 0):g} free)" for kind in ("CPU", "GPU"))
     waited = f" after {seconds:.0f} s" if seconds else ""
     return (
-        f"no actor could start{waited}: each asks for {options.num_cpus:g} CPU and {options.num_gpus:g} GPU, "
+        f"no actor could start{waited}: each needs {options.num_cpus:g} CPU and {options.num_gpus:g} GPU, "
         f"the cluster has {has}; lower cluster.cpus_per_actor or cluster.gpus_per_actor, free the cluster, or add nodes"
     )
 
 
 def fitting_actors(num_cpus: float, num_gpus: float) -> int:
-    """Returns how many actors fit on the nodes that are up; 0 when not even one does."""
+    """Returns how many actors fit on the nodes that are up."""
     total = 0
     for node in ray.nodes():
         if node["Alive"]:

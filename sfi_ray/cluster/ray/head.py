@@ -1,7 +1,7 @@
-"""Whether the head of a Ray cluster answers, when a launch begins and while it goes on.
+"""Checks that the head of a Ray cluster answers, at the start of a launch and during it.
 
-Ray itself asks for most of a minute, with a line for every refusal; when it loses a head it says nothing for a minute
-and then ends the process.
+Ray's own client asks for most of a minute and prints a line for every refusal. When it loses a head, it waits silently
+for a minute and then ends the process.
 """
 
 from __future__ import annotations
@@ -17,74 +17,75 @@ from ray.core.generated import gcs_service_pb2, gcs_service_pb2_grpc
 
 from sfi_ray.errors import ResourceError
 
-_CLIENT = "ray://"
-_ANSWER_SECONDS = 10.0
-_LAST_PORT = 65535
 
-# Half of what Ray waits, so that a driver can still say what happened; a head that is restarted is back by then.
-_LOST_SECONDS = 30.0
-_LOOK_SECONDS = 3.0
-_CONNECT_SECONDS = 1.0
-
-
-def check_head(address: str) -> None:
-    """Asks the head of a cluster once whether it takes this process.
+def check_head(address: str, answer_seconds: float = 10.0) -> None:
+    """Asks the head of a cluster once whether it accepts this process.
 
     Args:
         address: ``host:port`` of the head, or ``ray://host:port`` of its server for clients.
+        answer_seconds: Time to wait for the answer.
 
     Raises:
-        ConnectionError: It does not answer, does not take the token, or something else answers.
+        ConnectionError: The head does not answer or refuses the token, or another program answers.
     """
-    place = address.removeprefix(_CLIENT)
+    client = "ray://"
+    place = address.removeprefix(client)
     host, _, port = place.rpartition(":")
-    if not host or "/" in host or not port.isdecimal() or int(port) > _LAST_PORT:
+    if not host or "/" in host or not port.isdecimal() or int(port) > 0xFFFF:
         raise ConnectionError("an address is host:port, ray://host:port or auto")
-    # As Ray's own connections, past any proxy.
+    # Like Ray's own connections, without any proxy.
     channel = init_grpc_channel(place, options=[("grpc.enable_http_proxy", 0)])
     with channel:
         try:
             head = gcs_service_pb2_grpc.NodeInfoGcsServiceStub(channel)
-            head.GetClusterId(gcs_service_pb2.GetClusterIdRequest(), timeout=_ANSWER_SECONDS)
+            head.GetClusterId(gcs_service_pb2.GetClusterIdRequest(), timeout=answer_seconds)
         except grpc.RpcError as error:
             code = error.code()
-            if code is grpc.StatusCode.UNIMPLEMENTED and address.startswith(_CLIENT):
-                return  # a server for clients answers other questions
+            if code is grpc.StatusCode.UNIMPLEMENTED and address.startswith(client):
+                return  # a server for clients lacks this method
             reasons = {
                 grpc.StatusCode.UNAUTHENTICATED: "it asks for its token, and "
                 f"{'another' if os.environ.get('RAY_AUTH_MODE') == 'token' else 'none'} was sent; set "
                 "RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or ~/.ray/auth_token as on its head",
-                grpc.StatusCode.UNIMPLEMENTED: "what listens there is no head of a Ray cluster",
-                grpc.StatusCode.DEADLINE_EXCEEDED: f"no answer within {_ANSWER_SECONDS:.0f} s",
+                grpc.StatusCode.UNIMPLEMENTED: "the program that listens there is no head of a Ray cluster",
+                grpc.StatusCode.DEADLINE_EXCEEDED: f"no answer within {answer_seconds:.0f} s",
             }
             raise ConnectionError(reasons.get(code) or str(error.details())) from error
 
 
 class HeadWatch:
-    """Looks every few seconds whether somebody listens where the cluster's head should be."""
+    """Checks every few seconds that the cluster's head listens.
 
-    def __init__(self) -> None:
+    Args:
+        look_seconds: Time between two checks.
+        lost_seconds: Time without an answer after which the head counts as lost. It is half of what Ray waits, so that
+            a driver can still say what happened; a head that is restarted is back by then.
+    """
+
+    def __init__(self, look_seconds: float = 3.0, lost_seconds: float = 30.0) -> None:
+        self._look_seconds = look_seconds
+        self._lost_seconds = lost_seconds
         self._address = str(ray.get_runtime_context().gcs_address)
         self._looked_at = self._answered_at = time.monotonic()
 
     def check(self) -> None:
-        """Looks, when it is time to.
+        """Checks the head, if a check is due.
 
         Raises:
-            ResourceError: The head has not answered for half a minute.
+            ResourceError: The head has not answered for too long.
         """
         now = time.monotonic()
-        if now - self._looked_at < _LOOK_SECONDS:
+        if now - self._looked_at < self._look_seconds:
             return
-        if now - self._looked_at > 2 * _LOOK_SECONDS:
-            self._answered_at = now  # this process was held up itself: the head gets its time from here on
+        if now - self._looked_at > 2 * self._look_seconds:
+            self._answered_at = now  # this process was stopped for a while, so the head gets its time from now on
         self._looked_at = now
         host, _, port = self._address.rpartition(":")
         try:
-            with socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS):
+            with socket.create_connection((host.strip("[]"), int(port)), timeout=1.0):
                 self._answered_at = now
         except OSError as error:
-            if now - self._answered_at > _LOST_SECONDS:
+            if now - self._answered_at > self._lost_seconds:
                 raise ResourceError(
                     f"the head of the Ray cluster at '{self._address}' has not answered for "
                     f"{now - self._answered_at:.0f} s; finished cells are kept: start the cluster and launch again"

@@ -1,7 +1,7 @@
-"""The job server of a Ray cluster: handing a job in, following what it prints, and learning how it ended.
+"""The job server of a Ray cluster: submits a job, follows its output, and learns how it ended.
 
-All of a run that lasts is in the run's folder. The server is asked for what cannot be read there: which of its jobs
-writes to a folder, and what that job prints.
+The run's folder holds all lasting results. The server answers the rest: which of its jobs writes to a folder, and what
+that job prints.
 """
 
 from __future__ import annotations
@@ -13,89 +13,81 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from sfi_ray.cluster.ray.session import prepare_environment
 from sfi_ray.errors import InputError, ResourceError
 
-#: Where a dashboard listens, on its own machine or at the other end of an ssh tunnel.
-DEFAULT_URL = "http://127.0.0.1:8265"
-#: How long a server may be out of reach before nobody waits for it any more.
-PATIENCE_SECONDS = 300.0
-_SECONDS_BETWEEN_TRIES = 2.0
-# A request that takes longer, or a job that is silent for so long, may be a connection that nobody told us is gone.
-_SILENCE_SECONDS = 30.0
-# A driver that is asked to stop commits what is finished; Ray's own three seconds are too short for it.
-_STOP_SECONDS = 70
-# A head answers some time before it can take jobs.
-_START_SECONDS = 60.0
-_RUN = "sfi_ray_run"
-_TALKATIVE = (
-    "ray.dashboard.modules.dashboard_sdk",
-    "ray.dashboard.modules.job.sdk",
-    "ray._private.runtime_env.packaging",
-)
-
 
 class ConnectionLostError(ResourceError):
-    """A cluster is out of reach, and what was submitted to it may go on."""
+    """A cluster is out of reach; the submitted job may still run there."""
 
 
 class JobServer:
     """The job server of a cluster, on the port of its dashboard.
 
     Args:
-        url: Its address, such as ``http://127.0.0.1:8265``; None takes ``RAY_API_SERVER_ADDRESS`` or `DEFAULT_URL`.
+        url: Its address, such as ``http://127.0.0.1:8265``; None takes ``RAY_API_SERVER_ADDRESS``, or the port
+            where a dashboard listens on its own machine and at the other end of an ssh tunnel.
 
     Raises:
-        ResourceError: It does not answer, or asks for a token that is not known here.
+        ResourceError: It does not answer, or asks for a token that this machine does not have.
     """
 
+    #: How long a server may be out of reach before `follow` gives up.
+    patience_seconds: ClassVar[float] = 300.0
+    seconds_between_tries: ClassVar[float] = 2.0
+    #: A request that takes longer, or a job that is silent for longer, may be a connection that broke without a sign.
+    silence_seconds: ClassVar[float] = 30.0
+    #: The key of a job's metadata that names the run's folder.
+    _run_key: ClassVar[str] = "sfi_ray_run"
+
     def __init__(self, url: str | None = None) -> None:
-        self.url = url or os.environ.get("RAY_API_SERVER_ADDRESS") or DEFAULT_URL
+        self.url = url or os.environ.get("RAY_API_SERVER_ADDRESS") or "http://127.0.0.1:8265"
         if "://" not in self.url:
             self.url = f"http://{self.url}"
         with self._explained():
             self._client = _client(self.url)
 
     def submit(self, command: str, folder: Path, run: str, name: str) -> None:
-        """Hands in a job.
+        """Submits a job.
 
         Args:
             command: What to run, for a shell of the cluster's head.
             folder: Its working folder, which is sent along.
-            run: Path or URI of the run's folder that it writes to.
-            name: Name of the job, which no other has had.
+            run: Path or URI of the run's folder that the job writes to.
+            name: Name of the job, which must be new.
 
         Raises:
-            InputError: A job that writes to the same folder is running.
+            InputError: Another running job writes to the same folder.
             ResourceError: The server refuses it.
         """
         with self._explained():
             running = self._latest(run)
             if running is not None and not running.status.is_terminal():
                 raise InputError(
-                    f"job '{running.submission_id}' is writing to '{run}' already; follow it with sfi-ray attach {run}"
+                    f"job '{running.submission_id}' already writes to '{run}'; follow it with sfi-ray attach {run}"
                 )
             self._submit(
                 entrypoint=command,
                 submission_id=name,
                 runtime_env={
                     "working_dir": str(folder),
-                    "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(_STOP_SECONDS)},
+                    # A driver that is asked to stop commits what is finished; Ray's own three seconds are too short.
+                    "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": "70"},
                 },
-                metadata={_RUN: run},
+                metadata={self._run_key: run},
             )
 
     def _submit(self, **job: Any) -> None:
-        deadline = time.monotonic() + _START_SECONDS
+        deadline = time.monotonic() + 60.0  # a head answers some time before it can take jobs
         while True:
             try:
                 self._client.submit_job(**job)
             except RuntimeError as error:
                 if "try again later" not in str(error) or time.monotonic() > deadline:
                     raise
-                time.sleep(_SECONDS_BETWEEN_TRIES)
+                time.sleep(self.seconds_between_tries)
             else:
                 return
 
@@ -112,37 +104,37 @@ class JobServer:
             found = self._latest(run)
         if found is None:
             raise InputError(
-                f"the cluster at {self.url} knows no job that writes to '{run}'; see what is there with "
-                f"sfi-ray status {run}, and submit the job again to go on"
+                f"the cluster at {self.url} knows no job that writes to '{run}'; see the run with sfi-ray status "
+                f"{run}, and submit the job again to go on"
             )
         return str(found.submission_id)
 
     def follow(self, name: str, write: Callable[[str], None], log: Callable[[str], None]) -> int | None:
-        """Passes on what a job prints, from its beginning, until it ends; a lost connection is taken up again.
+        """Passes on the output of a job, from its beginning to its end; reconnects after a lost connection.
 
         Args:
             name: Name of the job.
-            write: Takes what it printed.
+            write: Takes the output.
             log: Takes a line on the connection.
 
         Returns:
-            Exit code of the job; None where somebody stopped it.
+            Exit code of the job; None if it was stopped.
 
         Raises:
-            ConnectionLostError: The cluster has been out of reach for `PATIENCE_SECONDS`.
-            ResourceError: The cluster does not know the job any more, or could not run it to an end.
+            ConnectionLostError: The cluster has been out of reach for `patience_seconds`.
+            ResourceError: The cluster no longer knows the job, or could not run it to its end.
         """
         printed = _Printed(write)
         return self._exit_code(self._ended(name, printed, log))
 
     def _ended(self, name: str, printed: _Printed, log: Callable[[str], None]) -> Any:
-        """Returns what the server knows of a job once it has ended and all of what it printed was passed on."""
+        """Returns the server's details of a job, after its end and all of its output."""
         lost_since: float | None = None
         while True:
             try:
                 details = self._details(name)
                 if details.status.is_terminal():
-                    # Whatever nobody was listening to.
+                    # The output that came while nobody listened.
                     printed.rewind()
                     printed.take(self._client.get_job_logs(name))
                     return details
@@ -154,19 +146,19 @@ class JobServer:
                 if lost_since is None:
                     lost_since = time.monotonic()
                     log(f"the connection to {self.url} is lost ({reason}); trying again")
-                elif time.monotonic() - lost_since > PATIENCE_SECONDS:
+                elif time.monotonic() - lost_since > self.patience_seconds:
                     raise ConnectionLostError(f"{self.url} has been out of reach for too long ({reason})") from error
-                time.sleep(_SECONDS_BETWEEN_TRIES)
+                time.sleep(self.seconds_between_tries)
             else:
                 lost_since = None
 
     async def _listen(self, name: str, printed: _Printed) -> None:
-        """Passes on what a job prints until it ends, is silent for a while, or the connection breaks."""
+        """Passes on the output of a job until it ends, is silent for a while, or the connection breaks."""
         printed.rewind()
         chunks = self._client.tail_job_logs(name)
         with contextlib.suppress(StopAsyncIteration, TimeoutError):
             while True:
-                async with asyncio.timeout(_SILENCE_SECONDS):
+                async with asyncio.timeout(self.silence_seconds):
                     chunk = await anext(chunks)
                 printed.take(chunk)
 
@@ -196,8 +188,12 @@ class JobServer:
         return code if code >= 0 else 128 - code
 
     def _latest(self, run: str) -> Any:
-        """Returns what the server knows of the latest job that writes to a run's folder; None where there is none."""
-        jobs = [job for job in self._client.list_jobs() if (job.metadata or {}).get(_RUN) == run and job.submission_id]
+        """Returns the server's details of the latest job that writes to a run's folder; None where there is none."""
+        jobs = [
+            job
+            for job in self._client.list_jobs()
+            if (job.metadata or {}).get(self._run_key) == run and job.submission_id
+        ]
         return max(jobs, key=lambda job: job.start_time or 0, default=None)
 
     @contextlib.contextmanager
@@ -215,7 +211,7 @@ class JobServer:
 
 
 class _Printed:
-    """What a job has printed, passed on once however often it is told from the beginning."""
+    """The output of a job, passed on once even though every connection repeats it from the beginning."""
 
     def __init__(self, write: Callable[[str], None]) -> None:
         self._write = write
@@ -239,33 +235,38 @@ def _client(url: str) -> Any:
     from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
 
-    for logger in _TALKATIVE:
+    for logger in (  # they tell of every request
+        "ray.dashboard.modules.dashboard_sdk",
+        "ray.dashboard.modules.job.sdk",
+        "ray._private.runtime_env.packaging",
+    ):
         logging.getLogger(logger).setLevel(logging.WARNING)
     token = _token()
 
     class Client(JobSubmissionClient):  # type: ignore[misc]
-        """Gives up waiting some time: Ray's own waits for an answer for ever."""
+        """A client with a time limit; Ray's own waits forever."""
 
         def _do_request(self, method: str, endpoint: str, **options: Any) -> Any:
             try:
-                return super()._do_request(method, endpoint, timeout=_SILENCE_SECONDS, **options)
+                return super()._do_request(method, endpoint, timeout=JobServer.silence_seconds, **options)
             except AuthenticationError as error:
                 raise ResourceError(
-                    f"the cluster at {url} asks for its token, and {'another' if token else 'none'} is known here; "
-                    "copy ~/.ray/auth_token of its head to this machine, or set RAY_AUTH_TOKEN"
+                    f"the cluster at {url} asks for its token, and this machine has "
+                    f"{'another one' if token else 'none'}; copy ~/.ray/auth_token of its head to this machine, or set "
+                    "RAY_AUTH_TOKEN"
                 ) from error
 
-    # Ray's client would go elsewhere if these were set, whatever address it is given.
+    # These variables would override the address.
     hidden = {key: os.environ.pop(key, None) for key in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")}
     try:
-        # Without a header, Ray's client looks for a token itself and fails before the cluster was asked.
+        # Without a header, Ray's client looks for a token itself and fails before it asks the cluster.
         return Client(url, headers={"Authorization": f"Bearer {token}" if token else ""})
     finally:
         os.environ.update({key: value for key, value in hidden.items() if value is not None})
 
 
 def _token() -> str | None:
-    """Returns the cluster's token from where Ray would take it, even if Ray's authentication is off in this process."""
+    """Returns the cluster's token from Ray's own places, even if Ray's authentication is off in this process."""
     if token := os.environ.get("RAY_AUTH_TOKEN"):
         return token
     file = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")

@@ -1,19 +1,18 @@
-"""Why an actor was lost, in a sentence for people, and whether what it searched can be to blame."""
+"""Errors of Ray: why an actor was lost, whether its search can be the cause, and errors that the user can mend."""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ray.exceptions import ActorUnavailableError, NodeDiedError, OutOfMemoryError, RayError
+from ray.exceptions import ActorUnavailableError, NodeDiedError, OutOfMemoryError, RayError, RayTaskError
 
-# A message of Ray's holds identifiers, addresses and advice; so much of one that is not known is shown.
-_MOST_CHARACTERS = 300
-_NODE_DIED = "its node has died"
-_REASON = "the actor's node was terminated"
+from sfi_ray.errors import USER_FACING_ERRORS
 
 
 class LeavingError(Exception):
-    """Raised by an actor that was asked to end, by SIGTERM, after it has committed what is finished."""
+    """Raised by an actor that got SIGTERM, after it has committed finished cells."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,23 +21,34 @@ class Loss:
 
     Attributes:
         reason: For people.
-        blames_lease: Whether what the actor searched can have brought it down.
+        blames_lease: Whether the actor's search can be the cause.
     """
 
     reason: str
     blames_lease: bool = True
 
 
+@contextlib.contextmanager
+def raising_user_errors() -> Iterator[None]:
+    """Raises an error that the user can mend in place of the error of its task."""
+    try:
+        yield
+    except RayTaskError as error:
+        if isinstance(error.cause, USER_FACING_ERRORS):
+            raise error.cause from error
+        raise
+
+
 def loss_of(error: RayError) -> Loss:
-    """Reads what Ray says of a lost actor."""
+    """Explains Ray's error about a lost actor."""
     text = " ".join(str(error).split())
     if isinstance(error, OutOfMemoryError):
         return Loss("its node ran out of memory, and Ray ended it before the operating system would")
-    if isinstance(error, NodeDiedError) or _NODE_DIED in text:
-        detail = text.partition(_REASON)[2].partition(":")[2].strip()
+    if isinstance(error, NodeDiedError) or "its node has died" in text:
+        detail = text.partition("the actor's node was terminated")[2].partition(":")[2].strip()
         return Loss("its node was lost" + (f" ({detail})" if detail else ""), blames_lease=False)
     if isinstance(error, ActorUnavailableError):
         return Loss("it cannot be reached", blames_lease=False)
     if "its worker process has died" in text:
         return Loss("its process crashed or was killed, by hand or because memory ran out")
-    return Loss(text[:_MOST_CHARACTERS])
+    return Loss(text[:300])  # the rest is identifiers, addresses and advice

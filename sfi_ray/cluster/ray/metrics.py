@@ -1,7 +1,7 @@
-"""What a run tells Prometheus, through Ray's metrics: few series, never one for each cell or shard.
+"""The metrics of a run for Prometheus, through Ray: few series, never one for each cell or shard.
 
-The driver tells what is counted, since it lives as long as the run; an actor tells how it is doing now. Names get the
-prefix ``ray_`` when they are exported.
+The driver exports counts, since it lives as long as the run; an actor exports its present speed. Exported names begin
+with ``ray_``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from sfi_ray.models import Classifier
 
 
 class RunMetrics:
-    """What a driver tells of its run.
+    """The metrics of a driver.
 
     Args:
         run: Name of the run.
@@ -36,7 +36,7 @@ class RunMetrics:
         self._told: dict[str, int] = {}
 
     def update(self, tally: Tally) -> None:
-        """Tells how the run is doing now."""
+        """Exports the state of the run."""
         outcomes = {
             "fooled": tally.fooled,
             "not_fooled": tally.finished - tally.fooled - tally.failed,
@@ -56,7 +56,7 @@ class RunMetrics:
 
 
 class ActorMetrics:
-    """What an actor tells of itself.
+    """The metrics of an actor.
 
     Args:
         run: Name of the run.
@@ -72,15 +72,15 @@ class ActorMetrics:
         self._doing = "waits"
 
     def describe(self) -> str:
-        """Says for people what was told last."""
+        """Describes the last update for people."""
         return self._doing
 
     def begin(self) -> None:
-        """Takes note that a lease begins."""
+        """Marks the start of a lease."""
         self._told_at = time.monotonic()
 
     def update(self, classifier: Classifier, report: WorkReport) -> None:
-        """Tells what was done since the last time."""
+        """Exports the speed since the last call."""
         tags = {"run": self._run, "classifier": classifier.name}
         now = time.monotonic()
         rate = report.evaluations / max(now - self._told_at, 1e-3)
@@ -92,6 +92,6 @@ class ActorMetrics:
             self._memory.set(torch.cuda.memory_reserved(classifier.device), tags)
 
     def end(self, classifier: str) -> None:
-        """Tells that nothing is classified for now."""
+        """Marks the end of a lease."""
         self._rate.set(0.0, {"run": self._run, "classifier": classifier})
         self._doing = "waits"

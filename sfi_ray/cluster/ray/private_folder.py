@@ -1,8 +1,8 @@
-"""The folder of a private Ray: nobody else may enter it, and it goes even when its driver was killed.
+"""The folder of a private Ray: only this user may enter it, and it disappears even after its driver was killed.
 
-Ray makes its own folder writable for everybody and keeps its sockets there. So that one stands in a folder of this
-user's alone. The driver holds a lock in it, which goes with the process however it ends; what nobody holds is swept by
-the next launch.
+Ray makes its own folder writable for everybody and keeps its sockets there. So that folder lies in one that only this
+user may enter. The driver holds a lock there, which ends with its process; the next launch removes folders without a
+holder.
 """
 
 from __future__ import annotations
@@ -18,20 +18,15 @@ from pathlib import Path
 
 _PREFIX = "sfi-ray-"
 _LOCK = "driver.lock"
-_RAY = "ray"
-# A path of a socket has so many bytes at most.
+# The path of a socket has at most this many bytes.
 _MOST_BYTES = 103 if sys.platform == "darwin" else 107
-# What comes behind a temporary directory: mkdtemp's name, and then Ray's longest one, with a process id of 7 digits.
-_RAYS_SOCKET = f"/{_PREFIX}12345678/{_RAY}/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store"
-# Python's own, through which the processes of Ray's dashboard talk.
-_PYTHONS_SOCKET = "/pymp-12345678/listener-12345678"
 
 
 @contextlib.contextmanager
 def private_folder() -> Iterator[Path]:
-    """Makes a folder for a private Ray for the duration of a block, and removes those of drivers that were killed.
+    """Makes a folder for a private Ray for the duration of a block, and removes those of killed drivers.
 
-    It stands in the temporary directory (``TMPDIR``), or in ``/tmp`` where that is too long for the paths of sockets.
+    It lies in the temporary directory (``TMPDIR``), or in ``/tmp`` where that path is too long for sockets.
 
     Yields:
         A folder for Ray, in one of mode 0700 that belongs to this user.
@@ -41,7 +36,7 @@ def private_folder() -> Iterator[Path]:
     """
     folder, lock = _make()
     try:
-        yield folder / _RAY
+        yield folder / "ray"
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         if lock is not None:
@@ -49,24 +44,27 @@ def private_folder() -> Iterator[Path]:
 
 
 def short_temporary_directory(folder: Path) -> str | None:
-    """Returns what is to be ``TMPDIR`` for Ray's processes; None where what is set is short enough for their sockets.
+    """Returns a ``TMPDIR`` for Ray's processes; None where the present one is short enough for their sockets.
 
     Args:
-        folder: What `private_folder` gave.
+        folder: The folder of `private_folder`.
     """
-    return None if _fits(tempfile.gettempdir(), _PYTHONS_SOCKET) else str(folder.parents[1])
+    pythons_socket = "/pymp-12345678/listener-12345678"  # the processes of Ray's dashboard talk through it
+    return None if _fits(tempfile.gettempdir(), pythons_socket) else str(folder.parents[1])
 
 
 def _make() -> tuple[Path, int | None]:
-    """Makes a folder where one can be made; returns it, and the handle of the lock that keeps it."""
+    """Makes a folder in the first suitable place; returns it and the handle of its lock."""
+    # The longest path below a temporary directory: mkdtemp's name, then Ray's socket, with a process id of 7 digits.
+    rays_socket = f"/{_PREFIX}12345678/ray/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store"
     reasons = []
     for place in dict.fromkeys((tempfile.gettempdir(), "/tmp")):  # noqa: S108 - what is made there is private
-        if not _fits(place, _RAYS_SOCKET):
-            reasons.append(f"'{place}' is too long for the paths of Ray's sockets, {_MOST_BYTES} bytes at most")
+        if not _fits(place, rays_socket):
+            reasons.append(f"'{place}' is too long for the paths of Ray's sockets, at most {_MOST_BYTES} bytes")
             continue
         try:
             if _others_may_rename(place):
-                reasons.append(f"everybody may rename what others make in '{place}' (chmod +t mends it)")
+                reasons.append(f"everybody may rename files of others in '{place}' (chmod +t mends it)")
                 continue
             _sweep(place)
             folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=place))  # of mode 0700
@@ -90,7 +88,7 @@ def _others_may_rename(place: str) -> bool:
 
 
 def _lock_new(folder: Path) -> int | None:
-    """Puts a lock into a new folder and holds it; only a lock that is held already gets the name that is looked for."""
+    """Puts a lock into a new folder and holds it; the lock gets its final name only once it is held."""
     if os.name != "posix":
         return None
     import fcntl  # absent on Windows
@@ -103,7 +101,7 @@ def _lock_new(folder: Path) -> int | None:
 
 
 def _sweep(place: str) -> None:
-    """Removes the folders of this user whose drivers are no more; a folder of anybody else's is not even opened."""
+    """Removes this user's folders whose drivers have ended; never opens a folder of another user."""
     if os.name != "posix":
         return
     for folder in Path(place).glob(f"{_PREFIX}*"):

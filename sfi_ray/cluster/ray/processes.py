@@ -1,7 +1,7 @@
-"""The processes of a private Ray: who ends a launch may send SIGTERM to all of them, and only the driver acts on it.
+"""SIGTERM and the processes of a private Ray: all of them may get it, and only the driver acts on it.
 
-A service manager or a batch system signals a whole group. Were Ray's processes to go at once, the driver would go with
-them, in the middle of what it does: a process that loses its Ray node is ended by Ray.
+A service manager or a batch system signals a whole group of processes. If Ray's processes ended at once, the driver
+would end with them before it commits its rows, since Ray ends a process that loses its node.
 """
 
 from __future__ import annotations
@@ -16,16 +16,13 @@ from ray._private.grpc_utils import init_grpc_channel
 from ray._private.worker import global_worker
 from ray.core.generated import node_manager_pb2, node_manager_pb2_grpc
 
-_RAYLET = "raylet"
-_ANSWER_SECONDS = 1.0
-
 
 @contextlib.contextmanager
 def sigterm_for_the_driver() -> Iterator[None]:
-    """Keeps SIGTERM from all processes that start during a block in which Ray starts or ends, and from Ray itself.
+    """Keeps SIGTERM from Ray, and from all processes that start during a block in which Ray starts or ends.
 
-    Ray has a handler that ends this process in the middle, and one that prints a trace, which is taken away when Ray
-    ends. What comes during the block is heard after it, by whoever heard of SIGTERM before.
+    One of Ray's handlers ends this process at once. Another prints a trace, and Ray removes it when it ends. A SIGTERM
+    during the block reaches the earlier handler after the block.
     """
 
     def keep(handler: object) -> None:
@@ -44,7 +41,7 @@ def sigterm_for_the_driver() -> Iterator[None]:
 
 
 def end_without_sigterm() -> None:
-    """Lets `ray.shutdown` end processes that do not hear SIGTERM, by which it would ask each of them first."""
+    """Makes `ray.shutdown` end processes without SIGTERM, which they ignore."""
     node = global_worker.node
     processes = {kind: info.process for kind, infos in node.all_processes.items() for info in infos}
     for process in processes.values():
@@ -52,16 +49,16 @@ def end_without_sigterm() -> None:
     address = f"{node.node_ip_address}:{node.node_manager_port}"
 
     def ask() -> None:
-        # It ends its actors and agents before itself; where it does not, Ray kills it after a second.
+        # It ends its actors and agents before itself; otherwise Ray kills it after a second.
         with contextlib.suppress(Exception), init_grpc_channel(address) as channel:
             raylet = node_manager_pb2_grpc.NodeManagerServiceStub(channel)
-            raylet.ShutdownRaylet(node_manager_pb2.ShutdownRayletRequest(graceful=True), timeout=_ANSWER_SECONDS)
+            raylet.ShutdownRaylet(node_manager_pb2.ShutdownRayletRequest(graceful=True), timeout=1.0)
 
-    processes[_RAYLET].terminate = ask
+    processes["raylet"].terminate = ask
     theirs = node.destroy_external_storage
 
     def hear_first() -> None:
-        # What Ray does next when it has taken its native handler away, and with it the one below.
+        # Ray calls this after it removed its native handler, and with it the one below.
         _hear_again()
         theirs()
 
@@ -69,6 +66,6 @@ def end_without_sigterm() -> None:
 
 
 def _hear_again() -> None:
-    """Puts this process's own handler back under Ray's native ones, of which Python knows nothing."""
+    """Restores this process's own handler, which Ray's native ones replaced without Python's knowledge."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM) or signal.SIG_DFL)

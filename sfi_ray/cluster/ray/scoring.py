@@ -1,4 +1,4 @@
-"""Re-scoring images on Ray: one actor a worker. Scoring is a pure function of a run's folder, so Ray may repeat it."""
+"""Re-scoring images on Ray actors. Scoring is a pure function of a run's folder, so Ray may repeat it."""
 
 from __future__ import annotations
 
@@ -11,13 +11,10 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from sfi_ray.cluster.ray.executor import ActorOptions, describe_shortage
+from sfi_ray.cluster.ray.losses import raising_user_errors
 from sfi_ray.cluster.scoring import Scored, Scorer, ScoreSpec, ScoreUnit
-from sfi_ray.errors import USER_FACING_ERRORS, ResourceError
+from sfi_ray.errors import ResourceError
 from sfi_ray.models import ClassifierPayload
-
-_RETRIES = 3
-# Units an actor holds at once, the running one included.
-_IN_FLIGHT = 2
 
 
 class ScoringActor(Scorer):
@@ -32,57 +29,61 @@ def score_on_ray(
     payloads: Mapping[str, ClassifierPayload],
     units: Iterable[ScoreUnit],
     options: ActorOptions,
+    *,
+    in_flight: int = 2,
+    retries: int = 3,
 ) -> Iterator[Scored]:
-    """Scores units on actors; an actor that is lost comes back, and what it held is scored again.
+    """Scores units on actors; Ray restarts a lost actor and scores its units again.
 
     Args:
         spec: What is scored.
         payloads: Classifiers by name; each goes into the object store once.
-        units: In the order in which they are wanted.
-        options: What an actor asks of Ray.
+        units: The units, in the order of the results.
+        options: Resources and time limits of an actor.
+        in_flight: Units that an actor holds at once, the running one included.
+        retries: How often Ray restarts an actor and repeats a unit.
 
     Yields:
-        What each unit gave, in order.
+        The scores of each unit, in order.
 
     Raises:
         ResourceError: No actor can start, or one was lost too often.
     """
     remote = ray.remote(ScoringActor).options(
-        num_cpus=options.num_cpus, num_gpus=options.num_gpus, max_restarts=_RETRIES, max_task_retries=_RETRIES
+        num_cpus=options.num_cpus, num_gpus=options.num_gpus, max_restarts=retries, max_task_retries=retries
     )
     references = {name: ray.put(payload) for name, payload in payloads.items()}
-    # Given whole: what an actor is made of must outlive its node.
+    # By value: the arguments of an actor must outlive its node.
     actors = [remote.remote(spec) for _ in range(options.num_actors)]
     try:
-        _wait_for_one(actors, options)
+        _wait_for_one(actors, options, retries)
         pending: deque[Any] = deque()
         for unit, actor in zip(units, itertools.cycle(actors)):
-            if len(pending) >= _IN_FLIGHT * len(actors):
-                yield _result(pending.popleft())
+            if len(pending) >= in_flight * len(actors):
+                yield _result(pending.popleft(), retries)
             pending.append(actor.score.remote(unit, references[unit.classifier]))
         while pending:
-            yield _result(pending.popleft())
+            yield _result(pending.popleft(), retries)
     finally:
         for actor in actors:
             ray.kill(actor)
         references.clear()
 
 
-def _wait_for_one(actors: list[Any], options: ActorOptions) -> None:
+def _wait_for_one(actors: list[Any], options: ActorOptions, retries: int) -> None:
     waiting = [actor.ready.remote() for actor in actors]
     done, _ = ray.wait(waiting, num_returns=1, timeout=options.startup_seconds)
     if not done:
         raise ResourceError(describe_shortage(options, options.startup_seconds))
-    _result(done[0])
+    _result(done[0], retries)
 
 
-def _result(reference: Any) -> Any:
+def _result(reference: Any, retries: int) -> Any:
     try:
-        return ray.get(reference)
-    except RayTaskError as error:
-        if isinstance(error.cause, USER_FACING_ERRORS):
-            raise error.cause from error
+        with raising_user_errors():
+            return ray.get(reference)
+    except RayTaskError:
         raise
     except RayError as error:
         reason = " ".join(str(error).split())
-        raise ResourceError(f"an actor was lost {_RETRIES + 1} times: {reason}; is there enough memory?") from error
+        raise ResourceError(f"an actor was lost {retries + 1} times: {reason}; is there enough memory?") from error

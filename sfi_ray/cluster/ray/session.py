@@ -1,6 +1,6 @@
-"""Connecting to Ray: a private cluster on this machine, or one that is running.
+"""Connecting to Ray: to a private cluster on this machine, or to a running one.
 
-Ray reads much of its configuration from the environment when it is imported, so everything here happens before.
+Ray reads much of its configuration from the environment on import, so this module sets it before.
 """
 
 from __future__ import annotations
@@ -19,24 +19,20 @@ from sfi_ray.cluster.ray.needs import check_machine
 from sfi_ray.cluster.ray.private_folder import private_folder, short_temporary_directory
 from sfi_ray.cluster.signals import calling_on_signals, interrupt
 from sfi_ray.errors import ResourceError
+from sfi_ray.text import printable
 
 # Ray's hook for `uv run` would start every worker through uv, in an environment of its own.
 _ALWAYS = {
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
-    # Drivers say themselves whom they lost; Ray would print a trace for every answer that nobody waits for any more.
+    # Drivers report lost actors themselves; Ray would print a trace for every result that nobody awaits.
     "RAY_IGNORE_UNHANDLED_ERRORS": "1",
-    # What a network prints at every pass is kept in files of Ray's, which would grow for as long as a run takes.
+    # Ray keeps what a network prints at every pass in log files, which would grow during the whole run.
     "RAY_ROTATION_MAX_BYTES": str(16 << 20),
     "RAY_ROTATION_BACKUP_COUNT": "1",
 }
-# Without clusters, which Windows and macOS do without anyway, Ray takes the loopback interface for all of its ports.
+# Without support for clusters on Windows and macOS, Ray opens all its ports on the loopback interface.
 _PRIVATE = {"RAY_AUTH_MODE": "token", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
-# Weights are all that goes through the object store; it is shared memory, taken only as it fills.
-_OBJECT_STORE_BYTES = 2 << 30
-# Ray's processes end, or wait for each other, when they cannot write their logs.
-_LEAST_FREE_BYTES = 8 << 20
-_HALF_A_REASON = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +42,7 @@ class RaySession:
     Attributes:
         is_local: Whether the cluster was started for this session.
         dashboard_url: Where the dashboard listens, if it runs.
-        token: The token that the dashboard asks for, if this session made one.
+        token: The token of the dashboard, if this session made one.
     """
 
     is_local: bool
@@ -58,11 +54,11 @@ class RaySession:
 def ray_session(address: str | None, *, dashboard: bool) -> Iterator[RaySession]:
     """Connects to Ray for the duration of a block.
 
-    A process that is connected already stays so, during the block and after it.
+    A process that is already connected stays connected, during the block and after it.
 
     Args:
         address: Address of a running cluster (``host:port``, ``auto`` or ``ray://host:port``). None takes
-            ``RAY_ADDRESS``; where that is unset too, a private cluster is started on this machine.
+            ``RAY_ADDRESS``; where that is unset, a private cluster starts on this machine.
         dashboard: Whether a private cluster has a dashboard. It listens on the loopback interface only.
 
     Raises:
@@ -74,7 +70,7 @@ def ray_session(address: str | None, *, dashboard: bool) -> Iterator[RaySession]
     token = None
     before = dict(os.environ)
     if is_local:
-        # Other users of this machine reach its loopback interface: a private cluster answers only to who has its token.
+        # Other users of this machine reach its loopback interface: a private cluster answers only to its token.
         os.environ.update(_PRIVATE)
         token = os.environ["RAY_AUTH_TOKEN"] = _own_token()
     import ray
@@ -86,19 +82,19 @@ def ray_session(address: str | None, *, dashboard: bool) -> Iterator[RaySession]
     if is_local and not _asks_for_tokens():
         _restore(before)
         raise ResourceError(
-            "Ray was imported in this process before the launch, with its authentication off, and cannot turn it on "
-            "any more, which a private cluster needs; set RAY_AUTH_MODE=token before `import ray`, start Ray yourself "
-            "with ray.init(), or launch in this process (in_process=True)"
+            "a private Ray cluster needs token authentication, and this process imported Ray with it off; set "
+            "RAY_AUTH_MODE=token before `import ray`, start Ray yourself with ray.init(), or launch in this process "
+            "(in_process=True)"
         )
     with contextlib.ExitStack() as stack:
         stack.callback(_restore, before)
         stack.enter_context(calling_on_signals(interrupt))
         try:
             context = _start(stack, dashboard=dashboard) if address is None or is_local else _connect(stack, address)
-        except Exception as error:  # Ray raises whatever it comes upon
+        except Exception as error:  # Ray raises errors of any type
             place = "start Ray on this machine" if is_local else f"reach the Ray cluster at '{address}'"
             raise ResourceError(f"cannot {place}: {_in_one_line(error)}; --in-process runs without Ray") from error
-        # What is said at the start is in the error; what happens later is worth a line of its own.
+        # An error at the start holds its reason; later errors need a line of their own.
         logging.getLogger("ray").setLevel(logging.ERROR)
         url = context.dashboard_url if hasattr(context, "dashboard_url") else None
         yield RaySession(is_local=is_local, dashboard_url=f"http://{url}" if url else None, token=token)
@@ -123,14 +119,15 @@ def _start(stack: contextlib.ExitStack, *, dashboard: bool) -> Any:
                 dashboard_host="127.0.0.1",
                 log_to_driver=False,
                 logging_level=logging.CRITICAL,
-                object_store_memory=_OBJECT_STORE_BYTES,
+                # Only weights go through the object store; it is shared memory, taken only as it fills.
+                object_store_memory=2 << 30,
                 _temp_dir=str(folder),
             )
             end_without_sigterm()
             return context
     except Exception as error:
         place, free = folder.parents[1], shutil.disk_usage(folder.parent).free
-        if free < _LEAST_FREE_BYTES:
+        if free < 8 << 20:  # without room for their logs, Ray's processes end or wait for each other
             raise OSError(f"{free >> 10:,} KiB are free in '{place}'; free some, or set TMPDIR") from error
         raise
 
@@ -162,13 +159,12 @@ def _shut_down() -> None:
 
 
 def _in_one_line(error: Exception) -> str:
-    """Returns what an error says; of a long text, such as a log, its beginning and its end."""
-    text = " ".join(str(error).split()).rstrip(".") or type(error).__name__
-    return text if len(text) <= 2 * _HALF_A_REASON else f"{text[:_HALF_A_REASON]} ... {text[-_HALF_A_REASON:]}"
+    """Returns the text of an error; of a long one, such as a log, its beginning and its end."""
+    return printable(" ".join(str(error).split()).rstrip(".") or type(error).__name__, 400)
 
 
 def prepare_environment() -> None:
-    """Sets what Ray is to be told before it is imported, whatever it is used for."""
+    """Sets the environment variables that Ray reads on import."""
     for key, value in _ALWAYS.items():
         os.environ.setdefault(key, value)
 
@@ -182,7 +178,7 @@ def _asks_for_tokens() -> bool:
 
 @functools.cache
 def _own_token() -> str:
-    """Makes the token of this process: Ray reads it once, so a second private cluster must have the same."""
+    """Makes the token of this process: Ray reads it once, so all private clusters of a process share it."""
     return secrets.token_hex(32)
 
 

@@ -1,4 +1,4 @@
-"""Rounds of defence and re-attack from the first check to the last table."""
+"""Rounds of defence and re-attack, from the first check to the last table."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from sfi_ray.cluster.reporter import Reporter
 from sfi_ray.cluster.rounds.models import check_models
 from sfi_ray.cluster.rounds.trial import Trial, telling
 from sfi_ray.data import DatasetInfo, DatasetSpec, dataset_fingerprint, dataset_info
-from sfi_ray.errors import InputError
+from sfi_ray.errors import InputError, named
 from sfi_ray.grid import GridClassifier
-from sfi_ray.job import Job, RoundsJob, load_any
+from sfi_ray.job import Job, RoundsJob, load_any, placed
 from sfi_ray.models import Classifier
 from sfi_ray.models.detectors import require_detectors
 from sfi_ray.models.with_detector import FITTED
@@ -44,17 +44,17 @@ def launch_rounds(
     fresh: bool = False,
     dashboard: bool = False,
 ) -> Experiment:
-    """Runs the trials of a job of rounds, or goes on with them, until every round is finished.
+    """Runs or resumes the trials of a job of rounds until every round is finished.
 
-    Over Ray, trials run side by side as far as there is room. Whatever ends the process, launching again goes on at the
-    rounds where the trials stopped, to the same rows.
+    On Ray, trials run side by side as far as they fit. Launching again after an interruption resumes each trial at its
+    round, and gives the same rows.
 
     Args:
         job: A job of rounds or the path of a job file.
-        reporter: Hears how it goes; nobody by default.
+        reporter: Hears of the progress; by default nothing is printed.
         address: Address of a Ray cluster; None takes ``RAY_ADDRESS`` or starts Ray on this machine.
         in_process: Run without Ray, in this process, one trial after another.
-        fresh: Throw away earlier results of the trials that the job names.
+        fresh: Delete earlier results of the trials that the job names first.
         dashboard: Run Ray's dashboard when Ray is started on this machine.
 
     Returns:
@@ -64,13 +64,16 @@ def launch_rounds(
         InputError: The job, or something it names, is wrong. Nothing was written.
         StorageError: A folder cannot be read or written.
         ResourceError: The machine or the cluster lacks what the job asks for.
-        KeyboardInterrupt: It was asked to stop; launching again goes on.
+        KeyboardInterrupt: It was asked to stop; launching again resumes.
     """
     if not isinstance(job, RoundsJob):
         loaded = load_any(job)
         if not isinstance(loaded, RoundsJob):
-            raise InputError(f"{job}: it has no key `rounds` and describes a grid; `launch` takes it")
-        job = loaded
+            raise InputError(f"{job}: it has no key `rounds`; `launch` runs such a job")
+        with placed(job):
+            return launch_rounds(
+                loaded, reporter=reporter, address=address, in_process=in_process, fresh=fresh, dashboard=dashboard
+            )
     reporter = reporter or Reporter()
     folder = RunFolder(job.location)
     trials = checked_trials(job, reporter)
@@ -104,7 +107,7 @@ def launch_rounds(
 
 
 def run_trial(trial: RoundsJob, name: str, folder: RunFolder, reporter: Reporter, prefix: str = "") -> None:
-    """Runs one trial in this process, without Ray; see `Trial.run`. `prefix` stands before what it says of rounds."""
+    """Runs one trial in this process, without Ray; see `Trial.run`. `prefix` begins each line on a round."""
 
     def launcher(job: Job, classifiers: Mapping[str, Classifier]) -> Run:
         return launch(job, classifiers=classifiers, reporter=reporter, in_process=True)
@@ -113,11 +116,11 @@ def run_trial(trial: RoundsJob, name: str, folder: RunFolder, reporter: Reporter
 
 
 def checked_trials(job: RoundsJob, reporter: Reporter) -> dict[str, RoundsJob]:
-    """Returns the trials of a job, after everything was looked for that can be wrong before anything is trained.
+    """Returns the trials of a job, after all checks that are possible before a training.
 
     Args:
         job: A job of rounds.
-        reporter: Hears what makes the results of a first model doubtful.
+        reporter: Hears of what makes the results of a first model doubtful.
 
     Raises:
         InputError: The job, or something it names, is wrong.
@@ -127,30 +130,36 @@ def checked_trials(job: RoundsJob, reporter: Reporter) -> dict[str, RoundsJob]:
     info = dataset_info(job.dataset)
     trials: dict[str, RoundsJob] = {}
     for name in job.trial_names:
-        where = f"trial {name}: " if job.trials else ""
-        try:
-            trial = job.trial(name)
-            trial.rounds.parts(info.num_classes)
-        except ValidationError as error:
-            first = error.errors()[0]
-            key = ".".join(map(str, first["loc"]))
-            raise InputError(f"{where}{key}: {first['msg'].removeprefix('Value error, ')}") from error
-        except ValueError as error:
-            raise InputError(f"{where}{error}") from error
-        trial.attack.check()
-        if trial.rounds.detectors == "all":
-            require_detectors("detectors")
-        if trial.rounds.evade in FITTED:
-            require_detectors("evade")
-        for remark in check_models(trial, info):
-            reporter.log(f"warning: {where}{trial.classifier.name}: {remark}")
-        _check_grids(trial, info)
-        trials[name] = trial
+        with named(f"trial {name}") if job.trials else contextlib.nullcontext():
+            trials[name] = trial = _checked_trial(job, name, info)
+            where = f"trial {name}: " if job.trials else ""
+            for remark in check_models(trial, info):
+                reporter.log(f"warning: {where}{trial.classifier.name}: {remark}")
+            _check_grids(trial, info)
     return trials
 
 
+def _checked_trial(job: RoundsJob, name: str, info: DatasetInfo) -> RoundsJob:
+    """Returns a trial whose keys are right."""
+    try:
+        trial = job.trial(name)
+        trial.rounds.parts(info.num_classes)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        raise InputError(f"{key}: {first['msg'].removeprefix('Value error, ')}") from error
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    trial.attack.check()
+    if trial.rounds.detectors == "all":
+        require_detectors("detectors")
+    if trial.rounds.evade in FITTED:
+        require_detectors("evade")
+    return trial
+
+
 def _check_grids(trial: RoundsJob, info: DatasetInfo) -> None:
-    """Lays out the grids of a trial's attacks, which finds colours that do not exist and a k that is too large."""
+    """Makes the grids of a trial's attacks, to find unknown colours and a k that is too large."""
     spec = DatasetSpec(name=info.name, shape=info.shape, class_names=info.class_names)
     colours = [trial.backgrounds, *((background,) for background in trial.rounds.final_backgrounds)]
     for backgrounds in colours:
@@ -184,7 +193,7 @@ def _record(job: RoundsJob, trials: Mapping[str, RoundsJob]) -> ExperimentRecord
 
 
 def _require_same(folder: RunFolder, known: ExperimentRecord, record: ExperimentRecord) -> None:
-    """Refuses to go on with trials that are not those of the folder; others may come and go."""
+    """Refuses trials that differ from those of the same name in the folder; the job may add and omit trials."""
     changed = differences(known.data, record.data, "dataset")
     for name in record.trials.keys() & known.trials.keys():
         old, new = (one.model_dump(mode="json")["identity"] for one in (known.trials[name], record.trials[name]))
@@ -193,5 +202,5 @@ def _require_same(folder: RunFolder, known: ExperimentRecord, record: Experiment
         raise InputError(
             f"'{folder.location}' holds rounds of another job:",
             *spelled(sorted(changed)),
-            "give the job another name, or throw those rounds away with --fresh",
+            "give the job another name, or delete those rounds with --fresh",
         )

@@ -1,6 +1,6 @@
-"""The models of a trial: the first one, trained or read from weights, and those trained with SFIs; each made once.
+"""The models of a trial: the first one, trained or read from weights, and those trained with SFIs.
 
-They are kept in the trial's folder, so that a trial goes on with the very weights whose attack it has begun.
+Each is made once and kept in the trial's folder, so that a resumed trial has the same weights.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from sfi_ray.store.folder import WEIGHTS_BYTES, RunFolder
 
 
 class _Kept(BaseModel):
-    """What is kept of a model beside its weights."""
+    """The file beside the weights of a model."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -71,7 +71,7 @@ class RoundModels:
         self._reporter = reporter
 
     def first(self) -> Classifier:
-        """Returns the model that the rounds begin with, which knows no outliers.
+        """Returns the first model, which knows no outliers.
 
         Raises:
             InputError: Its weights do not fit; see `check_models`.
@@ -85,8 +85,8 @@ class RoundModels:
         """Returns the model of a later round.
 
         Args:
-            number: Of its round, from 1.
-            outliers: Gives what it is trained on, where it has to be.
+            number: Number of the round, from 1.
+            outliers: Returns the training data; called only where the model is not kept.
         """
         known = self._known(number)
         if known:
@@ -97,12 +97,12 @@ class RoundModels:
         return self._train(number, outliers(), training.model_copy(update={"seed": seed}), num_classes)
 
     def attacked(self, number: int, classifier: Classifier) -> Classifier:
-        """Returns what an attack on a model has to fool: the model, or the model with a detector.
+        """Returns what an attack must fool: the model, or the model with a detector.
 
-        What the detector has learnt is kept beside the model, so that an attack goes on against the very same.
+        The fitted detector is kept beside the model, so that a resumed attack meets the same one.
 
         Args:
-            number: Of the model's round.
+            number: Number of the model's round.
             classifier: The model.
         """
         detector, num_classes = self._job.rounds.evade, self._info.num_classes
@@ -117,7 +117,7 @@ class RoundModels:
             fit = safetensors.torch.load(self._folder.read(name, WEIGHTS_BYTES))
         except SafetensorError as error:
             raise InputError(
-                f"'{self._folder.location}/{name}' is not a whole detector ({error}); start over with --fresh"
+                f"'{self._folder.location}/{name}' is a broken detector ({error}); start over with --fresh"
             ) from error
         return with_detector(classifier, num_classes, detector, fit)
 
@@ -159,7 +159,7 @@ class RoundModels:
         return classifier
 
     def _known(self, number: int) -> Classifier | None:
-        """Reads a model that was kept; the file beside its weights is written last."""
+        """Reads a kept model; None where it is incomplete, since the file beside its weights is written last."""
         name = f"models/M{number}"
         if not self._folder.exists(f"{name}.json"):
             return None
@@ -168,25 +168,25 @@ class RoundModels:
             kept = _Kept.model_validate_json(self._folder.read(f"{name}.json"))
             state = safetensors.torch.load(self._folder.read(f"{name}.safetensors", WEIGHTS_BYTES))
         except (ValidationError, SafetensorError) as error:
-            raise InputError(f"'{where}' is not a whole model ({error}); start over with --fresh") from error
+            raise InputError(f"'{where}' is a broken model ({error}); start over with --fresh") from error
         module = self._module(state, kept.num_classes, where)
         classifier = self._classifier(f"M{number}", module, kept.num_classes, kept.mean, kept.std)
         if not is_same_network(classifier.fingerprint, classifier.examined.answers, kept.fingerprint, kept.answers):
-            raise InputError(f"'{where}.safetensors' is not what was trained; start over with --fresh")
+            raise InputError(f"'{where}.safetensors' has changed since its training; start over with --fresh")
         classifier.fingerprint = kept.fingerprint  # the rounding of another machine may have named it otherwise
         return classifier
 
 
 def check_models(job: RoundsJob, info: DatasetInfo) -> tuple[str, ...]:
-    """Finds what is wrong with the data and the first model of a trial before anything is trained or written.
+    """Checks the data and the first model of a trial before anything is trained or written.
 
     Returns:
-        What makes the results of a first model with weights of one's own doubtful, one sentence each.
+        What makes the results of a first model with the user's own weights doubtful, one sentence each.
 
     Raises:
-        InputError: A split has no images, a class is called like that of outliers, the network does not take the
-            images or lacks what a detector looks at, its weights do not fit or have an outlier class already, or its
-            loss does not know outliers.
+        InputError: A split has no images, a class has the name of the outlier class, the network does not take the
+            images or lacks the layers of a detector, its weights do not fit or already have an outlier class, or its
+            loss does not support outliers.
         StorageError: The cache of trained networks cannot be written.
     """
     for split in ("train", "test"):
@@ -198,8 +198,8 @@ def check_models(job: RoundsJob, info: DatasetInfo) -> tuple[str, ...]:
     loss = job.rounds.outlier_loss
     if (loss.adds_class or job.rounds.evade != "none") and OUTLIER in info.class_names:
         raise InputError(
-            f"data set '{info.name}' has a class '{OUTLIER}' already; rounds begin with a model that knows no "
-            "outliers and add that class: rename it, or leave its images out"
+            f"data set '{info.name}' already has a class '{OUTLIER}', which rounds add to the first model; rename it, "
+            "or leave its images out"
         )
     source, num_classes = job.classifier.source, info.num_classes + loss.adds_class
     source.check(info.shape, info.num_classes)
@@ -236,8 +236,8 @@ def first_from_weights(job: RoundsJob, info: DatasetInfo) -> Classifier:
         if _fits(source, info, info.num_classes + 1):
             raise InputError(
                 f"classifier '{job.classifier.name}': '{source.weights}' has {info.num_classes + 1} classes, one more "
-                f"than '{info.name}': an outlier class, it seems. Rounds begin with a model that has none; give its "
-                "weights from before, or none and let it be trained"
+                f"than '{info.name}', probably an outlier class. Rounds begin with a model without one; give weights "
+                "from before the defence, or leave `weights` out to train the model"
             ) from error
         raise
     mean, std = normalisation or (None, None)

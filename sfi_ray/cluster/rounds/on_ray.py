@@ -1,8 +1,8 @@
-"""Trials side by side over Ray Tune, each with its actors reserved together.
+"""Trials side by side on Ray Tune, each with all its actors reserved together.
 
-A trial asks for one placement group: nothing for the process that leads it, which only waits, and a bundle for each of
-its actors. Its trainings and its actors run inside, so trials cannot hold what others wait for. What Tune remembers of
-an experiment is not needed: a trial that is started again finds its rounds in its own folder.
+A trial asks for one placement group: nothing for its leading process, which only waits, and a bundle for each of its
+actors. Its trainings and actors run inside, so that trials cannot hold what others wait for. Tune's own state of an
+experiment is not needed: a restarted trial finds its rounds in its own folder.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import io
 import os
 import time
 from collections.abc import Mapping, Sequence
-from typing import IO, Any, cast
+from typing import IO, Any, ClassVar, cast
 
 import ray
 from ray import tune
@@ -25,6 +25,7 @@ from sfi_ray.cluster.ray.backend import RayBackend, ray_backend
 from sfi_ray.cluster.reporter import Reporter
 from sfi_ray.cluster.rounds.trial import Trial, telling
 from sfi_ray.cluster.signals import calling_on_signals
+from sfi_ray.cluster.training_cache import chosen_cache
 from sfi_ray.errors import USER_FACING_ERRORS, InputError, ResourceError, StorageError
 from sfi_ray.job import Job, RoundsJob
 from sfi_ray.models import Classifier
@@ -32,8 +33,7 @@ from sfi_ray.rounds.record import RoundRecord
 from sfi_ray.store.folder import RunFolder
 from sfi_ray.store.run import Run
 
-_SECONDS_BETWEEN_NEWS = 1.0
-# What a trial reports instead of a round when there is something to mend.
+# The metrics that a trial reports instead of a round when the user must mend something.
 _REFUSED, _REFUSAL = "refused", "refusal"
 
 
@@ -43,11 +43,11 @@ def run_on_ray(trials: Mapping[str, RoundsJob], folder: RunFolder, reporter: Rep
     Args:
         trials: By name.
         folder: The folder that holds theirs.
-        reporter: Hears how it goes.
+        reporter: Hears of the progress.
         backend: The connection to Ray.
 
     Raises:
-        InputError: A trial found something to mend; the others went on.
+        InputError: A trial found an error of the user; the other trials ran to their end.
         StorageError: Likewise.
         ResourceError: Likewise, or no trial could be started.
         KeyboardInterrupt: Ctrl-C or SIGTERM came.
@@ -57,7 +57,7 @@ def run_on_ray(trials: Mapping[str, RoundsJob], folder: RunFolder, reporter: Rep
         if isinstance(error, USER_FACING_ERRORS):
             raise type(error)(f"trial {name}: {error}" if len(trials) > 1 else str(error)) from error
         raise ResourceError(
-            f"trial {name} was lost again and again; launch again to go on with it. The last time: {error}"
+            f"trial {name} was lost several times; launch again to resume it. The last error: {error}"
         ) from error
 
 
@@ -76,7 +76,7 @@ class _Tuning:
         self._is_shown = len(trials) > 1
 
     def run(self) -> dict[str, Exception]:
-        """Runs all trials; returns what went wrong, by trial."""
+        """Runs all trials; returns their errors by trial."""
         os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
         os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
         self._folder.delete("tune")  # made anew from the records of the rounds
@@ -86,13 +86,12 @@ class _Tuning:
         location, is_shown = self._folder.location, self._is_shown
         if "://" not in location:  # Tune runs a trial in a folder of its own
             location = os.path.abspath(location)  # noqa: PTH100
-        chosen = os.environ.get("SFI_RAY_CACHE")
-        cache = os.path.abspath(os.path.expanduser(chosen)) if chosen else None  # noqa: PTH100, PTH111
+        cache = chosen_cache()
 
         def lead(config: dict[str, Any]) -> None:
             name = str(config["trial"])
-            if cache:  # what a cluster that was up before this launch does not know
-                os.environ["SFI_RAY_CACHE"] = cache
+            if cache:  # a cluster that started before this launch does not know it
+                os.environ["SFI_RAY_CACHE"] = str(cache)
             _lead(name, RoundsJob.model_validate_json(said[name]), location, news, is_shown=is_shown)
 
         tuner = tune.Tuner(
@@ -123,7 +122,7 @@ class _Tuning:
 
 
 def with_actors(trial: RoundsJob, backend: Backend, device: str, num_trials: int) -> RoundsJob:
-    """Chooses how many actors a trial has: what it says, else its share of those that fit.
+    """Sets the number of a trial's actors: the number that it asks for, or its share of those that fit.
 
     Raises:
         ResourceError: Not even one fits.
@@ -149,9 +148,9 @@ def with_actors(trial: RoundsJob, backend: Backend, device: str, num_trials: int
 
 
 def bundles(trial: RoundsJob, device: str) -> list[dict[str, float]]:
-    """Returns what a trial reserves: nothing for itself, and a bundle for each actor.
+    """Returns the bundles of a trial: an empty one for itself, and one for each actor.
 
-    The first actor's bundle is large enough for a training, too, which runs while there are no actors.
+    The first actor's bundle is also large enough for a training, which runs while there are no actors.
     """
     cluster = trial.cluster
     assert cluster.actors is not None
@@ -164,10 +163,10 @@ def bundles(trial: RoundsJob, device: str) -> list[dict[str, float]]:
 
 
 def trackers(location: str) -> list[tune.Callback]:
-    """Returns Tune's callbacks for the trackers that are installed and set up; TensorBoard is always written.
+    """Returns Tune's callbacks for the trackers that are installed and set up, apart from TensorBoard.
 
     Raises:
-        InputError: One that is set up cannot be reached.
+        InputError: A tracker cannot be reached.
     """
     found: list[tune.Callback] = []
     name = location.rstrip("/").rpartition("/")[2]
@@ -185,10 +184,10 @@ def trackers(location: str) -> list[tune.Callback]:
 
 
 def _check_mlflow(uri: str, experiment: str) -> None:
-    """Asks MLflow for an experiment, there or not, before anything depends on the answer.
+    """Asks MLflow for an experiment, existing or not, to find a wrong address early.
 
     Raises:
-        InputError: It does not take the address, or nobody answers there.
+        InputError: MLflow refuses the address, or no server answers there.
     """
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
@@ -197,7 +196,7 @@ def _check_mlflow(uri: str, experiment: str) -> None:
         MlflowClient(uri).get_experiment_by_name(experiment)
     except MlflowException as error:
         raise InputError(
-            f"MLFLOW_TRACKING_URI is '{uri}', of which MLflow says: {str(error).rstrip('.')}; set it to another "
+            f"MLFLOW_TRACKING_URI is '{uri}', and MLflow says: {str(error).rstrip('.')}; set it to another "
             "address, or unset it to report to TensorBoard alone"
         ) from error
 
@@ -211,7 +210,7 @@ def _lead(name: str, trial: RoundsJob, location: str, news: Any, *, is_shown: bo
         return launch(job, classifiers=classifiers, reporter=reporter)
 
     try:
-        # Ray is up in this process: this connects to nothing else.
+        # This process already has a connection to Ray, which is used here.
         with ray_backend(None, dashboard=False, reporter=reporter) as backend:
             folder = RunFolder(location).inner(name)
             tell = telling(reporter)
@@ -222,13 +221,13 @@ def _lead(name: str, trial: RoundsJob, location: str, news: Any, *, is_shown: bo
 
             Trial(trial, folder, backend, launcher, reporter).run(on_round)
     except USER_FACING_ERRORS as error:
-        # Trying again would not mend it.
+        # Another attempt would fail in the same way.
         kind = next(kind for kind in USER_FACING_ERRORS if isinstance(error, kind))
         tune.report({_REFUSED: kind.__name__, _REFUSAL: str(error)})
 
 
 def metrics(record: RoundRecord) -> dict[str, float | int]:
-    """Returns what Tune is told of a round: shares in [0, 1], by class too."""
+    """Returns the metrics of a round for Tune: shares in [0, 1], also by class."""
     shares: dict[str, float | None] = {
         "natural": record.natural.share,
         "defence": record.defence,
@@ -241,7 +240,7 @@ def metrics(record: RoundRecord) -> dict[str, float | int]:
 
 
 class _News:
-    """What trials say, until the driver asks; an actor."""
+    """An actor that keeps the log lines of trials until the driver asks for them."""
 
     def __init__(self) -> None:
         self._lines: list[str] = []
@@ -270,7 +269,9 @@ class _NewsStream(io.TextIOBase):
 
 
 class _Watch(tune.Callback):  # type: ignore[misc]
-    """Tells the reporter what trials say, and ends what would wait for ever."""
+    """Passes the log lines of trials to the reporter, and ends trials that would wait forever."""
+
+    _seconds_between_news: ClassVar[float] = 1.0
 
     def __init__(
         self, reporter: Reporter, news: Any, wanted: Sequence[Mapping[str, float]], startup_seconds: float
@@ -283,7 +284,7 @@ class _Watch(tune.Callback):  # type: ignore[misc]
         self._told_at = self._alone_since = time.monotonic()
 
     def __getstate__(self) -> dict[str, Any]:
-        """Keeps the terminal out of what Tune writes down of an experiment, which nobody reads."""
+        """Keeps the terminal out of Tune's state of an experiment, which nobody reads."""
         return {}
 
     def stop(self) -> None:
@@ -292,17 +293,17 @@ class _Watch(tune.Callback):  # type: ignore[misc]
         self._is_stopping = True
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        """Looks after the trials; Tune calls it several times a second.
+        """Checks the trials; Tune calls it several times a second.
 
         Raises:
-            ResourceError: No trial has been running for too long.
+            ResourceError: No trial could start in time.
             KeyboardInterrupt: It was asked to stop.
         """
         del iteration, info
         if self._is_stopping:
             raise KeyboardInterrupt
         now = time.monotonic()
-        if now - self._told_at >= _SECONDS_BETWEEN_NEWS:
+        if now - self._told_at >= self._seconds_between_news:
             self._told_at = now
             self.tell_news()
         if any(trial.status == "RUNNING" for trial in trials):
@@ -311,19 +312,19 @@ class _Watch(tune.Callback):  # type: ignore[misc]
             raise ResourceError(_shortage(self._wanted, now - self._alone_since))
 
     def tell_news(self) -> None:
-        """Passes on what trials said."""
+        """Passes on the log lines of trials."""
         for line in ray.get(self._news.take.remote()):
             self._reporter.log(line)
 
 
 def _shortage(wanted: Sequence[Mapping[str, float]], seconds: float) -> str:
-    """Says what a trial reserves and what the cluster has."""
+    """Describes what a trial reserves and what the cluster has."""
     total, free = ray.cluster_resources(), ray.available_resources()
     kinds = ("CPU", "GPU")
     asks = ", ".join(f"{sum(bundle.get(kind, 0) for bundle in wanted):g} {kind}" for kind in kinds)
     has = ", ".join(f"{total.get(kind, 0):g} {kind} ({free.get(kind, 0):g} free)" for kind in kinds)
     return (
-        f"no trial could start in {seconds:.0f} s: one reserves {asks} at once for its {len(wanted) - 1} actors, the "
-        f"cluster has {has}; lower cluster.actors, cpus_per_actor or gpus_per_actor, free the cluster, add nodes, or "
-        "raise cluster.startup_seconds"
+        f"no trial could start in {seconds:.0f} s: a trial reserves {asks} at once for its {len(wanted) - 1} actors, "
+        f"and the cluster has {has}; lower cluster.actors, cpus_per_actor or gpus_per_actor, free the cluster, add "
+        "nodes, or raise cluster.startup_seconds"
     )

@@ -1,7 +1,7 @@
-"""One trial of rounds: every model trained, measured and attacked in its turn.
+"""One trial of rounds: it trains, measures and attacks one model after another.
 
-A round's attack is a run of its own in the trial's folder, which goes on by scanning its rows; a round that is finished
-has a record beside them. So whatever ends a trial, running it again goes on at its round, to the same rows.
+The attack of a round is a run of its own in the trial's folder, and a finished round has a record beside its rows. So a
+trial resumes at its round after any interruption, and gives the same rows.
 """
 
 from __future__ import annotations
@@ -43,13 +43,11 @@ from sfi_ray.store.run import Run
 from sfi_ray.types import StopReason
 
 Launcher: TypeAlias = Callable[[Job, Mapping[str, Classifier]], Run]
-"""Runs the grid of an attack on classifiers given by name, or goes on with it."""
-
-_BATCH = 1024
+"""Runs or resumes the grid of an attack on classifiers given by name."""
 
 
 def telling(reporter: Reporter, prefix: str = "") -> Callable[[RoundRecord], None]:
-    """Returns what says in one line, after a prefix, how a round went."""
+    """Returns a function that logs the result of a round in one line, after a prefix."""
 
     def tell(record: RoundRecord) -> None:
         shares = {
@@ -70,9 +68,9 @@ class Trial:
     Args:
         job: The trial, checked.
         folder: Its folder.
-        backend: Where models are trained.
-        launcher: Where models are attacked.
-        reporter: Hears how it goes.
+        backend: Trains models.
+        launcher: Attacks models.
+        reporter: Hears of the progress.
     """
 
     def __init__(
@@ -88,13 +86,13 @@ class Trial:
         self._models = RoundModels(job, self._info, folder, backend.trainer, device, reporter)
 
     def run(self, on_round: Callable[[RoundRecord], None]) -> None:
-        """Runs the rounds that are not finished, then the final attacks.
+        """Runs the unfinished rounds, then the final attacks.
 
         Args:
-            on_round: Hears of every round in its turn, finished before or now.
+            on_round: Hears of every round in order, finished before or now.
 
         Raises:
-            KeyboardInterrupt: It was asked to stop; running it again goes on.
+            KeyboardInterrupt: It was asked to stop; running it again resumes.
         """
         for number in range(self._job.rounds.number):
             folder = self._subfolder(f"round_{number}")
@@ -165,17 +163,17 @@ class Trial:
         return self._models.retrained(number, lambda: self._training_data(number))
 
     def _training_data(self, number: int) -> DatasetWithOutliers:
-        """Collects what the model of a round is trained on.
+        """Collects the training data of a round's model.
 
         Raises:
-            InputError: No SFI was found in the rounds before.
+            InputError: The earlier rounds found no SFI.
         """
         earlier = earlier_rounds(number, self._job.rounds.earlier)
         train = [self._sfis(before, self._split(before).train) for before in earlier]
         held_out = [self._sfis(before, self._split(before).held_out) for before in earlier]
         if not sum(map(len, train)):
             raise InputError(
-                f"M{number} has nothing to be trained with: no SFI was found in round "
+                f"M{number} has no SFIs to train with: the attack found none in round "
                 f"{' or '.join(map(str, earlier))}; give the attack more evaluations, or set rounds.sfis to all"
             )
         return DatasetWithOutliers(
@@ -183,7 +181,7 @@ class Trial:
         )
 
     def _attack(self, name: str, number: int, backgrounds: Sequence[str], seed: int) -> AttackRecord:
-        """Attacks the model of a round, and the detector beside it where the trial says so; counts what came of it."""
+        """Attacks the model of a round, with its detector where the trial evades one; counts the results."""
         info, model = self._info, self._model(number)
         classifier = self._models.attacked(number, model)
         has_outlier_class = classifier.num_classes > info.num_classes
@@ -209,7 +207,7 @@ class Trial:
         )
 
     def _searched(self, run: Run) -> list[Searched]:
-        """Reads what came of every cell of an attack."""
+        """Reads the result of every cell of an attack."""
         names = [background.name for background in run.record.grid().backgrounds]
         columns = ["cell_index", "target_class", "background", "replicate", "stop_reason", "fooled", "num_altered"]
         return [
@@ -232,7 +230,7 @@ class Trial:
     def _sfis(self, number: int, cells: Sequence[int]) -> Tensor:
         """Rebuilds images of a round in the order of `cells`, uint8 ``(N, C, H, W)``."""
         run = Run(self._subfolder(f"round_{number}").location)
-        # The table has every cell once, in the order of their ordinals.
+        # The table has every cell once, in the order of the ordinals.
         images = run.images(run.table().take(list(cells))) if cells else np.zeros((0, *self._shape_last), np.uint8)
         return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
 
@@ -241,11 +239,12 @@ class Trial:
         return self._info.height, self._info.width, self._info.channels
 
     def _verdicts(self, classifier: Classifier, images: Tensor, number: int) -> NDArray[np.int64]:
-        """Returns what a model takes 8-bit images for, outliers as the number of classes."""
+        """Returns the classes that a model predicts for 8-bit images; an outlier is the number of classes."""
         is_exposed = number > 0 and not self._job.rounds.outlier_loss.adds_class
+        batch_size = 1024
         batches = [
-            classifier.reference_log_probs(images[start : start + _BATCH].float() / 255).numpy()
-            for start in range(0, len(images), _BATCH)
+            classifier.reference_log_probs(images[start : start + batch_size].float() / 255).numpy()
+            for start in range(0, len(images), batch_size)
         ]
         log_probs = np.concatenate(batches) if batches else np.zeros((0, classifier.num_classes), np.float32)
         threshold = self._job.verification.threshold if is_exposed else None

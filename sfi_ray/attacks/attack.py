@@ -1,30 +1,37 @@
-"""An attack by any search, over as many cells at once as keep the device full."""
+"""An attack: it turns cells into findings by any search, with enough cells at once to fill the device."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
+from typing import ClassVar
 
 import torch
 
-from sfi_ray.attacks.base import Attack, AttackContext, Tick
-from sfi_ray.attacks.run import Compare, StoppingSettings, by_k, run_search, slots_for
+from sfi_ray.attacks.base import AttackContext, Tick
+from sfi_ray.attacks.run import Compare, StoppingSettings, by_k, run_search
 from sfi_ray.attacks.verify import Scored, Verifier
 from sfi_ray.models import Classifier
 from sfi_ray.search import Search, SearchSpace
 from sfi_ray.types import Cell, Finding
 
 
-class SearchAttack(Attack):
+class Attack:
     """Searches cells with a search of `sfi_ray.search`, or with one of the user's own.
 
     Args:
         make_search: Makes a search for a space on a device.
         num_candidates: Candidates of one cell in one generation; decides how many cells are searched at once.
-        max_evaluations: Images classified for a cell that is never stopped early.
-        max_backward_passes: Images that a gradient is taken of for such a cell.
+        max_evaluations: Images to classify for a cell that does not stop early.
+        max_backward_passes: Gradients to take for such a cell.
         stopping: When a cell ends before its budget.
-        shares_classes: Whether the search needs all classes of a group together.
+        shares_classes: Whether the classes of a group share a search and form an indivisible block.
     """
+
+    #: Micro-batches that one generation should fill, so that the last, partly filled one costs little.
+    micro_batches_a_generation: ClassVar[float] = 64
+    #: Whether the k of one background also belong to an indivisible block, since each begins with a smaller k's images.
+    shares_ks: bool = False
 
     def __init__(
         self,
@@ -44,19 +51,34 @@ class SearchAttack(Attack):
         self.shares_classes = shares_classes
 
     def num_slots(self, micro_batch: int) -> int:
-        """Cells searched at once for a classifier's micro-batch."""
-        return slots_for(micro_batch, self._num_candidates)
+        """Returns how many cells are searched at once, so that whole micro-batches are filled."""
+        return max(1, math.ceil(self.micro_batches_a_generation * micro_batch / self._num_candidates))
 
     def slot_bytes(self, input_shape: tuple[int, int, int], k: int) -> int:
-        """Returns about how much memory a cell takes; see `Attack.slot_bytes`."""
+        """Estimates the memory of a cell during its search, in bytes, without forward passes.
+
+        Args:
+            input_shape: ``(C, H, W)`` of an image.
+            k: Pixels that may be altered.
+        """
         channels, height, width = input_shape
-        # The image, its gradient and their copies in a micro-batch; gains of every spot and colour corner.
+        # The image, its gradient and their copies in a micro-batch; the gains of every spot and colour corner.
         gradients = 4 * (4 * channels + (1 << channels)) * height * width if self.max_backward_passes else 0
         return self._genes_bytes(channels, k) + gradients
 
     def _genes_bytes(self, channels: int, k: int) -> int:
-        # Candidates, trial vectors, donors' genes and what mutation makes of them.
+        # Candidates, trial vectors, genes of donors, and the results of mutation.
         return 6 * 4 * self._num_candidates * k * (2 + channels)
+
+    def proposal_rate(self, input_shape: tuple[int, int, int], k: int) -> float:
+        """Returns how many candidates a second the search proposes; infinite where that costs almost nothing.
+
+        Args:
+            input_shape: ``(C, H, W)`` of an image.
+            k: Pixels that may be altered.
+        """
+        del input_shape, k
+        return math.inf
 
     def search(
         self,
@@ -65,7 +87,16 @@ class SearchAttack(Attack):
         threshold: float,
         context: AttackContext = AttackContext(),  # noqa: B008 - frozen
     ) -> Iterator[Tick | Finding]:
-        """Searches cells; see `Attack.search`. Cells of one k are searched together."""
+        """Searches cells, those of one k together; yields each finding as soon as it is certain, and ticks in between.
+
+        The caller may close the generator at any point; earlier findings are final.
+
+        Args:
+            classifier: The attacked classifier.
+            cells: Cells of this classifier, in any order.
+            threshold: Confidence from which a cell counts as fooled, in (0, 1].
+            context: Natural images, checkpoints and starting images.
+        """
         verifier = Verifier(classifier, threshold)
         for k, same_k in by_k(cells).items():
             search = self._make_search(space_of(classifier, k), classifier.device)
@@ -95,13 +126,13 @@ class SearchAttack(Attack):
         )
 
     def _comparison(self, classifier: Classifier, search: Search, context: AttackContext) -> Compare | None:
-        """Returns what compares stored images with natural ones that cells imitate; None where they imitate none."""
+        """Returns a function that compares stored images with the natural ones that cells imitate, if any."""
         del classifier, search, context
         return None
 
 
 def space_of(classifier: Classifier, k: int) -> SearchSpace:
-    """Returns where the candidates of a classifier live.
+    """Returns the search space of a classifier.
 
     Args:
         classifier: The attacked classifier.

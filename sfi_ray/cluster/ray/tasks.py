@@ -1,0 +1,110 @@
+"""What the cluster computes before a search, each in one task: trainings, and the measurements of a tuner."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+
+from sfi_ray.cluster.ray.losses import raising_user_errors
+from sfi_ray.cluster.training_cache import OnEvent, checkpoint_in, chosen_cache, train_here
+from sfi_ray.cluster.tuning_cache import tune_here
+from sfi_ray.data import TrainingData
+from sfi_ray.models import (
+    Choice,
+    ClassifierPayload,
+    TrainedModel,
+    TrainingEvent,
+    TrainingNote,
+    TrainingSettings,
+    TuningRequest,
+)
+
+
+def _train(
+    architecture: str, dataset: TrainingData, settings: TrainingSettings, device: str, place: str, cache: Path | None
+) -> Iterator[TrainingEvent | TrainedModel]:
+    """Yields the events of a training, then its result."""
+    import queue
+    import threading
+
+    told: queue.SimpleQueue[TrainingEvent | TrainedModel | BaseException] = queue.SimpleQueue()
+
+    def work() -> None:
+        try:
+            told.put(train_here(architecture, dataset, settings, device, told.put, place, cache))
+        except BaseException as error:
+            told.put(error)
+
+    threading.Thread(target=work, daemon=True).start()
+    while True:
+        item = told.get()
+        if isinstance(item, BaseException):
+            raise item
+        yield item
+        if isinstance(item, TrainedModel):
+            checkpoint_in(place, cache).remove()
+            return
+
+
+def train_on_ray(
+    architecture: str,
+    dataset: TrainingData,
+    settings: TrainingSettings,
+    device: str,
+    on_event: OnEvent,
+    place: str,
+    retries: int = 3,
+) -> TrainedModel:
+    """Trains in a task of the cluster, on all cores of its node: nothing else of the job runs yet; see `Trainer`.
+
+    The checkpoint lies in the cache of that node, which is the folder that ``SFI_RAY_CACHE`` names here where it names
+    one. A task whose process or node is lost is tried again, up to `retries` times, and goes on from the checkpoint.
+
+    Raises:
+        InputError: The data set cannot be read there.
+        RayError: The process was lost each time.
+    """
+    cache = chosen_cache()
+    # Ray's own retries count the items of a stream, and a resumed training yields fewer.
+    remote = ray.remote(num_cpus=1, num_gpus=1 if device == "cuda" else 0, max_retries=0)(_train)
+    task = remote.options(num_returns="streaming")
+    for attempt in range(retries + 1):
+        trained: TrainedModel | None = None
+        try:
+            with raising_user_errors():
+                # To the end of the stream, also after the result: Ray cancels a task without a listener.
+                for ref in task.remote(architecture, dataset, settings, device, place, cache):
+                    item = ray.get(ref)
+                    if isinstance(item, TrainedModel):
+                        trained = item
+                    else:
+                        on_event(item)
+        except RayTaskError:
+            raise
+        except RayError as error:
+            if trained is None and attempt == retries:
+                raise
+            if trained is None:
+                on_event(TrainingNote(f"its process was lost ({type(error).__name__}); training is started again"))
+        if trained is not None:
+            return trained
+    raise RuntimeError(f"training of '{architecture}' ended without a result")
+
+
+def tune_on_ray(payload: ClassifierPayload, request: TuningRequest, device: str, retries: int = 3) -> Choice:
+    """Measures in a task of the cluster, while nothing else of the job runs; see `Tuner`.
+
+    The result lies in the cache of that node, which is the folder that ``SFI_RAY_CACHE`` names here where it names one.
+    A task whose process or node is lost is tried again, up to `retries` times.
+
+    Raises:
+        ResourceError: There is no such device.
+        RayError: The process was lost each time.
+    """
+    remote = ray.remote(num_cpus=1, num_gpus=1 if device == "cuda" else 0, max_retries=retries)(tune_here)
+    with raising_user_errors():
+        choice: Choice = ray.get(remote.remote(payload, request, device, chosen_cache()))
+    return choice
