@@ -208,7 +208,7 @@ def make_plan(
     """
     job.attack.check()
     attack = job.attack.build()
-    num_actors = job.cluster.actors or max(1, (os.cpu_count() or 1) // job.compute.threads)
+    num_actors = job.cluster.max_actors or max(1, (os.cpu_count() or 1) // job.compute.threads)
     device = "cuda" if job.compute.device != "cpu" and torch.cuda.is_available() else "cpu"
     proposing = attack.proposal_rate(info.shape, grid.max_k)
     request = tuning_request(job, grid, attack, info.shape)

@@ -29,11 +29,13 @@ class Backend(Protocol):
     #: Measures there how a classifier computes fastest.
     tuner: Tuner
 
-    def device(self, wanted: str) -> str:
+    def device(self, wanted: str, gpus_per_actor: float | None = None) -> str:
         """Chooses the kind of device.
 
         Args:
             wanted: ``auto``, ``cpu`` or ``cuda``.
+            gpus_per_actor: GPUs that the job reserves for an actor; with some, auto means cuda on a cluster whose
+                nodes with GPUs may not be up yet.
 
         Returns:
             ``cpu`` or ``cuda``.
@@ -44,7 +46,7 @@ class Backend(Protocol):
         ...
 
     def num_actors(self, job: Job, device: str) -> int:
-        """Returns how many actors will search.
+        """Returns how many actors are expected to search at first; later, the number follows what is left.
 
         Raises:
             ResourceError: Not even one fits.
@@ -52,7 +54,7 @@ class Backend(Protocol):
         ...
 
     def executor(
-        self, spec: RunSpec, payloads: Mapping[str, ClassifierPayload], job: Job, num_actors: int
+        self, spec: RunSpec, payloads: Mapping[str, ClassifierPayload], job: Job
     ) -> contextlib.AbstractContextManager[Executor]:
         """Runs an executor for the duration of a block."""
         ...
@@ -82,8 +84,9 @@ class InProcessBackend:
     trainer: Trainer = staticmethod(train_here)
     tuner: Tuner = staticmethod(tune_here)
 
-    def device(self, wanted: str) -> str:
+    def device(self, wanted: str, gpus_per_actor: float | None = None) -> str:
         """Chooses the kind of device; see `Backend.device`."""
+        del gpus_per_actor
         has_gpu = torch.cuda.is_available()
         if wanted == "cuda" and not has_gpu:
             raise ResourceError("the job asks for compute.device: cuda, but torch finds no GPU here; use cpu or auto")
@@ -95,11 +98,9 @@ class InProcessBackend:
         return 1
 
     @contextlib.contextmanager
-    def executor(
-        self, spec: RunSpec, payloads: Mapping[str, ClassifierPayload], job: Job, num_actors: int
-    ) -> Iterator[Executor]:
+    def executor(self, spec: RunSpec, payloads: Mapping[str, ClassifierPayload], job: Job) -> Iterator[Executor]:
         """Runs the worker in this process."""
-        del job, num_actors
+        del job
         threads = torch.get_num_threads()
         try:
             yield LocalExecutor(spec, payloads)

@@ -153,8 +153,10 @@ class Driver:
                     self._executor.stop()
                 if is_idle or self._clock() > deadline:
                     break
-            elif is_idle and self._held and not self._queue.left:
+            elif is_idle and not self._queue.left:
                 break  # every shard came back, yet the counts do not add up; the data set decides
+            if not self._stopping.is_set():
+                self._scale()
             for event in self._executor.poll(self._poll_seconds):
                 self._handle(event)
             if not self._stopping.is_set():
@@ -189,6 +191,15 @@ class Driver:
                 held.leases[lease.shard] = _Open(lease, set(lease.indices), self._clock())
                 held.warm = lease.shard.classifier
                 self._executor.submit(worker, lease)
+
+    def _scale(self) -> None:
+        """Lets the executor follow what is left to search; idle workers end, so that their nodes can go."""
+        idle = [worker for worker, held in self._held.items() if not held.leases]
+        waiting = -(-sum(self._queue.left.values()) // self._sizer.least)
+        for worker in self._executor.scale(len(self._held) - len(idle) + waiting, idle):
+            del self._held[worker]
+            self._sizer.forget(worker)
+        self.tally.workers = len(self._held)
 
     def _handle(self, event: Event) -> None:
         match event:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -71,6 +72,20 @@ class Executor(Protocol):
 
         Raises:
             ResourceError: No worker can start.
+        """
+        ...
+
+    def scale(self, wanted: int, idle: Sequence[str]) -> list[str]:
+        """Starts or ends workers, so that there are about as many as are of use.
+
+        Workers that join or are lost later are events. Only idle workers and those that still start are ended.
+
+        Args:
+            wanted: Workers that would have something to search, the busy ones included.
+            idle: Names of the workers that hold nothing.
+
+        Returns:
+            The idle workers that were ended.
         """
         ...
 

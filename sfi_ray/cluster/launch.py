@@ -119,7 +119,8 @@ class _Launch:
             return self._finish()
         with contextlib.closing(self._reporter), self._backend() as backend:
             # Before the lock, which makes the folder.
-            device = backend.device(known.device if known else self._job.compute.device)
+            wanted = known.device if known else self._job.compute.device
+            device = backend.device(wanted, self._job.cluster.gpus_per_actor)
             with self._folder.lock():
                 return self._launched(prepared, backend, device)
 
@@ -194,7 +195,7 @@ class _Launch:
             num_actors = backend.num_actors(job, record.device)
             micro_batch = min(runtime.micro_batch for runtime in spec.runtimes.values())
             sizes = shard_sizes(grid, attack, num_actors, micro_batch, job.cluster.cells_per_shard)
-            with backend.executor(spec, payloads, job, num_actors) as executor:
+            with backend.executor(spec, payloads, job) as executor:
                 driver = Driver(
                     grid,
                     WorkQueue(grid, finished, sizes.block),

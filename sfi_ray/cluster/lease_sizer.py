@@ -35,6 +35,11 @@ class LeaseSizer:
         self._rates: dict[str, dict[str, float]] = {}
         self._last: dict[tuple[str, str], int] = {}
 
+    @property
+    def least(self) -> int:
+        """Cells of a lease at least, unless fewer are left."""
+        return self._sizes.least
+
     def note(self, worker: str, classifier: str, num_cells: int, seconds: float) -> None:
         """Takes the speed of a lease that a worker has finished.
 

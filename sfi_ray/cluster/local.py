@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
 from sfi_ray.cluster.executor import Event, LeaseEnded, LeaseFailed, LeaseProgressed, WorkerJoined
@@ -53,6 +53,11 @@ class LocalExecutor:
         self._running = None
         self._queue.popleft()
         return [event]
+
+    def scale(self, wanted: int, idle: Sequence[str]) -> list[str]:
+        """Does nothing: there is one worker; see `Executor.scale`."""
+        del wanted, idle
+        return []
 
     def stop(self) -> None:
         """Asks the worker to commit finished cells; see `Executor.stop`."""

@@ -187,13 +187,42 @@ class Compute(JobPart):
         return value
 
 
+class ActorRange(JobPart):
+    """How many actors there may be while the number follows what is left to search."""
+
+    min: int = Field(0, ge=0, le=100_000, description="Actors that stay until the end, also with nothing to search.")
+    max: int | None = Field(None, ge=1, le=100_000, description="Actors at most; null sets no bound.")
+
+    @model_validator(mode="after")
+    def _check_order(self) -> ActorRange:
+        if self.max is not None and self.min > self.max:
+            raise ValueError(f"min: {self.min} is more than max: {self.max}; swap them")
+        return self
+
+
 class ClusterSettings(JobPart):
     """Where a job runs; these settings change no result."""
 
-    actors: int | None = Field(None, ge=1, le=100_000, description="Actors; null takes as many as fit.")
+    actors: Annotated[int, Field(ge=1, le=100_000)] | ActorRange | None = Field(
+        None,
+        description="Actors at most, or a range {min, max}. The number follows what is left to search, and a cluster "
+        "that scales gets nodes for them. On this machine, no more than fit. null sets no bound.",
+    )
     cpus_per_actor: float | None = Field(None, gt=0, description="CPUs reserved for an actor; null: compute.threads.")
     gpus_per_actor: float | None = Field(
         None, ge=0, description="GPUs reserved for an actor, fractions share one; null: 1 on CUDA, else 0."
+    )
+    memory_per_actor: int | None = Field(
+        None, ge=1, description="Bytes of memory reserved for an actor; null reserves none."
+    )
+    resources: dict[Annotated[str, Field(min_length=1)], Annotated[float, Field(ge=0)]] = Field(
+        {}, description="Custom resources of Ray that an actor reserves, by name."
+    )
+    accelerator_type: str | None = Field(
+        None, min_length=1, description="Kind of GPU that an actor needs, as Ray names it, such as A100; null: any."
+    )
+    label_selector: dict[str, str] = Field(
+        {}, description="Labels that the node of an actor must have, in Ray's form, such as {market-type: spot}."
     )
     in_flight: int = Field(2, ge=1, le=64, description="Shards an actor holds at once, the running one included.")
     retries: int = Field(3, ge=0, le=100, description="How often a shard is searched again before its cells fail.")
@@ -215,6 +244,16 @@ class ClusterSettings(JobPart):
         gt=0,
         description="Longest silence of an actor that holds cells, in seconds; after it, other actors get its cells.",
     )
+
+    @property
+    def min_actors(self) -> int:
+        """Actors that stay until the end."""
+        return self.actors.min if isinstance(self.actors, ActorRange) else 0
+
+    @property
+    def max_actors(self) -> int | None:
+        """Actors at most; None sets no bound."""
+        return self.actors.max if isinstance(self.actors, ActorRange) else self.actors
 
 
 class Job(JobPart):
@@ -269,6 +308,16 @@ class Job(JobPart):
                     raise ValueError(f"{key!r} is listed twice; remove one")
                 seen.add(key)
         return values
+
+    @model_validator(mode="after")
+    def _check_device(self) -> Job:
+        gpus = self.cluster.gpus_per_actor
+        if gpus and self.compute.device == "cpu":
+            raise ValueError(
+                f"cluster.gpus_per_actor: {gpus:g} would reserve GPUs for actors that compute on the CPU "
+                "(compute.device: cpu); set it to 0, or the device to cuda"
+            )
+        return self
 
     @model_validator(mode="after")
     def _check_kind(self) -> Job:

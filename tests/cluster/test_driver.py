@@ -49,6 +49,8 @@ class SimulatedExecutor:
         self.max_held = 0
         self.history = []
         self.is_stopping = False
+        self.wanted = []
+        self.ends_idle = False
         self._mishap = mishap
         self._step = step
         self._names = iter(f"w{i}" for i in range(10**6))
@@ -64,6 +66,13 @@ class SimulatedExecutor:
         self.queues.setdefault(worker, deque()).append(lease)
         self.max_held = max(self.max_held, len(self.queues[worker]))
         self.history.append((worker, lease))
+
+    def scale(self, wanted, idle):
+        self.wanted.append(wanted)
+        ended = [name for name in idle if self.ends_idle]
+        for name in ended:
+            self.queues.pop(name, None)
+        return ended
 
     def stop(self):
         self.is_stopping = True
@@ -334,3 +343,70 @@ def test_no_worker_is_idle_while_another_holds_two_shards(tmp_path):
     driver.on_round = check
     assert driver.run()
     assert executor.max_held == 2
+
+
+class ElasticExecutor(SimulatedExecutor):
+    """Has as many workers as are wanted, up to a number, and ends those that are idle."""
+
+    def __init__(self, most, **options):
+        super().__init__(0, **options)
+        self.most = most
+        self.alive = set()
+        self.most_alive = self.num_ended = 0
+
+    def scale(self, wanted, idle):
+        self.wanted.append(wanted)
+        assert set(idle) <= self.alive, "only workers that live are idle"
+        surplus = list(idle)[: max(0, len(self.alive) - min(wanted, self.most))]
+        for name in surplus:
+            self.alive.discard(name)
+            self.queues.pop(name, None)
+        self.num_ended += len(surplus)
+        for _ in range(min(wanted, self.most) - len(self.alive)):
+            self.join()
+            self.alive.add(self._events[-1].worker)
+        self.most_alive = max(self.most_alive, len(self.alive))
+        return surplus
+
+    def lose(self, worker, error="gone", *, blames_lease=True):
+        self.alive.discard(worker)
+        super().lose(worker, error, blames_lease=blames_lease)
+
+
+@pytest.mark.parametrize("most", [1, 4, 1000])
+def test_workers_follow_what_is_left_to_search(tmp_path, most):
+    turns = itertools.count()
+
+    def slow(executor, worker, lease):
+        return worker == "w0" and (next(turns) + 1) % 20 > 0
+
+    grid, executor = make_grid(), ElasticExecutor(most, mishap=slow)
+    driver, failures = make_driver(tmp_path, executor, grid, cells_per_shard=3)
+    assert driver.run()
+    assert_every_cell_once(executor, failures, grid)
+    assert executor.wanted[0] == -(-len(grid) // 3), "every lease that could be given out is worth a worker"
+    assert executor.most_alive == min(most, max(executor.wanted))
+    assert executor.wanted[-1] <= 1 + most, "near the end, hardly more than the busy ones are wanted"
+    if most > 1:
+        assert executor.num_ended > 0, "who has nothing to do ends before the others have finished"
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_cells_of_a_lost_worker_bring_new_workers_after_others_have_ended(tmp_path, seed):
+    chance, losses = random.Random(seed), []
+
+    def mishap(executor, worker, lease):
+        if len(losses) < 20 and chance.random() < 0.2:
+            losses.append(worker)
+            executor.lose(worker, blames_lease=False)
+            return True
+        return False
+
+    grid, executor = make_grid(), ElasticExecutor(5, mishap=mishap)
+    driver, failures = make_driver(tmp_path, executor, grid, cells_per_shard=4)
+    driver.on_message = lambda _: None
+    assert driver.run()
+    assert losses
+    assert failures == []
+    assert_every_cell_once(executor, failures, grid)
+    assert executor.most_alive <= 5

@@ -125,6 +125,9 @@ class SimulatedCluster:
         if len(node.leases) == 1:
             self._begin(node)
 
+    def scale(self, wanted, idle):
+        return []
+
     def stop(self):
         raise AssertionError("nobody stops")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sfi_ray.cluster.driver import Tally
@@ -15,11 +16,11 @@ from sfi_ray.cluster.training_cache import Trainer
 from sfi_ray.cluster.tuning_cache import Tuner
 from sfi_ray.cluster.worker import RunSpec
 from sfi_ray.errors import ResourceError
-from sfi_ray.job import ClusterSettings, Job
+from sfi_ray.job import Job
 from sfi_ray.models import ClassifierPayload
 
 if TYPE_CHECKING:
-    from sfi_ray.cluster.ray.executor import ActorOptions
+    from sfi_ray.cluster.ray.actor_options import ActorOptions
 
 
 @contextlib.contextmanager
@@ -28,7 +29,7 @@ def ray_backend(address: str | None, *, dashboard: bool, reporter: Reporter) -> 
     with ray_session(address, dashboard=dashboard) as session:
         if session.dashboard_url:
             reporter.dashboard(session.dashboard_url, session.token)
-        yield RayBackend(session)
+        yield RayBackend(session, reporter.log)
 
 
 class RayBackend:
@@ -36,47 +37,62 @@ class RayBackend:
 
     Args:
         session: The connection.
+        on_message: Called with messages for people.
     """
 
-    def __init__(self, session: RaySession) -> None:
+    def __init__(self, session: RaySession, on_message: Callable[[str], None] = lambda _: None) -> None:
         import ray
 
         from sfi_ray.cluster.ray.tasks import train_on_ray, tune_on_ray
 
         self._ray = ray
         self._session = session
+        self._on_message = on_message
         self.trainer: Trainer = train_on_ray
         self.tuner: Tuner = tune_on_ray
 
-    def device(self, wanted: str) -> str:
+    def device(self, wanted: str, gpus_per_actor: float | None = None) -> str:
         """Chooses the kind of device; see `Backend.device`."""
         num_gpus = self._ray.cluster_resources().get("GPU", 0)
         if wanted == "cuda" and not num_gpus and self._session.is_local:
             raise ResourceError("the job asks for compute.device: cuda, but Ray finds no GPU here; use cpu or auto")
-        return "cuda" if wanted == "cuda" or (wanted == "auto" and num_gpus) else "cpu"
+        # What an actor reserves decides, for the nodes of a cluster that scales may not be up yet.
+        is_reserved = bool(gpus_per_actor) and not self._session.is_local
+        if wanted == "cuda" or (wanted == "auto" and (num_gpus or is_reserved)):
+            return "cuda"
+        if wanted == "auto" and not self._session.is_local:
+            self._on_message(
+                "the cluster has no GPU now, so the search runs on CPUs; where it can start nodes with GPUs, set "
+                "compute.device: cuda or cluster.gpus_per_actor: 1"
+            )
+        return "cpu"
 
     def num_actors(self, job: Job, device: str) -> int:
-        """Returns the number of actors that the job asks for, or that fit; see `Backend.num_actors`."""
-        from sfi_ray.cluster.ray.executor import describe_shortage, fitting_actors
-
-        num_cpus, num_gpus = _reserved(job, device)
-        fitting = fitting_actors(num_cpus, num_gpus)
+        """Returns how many actors the job asks for, or how many fit; see `Backend.num_actors`."""
+        options = self._options(job, device)
+        fitting = options.fitting()
         if not fitting and self._session.is_local:
-            raise ResourceError(describe_shortage(_options(job, device, 1)))
-        if job.cluster.actors:
-            # On this machine, more actors than fit would wait forever; a shared cluster may grow.
-            return min(job.cluster.actors, fitting) if self._session.is_local else job.cluster.actors
-        return max(fitting, 1)
+            raise ResourceError(options.describe_shortage())
+        if isinstance(job.cluster.actors, int) and not self._session.is_local:
+            return job.cluster.actors  # the cluster may grow
+        return max(1, options.min_actors, min(fitting, options.max_actors))
+
+    def _options(self, job: Job, device: str) -> ActorOptions:
+        """Returns the options of a job's actors; on this machine there are never more than fit."""
+        from sfi_ray.cluster.ray.actor_options import actor_options
+
+        options = actor_options(job, device, job.cluster.min_actors, job.cluster.max_actors or 100_000)
+        if self._session.is_local:
+            most = min(options.max_actors, max(1, options.fitting()))
+            options = replace(options, max_actors=most, min_actors=min(options.min_actors, most))
+        return options
 
     @contextlib.contextmanager
-    def executor(
-        self, spec: RunSpec, payloads: Mapping[str, ClassifierPayload], job: Job, num_actors: int
-    ) -> Iterator[Executor]:
+    def executor(self, spec: RunSpec, payloads: Mapping[str, ClassifierPayload], job: Job) -> Iterator[Executor]:
         """Runs actors for the duration of a block."""
         from sfi_ray.cluster.ray.executor import RayExecutor
 
-        options = _options(job, spec.device, num_actors)
-        with contextlib.closing(RayExecutor(spec, payloads, options)) as executor:
+        with contextlib.closing(RayExecutor(spec, payloads, self._options(job, spec.device))) as executor:
             yield executor
 
     def scores(
@@ -85,25 +101,11 @@ class RayBackend:
         """Scores images on actors; see `Backend.scores`."""
         from sfi_ray.cluster.ray.scoring import score_on_ray
 
-        return score_on_ray(spec, payloads, units, _options(job, spec.device, self.num_actors(job, spec.device)))
+        num_actors = self.num_actors(job, spec.device)
+        return score_on_ray(spec, payloads, units, replace(self._options(job, spec.device), max_actors=num_actors))
 
     def watcher(self, run: str) -> Callable[[Tally], None]:
         """Returns Ray's metrics."""
         from sfi_ray.cluster.ray.metrics import RunMetrics
 
         return RunMetrics(run).update
-
-
-def _reserved(job: Job, device: str) -> tuple[float, float]:
-    """Returns the CPUs and GPUs that an actor reserves."""
-    cluster: ClusterSettings = job.cluster
-    num_cpus = cluster.cpus_per_actor if cluster.cpus_per_actor is not None else float(job.compute.threads)
-    default_gpus = 1.0 if device == "cuda" else 0.0
-    return num_cpus, cluster.gpus_per_actor if cluster.gpus_per_actor is not None else default_gpus
-
-
-def _options(job: Job, device: str, num_actors: int) -> ActorOptions:
-    from sfi_ray.cluster.ray.executor import ActorOptions
-
-    num_cpus, num_gpus = _reserved(job, device)
-    return ActorOptions(num_actors, num_cpus, num_gpus, job.cluster.startup_seconds, job.cluster.hang_seconds)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -18,6 +18,7 @@ from ray import ObjectRefGenerator
 from ray.exceptions import RayError, RayTaskError
 
 from sfi_ray.cluster.executor import Event, LeaseEnded, LeaseFailed, LeaseProgressed, WorkerJoined, WorkerLost
+from sfi_ray.cluster.ray.actor_options import ActorOptions
 from sfi_ray.cluster.ray.head import HeadWatch
 from sfi_ray.cluster.ray.losses import LeavingError, Loss, loss_of
 from sfi_ray.cluster.ray.metrics import ActorMetrics
@@ -78,25 +79,6 @@ class SearchActor(Worker):
         super().stop()
 
 
-@dataclass(frozen=True, slots=True)
-class ActorOptions:
-    """The resources and time limits of actors.
-
-    Attributes:
-        num_actors: Actors to run.
-        num_cpus: CPUs of each.
-        num_gpus: GPUs of each; a fraction shares one.
-        startup_seconds: Time to wait for the first actor, and for another after the last one was lost.
-        hang_seconds: Time for which an actor that holds leases may be silent.
-    """
-
-    num_actors: int
-    num_cpus: float
-    num_gpus: float
-    startup_seconds: float
-    hang_seconds: float
-
-
 @dataclass(slots=True)
 class _Actor:
     name: str
@@ -117,6 +99,8 @@ class RayExecutor:
 
     #: Where this many actors in a row die before they are ready, none ever will be.
     _most_startup_failures: ClassVar[int] = 3
+    #: Actors that wait for room at a time, at most.
+    _most_starting: ClassVar[int] = 64
 
     def __init__(self, spec: RunSpec, payloads: Mapping[str, ClassifierPayload], options: ActorOptions) -> None:
         self._options = options
@@ -131,8 +115,23 @@ class RayExecutor:
         self._waiting: dict[Any, _Actor] = {}
         self._alone_since = time.monotonic()
         self._head = HeadWatch()
-        for _ in range(options.num_actors):
+
+    def scale(self, wanted: int, idle: Sequence[str]) -> list[str]:
+        """Starts or ends actors; see `Executor.scale`.
+
+        An autoscaler sees the actors that wait for room as demand, so a bounded number of them waits at a time.
+
+        Raises:
+            InputError: Ray refuses what an actor reserves.
+        """
+        target = max(self._options.min_actors, min(wanted, self._options.max_actors))
+        starting = [actor.name for actor in self._actors.values() if actor.starting in self._waiting]
+        surplus = [*reversed(starting), *idle][: max(0, len(self._actors) - target)]
+        for name in surplus:
+            self._end(self._actors[name])
+        for _ in range(min(target - len(self._actors), self._most_starting - len(starting))):
             self._spawn()
+        return [name for name in surplus if name not in starting]
 
     def submit(self, worker: str, lease: Lease) -> None:
         """Gives a lease to an actor; see `Executor.submit`."""
@@ -179,10 +178,9 @@ class RayExecutor:
         remote = ray.remote(concurrency_groups={"control": 1})(SearchActor)
         handle = remote.options(
             name=name,
-            num_cpus=self._options.num_cpus,
-            num_gpus=self._options.num_gpus,
             max_restarts=0,
             max_task_retries=0,
+            **self._options.reserved(),
         ).remote(self._spec)
         actor = _Actor(name, handle, handle.ready.remote())
         self._actors[name] = actor
@@ -221,12 +219,9 @@ class RayExecutor:
             return self._lose(actor, loss_of(error), error)
 
     def _lose(self, actor: _Actor, loss: Loss, error: RayError | None = None) -> Event:
-        """Removes a lost actor and starts another in its place."""
+        """Removes a lost actor; `scale` starts another in its place."""
         was_starting = actor.starting in self._waiting
-        for ref in (actor.starting, *actor.leases):
-            self._waiting.pop(ref, None)
-        del self._actors[actor.name]
-        ray.kill(actor.handle)
+        self._end(actor)
         if was_starting:
             self._startup_failures += 1
             if self._startup_failures >= self._most_startup_failures:
@@ -238,44 +233,22 @@ class RayExecutor:
                 ) from error
         if all(other.starting in self._waiting for other in self._actors.values()):
             self._alone_since = time.monotonic()
-        if not self._is_stopping:
-            self._spawn()
         return WorkerLost(actor.name, loss.reason, loss.blames_lease)
+
+    def _end(self, actor: _Actor) -> None:
+        for ref in (actor.starting, *actor.leases):
+            self._waiting.pop(ref, None)
+        del self._actors[actor.name]
+        ray.kill(actor.handle)
 
     def _check_someone_comes(self) -> None:
         """Gives up when no actor has been up for too long."""
         if any(actor.starting not in self._waiting for actor in self._actors.values()):
             return
         if time.monotonic() - self._alone_since > self._options.startup_seconds and not self._is_stopping:
-            raise ResourceError(describe_shortage(self._options, time.monotonic() - self._alone_since))
+            raise ResourceError(self._options.describe_shortage(time.monotonic() - self._alone_since))
 
 
 def actor_prefix(run: str) -> str:
     """Returns the prefix of the names of a run's actors."""
     return f"search-{run}-"
-
-
-def describe_shortage(options: ActorOptions, seconds: float = 0.0) -> str:
-    """Describes what an actor needs and what the cluster has."""
-    total, free = ray.cluster_resources(), ray.available_resources()
-    has = ", ".join(f"{total.get(kind, 0):g} {kind} ({free.get(kind, 0):g} free)" for kind in ("CPU", "GPU"))
-    waited = f" after {seconds:.0f} s" if seconds else ""
-    return (
-        f"no actor could start{waited}: each needs {options.num_cpus:g} CPU and {options.num_gpus:g} GPU, "
-        f"the cluster has {has}; lower cluster.cpus_per_actor or cluster.gpus_per_actor, free the cluster, or add nodes"
-    )
-
-
-def fitting_actors(num_cpus: float, num_gpus: float) -> int:
-    """Returns how many actors fit on the nodes that are up."""
-    total = 0
-    for node in ray.nodes():
-        if node["Alive"]:
-            resources = node["Resources"]
-            fits = [resources.get("CPU", 0) // num_cpus]
-            if num_gpus:
-                gpus = resources.get("GPU", 0)
-                # A fraction of a GPU never spans two.
-                fits.append(gpus * (1 // num_gpus) if num_gpus <= 1 else gpus // num_gpus)
-            total += int(min(fits))
-    return total

@@ -10,7 +10,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from sfi_ray.cluster.ray.executor import ActorOptions, describe_shortage
+from sfi_ray.cluster.ray.actor_options import ActorOptions
 from sfi_ray.cluster.ray.losses import raising_user_errors
 from sfi_ray.cluster.scoring import Scored, Scorer, ScoreSpec, ScoreUnit
 from sfi_ray.errors import ResourceError
@@ -49,12 +49,10 @@ def score_on_ray(
     Raises:
         ResourceError: No actor can start, or one was lost too often.
     """
-    remote = ray.remote(ScoringActor).options(
-        num_cpus=options.num_cpus, num_gpus=options.num_gpus, max_restarts=retries, max_task_retries=retries
-    )
+    remote = ray.remote(ScoringActor).options(max_restarts=retries, max_task_retries=retries, **options.reserved())
     references = {name: ray.put(payload) for name, payload in payloads.items()}
     # By value: the arguments of an actor must outlive its node.
-    actors = [remote.remote(spec) for _ in range(options.num_actors)]
+    actors = [remote.remote(spec) for _ in range(options.max_actors)]
     try:
         _wait_for_one(actors, options, retries)
         pending: deque[Any] = deque()
@@ -74,7 +72,7 @@ def _wait_for_one(actors: list[Any], options: ActorOptions, retries: int) -> Non
     waiting = [actor.ready.remote() for actor in actors]
     done, _ = ray.wait(waiting, num_returns=1, timeout=options.startup_seconds)
     if not done:
-        raise ResourceError(describe_shortage(options, options.startup_seconds))
+        raise ResourceError(options.describe_shortage(options.startup_seconds))
     _result(done[0], retries)
 
 

@@ -68,7 +68,7 @@ class _Tuning:
         self._folder = folder
         self._reporter = reporter
         first = next(iter(trials.values()))
-        device = backend.device(first.compute.device)
+        device = backend.device(first.compute.device, first.cluster.gpus_per_actor)
         self._trials = {name: with_actors(trial, backend, device, len(trials)) for name, trial in trials.items()}
         self._bundles = bundles(next(iter(self._trials.values())), device)
         self._startup_seconds = first.cluster.startup_seconds
@@ -137,7 +137,7 @@ def with_actors(trial: RoundsJob, backend: Backend, device: str, num_trials: int
         cluster=cluster,
     )
     fitting = backend.num_actors(spec, device)
-    wanted = fitting if cluster.actors else max(1, fitting // num_trials)
+    wanted = fitting if isinstance(cluster.actors, int) else max(1, fitting // num_trials)
     gpus = cluster.gpus_per_actor if cluster.gpus_per_actor is not None else float(device == "cuda")
     chosen = {
         "actors": wanted,
@@ -153,7 +153,7 @@ def bundles(trial: RoundsJob, device: str) -> list[dict[str, float]]:
     The first actor's bundle is also large enough for a training, which runs while there are no actors.
     """
     cluster = trial.cluster
-    assert cluster.actors is not None
+    assert isinstance(cluster.actors, int)
     assert cluster.cpus_per_actor is not None
     cpus, gpus = cluster.cpus_per_actor, cluster.gpus_per_actor or 0.0
     one = {"CPU": cpus, "GPU": gpus}
