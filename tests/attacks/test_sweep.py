@@ -19,6 +19,7 @@ def test_the_same_seed_finds_the_same(toy_gray):
     backgrounds = [parse_background("black", 1)]
     found = [
         sweep(toy_gray.classifier, SETTINGS, backgrounds=backgrounds, target_classes=[1], ks=[2], seed=seed)[0].pixels
-        for seed in (0, 0, 1)
+        for seed in (0, 0, 1, 2, 3, 4)
     ]
-    assert found[0] == found[1] != found[2]
+    assert found[0] == found[1]
+    assert len(set(found)) > 1

@@ -68,7 +68,7 @@ def temporary_files(folder: Path) -> list[Path]:
     return [path for path in Path(folder).rglob("*") if path.name.endswith(".tmp")]
 
 
-def wait_for(condition, seconds=60.0):
+def wait_for(condition, seconds=240.0):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "nothing happened"

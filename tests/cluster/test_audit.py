@@ -16,6 +16,7 @@ from sfi_ray.data import DatasetInfo, DatasetSpec, dataset_info
 from sfi_ray.errors import InputError
 from sfi_ray.job import ClassifierSpec, load_job
 from sfi_ray.review.audit_job import StandardGrid, audit_job, is_standard, job_yaml, sampled_classes
+from sfi_ray.search.map_elites.settings import OperatorWeights
 from sfi_ray.store.run import Run
 
 DIGITS = DatasetSpec(name="digits")
@@ -177,9 +178,18 @@ def test_the_standard_grid_is_what_it_is():
         "max_evaluations": 1000,
         "num_elites": 6,
         "num_candidates": 8,
+        "generation_size": 2000,
         "gradient_share": 0.5,
         "restart_after": 1000,
         "begins_with": "nothing",
+        "locality": 3.0,
+        "corner_share": 0.8,
+        "crossover_share": 0.1,
+        "any_parent_share": 0.1,
+        "any_mate_share": 0.5,
+        "operators": OperatorWeights().model_dump(),
+        "operator_memory": 1500,
+        "operator_floor": 0.2,
     }
     many = DatasetInfo("x", 3, 32, 32, tuple(map(str, range(1000))))
     shape = DatasetSpec(name="x", shape=(3, 32, 32), class_names=many.class_names)

@@ -404,7 +404,7 @@ def test_a_killed_driver_leaves_nothing_running_and_the_next_launch_goes_on(tmp_
         [sys.executable, "-m", "sfi_ray", "launch", str(job), "--no-dashboard"],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=240,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -423,7 +423,7 @@ def test_ctrl_c_keeps_finished_cells_and_says_how_to_go_on(tmp_path):
     driver = start(job)
     wait_for(lambda: len(parts_in(tmp_path)) >= 3)
     os.killpg(driver.pid, signal.SIGINT)  # as a terminal does, to the whole group
-    _out, err = driver.communicate(timeout=60)
+    _out, err = driver.communicate(timeout=240)
     assert driver.returncode == 130, err
     assert f"go on with: sfi-ray launch {job}" in err
     status = open_run(tmp_path / "runs/killed").status()
@@ -442,7 +442,7 @@ def test_sigterm_during_training_ends_the_launch_as_ctrl_c_does(tmp_path, monkey
     # It lies there from when a training begins.
     wait_for(lambda: list(tmp_path.glob("cache/models/*/.lock")))
     driver.terminate()
-    _out, err = driver.communicate(timeout=60)
+    _out, err = driver.communicate(timeout=240)
     assert driver.returncode == 130, err
     assert f"go on with: sfi-ray launch {job}" in err
     assert "SIGTERM received" not in err, "Ray's own handler writes so"

@@ -73,7 +73,7 @@ class Head:
         self.port = int(self.url.rpartition(":")[2])
 
     def close(self):
-        self.process.communicate(timeout=60)
+        self.process.communicate(timeout=240)
 
 
 @pytest.fixture(scope="module")

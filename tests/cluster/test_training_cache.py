@@ -140,7 +140,7 @@ def test_a_training_that_was_ended_goes_on_to_the_same_bits(tmp_path, number, tm
     process = start_training(tmp_path / "out")
     wait_for_checkpoint(process)
     os.killpg(process.pid, number)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=240)
     if number == signal.SIGINT:
         assert process.returncode == 130, err
         assert "stopping: the checkpoint is being written" in err

@@ -222,7 +222,7 @@ class RayExecutor:
         """Removes a lost actor; `scale` starts another in its place."""
         was_starting = actor.starting in self._waiting
         self._end(actor)
-        if was_starting:
+        if was_starting and loss.blames_lease:  # and not where its node went
             self._startup_failures += 1
             if self._startup_failures >= self._most_startup_failures:
                 # Ray's account of such an actor ends with the error that it died of.

@@ -6,7 +6,14 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ray.exceptions import ActorUnavailableError, NodeDiedError, OutOfMemoryError, RayError, RayTaskError
+from ray.exceptions import (
+    ActorUnavailableError,
+    NodeDiedError,
+    OutOfMemoryError,
+    RayActorError,
+    RayError,
+    RayTaskError,
+)
 
 from sfi_ray.errors import USER_FACING_ERRORS
 
@@ -44,6 +51,8 @@ def loss_of(error: RayError) -> Loss:
     text = " ".join(str(error).split())
     if isinstance(error, OutOfMemoryError):
         return Loss("its node ran out of memory, and Ray ended it before the operating system would")
+    if isinstance(error, RayActorError) and error.preempted:
+        return Loss("its node was preempted", blames_lease=False)
     if isinstance(error, NodeDiedError) or "its node has died" in text:
         detail = text.partition("the actor's node was terminated")[2].partition(":")[2].strip()
         return Loss("its node was lost" + (f" ({detail})" if detail else ""), blames_lease=False)
