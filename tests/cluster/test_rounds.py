@@ -355,7 +355,7 @@ def test_a_data_set_that_has_outliers_already_is_refused(tmp_path):
         ({"k": 65}, "k = 65 is more than the 64 pixels"),
         ({"backgrounds": "red"}, "background 'red' is a colour"),
         ({"classifier": "cnn"}, "cnn"),
-        ({"classifier": "nin", "rounds": {"evade": "knn"}}, "rounds.evade: knn looks at"),
+        ({"classifier": "nin", "rounds": {"evade": "knn"}}, "rounds.evade: knn needs a fully connected"),
         ({"trials": {"a": {}, "b": {"k": 65}}}, "k = 65"),
     ],
 )
