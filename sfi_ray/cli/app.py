@@ -106,7 +106,7 @@ def launch(
     with explaining():
         from sfi_ray.cluster.console import ConsoleReporter
         from sfi_ray.cluster.launch import launch as start
-        from sfi_ray.job import RoundsJob, load_any, placed
+        from sfi_ray.job import ActorRange, RoundsJob, load_any, placed
 
         loaded = load_any(job)
         if output is not None:
@@ -114,7 +114,8 @@ def launch(
         if actors is not None:
             if actors < 1:
                 raise typer.BadParameter("the number of actors must be at least 1", param_hint="--actors")
-            loaded = loaded.model_copy(update={"cluster": loaded.cluster.model_copy(update={"actors": actors})})
+            number = ActorRange(min=min(loaded.cluster.min_actors, actors), max=actors)
+            loaded = loaded.model_copy(update={"cluster": loaded.cluster.model_copy(update={"actors": number})})
     if isinstance(loaded, RoundsJob) and retry_failed:
         raise typer.BadParameter("rounds never search failed cells again; leave it out", param_hint="--retry-failed")
     if submit_to is not None:

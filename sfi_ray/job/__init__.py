@@ -4,6 +4,7 @@ from sfi_ray.job.loader import load_any, load_job, parse_any, parse_job, placed
 from sfi_ray.job.plain_yaml import plain_values
 from sfi_ray.job.rounds import ONLY_TRIAL, RoundsJob, RoundsSettings, rounds_schema_json
 from sfi_ray.job.schema import (
+    ActorRange,
     ClassifierSpec,
     ClusterSettings,
     Compute,
@@ -15,6 +16,7 @@ from sfi_ray.job.schema import (
 
 __all__ = [
     "ONLY_TRIAL",
+    "ActorRange",
     "ClassifierSpec",
     "ClusterSettings",
     "Compute",

@@ -200,10 +200,17 @@ class ActorRange(JobPart):
         return self
 
 
+_Actors = Annotated[int, Field(ge=1, le=100_000)]
+
+
+def _as_range(value: Any) -> Any:
+    return value if value is None or isinstance(value, Mapping | ActorRange) else {"max": value}
+
+
 class ClusterSettings(JobPart):
     """Where a job runs; these settings change no result."""
 
-    actors: Annotated[int, Field(ge=1, le=100_000)] | ActorRange | None = Field(
+    actors: Annotated[ActorRange, BeforeValidator(_as_range, json_schema_input_type=_Actors | ActorRange)] | None = Field(
         None,
         description="Actors at most, or a range {min, max}. The number follows what is left to search, and a cluster "
         "that scales gets nodes for them. On this machine, no more than fit. null sets no bound.",
@@ -248,12 +255,12 @@ class ClusterSettings(JobPart):
     @property
     def min_actors(self) -> int:
         """Actors that stay until the end."""
-        return self.actors.min if isinstance(self.actors, ActorRange) else 0
+        return self.actors.min if self.actors else 0
 
     @property
     def max_actors(self) -> int | None:
         """Actors at most; None sets no bound."""
-        return self.actors.max if isinstance(self.actors, ActorRange) else self.actors
+        return self.actors.max if self.actors else None
 
 
 class Job(JobPart):

@@ -189,8 +189,10 @@ BAD = [
     ("compute: {device: gpu}", 5, "compute.device: should be 'auto', 'cpu' or 'cuda' (found 'gpu')", "auto takes"),
     ("cluster: {flush_seconds: .inf}", 5, "flush_seconds: should be a finite number (found inf)", "at most"),
     ("cluster: {cpus_per_actor: .inf}", 5, "cpus_per_actor: should be a finite number (found inf)", "CPUs"),
+    ("compute: {device: cpu}\ncluster: {gpus_per_actor: 1}", 1, "cluster.gpus_per_actor: 1 would reserve GPUs", "cuda"),
+    ("cluster: {actors: {min: 3, max: 2}}", 5, "min: 3 is more than max: 2", "swap them"),
     ("cluster: {gpus_per_actor: .nan}", 5, "gpus_per_actor: should be a finite number (found nan)", "GPUs"),
-    ("cluster: {actors: 0}", 5, "cluster.actors: should be greater than or equal to 1 (found 0)", "as many as fit"),
+    ("cluster: {actors: 0}", 5, "cluster.actors: should be greater than or equal to 1 (found 0)", "no bound"),
     # Classifiers and data sets.
     ("classifiers: {name: a, weights: w, mean: [0.5]}", 3, "classifiers: mean and std need each other", "give both"),
     (

@@ -73,8 +73,8 @@ class RayBackend:
         fitting = options.fitting()
         if not fitting and self._session.is_local:
             raise ResourceError(options.describe_shortage())
-        if isinstance(job.cluster.actors, int) and not self._session.is_local:
-            return job.cluster.actors  # the cluster may grow
+        if job.cluster.max_actors and not self._session.is_local:
+            return job.cluster.max_actors  # the cluster may grow
         return max(1, options.min_actors, min(fitting, options.max_actors))
 
     def _options(self, job: Job, device: str) -> ActorOptions:

@@ -27,7 +27,7 @@ from sfi_ray.cluster.rounds.trial import Trial, telling
 from sfi_ray.cluster.signals import calling_on_signals
 from sfi_ray.cluster.training_cache import chosen_cache
 from sfi_ray.errors import USER_FACING_ERRORS, InputError, ResourceError, StorageError
-from sfi_ray.job import Job, RoundsJob
+from sfi_ray.job import ActorRange, Job, RoundsJob
 from sfi_ray.models import Classifier
 from sfi_ray.rounds.record import RoundRecord
 from sfi_ray.store.folder import RunFolder
@@ -137,10 +137,10 @@ def with_actors(trial: RoundsJob, backend: Backend, device: str, num_trials: int
         cluster=cluster,
     )
     fitting = backend.num_actors(spec, device)
-    wanted = fitting if isinstance(cluster.actors, int) else max(1, fitting // num_trials)
+    wanted = fitting if cluster.max_actors else max(1, fitting // num_trials)
     gpus = cluster.gpus_per_actor if cluster.gpus_per_actor is not None else float(device == "cuda")
     chosen = {
-        "actors": wanted,
+        "actors": ActorRange(max=wanted),
         "cpus_per_actor": cluster.cpus_per_actor or float(trial.compute.threads),
         "gpus_per_actor": gpus,
     }
@@ -153,12 +153,12 @@ def bundles(trial: RoundsJob, device: str) -> list[dict[str, float]]:
     The first actor's bundle is also large enough for a training, which runs while there are no actors.
     """
     cluster = trial.cluster
-    assert isinstance(cluster.actors, int)
+    assert cluster.max_actors is not None
     assert cluster.cpus_per_actor is not None
     cpus, gpus = cluster.cpus_per_actor, cluster.gpus_per_actor or 0.0
     one = {"CPU": cpus, "GPU": gpus}
     training = {"CPU": max(cpus, 1.0), "GPU": max(gpus, float(device == "cuda"))}
-    wanted = [training, *[one] * (cluster.actors - 1)]
+    wanted = [training, *[one] * (cluster.max_actors - 1)]
     return [{}, *({kind: amount for kind, amount in bundle.items() if amount} for bundle in wanted)]
 
 
