@@ -7,18 +7,16 @@ Shapes: B backgrounds, T target classes.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from sfi_ray.report.matrices import ConfidenceMatrix
 from sfi_ray.report.percent import BOLD_FROM, as_percent
-from sfi_ray.report.sheets.lettering import DPI, font, printable, printable_title
+from sfi_ray.report.sheets.drawing import DPI, encode, font, printable, printable_title
 from sfi_ray.report.sheets.sheet import background_name, class_name, series_title
 from sfi_ray.report.trajectory import Trajectory
 from sfi_ray.text import printable as shortened
@@ -165,15 +163,3 @@ def _finish(axes: Any, label: str) -> None:
     axes.grid(alpha=0.3)
     for text in axes.legend(fontsize="small").get_texts():
         text.set_parse_math(False)
-
-
-def encode(figure: Figure) -> dict[str, bytes]:
-    """Returns a figure as files by suffix, ``.png`` and ``.svg``; equal figures give equal bytes."""
-    files = {}
-    settings: Any = {"svg.hashsalt": "sfi-ray", "svg.fonttype": "path"}
-    with mpl.rc_context(settings):
-        for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
-            out = io.BytesIO()
-            figure.savefig(out, format=kind, metadata=metadata)
-            files[f".{kind}"] = out.getvalue()
-    return files

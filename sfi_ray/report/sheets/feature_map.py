@@ -14,8 +14,8 @@ import numpy as np
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from sfi_ray.report.sheets.charts import encode, new_figure
-from sfi_ray.report.sheets.lettering import printable
+from sfi_ray.report.sheets.charts import new_figure
+from sfi_ray.report.sheets.drawing import encode, printable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from sfi_ray.report.matrices import ConfidenceMatrix, confidence_matrices
 from sfi_ray.report.percent import as_percent
-from sfi_ray.report.sheets.grid import MUTED, Tile, lay_out
-from sfi_ray.report.sheets.lettering import printable
+from sfi_ray.report.sheets.drawing import printable
+from sfi_ray.report.sheets.grid import MUTED, Tile, draw_sheet, enlargement
 from sfi_ray.store.rebuild import rebuild_images
 
 MAX_TILES = 100
@@ -89,20 +89,18 @@ def contact_sheet(
         raise ValueError(f"no finished cell of {matrix.classifier}, k = {matrix.k_label} to draw")
     found = _rows_of(table, [str(matrix.best_cell_id[place]) for place in places])
     height, width = int(found["height"][0].as_py()), int(found["width"][0].as_py())
-    factor = enlargement(height, width)
-    tile_size = height * factor, width * factor
-    room = max(1, max_pixels // (tile_size[0] * tile_size[1]))
+    room = max(1, max_pixels // (height * width * enlargement(height, width) ** 2))
     is_grid = _is_grid(matrix) and len(places) <= room
     shown = found.slice(0, room)
     tiles = {
-        place: _tile(matrix, place, enlarge(image, factor), is_fooled=bool(is_fooled))
+        place: _tile(matrix, place, image, is_fooled=bool(is_fooled))
         for place, image, is_fooled in zip(
             places[:room], rebuild_images(shown), shown["fooled"].to_pylist(), strict=True
         )
     }
     rows, row_names = _grid(matrix, tiles) if is_grid else _wrap(matrix, tiles)
     title, subtitle = _titles(matrix, None if is_grid else len(tiles))
-    return lay_out(title, subtitle, rows, row_names=row_names, tile_size=tile_size).files()
+    return draw_sheet(title, subtitle, rows, row_names=row_names)
 
 
 def sheet_cell_ids(matrix: ConfidenceMatrix) -> list[str]:
@@ -139,17 +137,6 @@ def _rows_of(table: pa.Table, cell_ids: list[str]) -> pa.Table:
     if missing := [cell_id for cell_id in cell_ids if cell_id not in at]:
         raise ValueError(f"the table lacks {len(missing)} cell(s) of the sheet, such as {missing[0]}")
     return found.take([at[cell_id] for cell_id in cell_ids])
-
-
-def enlargement(height: int, width: int, least: int = 140) -> int:
-    """Returns the whole factor that enlarges an image to at least `least` pixels in height or width."""
-    return max(1, -(-least // max(height, width)))
-
-
-def enlarge(image: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
-    """Enlarges an image by whole pixels, as RGB; an image that is not RGB shows its first channel in gray."""
-    shown = image if image.shape[2] == 3 else image[:, :, :1].repeat(3, axis=2)
-    return shown.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
 def verdict_of(*, is_fooled: bool) -> tuple[str, str]:
