@@ -4,7 +4,6 @@ import base64
 import io
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
@@ -13,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sfi_ray.report import confidence_matrices, contact_sheet, draw_contact_sheet
+from sfi_ray.report import confidence_matrices, contact_sheet
 from sfi_ray.report.sheets import sheet as sheet_module
 from sfi_ray.report.sheets.grid import Tile, draw_sheet, enlargement
 from sfi_ray.store.rebuild import rebuild_images
@@ -221,33 +220,6 @@ def test_a_missing_picture_raises(make_findings: Any) -> None:
     (matrix,) = confidence_matrices(table)
     with pytest.raises(ValueError, match=f"lacks 1 cell.* {1:032x}"):
         contact_sheet_png(table.slice(0, 1), matrix)
-
-
-def test_a_sheet_goes_to_a_path_or_an_open_file(make_findings: Any, tmp_path: Path) -> None:
-    table = make_findings({})
-    out = io.BytesIO()
-    draw_contact_sheet(table, out)
-    draw_contact_sheet(table, tmp_path / "sheet.png")
-    assert out.getvalue() == (tmp_path / "sheet.png").read_bytes() == contact_sheet_png(table)
-    draw_contact_sheet(table, tmp_path / "sheet.svg")
-    assert (tmp_path / "sheet.svg").read_bytes() == contact_sheet(table)[".svg"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["sheet.png", "sheet.svg"]
-
-
-def test_a_failed_write_leaves_the_old_sheet(
-    make_findings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "sheet.png"
-    path.write_bytes(b"old")
-
-    def fail(*_: Any) -> None:
-        raise OSError("disk full")
-
-    monkeypatch.setattr(Path, "replace", fail)
-    with pytest.raises(OSError, match="disk full"):
-        draw_contact_sheet(make_findings({}), path)
-    assert path.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("size", [3, 28, 150, 401])

@@ -5,11 +5,7 @@ The same findings give the same bytes.
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
-from pathlib import Path
-from typing import IO
-from uuid import uuid4
 
 import numpy as np
 import pyarrow as pa
@@ -32,31 +28,6 @@ DASH = "\N{EN DASH}"
 SEPARATOR = " \N{MIDDLE DOT} "
 
 _Place = tuple[int, int]
-
-
-def draw_contact_sheet(
-    table: pa.Table, destination: str | os.PathLike[str] | IO[bytes], matrix: ConfidenceMatrix | None = None
-) -> None:
-    """Writes a contact sheet to an open file, or to a path, where it appears whole or not at all.
-
-    Args:
-        table: As in `contact_sheet`.
-        destination: A local path, which gets an SVG if it ends in ``.svg`` and a PNG otherwise; or a file open for
-            writing bytes, which gets a PNG.
-        matrix: As in `contact_sheet`.
-    """
-    files = contact_sheet(table, matrix)
-    if not isinstance(destination, str | os.PathLike):
-        destination.write(files[".png"])
-        return
-    path = Path(destination)
-    content = files.get(path.suffix.lower(), files[".png"])
-    unfinished = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
-    try:
-        unfinished.write_bytes(content)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def contact_sheet(
