@@ -26,7 +26,7 @@ from sfi_ray.report.sheets.sheet import (
     background_name,
     class_name,
     series_title,
-    verdict_of,
+    verdict,
 )
 from sfi_ray.store.rebuild import IMAGE_COLUMNS, rebuild_images
 
@@ -55,9 +55,8 @@ def pairs_sheet(
     confidences: dict[int, float] = {}
     for batch in finished_rows(source, matrix, (*columns, *IMAGE_COLUMNS), wanted):
         for row, image in zip(batch.select(columns).to_pylist(), rebuild_images(batch), strict=True):
-            symbol, color = verdict_of(is_fooled=row["fooled"])
             altered = f"{row['feature_inner_product']:.3f}"
-            tile = Tile(image, "", f"{as_percent(row['confidence'])}% {symbol}", color, altered)
+            tile = Tile(image, "", *verdict(row["confidence"], is_fooled=row["fooled"]), altered)
             found.setdefault((row["background"], row["image_index"]), tile)
             confidences[row["image_index"]] = row["image_confidence"]
     shown = [index for index in shown if index in confidences]

@@ -19,7 +19,7 @@ from sfi_ray.report.percent import as_percent
 from sfi_ray.report.scan import fetch_images
 from sfi_ray.report.sheets.drawing import DPI, encode, font, printable
 from sfi_ray.report.sheets.grid import INK, MUTED, Tile, draw_sheet
-from sfi_ray.report.sheets.sheet import DASH, SEPARATOR, verdict_of
+from sfi_ray.report.sheets.sheet import DASH, SEPARATOR, verdict
 from sfi_ray.rounds.experiment import TrialResults
 from sfi_ray.store.rebuild import rebuild_images
 
@@ -114,7 +114,6 @@ def passed_sheet(
     found = [_best_by_class(source, wanted) for source in sources]
     if not any(found):
         return None
-    symbol, color = verdict_of(is_fooled=True)
     rows = []
     for number, images in enumerate(found):
         row = []
@@ -122,7 +121,7 @@ def passed_sheet(
             name = printable(outcome.target_name, str(outcome.target_class)) if number == 0 else ""
             if outcome.target_class in images:
                 image, confidence = images[outcome.target_class]
-                row.append(Tile(image, name, f"{as_percent(confidence)}% {symbol}", color))
+                row.append(Tile(image, name, *verdict(confidence, is_fooled=True)))
             else:
                 row.append(Tile(None, name, DASH, MUTED))
         rows.append(row)

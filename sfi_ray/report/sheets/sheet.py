@@ -10,7 +10,6 @@ from dataclasses import replace
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from sfi_ray.report.matrices import ConfidenceMatrix, confidence_matrices
 from sfi_ray.report.percent import as_percent
@@ -64,9 +63,13 @@ def contact_sheet(
     is_grid = _is_grid(matrix) and len(places) <= room
     shown = found.slice(0, room)
     tiles = {
-        place: _tile(matrix, place, image, is_fooled=bool(is_fooled))
-        for place, image, is_fooled in zip(
-            places[:room], rebuild_images(shown), shown["fooled"].to_pylist(), strict=True
+        place: Tile(image, class_name(matrix, place[1]), *verdict(confidence, is_fooled=is_fooled))
+        for place, image, confidence, is_fooled in zip(
+            places[:room],
+            rebuild_images(shown),
+            shown["confidence"].to_pylist(),
+            shown["fooled"].to_pylist(),
+            strict=True,
         )
     }
     rows, row_names = _grid(matrix, tiles) if is_grid else _wrap(matrix, tiles)
@@ -110,15 +113,10 @@ def _rows_of(table: pa.Table, cell_ids: list[str]) -> pa.Table:
     return found.take([at[cell_id] for cell_id in cell_ids])
 
 
-def verdict_of(*, is_fooled: bool) -> tuple[str, str]:
-    """Returns the symbol and the colour for a fooled or not fooled classifier."""
-    return (_FOOLED, _FOOLED_COLOR) if is_fooled else (_NOT_FOOLED, _NOT_FOOLED_COLOR)
-
-
-def _tile(matrix: ConfidenceMatrix, place: _Place, picture: NDArray[np.uint8], *, is_fooled: bool) -> Tile:
-    symbol, color = verdict_of(is_fooled=is_fooled)
-    percent = as_percent(float(matrix.best_confidence[place]))
-    return Tile(picture, class_name(matrix, place[1]), f"{percent}% {symbol}", color)
+def verdict(confidence: float, *, is_fooled: bool) -> tuple[str, str]:
+    """Returns caption and colour of an SFI: its confidence, and a symbol for a fooled or not fooled classifier."""
+    symbol, color = (_FOOLED, _FOOLED_COLOR) if is_fooled else (_NOT_FOOLED, _NOT_FOOLED_COLOR)
+    return f"{as_percent(confidence)}% {symbol}", color
 
 
 def _grid(matrix: ConfidenceMatrix, tiles: dict[_Place, Tile]) -> tuple[list[list[Tile]], list[str]]:
