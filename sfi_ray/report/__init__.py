@@ -3,7 +3,7 @@
 from sfi_ray.report.inversions import pairs_sheet, positions_sheet
 from sfi_ray.report.matrices import ConfidenceMatrix, confidence_matrices
 from sfi_ray.report.percent import as_percent
-from sfi_ray.report.sheets.sheet import contact_sheet, draw_contact_sheet
+from sfi_ray.report.sheets.sheet import contact_sheet
 from sfi_ray.report.tables import matrix_to_csv, matrix_to_latex, matrix_to_markdown, render_table
 from sfi_ray.report.write import WrittenReport, write_report, write_reports
 
@@ -13,7 +13,6 @@ __all__ = [
     "as_percent",
     "confidence_matrices",
     "contact_sheet",
-    "draw_contact_sheet",
     "matrix_to_csv",
     "matrix_to_latex",
     "matrix_to_markdown",

@@ -19,7 +19,7 @@ from rich.table import Table
 
 from sfi_ray.csv_text import CsvWriter
 from sfi_ray.errors import StorageError
-from sfi_ray.report.sheets.lettering import printable_title
+from sfi_ray.report.sheets.drawing import printable_title
 
 
 @dataclass(frozen=True, slots=True, eq=False)

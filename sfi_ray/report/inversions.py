@@ -19,16 +19,14 @@ from sfi_ray.report.matrices import ConfidenceMatrix
 from sfi_ray.report.percent import as_percent
 from sfi_ray.report.positions import ALTERED_FROM, altered_shares
 from sfi_ray.report.scan import Source, finished_rows
-from sfi_ray.report.sheets.grid import MUTED, Tile, lay_out
+from sfi_ray.report.sheets.grid import MUTED, Tile, draw_sheet
 from sfi_ray.report.sheets.sheet import (
     DASH,
     SEPARATOR,
     background_name,
     class_name,
-    enlarge,
-    enlargement,
     series_title,
-    verdict_of,
+    verdict,
 )
 from sfi_ray.store.rebuild import IMAGE_COLUMNS, rebuild_images
 
@@ -55,12 +53,10 @@ def pairs_sheet(
     wanted = pc.field("image_index").isin(pa.array(shown, pa.int32())) & (pc.field("replicate") == 0)
     found: dict[tuple[str, int], Tile] = {}
     confidences: dict[int, float] = {}
-    factor = enlargement(*natural.shape[1:3])
     for batch in finished_rows(source, matrix, (*columns, *IMAGE_COLUMNS), wanted):
         for row, image in zip(batch.select(columns).to_pylist(), rebuild_images(batch), strict=True):
-            symbol, color = verdict_of(is_fooled=row["fooled"])
             altered = f"{row['feature_inner_product']:.3f}"
-            tile = Tile(enlarge(image, factor), "", f"{as_percent(row['confidence'])}% {symbol}", color, altered)
+            tile = Tile(image, "", *verdict(row["confidence"], is_fooled=row["fooled"]), altered)
             found.setdefault((row["background"], row["image_index"]), tile)
             confidences[row["image_index"]] = row["image_confidence"]
     shown = [index for index in shown if index in confidences]
@@ -71,7 +67,7 @@ def pairs_sheet(
         part = shown[start : start + per_row]
         originals = [
             Tile(
-                enlarge(natural[index], factor),
+                natural[index],
                 class_name(matrix, matrix.target_classes.index(classes[index])),
                 f"{as_percent(confidences[index])}%",
                 MUTED,
@@ -87,9 +83,8 @@ def pairs_sheet(
     subtitle = SEPARATOR.join(
         ["beneath each image: confidence in its class", "beneath an SFI also the inner product of the features"]
     )
-    size = int(natural.shape[1]) * factor, int(natural.shape[2]) * factor
     title = series_title(matrix) + f"{SEPARATOR}natural images and SFIs"
-    return lay_out(title, subtitle, rows, row_names=names, tile_size=size).files()
+    return draw_sheet(title, subtitle, rows, row_names=names)
 
 
 def positions_sheet(source: Source, matrix: ConfidenceMatrix) -> dict[str, bytes]:
@@ -109,14 +104,12 @@ def positions_sheet(source: Source, matrix: ConfidenceMatrix) -> dict[str, bytes
         raise ValueError(f"{len(matrix.target_classes)} classes do not fit side by side; {matrix.most_columns} do")
     shares, counts = altered_shares(source, matrix)
     highest = max(float(shares.max()), float(np.finfo(np.float64).tiny))
-    height, width = int(shares.shape[2]), int(shares.shape[3])
-    factor = enlargement(height, width)
     rows = []
     for row in range(len(matrix.backgrounds)):
         tiles = []
         for col in range(len(matrix.target_classes)):
             gray = np.rint(shares[row, col] / highest * 255).astype(np.uint8)[:, :, None]
-            picture = enlarge(gray, factor) if counts[row, col] else None
+            picture = gray if counts[row, col] else None
             name = class_name(matrix, col) if row == 0 else ""
             tiles.append(Tile(picture, name, f"{counts[row, col]:,}" if counts[row, col] else DASH, MUTED))
         rows.append(tiles)
@@ -128,9 +121,8 @@ def positions_sheet(source: Source, matrix: ConfidenceMatrix) -> dict[str, bytes
             "beneath: number of SFIs",
         ]
     )
-    size = height * factor, width * factor
     title = series_title(matrix) + f"{SEPARATOR}altered positions"
-    return lay_out(title, subtitle, rows, row_names=names, tile_size=size).files()
+    return draw_sheet(title, subtitle, rows, row_names=names)
 
 
 def _images_to_show(source: Source, matrix: ConfidenceMatrix, most: int) -> list[int]:

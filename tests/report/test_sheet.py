@@ -4,7 +4,6 @@ import base64
 import io
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
@@ -13,9 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sfi_ray.report import confidence_matrices, contact_sheet, draw_contact_sheet
+from sfi_ray.report import confidence_matrices, contact_sheet
 from sfi_ray.report.sheets import sheet as sheet_module
-from sfi_ray.report.sheets.grid import Page, Tile, lay_out
+from sfi_ray.report.sheets.grid import Tile, draw_sheet, enlargement
+from sfi_ray.store.rebuild import rebuild_images
 
 INK, SPOT = [10, 20, 30], [200, 10, 250]
 GREEN, RED, FRAME = [0x1A, 0x7F, 0x37], [0xB4, 0x23, 0x18], [140] * 3
@@ -28,8 +28,10 @@ def contact_sheet_png(*args: Any, **options: Any) -> bytes:
 def decode(png: bytes) -> np.ndarray:
     image = Image.open(io.BytesIO(png))
     assert image.format == "PNG"
-    assert image.mode == "RGB"
-    return np.array(image)
+    pixels = np.array(image)
+    if image.mode == "RGBA":
+        assert (pixels[:, :, 3] == 255).all()
+    return pixels[:, :, :3]
 
 
 def where(page: np.ndarray, color: list[int]) -> np.ndarray:
@@ -41,11 +43,11 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Records what a sheet gives to the page."""
     seen: dict[str, Any] = {}
 
-    def record(title: str, subtitle: str, rows: list[list[Tile]], **rest: Any) -> Page:
+    def record(title: str, subtitle: str, rows: list[list[Tile]], **rest: Any) -> dict[str, bytes]:
         seen.update(title=title, subtitle=subtitle, rows=rows, **rest)
-        return lay_out(title, subtitle, rows, **rest)
+        return draw_sheet(title, subtitle, rows, **rest)
 
-    monkeypatch.setattr(sheet_module, "lay_out", record)
+    monkeypatch.setattr(sheet_module, "draw_sheet", record)
     return seen
 
 
@@ -153,7 +155,7 @@ def test_thirteen_classes_are_sorted_and_all_shown(make_grid: Any, drawn: dict[s
 
 def test_large_pictures_are_not_enlarged_and_fewer(make_grid: Any, drawn: dict[str, Any]) -> None:
     contact_sheet_png(make_grid({"black": [0]}, 8, height=300, width=200), max_pixels=5 * 300 * 200)
-    assert drawn["tile_size"] == (300, 200)
+    assert enlargement(300, 200) == 1
     assert [len(row) for row in drawn["rows"]] == [5]
     assert "the 5 of highest confidence are shown" in drawn["subtitle"]
 
@@ -169,10 +171,10 @@ def test_pictures_of_any_shape_keep_it(make_findings: Any, size: tuple[int, int]
 
 def test_the_same_findings_give_the_same_bytes_in_any_order(make_grid: Any) -> None:
     table = make_grid({"black": [0], "white": [255]}, 3)
-    png = contact_sheet_png(table)
-    assert contact_sheet_png(table.take([5, 3, 4, 0, 2, 1])) == png
+    files = contact_sheet(table)
+    assert contact_sheet(table.take([5, 3, 4, 0, 2, 1])) == files
     with mpl.rc_context({"savefig.bbox": "tight", "font.family": "serif", "figure.autolayout": True}):
-        assert contact_sheet_png(table) == png
+        assert contact_sheet(table) == files
 
 
 def test_matplotlib_s_settings_stay_as_they_were(make_findings: Any) -> None:
@@ -220,54 +222,53 @@ def test_a_missing_picture_raises(make_findings: Any) -> None:
         contact_sheet_png(table.slice(0, 1), matrix)
 
 
-def test_a_sheet_goes_to_a_path_or_an_open_file(make_findings: Any, tmp_path: Path) -> None:
-    table = make_findings({})
-    out = io.BytesIO()
-    draw_contact_sheet(table, out)
-    draw_contact_sheet(table, tmp_path / "sheet.png")
-    assert out.getvalue() == (tmp_path / "sheet.png").read_bytes() == contact_sheet_png(table)
-    draw_contact_sheet(table, tmp_path / "sheet.svg")
-    assert (tmp_path / "sheet.svg").read_bytes() == contact_sheet(table)[".svg"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["sheet.png", "sheet.svg"]
-
-
-def test_a_failed_write_leaves_the_old_sheet(
-    make_findings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "sheet.png"
-    path.write_bytes(b"old")
-
-    def fail(*_: Any) -> None:
-        raise OSError("disk full")
-
-    monkeypatch.setattr(Path, "replace", fail)
-    with pytest.raises(OSError, match="disk full"):
-        draw_contact_sheet(make_findings({}), path)
-    assert path.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_the_svg_has_the_same_pictures_and_texts(drawn: dict[str, Any], make_grid: Any) -> None:
-    files = contact_sheet(make_grid({"white": [255], "black": [0]}, 3, k=25))
+@pytest.mark.parametrize("size", [3, 28, 150, 401])
+def test_png_and_svg_have_exactly_the_pixels_of_every_picture(make_findings: Any, size: int) -> None:
+    random = np.random.default_rng(size)
+    pixels = [
+        {"row": int(place) // size, "col": int(place) % size, "value": random.integers(0, 256, 3).tolist()}
+        for place in random.permutation(size**2)[:500]
+    ]
+    rows = [spotted(target_class=number, height=size, width=size, pixels=pixels[number:]) for number in range(7)]
+    table = make_findings(*rows)
+    files = contact_sheet(table)
     page = decode(files[".png"])
+    shown = images_in(files[".svg"])
+    wanted = rebuild_images(table)
+    factor = enlargement(size, size)
+    assert len(shown) == len(wanted)
+    for (top, left, image), picture in zip(shown, wanted, strict=True):
+        assert np.array_equal(image, picture.repeat(factor, axis=0).repeat(factor, axis=1))
+        assert np.array_equal(page[top : top + len(image), left : left + len(image)], image)
+
+
+def images_in(svg: bytes) -> list[tuple[int, int, np.ndarray]]:
+    """Returns top, left and pixels of each image of a sheet, in pixels of the PNG."""
+    found = []
+    for image in ElementTree.fromstring(svg).findall(".//{*}image"):
+        assert "image-rendering:pixelated" in image.attrib["style"]
+        pixels = decode(base64.b64decode(image.attrib["{http://www.w3.org/1999/xlink}href"].split(",")[1]))
+        assert pixels.shape[:2] == (int(image.attrib["height"]), int(image.attrib["width"]))
+        matrix = image.attrib["transform"].removeprefix("matrix(").removesuffix(")")
+        *scale, left, top = (float(number) * 4 / 3 for number in matrix.split())  # a point is 4/3 pixels
+        assert scale == [1, 0, 0, 1]
+        assert (top, left) == (round(top), round(left))
+        found.append((round(top), round(left), pixels))
+    return found
+
+
+def test_the_svg_is_as_large_as_the_png_and_has_its_texts(drawn: dict[str, Any], make_grid: Any) -> None:
+    files = contact_sheet(make_grid({"white": [255], "black": [0]}, 3, k=25))
     root = ElementTree.fromstring(files[".svg"])
-    assert [int(root.attrib["height"]), int(root.attrib["width"])] == list(page.shape[:2])
-    tiles = [tile for row in drawn["rows"] for tile in row]
-    images = root.findall("{*}image")
-    assert len(images) == len(tiles)
-    for image, tile in zip(images, tiles, strict=True):
-        shown = decode(base64.b64decode(image.attrib["href"].removeprefix("data:image/png;base64,")))
-        assert np.array_equal(shown, tile.picture)
-        top, left, height, width = (int(image.attrib[name]) for name in ("y", "x", "height", "width"))
-        assert np.array_equal(page[top : top + height, left : left + width], shown)
-    texts = [text.text for text in root.findall("{*}text")]
+    size = [float(root.attrib[name].removesuffix("pt")) * 4 / 3 for name in ("height", "width")]
+    assert size == pytest.approx(decode(files[".png"]).shape[:2])
+    texts = [text.text for text in root.findall(".//{*}text")]
     assert drawn["title"] in texts
     assert [text for text in texts if text and text.endswith(("\N{CHECK MARK}", "\N{BALLOT X}"))] == [
-        tile.caption for tile in tiles
+        tile.caption for row in drawn["rows"] for tile in row
     ]
 
 
 def test_names_with_markup_are_text_in_the_svg(make_findings: Any) -> None:
     svg = contact_sheet(make_findings(spotted(target_name='<b>&"x')))[".svg"]
-    texts = ElementTree.fromstring(svg).findall("{*}text")
-    assert '<b>&"x' in {text.text for text in texts}
+    assert '<b>&"x' in {text.text for text in ElementTree.fromstring(svg).findall(".//{*}text")}

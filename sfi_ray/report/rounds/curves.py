@@ -9,9 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sfi_ray.report.percent import as_percent
-from sfi_ray.report.sheets.charts import encode
+from sfi_ray.report.sheets.drawing import DPI, encode, font, printable
 from sfi_ray.report.sheets.grid import INK, MUTED
-from sfi_ray.report.sheets.lettering import DPI, font, printable
 from sfi_ray.rounds.detection import SFI, Detection
 from sfi_ray.rounds.experiment import TrialResults
 

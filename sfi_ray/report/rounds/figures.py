@@ -17,10 +17,9 @@ from matplotlib.figure import Figure
 
 from sfi_ray.report.percent import as_percent
 from sfi_ray.report.scan import fetch_images
-from sfi_ray.report.sheets.charts import encode
-from sfi_ray.report.sheets.grid import INK, MUTED, Tile, lay_out
-from sfi_ray.report.sheets.lettering import DPI, font, printable
-from sfi_ray.report.sheets.sheet import DASH, SEPARATOR, enlarge, enlargement, verdict_of
+from sfi_ray.report.sheets.drawing import DPI, encode, font, printable
+from sfi_ray.report.sheets.grid import INK, MUTED, Tile, draw_sheet
+from sfi_ray.report.sheets.sheet import DASH, SEPARATOR, verdict
 from sfi_ray.rounds.experiment import TrialResults
 from sfi_ray.store.rebuild import rebuild_images
 
@@ -113,12 +112,8 @@ def passed_sheet(
     classes = trial.rounds[0].attack.classes[:most_classes]
     wanted = [outcome.target_class for outcome in classes]
     found = [_best_by_class(source, wanted) for source in sources]
-    pictures = [image for images in found for image, _ in images.values()]
-    if not pictures:
+    if not any(found):
         return None
-    height, width = pictures[0].shape[:2]
-    factor = enlargement(height, width)
-    symbol, color = verdict_of(is_fooled=True)
     rows = []
     for number, images in enumerate(found):
         row = []
@@ -126,20 +121,19 @@ def passed_sheet(
             name = printable(outcome.target_name, str(outcome.target_class)) if number == 0 else ""
             if outcome.target_class in images:
                 image, confidence = images[outcome.target_class]
-                row.append(Tile(enlarge(image, factor), name, f"{as_percent(confidence)}% {symbol}", color))
+                row.append(Tile(image, name, *verdict(confidence, is_fooled=True)))
             else:
                 row.append(Tile(None, name, DASH, MUTED))
         rows.append(row)
     sentences = ["the SFI with the highest confidence for each model and class", "hatched: none passed"]
     if len(trial.rounds[0].attack.classes) > len(classes):
         sentences.append(f"the first {len(classes)} classes")
-    return lay_out(
+    return draw_sheet(
         f"{printable(trial.name, 'trial')}{SEPARATOR}SFIs that passed",
         SEPARATOR.join(sentences),
         rows,
         row_names=[record.model for record in trial.rounds],
-        tile_size=(height * factor, width * factor),
-    ).files()
+    )
 
 
 def _best_by_class(source: pads.Dataset, classes: Sequence[int]) -> dict[int, tuple[Any, float]]:

@@ -7,18 +7,16 @@ Shapes: B backgrounds, T target classes.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from sfi_ray.report.matrices import ConfidenceMatrix
 from sfi_ray.report.percent import BOLD_FROM, as_percent
-from sfi_ray.report.sheets.lettering import DPI, font, printable, printable_title
+from sfi_ray.report.sheets.drawing import DPI, encode, font, printable, printable_title
 from sfi_ray.report.sheets.sheet import background_name, class_name, series_title
 from sfi_ray.report.trajectory import Trajectory
 from sfi_ray.text import printable as shortened
@@ -67,7 +65,7 @@ def class_chart(matrix: ConfidenceMatrix) -> dict[str, bytes]:
             places,
             matrix.best_confidence[row],
             s=36 if is_named else 4,
-            label=_label(background_name(matrix, row)),
+            label=legend_label(background_name(matrix, row)),
             alpha=0.8,
         )
     _label_classes(axes, matrix)
@@ -88,7 +86,7 @@ def trajectory_chart(title: str, trajectories: Mapping[str, Trajectory]) -> dict
     figure, axes = new_figure(title, 4.0)
     for name, trajectory in trajectories.items():
         low, median, high = trajectory.quartiles[-1]
-        (line,) = axes.step(trajectory.evaluations, median, where="post", label=_label(name))
+        (line,) = axes.step(trajectory.evaluations, median, where="post", label=legend_label(name))
         if len(trajectories) <= 4:
             axes.fill_between(trajectory.evaluations, low, high, step="post", alpha=0.15, color=line.get_color())
     axes.set_xscale("log")
@@ -111,7 +109,7 @@ def success_chart(title: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, by
     for series in sorted({(row["classifier"], row["attack"]) for row in rows}):
         own = [row for row in rows if (row["classifier"], row["attack"]) == series]
         shares = [row["fooled"] / row["cells"] for row in own]
-        axes.plot([row["k"] for row in own], shares, marker="o", label=_label(", ".join(series)))
+        axes.plot([row["k"] for row in own], shares, marker="o", label=legend_label(", ".join(series)))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("k")
     _finish(axes, "share of cells fooled")
@@ -132,7 +130,7 @@ def new_figure(title: str, height: float, width: float = 8.0) -> tuple[Figure, A
     return figure, axes
 
 
-def _label(name: str) -> str:
+def legend_label(name: str) -> str:
     """Returns a name for a legend; a space before an underscore keeps matplotlib from leaving it out."""
     shown = printable(name, "?")
     return f" {shown}" if shown.startswith("_") else shown
@@ -165,15 +163,3 @@ def _finish(axes: Any, label: str) -> None:
     axes.grid(alpha=0.3)
     for text in axes.legend(fontsize="small").get_texts():
         text.set_parse_math(False)
-
-
-def encode(figure: Figure) -> dict[str, bytes]:
-    """Returns a figure as files by suffix, ``.png`` and ``.svg``; equal figures give equal bytes."""
-    files = {}
-    settings: Any = {"svg.hashsalt": "sfi-ray", "svg.fonttype": "path"}
-    with mpl.rc_context(settings):
-        for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
-            out = io.BytesIO()
-            figure.savefig(out, format=kind, metadata=metadata)
-            files[f".{kind}"] = out.getvalue()
-    return files

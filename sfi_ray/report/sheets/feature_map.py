@@ -14,8 +14,8 @@ import numpy as np
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from sfi_ray.report.sheets.charts import encode, new_figure
-from sfi_ray.report.sheets.lettering import printable
+from sfi_ray.report.sheets.charts import legend_label, new_figure
+from sfi_ray.report.sheets.drawing import encode, printable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -91,7 +91,9 @@ def feature_map(shown: FeatureMap, most_vectors: int = 3000) -> dict[str, bytes]
     if is_named:
         names = {index: printable(shown.class_names[index], str(index)) for index in classes.tolist()}
         handles += [_key("s", colours[index], name, 6) for index, name in names.items()]
-    _legend(figure, handles)
+    legend = figure.legend(handles=handles, loc="outside right upper", fontsize="small", frameon=False)
+    for text in legend.get_texts():
+        text.set_parse_math(False)  # a class may be called "$"
     return encode(figure)
 
 
@@ -110,12 +112,6 @@ def _rgb(value: Sequence[int]) -> tuple[float, ...]:
 
 def _key(marker: str, color: Any, label: str, size: float) -> Line2D:
     edge = color if marker in ("x", "s", "o") else "#777777"
-    return Line2D([], [], ls="", marker=marker, color=color, markeredgecolor=edge, markersize=size, label=label)
-
-
-def _legend(figure: Any, handles: Sequence[Line2D]) -> None:
-    legend = figure.legend(handles=handles, loc="outside right upper", fontsize="small", frameon=False)
-    for text in legend.get_texts():
-        text.set_parse_math(False)  # a class may be called "$"
-        if text.get_text().startswith("_"):
-            text.set_text(f" {text.get_text()}")
+    return Line2D(
+        [], [], ls="", marker=marker, color=color, markeredgecolor=edge, markersize=size, label=legend_label(label)
+    )

@@ -5,21 +5,16 @@ The same findings give the same bytes.
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
-from pathlib import Path
-from typing import IO
-from uuid import uuid4
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from sfi_ray.report.matrices import ConfidenceMatrix, confidence_matrices
 from sfi_ray.report.percent import as_percent
-from sfi_ray.report.sheets.grid import MUTED, Tile, lay_out
-from sfi_ray.report.sheets.lettering import printable
+from sfi_ray.report.sheets.drawing import printable
+from sfi_ray.report.sheets.grid import MUTED, Tile, draw_sheet, enlargement
 from sfi_ray.store.rebuild import rebuild_images
 
 MAX_TILES = 100
@@ -32,31 +27,6 @@ DASH = "\N{EN DASH}"
 SEPARATOR = " \N{MIDDLE DOT} "
 
 _Place = tuple[int, int]
-
-
-def draw_contact_sheet(
-    table: pa.Table, destination: str | os.PathLike[str] | IO[bytes], matrix: ConfidenceMatrix | None = None
-) -> None:
-    """Writes a contact sheet to an open file, or to a path, where it appears whole or not at all.
-
-    Args:
-        table: As in `contact_sheet`.
-        destination: A local path, which gets an SVG if it ends in ``.svg`` and a PNG otherwise; or a file open for
-            writing bytes, which gets a PNG.
-        matrix: As in `contact_sheet`.
-    """
-    files = contact_sheet(table, matrix)
-    if not isinstance(destination, str | os.PathLike):
-        destination.write(files[".png"])
-        return
-    path = Path(destination)
-    content = files.get(path.suffix.lower(), files[".png"])
-    unfinished = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
-    try:
-        unfinished.write_bytes(content)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def contact_sheet(
@@ -89,20 +59,22 @@ def contact_sheet(
         raise ValueError(f"no finished cell of {matrix.classifier}, k = {matrix.k_label} to draw")
     found = _rows_of(table, [str(matrix.best_cell_id[place]) for place in places])
     height, width = int(found["height"][0].as_py()), int(found["width"][0].as_py())
-    factor = enlargement(height, width)
-    tile_size = height * factor, width * factor
-    room = max(1, max_pixels // (tile_size[0] * tile_size[1]))
+    room = max(1, max_pixels // (height * width * enlargement(height, width) ** 2))
     is_grid = _is_grid(matrix) and len(places) <= room
     shown = found.slice(0, room)
     tiles = {
-        place: _tile(matrix, place, enlarge(image, factor), is_fooled=bool(is_fooled))
-        for place, image, is_fooled in zip(
-            places[:room], rebuild_images(shown), shown["fooled"].to_pylist(), strict=True
+        place: Tile(image, class_name(matrix, place[1]), *verdict(confidence, is_fooled=is_fooled))
+        for place, image, confidence, is_fooled in zip(
+            places[:room],
+            rebuild_images(shown),
+            shown["confidence"].to_pylist(),
+            shown["fooled"].to_pylist(),
+            strict=True,
         )
     }
     rows, row_names = _grid(matrix, tiles) if is_grid else _wrap(matrix, tiles)
     title, subtitle = _titles(matrix, None if is_grid else len(tiles))
-    return lay_out(title, subtitle, rows, row_names=row_names, tile_size=tile_size).files()
+    return draw_sheet(title, subtitle, rows, row_names=row_names)
 
 
 def sheet_cell_ids(matrix: ConfidenceMatrix) -> list[str]:
@@ -141,26 +113,10 @@ def _rows_of(table: pa.Table, cell_ids: list[str]) -> pa.Table:
     return found.take([at[cell_id] for cell_id in cell_ids])
 
 
-def enlargement(height: int, width: int, least: int = 140) -> int:
-    """Returns the whole factor that enlarges an image to at least `least` pixels in height or width."""
-    return max(1, -(-least // max(height, width)))
-
-
-def enlarge(image: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
-    """Enlarges an image by whole pixels, as RGB; an image that is not RGB shows its first channel in gray."""
-    shown = image if image.shape[2] == 3 else image[:, :, :1].repeat(3, axis=2)
-    return shown.repeat(factor, axis=0).repeat(factor, axis=1)
-
-
-def verdict_of(*, is_fooled: bool) -> tuple[str, str]:
-    """Returns the symbol and the colour for a fooled or not fooled classifier."""
-    return (_FOOLED, _FOOLED_COLOR) if is_fooled else (_NOT_FOOLED, _NOT_FOOLED_COLOR)
-
-
-def _tile(matrix: ConfidenceMatrix, place: _Place, picture: NDArray[np.uint8], *, is_fooled: bool) -> Tile:
-    symbol, color = verdict_of(is_fooled=is_fooled)
-    percent = as_percent(float(matrix.best_confidence[place]))
-    return Tile(picture, class_name(matrix, place[1]), f"{percent}% {symbol}", color)
+def verdict(confidence: float, *, is_fooled: bool) -> tuple[str, str]:
+    """Returns caption and colour of an SFI: its confidence, and a symbol for a fooled or not fooled classifier."""
+    symbol, color = (_FOOLED, _FOOLED_COLOR) if is_fooled else (_NOT_FOOLED, _NOT_FOOLED_COLOR)
+    return f"{as_percent(confidence)}% {symbol}", color
 
 
 def _grid(matrix: ConfidenceMatrix, tiles: dict[_Place, Tile]) -> tuple[list[list[Tile]], list[str]]:

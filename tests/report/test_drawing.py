@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from sfi_ray.report.sheets.lettering import fit, font, measure, printable
+from sfi_ray.report.sheets.drawing import fit, font, measure, printable
 
-FACE = font(7)
+FACE = font(14.6)
 
 
 @pytest.mark.parametrize("max_lines", [1, 2])
