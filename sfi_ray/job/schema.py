@@ -210,10 +210,12 @@ def _as_range(value: Any) -> Any:
 class ClusterSettings(JobPart):
     """Where a job runs; these settings change no result."""
 
-    actors: Annotated[ActorRange, BeforeValidator(_as_range, json_schema_input_type=_Actors | ActorRange)] | None = Field(
-        None,
-        description="Actors at most, or a range {min, max}. The number follows what is left to search, and a cluster "
-        "that scales gets nodes for them. On this machine, no more than fit. null sets no bound.",
+    actors: Annotated[ActorRange, BeforeValidator(_as_range, json_schema_input_type=_Actors | ActorRange)] | None = (
+        Field(
+            None,
+            description="Actors at most, or a range {min, max}. Their number follows what is left to search; a cluster "
+            "that scales gets nodes for them. On this machine, no more than fit. null sets no bound.",
+        )
     )
     cpus_per_actor: float | None = Field(None, gt=0, description="CPUs reserved for an actor; null: compute.threads.")
     gpus_per_actor: float | None = Field(

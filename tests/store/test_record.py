@@ -199,11 +199,6 @@ def test_classes_are_found_by_index_and_by_name():
         (RGB, {"k": 21}, "k = 21 is more than the 20 pixels of an image of 'pets' .4 x 5.; lower k"),
         (RGB, {"k": [5, 99]}, "k = 99 is more than the 20 pixels"),
         (RGB, {"k": {"low": 1, "high": 50}}, "k = 50 is more than the 20 pixels"),
-        (
-            DatasetInfo("many", 1, 4, 5, tuple(map(str, range(200)))),
-            {"attack": {"kind": "map_elites", "num_candidates": 100_000}},
-            r"num_candidates: 100,000 candidates for each of 200 classes .* 16,777,216 .* take 83,886 at most",
-        ),
     ],
 )
 def test_what_does_not_fit_the_data_set_is_named(info, changes, message):

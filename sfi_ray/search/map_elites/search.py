@@ -9,11 +9,9 @@ become better for long restarts, with fresh candidates; what it had is kept asid
 
 What a candidate shows of the pixel in which it differs from its parent is remembered for every class, and at first half
 of the new candidates are made of it; see `pixel_memory`. Which operators of making candidates pay is learned
-for each group; see `operators`.
+for each group; see `operator_selection`. Parts of elites are put elsewhere; see `grafting`.
 
-With k = 1 there are few candidates at corners of the colour cube, and seven of eight go through all of them, each once
-for all classes of the group, before the rest is varied alone.
-
+With k = 1, seven of eight candidates go through all pixels at corners of the colour cube, each once for all classes.
 A share of the candidates can follow gradients; see `guidance`.
 
 Shapes: N cells, L elites of a cell, M candidates, K altered pixels, G genes of a pixel (2 + channels), C channels.
@@ -59,7 +57,7 @@ from sfi_ray.search.map_elites.pixel_memory import (
 )
 from sfi_ray.search.map_elites.settings import MapElitesSettings
 from sfi_ray.search.map_elites.single_pixels import SinglePixels
-from sfi_ray.search.map_elites.state import GIVEN, MapElitesState, beginning
+from sfi_ray.search.map_elites.state import GIVEN, MapElitesState, beginning, restarted
 from sfi_ray.search.map_elites.variation import (
     change_pixels,
     cross,
@@ -365,7 +363,7 @@ class MapElites(Search):
             improved_at=torch.where(best[:, 0] > state.log_prob[:, 0], evaluations, state.improved_at),
         )
         if self.settings.restart_after is not None:
-            self._restart(self.settings.restart_after)
+            self._state = restarted(self._state, self.settings.restart_after)
         self._candidates = self._queries = self._parents = None
         self._guidance = []
         self._refresh()
@@ -436,24 +434,6 @@ class MapElites(Search):
             parts.append(insert(state.log_prob[part.cells], told.masked_fill(part.is_none, -torch.inf), part.which))
         best, source = zip(*parts, strict=True)
         return torch.cat(best), torch.cat(source)
-
-    def _restart(self, restart_after: int) -> None:
-        """Forgets the elites of cells that have not become better for long, but for the best.
-
-        Their genes stay where they are and serve other classes until new ones take their place.
-        """
-        state = self._state
-        waited = state.evaluations - state.improved_at
-        is_stuck = ~state.is_done & (waited >= ((state.improved_at - state.began_at) // 2).clamp(min=restart_after))
-        is_better = is_stuck & (state.log_prob[:, 0] > state.kept_log_prob)
-        self._state = replace(
-            state,
-            log_prob=state.log_prob.masked_fill(is_stuck[:, None], -torch.inf),
-            began_at=torch.where(is_stuck, state.evaluations, state.began_at),
-            improved_at=torch.where(is_stuck, state.evaluations, state.improved_at),
-            kept=torch.where(is_better[:, None, None], state.genes[:, 0], state.kept),
-            kept_log_prob=torch.where(is_better, state.log_prob[:, 0], state.kept_log_prob),
-        )
 
     def _refresh(self) -> None:
         state = self._state

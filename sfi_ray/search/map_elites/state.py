@@ -6,7 +6,7 @@ a pixel (2 + channels), C channels.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -93,3 +93,26 @@ def beginning(count: int, num_elites: int, space: SearchSpace, device: torch.dev
         "kept_log_prob": log_prob[:, 0],
         "swept": zeros,
     }
+
+
+def restarted(state: MapElitesState, restart_after: int) -> MapElitesState:
+    """Forgets the elites of cells that have not become better for long, but for the best.
+
+    Their genes stay where they are and serve other classes until new ones take their place.
+
+    Args:
+        state: Of N cells.
+        restart_after: Evaluations without a better elite after which a cell restarts; after a longer rise it waits
+            half as long as the rise took.
+    """
+    waited = state.evaluations - state.improved_at
+    is_stuck = ~state.is_done & (waited >= ((state.improved_at - state.began_at) // 2).clamp(min=restart_after))
+    is_better = is_stuck & (state.log_prob[:, 0] > state.kept_log_prob)
+    return replace(
+        state,
+        log_prob=state.log_prob.masked_fill(is_stuck[:, None], -torch.inf),
+        began_at=torch.where(is_stuck, state.evaluations, state.began_at),
+        improved_at=torch.where(is_stuck, state.evaluations, state.improved_at),
+        kept=torch.where(is_better[:, None, None], state.genes[:, 0], state.kept),
+        kept_log_prob=torch.where(is_better, state.log_prob[:, 0], state.kept_log_prob),
+    )
