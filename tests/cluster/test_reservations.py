@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from sfi_ray import launch
+from sfi_ray.cluster.ray.backend import RayBackend
 from sfi_ray.cluster.ray.session import _ALWAYS, _PRIVATE, _own_token
 from tests.cluster.conftest import assert_complete, make_classifier, make_job, make_module, pids_of, slow, wait_for
 
@@ -52,12 +53,12 @@ def telling(folder):
     return Telling()
 
 
-def test_every_actor_has_a_gpu_of_its_own_and_its_threads(node, tmp_path):
+def test_every_actor_has_a_gpu_of_its_own_and_its_threads(node, tmp_path, monkeypatch):
     said = tmp_path / "said"
     said.mkdir()
-    job = make_job(tmp_path, compute={"device": "cpu", "threads": 2}, cluster={"cells_per_shard": 2})
-    # Ray's GPUs are not real here, and a job that reserves some for the CPU is refused.
-    job = job.model_copy(update={"cluster": job.cluster.model_copy(update={"gpus_per_actor": 1.0})})
+    # Ray's GPUs are not real here.
+    monkeypatch.setattr(RayBackend, "device", lambda *_: "cpu")
+    job = make_job(tmp_path, compute={"threads": 2}, cluster={"gpus_per_actor": 1, "cells_per_shard": 2})
     run = launch(job, classifiers={"toy": make_classifier(module=telling(str(said)))})
     assert_complete(run)
     actors = {path.read_text() for path in said.iterdir() if int(path.name) != os.getpid()}
