@@ -101,8 +101,12 @@ def _below(folder: RunFolder, depth: int) -> Iterator[ListedRun]:
 
 def _is_run(folder: RunFolder) -> bool:
     """Whether a folder is a run, or was one."""
-    has_files = any(map(folder.exists, (RECORD, EXPERIMENT_RECORD, PROGRESS)))
-    return has_files or folder.is_locked() or bool(list_parts(folder))
+    try:
+        if folder.exists(EXPERIMENT_RECORD) or folder.exists(PROGRESS) or folder.is_locked() or list_parts(folder):
+            return True
+        return folder.exists(RECORD) and folder.exists("models")  # a job file may have the record's name
+    except USER_FACING_ERRORS:  # something of that name is there
+        return True
 
 
 def _listed(folder: RunFolder) -> ListedRun:

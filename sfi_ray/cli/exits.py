@@ -72,7 +72,7 @@ EXIT_CODES: Mapping[str, Mapping[ExitCode, str]] = {
     "schema": {ExitCode.DONE: "the schema is printed"},
     "status": {ExitCode.DONE: "the run is there, whatever its state"},
     "stop": {
-        ExitCode.DONE: "the run has ended, now or before; with `--no-wait`, it is asked to",
+        ExitCode.DONE: "the run has ended, now or before; with `--no-wait`, its launch is asked to end",
         ExitCode.BAD_INPUT: "RUN is no run, or cannot be read or written",
         ExitCode.OUT_OF_REACH: "the launch gives no sign of life any more",
         ExitCode.INTERRUPTED: "Ctrl-C ended the wait; the run is still asked to end",

@@ -11,7 +11,7 @@ from sfi_ray.cli import app
 from sfi_ray.rounds.experiment import ExperimentRecord, TrialRecord, write_experiment
 from sfi_ray.store.folder import RunFolder
 from sfi_ray.store.progress import RunState, read_progress, write_progress
-from tests.cli.hostile_runs import CASES, SECRET
+from tests.cli.hostile_runs import CASES, SECRET, every_row
 
 
 def call(*arguments):
@@ -32,7 +32,7 @@ def set_driver(run, state, **values):
 
 @pytest.fixture
 def runs(sound_run, tmp_path):
-    """A folder with a finished run, one that searches, one whose driver was killed, a broken one, and one further in."""
+    """Runs of all kinds: a finished one, one that searches, one whose driver was killed, a broken and a stopped one."""
     run, _ = sound_run
     for name in ("finished", "running", "killed", "broken", "more/stopped"):
         shutil.copytree(run, tmp_path / "runs" / name)
@@ -75,10 +75,16 @@ def test_the_table_shows_the_same(runs):
     assert ["finished", "finished", "3", "0", "3", "-"] in [line[:6] for line in lines]
 
 
+def test_a_driver_of_the_far_future_has_a_row(runs):
+    set_driver(runs / "running", RunState.RUNNING, updated_at=1e17, started_at=1e18)
+    assert listed(runs)["running"]["heard_at"] is None
+    assert call("list", runs).exit_code == 0
+
+
 def test_failed_cells_are_counted(sound_run, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(sound_run[0], run)
-    CASES["every cell failed"][0](run, tmp_path)
+    every_row(stop_reason="failed", error="out of luck", fooled=False)(run, tmp_path)
     assert listed(tmp_path)["run"]["failed"] == 3
 
 
@@ -124,12 +130,11 @@ def test_whatever_is_done_to_a_run_it_has_a_row(copy_of_run):
     for number, (case, (damage, codes)) in enumerate(CASES.items()):
         copy = copy_of_run(f"copy {number}")
         damage(copy.run, copy.outside)
-        for options in ([], ["--json"]):
-            done = call("list", copy.run.parent, *options)
-            assert isinstance(done.exception, SystemExit | None), (case, done.exception)
-            assert done.exit_code == 0, (case, done.output)
-            assert SECRET not in done.output, case
+        done = call("list", copy.run.parent, "--json")
+        assert isinstance(done.exception, SystemExit | None), (case, done.exception)
+        assert done.exit_code == 0, (case, done.output)
+        assert SECRET not in done.output, case
         states = {run["location"].rpartition("/")[2]: run["state"] for run in json.loads(done.stdout)}
+        assert states.keys() - {"outside"} == {copy.run.name}, case
         if codes.get("status") == 0:
             assert states[copy.run.name] != "broken", case
-        assert len(states) == 1, case
