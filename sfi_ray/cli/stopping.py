@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from typing import TYPE_CHECKING, Annotated
 
@@ -57,6 +58,9 @@ def stop(
                 )
                 raise typer.Exit(ExitCode.OUT_OF_REACH)
             withdraw_stop(folder)
+        elif listed.state in ("lost", "unfinished"):
+            # Ray ends the trials of rounds before they can say so.
+            listed = dataclasses.replace(listed, state="interrupted")
         echo(f"{run}: {_spell(listed)}")
 
 
