@@ -48,7 +48,7 @@ SECTIONS = {
         "Reference",
         "What a job file, a command, a row and the Python interface can hold. "
         "The code writes some of these pages itself: commands, job keys, columns and the Python interface.",
-        ["commands", "jobs", "job-keys", "results", "columns", "python"],
+        ["commands", "exit-codes", "jobs", "job-keys", "results", "columns", "python"],
     ),
     "explanation": (
         "Explanation",
@@ -149,7 +149,7 @@ def commands_page() -> str:
     group: Any = get_command(app)
     parts = [
         "# Commands\n",
-        "`sfi-ray COMMAND --help` shows the same text.\n",
+        "`sfi-ray COMMAND --help` shows the same text. [Exit codes](exit-codes.md) has those of all commands.\n",
         described(group, "sfi-ray [OPTIONS] COMMAND [ARGS]..."),
     ]
     for name, command in sorted(group.commands.items()):
@@ -168,7 +168,13 @@ def described(command: Any, usage: str | None, group: Any = None) -> str:
     rows = [record for record in (parameter.get_help_record(context) for parameter in command.params) if record]
     text = escaped(inspect.cleandoc(command.help or ""))
     shown = table(("argument or option", "meaning"), ((f"`{name}`", escaped(meaning)) for name, meaning in rows))
-    return f"```text\n{usage}\n```\n\n{text}\n\n{shown if rows else ''}"
+    codes = ""
+    if group:
+        from sfi_ray.cli.exits import codes_of
+
+        meanings = codes_of(command.name).items()
+        codes = "\n" + table(("exit code", "meaning"), ((code.value, escaped(text)) for code, text in meanings))
+    return f"```text\n{usage}\n```\n\n{text}\n\n{shown if rows else ''}{codes}"
 
 
 def escaped(text: str) -> str:

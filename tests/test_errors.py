@@ -3,14 +3,14 @@ import pickle
 import pytest
 import typer
 
-from sfi_ray.cli.exits import EXIT_BAD_INPUT, explaining
+from sfi_ray.cli.exits import ExitCode, explaining
 from sfi_ray.errors import InputError, ResourceError
 
 
 def printed(error, capsys):
     with pytest.raises(typer.Exit) as caught, explaining():
         raise error
-    assert caught.value.exit_code == EXIT_BAD_INPUT
+    assert caught.value.exit_code == ExitCode.BAD_INPUT
     return capsys.readouterr().err.splitlines()
 
 

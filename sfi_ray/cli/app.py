@@ -12,13 +12,15 @@ from sfi_ray.cli.arguments import Address, InProcess
 from sfi_ray.cli.audit import audit
 from sfi_ray.cli.compaction import compact
 from sfi_ray.cli.compare import compare
-from sfi_ray.cli.exits import EXIT_FAILED_CELLS, EXIT_INTERRUPTED, explaining
+from sfi_ray.cli.exits import ExitCode, epilog_of, explaining
 from sfi_ray.cli.export import export
 from sfi_ray.cli.features import features
+from sfi_ray.cli.listing import list_runs
 from sfi_ray.cli.printing import Commands, PrintableFormatter, echo, pass_on, show
 from sfi_ray.cli.reporting import report
 from sfi_ray.cli.rounds import launch_rounds, plan_rounds
 from sfi_ray.cli.status import spell, status
+from sfi_ray.cli.stopping import stop
 from sfi_ray.cli.submission import LaunchCommand, attach, submit
 from sfi_ray.cli.theory import theory
 from sfi_ray.cli.training import train
@@ -98,10 +100,8 @@ def launch(
 ) -> None:
     """Run or resume a job: search its cells, or run its rounds of defence and re-attack.
 
-    The search writes rows as it finds them. Ctrl-C stops cleanly; launch again to resume. The exit code is 0 when every
-    cell was searched, 2 on an error in the input or the environment, 3 when cells failed, and 130 after Ctrl-C. With
-    --submit, it is the exit code of the launch on the cluster, which Ctrl-C leaves running, or 5 when the cluster stays
-    out of reach.
+    The search writes rows as it finds them. Ctrl-C and `sfi-ray stop` end it cleanly; launch again to resume. With
+    --submit, the exit code is that of the launch on the cluster, which Ctrl-C leaves running.
     """
     with explaining():
         from sfi_ray.cluster.console import ConsoleReporter
@@ -146,14 +146,14 @@ def launch(
             f"stopped with {status.finished:,} of {status.num_cells:,} cells finished; go on with: {resume}",
             err=True,
         )
-        raise typer.Exit(EXIT_INTERRUPTED)
+        raise typer.Exit(ExitCode.INTERRUPTED)
     if status.failed:
         echo(
             f"{status.failed:,} of {status.num_cells:,} cells failed: {_first_error(run.folder.location)}; "
             f"try them again with: {resume} --retry-failed",
             err=True,
         )
-        raise typer.Exit(EXIT_FAILED_CELLS)
+        raise typer.Exit(ExitCode.FAILED_CELLS)
 
 
 def _print_results(location: str) -> None:
@@ -237,6 +237,8 @@ def plan(
 
 app.command()(attach)
 app.command()(status)
+app.command("list")(list_runs)
+app.command()(stop)
 app.command()(train)
 app.command()(report)
 app.command()(verify)
@@ -259,3 +261,8 @@ def schema(
     from sfi_ray.job import rounds_schema_json, schema_json
 
     pass_on(rounds_schema_json() if rounds else schema_json())
+
+
+for _command in app.registered_commands:
+    assert _command.callback is not None
+    _command.epilog = epilog_of(_command.name or _command.callback.__name__)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sfi_ray.cli.arguments import Actors, Address, Device, InProcess
-from sfi_ray.cli.exits import EXIT_DOES_NOT_HOLD, EXIT_FAILED_CELLS, EXIT_INTERRUPTED, explaining
+from sfi_ray.cli.exits import ExitCode, explaining
 from sfi_ray.cli.printing import echo, fits_on_screen, print_table
 
 if TYPE_CHECKING:
@@ -127,9 +127,7 @@ def audit(
     The grid has six backgrounds (three for gray images), 1, 5 and 25 altered pixels, all classes but at most 100, and
     three seeds. The search is the same for every network. The audit first examines the network. It refuses one with
     other outputs than described, with random outputs, with outputs that depend on the batch, or with an accuracy on
-    natural images near chance. An audit resumes where it stopped. The exit code is 0 when the audit is done, 2 on an
-    error in the input or the environment, 3 when cells failed, 4 when more classes are fooled than --fail-above allows,
-    and 130 after Ctrl-C.
+    natural images near chance. An audit resumes where it stopped.
     """
     if compare is not None:
         if model is not None:
@@ -176,7 +174,7 @@ def audit(
             f"stopped with {status.finished:,} of {status.num_cells:,} cells finished; repeat the command to go on",
             err=True,
         )
-        raise typer.Exit(EXIT_INTERRUPTED)
+        raise typer.Exit(ExitCode.INTERRUPTED)
     _print(done.scorecard)
     for title, file in {"page": "scorecard.html", "numbers": "scorecard.json", "job": "audit.yaml"}.items():
         echo(f"{title + ':':<10}{job.location}/{file}")
@@ -281,11 +279,11 @@ def _judge(card: Scorecard, fail_above: float | None, k: int) -> None:
     if card.costs.failed:
         failed = f"{card.costs.failed:,} of {card.costs.cells:,} cells failed"
         echo(f"{failed}; try them again with --retry-failed", err=True)
-        raise typer.Exit(EXIT_FAILED_CELLS)
+        raise typer.Exit(ExitCode.FAILED_CELLS)
     share = card.share(k).share or 0.0
     if fail_above is not None and share > fail_above:
         echo(f"{share:.1%} of the classes are fooled with k = {k}; --fail-above allows {fail_above:.1%}", err=True)
-        raise typer.Exit(EXIT_DOES_NOT_HOLD)
+        raise typer.Exit(ExitCode.DOES_NOT_HOLD)
 
 
 def _compare(places: tuple[str, str], output: str | None) -> None:

@@ -21,7 +21,7 @@ def export(
 ) -> None:
     """Write the images of a run as files for other programs, with the data of each.
 
-    A part file that cannot be read is named and left out, and the exit code is then 4.
+    A part file that cannot be read is named and left out.
     """
     from sfi_ray.review.export import export_run
     from sfi_ray.store.run import open_run

@@ -57,7 +57,7 @@ def features(
 
     A figure for each layer shows their principal components. A table shows the share of each SFI's nearest natural
     images that is of its target class, beside the share expected by chance. A part file that cannot be read is named
-    and left out, and the exit code is then 4.
+    and left out.
     """
     from sfi_ray.models.features import SECOND_TO_LAST
     from sfi_ray.review.features import closeness_table, compare_features

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from sfi_ray.cli.exits import EXIT_BAD_INPUT, explaining
+from sfi_ray.cli.exits import ExitCode, explaining
 from sfi_ray.cli.printing import echo
 from sfi_ray.cli.rounds import is_rounds, report_rounds
 
@@ -31,8 +31,8 @@ def report(
     """Write a page with the results, tables and figures of runs, from their folders alone.
 
     The page is one file, index.html, and needs no network. An unfinished run appears with the rows that it has. A part
-    file that cannot be read is named and left out, and the exit code is then 2. For a job of rounds, the command writes
-    tables and figures without a page.
+    file that cannot be read is named and left out. For a job of rounds, the command writes tables and figures without a
+    page.
     """
     from sfi_ray.errors import InputError
     from sfi_ray.report import write_report
@@ -54,4 +54,4 @@ def report(
         echo(f"error: {line}", err=True)
     echo(written.location)
     if written.losses:
-        raise typer.Exit(EXIT_BAD_INPUT)
+        raise typer.Exit(ExitCode.BAD_INPUT)

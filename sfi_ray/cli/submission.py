@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NoReturn
 import typer
 from typer.core import TyperCommand
 
-from sfi_ray.cli.exits import EXIT_DISCONNECTED, EXIT_INTERRUPTED, explaining
+from sfi_ray.cli.exits import ExitCode, explaining
 from sfi_ray.cli.printing import echo, pass_on
 
 if TYPE_CHECKING:
@@ -77,8 +77,7 @@ def attach(
 ) -> None:
     """Follow a submitted job again: its output from the beginning, and its exit code.
 
-    The job is the latest one that was submitted for this run. The exit code is that of the job. It is 130 when the job
-    was stopped, or after Ctrl-C, which leaves the job running, and 5 when the cluster stays out of reach.
+    The job is the latest one that was submitted for this run.
     """
     from sfi_ray.cluster.ray.jobs import JobServer
 
@@ -104,7 +103,7 @@ def _follow(jobs: JobServer, name: str, run: str) -> NoReturn:
             )
         except ConnectionLostError as error:
             echo(f"{error}; the job may still run; follow it with: {again}", err=True)
-            raise typer.Exit(EXIT_DISCONNECTED) from error
+            raise typer.Exit(ExitCode.OUT_OF_REACH) from error
     if code is None:
         echo(f"job {name} was stopped; finished cells are kept", err=True)
-    raise typer.Exit(EXIT_INTERRUPTED if code is None else code)
+    raise typer.Exit(ExitCode.INTERRUPTED if code is None else code)

@@ -39,7 +39,7 @@ def transfer(
 ) -> None:
     """Re-score the images of a run with other classifiers and count those that fool both (Table 18 of the paper).
 
-    A part file that cannot be read is named and left out, and the exit code is then 4.
+    A part file that cannot be read is named and left out.
     """
     from sfi_ray.cluster.console import ConsoleReporter
     from sfi_ray.cluster.transfer import transfer as start

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from sfi_ray.cli.arguments import AllowCode, Device, RunLocation
-from sfi_ray.cli.exits import EXIT_DOES_NOT_HOLD, explaining
+from sfi_ray.cli.exits import ExitCode, explaining
 from sfi_ray.cli.printing import echo
 
 
@@ -27,7 +27,7 @@ def verify(
 ) -> None:
     """Check a run from its folder alone: every row, and every image, re-scored by the classifiers kept there.
 
-    The exit code is 0 when all rows hold. Otherwise it is 4, and the command names each fault.
+    The command names each fault.
     """
     from sfi_ray.review.verify import TOLERANCE, verify_run
     from sfi_ray.store.run import open_run
@@ -54,4 +54,4 @@ def verify(
     if found.num_faults > most_lines:
         echo(f"and {found.num_faults - most_lines:,} more faults", err=True)
     echo(f"{found.num_faults:,} fault{'s' * (found.num_faults != 1)}", err=True)
-    raise typer.Exit(EXIT_DOES_NOT_HOLD)
+    raise typer.Exit(ExitCode.DOES_NOT_HOLD)

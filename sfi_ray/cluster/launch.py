@@ -13,7 +13,7 @@ from sfi_ray.cluster.heartbeat import Heartbeat
 from sfi_ray.cluster.lease_sizer import LeaseSizer
 from sfi_ray.cluster.prepare import Prepared, prepare
 from sfi_ray.cluster.reporter import Reporter
-from sfi_ray.cluster.signals import calling_on_signals, interrupt
+from sfi_ray.cluster.signals import calling_on_request, calling_on_signals, interrupt, interrupting_on_request
 from sfi_ray.cluster.work_queue import WorkQueue
 from sfi_ray.cluster.worker import Lease, RunSpec, provenance_of
 from sfi_ray.errors import InputError, StorageError
@@ -31,7 +31,7 @@ from sfi_ray.store.image_file import IMAGES
 from sfi_ray.store.natural import image_records, write_images
 from sfi_ray.store.part_check import RESULTS, PartCheck
 from sfi_ray.store.parts import PartWriter, committed_outcomes, drop_failed
-from sfi_ray.store.progress import PROGRESS, RunState
+from sfi_ray.store.progress import PROGRESS, RunState, withdraw_stop
 from sfi_ray.store.record import RunRecord, read_record, versions, write_record
 from sfi_ray.store.run import Run
 from sfi_ray.store.starts import STARTS, digest_of, write_starts
@@ -52,8 +52,8 @@ def launch(
 ) -> Run:
     """Runs or resumes a job until every cell has a row.
 
-    Rows reach the disk while the search goes on, so launching again resumes after any interruption. Ctrl-C stops
-    cleanly: `Run.status` then says ``interrupted``.
+    Rows reach the disk while the search goes on, so launching again resumes after any interruption. Ctrl-C and
+    ``sfi-ray stop`` end it cleanly: `Run.status` then says ``interrupted``.
 
     Args:
         job: A job or the path of a job file.
@@ -122,6 +122,7 @@ class _Launch:
             wanted = known.device if known else self._job.compute.device
             device = backend.device(wanted, self._job.cluster.gpus_per_actor)
             with self._folder.lock():
+                withdraw_stop(self._folder)  # one that asked an earlier launch
                 return self._launched(prepared, backend, device)
 
     def _launched(self, prepared: Prepared, backend: Backend, device: str) -> Run:
@@ -139,7 +140,7 @@ class _Launch:
         finish_compaction(self._folder)
         request = tuning_request(self._job, prepared.grid, self._job.attack.build(), info.shape)
         # Ray's own handler would end the process on SIGTERM with a trace.
-        with calling_on_signals(interrupt):
+        with calling_on_signals(interrupt), interrupting_on_request(self._folder, self._reporter.log):
             provided = prepared.provisioner.provide(device, backend.trainer, backend.tuner, request)
         payloads = {p.record.name: p.payload for p in provided}
         if known is None:
@@ -227,13 +228,16 @@ class _Launch:
         driver.on_message = self._reporter.log
         state = RunState.STOPPED
 
-        def stop() -> None:
-            self._reporter.log("stopping: finished cells are being written; press Ctrl-C again to stop at once")
+        def stop(why: str = "stopping", mend: str = "; press Ctrl-C again to stop at once") -> None:
+            self._reporter.log(f"{why}: finished cells are being written{mend}")
             driver.stop()
+
+        def obey() -> None:
+            stop("stopping, as sfi-ray stop asks", "")
 
         try:
             heartbeat.write(RunState.RUNNING)
-            with calling_on_signals(stop):
+            with calling_on_signals(stop), calling_on_request(self._folder, obey):
                 state = RunState.FINISHED if driver.run() else RunState.INTERRUPTED
         finally:
             # Where a full disk stopped the run, the failure to write this must not hide it.

@@ -1,4 +1,7 @@
-"""Ctrl-C and SIGTERM: the first one asks a driver to stop, a second Ctrl-C ends it; an actor commits finished cells."""
+"""Ctrl-C and SIGTERM: the first one asks a driver to stop, a second Ctrl-C ends it; an actor commits finished cells.
+
+`sfi-ray stop` asks through the run's folder, from any machine, for what the first Ctrl-C does.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,10 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
+
+from sfi_ray.errors import InputError, StorageError
+from sfi_ray.store.folder import RunFolder
+from sfi_ray.store.progress import is_stop_requested, withdraw_stop
 
 # Whether SIGTERM came since the outermost block began, and how many blocks there are.
 _told_to_end = False
@@ -86,6 +93,63 @@ def interrupt() -> None:
         KeyboardInterrupt: Always.
     """
     raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def calling_on_request(folder: RunFolder, callback: Callable[[], None], seconds: float = 2.0) -> Iterator[None]:
+    """Calls back once, from a thread of its own, when a file in a folder asks its launch to end, during a block.
+
+    The file is removed then.
+
+    Args:
+        folder: The folder of a run or of rounds.
+        callback: What to do.
+        seconds: Time between two looks at the folder.
+    """
+    has_ended = threading.Event()
+
+    def watch() -> None:
+        while not has_ended.wait(seconds):
+            # A file system that does not answer for a moment is asked again.
+            with contextlib.suppress(StorageError, InputError):
+                if is_stop_requested(folder):
+                    callback()
+                    withdraw_stop(folder)
+                    return
+
+    thread = threading.Thread(target=watch, name="stop requests", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        has_ended.set()
+        thread.join()
+
+
+@contextlib.contextmanager
+def interrupting_on_request(folder: RunFolder, log: Callable[[str], None]) -> Iterator[None]:
+    """Does what Ctrl-C does when a file in a folder asks its launch to end, during a block.
+
+    In another thread than the main one, where Ctrl-C does not reach, this does nothing.
+
+    Args:
+        folder: The folder of a run or of rounds.
+        log: Hears of the request.
+    """
+    main = threading.main_thread()
+    if threading.current_thread() is not main:
+        yield
+        return
+
+    def press() -> None:
+        log("stopping, as sfi-ray stop asks")
+        if hasattr(signal, "pthread_kill") and main.ident is not None:
+            signal.pthread_kill(main.ident, signal.SIGINT)  # also ends a wait of the main thread
+        else:
+            signal.raise_signal(signal.SIGINT)
+
+    with calling_on_request(folder, press):
+        yield
 
 
 def call_on_sigterm(callback: Callable[[], None]) -> None:

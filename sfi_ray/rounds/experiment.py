@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
+from pyarrow import fs
 from pydantic import BaseModel, ConfigDict, Field
 
 from sfi_ray.errors import InputError
@@ -15,6 +16,7 @@ from sfi_ray.rounds.detection import DETECTIONS, Detection, read_detections
 from sfi_ray.rounds.record import FinalRecord, RoundRecord, read_final, read_round
 from sfi_ray.store.folder import RunFolder
 from sfi_ray.store.plain import read_yaml, reason_of
+from sfi_ray.store.progress import is_launched
 
 EXPERIMENT_RECORD = "rounds.yaml"
 _FolderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=200)]
@@ -93,6 +95,20 @@ class Experiment:
     def trials(self) -> Mapping[str, TrialResults]:
         """Reads the finished parts of every trial, by name."""
         return {name: self._trial(name, record) for name, record in self.record.trials.items()}
+
+    def runs(self) -> list[RunFolder]:
+        """Returns the folders of the attacks that have begun, in order."""
+        found = []
+        for name, record in self.record.trials.items():
+            begun = {info.base_name for info in self.folder.entries(name) if info.type == fs.FileType.Directory}
+            planned = [*(f"round_{number}" for number in range(record.number)), *record.finals]
+            found += [self.folder.inner(f"{name}/{attack}") for attack in planned if attack in begun]
+        return found
+
+    @property
+    def is_launched(self) -> bool:
+        """Whether a launch writes to the folder, as far as this machine can know; see `store.progress.is_launched`."""
+        return any(map(is_launched, (self.folder, *self.runs())))
 
     @property
     def is_complete(self) -> bool:

@@ -16,6 +16,7 @@ import re
 import secrets
 import stat
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
@@ -234,11 +235,33 @@ class RunFolder:
             with self._explained("write"):
                 try_writing(Path(self._root))
 
+    def is_locked(self) -> bool:
+        """Whether a driver holds the folder; False where this machine cannot know, as of an object store."""
+        if not self.is_local or os.name != "posix":
+            return False
+        import fcntl  # absent on Windows
+
+        try:
+            handle = os.open(self._inside(".lock"), os.O_RDONLY | os.O_NONBLOCK)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError as error:
+            return isinstance(error, BlockingIOError)
+        else:
+            return False
+        finally:
+            os.close(handle)
+
     @contextlib.contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self, tries: int = 3) -> Iterator[None]:
         """Holds the folder for one driver; the lock ends with the process.
 
         Only local folders can be locked.
+
+        Args:
+            tries: How often to try, since `is_locked` also holds the lock for a moment.
 
         Raises:
             InputError: Another driver holds it.
@@ -253,14 +276,20 @@ class RunFolder:
             self._fs.create_dir(self._root, recursive=True)
             handle = open(self._inside(".lock"), "a+b")  # noqa: PTH123, SIM115
         with handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                # A network share may have no locks; then it stays unlocked, as an object store does.
-                if isinstance(error, BlockingIOError):
-                    raise InputError(
-                        f"another launch is writing to '{self.location}'; wait for it, or stop it and launch again"
-                    ) from error
+            for left in reversed(range(tries)):
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError as error:
+                    if not left:
+                        raise InputError(
+                            f"another launch is writing to '{self.location}'; wait for it, or end it with sfi-ray "
+                            f"stop {self.location}, and launch again"
+                        ) from error
+                    time.sleep(0.05)
+                except OSError:
+                    break  # a network share may have no locks; then it stays unlocked, as an object store does
+                else:
+                    break
             yield
 
     def _inside(self, name: str) -> str:

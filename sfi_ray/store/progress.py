@@ -1,7 +1,12 @@
-"""The driver's sign of life: a small file in the run's folder that states the run's progress."""
+"""The driver's sign of life, and the request to stop: two small files in the run's folder.
+
+A driver states its progress in one of them. Whoever reaches the folder asks it to stop with the other.
+"""
 
 from __future__ import annotations
 
+import json
+import socket
 import time
 from enum import StrEnum
 from typing import Annotated, ClassVar
@@ -12,6 +17,7 @@ from sfi_ray.errors import StorageError
 from sfi_ray.store.folder import RunFolder
 
 PROGRESS = "progress.json"
+STOP_REQUEST = "stop_request.json"
 
 
 class RunState(StrEnum):
@@ -90,3 +96,28 @@ def state_of(progress: Progress | None, *, is_complete: bool) -> str:
     if progress.state is RunState.RUNNING and not progress.is_alive:
         return "lost"
     return progress.state.value
+
+
+def request_stop(folder: RunFolder) -> None:
+    """Asks the launch that writes to a folder to commit finished cells and to end, as Ctrl-C does.
+
+    Raises:
+        StorageError: The request cannot be written.
+    """
+    folder.write(STOP_REQUEST, json.dumps({"host": socket.gethostname(), "asked_at": time.time()}).encode())
+
+
+def is_stop_requested(folder: RunFolder) -> bool:
+    """Whether the launch that writes to a folder is asked to end."""
+    return folder.exists(STOP_REQUEST)
+
+
+def withdraw_stop(folder: RunFolder) -> None:
+    """Removes a request to stop, when it is obeyed and before a new launch."""
+    folder.delete(STOP_REQUEST)
+
+
+def is_launched(folder: RunFolder) -> bool:
+    """Whether a launch writes to a folder: its driver gave a sign of life, or it holds the folder on this machine."""
+    progress = read_progress(folder)
+    return folder.is_locked() or bool(progress and progress.is_alive)

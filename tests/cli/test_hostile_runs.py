@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from sfi_ray.cli.exits import codes_of
 from tests.cli.conftest import Copy
 from tests.cli.hostile_runs import CASES, SECRET
 
@@ -50,3 +51,8 @@ def test_a_hostile_run_ends_every_command_with_its_exit_code_and_a_line(
     if done.exit_code == 2:
         assert done.stderr.startswith("error: ") or "\nerror: " in done.stderr
         assert not {path.name for path in copy.folder.iterdir()} - beside, "nothing is half made"
+
+
+def test_no_command_ends_with_an_exit_code_that_its_help_does_not_name() -> None:
+    seen = {(command, code) for _, codes in CASES.values() for command, code in codes.items()}
+    assert seen <= {(command, code.value) for command, _ in seen for code in codes_of(command)}

@@ -173,7 +173,7 @@ def test_the_latest_job_of_a_run_is_found(server):
         SimpleNamespace(metadata=None, submission_id=None, start_time=None),
     ]
     jobs = server(fake)
-    assert jobs.find("runs/a") == "job-3"
+    assert jobs.find("runs/a") == jobs.find("runs/a/") == "job-3"
     with pytest.raises(InputError, match=r"knows no job that writes to 'runs/c'.*submit the job again"):
         jobs.find("runs/c")
 

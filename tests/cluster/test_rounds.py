@@ -23,9 +23,10 @@ from sfi_ray.job import RoundsJob
 from sfi_ray.models.detectors import make_detectors
 from sfi_ray.models.zoo import build
 from sfi_ray.store.folder import RunFolder
+from sfi_ray.store.progress import is_stop_requested, request_stop
 from sfi_ray.store.run import Run
 from sfi_ray.text import escape_markdown
-from tests.cluster.conftest import outcome
+from tests.cluster.conftest import outcome, wait_for
 
 
 def make_rounds(output, rounds=None, **changes):
@@ -119,6 +120,20 @@ class Stopping(Reporter):
         self._see("searched", tally.finished)
 
 
+class Asking(Stopping):
+    """Asks through the folder instead, and goes on once the launch has heard of it."""
+
+    def __init__(self, moment, folder):
+        super().__init__(moment)
+        self._folder = folder
+
+    def _see(self, what, value):
+        if not self.has_stopped and self._moment(what, value):
+            self.has_stopped = True
+            request_stop(self._folder)
+            wait_for(lambda: not is_stop_requested(self._folder))
+
+
 MOMENTS = {
     "inside the first attack": lambda what, value: what == "searched" and value == 10,
     "between two rounds": lambda what, value: what == "said" and value.startswith("M0: natural"),
@@ -126,13 +141,16 @@ MOMENTS = {
 }
 
 
+@pytest.mark.parametrize("is_asked", [False, True], ids=["Ctrl-C", "asked"])
 @pytest.mark.parametrize("moment", MOMENTS.values(), ids=MOMENTS)
-def test_rounds_that_were_stopped_go_on_to_the_same_rows(whole, tmp_path, monkeypatch, moment):
+def test_rounds_that_were_stopped_go_on_to_the_same_rows(whole, tmp_path, monkeypatch, moment, is_asked):
     monkeypatch.setenv("SFI_RAY_CACHE", str(tmp_path / "cache"))
-    reporter = Stopping(moment)
+    folder = RunFolder(tmp_path / "rounds")
+    reporter = Asking(moment, folder) if is_asked else Stopping(moment)
     with pytest.raises(KeyboardInterrupt):
         go(make_rounds(tmp_path), reporter=reporter)
     assert reporter.has_stopped
+    assert not is_stop_requested(folder)
     experiment = go(make_rounds(tmp_path))
     assert experiment.is_complete
     assert results(experiment) == results(whole)

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from sfi_ray import launch
 from sfi_ray.attacks import DIFFERENTIAL_EVOLUTION_PRESETS
 from sfi_ray.cli import app
+from sfi_ray.cli.exits import EXIT_CODES, ExitCode, codes_of
 from sfi_ray.job import ClassifierSpec, Job, RoundsJob, RoundsSettings, load_any, load_job, parse_any, parse_job
 from sfi_ray.models import ARCHITECTURES, TRAINING_PRESETS, TrainingSettings
 from sfi_ray.store.schema import FINDINGS
@@ -72,6 +73,41 @@ def test_the_audits_in_the_documents_end_as_they_say(tmp_path, monkeypatch):
     assert CliRunner().invoke(app, ["audit", mended, *few]).exit_code == 0
     assert CliRunner().invoke(app, ["audit", "networks:badly_normalised", "--allow-chance", *few]).exit_code == 0
     sys.modules.pop("networks", None)
+
+
+def test_the_commands_that_list_and_stop_do_what_the_guide_shows(workplace, monkeypatch):
+    monkeypatch.chdir(workplace)
+    document = ROOT / "docs/guides/monitoring.md"
+    lines = [line for block in blocks(document, "bash") for line in re.findall(r"sfi-ray (?:list|stop)[^\n#]*", block)]
+    assert {line.split()[1] for line in lines} == {"list", "stop"}
+    for line in lines:
+        result = CliRunner().invoke(app, shlex.split(line)[1:])
+        assert result.exit_code == 0, (line, result.output)
+        assert "digits_5sfi" in result.output
+        assert "finished" in result.output
+
+
+def codes_in(document, command=None):
+    """The exit codes that a document says a command has; those of any command where none is named."""
+    column = f"`{command}` \\| " if command else ""
+    rows = re.findall(rf"^\| {column}(\d+) \| (.*) \|$", document.read_text(), flags=re.MULTILINE)
+    return {int(code): meaning for code, meaning in rows}
+
+
+def test_the_exit_codes_in_documents_and_helps_are_those_of_the_code():
+    document = ROOT / "docs/reference/exit-codes.md"
+    assert codes_in(document) == {code: code.meaning for code in ExitCode}
+    commands = get_command(app).commands
+    assert set(EXIT_CODES) == set(commands)
+    assert set(re.findall(r"^\| `(\w+)` \|", document.read_text(), flags=re.MULTILINE)) == set(commands)
+    for name in commands:
+        assert codes_in(document, name) == codes_of(name), name
+        shown = CliRunner().invoke(app, [name, "--help"], terminal_width=200).output.partition("Exit codes:\n")[2]
+        assert [tuple(line.split(maxsplit=1)) for line in shown.splitlines() if line] == [
+            (str(code.value), meaning.replace("`", "")) for code, meaning in codes_of(name).items()
+        ]
+    assert codes_in(ROOT / "docs/guides/audit.md") == codes_of("audit")
+    assert codes_in(ROOT / "docs/guides/using-results.md") == codes_of("verify")
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)

@@ -16,7 +16,7 @@ LAYERS = [
     {"cli"},
     {"cluster"},
     {"report", "review"},
-    {"job", "plan", "store", "rounds", "comparison"},
+    {"job", "plan", "store", "rounds", "comparison", "listing"},
     {"attacks"},
     {"search"},
     {"models"},

@@ -8,6 +8,7 @@ from typer.main import get_command
 
 import sfi_ray
 from sfi_ray.cli import app
+from sfi_ray.cli.exits import ExitCode, codes_of
 from sfi_ray.job import Job, RoundsJob
 from sfi_ray.store.schema import FINDINGS
 
@@ -63,6 +64,7 @@ def test_the_written_pages_name_everything(build_site):
     commands = build_site.commands_page()
     for name, command in get_command(app).commands.items():
         assert f"\n## `{name}`\n" in commands
+        assert f"\n| 0 | {build_site.escaped(codes_of(name)[ExitCode.DONE])} |\n" in commands
         for parameter in command.params:
             assert parameter.hidden or max(parameter.opts, key=len) in commands or parameter.metavar in commands
     keys = build_site.job_keys_page()

@@ -280,7 +280,7 @@ needs_posix = pytest.mark.skipif(os.name != "posix", reason="folders are locked 
 @needs_posix
 @pytest.mark.parametrize("end", ["killed", "left"])
 def test_a_second_process_is_refused_until_the_first_is_gone(folder, holder, end):
-    message = f"another launch is writing to '{folder.location}'; wait for it, or stop it and launch again"
+    message = f"another launch is writing to '{folder.location}'; wait for it, or end it with sfi-ray stop"
     with pytest.raises(InputError, match=re.escape(message)), folder.lock():
         pass
     if end == "killed":

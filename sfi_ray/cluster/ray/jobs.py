@@ -95,7 +95,7 @@ class JobServer:
         """Returns the name of the latest job that writes to a run's folder.
 
         Args:
-            run: Path or URI of the run's folder.
+            run: Path or URI of the run's folder, which may end with a slash.
 
         Raises:
             InputError: There is none.
@@ -192,7 +192,7 @@ class JobServer:
         jobs = [
             job
             for job in self._client.list_jobs()
-            if (job.metadata or {}).get(self._run_key) == run and job.submission_id
+            if (job.metadata or {}).get(self._run_key, "").rstrip("/") == run.rstrip("/") and job.submission_id
         ]
         return max(jobs, key=lambda job: job.start_time or 0, default=None)
 

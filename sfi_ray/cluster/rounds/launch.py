@@ -13,6 +13,7 @@ from sfi_ray.cluster.launch import launch
 from sfi_ray.cluster.reporter import Reporter
 from sfi_ray.cluster.rounds.models import check_models
 from sfi_ray.cluster.rounds.trial import Trial, telling
+from sfi_ray.cluster.signals import interrupting_on_request
 from sfi_ray.data import DatasetInfo, DatasetSpec, dataset_fingerprint, dataset_info
 from sfi_ray.errors import InputError, named
 from sfi_ray.grid import GridClassifier
@@ -31,6 +32,7 @@ from sfi_ray.rounds.experiment import (
     write_experiment,
 )
 from sfi_ray.store.folder import RunFolder
+from sfi_ray.store.progress import withdraw_stop
 from sfi_ray.store.record import differences, make_grid, spelled, versions
 from sfi_ray.store.run import Run
 
@@ -64,7 +66,7 @@ def launch_rounds(
         InputError: The job, or something it names, is wrong. Nothing was written.
         StorageError: A folder cannot be read or written.
         ResourceError: The machine or the cluster lacks what the job asks for.
-        KeyboardInterrupt: It was asked to stop; launching again resumes.
+        KeyboardInterrupt: Ctrl-C, SIGTERM or ``sfi-ray stop`` ended it; launching again resumes.
     """
     if not isinstance(job, RoundsJob):
         loaded = load_any(job)
@@ -82,6 +84,7 @@ def launch_rounds(
     if known:
         _require_same(folder, known, record)
     with contextlib.closing(reporter), folder.lock():
+        withdraw_stop(folder)  # one that asked an earlier launch
         if fresh:
             for name in (*trials, "report", "tune", EXPERIMENT_RECORD):
                 folder.delete(name)
@@ -90,17 +93,19 @@ def launch_rounds(
         results = experiment.trials()
         unfinished = {name: trial for name, trial in trials.items() if not results[name].is_complete}
         try:
-            if in_process:
-                for name, trial in unfinished.items():
-                    prefix = f"{name}: " if len(trials) > 1 else ""
-                    run_trial(trial, name, folder, reporter, prefix)
-            elif unfinished:
-                from sfi_ray.cluster.ray.backend import ray_backend
+            with interrupting_on_request(folder, reporter.log):
+                if in_process:
+                    for name, trial in unfinished.items():
+                        prefix = f"{name}: " if len(trials) > 1 else ""
+                        run_trial(trial, name, folder, reporter, prefix)
+                elif unfinished:
+                    from sfi_ray.cluster.ray.backend import ray_backend
 
-                with ray_backend(address, dashboard=dashboard, reporter=reporter) as backend:
-                    from sfi_ray.cluster.rounds.on_ray import run_on_ray  # imports Ray, which the session prepares for
+                    with ray_backend(address, dashboard=dashboard, reporter=reporter) as backend:
+                        # Imports Ray, which the session prepares for.
+                        from sfi_ray.cluster.rounds.on_ray import run_on_ray
 
-                    run_on_ray(unfinished, folder, reporter, backend)
+                        run_on_ray(unfinished, folder, reporter, backend)
         finally:
             write_round_reports(experiment, lambda name, content: folder.write(f"report/{name}", content))
     return experiment

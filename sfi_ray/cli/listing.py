@@ -1,0 +1,101 @@
+"""The command `sfi-ray list`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sfi_ray.cli.exits import explaining
+from sfi_ray.cli.printing import echo, pass_on, print_table
+
+if TYPE_CHECKING:
+    from sfi_ray.listing import ListedRun
+    from sfi_ray.review.table import ResultTable
+
+
+def list_runs(
+    folder: Annotated[
+        str, typer.Argument(metavar="FOLDER", help="Folder or URI that holds runs, or folders of runs.")
+    ] = "runs",
+    as_json: Annotated[
+        bool,
+        typer.Option("--json", help="Print a JSON array of objects, with times in UTC and null for what is unknown."),
+    ] = False,
+) -> None:
+    """List the runs in a folder and below it, grids and rounds: state, cells, speed, and times.
+
+    The command reads only the folders, as `status` does. A broken run is listed with the reason. Of rounds, it counts
+    the cells of the attacks that have begun.
+    """
+    from sfi_ray.listing import list_runs as find
+
+    with explaining("stopped"):
+        runs = find(folder)
+    if as_json:
+        pass_on(json.dumps([_plain(run) for run in runs], indent=2) + "\n")
+    elif runs:
+        print_table(_table(runs, folder))
+    else:
+        echo(f"no runs in '{folder}'")
+
+
+def _plain(run: ListedRun) -> dict[str, Any]:
+    """Returns a run as plain data."""
+    values = dataclasses.asdict(run)
+    for key in ("started_at", "heard_at"):
+        moment = _moment(values[key])
+        values[key] = moment and moment.isoformat(timespec="seconds")
+    return values
+
+
+def _table(runs: list[ListedRun], folder: str) -> ResultTable:
+    from sfi_ray.review.table import Column, ResultTable
+
+    def count(value: int) -> str:
+        return f"{value:,}"
+
+    columns = [
+        Column("run", "run", is_text=True),
+        Column("state", "state", is_text=True),
+        Column("finished", "finished", count),
+        Column("failed", "failed", count),
+        Column("cells", "cells", count),
+        Column("rate", "evaluations/s", lambda value: f"{value:,.0f}"),
+        Column("started_at", "started", _local, is_text=True),
+        Column("heard_at", "last heard", _local, is_text=True),
+        Column("note", "note", is_text=True),
+    ]
+    beginning = f"{folder.rstrip('/')}/"
+    rows = [
+        (
+            run.location.removeprefix(beginning),
+            run.state,
+            run.finished,
+            run.failed,
+            run.cells,
+            run.evaluations_per_second,
+            run.started_at,
+            run.heard_at,
+            run.note,
+        )
+        for run in runs
+    ]
+    title = f"{len(runs):,} run{'s' * (len(runs) != 1)} in '{folder}'"
+    return ResultTable(title, columns, rows)
+
+
+def _local(seconds: float) -> str:
+    moment = _moment(seconds)
+    return f"{moment.astimezone():%Y-%m-%d %H:%M}" if moment else "?"
+
+
+def _moment(seconds: float | None) -> datetime | None:
+    """Returns a moment; None for one beyond the calendar, which a stranger's file may hold."""
+    try:
+        return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+    except (OverflowError, ValueError, OSError):
+        return None
