@@ -19,8 +19,8 @@ os.environ.setdefault("RAY_worker_niceness", "0")
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory, monkeypatch):
-    """Keeps trained networks of the tests out of the user's cache, but not from each other."""
-    root = tmp_path_factory.getbasetemp() / "cache"
+    """Keeps trained networks of these tests out of other caches, but not from each other."""
+    root = tmp_path_factory.getbasetemp() / "cluster_cache"
     monkeypatch.setenv("SFI_RAY_CACHE", str(root))
 
 
