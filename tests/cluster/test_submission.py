@@ -176,7 +176,7 @@ def test_a_submitted_job_outlives_its_connection_and_gives_its_exit_code(head, t
 
     twice = call("launch", "--submit", head.url, "job.yaml")
     assert twice.exit_code == 2
-    assert "is writing to" in twice.stderr
+    assert "already writes to" in twice.stderr
 
     monkeypatch.setattr(JobServer, "patience_seconds", 60.0)  # a busy machine may be slow to answer
     with contextlib.closing(Line(head.port)) as line:
