@@ -13,7 +13,7 @@ from sfi_ray.cluster.heartbeat import Heartbeat
 from sfi_ray.cluster.lease_sizer import LeaseSizer
 from sfi_ray.cluster.prepare import Prepared, prepare
 from sfi_ray.cluster.reporter import Reporter
-from sfi_ray.cluster.signals import calling_on_request, calling_on_signals, interrupt, interrupting_on_request
+from sfi_ray.cluster.signals import calling_on_request, calling_on_signals, interrupting_on_request
 from sfi_ray.cluster.work_queue import WorkQueue
 from sfi_ray.cluster.worker import Lease, RunSpec, provenance_of
 from sfi_ray.errors import InputError, StorageError
@@ -140,7 +140,7 @@ class _Launch:
         finish_compaction(self._folder)
         request = tuning_request(self._job, prepared.grid, self._job.attack.build(), info.shape)
         # Ray's own handler would end the process on SIGTERM with a trace.
-        with calling_on_signals(interrupt), interrupting_on_request(self._folder, self._reporter.log):
+        with interrupting_on_request(self._folder, self._reporter.log):
             provided = prepared.provisioner.provide(device, backend.trainer, backend.tuner, request)
         payloads = {p.record.name: p.payload for p in provided}
         if known is None:

@@ -148,7 +148,8 @@ def interrupting_on_request(folder: RunFolder, log: Callable[[str], None]) -> It
         else:
             signal.raise_signal(signal.SIGINT)
 
-    with calling_on_request(folder, press):
+    # A shell starts a process in the background with SIGINT ignored.
+    with calling_on_signals(interrupt), calling_on_request(folder, press):
         yield
 
 

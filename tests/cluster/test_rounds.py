@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import signal
 
 import numpy as np
 import pyarrow as pa
@@ -143,8 +144,11 @@ MOMENTS = {
 
 @pytest.mark.parametrize("is_asked", [False, True], ids=["Ctrl-C", "asked"])
 @pytest.mark.parametrize("moment", MOMENTS.values(), ids=MOMENTS)
-def test_rounds_that_were_stopped_go_on_to_the_same_rows(whole, tmp_path, monkeypatch, moment, is_asked):
+def test_rounds_that_were_stopped_go_on_to_the_same_rows(whole, tmp_path, monkeypatch, request, moment, is_asked):
     monkeypatch.setenv("SFI_RAY_CACHE", str(tmp_path / "cache"))
+    if is_asked:  # as a shell starts a process in the background
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     folder = RunFolder(tmp_path / "rounds")
     reporter = Asking(moment, folder) if is_asked else Stopping(moment)
     with pytest.raises(KeyboardInterrupt):
