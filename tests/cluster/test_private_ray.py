@@ -135,6 +135,7 @@ def kill(pid):
         os.kill(pid, signal.SIGTERM)
 
 
+@pytest.mark.slow
 def test_sigterm_to_every_process_again_and_again_ends_as_once(tmp_path):
     job = write_job(tmp_path, generations=100, replicates=40)
     driver, processes = start(tmp_path, job)

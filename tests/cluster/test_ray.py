@@ -114,7 +114,8 @@ def test_rows_over_ray_are_those_of_this_process(ray, tmp_path, actors):
     wait_for(lambda: not pids_of("ray::SearchActor"))
 
 
-@pytest.mark.parametrize("actors", [pytest.param(1, marks=pytest.mark.slow), 2])
+@pytest.mark.slow
+@pytest.mark.parametrize("actors", [1, 2])
 def test_what_is_measured_over_ray_is_what_every_actor_computes_with(ray, tmp_path, actors):
     changes = {"compute": {"precision": "auto"}, "backgrounds": "black"}
     run = go(make_job(tmp_path / "ray", **changes, cluster={"actors": actors, "cells_per_shard": 3}))

@@ -142,8 +142,15 @@ MOMENTS = {
 }
 
 
-@pytest.mark.parametrize("is_asked", [False, True], ids=["Ctrl-C", "asked"])
-@pytest.mark.parametrize("moment", MOMENTS.values(), ids=MOMENTS)
+STOPS = [
+    pytest.param(moment, is_asked, id=f"{name}-{'asked' if is_asked else 'Ctrl-C'}", marks=marks)
+    for (name, moment), asked_marks in zip(MOMENTS.items(), (True, False, False), strict=True)
+    for is_asked in (False, True)
+    for marks in [[pytest.mark.slow] if is_asked == asked_marks else []]
+]
+
+
+@pytest.mark.parametrize(("moment", "is_asked"), STOPS)
 def test_rounds_that_were_stopped_go_on_to_the_same_rows(whole, tmp_path, monkeypatch, request, moment, is_asked):
     monkeypatch.setenv("SFI_RAY_CACHE", str(tmp_path / "cache"))
     if is_asked:  # as a shell starts a process in the background
