@@ -43,7 +43,7 @@ class MapElitesAttack(Attack):
         """Estimates the memory of a cell; see `Attack.slot_bytes`."""
         # The proposals of gradients and the draws of their candidates; images are made a part at a time.
         ranks = num_ranks(k)
-        proposed = -int(-self._settings.num_candidates * self._settings.gradient_share // 1)
+        proposed = int(self._settings.gradient_candidates_of(torch.tensor(self._settings.num_candidates)))
         led = proposed * 4 * 8 * (1 + ranks + k) + 4 * ranks * (2 + input_shape[0])
         return self._genes_bytes(input_shape[0], k) + (led if proposed else 0)
 

@@ -218,7 +218,7 @@ def plan(
         prepared = prepare(loaded, {}, ConsoleReporter(), fresh=fresh)
         made = make_plan(loaded, prepared.info, prepared.grid, prepared.provisioner.at_hand())
         try:
-            InProcessBackend().device(loaded.compute.device)
+            InProcessBackend().device(loaded)
         except ResourceError as error:  # a cluster may have what this machine lacks
             echo(f"note: a launch on this machine will be refused: {error}", err=True)
     idle = f" ({made.num_actors - made.num_busy} more have nothing to search)" * (made.num_busy < made.num_actors)

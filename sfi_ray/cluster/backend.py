@@ -17,7 +17,7 @@ from sfi_ray.cluster.training_cache import Trainer, train_here
 from sfi_ray.cluster.tuning_cache import Tuner, tune_here
 from sfi_ray.cluster.worker import RunSpec
 from sfi_ray.errors import ResourceError
-from sfi_ray.job import Job
+from sfi_ray.job import Job, RoundsJob
 from sfi_ray.models import ClassifierPayload
 
 
@@ -29,18 +29,19 @@ class Backend(Protocol):
     #: Measures there how a classifier computes fastest.
     tuner: Tuner
 
-    def device(self, wanted: str, gpus_per_actor: float | None = None) -> str:
-        """Chooses the kind of device.
+    def device(self, job: Job | RoundsJob, known: str | None = None) -> str:
+        """Chooses the kind of device, and checks what an actor reserves.
 
         Args:
-            wanted: ``auto``, ``cpu`` or ``cuda``.
-            gpus_per_actor: GPUs that the job reserves for an actor; with some, auto means cuda on a cluster whose
-                nodes with GPUs may not be up yet.
+            job: The job. Where it reserves GPUs, ``auto`` means ``cuda`` on a cluster, whose nodes with GPUs may not be
+                up yet.
+            known: The device of a resumed run, which counts instead of the job's.
 
         Returns:
             ``cpu`` or ``cuda``.
 
         Raises:
+            InputError: Ray refuses what an actor reserves.
             ResourceError: There is no such device.
         """
         ...
@@ -84,9 +85,9 @@ class InProcessBackend:
     trainer: Trainer = staticmethod(train_here)
     tuner: Tuner = staticmethod(tune_here)
 
-    def device(self, wanted: str, gpus_per_actor: float | None = None) -> str:
+    def device(self, job: Job | RoundsJob, known: str | None = None) -> str:
         """Chooses the kind of device; see `Backend.device`."""
-        del gpus_per_actor
+        wanted = known or job.compute.device
         has_gpu = torch.cuda.is_available()
         if wanted == "cuda" and not has_gpu:
             raise ResourceError("the job asks for compute.device: cuda, but torch finds no GPU here; use cpu or auto")

@@ -119,8 +119,7 @@ class _Launch:
             return self._finish()
         with contextlib.closing(self._reporter), self._backend() as backend:
             # Before the lock, which makes the folder.
-            wanted = known.device if known else self._job.compute.device
-            device = backend.device(wanted, self._job.cluster.gpus_per_actor)
+            device = backend.device(self._job, known.device if known else None)
             with self._folder.lock():
                 withdraw_stop(self._folder)  # one that asked an earlier launch
                 return self._launched(prepared, backend, device)

@@ -100,7 +100,7 @@ def transfer(
         contextlib.closing(reporter),
         open_backend(in_process=in_process, address=address, dashboard=False, reporter=reporter) as backend,
     ):
-        kind = backend.device(job.compute.device, job.cluster.gpus_per_actor)
+        kind = backend.device(job)
         for provided in _provide(run, job, RunFolder(folder), backend, reporter, kind):
             payloads[provided.record.name] = provided.payload
             micro_batches[provided.record.name] = provided.record.runtime.micro_batch

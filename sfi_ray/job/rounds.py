@@ -173,6 +173,12 @@ class RoundsJob(JobPart):
                 f"`{self.classifier.source.kind}`; name an `architecture`"
             )
         self._check_evasion()
+        self.cluster.check_device(self.compute.device)
+        if self.cluster.label_selector:
+            raise ValueError(
+                "cluster.label_selector: a trial reserves its actors together, without labels; leave it out, or name a "
+                "custom resource of these nodes in cluster.resources"
+            )
         backgrounds = len(self.backgrounds)
         if self.rounds.per_class % backgrounds:
             raise ValueError(

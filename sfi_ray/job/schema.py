@@ -254,6 +254,26 @@ class ClusterSettings(JobPart):
         description="Longest silence of an actor that holds cells, in seconds; after it, other actors get its cells.",
     )
 
+    @field_validator("gpus_per_actor", "resources")
+    @classmethod
+    def _check_whole(cls, value: Any) -> Any:
+        for amount in value.values() if isinstance(value, Mapping) else (value or 0,):
+            if amount > 1 and amount != int(amount):
+                raise ValueError(f"above 1, Ray reserves whole numbers only, got {amount:g}; round it")
+        return value
+
+    def check_device(self, device: str) -> None:
+        """Checks what an actor reserves against the device that a job names.
+
+        Raises:
+            ValueError: It reserves GPUs, and the job computes on the CPU.
+        """
+        if self.gpus_per_actor and device == "cpu":
+            raise ValueError(
+                f"cluster.gpus_per_actor: {self.gpus_per_actor:g} would reserve GPUs for actors on the CPU "
+                "(compute.device: cpu); set it to 0, or the device to cuda"
+            )
+
     @property
     def min_actors(self) -> int:
         """Actors that stay until the end."""
@@ -320,12 +340,7 @@ class Job(JobPart):
 
     @model_validator(mode="after")
     def _check_device(self) -> Job:
-        gpus = self.cluster.gpus_per_actor
-        if gpus and self.compute.device == "cpu":
-            raise ValueError(
-                f"cluster.gpus_per_actor: {gpus:g} would reserve GPUs for actors that compute on the CPU "
-                "(compute.device: cpu); set it to 0, or the device to cuda"
-            )
+        self.cluster.check_device(self.compute.device)
         return self
 
     @model_validator(mode="after")

@@ -323,6 +323,16 @@ def test_an_actor_that_fits_nowhere_is_named_after_a_bounded_wait(ray, tmp_path)
     assert time.monotonic() - began < 30
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "reason"),
+    [("resources", {"CPU": 1.0}, "Use the 'num_cpus'"), ("label_selector", {"a b": "c"}, "Invalid label key")],
+)
+def test_what_ray_refuses_to_reserve_is_named_before_anything_is_written(ray, tmp_path, key, value, reason):
+    with pytest.raises(InputError, match=f"cluster: Ray refuses what an actor reserves: {reason}"):
+        go(make_job(tmp_path, cluster={key: value}))
+    assert not (tmp_path / "test").exists()
+
+
 def test_an_address_where_nobody_listens_is_named_at_once(tmp_path, monkeypatch):
     code = (
         "import sys\nfrom sfi_ray.cli import app\n"

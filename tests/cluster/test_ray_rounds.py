@@ -50,6 +50,22 @@ def test_a_trial_over_tune_gives_the_rows_of_this_process(tmp_path, monkeypatch)
     assert list((tmp_path / "b/rounds/tune/rounds").glob("events.out.tfevents.*")), "TensorBoard"
 
 
+def test_a_trial_reserves_what_its_actors_reserve(tmp_path):
+    from sfi_ray.cluster.rounds.on_ray import bundles
+
+    cluster = {
+        "actors": 2,
+        "cpus_per_actor": 0.5,
+        "gpus_per_actor": 0.25,
+        "memory_per_actor": 1000,
+        "resources": {"fast": 1},
+        "accelerator_type": "A100",
+    }
+    trial = make_rounds(tmp_path, cluster=cluster, compute={"device": "auto"})
+    one = {"CPU": 0.5, "GPU": 0.25, "memory": 1000, "fast": 1, "accelerator_type:A100": 0.001}
+    assert bundles(trial, "cuda") == [{}, {**one, "CPU": 1, "GPU": 1}, one]
+
+
 def test_an_mlflow_that_refuses_its_address_is_named(monkeypatch):
     from sfi_ray.cluster.rounds.on_ray import trackers
 

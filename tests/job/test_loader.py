@@ -190,6 +190,8 @@ BAD = [
     ("cluster: {flush_seconds: .inf}", 5, "flush_seconds: should be a finite number (found inf)", "at most"),
     ("cluster: {cpus_per_actor: .inf}", 5, "cpus_per_actor: should be a finite number (found inf)", "CPUs"),
     ("compute: {device: cpu}\ncluster: {gpus_per_actor: 1}", 1, "cluster.gpus_per_actor: 1 would reserve GPUs", "cuda"),
+    ("cluster: {gpus_per_actor: 1.5}", 5, "above 1, Ray reserves whole numbers only, got 1.5", "round it"),
+    ("cluster: {resources: {fast: 2.5}}", 5, "above 1, Ray reserves whole numbers only, got 2.5", "round it"),
     ("cluster: {actors: {min: 3, max: 2}}", 5, "min: 3 is more than max: 2", "swap them"),
     ("cluster: {gpus_per_actor: .nan}", 5, "gpus_per_actor: should be a finite number (found nan)", "GPUs"),
     ("cluster: {actors: 0}", 5, "cluster.actors: should be greater than or equal to 1 (found 0)", "no bound"),

@@ -112,3 +112,15 @@ def test_a_trial_changed_in_code_is_checked_when_it_is_taken():
     job = parse_any(JOB).model_copy(update={"trials": {"a": {"k": 0}}})
     with pytest.raises(ValidationError):
         job.trial("a")
+
+
+@pytest.mark.parametrize(
+    ("cluster", "message"),
+    [
+        ("label_selector: {zone: a}", "cluster.label_selector: a trial reserves its actors together"),
+        ("gpus_per_actor: 1", "cluster.gpus_per_actor: 1 would reserve GPUs"),
+    ],
+)
+def test_what_actors_of_a_trial_cannot_reserve_is_refused(cluster, message):
+    text = f"{JOB}\ncluster: {{{cluster}}}\n" + ("" if "compute:" in JOB else "compute: {device: cpu}\n")
+    assert message in refused(text)

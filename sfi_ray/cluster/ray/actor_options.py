@@ -8,7 +8,7 @@ from typing import Any
 import ray
 
 from sfi_ray.errors import InputError
-from sfi_ray.job import ClusterSettings, Job
+from sfi_ray.job import Job, RoundsJob
 from sfi_ray.text import MOST_REASON, printable
 
 
@@ -100,7 +100,7 @@ class _Nothing:
     """What options are tried on."""
 
 
-def actor_options(job: Job, device: str, min_actors: int, max_actors: int) -> ActorOptions:
+def actor_options(job: Job | RoundsJob, device: str, min_actors: int, max_actors: int) -> ActorOptions:
     """Returns the options of a job's actors.
 
     Args:
@@ -112,7 +112,7 @@ def actor_options(job: Job, device: str, min_actors: int, max_actors: int) -> Ac
     Raises:
         InputError: Ray refuses what an actor reserves.
     """
-    cluster: ClusterSettings = job.cluster
+    cluster = job.cluster
     options = ActorOptions(
         min_actors=min_actors,
         max_actors=max_actors,

@@ -16,7 +16,7 @@ from sfi_ray.cluster.training_cache import Trainer
 from sfi_ray.cluster.tuning_cache import Tuner
 from sfi_ray.cluster.worker import RunSpec
 from sfi_ray.errors import ResourceError
-from sfi_ray.job import Job
+from sfi_ray.job import Job, RoundsJob
 from sfi_ray.models import ClassifierPayload
 
 if TYPE_CHECKING:
@@ -51,8 +51,13 @@ class RayBackend:
         self.trainer: Trainer = train_on_ray
         self.tuner: Tuner = tune_on_ray
 
-    def device(self, wanted: str, gpus_per_actor: float | None = None) -> str:
+    def device(self, job: Job | RoundsJob, known: str | None = None) -> str:
         """Chooses the kind of device; see `Backend.device`."""
+        device = self._device(known or job.compute.device, job.cluster.gpus_per_actor)
+        self._options(job, device)
+        return device
+
+    def _device(self, wanted: str, gpus_per_actor: float | None) -> str:
         num_gpus = self._ray.cluster_resources().get("GPU", 0)
         if wanted == "cuda" and not num_gpus and self._session.is_local:
             raise ResourceError("the job asks for compute.device: cuda, but Ray finds no GPU here; use cpu or auto")
@@ -77,8 +82,12 @@ class RayBackend:
             return job.cluster.max_actors  # the cluster may grow
         return max(1, options.min_actors, min(fitting, options.max_actors))
 
-    def _options(self, job: Job, device: str) -> ActorOptions:
-        """Returns the options of a job's actors; on this machine there are never more than fit."""
+    def _options(self, job: Job | RoundsJob, device: str) -> ActorOptions:
+        """Returns the options of a job's actors; on this machine there are never more than fit.
+
+        Raises:
+            InputError: Ray refuses what an actor reserves.
+        """
         from sfi_ray.cluster.ray.actor_options import actor_options
 
         options = actor_options(job, device, job.cluster.min_actors, job.cluster.max_actors or 100_000)

@@ -120,9 +120,6 @@ class RayExecutor:
         """Starts or ends actors; see `Executor.scale`.
 
         An autoscaler sees the actors that wait for room as demand, so a bounded number of them waits at a time.
-
-        Raises:
-            InputError: Ray refuses what an actor reserves.
         """
         target = max(self._options.min_actors, min(wanted, self._options.max_actors))
         starting = [actor.name for actor in self._actors.values() if actor.starting in self._waiting]

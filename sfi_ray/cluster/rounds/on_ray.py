@@ -68,7 +68,7 @@ class _Tuning:
         self._folder = folder
         self._reporter = reporter
         first = next(iter(trials.values()))
-        device = backend.device(first.compute.device, first.cluster.gpus_per_actor)
+        device = backend.device(first)
         self._trials = {name: with_actors(trial, backend, device, len(trials)) for name, trial in trials.items()}
         self._bundles = bundles(next(iter(self._trials.values())), device)
         self._startup_seconds = first.cluster.startup_seconds
@@ -156,8 +156,10 @@ def bundles(trial: RoundsJob, device: str) -> list[dict[str, float]]:
     assert cluster.max_actors is not None
     assert cluster.cpus_per_actor is not None
     cpus, gpus = cluster.cpus_per_actor, cluster.gpus_per_actor or 0.0
-    one = {"CPU": cpus, "GPU": gpus}
-    training = {"CPU": max(cpus, 1.0), "GPU": max(gpus, float(device == "cuda"))}
+    one = {"CPU": cpus, "GPU": gpus, "memory": float(cluster.memory_per_actor or 0), **cluster.resources}
+    if cluster.accelerator_type:
+        one[f"accelerator_type:{cluster.accelerator_type}"] = 0.001  # as Ray asks for it
+    training = {**one, "CPU": max(cpus, 1.0), "GPU": max(gpus, float(device == "cuda"))}
     wanted = [training, *[one] * (cluster.max_actors - 1)]
     return [{}, *({kind: amount for kind, amount in bundle.items() if amount} for bundle in wanted)]
 

@@ -82,7 +82,7 @@ class Trial:
         self._reporter = reporter
         self._info = dataset_info(job.dataset)
         self._parts = job.rounds.parts(self._info.num_classes)
-        device = backend.device(job.compute.device, job.cluster.gpus_per_actor)
+        device = backend.device(job)
         self._models = RoundModels(job, self._info, folder, backend.trainer, device, reporter)
 
     def run(self, on_round: Callable[[RoundRecord], None]) -> None:
