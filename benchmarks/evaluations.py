@@ -6,9 +6,9 @@
 Cells are every class on each background with each k, several seeds of each. The networks are CNN_MP for MNIST and
 Fashion-MNIST, trained with the paper's recipe and kept in the project's training cache, and for CIFAR-10 a VGG16 whose
 weights are a safetensors file. Nobody stops early. Every contender has its default settings and the same budget of
-evaluations a class, unless `--budget-NAME` gives it another. The paper's differential evolution has s : T = 1 : 2, as in
-Section 5.6 (s = 500, T = 1000). Both are scaled down so that s T is the budget, the initial population included. jDE
-keeps its population of 100.
+evaluations a class, unless `--budget-NAME` gives it another. The paper's differential evolution has s : T = 1 : 2, as
+in Section 5.6 (s = 500, T = 1000). Both are scaled down so that s T is the budget, the initial population included.
+jDE keeps its population of 100.
 
 Rows are appended to rows.jsonl in the output folder as cells end; a second call goes on where the first was stopped.
 Tables and plot are made from the rows of the cells that the arguments name. Rows know the settings of a search, not its

@@ -61,7 +61,6 @@ def graft(
     distance = (source[..., :2] - origin).abs().amax(dim=2)
     part = distance.argsort(dim=1, stable=True)[:, :most]
     moved = source.gather(1, part.unsqueeze(2).expand(-1, -1, source.shape[2]))
-    # A move of none in both is left to parts of others.
     num_levels = max(1, (max(space.height, space.width) // max(1, 2 * most_multiple)).bit_length())
     step = torch.ones_like(words[:, :1]) << below(words[:, 1:2], num_levels)
     multiple = below(words[:, 2:4], 2 * most_multiple + 1) - most_multiple
