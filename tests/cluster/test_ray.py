@@ -17,7 +17,8 @@ from torch import nn
 
 from sfi_ray import launch, open_run
 from sfi_ray.cluster import transfer as transfer_module
-from sfi_ray.cluster.ray.session import ray_session
+from sfi_ray.cluster.ray.backend import RayBackend
+from sfi_ray.cluster.ray.session import RaySession, ray_session
 from sfi_ray.cluster.reporter import Reporter
 from sfi_ray.cluster.training_cache import checkpoint_in, train_here
 from sfi_ray.cluster.transfer import transfer
@@ -331,6 +332,17 @@ def test_what_ray_refuses_to_reserve_is_named_before_anything_is_written(ray, tm
     with pytest.raises(InputError, match=f"cluster: Ray refuses what an actor reserves: {reason}"):
         go(make_job(tmp_path, cluster={key: value}))
     assert not (tmp_path / "test").exists()
+
+
+def test_a_cluster_without_gpus_searches_on_cpus_unless_actors_reserve_gpus(ray, tmp_path):
+    if ray.cluster_resources().get("GPU"):
+        pytest.skip("this machine has a GPU")
+    heard = []
+    backend = RayBackend(RaySession(is_local=False, dashboard_url=None, token=None), heard.append)
+    assert backend.device(make_job(tmp_path)) == "cpu"
+    assert "has no GPU now" in heard.pop()
+    assert backend.device(make_job(tmp_path, cluster={"gpus_per_actor": 0.5})) == "cuda"
+    assert not heard
 
 
 def test_an_address_where_nobody_listens_is_named_at_once(tmp_path, monkeypatch):

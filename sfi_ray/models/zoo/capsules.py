@@ -44,14 +44,14 @@ class ClassCapsules(nn.Module):
     Procedure 1 of Sabour et al. with three iterations. Gradients flow through all of them.
     """
 
-    _primary_dimensions: ClassVar[int] = 8
+    primary_dimensions: ClassVar[int] = 8
     _dimensions: ClassVar[int] = 16
     _iterations: ClassVar[int] = 3
 
     def __init__(self, num_primary: int, num_classes: int) -> None:
         super().__init__()
         self.num_classes = num_classes
-        self.weight = nn.Parameter(torch.empty(num_primary, self._primary_dimensions, num_classes * self._dimensions))
+        self.weight = nn.Parameter(torch.empty(num_primary, self.primary_dimensions, num_classes * self._dimensions))
         nn.init.normal_(self.weight, std=0.1)  # as in the original's code
 
     def extra_repr(self) -> str:
@@ -88,7 +88,6 @@ class CapsNet(nn.Module):
     logit_range = (0.0, 1.0)
 
     _primary_types: ClassVar[int] = 32
-    _primary_dimensions: ClassVar[int] = 8
 
     def __init__(self, channels: int, height: int, width: int, num_classes: int) -> None:
         num_maps, kernel_size = 256, 9
@@ -97,7 +96,9 @@ class CapsNet(nn.Module):
         super().__init__()
         self.conv1 = nn.Conv2d(channels, num_maps, kernel_size)
         self.relu1 = nn.ReLU()
-        self.primary = nn.Conv2d(num_maps, self._primary_types * self._primary_dimensions, kernel_size, stride=2)
+        self.primary = nn.Conv2d(
+            num_maps, self._primary_types * ClassCapsules.primary_dimensions, kernel_size, stride=2
+        )
         num_places = math.prod((size - minimum_size) // 2 + 1 for size in (height, width))
         self.classes = ClassCapsules(self._primary_types * num_places, num_classes)
 
@@ -105,7 +106,7 @@ class CapsNet(nn.Module):
         """Returns the lengths of the class capsules."""
         maps: Tensor = self.primary(self.relu1(self.conv1(images)))
         # A primary capsule is 8 neighbouring channels of one place.
-        by_type = maps.reshape(len(maps), self._primary_types, self._primary_dimensions, -1)
+        by_type = maps.reshape(len(maps), self._primary_types, ClassCapsules.primary_dimensions, -1)
         primary = by_type.transpose(2, 3).flatten(1, 2)
         lengths: Tensor = torch.linalg.vector_norm(self.classes(squash(primary)), dim=2)
         return lengths
