@@ -17,7 +17,7 @@ from sfi_ray.attacks import Attack
 from sfi_ray.data import DatasetInfo
 from sfi_ray.grid import Grid, num_shards
 from sfi_ray.job import Job
-from sfi_ray.models import Classifier, TuningRequest, tune
+from sfi_ray.models import Classifier, TuningRequest, default_micro_batch, tune
 from sfi_ray.models.runners.sparse_images import close_pixels
 
 
@@ -131,6 +131,7 @@ def tuning_request(job: Job, grid: Grid, attack: Attack, input_shape: tuple[int,
         threads=compute.threads,
         needs_gradients=attack.max_backward_passes > 0,
         most_images=_filled(grid, attack),
+        images_together=images_together(grid, attack),
         ks=_few_ks(grid) if is_worth_measuring else (),
         is_long=compute.precision == "auto" and is_worth_compiling,
     )
@@ -143,6 +144,11 @@ def _few_ks(grid: Grid, most_ks: int = 8, most_backgrounds: int = 16) -> tuple[i
     return grid.ks
 
 
+def images_together(grid: Grid, attack: Attack) -> int:
+    """Returns the smallest power of two that holds a generation of all cells of one k, 2**20 at most."""
+    return min(2**20, 1 << (_cells_together(grid) * attack.num_candidates - 1).bit_length())
+
+
 def _filled(grid: Grid, attack: Attack, least_filling: float = 1 / 8, most_images: int = 2**14) -> int:
     """Returns the largest micro-batch, a power of two, of which a generation of all cells of one k fills enough.
 
@@ -152,12 +158,17 @@ def _filled(grid: Grid, attack: Attack, least_filling: float = 1 / 8, most_image
         least_filling: The part of a micro-batch that they have to fill.
         most_images: Images of the largest micro-batch.
     """
-    num_ks = len(grid.ks) if grid.ks else grid.k_range[1] - grid.k_range[0] + 1
-    together = max(1, grid.cells_per_classifier // num_ks)
+    together = _cells_together(grid)
     size = 1
     while size < most_images and attack.num_slots(2 * size) <= together / least_filling:
         size *= 2
     return size
+
+
+def _cells_together(grid: Grid) -> int:
+    """Returns the cells of a classifier and one k, which are searched in the same generations."""
+    num_ks = len(grid.ks) if grid.ks else grid.k_range[1] - grid.k_range[0] + 1
+    return max(1, grid.cells_per_classifier // num_ks)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -224,7 +235,9 @@ def make_plan(
             known.to_payload(spec.source),
             device=device,
             precision="float32" if job.compute.precision == "auto" else job.compute.precision,
-            micro_batch=job.compute.micro_batch,
+            micro_batch=job.compute.micro_batch
+            or known.batch_size
+            or default_micro_batch(info.shape, device, images_together(grid, attack)),
         )
         if request:
             classifier = classifier.running(tune(classifier, request).runtime)

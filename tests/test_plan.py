@@ -341,6 +341,21 @@ def test_a_micro_batch_is_no_larger_than_what_the_cells_fill(changes, expected):
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
+        ({"replicates": 1, "k": 1}, 2048),  # 20 cells with 100 candidates each
+        ({"replicates": 1, "k": [1, 5]}, 2048),
+        ({"replicates": 2, "k": 1}, 4096),
+        ({"replicates": 1, "k": 1, "attack": {"kind": "map_elites"}}, 256),
+        ({"replicates": 1, "k": 1, "attack": {"population_size": 1_000_000}}, 2**20),
+    ],
+)
+def test_the_images_of_a_generation_are_those_of_all_cells_of_one_k(changes, expected):
+    changes = {"attack": {"population_size": 100, "generations": 10}, "compute": {"precision": "auto"}, **changes}
+    assert request_of(make_job(**changes)).images_together == expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
         ({"k": 3, **LONG_AUTO}, ((3,), 3)),
         ({"k": [1, 5, 25], **LONG_AUTO}, ((1, 5, 25), 11)),
         ({"k": [*range(1, 10)], **LONG_AUTO}, ((), 1)),

@@ -44,7 +44,7 @@ class Attack:
         shares_classes: bool = False,
     ) -> None:
         self._make_search = make_search
-        self._num_candidates = num_candidates
+        self.num_candidates = num_candidates
         self._stopping = stopping
         self.max_evaluations = max_evaluations
         self.max_backward_passes = max_backward_passes
@@ -52,7 +52,7 @@ class Attack:
 
     def num_slots(self, micro_batch: int) -> int:
         """Returns how many cells are searched at once, so that whole micro-batches are filled."""
-        return max(1, math.ceil(self.micro_batches_a_generation * micro_batch / self._num_candidates))
+        return max(1, math.ceil(self.micro_batches_a_generation * micro_batch / self.num_candidates))
 
     def slot_bytes(self, input_shape: tuple[int, int, int], k: int) -> int:
         """Estimates the memory of a cell during its search, in bytes, without forward passes.
@@ -68,7 +68,7 @@ class Attack:
 
     def _genes_bytes(self, channels: int, k: int) -> int:
         # Candidates, trial vectors, genes of donors, and the results of mutation.
-        return 6 * 4 * self._num_candidates * k * (2 + channels)
+        return 6 * 4 * self.num_candidates * k * (2 + channels)
 
     def proposal_rate(self, input_shape: tuple[int, int, int], k: int) -> float:
         """Returns how many candidates a second the search proposes; infinite where that costs almost nothing.

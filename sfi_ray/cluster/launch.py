@@ -20,7 +20,7 @@ from sfi_ray.errors import InputError, StorageError
 from sfi_ray.grid import Grid
 from sfi_ray.job import Job, load_job, placed
 from sfi_ray.models import Classifier, ClassifierPayload
-from sfi_ray.plan import shard_sizes, tuning_request
+from sfi_ray.plan import images_together, shard_sizes, tuning_request
 from sfi_ray.report import write_report
 from sfi_ray.review.scorecard import AUDIT_JOB, PAGE, SCORECARD, TEXT
 from sfi_ray.store.checkpoints import CHECKPOINTS, drop_checkpoints
@@ -137,10 +137,13 @@ class _Launch:
             raise InputError(f"another launch has just written to '{self._folder.location}'; launch again")
         self._sweep()
         finish_compaction(self._folder)
-        request = tuning_request(self._job, prepared.grid, self._job.attack.build(), info.shape)
+        attack = self._job.attack.build()
+        request = tuning_request(self._job, prepared.grid, attack, info.shape)
         # Ray's own handler would end the process on SIGTERM with a trace.
         with interrupting_on_request(self._folder, self._reporter.log):
-            provided = prepared.provisioner.provide(device, backend.trainer, backend.tuner, request)
+            provided = prepared.provisioner.provide(
+                device, backend.trainer, backend.tuner, request, images_together(prepared.grid, attack)
+            )
         payloads = {p.record.name: p.payload for p in provided}
         if known is None:
             known = RunRecord(

@@ -134,7 +134,14 @@ class Provisioner:
         }
         return {**kept, **self._given, **self._loaded}
 
-    def provide(self, device: str, trainer: Trainer, tuner: Tuner, request: TuningRequest | None) -> list[Provided]:
+    def provide(
+        self,
+        device: str,
+        trainer: Trainer,
+        tuner: Tuner,
+        request: TuningRequest | None = None,
+        most_images: int = 2**20,
+    ) -> list[Provided]:
         """Gets every classifier, trains the untrained ones, and decides how each computes.
 
         Args:
@@ -142,11 +149,12 @@ class Provisioner:
             trainer: Trains a network.
             tuner: Measures how a network computes fastest.
             request: What to measure; None where the rule decides.
+            most_images: Images that come together at most, a power of two; see `default_micro_batch`.
 
         Raises:
             InputError: A classifier has changed since the run was launched.
         """
-        provided = [self._provide(spec, device, trainer) for spec in self._job.classifiers]
+        provided = [self._provide(spec, device, trainer, most_images) for spec in self._job.classifiers]
         if request is None:
             return provided
         # After the last training: nothing else may compute during a measurement.
@@ -170,7 +178,7 @@ class Provisioner:
         record = provided.record.model_copy(update={"runtime": choice.runtime, "tuning_seconds": choice.seconds})
         return Provided(provided.payload, record)
 
-    def _provide(self, spec: ClassifierSpec, device: str, trainer: Trainer) -> Provided:
+    def _provide(self, spec: ClassifierSpec, device: str, trainer: Trainer, most_images: int) -> Provided:
         known = self._known.get(spec.name)
         card: ModelCard | None = None
         if spec.name in self._given:
@@ -199,7 +207,7 @@ class Provisioner:
             architecture=source.describe() if source else None,
             mean=classifier.mean,
             std=classifier.std,
-            runtime=self._runtime(classifier, device),
+            runtime=self._runtime(classifier, device, most_images),
             test_accuracy=natural.accuracy if natural else None,
             num_natural=natural.num_images if natural and not card else None,
             test_confidence=natural.confidence if natural else None,
@@ -233,14 +241,14 @@ class Provisioner:
         """Whether the normalisation of a classifier's images is known; weights in a file do not tell it."""
         return spec.name in self._given or spec.says_normalisation or classifier.is_normalised
 
-    def _runtime(self, classifier: Classifier, device: str) -> RuntimeConfig:
+    def _runtime(self, classifier: Classifier, device: str, most_images: int) -> RuntimeConfig:
         """Returns the runtime configuration of a classifier by rule."""
         compute = self._job.compute
         return classifier.runtime.changed(
             precision="float32" if compute.precision == "auto" else compute.precision,
             micro_batch=compute.micro_batch
             or classifier.batch_size
-            or default_micro_batch(classifier.input_shape, device),
+            or default_micro_batch(classifier.input_shape, device, most_images),
         )
 
     def _require_same(self, spec: ClassifierSpec, classifier: Classifier) -> None:

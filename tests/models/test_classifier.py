@@ -203,6 +203,14 @@ def test_default_micro_batch_bounds_input_elements(input_shape, device, expected
     assert default_micro_batch(input_shape, device) == expected
 
 
+@pytest.mark.parametrize(
+    ("device", "most_images", "expected"),
+    [("cuda", 256, 256), ("cuda", 8, 64), ("cuda", 2**14, 4096), ("cpu", 16, 128)],
+)
+def test_a_gpu_does_not_pad_what_a_small_generation_holds(device, most_images, expected):
+    assert default_micro_batch((3, 32, 32), device, most_images) == expected
+
+
 def test_repr_is_short():
     assert repr(zoo_classifier(micro_batch=8)) == "Classifier('cnn_mp', cpu, float32, micro_batch=8)"
 

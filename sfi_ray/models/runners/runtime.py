@@ -62,21 +62,22 @@ class RuntimeConfig(BaseModel):
         return ", ".join(parts)
 
 
-def default_micro_batch(input_shape: tuple[int, int, int], device: torch.device | str) -> int:
+def default_micro_batch(input_shape: tuple[int, int, int], device: torch.device | str, most_images: int = 2**20) -> int:
     """Chooses how many images a network sees at once, by rule and never by measurement.
 
     Args:
         input_shape: ``(C, H, W)`` of one image.
         device: Where the network runs.
+        most_images: Images that come together at most, a power of two. Fewer than a micro-batch are padded on a GPU.
 
     Returns:
-        A power of two. On a CPU at most 128, and at most 2**21 input elements. Elsewhere at most 2**24 input
-        elements, but between 64 and 4096.
+        A power of two. On a CPU at most 128, and at most 2**21 input elements. Elsewhere at most `most_images` and
+        2**24 input elements, but between 64 and 4096.
     """
     elements = math.prod(input_shape)
     if torch.device(device).type == "cpu":
         return power_of_two_within(min(128, 2**21 // elements))
-    return min(4096, max(64, power_of_two_within(2**24 // elements)))
+    return min(4096, max(64, min(most_images, power_of_two_within(2**24 // elements))))
 
 
 def power_of_two_within(limit: int) -> int:

@@ -11,7 +11,7 @@ from sfi_ray.models.classifier import Classifier
 from sfi_ray.models.runners.openvino_runner import has_openvino
 from sfi_ray.models.runners.precision import Precision, has_float16
 from sfi_ray.models.runners.repeatable import cpu_threads
-from sfi_ray.models.runners.runtime import MemoryLayout
+from sfi_ray.models.runners.runtime import MemoryLayout, default_micro_batch
 from sfi_ray.models.tuning.choose import Choice, Options, choose
 from sfi_ray.models.tuning.compiling import has_compiler
 from sfi_ray.models.tuning.measurement import ClassifierMeasurement, mean_k
@@ -30,6 +30,11 @@ class TuningRequest(BaseModel):
         2**20,
         ge=1,
         description="Largest micro-batch that the cells of the job fill; the rule's may be taken in any case.",
+    )
+    images_together: int = Field(
+        2**20,
+        ge=1,
+        description="Images of a generation, a power of two; on a GPU the rule takes no larger micro-batch.",
     )
     ks: tuple[Annotated[int, Field(ge=1)], ...] = Field(
         (), description="Numbers of altered pixels that are searched; none where they are not known, or too many."
@@ -54,7 +59,12 @@ def tune(classifier: Classifier, request: TuningRequest, seconds: float = 20.0) 
     layout = classifier.runtime.memory_layout
     rule = classifier.runtime.changed(
         precision="float32" if request.precision == "auto" else request.precision,
-        micro_batch=request.micro_batch or classifier.micro_batch,
+        micro_batch=request.micro_batch
+        or classifier.batch_size
+        or min(
+            classifier.micro_batch,
+            default_micro_batch(classifier.input_shape, classifier.device, request.images_together),
+        ),
     )
     with cpu_threads(request.threads):
         measured = ClassifierMeasurement(
@@ -63,17 +73,17 @@ def tune(classifier: Classifier, request: TuningRequest, seconds: float = 20.0) 
             needs_gradients=request.needs_gradients and not is_open,
             ks=request.ks,
         )
-        return choose(rule, _options(classifier, request, layout), measured, seconds=seconds)
+        return choose(rule, _options(classifier, request, layout, rule.micro_batch), measured, seconds=seconds)
 
 
-def _options(classifier: Classifier, request: TuningRequest, layout: MemoryLayout) -> Options:
+def _options(classifier: Classifier, request: TuningRequest, layout: MemoryLayout, by_rule: int) -> Options:
     device = classifier.device.type
     sizes: tuple[int, ...] = (request.micro_batch,) if request.micro_batch else ()
     if not sizes:
         elements = math.prod(classifier.input_shape)
         images_tried, elements_tried = (1024, 2**23) if device == "cpu" else (16384, 2**26)  # at most
         most = min(images_tried, elements_tried // elements, request.most_images)
-        sizes = tuple(2**i for i in range(max(most, classifier.micro_batch).bit_length()))
+        sizes = tuple(2**i for i in range(max(most, by_rule).bit_length()))
     if request.precision != "auto":
         # Another layout or a graph of other kernels has other last bits.
         return Options(micro_batches=sizes)
