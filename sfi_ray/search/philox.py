@@ -45,9 +45,10 @@ def philox_4x32(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tenso
     for step, key_of_round in enumerate(keys_of_rounds.unbind()):
         # The product wraps in 64 bits; its high half is recovered by an arithmetic shift and a mask.
         product = multiplied * multipliers[step % 2]
-        high = (product >> constants.half).bitwise_and_(constants.mask)
-        multiplied = high.bitwise_xor_(others.flip(0)).bitwise_xor_(key_of_round)
-        others = product.bitwise_and_(constants.mask)
+        high = (product >> constants.half).bitwise_xor_(others.flip(0)).bitwise_xor_(key_of_round)
+        # Of the others the upper bits are masked with what they are mixed into.
+        multiplied, others = high.bitwise_and_(constants.mask), product
+    others = others.bitwise_and_(constants.mask)
     return multiplied[0], others[0], multiplied[1], others[1]
 
 
@@ -148,13 +149,25 @@ class Draws:
     def __init__(self, seeds: Tensor, counters: Tensor, counts: Mapping[int, int] | None = None) -> None:
         self._seeds, self._counters = seeds, counters
         self._words = random_streams(seeds, counters, counts) if counts else {}
+        # Of all words at once: on small tensors it is the number of operations that takes time.
+        sizes = [words.shape[1] for words in self._words.values()]
+        together = torch.split(uniform(torch.cat([*self._words.values()], dim=1)), sizes, dim=1) if counts else ()
+        self._uniform: dict[int, Tensor] = dict(zip(self._words, together, strict=True))
 
     def words(self, stream: int, count: int) -> Tensor:
         """Returns words of a stream, ``(M, count)`` int64, uniform in [0, 2**32); see `random_words`."""
-        drawn = self._words.get(stream)
-        if drawn is None or drawn.shape[1] < count:
-            drawn = random_words(self._seeds, self._counters, stream, count)
-        return drawn[:, :count]
+        self._draw(stream, count)
+        return self._words[stream][:, :count]
+
+    def uniform(self, stream: int, count: int) -> Tensor:
+        """Returns the same as float64 in the open interval (0, 1), ``(M, count)``."""
+        self._draw(stream, count)
+        return self._uniform[stream][:, :count]
+
+    def _draw(self, stream: int, count: int) -> None:
+        if stream not in self._words or self._words[stream].shape[1] < count:
+            self._words[stream] = random_words(self._seeds, self._counters, stream, count)
+            self._uniform[stream] = uniform(self._words[stream])
 
 
 def below(words: Tensor, bound: int) -> Tensor:

@@ -88,6 +88,8 @@ class SparseRandomSearch(Search):
         self._num_replaced = torch.tensor(stage_counts(settings.initial_share, space.k), device=self.device)
         self._most_replaced = int(self._num_replaced.max())
         self._steps: Tensor | None = None
+        self._spent = torch.zeros(0, dtype=torch.int64)
+        self._places = self._numbers = torch.zeros(0, dtype=torch.int64, device=self.device)
         nobody = torch.zeros(0, dtype=torch.int64, device=self.device)
         self._state = _State(seeds=nobody, target_classes=nobody, **self._begin(nobody))
         self._refresh()
@@ -110,16 +112,25 @@ class SparseRandomSearch(Search):
         targets = new_cells.target_classes.to(self.device)
         state = self._begin(seeds) if state is None else state
         self._state = self._state.join(_State(seeds=seeds, target_classes=targets, **state))
+        self._spent = torch.cat([self._spent, state["evaluations"].cpu()])
         self._refresh()
 
     def _retire(self, keep: Tensor) -> None:
         self._state = self._state.select(keep)
+        self._spent = self._spent[keep.cpu()]
         self._refresh()
 
-    def _is_asked(self) -> Tensor:
-        """Says which candidates of a generation are within the budget, ``(N, P)``."""
-        left = self.settings.max_evaluations - self._state.evaluations
-        return torch.arange(self.settings.num_candidates, device=self.device) < left.unsqueeze(1)
+    def _within_budget(self) -> tuple[Tensor, Tensor]:
+        """Returns which candidates of a generation are within the budget; the host counts without the device.
+
+        Returns:
+            Their places, ``(M,)`` int64 in [0, N * P), and how many each cell has, ``(N,)`` int64.
+        """
+        numbers = (self.settings.max_evaluations - self._spent).clamp(0, self.settings.num_candidates)
+        is_asked = torch.arange(self.settings.num_candidates) < numbers.unsqueeze(1)
+        self._spent = self._spent + numbers
+        places = torch.nonzero(is_asked.flatten()).squeeze(1)
+        return places.to(self.device, non_blocking=True), numbers.to(self.device, non_blocking=True)
 
     def _ask(self) -> Query:
         state = self._state
@@ -132,25 +143,26 @@ class SparseRandomSearch(Search):
         # A cell that was never told has its start classified as it is.
         steps[:, 0] = torch.where((state.generation == 0)[:, None, None], state.genes, steps[:, 0])
         self._steps = steps
-        is_asked = self._is_asked()
-        return Query(torch.nonzero(is_asked)[:, 0], steps[is_asked])
+        self._places, self._numbers = self._within_budget()
+        return Query(self._places // self.settings.num_candidates, steps.flatten(0, 1)[self._places])
 
     def _tell(self, answer: Answer) -> None:
         assert self._steps is not None
-        state, is_asked = self._state, self._is_asked()
-        targets = state.target_classes.unsqueeze(1).expand_as(is_asked)[is_asked]
+        state, is_asked = self._state, self._numbers > 0
+        targets = state.target_classes[self._places // self.settings.num_candidates]
         of_target = answer.values.to(self.device, torch.float32).gather(1, targets.unsqueeze(1)).squeeze(1)
-        told = torch.full(is_asked.shape, -torch.inf, device=self.device)
-        told[is_asked] = of_target.nan_to_num(nan=-torch.inf, neginf=-torch.inf)
+        told = torch.full(self._steps.shape[:2], -torch.inf, device=self.device).flatten()
+        told = told.index_copy(0, self._places, of_target.nan_to_num(nan=-torch.inf, neginf=-torch.inf))
+        told = told.view(self._steps.shape[:2])
         best = told.amax(dim=1)
         places = torch.arange(told.shape[1], device=self.device)
         place = torch.where(told == best.unsqueeze(1), places, len(places)).amin(dim=1)
-        stays = is_asked[:, 0] & (best >= state.log_prob)
+        stays = is_asked & (best >= state.log_prob)
         steps = self._steps[torch.arange(len(place), device=self.device), place]
         self._state = replace(
             state,
-            generation=state.generation + is_asked[:, 0],
-            evaluations=state.evaluations + is_asked.sum(dim=1),
+            generation=state.generation + is_asked,
+            evaluations=state.evaluations + self._numbers,
             genes=torch.where(stays[:, None, None], steps, state.genes),
             log_prob=torch.where(stays, best, state.log_prob),
         )

@@ -26,6 +26,14 @@ class Table:
         """Returns the rows of at least one table, one after the other."""
         return cls(**{entry.name: torch.cat([getattr(part, entry.name) for part in parts]) for entry in fields(cls)})
 
+    def sent_to(self, device: torch.device) -> Self:
+        """Returns a table of tensors of one shape and type on a device, sent there in one piece and without waiting."""
+        if device.type == "cpu":
+            return self
+        names = [entry.name for entry in fields(self)]
+        columns = torch.stack([getattr(self, name) for name in names]).to(device, non_blocking=True)
+        return type(self)(**dict(zip(names, columns.unbind(), strict=True)))
+
     def join(self, others: Self) -> Self:
         """Returns these rows and those of `others` behind them."""
         return self.concat([self, others])

@@ -84,7 +84,9 @@ def test_the_ranking_is_that_of_sorted_lists(shape, is_far):
     channels, height, width = shape
     gains = first_order_gains(*example(*shape))
     starts = [0, 7, height * width * 2**channels - 20 if is_far else 1]
-    spots, corners, is_valid = ranked(gains, torch.tensor(starts), 30, height, width, tile_side(height, width))
+    spots, corners, is_valid = ranked(
+        gains, torch.tensor(starts), max(starts), 30, height, width, tile_side(height, width)
+    )
     for cell, start in enumerate(starts):
         expected = list(slow_ranking(gains[cell], height, width, tile_side(height, width)))[start : start + 30]
         got = zip(spots[cell].tolist(), corners[cell].tolist(), is_valid[cell].tolist(), strict=True)
@@ -98,7 +100,7 @@ def test_every_spot_and_corner_has_one_rank(shape):
     gains = first_order_gains(*example(*shape))
     everything = height * width * 2**channels
     spots, corners, is_valid = ranked(
-        gains, torch.zeros(3, dtype=torch.int64), everything + 5, height, width, tile_side(height, width)
+        gains, torch.zeros(3, dtype=torch.int64), 0, everything + 5, height, width, tile_side(height, width)
     )
     for cell in range(3):
         got = torch.stack([spots[cell], corners[cell]], dim=1)[is_valid[cell]]
@@ -110,7 +112,7 @@ def test_every_spot_and_corner_has_one_rank(shape):
 def test_four_of_five_proposals_go_by_gain_and_the_fifth_by_a_tile_that_is_not_among_them(start):
     gains = first_order_gains(*example(3, 33, 40))
     is_spread = torch.tensor([False, True, False])
-    spots, corners, is_valid = proposed(gains, torch.full((3,), start), 20, 33, 40, is_spread)
+    spots, corners, is_valid = proposed(gains, torch.full((3,), start), start, 20, 33, 40, is_spread)
     assert is_valid.all()
     for cell in range(3):
         got = list(zip(spots[cell].tolist(), corners[cell].tolist(), strict=True))
@@ -130,8 +132,8 @@ def test_four_of_five_proposals_go_by_gain_and_the_fifth_by_a_tile_that_is_not_a
 
 def test_equal_gains_are_ranked_by_their_place_whoever_else_is_ranked():
     gains = torch.zeros(5, 64, 2)
-    alone = ranked(gains[:1], torch.zeros(1, dtype=torch.int64), 10, 8, 8, 1)
-    beside = ranked(gains, torch.zeros(5, dtype=torch.int64), 10, 8, 8, 1)
+    alone = ranked(gains[:1], torch.zeros(1, dtype=torch.int64), 0, 10, 8, 8, 1)
+    beside = ranked(gains, torch.zeros(5, dtype=torch.int64), 0, 10, 8, 8, 1)
     for one, many in zip(alone, beside, strict=True):
         assert all(torch.equal(one[0], row) for row in many)
     assert alone[0][0].tolist() == list(range(10))
@@ -140,16 +142,18 @@ def test_equal_gains_are_ranked_by_their_place_whoever_else_is_ranked():
 def test_cells_are_ranked_alike_a_few_at_a_time(monkeypatch):
     gains = first_order_gains(*example(3, 33, 40))
     start = torch.tensor([0, 100, 2000])
-    expected = ranked(gains, start, 50, 33, 40, 3)
+    expected = ranked(gains, start, int(start.max()), 50, 33, 40, 3)
     monkeypatch.setattr("sfi_ray.search.gradient.proposals._GAINS_AT_ONCE", 1)
-    assert all(torch.equal(a, b) for a, b in zip(expected, ranked(gains, start, 50, 33, 40, 3), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(expected, ranked(gains, start, int(start.max()), 50, 33, 40, 3), strict=True)
+    )
 
 
 def test_large_images_propose_one_spot_of_every_neighbourhood_first():
     assert [tile_side(*shape) for shape in ((8, 8), (32, 32), (33, 20), (224, 224))] == [1, 1, 3, 14]
     gains = torch.zeros(1, 64 * 64, 2)
     gains[0, : 64 * 4] = 1 + torch.rand(64 * 4, 2)
-    spots, _, _ = ranked(gains, torch.zeros(1, dtype=torch.int64), 64, 64, 64, 4)
+    spots, _, _ = ranked(gains, torch.zeros(1, dtype=torch.int64), 0, 64, 64, 64, 4)
     tiles = {(spot // 64 // 4, spot % 64 // 4) for spot in spots[0].tolist()}
     assert len(tiles) == 64
 

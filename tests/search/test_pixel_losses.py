@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from sfi_ray.search.map_elites.differences import Difference
 from sfi_ray.search.map_elites.pixel_losses import CHOOSING_WORDS, choose_least, seen
+from sfi_ray.search.philox import uniform
 
 
 def slow_seen(losses, candidates):
@@ -60,9 +61,8 @@ def test_what_is_seen_equals_the_slow_reference(data, count):
 
 def chosen(losses, count=20000):
     words = torch.randint(0, 1 << 32, (count, CHOOSING_WORDS), generator=torch.Generator().manual_seed(5))
-    return (
-        torch.bincount(choose_least(torch.tensor(losses).expand(count, -1), words)[:, 0], minlength=len(losses)) / count
-    )
+    places = choose_least(torch.tensor(losses).expand(count, -1), uniform(words))[:, 0]
+    return torch.bincount(places, minlength=len(losses)) / count
 
 
 def test_pixels_that_less_is_lost_with_are_chosen_more_often():

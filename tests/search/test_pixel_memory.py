@@ -25,12 +25,21 @@ PARENT = (0.5, 0.5, 0.2, 1.5, 1.5, 1.0)
 
 def shown(*candidates, groups=None, is_known=None):
     count = len(candidates)
+    groups = [0] * count if groups is None else groups
     found = observations(
         difference(genes(*candidates), genes(PARENT).expand(count, -1, -1), SPACE),
-        torch.zeros(count, dtype=torch.int64) if groups is None else torch.tensor(groups),
+        torch.tensor(groups),
         torch.ones(count, dtype=torch.bool) if is_known is None else torch.tensor(is_known),
+        SPACE,
     )
-    return list(zip(found.candidates.tolist(), found.groups.tolist(), found.pixels.tolist(), strict=True))
+    assert sorted(found.candidates.tolist()) == list(range(count))
+    assert [groups[candidate] for candidate in found.candidates] == groups, "groups stay side by side"
+    assert all((found.pixels[1:] >= found.pixels[:-1]) | (torch.tensor(groups)[1:] > torch.tensor(groups)[:-1]))
+    return [
+        (int(candidate), groups[candidate], int(pixel))
+        for candidate, pixel, is_shown in zip(found.candidates, found.pixels, found.is_shown, strict=True)
+        if is_shown
+    ]
 
 
 def test_a_trial_differs_from_its_parent_in_one_pixel_at_a_corner():
@@ -57,7 +66,7 @@ def test_a_corner_of_the_colour_cube_is_told_by_all_channels():
     candidates = parents.clone()
     candidates[:, 1, 2:] = torch.tensor(list(itertools.product((0.0, 1.0), repeat=3)))
     changed = difference(candidates, parents, COLOUR)
-    found = observations(changed, torch.zeros(8, dtype=torch.int64), torch.ones(8, dtype=torch.bool))
+    found = observations(changed, torch.zeros(8, dtype=torch.int64), torch.ones(8, dtype=torch.bool), COLOUR)
     assert found.pixels.tolist() == list(range(8))
 
 

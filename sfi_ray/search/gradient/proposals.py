@@ -61,13 +61,14 @@ def first_order_gains(gradients: Tensor, backgrounds: Tensor, taken: Tensor) -> 
 
 
 def proposed(
-    gains: Tensor, start: Tensor, count: int, height: int, width: int, is_spread: Tensor
+    gains: Tensor, start: Tensor, most_start: int, count: int, height: int, width: int, is_spread: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Returns spots and corners to look at, from a ranking by gain alone and one by tiles.
 
     Args:
         gains: ``(N, H * W, Q)``.
         start: How many each cell has looked at already, ``(N,)`` int64.
+        most_start: At least the largest of these.
         count: P, how many are wanted.
         height: H.
         width: W.
@@ -78,15 +79,15 @@ def proposed(
     """
     side = tile_side(height, width)
     if side == 1:
-        return ranked(gains, start, count, height, width, side)
+        return ranked(gains, start, most_start, count, height, width, side)
     ranks = start.unsqueeze(1) + torch.arange(count, device=gains.device)
     is_by_gain = ((ranks + 1) * _BY_GAIN // _OF > ranks * _BY_GAIN // _OF) & ~is_spread.unsqueeze(1)
     first = start * _BY_GAIN // _OF
-    by_gain = ranked(gains, first, count * _BY_GAIN // _OF + 1, height, width, 1)
+    by_gain = ranked(gains, first, most_start, count * _BY_GAIN // _OF + 1, height, width, 1)
     barred = torch.zeros(gains.shape[:2], dtype=torch.bool, device=gains.device)
     barred.scatter_(1, by_gain[0], (~is_spread).unsqueeze(1).expand_as(by_gain[0]))
     rest = gains.masked_fill(barred.unsqueeze(2), -torch.inf)
-    by_tile = ranked(rest, torch.where(is_spread, start, start - first), count, height, width, side)
+    by_tile = ranked(rest, torch.where(is_spread, start, start - first), most_start, count, height, width, side)
     in_gain = (is_by_gain.cumsum(dim=1) - 1).clamp(min=0)
     in_tile = ((~is_by_gain).cumsum(dim=1) - 1).clamp(min=0)
     spots, corners, is_valid = (
@@ -97,7 +98,7 @@ def proposed(
 
 
 def ranked(
-    gains: Tensor, start: Tensor, count: int, height: int, width: int, side: int
+    gains: Tensor, start: Tensor, most_start: int, count: int, height: int, width: int, side: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Returns a range of the ranking of all spots and corners.
 
@@ -107,6 +108,7 @@ def ranked(
     Args:
         gains: ``(N, H * W, Q)``.
         start: First rank wanted of each cell, from 0, ``(N,)`` int64.
+        most_start: At least the largest of these: to look at them would be to wait for the device.
         count: P, ranks wanted.
         height: H.
         width: W.
@@ -120,8 +122,7 @@ def ranked(
     num_corners = gains.shape[2]
     step = max(1, _GAINS_AT_ONCE // (rows * cols * side * side * num_corners))
     # Where nothing but the best of each tile is wanted, nothing is sorted inside the tiles.
-    is_shallow = count <= rows * cols and bool((start <= rows * cols - count).all())
-    rank = _ranked_best if is_shallow else _ranked
+    rank = _ranked_best if most_start + count <= rows * cols else _ranked
     parts = [
         rank(gains[i : i + step], start[i : i + step], count, (height, width), (rows, cols), side)
         for i in range(0, len(gains), step)

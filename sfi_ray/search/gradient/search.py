@@ -31,7 +31,7 @@ from sfi_ray.search.gradient.proposals import (
 )
 from sfi_ray.search.gradient.rows import at, first_best, log_odds, marks, pixels_at
 from sfi_ray.search.gradient.settings import GradientSettings
-from sfi_ray.search.gradient.state import GIVEN, Candidates, GradientState, Together, beginning_state
+from sfi_ray.search.gradient.state import GIVEN, Asked, Candidates, GradientState, Together, beginning_state
 from sfi_ray.search.philox import random_words, standard_normal, uniform
 
 # What random words are for.
@@ -88,6 +88,9 @@ class GradientSearch(Search):
         self._candidates: Candidates | None = None
         self._together: Together | None = None
         self._values: Tensor | None = None
+        # What the host knows without waiting for the device: images classified for each cell, and a bound of ranks.
+        self._spent = torch.zeros(0, dtype=torch.int64)
+        self._most_rank = 0
         none = torch.zeros(0, dtype=torch.int64)
         self._state = beginning_state(NewCells(none, none, torch.zeros(0, space.channels)), space, self.device)
         self._refresh()
@@ -111,11 +114,14 @@ class GradientSearch(Search):
         joining = beginning_state(new_cells, self.space, self.device)
         if state is not None:
             joining = replace(joining, **state)
+        self._spent = torch.cat([self._spent, joining.spent.cpu()])
+        self._most_rank = max(self._most_rank, int(joining.rank.max()) if len(joining.rank) else 0)
         self._state = self._state.join(joining)
         self._refresh()
 
     def _retire(self, keep: Tensor) -> None:
         self._state = self._state.select(keep)
+        self._spent = self._spent[keep.cpu()]
         self._refresh()
 
     def _ask(self) -> Query:
@@ -183,17 +189,19 @@ class GradientSearch(Search):
         is_local = is_joint.unsqueeze(1) | ((places >= count - self._num_local) & ~is_building.unsqueeze(1))
         spots = torch.where(is_local, around[0], spots)
         levels = torch.where(is_local.unsqueeze(2), around[1], levels)
-        is_asked = places < (self.settings.max_evaluations - state.spent).unsqueeze(1)
-        self._candidates = Candidates(slots, is_joint, is_building, spots, levels, is_asked)
+        self._spent = self._spent + 1
+        is_asked = torch.arange(count) < (self.settings.max_evaluations - self._spent).unsqueeze(1)
+        asked = self._to_classify(is_asked)
+        self._candidates = Candidates(slots, is_joint, is_building, spots, levels, asked)
 
     def _proposals(self, candidates: Candidates) -> Query:
         """Returns the images with one proposed pixel each."""
         state = self._state
-        owners, place = candidates.is_asked.nonzero(as_tuple=True)
-        is_new = marks(candidates.slot[owners, place], self.space.k)
+        asked, owners = candidates.asked, candidates.asked.owners
+        is_new = marks(asked.picked(candidates.slot), self.space.k)
         genes = self._genes(
-            torch.where(is_new, candidates.spots[owners, place].unsqueeze(1), state.spots[owners]),
-            torch.where(is_new.unsqueeze(2), candidates.levels[owners, place].unsqueeze(1), state.levels[owners]),
+            torch.where(is_new, asked.picked(candidates.spots).unsqueeze(1), state.spots[owners]),
+            torch.where(is_new.unsqueeze(2), asked.picked(candidates.levels).unsqueeze(1), state.levels[owners]),
             state.is_placed[owners] | is_new,
             state.backgrounds[owners],
         )
@@ -211,7 +219,7 @@ class GradientSearch(Search):
         """
         candidates, state, k = self._candidates, self._state, self.space.k
         assert candidates is not None
-        self._values = values = self._spread(log_probs, candidates.is_asked)
+        self._values = values = self._told(log_probs, candidates.asked)
         is_first = candidates.is_building & (state.kicks == 0)
         winner, rank, helps = self._best_moves(candidates, values)
         first, first_rank, first_helps = self._best_additions(candidates, values)
@@ -219,9 +227,12 @@ class GradientSearch(Search):
         rank = torch.where(is_first.unsqueeze(1), first_rank, rank)
         helps = torch.where(is_first.unsqueeze(1), first_helps, helps & candidates.is_joint.unsqueeze(1))
         sizes = torch.arange(2, min(_MOST_TOGETHER, k) + 1, device=self.device)
-        left = self.settings.max_evaluations - state.spent - candidates.is_asked.sum(dim=1)
-        order = torch.arange(len(sizes), device=self.device)
-        is_asked = (helps.sum(dim=1, keepdim=True) >= sizes) & (order < left.unsqueeze(1))
+        # The number that help, and the largest rank: the only time in a generation that waits for the device.
+        *numbers, rank_now = torch.cat([helps.sum(dim=1), state.rank.amax(dim=0, keepdim=True)]).tolist()
+        self._most_rank = rank_now + self.settings.proposals  # by which it grows at most
+        left = (self.settings.max_evaluations - self._spent).unsqueeze(1)
+        order = torch.arange(len(sizes))
+        asked = self._to_classify((torch.tensor(numbers).unsqueeze(1) >= 2 + order) & (order < left))
         is_moved = (rank.unsqueeze(1) < sizes.view(1, -1, 1)) & helps.unsqueeze(1)
         self._together = Together(
             spots=torch.where(is_moved, candidates.spots.gather(1, winner).unsqueeze(1), state.spots.unsqueeze(1)),
@@ -229,19 +240,19 @@ class GradientSearch(Search):
                 is_moved.unsqueeze(3), pixels_at(candidates.levels, winner).unsqueeze(1), state.levels.unsqueeze(1)
             ),
             is_placed=is_moved | state.is_placed.unsqueeze(1),
-            is_asked=is_asked,
+            asked=asked,
         )
 
     def _combinations(self, together: Together) -> Query:
         """Returns the images in which moves of several pixels are put together."""
-        owners, place = together.is_asked.nonzero(as_tuple=True)
+        asked = together.asked
         genes = self._genes(
-            together.spots[owners, place],
-            together.levels[owners, place],
-            together.is_placed[owners, place],
-            self._state.backgrounds[owners],
+            asked.picked(together.spots),
+            asked.picked(together.levels),
+            asked.picked(together.is_placed),
+            self._state.backgrounds[asked.owners],
         )
-        return Query(owners, genes)
+        return Query(asked.owners, genes)
 
     def _best_moves(self, candidates: Candidates, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Returns for each pixel its best move, how that ranks among the pixels', and whether it helps; ``(N, K)``."""
@@ -288,19 +299,17 @@ class GradientSearch(Search):
         values = values.masked_fill(is_old & ~candidates.is_building.unsqueeze(1), -torch.inf)
         # Where pixels were taken out together, noise keeps the search from going back to where it was.
         is_noisy = candidates.is_building & (state.kicks > 0)
-        chosen = first_best(values)
-        if is_noisy.any():
-            words = random_words(state.seeds, state.generation, _NOISE, values.shape[1])
-            noise = self.settings.noise * standard_normal(words).to(torch.float32)
-            chosen = torch.where(is_noisy, first_best(log_odds(values) + noise), chosen)
+        words = random_words(state.seeds, state.generation, _NOISE, values.shape[1])
+        noise = self.settings.noise * standard_normal(words).to(torch.float32)
+        chosen = torch.where(is_noisy, first_best(log_odds(values) + noise), first_best(values))
         value = at(values, chosen)
         is_better = value > state.log_prob
         # A little worse is taken, too: the way to something better often leads through it.
         is_near = ~candidates.is_joint & (log_odds(value) > log_odds(state.log_prob) - self.settings.slack)
         is_taken = torch.where(candidates.is_building, value > -torch.inf, is_better | is_near)
         spots, levels, is_placed = self._with_pixel(candidates, chosen)
-        if together.is_asked.any():
-            united = self._spread(log_probs, together.is_asked)
+        if len(together.asked.places):
+            united = self._told(log_probs, together.asked)
             best = first_best(united)
             is_united = at(united, best) > value
             value = torch.where(is_united, at(united, best), value)
@@ -316,19 +325,22 @@ class GradientSearch(Search):
             is_placed=torch.where(is_taken[:, None], is_placed, state.is_placed),
             log_prob=torch.where(is_taken, value, state.log_prob),
             generation=state.generation + 1,
-            spent=state.spent + candidates.is_asked.sum(dim=1) + together.is_asked.sum(dim=1),
+            spent=self._spent.to(self.device, non_blocking=True),
         )
         self._state = self._move_on(state, candidates, is_taken)
         self._candidates = self._together = self._values = None
         self._refresh()
 
-    def _spread(self, log_probs: Tensor, is_asked: Tensor) -> Tensor:
+    def _to_classify(self, is_asked: Tensor) -> Asked:
+        """Counts images that are to be classified, flags ``(N, P)`` on the host."""
+        asked = Asked.of(is_asked, self.device)
+        self._spent = self._spent + asked.numbers
+        return asked
+
+    def _told(self, log_probs: Tensor, asked: Asked) -> Tensor:
         """Returns the target's log-probability of every image that was asked for, -inf for those that were not."""
-        owners = is_asked.nonzero(as_tuple=True)[0]
-        told = log_probs.gather(1, self._state.target_classes[owners].unsqueeze(1)).squeeze(1)
-        values = torch.full(is_asked.shape, -torch.inf, device=self.device)
-        values[is_asked] = told.nan_to_num(nan=-torch.inf)
-        return values
+        targets = self._state.target_classes[asked.owners].unsqueeze(1)
+        return asked.spread(log_probs.gather(1, targets).squeeze(1))
 
     @property
     def _num_local(self) -> int:
@@ -352,10 +364,10 @@ class GradientSearch(Search):
         gains = first_order_gains(gradients, state.backgrounds, taken)
         # Tiles rule while pixels are placed at first, and where the ranking is gone through to its end.
         is_spread = ~state.is_placed.all(dim=1) | (space.k == 1)
-        spots, corners, is_valid = proposed(gains, state.rank, count, space.height, space.width, is_spread)
+        spots, corners, is_valid = proposed(
+            gains, state.rank, self._most_rank, count, space.height, space.width, is_spread
+        )
         levels = self._corners[corners]
-        if is_valid.all():
-            return spots, levels
         other_spots, other_levels = random_pixels(
             state.seeds, state.generation, _FALLBACK, count, space.height * space.width, space.channels
         )

@@ -44,6 +44,44 @@ class GradientState(SearchState):
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """Which of N x P images are classified, as the host knows it.
+
+    Attributes:
+        places: ``(M,)`` int64, in [0, N * P), ascending; on the device.
+        owners: The cells of these, ``(M,)`` int64; on the device.
+        numbers: How many each cell has, ``(N,)`` int64; on the host.
+        shape: N and P.
+    """
+
+    places: Tensor
+    owners: Tensor
+    numbers: Tensor
+    shape: torch.Size
+
+    @classmethod
+    def of(cls, is_asked: Tensor, device: torch.device) -> Asked:
+        """Reads flags ``(N, P)`` that lie on the host, and sends what follows from them to a device."""
+        places = torch.nonzero(is_asked.flatten()).squeeze(1)
+        owners = torch.nonzero(is_asked)[:, 0]
+        return cls(
+            places=places.to(device, non_blocking=True),
+            owners=owners.to(device, non_blocking=True),
+            numbers=is_asked.sum(dim=1),
+            shape=is_asked.shape,
+        )
+
+    def picked(self, values: Tensor) -> Tensor:
+        """Returns what belongs to these images, ``(N, P, ...)`` to ``(M, ...)``."""
+        return values.flatten(0, 1)[self.places]
+
+    def spread(self, told: Tensor) -> Tensor:
+        """Returns what was told of these images, ``(M,)``, for all, ``(N, P)``; -inf for the others and for NaN."""
+        values = torch.full(self.shape, -torch.inf, device=told.device).flatten()
+        return values.index_copy(0, self.places, told.nan_to_num(nan=-torch.inf)).view(self.shape)
+
+
+@dataclass(frozen=True, slots=True)
 class Candidates:
     """The images that are classified for the pixels that each cell places anew."""
 
@@ -54,7 +92,7 @@ class Candidates:
     is_building: Tensor
     spots: Tensor
     levels: Tensor
-    is_asked: Tensor
+    asked: Asked
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +103,7 @@ class Together:
     spots: Tensor
     levels: Tensor
     is_placed: Tensor
-    #: ``(N, J)`` bool.
-    is_asked: Tensor
+    asked: Asked
 
 
 # What a snapshot need not hold, since a cell has it anyway.

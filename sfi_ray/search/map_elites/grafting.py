@@ -14,7 +14,7 @@ from torch import Tensor
 from sfi_ray.search.base import SearchSpace
 from sfi_ray.search.map_elites.operator_selection import COPIED
 from sfi_ray.search.map_elites.pixel_losses import CHOOSING_WORDS, choose_least
-from sfi_ray.search.philox import Draws, below, uniform
+from sfi_ray.search.philox import Draws, below
 
 # What the random words of a candidate are for.
 _GRAFTED = 24
@@ -50,8 +50,7 @@ def graft(
     Returns:
         ``(M, K, G)`` float32, inside the bounds of the space.
     """
-    words = draws.words(_GRAFTED, GRAFTED_COUNTS[_GRAFTED])
-    draw = uniform(words)
+    words, draw = (get(_GRAFTED, GRAFTED_COUNTS[_GRAFTED]) for get in (draws.words, draws.uniform))
     k = parents.shape[1]
     most = min(most_pixels, k - 1)
     is_copy = how == COPIED
@@ -71,7 +70,7 @@ def graft(
     offset = torch.where(is_outside, -offset, offset)
     moved = torch.cat([moved[..., :2] + offset, moved[..., 2:]], dim=2)
     count = 1 + (draw[:, 5:6] * most).to(torch.int64)
-    slots = choose_least(losses, words[:, 6:], most).unsqueeze(2).expand(-1, -1, parents.shape[2])
+    slots = choose_least(losses, draw[:, 6:], most).unsqueeze(2).expand(-1, -1, parents.shape[2])
     is_taken = torch.arange(most, device=parents.device) < count
     made = parents.scatter(1, slots, torch.where(is_taken.unsqueeze(2), moved, parents.gather(1, slots)))
     lower, upper = space.bounds(parents.device)

@@ -54,19 +54,16 @@ class Guidance(Table):
     order: Tensor
 
 
-def gradient_queries(state: MapElitesState, max_evaluations: int, space: SearchSpace) -> GradientQueries:
+def gradient_queries(state: MapElitesState, owners: Tensor, space: SearchSpace) -> GradientQueries:
     """Chooses the images that a generation's gradients are taken of.
 
-    One for each cell that is still searched and may classify at least one more image after it: one of the cell's own
-    elites, better ones more often, or the background while it has none.
+    One for each cell: one of the cell's own elites, better ones more often, or the background while it has none.
 
     Args:
-        state: Of N cells.
-        max_evaluations: Images classified for a cell at most.
+        state: Of the cells being searched.
+        owners: N of them, ``(N,)`` int64, ascending.
         space: Where candidates live.
     """
-    is_guided = ~state.is_done & (state.evaluations + 2 <= max_evaluations)
-    owners = torch.nonzero(is_guided).squeeze(1)
     num_known = (state.log_prob[owners] > -torch.inf).sum(dim=1)
     draws = uniform(random_words(state.seeds[owners], state.generation[owners], _QUERY, 1))[:, 0]
     genes = state.genes[owners, (draws.square() * num_known).to(torch.int64)]
@@ -99,7 +96,7 @@ def guidance(gradients: Tensor, queries: GradientQueries, backgrounds: Tensor, s
     gains = first_order_gains(flat, backgrounds, selected)
     start = torch.zeros(len(spots), dtype=torch.int64, device=spots.device)
     count = min(num_ranks(space.k), gains.shape[1] * gains.shape[2])
-    ranked, corners, is_valid = proposed(gains, start, count, space.height, space.width, queries.is_bare)
+    ranked, corners, is_valid = proposed(gains, start, 0, count, space.height, space.width, queries.is_bare)
     rows = ranked.div(space.width, rounding_mode="floor")
     place = torch.stack([rows, ranked - rows * space.width], dim=2).to(torch.float32) + 0.5
     colours = colour_corners(space.channels, spots.device)[corners] / 255.0

@@ -13,9 +13,6 @@ Shapes: N cells, W operators, M candidates.
 
 from __future__ import annotations
 
-from functools import reduce
-from itertools import accumulate
-
 import torch
 from torch import Tensor
 
@@ -32,8 +29,8 @@ NUM_CHANGES = RECALLED
 #: A candidate that was made in none of these operators.
 NO_OPERATOR = -1
 
-# What a nat is as an integer.
-_NAT = 1 << 20
+# What 1 is as an integer: a nat, a candidate, or the sum of all probabilities.
+_UNIT = 1 << 20
 
 
 def usual_probabilities(weights: OperatorWeights, k: int) -> Tensor:
@@ -74,14 +71,15 @@ def shares(gained: Tensor, tried: Tensor, usual: Tensor, floor: float = 0.2, ass
     credit = (gained + assumed * mean) / (tried + assumed)
     # What is twice as good is taken four times as often.
     weighted = usual * credit * credit
-    total = _sum(weighted)
-    learned = torch.where(total > 0, weighted / total, usual)
+    weighted = weighted / weighted.amax(dim=1, keepdim=True)
+    # Where nothing has brought anything, all of them are NaN.
+    learned = torch.where(weighted.isnan(), usual, weighted / _sum(weighted))
     return floor * usual + (1 - floor) * learned
 
 
 def cumulative(columns: Tensor) -> Tensor:
     """Returns the upper ends of shares that are laid side by side in [0, 1], ``(N, n)`` to the same shape."""
-    sums = torch.stack([*accumulate(columns.unbind(dim=1), torch.add)], dim=1)
+    sums = _fixed(columns).cumsum(dim=1)
     return sums / sums[:, -1:]
 
 
@@ -113,13 +111,13 @@ def learn(
         What is known then.
     """
     size = (len(gained), NUM_OPERATORS)
-    brought = (gains.clamp(0.0, most_gain).to(torch.float64) * _NAT).round().to(torch.int64)
+    brought = (gains.clamp(0.0, most_gain).to(torch.float64) * _UNIT).round().to(torch.int64)
     operator = made[winners]
     now = _counted(first, operator, brought.masked_fill(operator == NO_OPERATOR, 0), size)
     count = _counted(first[owners], made, (made != NO_OPERATOR).to(torch.int64), size)
     held = memory / (memory + count.sum(dim=1, keepdim=True).to(torch.float64))
     # What was counted stands in the row of the first cell of a group.
-    return (held * gained + now.to(torch.float64) / _NAT)[first], (held * tried + count.to(torch.float64))[first]
+    return (held * gained + now.to(torch.float64) / _UNIT)[first], (held * tried + count.to(torch.float64))[first]
 
 
 def _counted(cells: Tensor, operator: Tensor, counts: Tensor, size: tuple[int, int]) -> Tensor:
@@ -129,5 +127,10 @@ def _counted(cells: Tensor, operator: Tensor, counts: Tensor, size: tuple[int, i
 
 
 def _sum(columns: Tensor) -> Tensor:
-    """Adds columns up, one after the other, ``(N, W)`` to ``(N, 1)``."""
-    return reduce(torch.add, columns.unbind(dim=1)).unsqueeze(1)
+    """Adds columns up, ``(N, W)`` to ``(N, 1)``."""
+    return _fixed(columns).sum(dim=1, keepdim=True) / _UNIT
+
+
+def _fixed(columns: Tensor) -> Tensor:
+    """Rounds to integers, whose sums are the same in any order, on any device, as long as they stay below 2**53."""
+    return (columns * _UNIT).round()

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from sfi_ray.search.map_elites.differences import Difference
-from sfi_ray.search.philox import uniform
 
 #: Words that choosing a pixel takes.
 CHOOSING_WORDS = 2
@@ -49,23 +48,22 @@ def seen(losses: Tensor, parents: tuple[Tensor, Tensor], changed: Difference, ga
     return losses, torch.where(changed.is_new, new, kept)
 
 
-def choose_least(losses: Tensor, words: Tensor, count: int = 1) -> Tensor:
+def choose_least(losses: Tensor, draws: Tensor, count: int = 1) -> Tensor:
     """Chooses pixels of each image, those that less is lost with more often; of equal ones any.
 
     Args:
         losses: ``(M, K)``.
-        words: ``(M, CHOOSING_WORDS)`` int64, uniform in [0, 2**32).
+        draws: ``(M, CHOOSING_WORDS)`` float64, uniform in (0, 1).
         count: Pixels to choose of each, in [1, K].
 
     Returns:
         ``(M, count)`` int64, in [0, K), each pixel of an image at most once.
     """
     k = losses.shape[1]
-    shares = uniform(words)
     # Sorted from another one on in each image, equal pixels come in any of their turns.
-    start = (shares[:, 1:] * k).to(torch.int64)
+    start = (draws[:, 1:] * k).to(torch.int64)
     turned = (torch.arange(k, device=losses.device) + start) % k
     order = losses.gather(1, turned).argsort(dim=1, stable=True)
-    rank = (shares[:, :1].pow(3) * k).to(torch.int64)
+    rank = (draws[:, :1].pow(3) * k).to(torch.int64)
     ranks = (rank + torch.arange(count, device=losses.device)) % k
     return turned.gather(1, order.gather(1, ranks))

@@ -21,10 +21,13 @@ from torch import Tensor
 from sfi_ray.search.base import SearchSpace
 from sfi_ray.search.gradient.proposals import colour_corners
 from sfi_ray.search.map_elites.differences import Difference
+from sfi_ray.search.map_elites.niches import highest
 from sfi_ray.search.map_elites.operator_selection import BESIDE, RECALLED
 from sfi_ray.search.map_elites.pixel_losses import CHOOSING_WORDS, choose_least
-from sfi_ray.search.philox import Draws, below, uniform
+from sfi_ray.search.philox import Draws, below
 
+#: Above the number of every pixel.
+NO_PIXEL = 1 << 62
 #: Pixels that are remembered for each class.
 NUM_REMEMBERED = 64
 # What the random words of a candidate are for.
@@ -37,38 +40,40 @@ _HELD = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Observations:
-    """Candidates that show what one pixel is credit, by group and then by pixel, each pixel of a group once.
+    """What candidates show of single pixels, by group and then by pixel.
 
     Attributes:
-        candidates: Which candidates these are, ``(U,)`` int64.
-        groups: The group of each, ``(U,)`` int64, ascending.
-        pixels: The pixel that is new in each, ``(U,)`` int64, ascending within a group.
+        candidates: Which candidates these are, ``(M,)`` int64: all of them.
+        pixels: The pixel that is new in each, ``(M,)`` int64, ascending within a group; `NO_PIXEL` for those that do
+            not show one.
+        is_shown: Whether it shows one that no earlier one of its group shows, ``(M,)`` bool.
     """
 
     candidates: Tensor
-    groups: Tensor
     pixels: Tensor
+    is_shown: Tensor
 
 
-def observations(changed: Difference, groups: Tensor, is_known: Tensor) -> Observations:
+def observations(changed: Difference, first: Tensor, is_known: Tensor, space: SearchSpace) -> Observations:
     """Finds the candidates that differ from their parent in one pixel, which has a colour at a corner of the cube.
 
     Args:
         changed: In what M candidates differ from what they are compared with.
-        groups: ``(M,)`` int64, ascending.
+        first: First cell of the group of each candidate, ``(M,)`` int64, ascending.
         is_known: Whether the parent was classified, ``(M,)`` bool.
+        space: Where candidates live.
     """
-    corners = colour_corners(changed.levels.shape[1], groups.device)
+    corners = colour_corners(space.channels, first.device)
     is_corner = (changed.levels.unsqueeze(1) == corners).all(dim=2)
-    shown = torch.nonzero(changed.is_single & is_corner.any(dim=1) & is_known).squeeze(1)
-    pixels = changed.spot[shown] * len(corners) + is_corner[shown].to(torch.int64).argmax(dim=1)
-    # By pixel first and then, in the same order, by group.
-    order = pixels.argsort(stable=True)
-    order = order[groups[shown[order]].argsort(stable=True)]
-    shown, pixels = shown[order], pixels[order]
-    is_first = torch.ones_like(pixels, dtype=torch.bool)
-    is_first[1:] = (pixels[1:] != pixels[:-1]) | (groups[shown[1:]] != groups[shown[:-1]])
-    return Observations(shown[is_first], groups[shown[is_first]], pixels[is_first])
+    is_shown = changed.is_single & is_corner.any(dim=1) & is_known
+    pixels = changed.spot * len(corners) + is_corner.to(torch.int64).argmax(dim=1)
+    number = torch.where(is_shown, pixels, space.height * space.width * len(corners))
+    # By group, then by pixel, and otherwise in the same order.
+    order = (first * (space.height * space.width * len(corners) + 1) + number).argsort(stable=True)
+    pixels, is_shown, first = torch.where(is_shown, pixels, NO_PIXEL)[order], is_shown[order], first[order]
+    is_first = torch.ones_like(is_shown)
+    is_first[1:] = (pixels[1:] != pixels[:-1]) | (first[1:] != first[:-1])
+    return Observations(order, pixels, is_shown & is_first)
 
 
 def remember(credit: Tensor, pixels: Tensor, gains: Tensor, offered: Tensor) -> tuple[Tensor, Tensor]:
@@ -91,9 +96,10 @@ def remember(credit: Tensor, pixels: Tensor, gains: Tensor, offered: Tensor) -> 
     # What was remembered already is no new offer; the others go to a column that is dropped.
     dropped = place.masked_fill(~is_again, num_offers)
     gains = torch.cat([gains, gains[:, :1]], dim=1).scatter(1, dropped, -torch.inf)[:, :num_offers]
-    values, order = torch.cat([credit, gains], dim=1).sort(dim=1, descending=True, stable=True)
     count = credit.shape[1]
-    return values[:, :count], torch.cat([pixels, offered], dim=1).gather(1, order[:, :count])
+    credit, pixels = torch.cat([credit, gains], dim=1), torch.cat([pixels, offered], dim=1)
+    order = highest(credit, count)
+    return credit.gather(1, order), pixels.gather(1, order)
 
 
 def recall(
@@ -124,8 +130,7 @@ def recall(
     Returns:
         ``(M, K, G)``, and for which this was done, ``(M,)`` bool; not where nothing is remembered.
     """
-    words = draws.words(_RECALLED, RECALLED_COUNTS[_RECALLED])
-    draw = uniform(words)
+    words, draw = (get(_RECALLED, RECALLED_COUNTS[_RECALLED]) for get in (draws.words, draws.uniform))
     num_known = (credit > -torch.inf).sum(dim=1)
     # The integer part of (n + 1)^u is j with probability log((j + 1) / j) / log(n + 1), about 1 / j.
     rank = ((num_known + 1).to(torch.float64).pow(draw[:, 0]).to(torch.int64) - 1).clamp(min=0)
@@ -138,6 +143,6 @@ def recall(
     place = torch.stack([row.clamp(0, space.height - 1), col.clamp(0, space.width - 1)], dim=1).to(torch.float32) + 0.5
     new = torch.cat([place, corners[pixel % len(corners)]], dim=1)
     made = parents.clone()
-    made[torch.arange(len(made), device=made.device), choose_least(losses, words[:, 3:]).squeeze(1)] = new
+    made[torch.arange(len(made), device=made.device), choose_least(losses, draw[:, 3:]).squeeze(1)] = new
     is_recalled = (is_beside | (how == RECALLED)) & (num_known > 0)
     return torch.where(is_recalled[:, None, None], made, candidates), is_recalled

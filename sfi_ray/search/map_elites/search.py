@@ -49,12 +49,14 @@ from sfi_ray.search.map_elites.operator_selection import (
 )
 from sfi_ray.search.map_elites.pixel_losses import seen
 from sfi_ray.search.map_elites.pixel_memory import (
+    NO_PIXEL,
     RECALLED_COUNTS,
     Observations,
     observations,
     recall,
     remember,
 )
+from sfi_ray.search.map_elites.schedule import Generation, Offspring, Schedule
 from sfi_ray.search.map_elites.settings import MapElitesSettings
 from sfi_ray.search.map_elites.single_pixels import SinglePixels
 from sfi_ray.search.map_elites.state import GIVEN, MapElitesState, beginning, restarted
@@ -64,14 +66,12 @@ from sfi_ray.search.map_elites.variation import (
     fresh_candidates,
     varied_counts,
 )
-from sfi_ray.search.philox import Draws, uniform
+from sfi_ray.search.philox import Draws
 
 # What the random words of a candidate are for.
 _PARENTS = 15
 # Candidates of a group in one generation, at most: their numbers never meet those of the next generation.
 _MOST_CANDIDATES = 1 << 24
-# Above the number of every pixel.
-_NO_PIXEL = 1 << 62
 # Elements of the gradients that are taken at once: 256 MB, for all of a group could take gigabytes.
 _GRADIENT_ELEMENTS = 1 << 26
 
@@ -129,7 +129,8 @@ class MapElites(Search):
         self._operators = torch.zeros(0, dtype=torch.int64, device=self.device)
         self._candidates: Tensor | None = None
         self._parents: tuple[Tensor, Tensor] | None = None
-        self._focus = torch.zeros(0, dtype=torch.int64, device=self.device)
+        self._schedule = Schedule(settings, self.device)
+        self._made: Generation | None = None
         self._queries: GradientQueries | None = None
         self._guidance: list[Guidance] = []
         integers = torch.zeros(0, dtype=torch.int64, device=self.device)
@@ -154,6 +155,7 @@ class MapElites(Search):
         if largest > _MOST_CANDIDATES:
             raise ValueError(f"a group of {largest:,} cells; at most {_MOST_CANDIDATES:,} can be searched together")
         state = state or beginning(len(new_cells.seeds), self.settings.num_elites, self.space, self.device)
+        self._schedule.admit(new_cells.groups, state)
         self._state = self._state.join(
             MapElitesState(
                 seeds=new_cells.seeds.to(self.device),
@@ -167,9 +169,11 @@ class MapElites(Search):
 
     def _retire(self, keep: Tensor) -> None:
         self._state = self._state.select(keep)
+        self._schedule.retire(keep)
         self._refresh()
 
     def _mark_done(self, is_done: Tensor) -> None:
+        self._schedule.mark_done(is_done)
         self._state = replace(self._state, is_done=self._state.is_done | is_done)
         self._refresh()
 
@@ -180,7 +184,7 @@ class MapElites(Search):
 
     def _ask(self) -> Query:
         if self._queries is None and self.settings.gradient_share > 0:
-            self._queries = gradient_queries(self._state, self.settings.max_evaluations, self.space)
+            self._queries = gradient_queries(self._state, self._schedule.guided(), self.space)
         if self._queries is not None and len((part := self._next_queries()).owners):
             return Query(
                 part.owners, part.genes, wanted=Gradients(log_prob_of(self._state.target_classes[part.owners]))
@@ -196,15 +200,6 @@ class MapElites(Search):
         backgrounds = self._state.backgrounds[queries.owners]
         self._guidance.append(guidance(answer.gradients, queries, backgrounds, self.space))
 
-    def _num_candidates(self) -> Tensor:
-        """Returns how many candidates of a generation each cell has, ``(N,)`` int64."""
-        groups = self._state.groups
-        sizes = torch.searchsorted(groups, groups, right=True) - torch.searchsorted(groups, groups)
-        return self.settings.candidates_of(sizes)
-
-    def _num_gradient_candidates(self) -> Tensor:
-        return self.settings.gradient_candidates_of(self._num_candidates())
-
     def _next_queries(self) -> GradientQueries:
         """Returns the next gradient queries, as many as are answered at once; none where all are answered."""
         assert self._queries is not None
@@ -215,42 +210,41 @@ class MapElites(Search):
 
     def _proposals(self) -> Query:
         """Returns the candidates of this generation."""
-        state = self._state
         if self._guidance:
             assert self._queries is not None
-            is_guided = torch.zeros_like(state.is_done)
-            is_guided[self._queries.owners] = True
-            self._state = state = replace(
-                state, evaluations=state.evaluations + is_guided, backward=state.backward + is_guided
+            is_guided = torch.zeros_like(self._state.evaluations).index_fill(0, self._queries.owners, 1)
+            self._state = replace(
+                self._state,
+                evaluations=self._state.evaluations + is_guided,
+                backward=self._state.backward + is_guided,
             )
-        left = torch.minimum((self.settings.max_evaluations - state.evaluations).clamp(min=0), self._num_candidates())
-        self._focus = torch.arange(len(left), device=self.device).repeat_interleave(left * ~state.is_done)
-        groups = state.groups[self._focus]
-        first = torch.searchsorted(state.groups, groups)
+        state = self._state
+        self._made = made = self._schedule.next_generation()
+        offspring = made.offspring
         # Every candidate has draws of its own: under its group's seed, by its generation and its place in the group.
-        place = torch.arange(len(groups), device=self.device) - torch.searchsorted(groups, groups)
-        seeds, counters = state.seeds[first], state.generation[self._focus] * _MOST_CANDIDATES + place
-        is_new = state.log_prob[self._focus, 0] == -torch.inf
-        num_new = int(is_new.sum())
-        self._operators = torch.full_like(first, NO_OPERATOR)
-        if num_new < len(groups):
-            size = torch.searchsorted(state.groups, groups, right=True) - first
-            candidates, self._operators = self._varied(first, size, Draws(seeds, counters, self._counts))
+        seeds = state.seeds[offspring.first]
+        counters = state.generation[offspring.owners] * _MOST_CANDIDATES + offspring.place
+        is_new = state.log_prob[offspring.owners, 0] == -torch.inf
+        num_new = int(is_new.sum())  # waits for the device: the only time in a generation
+        self._operators = torch.full_like(offspring.owners, NO_OPERATOR)
+        candidates = state.genes.new_empty(len(is_new), *state.genes.shape[2:])
+        if num_new < len(is_new):
+            candidates, self._operators = self._varied(offspring, Draws(seeds, counters, self._counts))
         if num_new:
             fresh = fresh_candidates(seeds, counters, self.space, self.settings.locality, self.settings.corner_share)
-            candidates = torch.where(is_new[:, None, None], fresh, candidates) if num_new < len(groups) else fresh
+            candidates = torch.where(is_new[:, None, None], fresh, candidates) if num_new < len(is_new) else fresh
             self._operators = self._operators.masked_fill(is_new, NO_OPERATOR)
         if self._single_pixels is not None:
-            candidates = self._swept(candidates, self._single_pixels, first, place)
+            candidates = self._swept(candidates, self._single_pixels, made)
         if self._guidance:
-            candidates = self._gradient_proposed(candidates, is_guided, seeds, counters)
-        self._candidates = candidates = self._started(candidates)
-        return Query(self._focus, candidates)
+            candidates = self._gradient_proposed(candidates, made, seeds, counters)
+        self._candidates = candidates = self._started(candidates, made) if self._starts else candidates
+        return Query(offspring.owners, candidates)
 
-    def _varied(self, first: Tensor, size: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+    def _varied(self, offspring: Offspring, draws: Draws) -> tuple[Tensor, Tensor]:
         """Makes candidates of elites and of what is remembered, and says in which operators."""
-        state = self._state
-        self._parents, mates = self._chosen(first, size, draws)
+        state, first = self._state, offspring.first
+        self._parents, mates = self._chosen(offspring, draws)
         parents = state.genes[self._parents]
         taken_so = shares(state.gained, state.tried, self._usual, self.settings.operator_floor)
         changes, whole = cumulative(taken_so[:, :NUM_CHANGES])[first], taken_so[:, NUM_CHANGES:].cumsum(dim=1)[first]
@@ -258,9 +252,9 @@ class MapElites(Search):
         corner_share = self.settings.corner_share
         candidates, operators = change_pixels(crossed, draws, self.space, changes, corner_share)
         if self.space.k > 1:
-            credit, pixels = state.credit[self._focus], state.pixels[self._focus]
+            credit, pixels = state.credit[offspring.owners], state.pixels[offspring.owners]
             losses = state.losses[self._parents]
-            how = NUM_CHANGES + (uniform(draws.words(_PARENTS, 7)[:, 6:]) >= whole).sum(dim=1)
+            how = NUM_CHANGES + (draws.uniform(_PARENTS, 7)[:, 6:] >= whole).sum(dim=1)
             candidates, is_made = recall(candidates, parents, credit, pixels, losses, draws, self.space, how)
             is_grafted = (how == GRAFTED) | (how == COPIED)
             grafted = graft(parents, state.genes[mates], losses, draws, self.space, how)
@@ -268,71 +262,54 @@ class MapElites(Search):
             operators = torch.where(is_made | is_grafted, how, operators)
         return candidates, operators
 
-    def _swept(self, candidates: Tensor, pixels: SinglePixels, first: Tensor, place: Tensor) -> Tensor:
-        """Puts the next single pixels of each group in the place of most candidates, where no others will be put."""
-        state = self._state
-        is_swept = place % 8 < 7  # seven of eight
-        number = place - place[torch.searchsorted(self._focus, self._focus)]
-        if self._guidance:
-            is_swept &= number >= self._num_gradient_candidates()[self._focus]
-        if self._starts:
-            is_swept &= state.generation[self._focus] > 0
+    def _swept(self, candidates: Tensor, pixels: SinglePixels, made: Generation) -> Tensor:
+        """Puts the next single pixels of each group in the place of most candidates."""
+        state, first = self._state, made.offspring.first
+        is_swept, before = self._schedule.swept(made, skips_first=bool(self._starts))
         # Those of a group are numbered on from where its last generation ended.
-        before = is_swept.cumsum(dim=0) - is_swept.to(torch.int64)
-        numbers = state.swept[first] + before - before[torch.arange(len(place), device=self.device) - place]
-        backgrounds = state.backgrounds[first]
-        is_swept &= numbers < pixels.count(backgrounds)
-        made = pixels.genes(state.seeds[first[is_swept]], numbers[is_swept], backgrounds[is_swept])
-        candidates = candidates.clone()
-        candidates[is_swept] = made
+        numbers, backgrounds = state.swept[first] + before, state.backgrounds[first]
+        count = pixels.count(backgrounds)
+        is_swept = is_swept & (numbers < count)
+        single = pixels.genes(state.seeds[first], torch.minimum(numbers, count - 1), backgrounds)
         self._operators = self._operators.masked_fill(is_swept, NO_OPERATOR)
-        counts = first[is_swept].bincount(minlength=len(state.seeds))
+        counts = torch.zeros_like(state.swept).index_add(0, first, is_swept.to(torch.int64))
         self._state = replace(state, swept=state.swept + counts[torch.searchsorted(state.groups, state.groups)])
-        return candidates
+        return torch.where(is_swept[:, None, None], single, candidates)
 
-    def _started(self, candidates: Tensor) -> Tensor:
+    def _started(self, candidates: Tensor, made: Generation) -> Tensor:
         """Puts what cells are to begin with in the place of their first candidates."""
-        if not self._starts:
+        if not (beginners := self._schedule.beginners(made)):
             return candidates
-        candidates = candidates.clone()
-        state = self._state
-        begins = torch.nonzero((state.generation == 0) & ~state.is_done).squeeze(1)
-        places = torch.searchsorted(self._focus, begins).tolist()
-        counts = self._focus.bincount(minlength=len(state.seeds))[begins].tolist()
-        for seed, place, count in zip(state.seeds[begins].tolist(), places, counts, strict=True):
-            if seed in self._starts:
-                starts = self._starts[seed][:count].to(candidates)
+        candidates, seeds = candidates.clone(), self._state.seeds.tolist()
+        for cell, place, count in beginners:
+            if seeds[cell] in self._starts:
+                starts = self._starts[seeds[cell]][:count].to(candidates)
                 candidates[place : place + len(starts)] = starts
                 self._operators[place : place + len(starts)] = NO_OPERATOR
         return candidates
 
-    def _gradient_proposed(self, candidates: Tensor, is_guided: Tensor, seeds: Tensor, counters: Tensor) -> Tensor:
+    def _gradient_proposed(self, candidates: Tensor, made: Generation, seeds: Tensor, counters: Tensor) -> Tensor:
         """Puts candidates that gradients lead in the place of the first ones of each cell."""
         assert self._queries is not None
-        number = torch.arange(len(self._focus), device=self.device) - torch.searchsorted(self._focus, self._focus)
-        is_chosen = is_guided[self._focus] & (number < self._num_gradient_candidates()[self._focus])
-        chosen = torch.nonzero(is_chosen).squeeze(1)
-        of_query = torch.searchsorted(self._queries.owners, self._focus[chosen])
+        chosen, of_query = self._schedule.led(made)
         known, queries = Guidance.concat(self._guidance).select(of_query), self._queries.select(of_query)
-        made = gradient_candidates(known, queries, number[chosen] == 0, seeds[chosen], counters[chosen])
-        candidates = candidates.clone()
-        candidates[chosen] = made
+        is_first = made.offspring.number[chosen] == 0
+        led = gradient_candidates(known, queries, is_first, seeds[chosen], counters[chosen])
         self._operators = self._operators.index_fill(0, chosen, NO_OPERATOR)
-        return candidates
+        return candidates.index_copy(0, chosen, led)
 
-    def _chosen(self, first: Tensor, size: Tensor, draws: Draws) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    def _chosen(self, offspring: Offspring, draws: Draws) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
         """Chooses two elites for each candidate: of its own class or of any of the group, better ones more often.
 
         Returns:
             Cells and places of the parents, and of their mates.
         """
         state = self._state
-        words = draws.words(_PARENTS, 7)
-        shares = uniform(words)
+        words, shares = draws.words(_PARENTS, 7), draws.uniform(_PARENTS, 7)
         num_known = (state.log_prob > -torch.inf).sum(dim=1).clamp(min=1)
 
         def choose(is_any: Tensor, which: Tensor, rank: Tensor) -> tuple[Tensor, Tensor]:
-            cell = torch.where(is_any, first + ((which * size) >> 32), self._focus)
+            cell = torch.where(is_any, offspring.first + ((which * offspring.size) >> 32), offspring.owners)
             return cell, (rank.square().square() * num_known[cell]).to(torch.int64)
 
         parents = choose(shares[:, 0] < self.settings.any_parent_share, words[:, 1], shares[:, 2])
@@ -340,14 +317,16 @@ class MapElites(Search):
 
     def _learn(self, log_probs: Tensor) -> None:
         assert self._candidates is not None
+        assert self._made is not None
         log_probs = log_probs.to(self.device, torch.float32)
         losses, offered = self._state.losses, self._candidates.new_zeros(self._candidates.shape[:2])
         if self._parents is not None and self.space.k > 1:
-            losses, offered = self._learn_of_pixels(log_probs, self._candidates, self._parents)
+            losses, offered = self._learn_of_pixels(log_probs, self._candidates, self._parents, self._made)
         state = self._state
-        best, source = self._merged(log_probs)
-        gained, tried = self._learn_of_ways(best[:, 0], source[:, 0])
-        evaluations = state.evaluations + self._focus.bincount(minlength=len(state.seeds))
+        best, source = self._inserted(log_probs, self._made)
+        owners = self._made.offspring.owners
+        gained, tried = self._learn_of_operators(best[:, 0], source[:, 0], owners)
+        evaluations = state.evaluations + self._made.offers.own
         # A finished cell is as its finding says; its elites serve the others as they are.
         goes_on = ~state.is_done[:, None]
         self._state = replace(
@@ -357,19 +336,19 @@ class MapElites(Search):
             genes=torch.where(goes_on[..., None, None], selected(state.genes, self._candidates, source), state.genes),
             log_prob=torch.where(goes_on, best, state.log_prob),
             log_probs=torch.where(goes_on[..., None], selected(state.log_probs, log_probs, source), state.log_probs),
-            losses=torch.where(goes_on[..., None], self._passed_on(losses, offered, source), state.losses),
+            losses=torch.where(goes_on[..., None], self._passed_on(losses, offered, source, owners), state.losses),
             gained=gained,
             tried=tried,
             improved_at=torch.where(best[:, 0] > state.log_prob[:, 0], evaluations, state.improved_at),
         )
         if self.settings.restart_after is not None:
             self._state = restarted(self._state, self.settings.restart_after)
-        self._candidates = self._queries = self._parents = None
+        self._candidates = self._queries = self._parents = self._made = None
         self._guidance = []
         self._refresh()
 
     def _learn_of_pixels(
-        self, log_probs: Tensor, candidates: Tensor, parents: tuple[Tensor, Tensor]
+        self, log_probs: Tensor, candidates: Tensor, parents: tuple[Tensor, Tensor], made: Generation
     ) -> tuple[Tensor, Tensor]:
         """Learns what the pixels brought in which candidates differ from their parents, and what was lost with others.
 
@@ -380,19 +359,19 @@ class MapElites(Search):
         # The first of its log-probabilities says whether a parent was classified.
         is_known = ~state.log_probs[..., 0][parents].isnan()
         changed = difference(candidates, state.genes[parents], self.space)
-        shown = observations(changed, state.groups[self._focus], is_known)
-        if len(shown.candidates):
-            self._remember(log_probs, shown, parents)
+        shown = observations(changed, made.offspring.first, is_known, self.space)
+        self._remember(log_probs, shown, parents, made)
         of_class = state.target_classes[parents[0]].unsqueeze(1)
         gains = log_probs.gather(1, of_class) - state.log_probs[parents].gather(1, of_class)
         return seen(state.losses, parents, changed, gains.squeeze(1))
 
-    def _learn_of_ways(self, best: Tensor, source: Tensor) -> tuple[Tensor, Tensor]:
+    def _learn_of_operators(self, best: Tensor, source: Tensor, owners: Tensor) -> tuple[Tensor, Tensor]:
         """Learns what the operators in which this generation was made have brought.
 
         Args:
             best: Log-probability of each cell's first elite now, ``(N,)``.
             source: Where that comes from, ``(N,)``; see `insert`.
+            owners: The cell that each candidate was made for, ``(M,)``.
         """
         state = self._state
         winners = source - self.settings.num_elites
@@ -400,36 +379,38 @@ class MapElites(Search):
         gains = torch.where(was_known, best - state.log_prob[:, 0], 0.0)
         first = torch.searchsorted(state.groups, state.groups)
         winners, memory = winners.clamp(min=0), self.settings.operator_memory
-        return learn(state.gained, state.tried, first, gains, winners, self._focus, self._operators, memory)
+        return learn(state.gained, state.tried, first, gains, winners, owners, self._operators, memory)
 
-    def _passed_on(self, losses: Tensor, offered: Tensor, source: Tensor) -> Tensor:
+    def _passed_on(self, losses: Tensor, offered: Tensor, source: Tensor, owners: Tensor) -> Tensor:
         """Returns what is lost with the pixels of new elites; nothing is known of what was made of another class."""
-        owners = self._focus if self._parents is None else self._parents[0]
+        made_of = owners if self._parents is None else self._parents[0]
         num_elites = source.shape[1]
         cells = torch.arange(len(source), device=self.device).unsqueeze(1)
-        is_foreign = (source >= num_elites) & (owners[(source - num_elites).clamp(min=0)] != cells)
+        is_foreign = (source >= num_elites) & (made_of[(source - num_elites).clamp(min=0)] != cells)
         return selected(losses, offered, source).masked_fill(is_foreign.unsqueeze(2), 0.0)
 
-    def _remember(self, log_probs: Tensor, shown: Observations, parents: tuple[Tensor, Tensor]) -> None:
+    def _remember(
+        self, log_probs: Tensor, shown: Observations, parents: tuple[Tensor, Tensor], made: Generation
+    ) -> None:
         """Learns for all cells of a group what single pixels brought."""
         state = self._state
         cell, place = parents[0][shown.candidates], parents[1][shown.candidates]
         gains = log_probs[shown.candidates] - state.log_probs[cell, place]
-        gains = gains.masked_fill(~gains.isfinite(), -torch.inf)
+        gains = gains.masked_fill(~gains.isfinite() | ~shown.is_shown.unsqueeze(1), -torch.inf)
         parts = []
-        for part in candidates_per_niche(shown.groups, state.groups):
+        for part in candidates_per_niche(made):
             told = gains[part.which, state.target_classes[part.cells].unsqueeze(1)]
-            offered = shown.pixels[part.which].masked_fill(part.is_none, _NO_PIXEL)
+            offered = shown.pixels[part.which].masked_fill(part.is_none, NO_PIXEL)
             told = told.masked_fill(part.is_none, -torch.inf)
             parts.append(remember(state.credit[part.cells], state.pixels[part.cells], told, offered))
         credit, pixels = zip(*parts, strict=True)
         self._state = replace(state, credit=torch.cat(credit), pixels=torch.cat(pixels))
 
-    def _merged(self, log_probs: Tensor) -> tuple[Tensor, Tensor]:
+    def _inserted(self, log_probs: Tensor, made: Generation) -> tuple[Tensor, Tensor]:
         """Offers the candidates of each group to all its cells; see `insert`."""
         state = self._state
         parts = []
-        for part in candidates_per_niche(state.groups[self._focus], state.groups):
+        for part in candidates_per_niche(made):
             told = log_probs[part.which, state.target_classes[part.cells].unsqueeze(1)].nan_to_num(nan=-torch.inf)
             parts.append(insert(state.log_prob[part.cells], told.masked_fill(part.is_none, -torch.inf), part.which))
         best, source = zip(*parts, strict=True)

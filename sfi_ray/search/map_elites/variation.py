@@ -65,7 +65,7 @@ def cross(parents: Tensor, mates: Tensor, draws: Draws, crossover_share: float =
         ``(M, K, G)``; the other parents come back as they were.
     """
     k = parents.shape[1]
-    shares = uniform(draws.words(_CROSSED, 2 + k))
+    shares = draws.uniform(_CROSSED, 2 + k)
     is_crossed = shares[:, 0] < crossover_share
     from_mate = is_crossed.unsqueeze(1) & (shares[:, 2:] < shares[:, 1:2])
     return torch.where(from_mate.unsqueeze(-1), mates, parents)
@@ -92,14 +92,14 @@ def change_pixels(
     count, k = genes.shape[:2]
     most = _most_changed(k)
     width = 1 + _changed_width(space)
-    words = draws.words(_CHANGED, 1 + most * width)
-    num_changed = 1 + (uniform(words[:, :1]).square().square().square() * _spread(k)).round()
-    words = words[:, 1:].reshape(count, most, width)
+    words, shares = draws.words(_CHANGED, 1 + most * width), draws.uniform(_CHANGED, 1 + most * width)
+    num_changed = 1 + (shares[:, :1].square().square().square() * _spread(k)).round()
+    words, shares = (drawn[:, 1:].reshape(count, most, width) for drawn in (words, shares))
     which = below(words[..., 0], k)
     old = genes.gather(1, which.unsqueeze(-1).expand(-1, -1, genes.shape[2]))
     neighbour = genes.gather(1, ((which + 1) % k).unsqueeze(-1).expand(-1, -1, genes.shape[2]))
-    how = (uniform(words[..., 1:2]) >= cumulative[:, None, :-1]).sum(dim=2, keepdim=True)
-    new = _changed(old, neighbour, how, uniform(words[..., 2:]).to(torch.float32), space, corner_share)
+    how = (shares[..., 1:2] >= cumulative[:, None, :-1]).sum(dim=2, keepdim=True)
+    new = _changed(old, neighbour, how, shares[..., 2:].to(torch.float32), space, corner_share)
     is_changed = torch.arange(most, device=genes.device) < num_changed
     new = torch.where(is_changed.unsqueeze(-1), new, old)
     # Of changes to one pixel the first counts: written last to first, one after the other.

@@ -1,0 +1,178 @@
+"""Which candidates a generation has, known to the host without asking the device.
+
+How many candidates a cell has depends on its budget and its group, and on no value that the device computes. So the
+host keeps count, and every tensor of a generation has a shape that is known beforehand.
+
+Shapes: N cells, M candidates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+from sfi_ray.search.map_elites.settings import MapElitesSettings
+from sfi_ray.search.state import Table
+
+
+@dataclass(frozen=True, slots=True)
+class Offspring(Table):
+    """The candidates of a generation, those of a cell side by side."""
+
+    #: The cell that each is made for, ``(M,)`` int64, ascending.
+    owners: Tensor
+    #: First cell of its group, and how many cells that has, ``(M,)`` int64.
+    first: Tensor
+    size: Tensor
+    #: Its place among the candidates of the group, and among those of the cell, ``(M,)`` int64.
+    place: Tensor
+    number: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Offers(Table):
+    """What cells are offered: all candidates of their group, which stand side by side."""
+
+    #: First candidate of the cell's group, and how many that has, ``(N,)`` int64.
+    start: Tensor
+    count: Tensor
+    #: Candidates that are made for the cell itself, ``(N,)`` int64.
+    own: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """The candidates of a generation, on the host and on the device.
+
+    Attributes:
+        host: On the host.
+        offspring: On the device.
+        offers: On the device.
+        most_offers: Candidates that a cell is offered, at most.
+    """
+
+    host: Offspring
+    offspring: Offspring
+    offers: Offers
+    most_offers: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Counts(Table):
+    """What is counted of each cell, ``(N,)`` int64 each, and whether nothing more is made for it."""
+
+    groups: Tensor
+    evaluations: Tensor
+    generation: Tensor
+    is_done: Tensor
+
+
+class Schedule:
+    """Counts what is made for each cell, and so says what the next generation has.
+
+    Args:
+        settings: Settings of the search.
+        device: Where tensors of a generation are wanted.
+    """
+
+    def __init__(self, settings: MapElitesSettings, device: torch.device) -> None:
+        self._settings = settings
+        self._device = device
+        none = torch.zeros(0, dtype=torch.int64)
+        self._counts = _Counts(groups=none, evaluations=none, generation=none, is_done=none.bool())
+        self._num_candidates = self._num_led = self._made = none
+        self._is_guided = none.bool()
+        self._last: Generation | None = None
+
+    def admit(self, groups: Tensor, state: Mapping[str, Tensor]) -> None:
+        """Lets cells join, ``(n,)`` each; `state` has at least what is counted."""
+        counted = {entry.name: state[entry.name].cpu() for entry in fields(_Counts) if entry.name != "groups"}
+        self._replace(self._counts.join(_Counts(groups.cpu(), **counted)))
+
+    def retire(self, keep: Tensor) -> None:
+        """Lets cells leave, ``(N,)`` bool: those that stay."""
+        self._replace(self._counts.select(keep.cpu()))
+
+    def mark_done(self, is_done: Tensor) -> None:
+        """Says which cells nothing more is made for, ``(N,)`` bool."""
+        self._counts.is_done.logical_or_(is_done.cpu())
+
+    def _replace(self, counts: _Counts) -> None:
+        groups = counts.groups
+        sizes = torch.searchsorted(groups, groups, right=True) - torch.searchsorted(groups, groups)
+        self._counts = counts
+        self._num_candidates = self._settings.candidates_of(sizes)
+        self._num_led = self._settings.gradient_candidates_of(self._num_candidates)
+        self._is_guided = torch.zeros_like(counts.is_done)
+        self._last = None
+
+    def guided(self) -> Tensor:
+        """Returns which cells take a gradient: those that may classify one more image after it, ``(n,)`` int64."""
+        counts = self._counts
+        self._is_guided = ~counts.is_done & (counts.evaluations + 2 <= self._settings.max_evaluations)
+        counts.evaluations.add_(self._is_guided)
+        return torch.nonzero(self._is_guided).squeeze(1).to(self._device, non_blocking=True)
+
+    def next_generation(self) -> Generation:
+        """Returns what the next generation has, and counts it."""
+        counts = self._counts
+        left = (self._settings.max_evaluations - counts.evaluations).clamp(min=0)
+        made = torch.minimum(left, self._num_candidates) * ~counts.is_done
+        if self._last is None or not torch.equal(made, self._made):
+            self._made, self._last = made, self._generation(made)
+        counts.evaluations.add_(made)
+        counts.generation.add_(~counts.is_done)
+        return self._last
+
+    def led(self, made: Generation) -> tuple[Tensor, Tensor]:
+        """Returns which candidates gradients lead, ``(m,)`` int64, and by the place in `guided` whose gradient each."""
+        owners = made.host.owners
+        is_led = self._is_guided[owners] & (made.host.number < self._num_led[owners])
+        number = self._is_guided.cumsum(dim=0) - 1
+        chosen = torch.nonzero(is_led).squeeze(1)
+        return chosen.to(self._device, non_blocking=True), number[owners[chosen]].to(self._device, non_blocking=True)
+
+    def swept(self, made: Generation, *, skips_first: bool) -> tuple[Tensor, Tensor]:
+        """Returns which candidates single pixels take the place of: seven of eight, where no others will be put.
+
+        Args:
+            made: The generation.
+            skips_first: Whether cells in their first generation are left out.
+
+        Returns:
+            Whether it is one of them, ``(M,)`` bool, and how many of its group come before it, ``(M,)`` int64.
+        """
+        host = made.host
+        is_swept = (host.place % 8 < 7) & ~(self._is_guided[host.owners] & (host.number < self._num_led[host.owners]))
+        if skips_first:
+            is_swept &= self._counts.generation[host.owners] > 1  # which counts this one
+        before = is_swept.cumsum(dim=0) - is_swept.to(torch.int64)
+        before -= before[torch.arange(len(before)) - host.place]
+        return is_swept.to(self._device, non_blocking=True), before.to(self._device, non_blocking=True)
+
+    def beginners(self, made: Generation) -> list[tuple[int, int, int]]:
+        """Returns the cells in their first generation, with their first candidate and how many they have."""
+        cells = torch.nonzero((self._counts.generation == 1) & ~self._counts.is_done).squeeze(1)
+        places = torch.searchsorted(made.host.owners, cells)
+        return list(zip(cells.tolist(), places.tolist(), self._made[cells].tolist(), strict=True))
+
+    def _generation(self, made: Tensor) -> Generation:
+        groups = self._counts.groups
+        owners = torch.arange(len(made)).repeat_interleave(made)
+        offered = groups[owners]
+        first = torch.searchsorted(groups, offered)
+        numbers = torch.arange(len(owners))
+        host = Offspring(
+            owners=owners,
+            first=first,
+            size=torch.searchsorted(groups, offered, right=True) - first,
+            place=numbers - torch.searchsorted(offered, offered),
+            number=numbers - torch.searchsorted(owners, owners),
+        )
+        start = torch.searchsorted(offered, groups)
+        offers = Offers(start, torch.searchsorted(offered, groups, right=True) - start, made)
+        most = int(offers.count.max()) if len(made) else 0
+        return Generation(host, host.sent_to(self._device), offers.sent_to(self._device), most)
