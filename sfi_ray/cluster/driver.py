@@ -21,6 +21,7 @@ from sfi_ray.cluster.executor import (
     LeaseFailed,
     LeaseProgressed,
     WorkerJoined,
+    WorkerLeaving,
     WorkerLost,
 )
 from sfi_ray.cluster.lease_sizer import LeaseSizer
@@ -73,10 +74,12 @@ class _Open:
 
 @dataclass(slots=True)
 class _Held:
-    """What a worker holds: its leases by shard, oldest first, and the classifier of the last one."""
+    """A worker: its leases by shard, oldest first, the classifier of the last one, its node, whether it is leaving."""
 
     leases: dict[Shard, _Open] = field(default_factory=dict)
     warm: str | None = None
+    node: str = ""
+    is_leaving: bool = False
 
 
 class Driver:
@@ -89,7 +92,8 @@ class Driver:
         executor: Runs the workers.
         tally: Counts, kept up to date.
         in_flight: Leases that a worker holds at most.
-        retries: How often a lease is given out again.
+        retries: How often a lease that failed is given out again. Where workers run on several nodes, it is not given
+            up before it has failed on two of them.
         record_failures: Writes rows for those cells of an abandoned lease that have none, and returns their number.
         poll_seconds: Time to wait for events in one round.
         stop_seconds: Time for workers to commit what is finished after they were asked to stop.
@@ -169,10 +173,12 @@ class Driver:
         """Gives every worker as many leases as it may hold, one each in a round.
 
         A worker gets no second lease before its speed is known, nor near the end of the run, where another worker might
-        be idle meanwhile.
+        be idle meanwhile. A lease that failed goes to a node where it has not, as long as there is one.
         """
+        active = self._active
+        nodes = {held.node for held in active.values()}
         for depth in range(self._in_flight):
-            for worker, held in self._held.items():
+            for worker, held in active.items():
                 if len(held.leases) > depth:
                     continue
                 left = self._queue.left
@@ -180,31 +186,46 @@ class Driver:
                     return
 
                 def size(classifier: str, worker: str = worker, left: dict[str, int] = left) -> int:
-                    return self._sizer.size(worker, classifier, left, len(self._held))
+                    return self._sizer.size(worker, classifier, left, len(active))
+
+                def fits(lease: Lease, node: str = held.node) -> bool:
+                    return node not in lease.failed_on or nodes <= lease.failed_on
 
                 if depth and not (held.warm and self._sizer.is_known(worker, held.warm)):
                     continue
-                if depth and sum(left.values()) < len(self._held) * size(str(held.warm)):
+                if depth and sum(left.values()) < len(active) * size(str(held.warm)):
                     return
-                lease = self._queue.take(held.warm, size)
-                assert lease is not None, "something waits"
+                lease = self._queue.take(held.warm, size, fits)
+                if lease is None:
+                    continue
                 held.leases[lease.shard] = _Open(lease, set(lease.indices), self._clock())
                 held.warm = lease.shard.classifier
                 self._executor.submit(worker, lease)
 
     def _scale(self) -> None:
         """Lets the executor follow what is left to search; idle workers end, so that their nodes can go."""
-        idle = [worker for worker, held in self._held.items() if not held.leases]
-        waiting = -(-sum(self._queue.left.values()) // self._sizer.least)
-        for worker in self._executor.scale(len(self._held) - len(idle) + waiting, idle):
+        active = self._active
+        idle = [worker for worker, held in active.items() if not held.leases]
+        waiting = sum(self._queue.left.values())
+        for held in self._held.values():
+            if held.is_leaving:
+                waiting += sum(len(opened.left) for opened in held.leases.values())
+        for worker in self._executor.scale(len(active) - len(idle) + -(-waiting // self._sizer.least), idle):
             del self._held[worker]
             self._sizer.forget(worker)
         self.tally.workers = len(self._held)
 
+    @property
+    def _active(self) -> dict[str, _Held]:
+        """The workers that take leases."""
+        return {worker: held for worker, held in self._held.items() if not held.is_leaving}
+
     def _handle(self, event: Event) -> None:
         match event:
-            case WorkerJoined(worker):
-                self._held[worker] = _Held()
+            case WorkerJoined(worker, node):
+                self._held[worker] = _Held(node=node)
+            case WorkerLeaving(worker):
+                self._held[worker].is_leaving = True
             case WorkerLost(worker, error, blames_lease):
                 held = self._held.pop(worker, _Held())
                 self._sizer.forget(worker)
@@ -212,7 +233,7 @@ class Driver:
                 self.on_message(f"lost {worker}: {error}" + (f"; {num_left:,} cells go to others" if num_left else ""))
                 for position, opened in enumerate(held.leases.values()):
                     # Only the lease that was being searched can have brought its worker down.
-                    self._return(opened, error, is_suspect=blames_lease and position == 0)
+                    self._return(opened, error, held.node, is_suspect=blames_lease and position == 0)
             case LeaseProgressed(worker, lease, report):
                 left = self._held[worker].leases[lease.shard].left
                 newly = left.intersection(report.committed)
@@ -241,20 +262,23 @@ class Driver:
         self.tally.evaluations_per_second = self._rate.update(self.tally.evaluations)
 
     def _release(self, worker: str, lease: Lease, error: str) -> None:
-        leases = self._held[worker].leases
-        opened = leases.pop(lease.shard)
-        if leases:
-            next(iter(leases.values())).began_at = self._clock()
+        held = self._held[worker]
+        opened = held.leases.pop(lease.shard)
+        if held.leases:
+            next(iter(held.leases.values())).began_at = self._clock()
         if not self._stopping.is_set():
-            self._return(opened, error, is_suspect=True)
+            self._return(opened, error, held.node, is_suspect=True)
 
-    def _return(self, opened: _Open, error: str, *, is_suspect: bool) -> None:
+    def _return(self, opened: _Open, error: str, node: str, *, is_suspect: bool) -> None:
         """Puts back what is left of a lease, or gives it up."""
         if not opened.left:
             return
         lease = opened.lease
-        rest = Lease(lease.shard, tuple(sorted(opened.left)), lease.attempt + is_suspect, is_returned=True)
-        if rest.attempt <= self._retries:
+        failed_on = lease.failed_on | {node} if is_suspect else lease.failed_on
+        rest = Lease(lease.shard, tuple(sorted(opened.left)), lease.attempt + is_suspect, True, failed_on)
+        # A node of its own may be the cause, so another one has a say where there is one.
+        has_second_opinion = len(failed_on) > 1 or all(held.node == node for held in self._active.values())
+        if not is_suspect or rest.attempt <= self._retries or not has_second_opinion:
             self.tally.retries += 1
             self._queue.put_back(rest)
             return

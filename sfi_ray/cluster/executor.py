@@ -11,7 +11,20 @@ from sfi_ray.cluster.worker import Lease, WorkReport
 
 @dataclass(frozen=True, slots=True)
 class WorkerJoined:
-    """A worker is ready for leases."""
+    """A worker is ready for leases.
+
+    Attributes:
+        worker: Its name.
+        node: The machine that it runs on.
+    """
+
+    worker: str
+    node: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerLeaving:
+    """A worker commits and checkpoints what it has, and will be lost; it takes no further lease."""
 
     worker: str
 
@@ -57,7 +70,7 @@ class LeaseFailed:
     error: Exception
 
 
-Event = WorkerJoined | WorkerLost | LeaseProgressed | LeaseEnded | LeaseFailed
+Event = WorkerJoined | WorkerLeaving | WorkerLost | LeaseProgressed | LeaseEnded | LeaseFailed
 
 
 class Executor(Protocol):
@@ -81,8 +94,8 @@ class Executor(Protocol):
         Workers that join or are lost later are events. Only idle workers and those that still start are ended.
 
         Args:
-            wanted: Workers that would have something to search, the busy ones included.
-            idle: Names of the workers that hold nothing.
+            wanted: Workers that would have something to search, the busy ones included, the leaving ones not.
+            idle: Names of the workers that hold nothing and are not leaving.
 
         Returns:
             The idle workers that were ended.

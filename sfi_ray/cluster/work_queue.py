@@ -56,15 +56,19 @@ class WorkQueue:
         """Takes back an unfinished lease."""
         self._returned.append(lease)
 
-    def take(self, warm: str | None, size: Callable[[str], int]) -> Lease | None:
-        """Returns the next lease for a worker; None when nothing waits.
+    def take(
+        self, warm: str | None, size: Callable[[str], int], fits: Callable[[Lease], bool] = lambda _: True
+    ) -> Lease | None:
+        """Returns the next lease for a worker; None when nothing waits for it.
 
         Args:
             warm: Name of the classifier that the worker searched last, or None.
             size: Says how many cells of a classifier a new shard should have, a multiple of the block.
+            fits: Says whether the worker may have a returned lease.
         """
-        if self._returned:
-            mine = next((lease for lease in self._returned if lease.shard.classifier == warm), self._returned[0])
+        returned = [lease for lease in self._returned if fits(lease)]
+        if returned:
+            mine = next((lease for lease in returned if lease.shard.classifier == warm), returned[0])
             self._returned.remove(mine)
             return mine
         if not self._fresh:

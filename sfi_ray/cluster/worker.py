@@ -79,12 +79,14 @@ class Lease:
         indices: Ordinals of the cells to search.
         attempt: How often a search of the shard has failed or lost its worker.
         is_returned: Whether the shard was leased before, so that some of its rows may be written already.
+        failed_on: Nodes on which a search of the shard has failed or lost its worker.
     """
 
     shard: Shard
     indices: Sequence[int]
     attempt: int = 0
     is_returned: bool = False
+    failed_on: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,10 +113,13 @@ class Worker:
 
     Args:
         spec: The run.
+        farewell_seconds: How long `stop` waits for the checkpoint of the running search, which comes at the end of a
+            generation. Clouds end a node as little as 30 seconds after their notice.
     """
 
-    def __init__(self, spec: RunSpec) -> None:
+    def __init__(self, spec: RunSpec, farewell_seconds: float = 10.0) -> None:
         self._spec = spec
+        self._farewell_seconds = farewell_seconds
         self._folder = RunFolder(spec.location)
         if spec.code is not None:
             spec.attack.unpack(spec.code)
@@ -125,7 +130,7 @@ class Worker:
         self._stopping = threading.Event()
 
     def stop(self) -> None:
-        """Asks the running search to commit what is finished and return."""
+        """Asks the running search to commit what is finished, leave a checkpoint and return."""
         self._stopping.set()
 
     def search(self, lease: Lease, payload: ClassifierPayload) -> Iterator[WorkReport]:
@@ -164,6 +169,8 @@ class Worker:
                 fooled=sum(outcome.fooled for outcome in known.values()),
                 failed=sum(outcome.failed for outcome in known.values()),
             )
+        if self._stopping.is_set():
+            return
         classifier = self._classifier(shard.classifier, payload)
         # Where one class has no row yet, all classes that share its search are searched again.
         block = self._spec.grid.block(shares_classes=self._attack.shares_classes, shares_ks=self._attack.shares_ks)
@@ -177,6 +184,7 @@ class Worker:
         )
         runtime = classifier.runtime
         context = AttackContext(images=self._natural_images(), starts=self._earlier_images(), checkpoints=checkpoints)
+        ends_at: float | None = None
         for event in self._attack.search(classifier, cells, self._spec.threshold, context):
             if isinstance(event, Tick):
                 journal.evaluations += event.evaluations
@@ -188,12 +196,19 @@ class Worker:
                 journal.notes.append(
                     f"{shard.classifier}: out of memory on {classifier.device}; going on with {runtime.describe()}"
                 )
-            if self._stopping.is_set():
+            if ends_at is not None and (not checkpoints.is_requested or time.monotonic() > ends_at):
                 break
-            if journal.is_due():
+            if ends_at is None and self._stopping.is_set():
+                # Rows first: the checkpoint takes another generation.
+                yield journal.report(is_last=True)
+                checkpoints.request()
+                ends_at = time.monotonic() + self._farewell_seconds
+            elif journal.is_due():
                 yield journal.report()
+        else:
+            ends_at = None
         last = journal.report(is_last=True)
-        if not self._stopping.is_set():
+        if ends_at is None:
             # Before the report: the driver of a complete run deletes its checkpoints.
             checkpoints.remove()
         yield last

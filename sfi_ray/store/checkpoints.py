@@ -45,10 +45,16 @@ class LeaseCheckpoints:
         self._name = f"{CHECKPOINTS}/{start:012d}-{stop:012d}-{secrets.token_hex(4)}.safetensors"
         self._found: list[Snapshot] | None = None
         self._kept_at = time.monotonic()
+        self.is_requested = False
+        """Whether `request` waits for its checkpoint."""
+
+    def request(self) -> None:
+        """Asks for a checkpoint as soon as the search can give one, at the end of its generation."""
+        self.is_requested = True
 
     def is_due(self) -> bool:
-        """Whether the last checkpoint, or the start, is long enough ago."""
-        return time.monotonic() - self._kept_at >= self._seconds
+        """Whether one is requested, or the last checkpoint, or the start, is long enough ago."""
+        return self.is_requested or time.monotonic() - self._kept_at >= self._seconds
 
     def save(self, snapshot: Snapshot) -> None:
         """Writes a checkpoint that replaces this lease's last one.
@@ -58,6 +64,7 @@ class LeaseCheckpoints:
         """
         self._folder.write(self._name, _to_bytes(snapshot))
         self._kept_at = time.monotonic()
+        self.is_requested = False
 
     def load(self, cells: Sequence[Cell]) -> list[Snapshot]:
         """Returns the furthest state of each cell among the checkpoints of this part of the grid.

@@ -9,7 +9,14 @@ import pytest
 
 from sfi_ray.attacks import failed
 from sfi_ray.cluster.driver import Driver, Tally
-from sfi_ray.cluster.executor import LeaseEnded, LeaseFailed, LeaseProgressed, WorkerJoined, WorkerLost
+from sfi_ray.cluster.executor import (
+    LeaseEnded,
+    LeaseFailed,
+    LeaseProgressed,
+    WorkerJoined,
+    WorkerLeaving,
+    WorkerLost,
+)
 from sfi_ray.cluster.lease_sizer import LeaseSizer
 from sfi_ray.cluster.work_queue import WorkQueue
 from sfi_ray.cluster.worker import WorkReport
@@ -46,6 +53,7 @@ class SimulatedExecutor:
         self.rows = []
         self.queues = {}
         self.left = {}
+        self.nodes = {}
         self.max_held = 0
         self.history = []
         self.is_stopping = False
@@ -58,9 +66,13 @@ class SimulatedExecutor:
         for _ in range(num_workers):
             self.join()
 
-    def join(self):
+    def join(self, node=""):
         name = next(self._names)
-        self._events.append(WorkerJoined(name))
+        self.nodes[name] = node
+        self._events.append(WorkerJoined(name, node))
+
+    def leave(self, worker):
+        self._events.append(WorkerLeaving(worker))
 
     def submit(self, worker, lease):
         self.queues.setdefault(worker, deque()).append(lease)
@@ -260,6 +272,111 @@ def test_a_shard_that_keeps_failing_is_given_up_and_the_run_goes_on(tmp_path, ki
     assert all("given up after 3 attempts" in f.error and "the classifier broke" in f.error for f in failures)
     assert driver.tally.failed == 4
     assert sum(lease.shard.start == 14 for _, lease in executor.history) == 3
+
+
+def on_nodes(*names, **options):
+    """An executor with a worker on each node; a lost worker comes again on its node."""
+    executor = SimulatedExecutor(0, **options)
+    for name in names:
+        executor.join(name)
+    return executor
+
+
+def failing(kind, is_bad):
+    """Loses the worker, or ends its lease in an error, where the worker's node and the lease are bad together."""
+
+    def mishap(executor, worker, lease):
+        node = executor.nodes[worker]
+        if not is_bad(node, lease):
+            return False
+        if kind == "error":
+            executor.end(worker, LeaseFailed(worker, lease, RuntimeError("an illegal memory access")))
+        else:
+            executor.lose(worker, "its process crashed")
+            executor.join(node)
+        return True
+
+    return mishap
+
+
+@pytest.mark.parametrize("kind", ["error", "death"])
+@pytest.mark.parametrize("retries", [0, 1, 3])
+@pytest.mark.parametrize("num_nodes", [2, 5])
+def test_no_cell_fails_because_one_of_several_nodes_is_broken(tmp_path, kind, retries, num_nodes):
+    names = ["broken", *map(str, range(num_nodes - 1))]
+    executor = on_nodes(*names, mishap=failing(kind, lambda node, lease: node == "broken"))
+    grid = make_grid()
+    driver, failures = make_driver(tmp_path, executor, grid, retries=retries)
+    driver.on_message = lambda _: None
+    assert driver.run()
+    assert_every_cell_once(executor, failures, grid)
+    assert not failures
+    assert any(lease.attempt for _, lease in executor.history)
+
+
+@pytest.mark.parametrize("kind", ["error", "death"])
+@pytest.mark.parametrize("retries", [0, 1, 3])
+def test_what_fails_on_two_nodes_is_given_up_after_the_stated_attempts(tmp_path, kind, retries):
+    executor = on_nodes("a", "b", "c", mishap=failing(kind, lambda _, lease: lease.shard.start == 14))
+    grid = make_grid()
+    driver, failures = make_driver(tmp_path, executor, grid, retries=retries)
+    driver.on_message = lambda _: None
+    assert driver.run()
+    assert_every_cell_once(executor, failures, grid)
+    assert [finding.cell.index for finding in failures] == list(range(14, 21))
+    victims = [executor.nodes[worker] for worker, lease in executor.history if lease.shard.start == 14]
+    assert len(victims) == max(2, retries + 1)
+    assert len(set(victims)) == min(3, len(victims)), "it goes to a node where it has not failed yet"
+
+
+def test_one_node_alone_decides_after_the_stated_attempts(tmp_path):
+    executor = on_nodes("a", "a", mishap=failing("death", lambda _, lease: lease.shard.start == 14))
+    driver, failures = make_driver(tmp_path, executor, make_grid(), retries=1)
+    assert driver.run()
+    assert len(failures) == 7
+    assert sum(lease.shard.start == 14 for _, lease in executor.history) == 2
+
+
+def test_a_lease_does_not_wait_for_another_node_that_is_gone(tmp_path):
+    def mishap(executor, worker, lease):
+        if executor.nodes[worker] == "b":  # it never finishes anything, and goes
+            executor.lose(worker, "its node was lost", blames_lease=False)
+            return True
+        if lease.shard.start == 14 and not lease.failed_on:
+            executor.lose(worker, "its process crashed")
+            executor.join("a")
+            return True
+        return False
+
+    grid, executor = make_grid(), on_nodes("a", "b", mishap=mishap)
+    driver, failures = make_driver(tmp_path, executor, grid, retries=1)
+    assert driver.run()
+    assert_every_cell_once(executor, failures, grid)
+    assert not failures
+
+
+def test_a_leaving_worker_gets_no_lease_and_its_cells_go_to_others(tmp_path):
+    told = []
+
+    def mishap(executor, worker, lease):
+        if worker != "w0" or len(executor.rows) < 20:
+            return False
+        if not told:
+            told.append(len(executor.history))
+            executor.leave(worker)
+            return False
+        executor.lose(worker, "its node is about to go", blames_lease=False)
+        return True
+
+    grid, executor = make_grid(), SimulatedExecutor(3, mishap)
+    driver, failures = make_driver(tmp_path, executor, grid, retries=0)
+    notes = []
+    driver.on_message = notes.append
+    assert driver.run()
+    assert_every_cell_once(executor, failures, grid)
+    assert not failures
+    assert "w0" not in {worker for worker, _ in executor.history[told[0] :]}
+    assert [note.partition(";")[0] for note in notes] == ["lost w0: its node is about to go"]
 
 
 def test_cells_that_have_a_row_are_not_given_up(tmp_path):

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 from torch import nn
@@ -59,20 +60,34 @@ def nodes(_environment):
 
 
 class Harming(Reporter):
-    """Does something to a run once, after a few cells, and remembers what was said."""
+    """Does something to a run once, after a few cells and with enough actors, and remembers what was said."""
 
-    def __init__(self, harm=lambda: None, after=4):
+    def __init__(self, harm=lambda: None, after=4, workers=0):
         self.heard = []
-        self._harm, self._after = harm, after
+        self._harm, self._after, self._workers = harm, after, workers
         self._is_done = False
 
     def log(self, text):
         self.heard.append(text)
 
     def progressed(self, tally, seconds_left):
-        if tally.finished > self._after and not self._is_done:
+        if tally.finished > self._after and tally.workers >= self._workers and not self._is_done:
             self._is_done = True
             self._harm()
+
+
+class Watching(Harming):
+    """Remembers how many actors there were after the first loss of one that this names."""
+
+    def __init__(self, harm, loss, **options):
+        super().__init__(harm, **options)
+        self._loss = loss
+        self.workers_after_the_loss = set()
+
+    def progressed(self, tally, seconds_left):
+        super().progressed(tally, seconds_left)
+        if any(self._loss in text for text in self.heard):
+            self.workers_after_the_loss.add(tally.workers)
 
 
 def assert_undisturbed(run, classifier, folder):
@@ -134,21 +149,66 @@ def test_a_node_that_is_lost_costs_no_row_and_one_that_joins_is_used(nodes, tmp_
         os.kill(lost.all_processes["raylet"][0].process.pid, signal.SIGKILL)
         nodes.add_node(num_cpus=1, **NODE)
 
-    class Watching(Harming):
-        workers_after_the_loss = ()
-
-        def progressed(self, tally, seconds_left):
-            super().progressed(tally, seconds_left)
-            if any("its node was lost" in text for text in self.heard):
-                self.workers_after_the_loss = (*self.workers_after_the_loss, tally.workers)
-
-    slowly, listener = make_classifier(module=slow(make_module(), 0.03)), Watching(harm, after=8)
+    slowly = make_classifier(module=slow(make_module(), 0.03))
+    listener = Watching(harm, "its node was lost", after=8)
     job = make_job(tmp_path / "a", replicates=2, cluster={"cells_per_shard": 4, "retries": 0, "actors": 2})
     run = launch(job, classifiers={"toy": slowly}, reporter=listener)
     assert sum("its node was lost" in text for text in listener.heard) == 1
     assert 2 in listener.workers_after_the_loss, "nobody came in the place of the lost actor"
     assert run.status().failed == 0
     assert_undisturbed(run, slowly, tmp_path / "b")
+
+
+def drain(ray, node_id):
+    """What `ray drain-node` does, as for a spot node that its cloud takes back in a minute."""
+    from ray._raylet import GcsClient
+    from ray.core.generated import autoscaler_pb2
+
+    head = GcsClient(address=ray.get_runtime_context().gcs_address)
+    reason = autoscaler_pb2.DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
+    assert head.drain_node(node_id, reason, "a test", int(time.time() * 1000) + 60_000)[0]
+
+
+@linux
+@pytest.mark.ray
+def test_actors_of_a_draining_node_commit_and_go_elsewhere_and_no_cell_fails(nodes, tmp_path):
+    import ray
+
+    def is_alive(node_id):
+        return any(node["NodeID"] == node_id and node["Alive"] for node in ray.nodes())
+
+    leaving = next(node.node_id for node in nodes.worker_nodes if is_alive(node.node_id))
+
+    def harm():
+        drain(ray, leaving)
+        nodes.add_node(num_cpus=1, **NODE)
+
+    slowly = make_classifier(module=slow(make_module(), 0.03))
+    listener = Watching(harm, "its node is about to go")
+    cluster = {"cells_per_shard": 4, "retries": 0, "actors": 2, "flush_seconds": 100}
+    run = launch(
+        make_job(tmp_path / "a", replicates=2, cluster=cluster), classifiers={"toy": slowly}, reporter=listener
+    )
+    assert sum("its node is about to go" in text for text in listener.heard) == 1
+    assert not any("was lost" in text or "crashed" in text for text in listener.heard)
+    assert 2 in listener.workers_after_the_loss, "nobody came in the place of the actor that left"
+    wait_for(lambda: not is_alive(leaving))  # an empty node that drains ends by itself
+    assert run.status().failed == 0
+    assert_undisturbed(run, make_classifier(module=slow(make_module(), 0)), tmp_path / "b")
+
+
+@linux
+@pytest.mark.ray
+def test_a_loss_on_one_of_two_nodes_fails_no_cell_even_without_retries(nodes, tmp_path):
+    def kill():
+        os.kill(pids_of("ray::SearchActor.search")[0], signal.SIGKILL)
+
+    listener = Harming(kill, workers=2)
+    job = make_job(tmp_path / "a", cluster={"cells_per_shard": 2, "retries": 0, "actors": 2})
+    run = launch(job, classifiers={"toy": make_classifier(module=slow(make_module(), 0.03))}, reporter=listener)
+    assert sum("its process crashed or was killed" in text for text in listener.heard) == 1
+    assert run.status().failed == 0
+    assert_undisturbed(run, make_classifier(module=slow(make_module(), 0)), tmp_path / "b")
 
 
 @pytest.fixture
@@ -216,6 +276,41 @@ def test_what_ray_says_of_a_lost_actor_becomes_a_sentence(name, arguments, reaso
     assert len(loss.reason) <= 300
     assert "\n" not in loss.reason
     assert loss.blames_lease is blames_lease
+
+
+def test_a_version_of_ray_that_does_not_tell_which_nodes_drain_is_named_once(monkeypatch):
+    from sfi_ray.cluster.ray.drains import DrainWatch
+
+    heard = []
+    watch = DrainWatch(heard.append, look_seconds=0.0)
+    watch._client = object()
+    for _ in range(3):
+        watch.check()
+    assert len(heard) == 1
+    assert "does not tell which nodes drain" in heard[0]
+    assert watch.nodes == frozenset()
+
+
+def test_a_head_that_does_not_answer_leaves_the_draining_nodes_as_they_are():
+    from sfi_ray.cluster.ray.drains import DrainWatch
+
+    answers = iter([{"a": 0}, OSError("broken pipe"), {"b": 0}])
+
+    class Client:
+        def get_draining_nodes(self, timeout):
+            answer = next(answers)
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+    heard, seen = [], []
+    watch = DrainWatch(heard.append, look_seconds=0.0)
+    watch._client = Client()
+    for _ in range(3):
+        watch.check()
+        seen.append(set(watch.nodes))
+    assert seen == [{"a"}, {"a"}, {"b"}]
+    assert not heard
 
 
 class Clock:

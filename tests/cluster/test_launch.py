@@ -18,7 +18,15 @@ from sfi_ray.cluster.reporter import Reporter
 from sfi_ray.errors import InputError, ResourceError, StorageError
 from sfi_ray.images import parse_background
 from sfi_ray.store.folder import RunFolder
-from tests.cluster.conftest import assert_complete, make_classifier, make_job, make_module, outcome, temporary_files
+from tests.cluster.conftest import (
+    assert_complete,
+    make_classifier,
+    make_job,
+    make_module,
+    outcome,
+    slow,
+    temporary_files,
+)
 
 
 def go(job, **options):
@@ -93,6 +101,35 @@ def test_a_run_that_was_stopped_goes_on_and_ends_with_the_same_rows(tmp_path, mo
     run = go(job)
     assert_complete(run)
     assert outcome(run).equals(expected)
+
+
+class StoppingOnce(Reporter):
+    """Does what Ctrl-C does once, at a number of evaluations, and counts them."""
+
+    def __init__(self, at):
+        self.evaluations = 0
+        self._at = at
+
+    def progressed(self, tally, seconds_left):
+        self.evaluations = max(self.evaluations, tally.evaluations)
+        if self._at and tally.evaluations >= self._at:
+            self._at = None
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_a_search_that_is_stopped_goes_on_from_there_without_waiting_for_a_checkpoint_to_be_due(tmp_path):
+    attack = {"kind": "de", "population_size": 10, "generations": 60}
+    classifier = make_classifier(module=slow(make_module(), 0.01))
+    job = make_job(tmp_path / "b", k=3, attack=attack, cluster={"cells_per_shard": 20, "checkpoint_seconds": 3600})
+    total = 20 * 10 * 61
+    first, second = StoppingOnce(total // 3), StoppingOnce(None)
+    stopped = go(job, classifiers={"toy": classifier}, reporter=first)
+    assert stopped.status().finished == 0
+    assert len(list((tmp_path / "b/test/checkpoints").iterdir())) == 1
+    run = go(job, classifiers={"toy": classifier}, reporter=second)
+    assert first.evaluations + second.evaluations < 1.1 * total
+    expected = go(make_job(tmp_path / "a", k=3, attack=attack), classifiers={"toy": classifier})
+    assert outcome(run).equals(outcome(expected))
 
 
 SHARED = {"attack": {"kind": "map_elites", "max_evaluations": 40, "num_candidates": 4, "stop_confidence": 0.13}}

@@ -101,7 +101,8 @@ class RayBackend:
         """Runs actors for the duration of a block."""
         from sfi_ray.cluster.ray.executor import RayExecutor
 
-        with contextlib.closing(RayExecutor(spec, payloads, self._options(job, spec.device))) as executor:
+        options = self._options(job, spec.device)
+        with contextlib.closing(RayExecutor(spec, payloads, options, self._on_message)) as executor:
             yield executor
 
     def scores(

@@ -2,14 +2,14 @@
 
 Ray never restarts an actor: the driver hears of the loss and puts its leases back, and a new actor takes its place.
 Reports from before the loss still arrive. An actor that holds leases and is silent for too long hangs; it is killed and
-counts as lost.
+counts as lost. The actors of a node that drains are asked to leave: they commit, checkpoint and end.
 """
 
 from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -17,8 +17,17 @@ import ray
 from ray import ObjectRefGenerator
 from ray.exceptions import RayError, RayTaskError
 
-from sfi_ray.cluster.executor import Event, LeaseEnded, LeaseFailed, LeaseProgressed, WorkerJoined, WorkerLost
+from sfi_ray.cluster.executor import (
+    Event,
+    LeaseEnded,
+    LeaseFailed,
+    LeaseProgressed,
+    WorkerJoined,
+    WorkerLeaving,
+    WorkerLost,
+)
 from sfi_ray.cluster.ray.actor_options import ActorOptions
+from sfi_ray.cluster.ray.drains import DrainWatch
 from sfi_ray.cluster.ray.head import HeadWatch
 from sfi_ray.cluster.ray.losses import LeavingError, Loss, loss_of
 from sfi_ray.cluster.ray.metrics import ActorMetrics
@@ -31,28 +40,29 @@ from sfi_ray.models import ClassifierPayload
 class SearchActor(Worker):
     """A worker as a Ray actor; `stop` has a thread of its own, so that it works during a search.
 
-    On SIGTERM, which a node sends before it ends, the actor commits finished cells and ends.
+    On SIGTERM, or when the driver asks it to leave, the actor commits finished cells, leaves a checkpoint and ends.
     """
 
     def __init__(self, spec: RunSpec) -> None:
         super().__init__(spec)
         self._is_leaving = False
         self._metrics = ActorMetrics(spec.run)
-        call_on_sigterm(self._leave)
+        call_on_sigterm(self.leave)
 
     def __repr__(self) -> str:
         """Names the actor in Ray's dashboard and logs."""
         return f"search of {self._spec.run}"
 
-    def ready(self) -> None:
-        """Returns once the actor is up."""
+    def ready(self) -> str:
+        """Returns the id of the actor's node, once the actor is up."""
+        return str(ray.get_runtime_context().get_node_id())
 
     @ray.method(num_returns="streaming")  # type: ignore[untyped-decorator]
     def search(self, lease: Lease, payload: ClassifierPayload) -> Iterator[WorkReport]:
         """See `Worker.search`.
 
         Raises:
-            LeavingError: The actor was asked to end.
+            LeavingError: The actor was asked to leave.
         """
         self._metrics.begin()
         name = lease.shard.classifier
@@ -70,13 +80,15 @@ class SearchActor(Worker):
         super().stop()
 
     @ray.method(concurrency_group="control")  # type: ignore[untyped-decorator]
+    def leave(self) -> None:
+        """Asks the running search to commit what is finished and leave a checkpoint; then the actor is of no use."""
+        self._is_leaving = True
+        super().stop()
+
+    @ray.method(concurrency_group="control")  # type: ignore[untyped-decorator]
     def doing(self) -> str:
         """Describes for people what the actor does and where."""
         return f"on {ray.util.get_node_ip_address()}, {self._metrics.describe()}"
-
-    def _leave(self) -> None:
-        self._is_leaving = True
-        super().stop()
 
 
 @dataclass(slots=True)
@@ -85,6 +97,8 @@ class _Actor:
     handle: Any
     starting: Any
     heard_at: float = 0.0
+    node: str | None = None
+    is_leaving: bool = False
     leases: dict[ObjectRefGenerator, Lease] = field(default_factory=dict)
 
 
@@ -95,14 +109,22 @@ class RayExecutor:
         spec: The run.
         payloads: The classifiers; each goes into the object store once.
         options: Resources and time limits of an actor.
+        on_message: Called with messages for people.
     """
 
     #: Where this many actors in a row die before they are ready, none ever will be.
     _most_startup_failures: ClassVar[int] = 3
     #: Actors that wait for room at a time, at most.
     _most_starting: ClassVar[int] = 64
+    _drained: ClassVar[Loss] = Loss("its node is about to go", blames_lease=False)
 
-    def __init__(self, spec: RunSpec, payloads: Mapping[str, ClassifierPayload], options: ActorOptions) -> None:
+    def __init__(
+        self,
+        spec: RunSpec,
+        payloads: Mapping[str, ClassifierPayload],
+        options: ActorOptions,
+        on_message: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self._options = options
         self._spec = ray.put(spec)
         self._payloads = {name: ray.put(payload) for name, payload in payloads.items()}
@@ -115,6 +137,7 @@ class RayExecutor:
         self._waiting: dict[Any, _Actor] = {}
         self._alone_since = time.monotonic()
         self._head = HeadWatch()
+        self._drains = DrainWatch(on_message)
 
     def scale(self, wanted: int, idle: Sequence[str]) -> list[str]:
         """Starts or ends actors; see `Executor.scale`.
@@ -123,10 +146,11 @@ class RayExecutor:
         """
         target = max(self._options.min_actors, min(wanted, self._options.max_actors))
         starting = [actor.name for actor in self._actors.values() if actor.starting in self._waiting]
-        surplus = [*reversed(starting), *idle][: max(0, len(self._actors) - target)]
+        num_staying = sum(not actor.is_leaving for actor in self._actors.values())
+        surplus = [*reversed(starting), *idle][: max(0, num_staying - target)]
         for name in surplus:
             self._end(self._actors[name])
-        for _ in range(min(target - len(self._actors), self._most_starting - len(starting))):
+        for _ in range(min(target - num_staying, self._most_starting - len(starting))):
             self._spawn()
         return [name for name in surplus if name not in starting]
 
@@ -143,6 +167,7 @@ class RayExecutor:
         """Waits for actors; see `Executor.poll`."""
         self._check_someone_comes()
         self._head.check()
+        self._drains.check()
         if not self._waiting:
             time.sleep(seconds)
             return []
@@ -152,7 +177,7 @@ class RayExecutor:
             done, _ = ray.wait(refs, num_returns=len(refs), timeout=0, fetch_local=False)
         # A lost actor loses all its streams, so an earlier event of this round may have removed some of these.
         events = [self._next_event(ref, self._waiting[ref]) for ref in done if ref in self._waiting]
-        return events + self._end_hanging()
+        return events + self._end_hanging() + self._evacuate()
 
     def stop(self) -> None:
         """Asks all actors to commit finished cells; see `Executor.stop`."""
@@ -190,14 +215,28 @@ class RayExecutor:
         silence = f"it said nothing for {limit:g} s (cluster.hang_seconds) and was ended"
         return [self._lose(actor, Loss(silence)) for actor in hanging]
 
+    def _evacuate(self) -> list[Event]:
+        """Asks the actors of draining nodes to leave, and ends those that have nothing left to commit."""
+        events: list[Event] = []
+        for actor in [a for a in self._actors.values() if a.node in self._drains.nodes]:
+            if not actor.leases:
+                events.append(self._lose(actor, self._drained))
+            elif not actor.is_leaving:
+                actor.is_leaving = True
+                actor.handle.leave.remote()
+                events.append(WorkerLeaving(actor.name))
+        return events
+
     def _next_event(self, ref: Any, actor: _Actor) -> Event:
         actor.heard_at = time.monotonic()
         try:
             if ref is actor.starting:
-                ray.get(ref)
+                actor.node = ray.get(ref)
+                if actor.node in self._drains.nodes:
+                    return self._lose(actor, self._drained)
                 del self._waiting[ref]
                 self._startup_failures = 0
-                return WorkerJoined(actor.name)
+                return WorkerJoined(actor.name, actor.node)
             return LeaseProgressed(
                 actor.name, actor.leases[ref], ray.get(next(ref), timeout=self._options.hang_seconds)
             )
@@ -208,7 +247,8 @@ class RayExecutor:
             if ref is actor.starting:
                 return self._lose(actor, loss_of(error), error)
             if isinstance(error.cause, LeavingError):
-                return self._lose(actor, Loss("it was asked to end (SIGTERM)", blames_lease=False))
+                told = Loss("it was asked to end (SIGTERM)", blames_lease=False)
+                return self._lose(actor, self._drained if actor.is_leaving else told)
             del self._waiting[ref]
             cause = error.cause if isinstance(error.cause, Exception) else error
             return LeaseFailed(actor.name, actor.leases.pop(ref), cause)
