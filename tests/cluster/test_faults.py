@@ -1,6 +1,7 @@
 """Harm from outside, for real: nodes that go and come, actors that are told to end or hang, disks that fill up."""
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 from torch import nn
@@ -209,6 +211,89 @@ def test_a_loss_on_one_of_two_nodes_fails_no_cell_even_without_retries(nodes, tm
     assert sum("its process crashed or was killed" in text for text in listener.heard) == 1
     assert run.status().failed == 0
     assert_undisturbed(run, make_classifier(module=slow(make_module(), 0)), tmp_path / "b")
+
+
+@pytest.fixture
+def asked(nodes):
+    """What the autoscaler of a cluster is asked for; Ray keeps it where no autoscaler runs, too."""
+    from ray._private.ray_constants import AUTOSCALER_RESOURCE_REQUEST_CHANNEL
+    from ray.experimental.internal_kv import _internal_kv_get
+
+    return lambda: json.loads(_internal_kv_get(AUTOSCALER_RESOURCE_REQUEST_CHANNEL) or "[]")
+
+
+@contextlib.contextmanager
+def executor_of(job):
+    """An executor whose actors wait for room in vain."""
+    from sfi_ray.cluster.ray.backend import RayBackend
+    from sfi_ray.cluster.ray.session import RaySession
+
+    backend = RayBackend(RaySession(is_local=False, dashboard_url=None, token=None))
+    with backend.executor(SimpleNamespace(run="waiting", device="cpu"), {}, job) as executor:
+        yield executor
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("ending", ["end", "stop", "fewer", KeyboardInterrupt, SystemExit, StorageError])
+def test_room_for_all_actors_is_asked_for_at_once_and_taken_back_however_the_run_ends(asked, tmp_path, ending):
+    job = make_job(tmp_path, cluster={"actors": 100, "cpus_per_actor": 64, "resources": {"fast": 1}})
+    caught = contextlib.nullcontext() if isinstance(ending, str) else pytest.raises(ending)
+    with caught, executor_of(job) as executor:
+        executor.scale(1000, [])
+        assert asked() == [{"CPU": 64.0, "fast": 1.0}] * 100
+        if ending == "stop":
+            executor.stop()
+            assert asked() == []
+        elif ending == "fewer":
+            executor.scale(60, [])
+            assert asked() == [], "those that wait say enough"
+        elif ending != "end":
+            raise ending
+    assert asked() == []
+
+
+@pytest.mark.ray
+def test_no_room_is_asked_for_without_a_bound_or_where_waiting_actors_say_enough(asked, tmp_path):
+    for cluster, wanted in (({"cpus_per_actor": 64}, 1000), ({"cpus_per_actor": 64, "actors": 100}, 50)):
+        with executor_of(make_job(tmp_path, cluster=cluster)) as executor:
+            executor.scale(wanted, [])
+            assert asked() == []
+
+
+@pytest.mark.parametrize(
+    ("labels", "is_v2", "times"), [({}, False, 2), ({"tier": "big"}, True, 2), ({"tier": "big"}, False, 0)]
+)
+def test_an_autoscaler_that_forgets_labels_is_not_asked(monkeypatch, tmp_path, labels, is_v2, times):
+    from sfi_ray.cluster.ray import room
+    from sfi_ray.cluster.ray.actor_options import actor_options
+
+    calls = []
+    monkeypatch.setattr(room, "request_resources", lambda **options: calls.append(options))
+    monkeypatch.setattr(room, "is_autoscaler_v2", lambda: is_v2)
+    options = actor_options(make_job(tmp_path, cluster={"label_selector": labels}), "cpu", 0, 100)
+    request = room.RoomRequest(options, pytest.fail)
+    request.ask(90)
+    request.ask(90)
+    request.take_back()
+    request.take_back()
+    assert [len(call["bundles"]) for call in calls] == [90, 0][:times]
+    assert all(call["bundle_label_selectors"] == [labels] * len(call["bundles"]) for call in calls)
+
+
+def test_a_cluster_that_refuses_a_request_for_room_is_named_once(monkeypatch, tmp_path):
+    from sfi_ray.cluster.ray import room
+    from sfi_ray.cluster.ray.actor_options import actor_options
+
+    def refuse(**_):
+        raise RuntimeError("not here")
+
+    monkeypatch.setattr(room, "request_resources", refuse)
+    heard = []
+    request = room.RoomRequest(actor_options(make_job(tmp_path), "cpu", 0, 100), heard.append, renew_seconds=0.0)
+    request.ask(90)
+    request.ask(90)
+    request.take_back()
+    assert heard == ["the cluster takes no request for nodes (not here); they come for the waiting actors"]
 
 
 @pytest.fixture

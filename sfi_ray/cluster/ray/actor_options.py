@@ -48,6 +48,13 @@ class ActorOptions:
                 options[name] = value
         return options
 
+    def bundle(self) -> dict[str, float]:
+        """Returns what an actor reserves, apart from labels, as an autoscaler counts it."""
+        bundle = {"CPU": self.num_cpus, "GPU": self.num_gpus, "memory": self.memory or 0, **self.resources}
+        if self.accelerator_type:
+            bundle[f"accelerator_type:{self.accelerator_type}"] = 0.001  # as Ray itself counts it
+        return {name: amount for name, amount in bundle.items() if amount}
+
     def check(self) -> None:
         """Checks what Ray can check without a node.
 

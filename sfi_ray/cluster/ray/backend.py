@@ -100,9 +100,12 @@ class RayBackend:
     def executor(self, spec: RunSpec, payloads: Mapping[str, ClassifierPayload], job: Job) -> Iterator[Executor]:
         """Runs actors for the duration of a block."""
         from sfi_ray.cluster.ray.executor import RayExecutor
+        from sfi_ray.cluster.ray.room import RoomRequest
 
         options = self._options(job, spec.device)
-        with contextlib.closing(RayExecutor(spec, payloads, options, self._on_message)) as executor:
+        is_bounded = bool(job.cluster.max_actors) and not self._session.is_local
+        room = RoomRequest(options, self._on_message) if is_bounded else None
+        with contextlib.closing(RayExecutor(spec, payloads, options, self._on_message, room)) as executor:
             yield executor
 
     def scores(

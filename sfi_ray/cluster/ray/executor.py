@@ -31,6 +31,7 @@ from sfi_ray.cluster.ray.drains import DrainWatch
 from sfi_ray.cluster.ray.head import HeadWatch
 from sfi_ray.cluster.ray.losses import LeavingError, Loss, loss_of
 from sfi_ray.cluster.ray.metrics import ActorMetrics
+from sfi_ray.cluster.ray.room import RoomRequest
 from sfi_ray.cluster.signals import call_on_sigterm
 from sfi_ray.cluster.worker import Lease, RunSpec, Worker, WorkReport
 from sfi_ray.errors import ResourceError
@@ -110,6 +111,7 @@ class RayExecutor:
         payloads: The classifiers; each goes into the object store once.
         options: Resources and time limits of an actor.
         on_message: Called with messages for people.
+        room: Asks an autoscaler for more actors than may wait at a time; None where the job states no bound.
     """
 
     #: Where this many actors in a row die before they are ready, none ever will be.
@@ -124,6 +126,7 @@ class RayExecutor:
         payloads: Mapping[str, ClassifierPayload],
         options: ActorOptions,
         on_message: Callable[[str], None] = lambda _: None,
+        room: RoomRequest | None = None,
     ) -> None:
         self._options = options
         self._spec = ray.put(spec)
@@ -138,6 +141,7 @@ class RayExecutor:
         self._alone_since = time.monotonic()
         self._head = HeadWatch()
         self._drains = DrainWatch(on_message)
+        self._room = room
 
     def scale(self, wanted: int, idle: Sequence[str]) -> list[str]:
         """Starts or ends actors; see `Executor.scale`.
@@ -152,6 +156,12 @@ class RayExecutor:
             self._end(self._actors[name])
         for _ in range(min(target - num_staying, self._most_starting - len(starting))):
             self._spawn()
+        if self._room:
+            # Those that wait for room are as many as may wait, and yet more are wanted.
+            if target > sum(not actor.is_leaving for actor in self._actors.values()):
+                self._room.ask(target)
+            else:
+                self._room.take_back()
         return [name for name in surplus if name not in starting]
 
     def submit(self, worker: str, lease: Lease) -> None:
@@ -182,11 +192,15 @@ class RayExecutor:
     def stop(self) -> None:
         """Asks all actors to commit finished cells; see `Executor.stop`."""
         self._is_stopping = True
+        if self._room:
+            self._room.take_back()
         for actor in self._actors.values():
             actor.handle.stop.remote()
 
     def close(self) -> None:
         """Ends all actors and frees the object store, even while this object lives on."""
+        if self._room:
+            self._room.take_back()
         for actor in list(self._actors.values()):
             ray.kill(actor.handle)
         self._actors.clear()
