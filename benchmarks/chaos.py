@@ -35,7 +35,9 @@ os.environ.update(
 import numpy as np  # noqa: E402
 import ray  # noqa: E402
 import torch  # noqa: E402
+from ray._raylet import GcsClient  # noqa: E402
 from ray.cluster_utils import Cluster  # noqa: E402
+from ray.core.generated import autoscaler_pb2  # noqa: E402
 from report import write_report  # noqa: E402
 from torch import nn  # noqa: E402
 
@@ -286,6 +288,55 @@ def node_leaves(stage):
     return "its node was lost"
 
 
+def node_drains(stage):
+    """a node drains, as after a notice of a spot node, and goes after a grace of ten seconds"""
+    classifier = stage.classifier(slowly(0.05))
+    with cluster({}, {}) as made:
+        victim, told = stage.chance.choice(list(made.worker_nodes)), []
+
+        def harm(tally):
+            if tally.finished > 4 and tally.workers == 2 and once(stage.folder, "drained"):
+                told.append(time.monotonic())
+                head = GcsClient(address=made.address)
+                reason = autoscaler_pb2.DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
+                head.drain_node(victim.node_id, reason, "a notice", int(time.time() * 1000) + 10_000)
+            if told and time.monotonic() - told[0] > 10 and once(stage.folder, "gone"):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(raylet_of(victim), signal.SIGKILL)
+
+        stage.listener.on_round = harm
+        run = stage.go(stage.job(stage.folder, replicates=4, retries=0), classifier)
+        assert told, "the run ended before the notice"
+        assert not any("was lost" in text for text in stage.listener.heard), "actors did not leave in time"
+    stage.compare(run, classifier)
+    return "its node is about to go"
+
+
+def pod_ends(stage):
+    """SIGTERM to `ray start --block`, as Kubernetes ends a pod of KubeRay"""
+    classifier = stage.classifier(slowly(0.05))
+    command = [Path(sys.executable).with_name("ray"), "start", "--block", "--num-cpus", "1"]
+    with cluster({}) as made:
+        command += ["--address", made.address, "--object-store-memory", str(OBJECT_STORE)]
+        pod = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            wait_for(lambda: ray.cluster_resources().get("CPU", 0) == 2 or pod.poll() is not None)
+
+            def harm(tally):
+                if tally.finished > 4 and tally.workers == 2 and once(stage.folder, "told"):
+                    pod.terminate()
+
+            stage.listener.on_round = harm
+            run = stage.go(stage.job(stage.folder, replicates=4, retries=0), classifier)
+            pod.wait(60)
+        finally:
+            pod.kill()
+            pod.wait()
+        assert not any("was lost" in text for text in stage.listener.heard), "actors did not leave in time"
+    stage.compare(run, classifier)
+    return "its node is about to go"
+
+
 def node_is_slow(stage):
     """one of two nodes is thirty times slower"""
 
@@ -458,6 +509,8 @@ SCENARIOS = (
     raylet_killed,
     node_joins,
     node_leaves,
+    node_drains,
+    pod_ends,
     node_is_slow,
     spot_node,
     forward_hangs,

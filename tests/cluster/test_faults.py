@@ -280,6 +280,33 @@ def test_an_autoscaler_that_forgets_labels_is_not_asked(monkeypatch, tmp_path, l
     assert all(call["bundle_label_selectors"] == [labels] * len(call["bundles"]) for call in calls)
 
 
+@pytest.mark.ray
+def test_the_newer_autoscaler_gets_labels_with_the_request_and_loses_both(nodes, monkeypatch, tmp_path):
+    import ray
+    from ray._raylet import GcsClient
+    from ray.autoscaler.v2 import utils
+    from ray.autoscaler.v2.sdk import get_cluster_resource_state
+
+    from sfi_ray.cluster.ray import room
+
+    head = GcsClient(address=ray.get_runtime_context().gcs_address)
+
+    def asked():
+        constraints = get_cluster_resource_state(head).cluster_resource_constraints
+        return [request for constraint in constraints for request in constraint.resource_requests]
+
+    for module in (utils, room):
+        monkeypatch.setattr(module, "is_autoscaler_v2", lambda: True)
+    cluster = {"actors": 100, "cpus_per_actor": 64, "label_selector": {"tier": "big"}}
+    with executor_of(make_job(tmp_path, cluster=cluster)) as executor:
+        executor.scale(1000, [])
+        (request,) = asked()
+        assert request.count == 100
+        assert dict(request.request.resources_bundle) == {"CPU": 64.0}
+        assert "tier" in str(request.request.label_selectors)
+    assert not asked()
+
+
 def test_a_cluster_that_refuses_a_request_for_room_is_named_once(monkeypatch, tmp_path):
     from sfi_ray.cluster.ray import room
     from sfi_ray.cluster.ray.actor_options import actor_options
