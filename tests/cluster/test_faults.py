@@ -201,6 +201,7 @@ def test_actors_of_a_draining_node_commit_and_go_elsewhere_and_no_cell_fails(nod
 
 @linux
 @pytest.mark.ray
+@pytest.mark.slow  # and in simulations of the driver
 def test_a_loss_on_one_of_two_nodes_fails_no_cell_even_without_retries(nodes, tmp_path):
     def kill():
         os.kill(pids_of("ray::SearchActor.search")[0], signal.SIGKILL)
