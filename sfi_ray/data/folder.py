@@ -23,7 +23,6 @@ from sfi_ray.data.parquet import (
     read_images,
     read_labels,
     read_max_label,
-    read_rows,
     stream_rows,
 )
 from sfi_ray.errors import InputError
@@ -129,23 +128,6 @@ class ParquetSource:
             InputError: There is no such split, or its file or a label of it cannot be used.
         """
         return torch.from_numpy(read_labels(self._file_of(split, info), info.num_classes))
-
-    def load_rows(self, split: Split, info: DatasetInfo, rows: Sequence[int], fit: Fit) -> Tensor:
-        """Decodes some images of one split, which may hold images of several sizes.
-
-        Args:
-            split: Which split.
-            info: What `info` returned.
-            rows: Which rows, counted from 0, each below their number.
-            fit: What is done with an image of another size.
-
-        Returns:
-            uint8, ``(len(rows), C, H, W)``.
-
-        Raises:
-            InputError: There is no such split, or its file or a row of it cannot be used.
-        """
-        return read_rows(self._file_of(split, info), rows, info.shape, fit, self.matte)
 
     def stream_rows(self, split: Split, info: DatasetInfo, rows: Sequence[int], fit: Fit) -> Iterator[Tensor]:
         """Decodes some images of one split, a few at a time; see `sfi_ray.data.parquet.stream_rows`."""

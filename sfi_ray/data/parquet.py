@@ -123,40 +123,6 @@ def read_labels(path: Path, num_classes: int) -> NDArray[np.int64]:
     return np.concatenate([np.empty(0, np.int64), *_label_batches(path, num_classes)])
 
 
-def read_rows(
-    path: Path, rows: Sequence[int], shape: tuple[int, int, int], fit: Fit, matte: Colour | None = None
-) -> Tensor:
-    """Decodes the images of some rows, whatever size the others have.
-
-    Args:
-        path: A parquet file.
-        rows: Which rows, counted from 0, each below their number.
-        shape: ``(C, H, W)`` that each image must have or be brought to.
-        fit: What is done with an image of another size.
-        matte: Colour that transparent pixels are laid on; None refuses them.
-
-    Returns:
-        uint8, ``(len(rows), C, H, W)``, in the order of `rows`.
-
-    Raises:
-        InputError: The file or one of the images cannot be used; the message names both.
-    """
-    images = np.empty((len(rows), *shape), np.uint8)
-    wanted: dict[int, list[int]] = {}
-    for place, row in enumerate(rows):
-        wanted.setdefault(row, []).append(place)
-    with _opened(path) as file:
-        first = 0
-        for batch in _batches(file, path, ["image"]):
-            here = [row for row in range(first, first + len(batch)) if row in wanted]
-            encoded = _encoded_images(batch) if here else []
-            for row in here:
-                with _naming_row(path, row):
-                    images[wanted[row]] = decode_fitted(encoded[row - first], shape, fit, matte)
-            first += len(batch)
-    return torch.from_numpy(images)
-
-
 def stream_rows(
     path: Path, rows: Sequence[int], shape: tuple[int, int, int], fit: Fit, matte: Colour | None = None
 ) -> Iterator[Tensor]:

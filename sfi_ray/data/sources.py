@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeAlias, get_args
 
+import numpy as np
 import platformdirs
 import torch
 from torch import Tensor
@@ -137,11 +138,8 @@ def load_rows(spec: DatasetSpec, split: Split, rows: Sequence[int], fit: Fit = "
     Raises:
         InputError: There is no such data set or split, or one of the images cannot be used.
     """
-    source = _find_source(spec)
-    info = source.info()
-    if isinstance(source, ParquetSource):
-        return source.load_rows(split, info, rows, fit)
-    return source.load_split(split, info)[0][list(rows)]
+    distinct, places = np.unique(rows, return_inverse=True)
+    return torch.cat(list(stream_rows(spec, split, distinct.tolist(), len(distinct), fit)))[places]
 
 
 def stream_rows(
@@ -153,11 +151,11 @@ def stream_rows(
         spec: Which data set.
         split: ``train`` or ``test``.
         rows: Which rows, counted from 0, ascending, each once and below their number.
-        size: Images at a time, at most.
+        size: Images at a time.
         fit: What is done with an image that has not the data set's size, see `sfi_ray.data.fitting.fitted`.
 
     Yields:
-        uint8, ``(B, C, H, W)`` with B at most `size`, in the order of `rows`.
+        uint8, ``(size, C, H, W)``, in the order of `rows`; the last part may be smaller.
 
     Raises:
         InputError: There is no such data set or split, or one of the images cannot be used.
@@ -165,13 +163,24 @@ def stream_rows(
     source = _find_source(spec)
     info = source.info()
     if isinstance(source, ParquetSource):
-        for images in source.stream_rows(split, info, rows, fit):
-            yield from torch.split(images, size)
-    else:
+        yield from _regrouped(source.stream_rows(split, info, rows, fit), size)
+    elif len(rows):
         images = source.load_split(split, info)[0]
-        for part in torch.split(torch.as_tensor(rows, dtype=torch.int64), size):
-            if len(part):
-                yield images[part]
+        yield from torch.split(images[torch.as_tensor(rows, dtype=torch.int64)], size)
+
+
+def _regrouped(parts: Iterator[Tensor], size: int) -> Iterator[Tensor]:
+    """Regroups parts of images of any size into parts of one size; the last one may be smaller."""
+    waiting: list[Tensor] = []
+    for part in parts:
+        waiting.append(part)
+        if sum(map(len, waiting)) >= size:
+            joined = torch.cat(waiting)
+            whole = len(joined) // size * size
+            yield from torch.split(joined[:whole], size)
+            waiting = [joined[whole:]]
+    if sum(map(len, waiting)):
+        yield torch.cat(waiting)
 
 
 def load_dataset(spec: TrainingData) -> ImageDataset:

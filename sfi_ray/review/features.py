@@ -96,7 +96,7 @@ def compare_features(
             for name in chosen:
                 for layer in settings.layers:
                     found = LayerFeatures(run, networks[name], layer, natural, sfis[name], settings)
-                    found.compute()
+                    found.compute(temporary)
                     layers.append(found)
                     writer.write_table(found.rows())
         used = set[str]()

@@ -1,31 +1,30 @@
 """Features at one layer of one classifier: components of SFIs, natural images and single colours, and neighbours.
 
-Natural images are read a few at a time, so that memory does not grow with their number. Only their labels, two
-coordinates each, and features up to half a gibibyte stay in memory.
+Natural images are read a few at a time, and features lie in a temporary file, so that memory does not grow with their
+number.
 
-Shapes: N natural images, M SFIs, S single colours, B images of a part, D features of an image at the layer, H height,
-W width, C channels.
+Shapes: N natural images, M SFIs, H height, W width, C channels.
 """
 
 from __future__ import annotations
 
-import math
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
 import torch
 from numpy.typing import NDArray
-from sklearn.decomposition import IncrementalPCA
 
 from sfi_ray.data import stream_rows
 from sfi_ray.errors import InputError
 from sfi_ray.images import NAMED_COLOURS, parse_background
 from sfi_ray.models import Classifier
 from sfi_ray.report.sheets.feature_map import FeatureMap
-from sfi_ray.review.nearest import Nearest, share_of_class
+from sfi_ray.review.feature_space import nearest_images, principal_coordinates
 from sfi_ray.review.scoring import as_input
 from sfi_ray.store.run import Run
 
@@ -115,49 +114,9 @@ class NaturalRows:
     labels: NDArray[np.int64]
 
 
-class PrincipalFit:
-    """Fits principal components to parts of any size, even parts that are too small on their own.
-
-    Args:
-        num_images: Number of all images.
-        num_features: Features of an image.
-        most_components: Most components of the incremental fit. Two are used; more make these two more exact.
-    """
-
-    def __init__(self, num_images: int, num_features: int, most_components: int = 10) -> None:
-        self._components = max(1, min(most_components, num_images, num_features))
-        self._pca = IncrementalPCA(n_components=self._components)
-        self._waiting = np.zeros((0, num_features), np.float32)
-
-    def add(self, features: NDArray[np.float32], *, is_last: bool = False) -> None:
-        """Adds features, ``(B, D)``. It holds back enough features for the last part."""
-        joined = np.concatenate([self._waiting, features])
-        ready = len(joined) if is_last else len(joined) - self._components
-        if ready >= self._components:
-            self._pca.partial_fit(joined[:ready])
-            joined = joined[ready:]
-        self._waiting = joined
-
-    def transform(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Returns the first two coordinates, ``(B, 2)``; 0 where there is only one feature."""
-        placed = np.zeros((len(features), 2))
-        if len(features):
-            coordinates = self._pca.transform(features)[:, :2]
-            placed[:, : coordinates.shape[1]] = coordinates
-        return placed
-
-    @property
-    def explained(self) -> tuple[float, float]:
-        """Shares of the variance along the first two coordinates."""
-        ratios = [0.0 if math.isnan(ratio) else float(ratio) for ratio in self._pca.explained_variance_ratio_[:2]]
-        return (*ratios, 0.0)[0], (*ratios, 0.0)[1]
-
-
 class LayerFeatures:
     """Features of all images at one layer of one classifier."""
 
-    _kept_bytes: ClassVar[int] = 1 << 29
-    """Most bytes of features of natural images that are kept for the second pass."""
     _query_bytes: ClassVar[int] = 1 << 29
     """About the most bytes of features of queries."""
     _part_bytes: ClassVar[int] = 1 << 25
@@ -180,65 +139,39 @@ class LayerFeatures:
         asked = first_of_each(natural.labels, most)
         self._asked = asked[np.isin(natural.labels[asked], sfis.classes)]
         self.colours = _colours(run)
-        self._kept: list[NDArray[np.float32]] | None = None
 
-    def compute(self) -> None:
-        """Fits the components, computes the coordinates of every image, and finds the neighbours."""
-        height, width, channels = self._sfis.images.shape[1:]
-        colours = np.empty((len(self.colours), height, width, channels), np.uint8)
-        colours[:] = np.array([value for _, value in self.colours], np.uint8)[:, None, None, :]
-        num_images = len(self._natural.rows) + len(self._sfis.images) + len(colours)
-        fit = PrincipalFit(num_images, self.num_features)
-        keeps = len(self._natural.rows) * self.num_features * 4 <= self._kept_bytes
-        kept: list[NDArray[np.float32]] = []
-        for features in self._natural_features():
-            fit.add(features)
-            if keeps:
-                kept.append(features)
-        if keeps:
-            self._kept = kept
-        for features in self._features_of(self._sfis.images):
-            fit.add(features)
-        at_colours = np.concatenate(list(self._features_of(colours)))
-        fit.add(at_colours, is_last=True)
-        self.explained = fit.explained
-        self.at_colours = fit.transform(at_colours)
-        self.at_sfis = np.concatenate([fit.transform(part) for part in self._features_of(self._sfis.images)])
-        self.at_natural = np.zeros((len(self._natural.rows), 2))
-        self._neighbours(fit)
-        self._kept = None
+    def compute(self, folder: Path) -> None:
+        """Finds the coordinates of every image, and the neighbours.
 
-    def _neighbours(self, fit: PrincipalFit) -> None:
-        """Counts the neighbours; many queries take several passes over the natural images."""
-        num_sfis = len(self._sfis.images)
-        classes = np.concatenate([self._sfis.classes, self._natural.labels[self._asked]])
+        Args:
+            folder: Holds the features meanwhile, in a file that has no name.
+        """
+        num_natural, num_sfis = len(self._natural.rows), len(self._sfis.images)
+        num_images = num_natural + num_sfis + len(self.colours)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            for part in self._features():
+                file.write(part.tobytes())
+            file.flush()
+            # Written first and mapped afterwards: a full disk would end a process that writes to a map.
+            features = np.memmap(file, np.float32, "r", shape=(num_images, self.num_features))
+            places, self.explained = principal_coordinates(features, self._step)
+            self._share_neighbours(features)
+        self.at_natural, self.at_sfis, self.at_colours = np.split(places, [num_natural, num_natural + num_sfis])
+
+    def _share_neighbours(self, features: NDArray[np.float32]) -> None:
+        """Finds the share of its class among the neighbours of every SFI and of some natural images."""
+        labels, num_sfis = self._natural.labels, len(self._sfis.images)
+        places = np.concatenate([len(labels) + np.arange(num_sfis), self._asked])
         own = np.concatenate([np.full(num_sfis, -1), self._asked])
-        shares = np.full(len(classes), np.nan)
+        classes = np.concatenate([self._sfis.classes, labels[self._asked]])
         step = max(1, self._query_bytes // (4 * self.num_features))
-        for start in range(0, len(classes), step):
-            part = slice(start, min(start + step, len(classes)))
-            nearest = Nearest(self._queries(part), self._settings.num_neighbours, own[part])
-            first = 0
-            for features in self._natural_features():
-                nearest.add(features, first)
-                if start == 0:
-                    self.at_natural[first : first + len(features)] = fit.transform(features)
-                first += len(features)
-            shares[part] = share_of_class(nearest.images, self._natural.labels, classes[part])
-        self.sfi_shares, self._natural_shares = shares[:num_sfis], shares[num_sfis:]
-
-    def _queries(self, part: slice) -> NDArray[np.float32]:
-        """Computes features of queries: SFIs first, then natural images."""
-        num_sfis = len(self._sfis.images)
-        parts = [np.zeros((0, self.num_features), np.float32)]
-        parts += self._features_of(self._sfis.images[part.start : min(part.stop, num_sfis)])
-        asked = self._asked[max(0, part.start - num_sfis) : max(0, part.stop - num_sfis)]
-        first = 0
-        for features in self._natural_features() if len(asked) else ():
-            here = asked[(asked >= first) & (asked < first + len(features))] - first
-            parts.append(features[here])
-            first += len(features)
-        return np.concatenate(parts)
+        shares = []
+        for start in range(0, len(places), step):
+            part = slice(start, start + step)
+            number = self._settings.num_neighbours
+            nearest = nearest_images(features[: len(labels)], features[places[part]], number, own[part])
+            shares.append((labels[nearest] == classes[part, None]).mean(axis=1))
+        self.sfi_shares, self._natural_shares = np.split(np.concatenate(shares), [num_sfis])
 
     @property
     def _step(self) -> int:
@@ -246,20 +179,18 @@ class LayerFeatures:
         batch = self.classifier.micro_batch
         return batch * max(1, self._part_bytes // (4 * batch * self.num_features))
 
-    def _natural_features(self) -> Iterator[NDArray[np.float32]]:
-        if self._kept is not None:
-            yield from self._kept
-            return
+    def _features(self) -> Iterator[NDArray[np.float32]]:
+        """Yields features of the natural images, of the SFIs and of the single colours, a part at a time."""
         rows: Any = self._natural.rows
-        images = stream_rows(self._run.job.dataset, self._settings.split, rows, self._step, "crop")
-        for part in _regrouped(images, self._step):
-            yield self._features(part.to(self.classifier.device).to(torch.float32) / 255.0)
+        for natural in stream_rows(self._run.job.dataset, self._settings.split, rows, self._step, "crop"):
+            yield self._features_of(natural.to(self.classifier.device).to(torch.float32) / 255.0)
+        values = np.array([value for _, value in self.colours], np.uint8)[:, None, None, :]
+        colours = np.broadcast_to(values, (len(values), *self._sfis.images.shape[1:]))
+        for images in (self._sfis.images, colours):
+            for start in range(0, len(images), self._step):
+                yield self._features_of(as_input(images[start : start + self._step], self.classifier))
 
-    def _features_of(self, images: NDArray[np.uint8]) -> Iterator[NDArray[np.float32]]:
-        for start in range(0, len(images), self._step):
-            yield self._features(as_input(images[start : start + self._step], self.classifier))
-
-    def _features(self, images: torch.Tensor) -> NDArray[np.float32]:
+    def _features_of(self, images: torch.Tensor) -> NDArray[np.float32]:
         features: NDArray[np.float32] = self.classifier.features(images, self.layer).float().cpu().numpy()
         if not np.isfinite(features).all():
             raise InputError(
@@ -362,19 +293,6 @@ def _colours(run: Run) -> list[tuple[str, tuple[int, ...]]]:
 def _mean(values: NDArray[np.float64]) -> float | None:
     values = values[~np.isnan(values)]
     return float(values.mean()) if len(values) else None
-
-
-def _regrouped(parts: Iterator[torch.Tensor], size: int) -> Iterator[torch.Tensor]:
-    """Regroups parts of images of any size into parts of one size; the last one may be shorter."""
-    waiting: list[torch.Tensor] = []
-    for part in parts:
-        waiting.append(part)
-        while sum(map(len, waiting)) >= size:
-            joined = torch.cat(waiting)
-            yield joined[:size]
-            waiting = [joined[size:]]
-    if sum(map(len, waiting)):
-        yield torch.cat(waiting)
 
 
 def blank(classifier: Classifier) -> torch.Tensor:

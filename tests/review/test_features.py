@@ -53,8 +53,7 @@ def test_shares_are_those_of_a_search_by_hand(run, tmp_path):
 
 def test_small_parts_and_passes_give_what_one_pass_gives(run, tmp_path, monkeypatch):
     _, whole = compared(run, tmp_path / "whole", num_natural=0)
-    for name in ("_kept_bytes", "_part_bytes"):
-        monkeypatch.setattr(LayerFeatures, name, 0)
+    monkeypatch.setattr(LayerFeatures, "_part_bytes", 0)
     monkeypatch.setattr(LayerFeatures, "_query_bytes", 4 * 5 * 256)
     _, streamed = compared(run, tmp_path / "streamed", num_natural=0)
     assert len(streamed) == 360 + 12 + 3
