@@ -93,34 +93,20 @@ EXIT_CODES: Mapping[str, Mapping[ExitCode, str]] = {
 
 
 def codes_of(command: str) -> dict[ExitCode, str]:
-    """Returns the exit codes of a command with their meanings, in order.
-
-    The help of the command and the documents show this table.
-
-    Args:
-        command: Its name.
-    """
+    """Returns the exit codes of a command with their meanings, in order, as its help and the documents show them."""
     common = {code: code.meaning for code in (ExitCode.BAD_INPUT, ExitCode.INTERRUPTED)}
     return dict(sorted((common | dict(EXIT_CODES[command])).items()))
 
 
 def epilog_of(command: str) -> str:
-    """Returns what ends the help of a command: a line for each exit code.
-
-    Args:
-        command: Its name.
-    """
+    """Returns the end of the help of a command: a line for each exit code."""
     lines = [f"{code.value:>5}  {meaning.replace('`', '')}" for code, meaning in codes_of(command).items()]
     return "\n".join(["\b", "Exit codes:", *lines])
 
 
 @contextlib.contextmanager
 def explaining(interrupted: str = "stopped at once; finished cells are kept") -> Iterator[None]:
-    """Prints an error that the user can mend and ends with exit code 2; with 130 after Ctrl-C.
-
-    Args:
-        interrupted: Message after Ctrl-C.
-    """
+    """Prints an error that the user can mend and ends with exit code 2; with a message and 130 after Ctrl-C."""
     try:
         yield
     except USER_FACING_ERRORS as error:
@@ -141,11 +127,7 @@ def _lines(error: Exception, most: int = 25) -> list[str]:
 
 
 def naming_broken_parts(broken: Mapping[str, str]) -> None:
-    """Names part files that were left out, and ends with exit code 4 if there are any.
-
-    Args:
-        broken: Why each part file cannot be read, by its name.
-    """
+    """Names part files that were left out, with the reason, and ends with exit code 4 if there are any."""
     for name, text in broken.items():
         echo(f"left out: {name} cannot be read: {text}", err=True)
     if broken:

@@ -24,17 +24,7 @@ def launch_rounds(
     fresh: bool,
     dashboard: bool,
 ) -> None:
-    """Runs or resumes the trials of a job, and prints their tables.
-
-    Args:
-        job: The job.
-        path: Its file.
-        output: The `output` of the command line, which replaces the job's.
-        address: Address of a Ray cluster.
-        in_process: Whether to run without Ray.
-        fresh: Whether to delete earlier rounds first.
-        dashboard: Whether a private Ray has a dashboard.
-    """
+    """Runs or resumes the trials of a job, and prints their tables; see `sfi_ray.cli.app.launch`."""
     from sfi_ray.cluster.console import ConsoleReporter
     from sfi_ray.cluster.rounds.launch import launch_rounds as start
     from sfi_ray.job import placed
@@ -61,9 +51,6 @@ def launch_rounds(
 
 def plan_rounds(job: RoundsJob) -> None:
     """Prints what each trial of a job would train and search, without doing it.
-
-    Args:
-        job: The job.
 
     Raises:
         InputError: The job, or something it names, is wrong.
@@ -95,9 +82,6 @@ def plan_rounds(job: RoundsJob) -> None:
 def is_rounds(location: str) -> bool:
     """Whether a folder holds a job of rounds.
 
-    Args:
-        location: Path or URI of a folder.
-
     Raises:
         InputError: It holds a broken one.
     """
@@ -108,14 +92,7 @@ def is_rounds(location: str) -> bool:
 
 
 def report_rounds(location: str, output: str | None) -> str:
-    """Writes the tables and figures of the rounds in a folder again, from the folder alone.
-
-    Args:
-        location: Path or URI of a folder.
-        output: Folder or URI to write into; ``report`` in the folder if None.
-
-    Returns:
-        Where the tables are.
+    """Writes the tables and figures of the rounds in a folder again, from the folder alone; returns their place.
 
     Raises:
         InputError: The folder holds no finished round.
@@ -135,11 +112,7 @@ def report_rounds(location: str, output: str | None) -> str:
 
 
 def show_rounds(location: str) -> bool:
-    """Prints the progress of the rounds in a folder, from the folder alone; returns whether it holds rounds.
-
-    Args:
-        location: Path or URI of a folder.
-    """
+    """Prints the progress of the rounds in a folder, from the folder alone; returns whether it holds rounds."""
     from sfi_ray.rounds.experiment import Experiment
 
     if not is_rounds(location):

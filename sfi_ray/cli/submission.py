@@ -36,14 +36,7 @@ class LaunchCommand(TyperCommand):
 
 
 def submit(job_file: Path, job: Job | RoundsJob, server: str, options: list[str]) -> NoReturn:
-    """Submits a job, follows it, and ends with its exit code.
-
-    Args:
-        job_file: The job file.
-        job: The job, with the `output` of its launch.
-        server: Address of the cluster's dashboard, or the value of a bare ``--submit``.
-        options: Options for the launch there.
-    """
+    """Submits a job with options for the launch there, follows it, and ends with its exit code."""
     from sfi_ray.cluster.packing import pack
     from sfi_ray.cluster.ray.jobs import JobServer
     from sfi_ray.job import placed

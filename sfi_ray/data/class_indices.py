@@ -9,15 +9,10 @@ from sfi_ray.errors import InputError
 
 
 def class_index(target: int | str, info: DatasetInfo, what: str = "target class") -> int:
-    """Returns the index of a class.
-
-    Args:
-        target: Its index or its name.
-        info: The data set whose class it is.
-        what: What messages call it.
+    """Returns the index of a class, given by its index or its name.
 
     Raises:
-        InputError: There is no such class.
+        InputError: There is no such class; the message calls it `what`.
     """
     if isinstance(target, int) and not 0 <= target < info.num_classes:
         raise InputError(f"{what} {target} does not exist: '{info.name}' has classes 0 to {info.num_classes - 1}")

@@ -11,14 +11,7 @@ from sfi_ray.errors import InputError
 
 
 def class_names_problem(class_names: Sequence[object]) -> str | None:
-    """Says what keeps a list from naming the classes, or None when nothing does.
-
-    Args:
-        class_names: Names in label order.
-
-    Returns:
-        The rest of a sentence whose subject is the list.
-    """
+    """Says why a list cannot name the classes, as the rest of a sentence about the list; None where it can."""
     if len(class_names) < 2:
         return f"must have at least 2 names, not {len(class_names)}"
     seen: set[object] = set()

@@ -28,10 +28,6 @@ class DigitsSource:
     def load_split(self, split: Split, info: DatasetInfo) -> tuple[Tensor, Tensor]:
         """Loads one split, its levels 0 to 16 scaled to 0 to 255 and rounded.
 
-        Args:
-            split: Which split.
-            info: What `info` returned.
-
         Returns:
             Images, uint8 ``(N, 1, 8, 8)``, and labels, int64 ``(N,)``; N is 1437 or 360.
         """

@@ -91,10 +91,6 @@ class DownloadSource:
     def load_split(self, split: Split, info: DatasetInfo) -> tuple[Tensor, Tensor]:
         """Loads one split, downloading the data set where it is not there.
 
-        Args:
-            split: Which split.
-            info: What `info` returned.
-
         Returns:
             Images, uint8 ``(N, C, H, W)``, and labels, int64 ``(N,)``.
 

@@ -50,13 +50,7 @@ class ParquetSource:
     def from_path(
         cls, name: str, path: Path, shape: tuple[int, int, int] | None = None, matte: Colour | None = None
     ) -> ParquetSource:
-        """Finds the files of a path that the user gave.
-
-        Args:
-            name: What the job calls the data set.
-            path: A folder with train.parquet, test.parquet or both, or one parquet file: the test split.
-            shape: ``(C, H, W)`` that the images are to have; None takes that of the first image.
-            matte: Colour that transparent pixels are laid on; None refuses them.
+        """Finds the files of a path: a folder with train.parquet, test.parquet or both, or one file, the test split.
 
         Raises:
             InputError: The path does not exist, or is a folder without either file.
@@ -107,10 +101,6 @@ class ParquetSource:
 
     def load_split(self, split: Split, info: DatasetInfo) -> tuple[Tensor, Tensor]:
         """Decodes one split.
-
-        Args:
-            split: Which split.
-            info: What `info` returned.
 
         Returns:
             Images, uint8 ``(N, C, H, W)``, and labels, int64 ``(N,)``.
@@ -166,14 +156,7 @@ class ParquetSource:
 
 
 def split_files(folder: Path) -> dict[Split, Path]:
-    """Finds ``train.parquet`` and ``test.parquet`` in a folder.
-
-    Args:
-        folder: Any path; one that is no folder has no files.
-
-    Returns:
-        Those of the two that exist, the training split first.
-    """
+    """Finds ``train.parquet`` and ``test.parquet`` in a folder, the training split first; none in another path."""
     splits: tuple[Split, Split] = ("train", "test")
     candidates = {split: folder / f"{split}.parquet" for split in splits}
     return {split: path for split, path in candidates.items() if path.is_file()}

@@ -11,13 +11,10 @@ USUAL_SHAPE = (3, 224, 224)
 
 
 def imagenet_info(shape: tuple[int, int, int] = USUAL_SHAPE) -> DatasetInfo:
-    """Describes ImageNet-1k without its images.
+    """Describes ImageNet-1k without its images, for networks that take images of a shape ``(C, H, W)``.
 
-    The names are torchvision's, in its order, which is that of the logits of every network trained on it. Each
-    stands once: torchvision tells its two cranes and its two maillots apart.
-
-    Args:
-        shape: ``(C, H, W)`` of an image as the network takes it.
+    The names are torchvision's, in the order of the logits of every network trained on ImageNet. Each stands once:
+    torchvision tells its two cranes and its two maillots apart.
     """
     from torchvision.models import ResNet50_Weights  # two seconds to import
 

@@ -29,13 +29,7 @@ from sfi_ray.errors import InputError, ResourceError
 
 
 def read_class_names(path: Path) -> tuple[str, ...] | None:
-    """Reads the class names from a file's metadata.
-
-    Args:
-        path: A parquet file.
-
-    Returns:
-        Names in label order, or None where the file has none.
+    """Reads the class names, in label order, from a file's metadata; None where it has none.
 
     Raises:
         InputError: The file or its class names cannot be used.
@@ -47,9 +41,6 @@ def read_class_names(path: Path) -> tuple[str, ...] | None:
 def read_max_label(path: Path) -> int:
     """Reads the largest label of a file from its label column; -1 when it has no rows.
 
-    Args:
-        path: A parquet file.
-
     Raises:
         InputError: The file cannot be used, or has a null or negative label.
     """
@@ -57,14 +48,7 @@ def read_max_label(path: Path) -> int:
 
 
 def read_first_shape(path: Path, matte: Colour | None = None) -> tuple[int, int, int]:
-    """Decodes the first image of a file and no other.
-
-    Args:
-        path: A parquet file.
-        matte: Colour that transparent pixels are laid on; None refuses them.
-
-    Returns:
-        ``(C, H, W)`` of the first image.
+    """Decodes the first image of a file and no other; returns its shape ``(C, H, W)``.
 
     Raises:
         InputError: The file cannot be used, has no rows, or its first image cannot be decoded.
@@ -78,11 +62,6 @@ def read_first_shape(path: Path, matte: Colour | None = None) -> tuple[int, int,
 
 def read_images(path: Path, info: DatasetInfo, matte: Colour | None = None) -> tuple[Tensor, Tensor]:
     """Decodes all images of a file.
-
-    Args:
-        path: A parquet file.
-        info: The shape that the images must have and the classes that the labels point to.
-        matte: Colour that transparent pixels are laid on; None refuses them.
 
     Returns:
         Images, uint8 ``(N, C, H, W)``, and labels, int64 ``(N,)``.
@@ -108,17 +87,10 @@ def read_images(path: Path, info: DatasetInfo, matte: Colour | None = None) -> t
 
 
 def read_labels(path: Path, num_classes: int) -> NDArray[np.int64]:
-    """Reads the label column of a file and nothing else.
-
-    Args:
-        path: A parquet file.
-        num_classes: Labels must be below it.
-
-    Returns:
-        Labels, ``(N,)``.
+    """Reads the label column of a file, ``(N,)``, and nothing else.
 
     Raises:
-        InputError: The file or one of its labels cannot be used.
+        InputError: The file cannot be used, or a label is not below `num_classes`.
     """
     return np.concatenate([np.empty(0, np.int64), *_label_batches(path, num_classes)])
 
@@ -242,16 +214,10 @@ def _encoded_images(batch: Any) -> list[bytes | None]:
 
 
 def _checked_labels(batch: Any, path: Path, first_row: int, num_classes: int | None) -> NDArray[np.int64]:
-    """Returns the labels of a record batch, ``(N,)``.
-
-    Args:
-        batch: A record batch with the column ``label``, of N rows.
-        path: The file, for messages.
-        first_row: The batch's first row in the file.
-        num_classes: Labels must be below it; None where the number is not known.
+    """Returns the labels of a record batch, ``(N,)``, whose first row has a number in the file.
 
     Raises:
-        InputError: A label is null, negative, or too large; the message names the first such row.
+        InputError: A label is null, negative, or not below `num_classes`; the message names the first such row.
     """
     column = batch.column("label")
     if column.null_count:

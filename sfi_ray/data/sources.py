@@ -39,9 +39,6 @@ def dataset_info(spec: TrainingData) -> DatasetInfo:
 
     A file whose images differ in size is described by its first image; `load_split` then refuses it.
 
-    Args:
-        spec: Which data set.
-
     Returns:
         Shape and class names. Nothing is read for a data set without images, for the digits, and for one that
         would be downloaded.
@@ -67,11 +64,7 @@ def is_at_hand(spec: DatasetSpec) -> bool:
 
 
 def load_split(spec: DatasetSpec, split: Split) -> tuple[Tensor, Tensor]:
-    """Reads one split into memory.
-
-    Args:
-        spec: Which data set.
-        split: ``train`` or ``test``. A single parquet file is the test split and has no other.
+    """Reads one split into memory. A single parquet file is the test split and has no other.
 
     Returns:
         Images, uint8 ``(N, C, H, W)`` in 0 to 255, and labels, int64 ``(N,)``.
@@ -86,14 +79,7 @@ def load_split(spec: DatasetSpec, split: Split) -> tuple[Tensor, Tensor]:
 
 
 def load_labels(spec: DatasetSpec, split: Split) -> Tensor:
-    """Reads the labels of one split, from files without decoding any image.
-
-    Args:
-        spec: Which data set.
-        split: ``train`` or ``test``.
-
-    Returns:
-        int64, ``(N,)``.
+    """Reads the labels of one split, int64 ``(N,)``, from files without decoding any image.
 
     Raises:
         InputError: As `load_split`.
@@ -106,12 +92,9 @@ def load_labels(spec: DatasetSpec, split: Split) -> Tensor:
 
 
 def check_trainable(spec: DatasetSpec) -> None:
-    """Finds out whether a data set has images to train and to measure on, decoding none.
+    """Checks that a data set has images to train and to measure on, decoding none.
 
-    One that torchvision downloads is taken to have them.
-
-    Args:
-        spec: Which data set.
+    A data set that torchvision downloads counts as one that has them.
 
     Raises:
         InputError: There is no such data set, or it has none.
@@ -186,12 +169,6 @@ def _regrouped(parts: Iterator[Tensor], size: int) -> Iterator[Tensor]:
 def load_dataset(spec: TrainingData) -> ImageDataset:
     """Reads both splits of a data set into memory.
 
-    Args:
-        spec: Which data set.
-
-    Returns:
-        Images and labels of both splits, which share shape and classes.
-
     Raises:
         InputError: As `load_split`, for either split.
         ResourceError: The decoded images do not fit into memory.
@@ -205,13 +182,7 @@ def load_dataset(spec: TrainingData) -> ImageDataset:
 
 
 def dataset_fingerprint(spec: TrainingData) -> str:
-    """Names the content of a data set, so that what was trained on it is not taken for what was trained on another.
-
-    Args:
-        spec: Which data set.
-
-    Returns:
-        A short text that changes with the content.
+    """Returns a short text that changes with the content of a data set, so that caches tell trainings apart.
 
     Raises:
         InputError: There is no such data set, or it has no images.

@@ -18,11 +18,7 @@ _Size = Annotated[int, Field(ge=1, le=4096)]
 
 
 def allow_plain_text(what: str) -> Callable[[dict[str, Any]], None]:
-    """Lets an editor that checks a job against its JSON schema accept ``digits`` for ``{name: digits}``.
-
-    Args:
-        what: What the plain text is.
-    """
+    """Lets an editor that checks a job against its JSON schema accept ``digits`` for ``{name: digits}``."""
 
     def change(schema: dict[str, Any]) -> None:
         mapping = dict(schema)

@@ -35,11 +35,7 @@ class Accounts:
 
 
 def accounts_of(source: Source) -> Accounts:
-    """Sums up the cells of a run.
-
-    Args:
-        source: Findings.
-    """
+    """Sums up the cells of a run."""
     spent, failures = [_empty(_KEYS, _SUMS)], [_empty(("classifier", "error"), ("cells", "first"))]
     counts = ("evaluations", "verifications", "backward_passes", "seconds")
     columns = (*_KEYS, "fooled", "confidence", *counts, "error", "cell_index")

@@ -20,13 +20,10 @@ from sfi_ray.text import NOTHING
 
 
 def best_tables(run: ReportedRun) -> list[PlainTable]:
-    """Returns a best-of-n table for each data set, attack and k whose classes fit side by side.
+    """Returns a best-of-n table for each data set, attack and k of a run whose classes fit side by side.
 
     An entry holds the best of each background. It is bold from the classifier's mean confidence on natural images, or
     from 90 % where that is unknown. The paper's row stands below where there is one.
-
-    Args:
-        run: The run.
     """
     groups: dict[tuple[str, str, str], list[ConfidenceMatrix]] = {}
     for matrix in run.matrices:

@@ -47,12 +47,7 @@ class Curve:
 
 
 def bounds_table(ks: Sequence[int], curves: Sequence[Curve]) -> Table:
-    """Returns a table with a row for each k: confidence in percent, and log-odds in parentheses.
-
-    Args:
-        ks: Numbers of altered pixels, ``(K,)``.
-        curves: The columns.
-    """
+    """Returns a table with a row for each k: confidence in percent, and log-odds in parentheses."""
     table = Table(box=None, pad_edge=False)
     table.add_column("k", justify="right")
     for curve in curves:
@@ -64,16 +59,9 @@ def bounds_table(ks: Sequence[int], curves: Sequence[Curve]) -> Table:
 
 
 def write_bounds(stem: Path, title: str, ks: Sequence[int], curves: Sequence[Curve]) -> tuple[Path, Path]:
-    """Writes the curves as ``<stem>.csv`` and their plot as ``<stem>.png``.
+    """Writes the curves as ``<stem>.csv`` and their plot as ``<stem>.png``, and returns both paths.
 
-    Args:
-        stem: Path of both files without their endings; a missing folder is made.
-        title: Title of the plot.
-        ks: Numbers of altered pixels, ``(K,)``.
-        curves: The curves, each ``(K,)``.
-
-    Returns:
-        Both paths.
+    A missing folder is made.
 
     Raises:
         StorageError: The files cannot be written.
@@ -94,13 +82,7 @@ def write_bounds(stem: Path, title: str, ks: Sequence[int], curves: Sequence[Cur
 
 
 def plot_bounds(title: str, ks: Sequence[int], curves: Sequence[Curve]) -> Figure:
-    """Draws confidences, and beside them log-odds, which still differ where confidences are near 1.
-
-    Args:
-        title: Title of the plot.
-        ks: Numbers of altered pixels, ``(K,)``.
-        curves: The curves, each ``(K,)``.
-    """
+    """Draws confidences, and beside them log-odds, which still differ where confidences are near 1."""
     figure = Figure(figsize=(10.0, 4.2), layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     figure.suptitle(printable_title(title), parse_math=False)  # a class may be called "$"

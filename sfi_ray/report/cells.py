@@ -64,10 +64,7 @@ class Cells:
 def cells_of(runs: Sequence[ReportedRun], max_cells: int = 200_000, max_pixels: int = 3_000_000) -> Cells:
     """Collects the cells of a report.
 
-    Args:
-        runs: Its runs.
-        max_cells: About the most cells of a page; larger runs are sampled.
-        max_pixels: Most altered pixels of a page; further cells come without their image.
+    A run with more than about `max_cells` is sampled. Cells beyond `max_pixels` altered pixels have no image.
     """
     total = sum(run.num_finished + run.num_failed for run in runs)
     share = min(1.0, max_cells / max(total, 1))

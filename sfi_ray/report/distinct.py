@@ -15,14 +15,7 @@ class FirstTimes:
         self._runs: list[NDArray[np.int64]] = []
 
     def among(self, ids: Sequence[str]) -> NDArray[np.bool_]:
-        """Returns which ids appear for the first time, and remembers them.
-
-        Args:
-            ids: The next ids of the stream.
-
-        Returns:
-            For each id, whether it is new to earlier calls and to earlier places of `ids`.
-        """
+        """Remembers ids, and returns for each whether it is new to earlier calls and to earlier places of `ids`."""
         hashes = np.fromiter(map(hash, ids), dtype=np.int64, count=len(ids))
         distinct, first_places = np.unique(hashes, return_index=True)
         for run in self._runs:

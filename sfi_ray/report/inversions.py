@@ -1,6 +1,6 @@
 """Pictures of inversions: natural images beside their imitations (Figures 8, 9), and altered positions (Figure 10).
 
-The same findings give the same bytes.
+Each picture is returned by suffix, ``.png`` and ``.svg``; the same findings give the same bytes.
 
 Shapes: N natural images, B backgrounds, T target classes, H height, W width, C channels.
 """
@@ -31,9 +31,7 @@ from sfi_ray.report.sheets.sheet import (
 from sfi_ray.store.rebuild import IMAGE_COLUMNS, rebuild_images
 
 
-def pairs_sheet(
-    source: Source, matrix: ConfidenceMatrix, natural: NDArray[np.uint8], *, max_natural: int = 20, per_row: int = 10
-) -> dict[str, bytes]:
+def pairs_sheet(source: Source, matrix: ConfidenceMatrix, natural: NDArray[np.uint8]) -> dict[str, bytes]:
     """Draws natural images and, below each, its imitations, a row for each background.
 
     The sheet shows the first replicate. With too many natural images, it shows some of every class.
@@ -42,13 +40,9 @@ def pairs_sheet(
         source: Findings, those of `matrix` among them.
         matrix: The classifier and k to show; it needs a finished cell.
         natural: The natural images that ``image_index`` counts, ``(N, H, W, C)``.
-        max_natural: Most natural images on the sheet.
-        per_row: Natural images side by side.
-
-    Returns:
-        The sheet by suffix, ``.png`` and ``.svg``.
     """
-    shown = _images_to_show(source, matrix, max_natural)
+    most_images, per_row = 20, 10
+    shown = _images_to_show(source, matrix, most_images)
     columns = ("background", "image_index", "image_confidence", "confidence", "fooled", "feature_inner_product")
     wanted = pc.field("image_index").isin(pa.array(shown, pa.int32())) & (pc.field("replicate") == 0)
     found: dict[tuple[str, int], Tile] = {}
@@ -90,12 +84,7 @@ def pairs_sheet(
 def positions_sheet(source: Source, matrix: ConfidenceMatrix) -> dict[str, bytes]:
     """Draws for each background and class how often each pixel is altered; brighter means more often (Figure 10).
 
-    Args:
-        source: Findings, those of `matrix` among them.
-        matrix: The classifier and k to show. It needs a finished cell, and its classes must fit side by side.
-
-    Returns:
-        The sheet by suffix, ``.png`` and ``.svg``.
+    The matrix needs a finished cell, and its classes must fit side by side.
 
     Raises:
         ValueError: There are more classes.

@@ -103,12 +103,11 @@ class ConfidenceMatrix:
         return round(float(np.nansum(self.fooled_ratio * self.num_finished)))
 
 
-def confidence_matrices(source: Source, max_separate_k: int = 12) -> list[ConfidenceMatrix]:
+def confidence_matrices(source: Source) -> list[ConfidenceMatrix]:
     """Computes a matrix for each data set, classifier, attack and k.
 
-    Args:
-        source: Findings. Only the needed columns of a data set on disk are read, batch by batch.
-        max_separate_k: A series with more distinct k gets a single matrix, since its k were sampled.
+    Only the needed columns of a data set on disk are read, batch by batch. A series with more than twelve distinct k
+    gets a single matrix, since its k were sampled.
 
     Returns:
         The matrices, by the names of data set, classifier and attack, then by k; none for an empty source.
@@ -121,7 +120,7 @@ def confidence_matrices(source: Source, max_separate_k: int = 12) -> list[Confid
         for column, name in zip(SERIES, names, strict=True):
             rows = rows.filter(pc.equal(rows[column], name))
         all_k = sorted(pc.unique(rows["k"]).to_pylist())
-        if len(all_k) > max_separate_k:
+        if len(all_k) > 12:
             matrices.append(_build_matrix(names, all_k[0], all_k[-1], rows))
         else:
             matrices += [_build_matrix(names, k, k, rows.filter(pc.equal(rows["k"], k))) for k in all_k]

@@ -54,18 +54,7 @@ class PublishedBest:
 def published_means(
     dataset: str, network: str, k: int, backgrounds: Sequence[str], class_names: Sequence[str]
 ) -> PublishedMeans | None:
-    """Looks up a table of Tables 2-13.
-
-    Args:
-        dataset: Name of the data set.
-        network: Name of the network, such as ``vgg16``.
-        k: Altered pixels.
-        backgrounds: Names of the rows.
-        class_names: Names of the columns.
-
-    Returns:
-        The paper's values in this order, or None when it has none of them.
-    """
+    """Looks up a table of Tables 2-13; None when it has no value for these rows and columns."""
     if dataset != "cifar10":
         return None
     rows = [row for row in _rows("tables_02_13_cifar10_confidence") if _key(row["model"]) == _key(network)]
@@ -81,18 +70,7 @@ def published_means(
 def published_best(
     dataset: str, network: str, k: int, backgrounds: Sequence[str], target_classes: Sequence[int]
 ) -> PublishedBest | None:
-    """Looks up a row of Tables 14 and 15.
-
-    Args:
-        dataset: Name of the data set.
-        network: Name of the network, such as ``cnn_mp``.
-        k: Altered pixels.
-        backgrounds: Names of the backgrounds.
-        target_classes: Indices of the columns.
-
-    Returns:
-        The paper's values in this order, or None when it has none of them.
-    """
+    """Looks up a row of Tables 14 and 15; None when it has no value for these backgrounds and classes."""
     if k != 5:  # the only k of these tables
         return None
     rows = [row for row in _rows("tables_14_15_architectures") if _key(row["model"]) == _key(network)]

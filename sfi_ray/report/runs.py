@@ -84,13 +84,7 @@ class ReportedRun:
 
 
 def open_runs(locations: Sequence[str]) -> list[ReportedRun]:
-    """Opens the runs of a report.
-
-    Args:
-        locations: Paths or URIs of run folders, at least one.
-
-    Returns:
-        The runs in the order given, each with its own label.
+    """Opens the runs of a report, in the order given and each with its own label.
 
     Raises:
         InputError: A folder holds no run, its record is broken, or it is given twice.

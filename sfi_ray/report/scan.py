@@ -104,10 +104,6 @@ def join_tallies(tally: pa.Table, *, by: Collection[str]) -> pa.Table:
 def fetch_images(source: Source, cell_ids: Collection[str]) -> pa.Table:
     """Reads the rows of a few cells with the columns of their images.
 
-    Args:
-        source: Findings.
-        cell_ids: The wanted cells.
-
     Returns:
         The finished rows among them, in no particular order, with ``cell_id``, ``confidence``, ``fooled`` and
         the image columns.
@@ -117,14 +113,7 @@ def fetch_images(source: Source, cell_ids: Collection[str]) -> pa.Table:
 
 
 def batches_of(source: Source, columns: Collection[str], wanted: pc.Expression, batch_rows: int) -> Iterator[pa.Table]:
-    """Reads some columns of the rows that fulfil a condition, a few rows at a time, each cell once.
-
-    Args:
-        source: Findings.
-        columns: Names of the columns, with or without ``cell_id``.
-        wanted: The condition.
-        batch_rows: Most rows of a batch.
-    """
+    """Reads some columns of the rows that fulfil a condition, `batch_rows` at a time at most, each cell once."""
     dataset, first_times = _as_dataset(source), FirstTimes()
     if not dataset.schema.names:
         return
@@ -144,14 +133,9 @@ def finished_rows(
     *,
     batch_rows: int = 1 << 8,
 ) -> Iterator[pa.Table]:
-    """Yields the finished rows of one series a few at a time, each cell once.
+    """Yields the finished rows of one series that fulfil a further condition, each cell once.
 
-    Args:
-        source: Findings.
-        series: The series of the rows, such as a confidence matrix.
-        columns: Names of the columns.
-        wanted: A further condition.
-        batch_rows: Most rows of a batch; few by default, since images can be large.
+    A batch has at most `batch_rows` rows: few by default, since images can be large.
     """
     condition = (
         (pc.field("dataset") == series.dataset)

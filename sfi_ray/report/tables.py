@@ -24,13 +24,9 @@ _FAILED = "!"
 
 
 def render_table(matrix: ConfidenceMatrix) -> Table:
-    """Renders a matrix for the terminal, one row a background.
+    """Renders a matrix for the terminal, a row for each background and a column for each target class, bold from 90 %.
 
-    Args:
-        matrix: The matrix.
-
-    Returns:
-        One column a target class, bold from 90 %; a summary where the classes do not fit side by side.
+    Where the classes do not fit side by side, it renders a summary.
     """
     table = Table(
         title=Text(printable(matrix_title(matrix), MOST_LINE)),
@@ -76,11 +72,7 @@ def _plain(matrix: ConfidenceMatrix) -> PlainTable:
 def matrix_to_csv(matrix: ConfidenceMatrix) -> str:
     """Writes every place of a matrix as one line, with confidences in [0, 1] at float32 precision.
 
-    Args:
-        matrix: The matrix.
-
-    Returns:
-        CSV with a heading line; unknown values are empty.
+    Unknown values are empty.
     """
     headings = (
         *("dataset", "classifier", "attack", "k", "background", "target_class", "target_name"),

@@ -36,30 +36,24 @@ class Trajectory:
     num_cells: NDArray[np.int64]
 
 
-def trajectory_of(
-    source: Source, matrix: ConfidenceMatrix, threshold: float, *, num_points: int = 48, batch_rows: int = 1 << 12
-) -> Trajectory | None:
-    """Follows the cells of a series through their traces.
+def trajectory_of(source: Source, matrix: ConfidenceMatrix, threshold: float) -> Trajectory | None:
+    """Follows the cells of a series through their traces; None when no cell has a trace.
 
     Before the first point of its trace, a cell has the confidence of the bare background. After its last evaluation, it
-    has the confidence of its stored image.
+    has the confidence of its stored image. The points of the trajectory are at equal ratios of evaluations.
 
     Args:
         source: Findings, those of `matrix` among them.
         matrix: The series.
         threshold: Confidence from which a cell counts as fooled.
-        num_points: Most points of the trajectory, at equal ratios of evaluations.
-        batch_rows: Rows that are read at once.
-
-    Returns:
-        The trajectory, or None when no cell has a trace.
     """
+    batch_rows, most_points = 1 << 12, 48
     has_trace = pc.list_value_length(pc.field("trace")) > 0
     batches = finished_rows(source, matrix, ("evaluations",), has_trace, batch_rows=batch_rows)
     most = max((pc.max(batch["evaluations"]).as_py() or 0 for batch in batches), default=0)
     if most < 1:
         return None
-    points = np.unique(np.rint(np.geomspace(1, most, num_points)).astype(np.int64))
+    points = np.unique(np.rint(np.geomspace(1, most, most_points)).astype(np.int64))
     to_row = {background: row for row, background in enumerate(matrix.backgrounds)}
     shape = (len(to_row), len(points))
     histogram = np.zeros((*shape, 101), dtype=np.int64)  # a bin for each whole percent

@@ -142,19 +142,12 @@ def _bare_backgrounds(run: Run, classifier: Classifier) -> list[BareBackground]:
     ]
 
 
-def _detected(run: Run, classifier: Classifier, most_test: int = 500, most_train: int = 1000) -> _Detected:
-    """Measures accuracy and detectors, where there are natural images.
-
-    Args:
-        run: The run.
-        classifier: Its classifier.
-        most_test: About the most natural images that detectors are tested on.
-        most_train: About the most natural images that detectors are fitted to.
-    """
+def _detected(run: Run, classifier: Classifier) -> _Detected:
+    """Measures accuracy and detectors, where there are natural images."""
     spec = run.job.dataset
     try:
         info = dataset_info(spec)
-        test_images, test_labels = _some(spec, "test", most_test)
+        test_images, test_labels = _some(spec, "test", 500)
     except InputError as error:
         return _Detected(missing=printable(error, MOST_LINE))
     if (info.shape, info.class_names) != (run.record.input_shape, run.record.class_names):
@@ -169,7 +162,7 @@ def _detected(run: Run, classifier: Classifier, most_test: int = 500, most_train
     if not len(sfis):
         return replace(known, missing="no image fools the classifier")
     try:
-        train_images, train_labels = _some(spec, "train", most_train)
+        train_images, train_labels = _some(spec, "train", 1000)
         dataset = ImageDataset(info, train_images, train_labels, test_images, test_labels)
         results = _ask(classifier, dataset, sfis, seeds, _as_tensor(_colours(run)), run.job.replicates)
     except (InputError, RuntimeError, ValueError) as error:  # a detector may refuse a singular matrix of features

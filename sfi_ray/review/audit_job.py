@@ -106,11 +106,9 @@ def sampled_classes(num_classes: int, wanted: int) -> tuple[int, ...]:
 
 
 def is_standard(job: Job, num_classes: int) -> bool:
-    """Whether a job attacks as the standard grid does; its backgrounds follow from the images.
+    """Whether the job of an audit attacks as the standard grid does, for a data set with so many classes.
 
-    Args:
-        job: The job of an audit.
-        num_classes: Classes of its data set.
+    The backgrounds follow from the images.
     """
     grid = StandardGrid
     wanted = min(num_classes, grid.most_classes)

@@ -84,22 +84,13 @@ def compare_pairs(pairs: Pairs, by: Sequence[str] = ("classifier", "background",
 
 
 def signed_rank_p(differences: NDArray[np.float64]) -> float:
-    """Returns the two-sided p-value of Wilcoxon's signed-rank test, without pairs of equal confidence.
-
-    Args:
-        differences: The difference of each pair, ``(N,)``.
-    """
+    """Returns the two-sided p-value of Wilcoxon's signed-rank test of differences, ``(N,)``, that are not 0."""
     differences = differences[differences != 0]
     return float(stats.wilcoxon(differences).pvalue) if len(differences) else 1.0
 
 
 def mcnemar_p(num_first: int, num_second: int) -> float:
-    """Returns the two-sided p-value of McNemar's exact test.
-
-    Args:
-        num_first: Cells that only the first run fooled.
-        num_second: Cells that only the second run fooled.
-    """
+    """Returns the two-sided p-value of McNemar's exact test from the numbers of cells that only one run fooled."""
     total = num_first + num_second
     return float(stats.binomtest(num_first, total, 0.5).pvalue) if total else 1.0
 
@@ -128,14 +119,7 @@ def _comparison(pairs: Pairs, place: tuple[object, ...], chosen: NDArray[np.int6
 def comparison_table(
     comparisons: Sequence[RunComparison], pairs: Pairs, by: Sequence[str], names: tuple[str, str]
 ) -> ResultTable:
-    """Returns a comparison as a table.
-
-    Args:
-        comparisons: Result of `compare_pairs`.
-        pairs: Its pairs.
-        by: Its axes.
-        names: Names of run A and run B.
-    """
+    """Returns the result of `compare_pairs` as a table, under the names of both runs."""
     columns = [
         *(Column(name, name, is_text=name != "k") for name in by),
         Column("num_pairs", "cells", count),

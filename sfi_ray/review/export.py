@@ -208,11 +208,7 @@ def image_name(cell_index: int) -> str:
 
 
 def parquet_schema(class_names: tuple[str, ...]) -> pa.Schema:
-    """Returns the schema of an exported parquet file, with the features for Hugging Face's ``datasets``.
-
-    Args:
-        class_names: Names of the classes in label order.
-    """
+    """Returns the schema of an exported parquet file, with the features for Hugging Face's ``datasets``."""
     described = [FINDINGS.field(name) for name in DESCRIPTION]
     type_names = {pa.string(): "string", pa.int64(): "int64", pa.int32(): "int32", pa.bool_(): "bool"}
     type_names[pa.float32()] = "float32"

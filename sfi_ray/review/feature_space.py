@@ -17,11 +17,7 @@ Features = NDArray[np.float32]
 
 
 def principal_coordinates(features: Features, size: int) -> tuple[NDArray[np.float64], tuple[float, float]]:
-    """Finds the first two principal components.
-
-    Args:
-        features: ``(N, D)``.
-        size: About the most images of a step.
+    """Finds the first two principal components of features, ``(N, D)``, from about `size` images at a time.
 
     Returns:
         The coordinates of all images, ``(N, 2)``, and the share of the variance along each; 0 where D is 1.

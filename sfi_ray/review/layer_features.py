@@ -301,12 +301,7 @@ def blank(classifier: Classifier) -> torch.Tensor:
 
 
 def first_of_each(labels: NDArray[np.int64], number: int) -> NDArray[np.int64]:
-    """Returns the ascending places of the first `number` of each label.
-
-    Args:
-        labels: ``(N,)``.
-        number: Most places of each label.
-    """
+    """Returns the ascending places of the first `number` of each label, ``(N,)``."""
     order = np.argsort(labels, kind="stable")
     starts = np.searchsorted(labels[order], labels[order])
     places: NDArray[np.int64] = np.sort(order[np.arange(len(order)) - starts < number])

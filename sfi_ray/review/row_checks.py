@@ -53,12 +53,7 @@ class Row:
 
 
 def rows_of(table: pa.Table, shape: tuple[int, int, int]) -> list[Row]:
-    """Rebuilds the images of rows; a broken row does not affect the others.
-
-    Args:
-        table: N rows with all columns that are checked.
-        shape: Required shape of an image, ``(H, W, C)``.
-    """
+    """Rebuilds the images of rows, each of shape ``(H, W, C)``; a broken row does not affect the others."""
     values = table.drop_columns(["pixels"]).to_pylist()
     lengths = pc.fill_null(pc.list_value_length(table["pixels"]), 0).to_pylist()
     try:
@@ -87,11 +82,7 @@ def _have_size(table: pa.Table, shape: tuple[int, int, int]) -> bool:
 
 
 class RowChecks:
-    """Checks rows of one run.
-
-    Args:
-        record: The run's record.
-    """
+    """Checks rows of one run against its record."""
 
     def __init__(self, record: RunRecord) -> None:
         self._grid = record.grid()
@@ -118,12 +109,7 @@ class RowChecks:
         return next(self._grid.cells([index]))
 
     def faults(self, row: Row, cell: Cell | None) -> list[str]:
-        """Returns the faults of a row, each in a few words.
-
-        Args:
-            row: The row.
-            cell: Its cell, by the method `cell`.
-        """
+        """Returns the faults of a row, each in a few words, from its cell by the method `cell`."""
         if cell is None:
             return [f"the grid has the cells 0 to {self._num_cells - 1}"]
         found = self._of_place(row, cell)

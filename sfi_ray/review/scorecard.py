@@ -270,11 +270,7 @@ def detector_result(
 
 
 def read_scorecard(content: bytes, place: str) -> Scorecard:
-    """Reads a scorecard.
-
-    Args:
-        content: JSON.
-        place: Its location, for messages.
+    """Reads a scorecard from JSON; messages name its place.
 
     Raises:
         InputError: It is not a scorecard, or has another version.

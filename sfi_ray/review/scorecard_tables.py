@@ -134,12 +134,7 @@ def scorecard_markdown(card: Scorecard) -> str:
 
 
 def compare_scorecards(first: Scorecard, second: Scorecard, names: tuple[str, str]) -> ResultTable:
-    """Returns the shares of two audits side by side.
-
-    Args:
-        first: Audit A.
-        second: Audit B.
-        names: Names of both.
+    """Returns the shares of two audits, A and B, side by side.
 
     Raises:
         InputError: Their grids or attacks differ; the message names the difference.

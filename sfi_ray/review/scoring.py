@@ -15,15 +15,10 @@ from sfi_ray.errors import InputError, ResourceError
 from sfi_ray.models import Classifier
 
 
-def batch_rows(input_shape: tuple[int, int, int], batch_bytes: int = 1 << 24, max_rows: int = 4096) -> int:
-    """Returns how many rows to read at once, so that memory does not depend on the size of the images.
-
-    Args:
-        input_shape: ``(C, H, W)`` of an image.
-        batch_bytes: Most bytes of the pixels of a batch.
-        max_rows: Most rows of a batch.
-    """
-    return min(max_rows, max(1, batch_bytes // math.prod(input_shape)))
+def batch_rows(input_shape: tuple[int, int, int]) -> int:
+    """Returns how many rows to read at once, so that memory does not depend on the size of the images."""
+    most_bytes = 1 << 24
+    return min(4096, max(1, most_bytes // math.prod(input_shape)))
 
 
 def device_of(wanted: str) -> str:
@@ -42,28 +37,16 @@ def device_of(wanted: str) -> str:
 
 
 def as_input(images: NDArray[np.uint8], classifier: Classifier) -> torch.Tensor:
-    """Turns 8-bit images into the input of a classifier.
-
-    Args:
-        images: ``(N, H, W, C)``.
-        classifier: The classifier.
-
-    Returns:
-        Values in [0, 1], ``(N, C, H, W)`` float32 on the classifier's device.
-    """
+    """Turns 8-bit images, ``(N, H, W, C)``, into float32 in [0, 1], ``(N, C, H, W)`` on a classifier's device."""
     levels = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))).to(classifier.device)
     return levels.to(torch.float32) / 255.0
 
 
 def probabilities(images: NDArray[np.uint8], classifier: Classifier) -> NDArray[np.float32]:
-    """Computes the probabilities of all classes in full float32.
-
-    Args:
-        images: ``(N, H, W, C)`` of the classifier's input shape.
-        classifier: The classifier.
+    """Computes the probabilities of all classes for images, ``(N, H, W, C)``, in full float32.
 
     Returns:
-        Probabilities, ``(N, num_classes)``; NaN where the classifier gives NaN.
+        ``(N, num_classes)``; NaN where the classifier gives NaN.
     """
     step = classifier.micro_batch
     parts = [np.zeros((0, classifier.num_classes), np.float32)]

@@ -56,11 +56,7 @@ UNIT_RANGE = PixelRange()
 
 
 def checked_ks(ks: int | Sequence[int], num_pixels: int) -> NDArray[np.int64]:
-    """Returns numbers of altered pixels as an array, ``(K,)``.
-
-    Args:
-        ks: One or several, each in [0, `num_pixels`].
-        num_pixels: D.
+    """Returns one or several numbers of altered pixels as an array, ``(K,)``.
 
     Raises:
         InputError: One is negative or above D, or there is none.
@@ -113,12 +109,9 @@ def confidence_of(log_odds: ArrayLike) -> Any:
 
 
 def confidence_of_margins(margins: ArrayLike) -> Any:
-    """Returns the softmax probability of a class from how far it is ahead of each other class.
+    """Returns the softmax probability of a class from its logit less that of each other class, ``(..., C - 1)``.
 
-    Of upper bounds of the margins, each by itself, it is an upper bound of the probability.
-
-    Args:
-        margins: Its logit less that of each other class, ``(..., C - 1)``.
+    From upper bounds of the margins, each by itself, it computes an upper bound of the probability.
     """
     behind = -np.asarray(margins, dtype=np.float64)
     return confidence_of(-np.logaddexp.reduce(behind, axis=-1))

@@ -59,12 +59,7 @@ def fit(
 
 
 def accuracy(model: LogOddsModel, images: ArrayLike, is_first: ArrayLike) -> float:
-    """Returns the share of images that a model puts into their class, in [0, 1].
-
-    Args:
-        model: The model.
-        images: ``(N, D)``.
-        is_first: Whether each is of the first class, ``(N,)`` bool.
+    """Returns the share of images, ``(N, D)``, that a model puts into their class, ``(N,)`` bool, in [0, 1].
 
     Raises:
         InputError: A shape does not fit.

@@ -20,13 +20,7 @@ class LogOddsModel(ABC):
     num_pixels: int
 
     def log_odds(self, images: ArrayLike) -> Floats:
-        """Computes ln(p1 / p2) of images.
-
-        Args:
-            images: ``(N, D)``.
-
-        Returns:
-            ``(N,)``.
+        """Computes ln(p1 / p2) of images, ``(N, D)`` to ``(N,)``.
 
         Raises:
             InputError: The images do not have D pixels.
@@ -35,14 +29,9 @@ class LogOddsModel(ABC):
 
     @abstractmethod
     def log_odds_with_each(self, image: Floats, steps: Floats) -> Floats:
-        """Computes ln(p1 / p2) of the D images that each differ from one image in a single pixel.
+        """Computes ln(p1 / p2) of the D images that differ from one image in a single pixel each, ``(D,)``.
 
-        Args:
-            image: ``(D,)``.
-            steps: What is added to each pixel, ``(D,)``.
-
-        Returns:
-            At i that of `image` with `steps[i]` added to pixel i, ``(D,)``.
+        Pixel i of image i is `image[i] + steps[i]`.
         """
 
     @abstractmethod

@@ -29,15 +29,11 @@ _STYLES = {
 }
 
 
-def roc_curves(trial: TrialResults, most_columns: int = 5) -> dict[str, bytes]:
+def roc_curves(trial: TrialResults) -> dict[str, bytes]:
     """Draws for each model the curves of all detectors on the SFIs that fool it.
 
-    Args:
-        trial: A trial with finished rounds.
-        most_columns: Most models side by side.
-
     Returns:
-        The picture by suffix, ``.png`` and ``.svg``; empty where no detector was measured on SFIs.
+        The picture by suffix; empty where no detector was measured on SFIs.
     """
     models = {
         number: of_sfis
@@ -46,7 +42,7 @@ def roc_curves(trial: TrialResults, most_columns: int = 5) -> dict[str, bytes]:
     }
     if not models:
         return {}
-    columns = min(len(models), most_columns)
+    columns = min(len(models), 5)
     rows = -(-len(models) // columns)
     panel_size, title_height, legend_height = 2.2, 0.45, 0.5  # inches
     height = title_height + rows * (panel_size + 0.3) + legend_height

@@ -1,6 +1,6 @@
 """Figures of rounds: accuracies and re-attacks by round, and images that passed each model.
 
-The same rounds give the same bytes.
+Each figure is returned by suffix, ``.png`` and ``.svg``; the same rounds give the same bytes.
 """
 
 from __future__ import annotations
@@ -25,14 +25,7 @@ from sfi_ray.store.rebuild import rebuild_images
 
 
 def accuracies(trial: TrialResults) -> dict[str, bytes]:
-    """Draws the accuracies by model, and beside them the share of each class that fools each model.
-
-    Args:
-        trial: Its finished rounds, at least one.
-
-    Returns:
-        The picture by suffix, ``.png`` and ``.svg``.
-    """
+    """Draws the accuracies by model, and beside them the share of each class that fools each model."""
     attacks = [(record.model, record.attack) for record in trial.rounds]
     attacks += [
         (printable(f"M{final.round} {' '.join(final.attack.backgrounds)}", f"M{final.round}"), final.attack)
@@ -96,20 +89,13 @@ def _draw_heat(axes: Axes, shares: Any, models: Sequence[str], names: Sequence[s
     axes.set_title("re-attack by class (%)", fontproperties=font(7), color=MUTED, loc="left")
 
 
-def passed_sheet(
-    trial: TrialResults, sources: Sequence[pads.Dataset], most_classes: int = 12
-) -> dict[str, bytes] | None:
+def passed_sheet(trial: TrialResults, sources: Sequence[pads.Dataset]) -> dict[str, bytes] | None:
     """Draws for each model and class the image that passed with the highest confidence.
 
-    Args:
-        trial: Its finished rounds.
-        sources: The findings of each of them.
-        most_classes: Most classes side by side.
-
-    Returns:
-        The sheet by suffix, ``.png`` and ``.svg``; None when nothing passed any model.
+    The trial has finished rounds, and `sources` are the findings of each. Returns None when nothing passed any model.
     """
-    classes = trial.rounds[0].attack.classes[:most_classes]
+    most_columns = 12
+    classes = trial.rounds[0].attack.classes[:most_columns]
     wanted = [outcome.target_class for outcome in classes]
     found = [_best_by_class(source, wanted) for source in sources]
     if not any(found):

@@ -19,12 +19,7 @@ from sfi_ray.text import MOST_NAME, NOTHING, escape_markdown, printable, safe_na
 def write_round_reports(experiment: Experiment, write: Callable[[str, bytes], None]) -> list[str]:
     """Writes the tables of all trials, and a figure, a sheet of SFIs and the ROC curves of the detectors of each trial.
 
-    Args:
-        experiment: The rounds; unfinished ones are left out.
-        write: Stores bytes under a relative name.
-
-    Returns:
-        The written names.
+    Unfinished rounds are left out. Returns the written names, relative to the folder that `write` stores in.
     """
     trials = [trial for trial in experiment.trials().values() if trial.rounds]
     if not trials:

@@ -1,6 +1,7 @@
-"""Charts as files, PNG and SVG: heat maps, confidence by class, confidence against evaluations, success against k.
+"""Charts as files: heat maps, confidence by class, confidence against evaluations, success against k.
 
-matplotlib draws them without pyplot, so no global state changes. The same numbers give the same bytes.
+matplotlib draws them without pyplot, so no global state changes. Each chart is returned by suffix, ``.png`` and
+``.svg``; the same numbers give the same bytes.
 
 Shapes: B backgrounds, T target classes.
 """
@@ -23,14 +24,7 @@ from sfi_ray.text import printable as shortened
 
 
 def heat_map(matrix: ConfidenceMatrix) -> dict[str, bytes]:
-    """Draws the mean confidences of a matrix, B rows and T columns.
-
-    Args:
-        matrix: The matrix, with a finished cell.
-
-    Returns:
-        The picture by suffix, ``.png`` and ``.svg``.
-    """
+    """Draws the mean confidences of a matrix with a finished cell, B rows and T columns."""
     num_rows, num_cols = matrix.mean_confidence.shape
     width = max(4.0, 0.55 * min(num_cols, 20) + 2.5)
     figure, axes = new_figure(series_title(matrix), 0.4 * num_rows + 1.6, width)
@@ -49,14 +43,7 @@ def heat_map(matrix: ConfidenceMatrix) -> dict[str, bytes]:
 
 
 def class_chart(matrix: ConfidenceMatrix) -> dict[str, bytes]:
-    """Draws the highest confidence of each class for each background (Figure 6).
-
-    Args:
-        matrix: The matrix, with a finished cell.
-
-    Returns:
-        The picture by suffix, ``.png`` and ``.svg``.
-    """
+    """Draws the highest confidence of each class of a matrix with a finished cell, for each background (Figure 6)."""
     figure, axes = new_figure(series_title(matrix), 3.5)
     is_named = _has_room_for_names(matrix)
     places = np.arange(len(matrix.target_classes)) if is_named else np.array(matrix.target_classes)
@@ -74,15 +61,7 @@ def class_chart(matrix: ConfidenceMatrix) -> dict[str, bytes]:
 
 
 def trajectory_chart(title: str, trajectories: Mapping[str, Trajectory]) -> dict[str, bytes]:
-    """Draws the median confidence against evaluations, with the quartiles of up to four series.
-
-    Args:
-        title: Title of the picture.
-        trajectories: The trajectories by the name of their series.
-
-    Returns:
-        The picture by suffix, ``.png`` and ``.svg``.
-    """
+    """Draws the median confidence of each series against evaluations, with the quartiles of up to four series."""
     figure, axes = new_figure(title, 4.0)
     for name, trajectory in trajectories.items():
         low, median, high = trajectory.quartiles[-1]
@@ -96,15 +75,7 @@ def trajectory_chart(title: str, trajectories: Mapping[str, Trajectory]) -> dict
 
 
 def success_chart(title: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, bytes]:
-    """Draws the share of fooled cells against k.
-
-    Args:
-        title: Title of the picture.
-        rows: Rows of `Accounts.by_k`.
-
-    Returns:
-        The picture by suffix, ``.png`` and ``.svg``.
-    """
+    """Draws the share of fooled cells against k, from rows of `Accounts.by_k`."""
     figure, axes = new_figure(title, 3.5)
     for series in sorted({(row["classifier"], row["attack"]) for row in rows}):
         own = [row for row in rows if (row["classifier"], row["attack"]) == series]
@@ -117,13 +88,7 @@ def success_chart(title: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, by
 
 
 def new_figure(title: str, height: float, width: float = 8.0) -> tuple[Figure, Any]:
-    """Begins a figure in the common style; returns it and its axes.
-
-    Args:
-        title: Its title.
-        height: Height in inches.
-        width: Width in inches.
-    """
+    """Begins a figure of a size in inches in the common style; returns it and its axes."""
     figure = Figure(figsize=(width, height), dpi=DPI, facecolor="white", layout="constrained")
     axes = figure.subplots()
     axes.set_title(printable_title(title), fontproperties=font(9, is_bold=True), loc="left", parse_math=False)

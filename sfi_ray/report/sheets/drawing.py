@@ -36,17 +36,7 @@ def measure(text: str, face: FontProperties) -> float:
 
 
 def fit(text: str, width: float, face: FontProperties, *, max_lines: int = 1) -> list[str]:
-    """Breaks text into lines of at most `width` pixels; an ellipsis replaces the text that does not fit.
-
-    Args:
-        text: One line of text.
-        width: Room of a line in pixels of a sheet.
-        face: The font.
-        max_lines: Most lines.
-
-    Returns:
-        One to `max_lines` lines.
-    """
+    """Breaks text into one to `max_lines` lines of at most `width` pixels of a sheet; an ellipsis replaces the rest."""
     lines = [""]
     for word in re.findall(r"[^\s/_-]*[\s/_-]?", " ".join(text.split())):
         if not lines[-1] or measure((lines[-1] + word).rstrip(), face) <= width:
@@ -73,9 +63,7 @@ def printable_title(title: str) -> str:
 def encode(figure: Figure, fonttype: Literal["path", "none"] = "path") -> dict[str, bytes]:
     """Returns a figure as files by suffix, ``.png`` and ``.svg``; equal figures give equal bytes.
 
-    Args:
-        figure: The figure.
-        fonttype: Whether the SVG has its text as paths, which look the same everywhere, or as text.
+    The SVG has its text as paths, which look the same everywhere, or as text.
     """
     files = {}
     settings: Any = {"svg.hashsalt": "sfi-ray", "svg.fonttype": fonttype, "font.sans-serif": ["DejaVu Sans"]}

@@ -47,20 +47,13 @@ class FeatureMap:
     explained: tuple[float, float]
 
 
-def feature_map(shown: FeatureMap, most_vectors: int = 3000) -> dict[str, bytes]:
-    """Draws a map.
-
-    Args:
-        shown: Its content.
-        most_vectors: Most dots of the SVG that are vectors, which viewers draw slowly; more dots become pixels.
-
-    Returns:
-        The picture by suffix, ``.png`` and ``.svg``.
-    """
+def feature_map(shown: FeatureMap) -> dict[str, bytes]:
+    """Draws a map, and returns the picture by suffix, ``.png`` and ``.svg``."""
     figure, axes = new_figure(shown.title, 5.6)
     classes = np.union1d(shown.natural_classes, shown.sfi_classes)
     is_named = len(classes) <= 20  # as many as a palette has colours
     colours = _class_colours(classes, len(shown.class_names), is_named=is_named)
+    most_vectors = 3000  # viewers draw them slowly; more dots become pixels
     size = 10 if len(shown.natural) <= most_vectors else 3
     axes.scatter(
         *shown.natural.T,

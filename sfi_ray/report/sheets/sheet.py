@@ -78,14 +78,7 @@ def contact_sheet(
 
 
 def sheet_cell_ids(matrix: ConfidenceMatrix) -> list[str]:
-    """Returns the cells whose pictures the sheet of a matrix needs, so that no others are read.
-
-    Args:
-        matrix: The matrix of the sheet.
-
-    Returns:
-        At most `MAX_TILES` cell ids, the best finished one of each place.
-    """
+    """Returns the cells whose pictures the sheet of a matrix needs: at most `MAX_TILES`, the best one of each place."""
     return [str(matrix.best_cell_id[place]) for place in _best_places(matrix)]
 
 

@@ -22,15 +22,7 @@ from sfi_ray.report.trajectory import trajectory_of
 
 
 def pack_contents(runs: Sequence[ReportedRun], accounts: Sequence[Accounts]) -> str:
-    """Packs the content of a page below its first section.
-
-    Args:
-        runs: The runs.
-        accounts: The sums of each.
-
-    Returns:
-        The text that the page unpacks, see `sfi_ray.report.site.pack`.
-    """
+    """Packs the content of a page below its first section, see `sfi_ray.report.site.pack`."""
     pack = Pack()
     series = [(number, run, matrix) for number, run in enumerate(runs) for matrix in run.matrices]
     tables = {"by_k": by_k_table(runs, accounts), "spending": spending_table(runs, accounts)}

@@ -33,13 +33,9 @@ class Pack:
         self._size = 0
 
     def add(self, array: NDArray[Any]) -> dict[str, list[Any]]:
-        """Adds an array, flattened.
+        """Adds an array, flattened, and returns the reference that the page turns back into a typed array.
 
-        Args:
-            array: Numbers. Fractions become float32, and whole numbers beyond 32 bits float64.
-
-        Returns:
-            The reference that the page turns back into a typed array.
+        Fractions become float32, and whole numbers beyond 32 bits float64.
         """
         narrow = _narrow(array)
         content = narrow.tobytes()

@@ -48,15 +48,7 @@ _SECTIONS = (
 
 
 def render_page(runs: Sequence[ReportedRun], accounts: Sequence[Accounts]) -> str:
-    """Renders the page of some runs.
-
-    Args:
-        runs: The runs.
-        accounts: The sums of each.
-
-    Returns:
-        The HTML. Names of runs and classes are escaped, or packed as data.
-    """
+    """Renders the page of some runs as HTML. Names of runs and classes are escaped, or packed as data."""
     # In the order in which they need each other.
     program = (
         *("unpack", "elements", "model", "pictures", "matrices", "charts", "classes", "cells_table", "gallery"),

@@ -59,14 +59,9 @@ class ShownImage:
 
 
 def best_cells(rows: pa.Table, most: int = 60) -> list[str]:
-    """Chooses the cells whose images are shown, one for each fooled class.
+    """Chooses the cells whose images are shown, one for each fooled class and at most `most`.
 
-    Args:
-        rows: Rows with `cell_id`, `target_class`, `k`, `fooled` and `confidence`.
-        most: Most classes.
-
-    Returns:
-        Cell ids.
+    `rows` have the columns `cell_id`, `target_class`, `k`, `fooled` and `confidence`.
     """
     best: dict[int, tuple[int, float, str]] = {}
     for row in rows.to_pylist():
@@ -77,15 +72,7 @@ def best_cells(rows: pa.Table, most: int = 60) -> list[str]:
 
 
 def render_scorecard(card: Scorecard, images: Sequence[ShownImage]) -> str:
-    """Renders the page of a scorecard.
-
-    Args:
-        card: The scorecard.
-        images: Images to show.
-
-    Returns:
-        The HTML; names of classes are escaped.
-    """
+    """Renders the page of a scorecard, with some images, as HTML; names of classes are escaped."""
     fooled = sum(one.smallest_k is not None for one in card.classes)
     about = "For each fooled class, the image with the fewest altered pixels and then the highest confidence."
     if fooled > len(images):
