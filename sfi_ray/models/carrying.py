@@ -1,4 +1,4 @@
-"""Whatever network people bring, made into one that can be searched anywhere: plain, float32, and on the device."""
+"""Makes any network into one that can run anywhere: plain tensors in float32, on the wanted device."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from torch.nn.utils.weight_norm import WeightNorm
 from sfi_ray.errors import InputError
 from sfi_ray.models.runners.copying import copied, num_bytes_held, tensors_in
 from sfi_ray.models.runners.device import in_layout
+from sfi_ray.models.runners.precision import differ_by_rounding
 
 _Answer = Callable[[], object]
 
@@ -21,19 +22,19 @@ _Answer = Callable[[], object]
 def carried(module: nn.Module, image: Tensor, name: str) -> nn.Module:
     """Returns a copy of a network that any process can run: plain float32 tensors in eval mode, without gradients.
 
-    What computes weights from others (``weight_norm``, ``spectral_norm``, ``prune``, parametrizations) is folded into
-    them, lazy layers are filled by one forward pass, drawn from a seed of their own, and what stands around a network
-    (``torch.compile``, ``DataParallel``) is left out. The module itself stays as it was.
+    Weights that are computed from others (``weight_norm``, ``spectral_norm``, ``prune``, parametrizations) are folded.
+    Lazy layers are filled by one forward pass with draws from a fixed seed. Wrappers (``torch.compile``,
+    ``DataParallel``) are left out. The module itself stays as it was.
 
     Args:
         module: The network.
-        image: A normalised image, ``(1, C, H, W)``, on the device where the copy goes.
+        image: A normalised image, ``(1, C, H, W)``, on the device of the copy.
         name: The classifier's name, for messages.
 
     Raises:
         InputError: It is no network, refuses the image, or cannot be made plain: it is scripted, traced or quantised,
-            it holds what no other process can have, or it keeps all that it computes. The message names the submodule
-            and the mend.
+            it holds an object that no other process can have, or it grows with every pass. The message names the
+            submodule and the mend.
     """
     if not isinstance(module, nn.Module):
         kind = f"the class {module.__name__}" if isinstance(module, type) else f"of type {type(module).__name__}"
@@ -108,7 +109,8 @@ def _fold(network: nn.Module, answer: _Answer) -> None:
                 del loading[key]
         else:
             prune.remove(part, hook._tensor_name)  # type: ignore[no-untyped-call]  # noqa: SLF001 - its only record
-    if not _are_alike(before, tensors_in(answer())):
+    after = tensors_in(answer())
+    if len(before) != len(after) or not all(map(_are_alike, before, after)):
         kinds = ", ".join(sorted({type(hook).__name__ for _, _, hook in hooks}))
         raise InputError(
             f"its submodule {hooks[0][0]!r} computes something else after {kinds} is folded into its weights; fold it "
@@ -116,21 +118,12 @@ def _fold(network: nn.Module, answer: _Answer) -> None:
         )
 
 
+def _are_alike(before: Tensor, after: Tensor) -> bool:
+    return differ_by_rounding(after, before, 1e-4)
+
+
 def _is_of_spectral_norm(hook: object) -> bool:
     return isinstance(getattr(hook, "hook", hook), SpectralNormLoadStateDictPreHook)
-
-
-def _are_alike(before: list[Tensor], after: list[Tensor], most_difference: float = 1e-4) -> bool:
-    """Whether folding changed what a network gives by rounding only, over the largest number it gives."""
-    if [tensor.shape for tensor in before] != [tensor.shape for tensor in after]:
-        return False
-    return all(
-        torch.allclose(
-            one, other, rtol=0, atol=most_difference * max(1.0, float(one.nan_to_num().abs().max())), equal_nan=True
-        )
-        for one, other in zip(before, after, strict=True)
-        if one.numel()
-    )
 
 
 def _require_bounded(network: nn.Module, answer: _Answer) -> None:

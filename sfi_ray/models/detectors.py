@@ -1,7 +1,8 @@
-"""Detectors that look at a trained network from outside, and how unlike natural images they find images.
+"""Detectors of pytorch-ood around a trained network: how unlike natural images they find an image.
 
-They are pytorch-ood's, with its defaults, on the logits of the natural classes and on the features that enter the last
-layer. Shapes: N images, B images of a batch, C channels, H height, W width, K logits of natural classes, D features.
+They have the library's defaults, and see the logits of the natural classes and the features that enter the last layer.
+
+Shapes: N images, C channels, H height, W width, K logits of natural classes, D features.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ if TYPE_CHECKING:
     from pytorch_ood.detector import KNN, Mahalanobis, ReAct, ViM
 
 Scorer = Callable[[Tensor], Tensor]
-"""Maps 8-bit images, ``(N, C, H, W)``, to one number each, ``(N,)``: the higher, the more of an outlier.
+"""Maps 8-bit images, ``(N, C, H, W)``, to one number each, ``(N,)``, which is higher for outliers.
 
-What it has been given is not to be changed in place: it knows a tensor again.
+Callers do not change a tensor in place after scoring it, since its features are kept for the next detector.
 """
 
 
@@ -38,40 +39,33 @@ class _Views:
     features: Tensor | None
 
 
-def require_detectors(key: str) -> None:
-    """Checks that the detectors are installed.
-
-    Args:
-        key: What of `rounds` asks for them.
+def require_detectors(setting: str) -> None:
+    """Checks that the detectors are installed, for the setting of a job that needs them.
 
     Raises:
         InputError: They are not.
     """
     if importlib.util.find_spec("pytorch_ood") is None:
         raise InputError(
-            f"rounds.{key} needs the package pytorch-ood; install it with `uv sync --extra detectors`, or set "
-            f"rounds.{key} to none"
+            f"{setting} needs the package pytorch-ood; install it with `uv sync --extra detectors`, or set "
+            f"{setting} to none"
         )
 
 
 def make_detectors(classifier: Classifier, dataset: ImageDataset) -> dict[str, Scorer]:
-    """Fits every detector to the natural training images.
+    """Fits every detector to the natural training images, by name.
 
-    Args:
-        classifier: The network, on the CPU. A class behind those of the data set is that of outliers.
-        dataset: Natural images.
-
-    Returns:
-        By name: ``msp``, ``max_logit``, ``energy`` and ``odin`` of any network; ``mahalanobis``, ``knn``, ``vim`` and
-        ``react`` of one whose last layer is fully connected; ``outlier_class``, its own verdict, of one that has that
-        class; and ``few_colours``, the number of different colours in an image, which needs no network.
+    A classifier on the CPU has one class more than the data set where it learnt outliers. Every network has ``msp``,
+    ``max_logit``, ``energy`` and ``odin``. One whose last layer is fully connected also has ``mahalanobis``, ``knn``,
+    ``vim`` and ``react``, and one with a class of outliers its own verdict, ``outlier_class``. ``few_colours`` counts
+    the colours of an image and needs no network.
     """
     from pytorch_ood.detector import ODIN, EnergyBased, MaxLogit, MaxSoftmax
 
     num_classes = dataset.info.num_classes
     last = last_layer(classifier)
 
-    # Detectors are asked about the same images one after the other, and the network costs more than any of them.
+    # All detectors score the same images in turn, and the network costs more than any of them.
     seen: deque[tuple[Tensor, _Views]] = deque(maxlen=3)  # SFIs, natural images and single colours
 
     def views(images: Tensor) -> _Views:
@@ -91,7 +85,9 @@ def make_detectors(classifier: Classifier, dataset: ImageDataset) -> dict[str, S
         "msp": lambda images: MaxSoftmax.score(views(images).logits),
         "max_logit": lambda images: MaxLogit.score(views(images).logits),
         "energy": lambda images: EnergyBased.score(views(images).logits),
-        "odin": lambda images: torch.cat([odin.predict(_prepared(classifier, batch)) for batch in _batches(images)]),
+        "odin": lambda images: torch.cat(
+            [odin.predict(classifier.normalize(batch.float() / 255)) for batch in _batches(images)]
+        ),
         "few_colours": _few_colours,
     }
     if classifier.num_classes > num_classes:
@@ -114,13 +110,13 @@ def make_detectors(classifier: Classifier, dataset: ImageDataset) -> dict[str, S
 
 @dataclass(frozen=True, slots=True)
 class TrainingFeatures:
-    """What detectors that look at features are fitted to, and each of them fitted to it.
+    """Features of the natural training images, and the detectors that are fitted to them.
 
     Attributes:
-        features: Of the natural training images, ``(N, D)``.
-        labels: Their classes, ``(N,)``.
-        weight: Of the last layer, natural classes alone, ``(K, D)``.
-        bias: Likewise, ``(K,)``.
+        features: ``(N, D)``.
+        labels: Classes of the images, ``(N,)``.
+        weight: Weights of the last layer for the natural classes, ``(K, D)``.
+        bias: Its biases for them, ``(K,)``.
     """
 
     features: Tensor
@@ -135,7 +131,7 @@ class TrainingFeatures:
         return Mahalanobis(None).fit_features(self.features, self.labels)
 
     def knn(self) -> KNN:
-        """Keeps the features; it looks at the nearest of them, see `neighbour`."""
+        """Keeps the features, of which it looks at the nearest; see `neighbour`."""
         from pytorch_ood.detector import KNN
 
         return KNN(None, k=neighbour(len(self.features))).fit_features(self.features, self.labels)
@@ -156,12 +152,7 @@ class TrainingFeatures:
 
 
 def training_features(classifier: Classifier, dataset: ImageDataset) -> TrainingFeatures:
-    """Computes what enters the last layer for the natural training images.
-
-    Args:
-        classifier: The network, on the CPU; `last_layer` finds its last one.
-        dataset: Natural images.
-    """
+    """Computes what enters the last layer, found by `last_layer`, for the natural training images."""
     num_classes, last = dataset.info.num_classes, last_layer(classifier)
     assert last is not None
     parts = _batches(dataset.train_images)
@@ -174,9 +165,9 @@ def training_features(classifier: Classifier, dataset: ImageDataset) -> Training
     )
 
 
-def neighbour(num_images: int, wanted: int = 50) -> int:
-    """Returns which of the nearest training images KNN measures the distance of; the last one where there are fewer."""
-    return min(wanted, num_images)
+def neighbour(num_images: int) -> int:
+    """Returns the rank of the training image whose distance KNN measures: 50, or the last one of fewer."""
+    return min(50, num_images)
 
 
 def last_layer(classifier: Classifier) -> nn.Linear | None:
@@ -206,10 +197,6 @@ def _view(classifier: Classifier, images: Tensor, num_classes: int, last: nn.Lin
 def _batches(images: Tensor, size: int = 512) -> tuple[Tensor, ...]:
     """Returns the images that are classified at once."""
     return torch.split(images, size)
-
-
-def _prepared(classifier: Classifier, images: Tensor) -> Tensor:
-    return classifier.normalize(images.float() / 255)
 
 
 def _few_colours(images: Tensor) -> Tensor:

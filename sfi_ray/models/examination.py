@@ -1,7 +1,7 @@
-"""What is looked at of a network before it is attacked: what it gives, that it is a function, and what it answers.
+"""The examination of a network before an attack: its outputs, whether it is a function, and its answers.
 
-A few fixed images are classified, together, in another order and alone. A network that is random, that looks at its
-batch, or whose outputs are not what was said of them gives numbers that mean nothing, and is refused.
+A few fixed images are classified together, in another order and alone. A network is refused if it is random, if it
+depends on the other images of a batch, or if its outputs are not what the job says.
 
 Shapes: B images, C channels, H height, W width, J classes.
 """
@@ -17,13 +17,21 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from sfi_ray.errors import InputError
-from sfi_ray.models.outputs import LogitsOf, Outputs, check_shape, check_values, lie_in_unit_interval, tensor_of
-from sfi_ray.models.runners.precision import full_float32
+from sfi_ray.models.outputs import (
+    LogitsOf,
+    Outputs,
+    check_shape,
+    check_values,
+    lie_in_unit_interval,
+    logits_of,
+    tensor_of,
+)
+from sfi_ray.models.runners.precision import differ_by_rounding, full_float32
 from sfi_ray.models.runners.sparse_images import sparse_images
 
 
 class Examined(BaseModel):
-    """What was seen of a network on a few fixed images."""
+    """The findings about a network on a few fixed images."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -55,11 +63,7 @@ class Examined(BaseModel):
 
 
 def fixed_images(input_shape: tuple[int, int, int], device: torch.device) -> Tensor:
-    """Returns the images that every network of a size is asked about: noise, and colours with altered pixels.
-
-    Args:
-        input_shape: ``(C, H, W)`` of one image.
-        device: Where they are wanted.
+    """Returns the images that every network of a size classifies: noise, and colours with altered pixels.
 
     Returns:
         ``(B, C, H, W)`` float32, in [0, 1].
@@ -73,15 +77,15 @@ def fixed_images(input_shape: tuple[int, int, int], device: torch.device) -> Ten
 def examine(
     network: nn.Module, images: Tensor, outputs: Outputs, num_classes: int, name: str, *, is_trained: bool = True
 ) -> Examined:
-    """Looks at a network.
+    """Examines a network in float32 and eval mode.
 
     Args:
-        network: The network, in float32 and eval mode.
+        network: The network.
         images: What `fixed_images` returns, normalised.
-        outputs: What it is said to give.
+        outputs: What the network is said to give.
         num_classes: Classes.
         name: The classifier's name, for messages.
-        is_trained: Whether its numbers say something; not so of weights that are yet to be trained.
+        is_trained: Whether its numbers mean something; False before a training.
 
     Raises:
         InputError: It refuses the images, does not give what it is said to give, is random, or looks at its batch.
@@ -105,22 +109,10 @@ def examine(
             batch_size=size,
             logit_range=declared,
         )
-        log_probs = examined.as_logits(_Given(given))(images)
+        log_probs = logits_of(given, outputs, has_sigmoid=examined.has_sigmoid)
         if not examined.is_multi_label(num_classes):
             log_probs = torch.log_softmax(log_probs.float(), dim=1)
     return examined.model_copy(update={"answers": _answers(log_probs)})
-
-
-class _Given(nn.Module):
-    """A network that gives what another one gave."""
-
-    def __init__(self, given: Tensor) -> None:
-        super().__init__()
-        self.given = given
-
-    def forward(self, images: Tensor) -> Tensor:
-        del images
-        return self.given
 
 
 def _run(network: nn.Module, images: Tensor, where: str) -> object:
@@ -153,7 +145,7 @@ def _only_size(network: nn.Module, images: Tensor, where: str) -> int | None:
 
 
 def _numbers(network: nn.Module, images: Tensor, size: int | None, where: str) -> Tensor:
-    """Returns what a network gives of images, ``(B, J)`` or ``(B, 1)`` float32."""
+    """Returns the outputs of a network for images, ``(B, J)`` or ``(B, 1)`` float32."""
     parts = []
     for chunk in torch.split(images, size or len(images)):
         try:
@@ -167,25 +159,23 @@ def _numbers(network: nn.Module, images: Tensor, size: int | None, where: str) -
     return torch.cat(parts)
 
 
-def _with_far(
-    network: nn.Module, images: Tensor, given: Tensor, size: int | None, where: str, times: float = 32.0
-) -> Tensor:
-    """Adds what a network gives of images far from any where its numbers all lie in [0, 1], ``(B', J)``.
+def _with_far(network: nn.Module, images: Tensor, given: Tensor, size: int | None, where: str) -> Tensor:
+    """Adds the outputs for images far from any, where the given outputs all lie in [0, 1], ``(B', J)``.
 
-    Their values are so many times larger that no data set has them. Few logits of an untrained or a small network can
-    lie there by chance; those of far images then do not, while what has been through a sigmoid or a softmax still does.
+    Their values are 32 times larger than those of any data set. The few logits of an untrained or small network may lie
+    in [0, 1] by chance; those of far images then do not, while the outputs of a sigmoid or a softmax still do.
     """
     if not lie_in_unit_interval(given):
         return given
     try:
-        far = torch.cat([_numbers(network, sign * times * images, size, where) for sign in (1, -1)])
+        far = torch.cat([_numbers(network, scale * images, size, where) for scale in (32.0, -32.0)])
     except InputError:
         return given
     return torch.cat([given, far[far.isfinite().all(dim=1)]])
 
 
 def _check_function(network: nn.Module, images: Tensor, given: Tensor, size: int | None, where: str) -> None:
-    """Refuses a network that gives an image other numbers at another time or in other company."""
+    """Refuses a network whose outputs for an image differ at another time or in another batch."""
     again = _numbers(network, images, size, where)
     if not _are_alike(again, given):
         raise InputError(
@@ -201,20 +191,16 @@ def _check_function(network: nn.Module, images: Tensor, given: Tensor, size: int
         )
 
 
-def _are_alike(first: Tensor, second: Tensor, most_difference: float = 1e-3) -> bool:
-    """Whether two answers differ by no more, over the largest number; rounding makes them differ by 1e-6 and less."""
-    if first.shape != second.shape or bool((first.isfinite() != second.isfinite()).any()):
-        return False
-    scale = second.abs().nan_to_num(nan=0.0, posinf=0.0, neginf=0.0).max().clamp(min=1e-6)
-    off = (first - second).abs().nan_to_num(nan=0.0, posinf=0.0, neginf=0.0).max()
-    return bool(off <= most_difference * scale)
+def _are_alike(first: Tensor, second: Tensor) -> bool:
+    return differ_by_rounding(first, second, 1e-3, least_scale=1e-6)
 
 
-def _answers(log_probs: Tensor, num_kept: int = 4, least_log_prob: float = -50.0) -> tuple[float, ...]:
+def _answers(log_probs: Tensor) -> tuple[float, ...]:
     """Keeps a few numbers for each image of log-probabilities, ``(B, J)``: sums of them with fixed signs.
 
-    Log-probabilities below the least one are taken for it: what lies there is rounding.
+    Log-probabilities are bounded from below, since lower ones are rounding.
     """
+    num_kept, least_log_prob = 4, -50.0
     signs = torch.randint(0, 2, (log_probs.shape[1], num_kept), generator=torch.Generator().manual_seed(0))
     bounded = log_probs.double().cpu().nan_to_num(nan=1.0).clamp(min=least_log_prob)
     kept = bounded @ (2.0 * signs.double() - 1) / math.sqrt(log_probs.shape[1])
@@ -222,11 +208,13 @@ def _answers(log_probs: Tensor, num_kept: int = 4, least_log_prob: float = -50.0
 
 
 def fingerprint_of(parts: str, answers: tuple[float, ...]) -> str:
-    """Joins what a network is made of and what it answers into what identifies it.
+    """Joins a hash of a network and its answers to the fixed images into the fingerprint of the classifier.
+
+    The answers are rounded so that machines agree.
 
     Args:
-        parts: What `fingerprint_module` returns, 32 hexadecimal digits.
-        answers: What it says of the fixed images, rounded here so that machines agree.
+        parts: The result of `fingerprint_module`, 32 hexadecimal digits.
+        answers: The answers.
 
     Returns:
         32 hexadecimal digits: the first 24 of `parts`, and 8 of the answers.
@@ -238,7 +226,7 @@ def fingerprint_of(parts: str, answers: tuple[float, ...]) -> str:
 
 
 def _parts_in(fingerprint: str) -> str:
-    """Returns the digits of a fingerprint that say what the network is made of; the others say what it answers."""
+    """Returns the digits of a fingerprint that hash the network itself; the others hash its answers."""
     return fingerprint[:24]
 
 
@@ -247,18 +235,9 @@ def is_same_network(
     answers: tuple[float, ...],
     other_fingerprint: str,
     other_answers: tuple[float, ...],
-    tolerance: float = 3e-4,
 ) -> bool:
-    """Whether two networks are made of the same and answer the same, as far as machines differ in rounding.
-
-    Args:
-        fingerprint: Of one network.
-        answers: What it says of the fixed images.
-        other_fingerprint: Of the other network.
-        other_answers: What that one says.
-        tolerance: What answers on two machines may differ by, over the largest number.
-    """
+    """Whether two networks have the same parts and the same answers, as far as machines differ in rounding."""
     if _parts_in(fingerprint) != _parts_in(other_fingerprint) or len(answers) != len(other_answers):
         return False
-    scale = max([1.0, *map(abs, other_answers)])
+    scale, tolerance = max([1.0, *map(abs, other_answers)]), 3e-4
     return all(abs(one - other) <= tolerance * scale for one, other in zip(answers, other_answers, strict=True))

@@ -1,4 +1,4 @@
-"""What identifies a classifier: a hash of its weights, its layers and how it wants its images."""
+"""The hash of a network: its weights, its layers, and the normalisation of its images."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ def fingerprint_module(
     input_shape: tuple[int, int, int],
     outputs: Outputs = "logits",
 ) -> str:
-    """Hashes what a network is made of, together with the normalisation of its input.
+    """Hashes a network and the normalisation of its images.
 
-    Device, memory layout and training mode do not enter, nor does anything that is neither in the state dict
-    nor in the module's printed form (a constant in the code of its ``forward``, a buffer that is not
-    persistent): see `sfi_ray.models.examination` for what a network answers.
+    Device, memory layout and training mode do not enter, nor does anything that is neither in the state dict nor in the
+    module's printed form, such as a constant in the code of its ``forward``. `sfi_ray.models.examination` covers these
+    by the network's answers.
 
     Args:
         module: The network.
         mean: Mean per channel, ``(C,)``.
         std: Standard deviation per channel, ``(C,)``.
         input_shape: ``(C, H, W)`` of one image.
-        outputs: What it gives.
+        outputs: Kind of its outputs.
 
     Returns:
         The first 32 hexadecimal digits of a SHA-256.

@@ -1,4 +1,4 @@
-"""What a network gives for an image, and how it becomes log-probabilities.
+"""The outputs of a network, and how they become log-probabilities.
 
 Shapes: B images, J classes.
 """
@@ -14,18 +14,19 @@ from torch import Tensor, nn
 from sfi_ray.errors import InputError
 
 Outputs = Literal["logits", "probabilities", "sigmoid"]
-"""What a network gives: logits, whose softmax is meant; probabilities, which sum to 1 over the classes; or a number for
-each class that is judged by itself, with a sigmoid inside the network or without."""
+"""Kinds of outputs: logits for a softmax; probabilities, which sum to 1 over the classes; or a number for each class
+that is judged by itself, with a sigmoid inside the network or without.
+"""
 
 
 class LogitsOf(nn.Module):
-    """A network that gives something else than a tensor of logits, as one that gives logits.
+    """A network with other outputs than a tensor of logits, wrapped as one that gives logits.
 
     Args:
-        network: Maps normalised images to what `outputs` says: a tensor, or an object or mapping that holds it as
+        network: Maps normalised images to a tensor of `outputs`, or to an object or mapping that holds it as
             ``logits``. One number for two classes is that of the second class.
-        outputs: What that is.
-        has_sigmoid: Whether numbers of ``sigmoid`` have been through the sigmoid.
+        outputs: Kind of its outputs.
+        has_sigmoid: Whether outputs of ``sigmoid`` have been through the sigmoid.
     """
 
     def __init__(self, network: nn.Module, outputs: Outputs, *, has_sigmoid: bool) -> None:
@@ -38,21 +39,27 @@ class LogitsOf(nn.Module):
         """Returns logits, ``(B, J)``; of several numbers of ``sigmoid`` the log-probability of each class."""
         given = tensor_of(self.network(images))
         assert given is not None
-        if self.outputs == "logits":
-            return given
-        given = given.reshape(len(images), -1).float()
-        if self.outputs == "probabilities" or self.has_sigmoid:
-            if given.shape[1] == 1:
-                given = torch.cat([1 - given, given], dim=1)
-            # Below the least number, float32 has no more digits, and its logarithm no gradient for a search.
-            return given.clamp_min(torch.finfo(torch.float32).tiny).log()
+        if self.outputs != "logits":
+            given = given.reshape(len(images), -1).float()
+        return logits_of(given, self.outputs, has_sigmoid=self.has_sigmoid)
+
+
+def logits_of(given: Tensor, outputs: Outputs, *, has_sigmoid: bool) -> Tensor:
+    """Turns the outputs of a network, ``(B, J)`` or ``(B, 1)``, into what `LogitsOf` returns."""
+    if outputs == "logits":
+        return given
+    if outputs == "probabilities" or has_sigmoid:
         if given.shape[1] == 1:
-            return torch.cat([torch.zeros_like(given), given], dim=1)
-        return nn.functional.logsigmoid(given)
+            given = torch.cat([1 - given, given], dim=1)
+        # Below the least number, float32 has no more digits, and its logarithm no gradient for a search.
+        return given.clamp_min(torch.finfo(torch.float32).tiny).log()
+    if given.shape[1] == 1:
+        return torch.cat([torch.zeros_like(given), given], dim=1)
+    return nn.functional.logsigmoid(given)
 
 
 def tensor_of(output: Any) -> Tensor | None:
-    """Returns what a network gave, or the ``logits`` of an object or mapping that it gave; None where it gave none."""
+    """Returns a tensor, or the ``logits`` of an object or mapping; None where it has none."""
     if not isinstance(output, Tensor):
         output = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
     return output if isinstance(output, Tensor) else None
@@ -64,13 +71,7 @@ def own_network(module: nn.Module) -> nn.Module:
 
 
 def check_shape(output: Any, outputs: Outputs, num_classes: int, where: str) -> None:
-    """Refuses what a network gave of one image where it is not a number for each class.
-
-    Args:
-        output: What it gave.
-        outputs: What it is said to be.
-        num_classes: Classes.
-        where: The classifier's name and the shape of the image, for messages.
+    """Refuses the output for one image that is not a number for each class; messages begin with `where`.
 
     Raises:
         InputError: It is not.
@@ -91,23 +92,21 @@ def check_shape(output: Any, outputs: Outputs, num_classes: int, where: str) -> 
         raise InputError(f"{where}: expected {outputs} of shape {(1, num_classes)}, the network gave {came}; {mend}")
 
 
-def check_values(
-    given: Tensor, outputs: Outputs, declared: tuple[float, float] | None, where: str, slack: float = 1e-3
-) -> None:
-    """Refuses numbers that are not what was said of them.
+def check_values(given: Tensor, outputs: Outputs, declared: tuple[float, float] | None, where: str) -> None:
+    """Refuses outputs that are not of the kind that the job says.
 
     Args:
-        given: What a network gave of some images, ``(B, J)``, or ``(B, 1)`` of two classes.
-        outputs: What it is said to be.
+        given: Outputs for some images, ``(B, J)``, or ``(B, 1)`` for two classes.
+        outputs: Their kind.
         declared: Lowest and highest logit that the network declares, if it does.
         where: The classifier's name, for messages.
-        slack: What rounding leaves above 1, or of a sum beside 1.
 
     Raises:
-        InputError: They are not.
+        InputError: They are of another kind.
     """
     if not given.isfinite().all() or given.max() == given.min():
         return  # nothing can be told from these
+    slack = 1e-3  # of rounding
     low, high, sums = float(given.min()), float(given.max()), given.sum(dim=1)
     is_bounded = low >= 0 and high <= 1 + slack
     sums_to_one = given.shape[1] > 1 and bool(((sums - 1).abs() <= slack).all())

@@ -157,9 +157,9 @@ def _checked_trial(job: RoundsJob, name: str, info: DatasetInfo) -> RoundsJob:
         raise InputError(str(error)) from error
     trial.attack.check()
     if trial.rounds.detectors == "all":
-        require_detectors("detectors")
+        require_detectors("rounds.detectors")
     if trial.rounds.evade in FITTED:
-        require_detectors("evade")
+        require_detectors("rounds.evade")
     return trial
 
 

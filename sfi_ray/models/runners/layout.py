@@ -8,14 +8,15 @@ from torch import Tensor, nn
 from sfi_ray.errors import InputError
 from sfi_ray.models.runners.convolutions import run_watched
 from sfi_ray.models.runners.device import in_layout
+from sfi_ray.models.runners.precision import differ_by_rounding
 from sfi_ray.models.runners.runtime import MemoryLayout
 
 
 def laid_out_by_rule(network: nn.Module, image: Tensor, name: str) -> tuple[nn.Module, MemoryLayout, str | None]:
-    """Lays a network out as it is faster by rule.
+    """Lays a network out as it is faster by rule, in place.
 
     Args:
-        network: The network, which gives logits; changed in place.
+        network: The network, which gives logits.
         image: A normalised image that it takes, ``(1, C, H, W)``.
         name: The classifier's name, for messages.
 
@@ -42,11 +43,9 @@ def laid_out_by_rule(network: nn.Module, image: Tensor, name: str) -> tuple[nn.M
 
 
 def lay_out_to_train(network: nn.Module, image: Tensor) -> torch.memory_format:
-    """Lays a network out as it learns faster, and returns how the images that it learns should lie.
+    """Lays a network out as it trains faster, in place; returns the layout for its training images.
 
-    Args:
-        network: The network; changed in place.
-        image: An image, ``(1, C, H, W)``.
+    The network is tried on one image, ``(1, C, H, W)``.
 
     Raises:
         InputError: The network lays out numbers so that torch computes a convolution wrongly.
@@ -71,29 +70,16 @@ def _images_like(image: Tensor) -> Tensor:
     return image + noise.to(image.device)
 
 
-def _are_alike(logits: Tensor | None, plain: Tensor | None, most_difference: float = 0.01) -> bool:
-    """Whether logits are those of the other layout; where a network takes no such images nothing is compared.
-
-    They may differ by no more, over the largest logit; rounding makes them differ by 1e-6 and less.
-    """
-    if plain is None:
-        return True
-    if logits is None or logits.shape != plain.shape:
-        return False
-    off = (logits - plain).abs().nan_to_num(nan=0.0).max()
-    largest = plain.abs().nan_to_num(nan=0.0).max()
-    return bool((logits.isnan() == plain.isnan()).all()) and bool(off <= most_difference * largest.clamp(min=1.0))
+def _are_alike(logits: Tensor | None, plain: Tensor | None) -> bool:
+    """Whether logits are those of the other layout; where a network takes no such images nothing is compared."""
+    return plain is None or (logits is not None and differ_by_rounding(logits, plain, 0.01))
 
 
 def _logits_of(network: nn.Module, images: Tensor) -> Tensor | None:
-    """Returns what a network makes of images; None where it refuses them."""
+    """Returns the logits of a network; None where it refuses the images."""
     try:
-        logits = _logits(network, images)
+        with torch.inference_mode():
+            logits = network(images)
     except Exception:  # a network's code may raise anything
         return None
     return logits if isinstance(logits, Tensor) else None
-
-
-@torch.inference_mode()
-def _logits(network: nn.Module, images: Tensor) -> object:
-    return network(images)

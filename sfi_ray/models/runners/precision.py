@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 Precision = Literal["float32", "bfloat16", "float16"]
 
@@ -19,14 +20,9 @@ TrainingPrecision = Literal["float32", "bfloat16"]
 
 
 def training_precision(wanted: Literal["auto"] | TrainingPrecision, device: torch.device | str) -> TrainingPrecision:
-    """Chooses the number format that a network is trained in, by rule and never by measurement.
+    """Chooses the number format of a training on a device, by rule and never by measurement.
 
-    Args:
-        wanted: As the settings say it.
-        device: Where the network is trained.
-
-    Returns:
-        What is wanted; for ``auto``, ``bfloat16`` on a GPU and on a CPU that multiplies it in hardware.
+    ``auto`` becomes ``bfloat16`` on a GPU and on a CPU that multiplies it in hardware, else ``float32``.
     """
     if wanted != "auto":
         return wanted
@@ -44,6 +40,23 @@ def _has_any(*names: str) -> bool:
     """Whether this processor has one of some features, as torch calls them."""
     capabilities = torch.cpu.get_capabilities()
     return any(capabilities.get(name, False) for name in names)
+
+
+def differ_by_rounding(first: Tensor, second: Tensor, most_difference: float, *, least_scale: float = 1.0) -> bool:
+    """Whether two outputs of a network differ by rounding only.
+
+    Args:
+        first: One output.
+        second: The other one.
+        most_difference: Largest difference, over the largest number; rounding makes differences of 1e-6 and less.
+        least_scale: Lower bound of the largest number.
+    """
+    if first.shape != second.shape or not torch.equal(first.isfinite(), second.isfinite()):
+        return False
+    off, scale = (
+        values.abs().nan_to_num(nan=0.0, posinf=0.0, neginf=0.0).flatten() for values in (first - second, second)
+    )
+    return not len(off) or bool(off.max() <= most_difference * scale.max().clamp(min=least_scale))
 
 
 @contextmanager
