@@ -1,4 +1,4 @@
-"""What is known of a trained network: the card stored beside its weights, and the key it is found by."""
+"""The card of a trained network, stored beside its weights, and the key of a training in the cache."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sfi_ray.models.training_settings import TrainingSettings
 
 
 class ModelCard(BaseModel):
-    """What is known of a trained network, stored as ``card.json`` beside its weights."""
+    """Facts about a trained network, stored as ``card.json`` beside its weights."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -37,11 +37,7 @@ class ModelCard(BaseModel):
 
 
 def hash_weights(state: Mapping[str, Tensor]) -> str:
-    """Hashes names, shapes, dtypes and values of a state dict.
-
-    Returns:
-        64 hexadecimal digits.
-    """
+    """Hashes names, shapes, dtypes and values of a state dict; returns 64 hexadecimal digits."""
     digest = hashlib.sha256()
     for name, tensor in sorted(state.items()):
         digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
@@ -56,7 +52,7 @@ def training_key(
     num_classes: int,
     settings: TrainingSettings,
 ) -> str:
-    """Names the network that a training would give, so that it is trained once and then found.
+    """Returns the key of a training in the cache, 16 hexadecimal digits.
 
     The number of threads is left out, although it changes the last bits.
 
@@ -65,10 +61,7 @@ def training_key(
         dataset: Name and content of the data set, as one text.
         input_shape: ``(C, H, W)`` of one image.
         num_classes: Number of classes.
-        settings: How it is trained; its precision is never ``auto``.
-
-    Returns:
-        16 hexadecimal digits.
+        settings: Settings of the training; their precision is never ``auto``.
     """
     what = {
         "version": 1,  # raise it when the same settings come to train another network

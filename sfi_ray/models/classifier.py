@@ -36,39 +36,38 @@ from sfi_ray.models.zoo import architecture_of
 
 
 class Classifier(MicroBatched):
-    """Owns a network's normalisation, device, precision, memory layout and micro-batch.
+    """A network with its normalisation, device, precision, memory layout and micro-batch.
 
-    It works on copies, which `carrying.carried` makes: the module it was given stays as it was.
+    It works on copies, which `carrying.carried` makes: the given module stays as it was.
 
     Args:
-        module: Maps normalised images ``(B, C, H, W)`` to what `outputs` says, ``(B, num_classes)``, or to an object or
-            mapping that holds it as ``logits``. Of two classes it may give one number, that of the second class.
-        name: What the job calls it.
+        module: Maps normalised images ``(B, C, H, W)`` to the kind of `outputs`, ``(B, num_classes)``, or to an object
+            or mapping that holds them as ``logits``. For two classes it may give one number, that of the second class.
+        name: Its name in the job.
         input_shape: ``(C, H, W)`` of one image.
         num_classes: Number of classes.
-        outputs: What the module gives: ``logits``; ``probabilities`` that sum to 1; or ``sigmoid``, a number for each
-            class that is judged by itself, with the sigmoid inside the module or without.
+        outputs: Kind of the module's outputs: ``logits``; ``probabilities`` that sum to 1; or ``sigmoid``, a number for
+            each class that is judged by itself, with the sigmoid inside the module or without.
         mean: Subtracted from each channel, ``(C,)``; zeros if None.
         std: Each channel is divided by it, ``(C,)``; ones if None.
-        device: Where the network runs.
+        device: Device of the network.
         precision: Number format of `log_probs`. On a GPU ``float32`` is torch's own, which may use TF32.
         micro_batch: Images per run of the network, a power of two; `default_micro_batch` if None.
-        is_trained: Whether what the module says of images means something; False of one that is yet to be trained.
-        fingerprint: What identifies the classifier, if it is already known.
-        examined: What was seen of the module, if it was examined already; `outputs` is then left alone.
-        runtime: How it computes, with nothing left open; `precision` and `micro_batch` are then left alone.
+        is_trained: Whether the module's outputs mean something; False before a training.
+        fingerprint: The fingerprint, if it is already known.
+        examined: The examination of the module, if it was examined already; `outputs` is then ignored.
+        runtime: A complete runtime configuration; `precision` and `micro_batch` are then ignored.
 
     Attributes:
-        module: The network in float32 and eval mode, for gradients: from what `normalize` returns to logits, or where
-            classes are judged each by itself to their log-probabilities.
-        examined: What was seen of the network on a few fixed images; see `sfi_ray.models.examination`.
-        fingerprint: What identifies it: a hash of its weights, its layers, its normalisation and what it answers.
-        runtime: How it computes. Its micro-batch halves when memory runs out.
+        module: The network in float32 and eval mode, for gradients: from the result of `normalize` to logits, or to
+            log-probabilities where classes are judged each by itself.
+        examined: The examination of the network; see `sfi_ray.models.examination`.
+        fingerprint: A hash of its weights, its layers, its normalisation and its answers.
+        runtime: Its runtime configuration. The micro-batch halves when memory runs out.
 
     Raises:
-        InputError: If the module does not take images of `input_shape`, does not give what `outputs` says, is random,
-            looks at the other images of its batch or cannot be carried to other processes, or if another argument does
-            not fit.
+        InputError: If the module does not take images of `input_shape`, has other outputs, is random, depends on the
+            other images of its batch or cannot be carried to other processes, or if another argument does not fit.
         ResourceError: If `device` is not there.
     """
 
@@ -124,10 +123,12 @@ class Classifier(MicroBatched):
             micro_batch = self.batch_size or default_micro_batch(self.input_shape, self.device)
         self._check_micro_batch(micro_batch)
         self._may_halve = True
-        self._settle(runtime or RuntimeConfig(precision=precision, memory_layout=self._layout, micro_batch=micro_batch))
+        self._configure(
+            runtime or RuntimeConfig(precision=precision, memory_layout=self._layout, micro_batch=micro_batch)
+        )
 
     def _identify(self, module: nn.Module) -> str:
-        """Names the network by what it is made of, and by what it answers where its code is not known."""
+        """Returns the fingerprint: a hash of the network, and of its answers where its code is not known."""
         parts = fingerprint_module(
             module, mean=self.mean, std=self.std, input_shape=self.input_shape, outputs=self.examined.outputs
         )
@@ -135,8 +136,8 @@ class Classifier(MicroBatched):
             return parts
         return fingerprint_of(parts, self.examined.answers)
 
-    def _settle(self, runtime: RuntimeConfig) -> None:
-        """Prepares for computing in one way."""
+    def _configure(self, runtime: RuntimeConfig) -> None:
+        """Prepares for a runtime configuration."""
         check_layout(runtime, self._miscomputed, self.name, self.device)
         self.runtime = runtime
         is_reference = runtime.precision == "float32" and runtime.memory_layout == self._layout
@@ -148,12 +149,12 @@ class Classifier(MicroBatched):
 
     @property
     def network(self) -> nn.Module:
-        """The network as its source built it, which gives what `examined.outputs` says."""
+        """The network as its source built it, with the kind of outputs of `examined.outputs`."""
         return own_network(self.module)
 
     @property
     def is_normalised(self) -> bool:
-        """Whether images reach the network otherwise than as they are, in [0, 1]."""
+        """Whether mean and standard deviation change the images, which lie in [0, 1]."""
         return any(self.mean) or any(value != 1 for value in self.std)
 
     @property
@@ -171,13 +172,13 @@ class Classifier(MicroBatched):
         self._patched = None
 
     def running(self, runtime: RuntimeConfig) -> Self:
-        """Returns this classifier computing in another way, on the same weights.
+        """Returns this classifier in another runtime configuration, on the same weights.
 
         It is for measuring: where memory runs out it raises ResourceError instead of halving its micro-batch.
         """
         other = copy.copy(self)
         other._may_halve = False  # noqa: SLF001 - another of this class
-        other._settle(runtime)  # noqa: SLF001
+        other._configure(runtime)  # noqa: SLF001
         return other
 
     def normalised_by(self, mean: Sequence[float], std: Sequence[float]) -> Self:
@@ -197,13 +198,13 @@ class Classifier(MicroBatched):
     def log_probs(self, images: Tensor) -> Tensor:
         """Computes the log-probabilities of all classes in the classifier's precision.
 
-        The network runs on exactly `micro_batch` images, the last of them padded with zeros. The last
-        bits of a convolution or a matrix product depend on the batch's shape and on the number of threads.
-        With one shape, an image's log-probabilities are equal bit for bit wherever it stands and whoever
-        stands beside it (measured on a CPU in float32), so a result does not depend on how cells were put
-        together. Powers of two keep this with several threads, too; with 6, 9 or 17 images the threads'
-        shares are unequal, and the last bits tell an image's place. On a CPU, what does not fill a micro-batch
-        may run in smaller powers of two, where these give the same bits; see `PartialBatches`.
+        The network runs on exactly `micro_batch` images, the last of them padded with zeros. The last bits of a
+        convolution or a matrix product depend on the batch's shape and on the number of threads. With one shape, an
+        image's log-probabilities are equal bit for bit in any place and beside any other images (measured on a CPU in
+        float32). So a result does not depend on the cells that are searched together. Powers of two keep this with
+        several threads, too; with 6, 9 or 17 images the threads' shares are unequal, and the last bits depend on the
+        place. On a CPU, a rest that does not fill a micro-batch may run in smaller powers of two with the same bits;
+        see `PartialBatches`.
 
         Args:
             images: float32 on the classifier's device, in [0, 1], ``(B, C, H, W)``.
@@ -216,10 +217,10 @@ class Classifier(MicroBatched):
     def sparse_log_probs(
         self, spots: Tensor, levels: Tensor, backgrounds: Tensor, canvas: Tensor | None = None
     ) -> Tensor:
-        """Computes what `log_probs` says of images of one colour with altered pixels, on the classifier's device.
+        """Computes `log_probs` of images of one colour with altered pixels, on the classifier's device.
 
-        Where `runtime` says so, the first layers run at the altered pixels only. What it gives then is near what
-        `log_probs` gives, not the same; with one thread it depends on nobody beside an image, either.
+        Under `runtime`, the first layers may run at the altered pixels only. The result is then near `log_probs`, not
+        equal; with one thread it does not depend on the other images, either.
 
         Args:
             spots: ``(B, K)`` int64, ``row * W + col``.
@@ -231,7 +232,7 @@ class Classifier(MicroBatched):
             float32 on the same device, ``(B, num_classes)``.
 
         Raises:
-            ResourceError: The network cannot be run as `runtime` says.
+            ResourceError: The network cannot run in the configuration `runtime`.
         """
         if not self.runtime.reuses_background:
             return self.log_probs(paint(spots, levels, backgrounds, *self.input_shape[1:], out=canvas))
@@ -248,10 +249,9 @@ class Classifier(MicroBatched):
             return self._run(images, is_reference=True)
 
     def to_payload(self, source: Source | None = None) -> ClassifierPayload:
-        """Packs the classifier for another process, without device, precision and micro-batch.
+        """Packs the classifier, with the source of its network if it has one, for another process.
 
-        Args:
-            source: What its network was built from, where that is known.
+        Device, precision and micro-batch stay here.
 
         Raises:
             InputError: Its network cannot be packed; see `check_packing`.
@@ -277,13 +277,10 @@ class Classifier(MicroBatched):
         )
 
     def check_packing(self, source: Source | None = None) -> None:
-        """Finds out whether `to_payload` will pack the classifier, without doing so.
-
-        Args:
-            source: What its network was built from, where that is known.
+        """Checks that `to_payload` can pack the classifier, without doing so.
 
         Raises:
-            InputError: Its network, or the code of it, holds what cannot be pickled.
+            InputError: Its network, or its code, holds an object that cannot be pickled.
         """
         pickled_module(self.network, source, self.name, with_tensors=False)
 
@@ -315,11 +312,11 @@ class Classifier(MicroBatched):
 
     @property
     def layer_names(self) -> tuple[str, ...]:
-        """Names of the layers that `features` and `gradients` know, in their order."""
+        """Names of the layers for `features` and `gradients`, in their order."""
         return layer_names(self.network)
 
     def features(self, images: Tensor, layer: str) -> Tensor:
-        """Computes what a layer makes of images, in full float32, in whole micro-batches.
+        """Computes the features of images at a layer, in full float32, in whole micro-batches.
 
         Args:
             images: float32 on the classifier's device, in [0, 1], ``(B, C, H, W)``.
@@ -355,14 +352,14 @@ class Classifier(MicroBatched):
     ) -> tuple[Tensor, Tensor]:
         """Differentiates an objective of each image with respect to its pixels, in the classifier's precision.
 
-        The network runs in the micro-batches of `log_probs`, so on a CPU in float32 an image's gradient is the same
-        bit for bit in any company.
+        The network runs in the micro-batches of `log_probs`, so on a CPU in float32 an image's gradient is the same bit
+        for bit in any batch.
 
         Args:
             images: float32 on the classifier's device, in [0, 1], ``(B, C, H, W)``.
-            objective: Maps what some images gave, and the slice of `images` they are, to one number for each image.
-                What they gave are log-probabilities, ``(b, num_classes)``, or the features of `layer`, ``(b, D)``,
-                float32. An image's number must depend on its own row only.
+            objective: Maps the outputs for some images, and their slice of `images`, to one number for each image.
+                Outputs are log-probabilities, ``(b, num_classes)``, or the features of `layer`, ``(b, D)``, float32. An
+                image's number must depend on its own row only.
             layer: A name of `layer_names`, or None for the log-probabilities.
 
         Returns:

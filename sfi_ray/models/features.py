@@ -1,4 +1,4 @@
-"""Looking inside a network: what it computes at one of its layers.
+"""Features of a network: the output of one of its layers.
 
 Shapes: B images, D numbers of an image at the layer, all of them in one row.
 """
@@ -78,7 +78,7 @@ def find_tap(network: nn.Module, layer: str, run: Callable[[], object]) -> Tap:
 
 @contextmanager
 def tapped(tap: Tap) -> Iterator[list[Tensor]]:
-    """Collects what passes a place in a network during a block, ``(B, D)`` for each pass, gradients included."""
+    """Collects the features at a place of a network during a block, ``(B, D)`` for each pass, gradients included."""
     passed: list[Tensor] = []
 
     def take(tensor: object) -> None:

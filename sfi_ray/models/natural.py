@@ -1,7 +1,7 @@
-"""How a classifier does on natural images of its data set, measured in a second or two before it is attacked.
+"""Accuracy of a classifier on natural images, measured in a second or two before an attack.
 
-An attack on a network whose input is normalised wrongly, or whose classes are in another order, says nothing of the
-network that was meant. Its accuracy shows that.
+It shows whether images are normalised rightly and classes are in their order. Otherwise an attack would say nothing
+about the network.
 
 Shapes: N images, C channels, H height, W width.
 """
@@ -24,16 +24,15 @@ from sfi_ray.models.runners.normalisation import channel_statistics
 
 @dataclass(frozen=True, slots=True)
 class NaturalAccuracy:
-    """What a classifier says of natural images.
+    """Answers of a classifier to natural images.
 
     Attributes:
-        accuracy: Share of them that it puts into their class, in [0, 1].
+        accuracy: Share of them in their right class, in [0, 1].
         confidence: Mean probability of the predicted class, in [0, 1].
-        highest: Highest probability that it gave to any class, in [0, 1].
-        num_images: How many there were; 0 where that is not known.
-        better: Mean and standard deviation of each channel that give a far higher accuracy; None where none was found
-            or looked for.
-        better_accuracy: What they give, in [0, 1].
+        highest: Highest probability of any class, in [0, 1].
+        num_images: Number of images; 0 where it is not known.
+        better: Mean and standard deviation of each channel that give a far higher accuracy; None without such values.
+        better_accuracy: The accuracy that they give, in [0, 1].
     """
 
     accuracy: float
@@ -48,43 +47,24 @@ class NaturalAccuracy:
         """The images, for people."""
         return f"{self.num_images:,} natural images" if self.num_images else "the natural images"
 
-    def is_near_chance(self, num_classes: int, margin: float = 0.1) -> bool:
-        """Whether a network that guesses could do as well.
-
-        Args:
-            num_classes: Number of classes.
-            margin: Part of the way from chance to 1 that still counts as chance, since small samples reach it.
-        """
+    def is_near_chance(self, num_classes: int) -> bool:
+        """Whether the accuracy is at most a tenth of the way from chance to 1, which small samples reach by chance."""
         chance = 1 / num_classes
-        return self.accuracy <= chance + margin * (1 - chance)
+        return self.accuracy <= chance + 0.1 * (1 - chance)
 
 
-def measure_natural(
-    classifier: Classifier,
-    dataset: DatasetSpec,
-    *,
-    is_normalised: bool,
-    seconds: float = 2.0,
-    least_images: int = 64,
-    most_images: int = 1000,
-) -> NaturalAccuracy | None:
-    """Classifies test images, as many of each class.
+def measure_natural(classifier: Classifier, dataset: DatasetSpec, *, is_normalised: bool) -> NaturalAccuracy | None:
+    """Classifies test images, as many of each class, for about two seconds.
 
-    Args:
-        classifier: The classifier.
-        dataset: Its data set.
-        is_normalised: Whether somebody said how its images are normalised. Where nobody did, or the accuracy is near
-            chance, other usual normalisations are tried.
-        seconds: How long to classify.
-        least_images: Images that are classified in any case; other normalisations are tried on as many.
-        most_images: Images that are classified at most.
+    Where nobody said how images are normalised, or the accuracy is near chance, it also tries usual normalisations.
 
     Returns:
-        What was measured; None where there are no test images at hand, or a few do not fit into memory.
+        The accuracy; None where no test images are at hand, or a few do not fit into memory.
 
     Raises:
         InputError: The network fails on them.
     """
+    least_images, most_images = 64, 1000
     try:
         if not is_at_hand(dataset):
             return None
@@ -93,7 +73,7 @@ def measure_natural(
             return None
         small = _small_passes(classifier)
         order = _balanced(all_labels)[:most_images]
-        images, labels, log_probs = _classified(small, dataset, all_labels, order, least_images, seconds)
+        images, labels, log_probs = _classified(small, dataset, all_labels, order, least_images)
     except (InputError, ResourceError):
         return None
     except Exception as error:  # a network's code may raise anything
@@ -117,17 +97,11 @@ def _classified(
     all_labels: NDArray[np.int64],
     order: NDArray[np.int64],
     size: int,
-    seconds: float,
+    seconds: float = 2.0,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Classifies images until the time is over; returns them, their labels, and what was said of them.
+    """Classifies images until the time is over; returns them, their labels, and the log-probabilities.
 
-    Args:
-        classifier: The classifier.
-        dataset: Its data set.
-        all_labels: The label of each row.
-        order: Rows, those to begin with first.
-        size: Images of the first round; each other one has twice as many.
-        seconds: The time.
+    `order` lists rows, the first ones first. The first step takes `size` images, and each further step twice as many.
     """
     images, labels, log_probs = [], [], []
     started, done = time.monotonic(), 0
@@ -155,7 +129,7 @@ def _log_probs(classifier: Classifier, images: Tensor) -> Tensor:
 
 
 def _balanced(labels: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Orders rows so that the first ones are of as many classes as there are: one of each, then another of each."""
+    """Orders rows so that classes take turns: one row of each class, then another of each."""
     order = np.argsort(labels, kind="stable")
     of_sorted = labels[order]
     rank = np.arange(len(order)) - np.searchsorted(of_sorted, of_sorted)
@@ -163,10 +137,8 @@ def _balanced(labels: NDArray[np.int64]) -> NDArray[np.int64]:
     return chosen
 
 
-def _with_better(
-    measured: NaturalAccuracy, classifier: Classifier, images: Tensor, labels: Tensor, better_by: float = 0.1
-) -> NaturalAccuracy:
-    """Adds the best of the usual normalisations, where its accuracy is better by so much."""
+def _with_better(measured: NaturalAccuracy, classifier: Classifier, images: Tensor, labels: Tensor) -> NaturalAccuracy:
+    """Adds the best of the usual normalisations, where it raises the accuracy by a tenth."""
     channels = classifier.input_shape[0]
     usual = [((0.0,) * channels, (1.0,) * channels), ((0.5,) * channels, (0.5,) * channels)]
     usual += [channel_statistics(images), ((0.0,) * channels, (1 / 255,) * channels)]
@@ -176,7 +148,7 @@ def _with_better(
         predicted = _log_probs(classifier.normalised_by(mean, std), images).argmax(dim=1)
         tried.append((float((predicted == labels).float().mean()), (mean, std)))
     accuracy, better = max(tried, key=lambda one: one[0])
-    if accuracy < measured.accuracy + better_by:
+    if accuracy < measured.accuracy + 0.1:
         return measured
     return replace(measured, better=better, better_accuracy=accuracy)
 
@@ -184,13 +156,13 @@ def _with_better(
 def remarks_on(
     classifier: Classifier, measured: NaturalAccuracy | None, threshold: float, *, is_normalised: bool
 ) -> tuple[str, ...]:
-    """Says what makes the result of an attack doubtful, one sentence each.
+    """Returns reasons to doubt the result of an attack, a sentence each.
 
     Args:
         classifier: The classifier.
-        measured: How it does on natural images, if that is known.
+        measured: Its accuracy on natural images, if that is known.
         threshold: Confidence from which a cell counts as fooled, in (0, 1].
-        is_normalised: Whether somebody said how its images are normalised.
+        is_normalised: Whether the normalisation of its images is known.
     """
     remarks = []
     if measured and measured.is_near_chance(classifier.num_classes):

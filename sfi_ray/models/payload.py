@@ -1,4 +1,4 @@
-"""How a classifier travels to a worker: as plain arrays where it can, as a pickled module where it must."""
+"""How a classifier travels to a worker: as plain arrays, or as a pickled module."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from sfi_ray.models.zoo.source import ZooSource
 
 @dataclass(frozen=True, eq=False)
 class ClassifierPayload:
-    """A classifier without its device, precision and micro-batch, which belong to the place it arrives at.
+    """A classifier without device, precision and micro-batch, which belong to the place it arrives at.
 
     Attributes:
         name: The classifier's name.
@@ -30,13 +30,12 @@ class ClassifierPayload:
         num_classes: Number of classes.
         mean: Mean per channel, ``(C,)``.
         std: Standard deviation per channel, ``(C,)``.
-        fingerprint: What identifies it, 32 hexadecimal digits.
-        examined: What was seen of its network.
-        source: What builds the layers of a network known by name; None for any other module.
+        fingerprint: Its fingerprint, 32 hexadecimal digits.
+        examined: The examination of its network.
+        source: Builds the layers of a network known by name; None for any other module.
         arrays: State dict of such a network. An object store can share these between processes without a copy.
-        pickled: Any other module, in the bytes of cloudpickle, which holds classes of a script or a notebook
-            by value and classes of an importable file by reference: that file must be importable where the
-            payload arrives.
+        pickled: Any other module, in the bytes of cloudpickle. It holds classes of a script or a notebook by value, and
+            classes of an importable file by reference: that file must be importable where the payload arrives.
     """
 
     name: str
@@ -56,14 +55,14 @@ def pack_module(
 ) -> tuple[Source | None, dict[str, np.ndarray[Any, np.dtype[Any]]], bytes | None]:
     """Packs a network as the `source`, `arrays` and `pickled` of a payload.
 
-    On a CPU the arrays are views of the weights where these lie in order: treat them as read-only.
+    On a CPU the arrays may be views of the weights: treat them as read-only.
 
     Args:
         module: The network.
         name: The classifier's name, for messages.
         input_shape: ``(C, H, W)`` of one image.
         num_classes: Number of classes.
-        source: What the network was built from; None finds out whether it is an unchanged network of the zoo.
+        source: Source of the network; None finds out whether it is an unchanged network of the zoo.
 
     Raises:
         InputError: It cannot be pickled.
@@ -75,13 +74,7 @@ def pack_module(
 
 
 def pickled_module(module: nn.Module, source: Source | None, name: str, *, with_tensors: bool = True) -> bytes:
-    """Pickles a network with the code of its source.
-
-    Args:
-        module: The network.
-        source: What it was built from, where that is known.
-        name: The classifier's name, for messages.
-        with_tensors: Without, the bytes only prove that it can be pickled.
+    """Pickles a network with the code of its source; without tensors, the bytes only prove that this works.
 
     Raises:
         InputError: It cannot be pickled.
@@ -96,7 +89,7 @@ def pickled_module(module: nn.Module, source: Source | None, name: str, *, with_
 def _by_name(
     module: nn.Module, input_shape: tuple[int, int, int], num_classes: int, source: Source | None
 ) -> Source | None:
-    """Returns what builds the layers of a network anywhere; None where these have to travel."""
+    """Returns the source of a network that can build its layers anywhere; None where the layers have to travel."""
     if source is None:
         architecture = zoo.architecture_of(module, input_shape=input_shape, num_classes=num_classes)
         source = None if architecture is None else ZooSource(what=architecture)

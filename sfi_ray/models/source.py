@@ -1,4 +1,4 @@
-"""The interface of every kind of source, so that no caller needs to know which kind it is."""
+"""The interface of all kinds of sources."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
 
 @dataclass(frozen=True, kw_only=True)
 class Source(ABC):
-    """Where the network of a classifier comes from, as a job says it.
+    """The origin of a classifier's network, as a job describes it.
 
     Attributes:
-        what: Name, import path or file, as its kind takes it.
-        weights: File of weights, or what else its kind takes; None where the job says nothing.
-        mean: Mean of each channel, where the job says it.
-        std: Standard deviation of each channel, where the job says it.
+        what: Name, import path or file, depending on the kind.
+        weights: File of weights, or another value of the kind; None where the job has none.
+        mean: Mean of each channel, where the job gives it.
+        std: Standard deviation of each channel, where the job gives it.
         content: Bytes of the file that the network is built from, if they are known already.
     """
 
@@ -47,7 +47,7 @@ class Source(ABC):
     is_known_by_name: ClassVar[bool] = False
     """Whether `what` gives the same layers in any process; its weights then travel without code."""
     runs_code: ClassVar[bool] = False
-    """Whether building it imports code that `what` names, so that whoever wrote `what` chooses what is run."""
+    """Whether building it imports code that `what` names, so that the author of `what` chooses that code."""
     suffix: ClassVar[str | None] = None
     """Ending of the file that the network is built from, if there is one."""
 
@@ -57,11 +57,7 @@ class Source(ABC):
 
     @abstractmethod
     def build_module(self, input_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
-        """Builds the network with whatever weights it starts from, downloading nothing.
-
-        Args:
-            input_shape: ``(C, H, W)`` of one image.
-            num_classes: Number of logits.
+        """Builds the network for images ``(C, H, W)`` with its initial weights, downloading nothing.
 
         Raises:
             InputError: If there is no such network, or it does not take such images.
@@ -73,7 +69,7 @@ class Source(ABC):
             return self.build_module(input_shape, num_classes)
 
     def check(self, input_shape: tuple[int, int, int], num_classes: int) -> None:
-        """Finds out whether there is such a network and whether it takes such images.
+        """Checks that the network exists and takes such images.
 
         Raises:
             InputError: As `build_module`.
@@ -87,7 +83,7 @@ class Source(ABC):
         return False
 
     def state(self) -> Mapping[str, Tensor] | None:
-        """Reads the weights, downloading them where `weights` says so; None where the built network has its own.
+        """Reads the weights, downloading them where `weights` asks for it; None where the built network has its own.
 
         Raises:
             InputError: If they cannot be read.
@@ -95,14 +91,11 @@ class Source(ABC):
         return read_state_dict(Path(self.weights).expanduser()) if self.weights else None
 
     def default_normalisation(self) -> Normalisation | None:
-        """Returns what its images are normalised with where the job does not say it; None for not at all."""
+        """Returns the normalisation of images where the job has none; None for no normalisation."""
         return None
 
     def load(self, input_shape: tuple[int, int, int], num_classes: int) -> tuple[nn.Module, Normalisation | None]:
-        """Builds the network with its trained weights.
-
-        Returns:
-            The network, and what its images are normalised with; None for not at all.
+        """Builds the network with its trained weights; returns it and the normalisation of its images, None for none.
 
         Raises:
             InputError: As `build_module` and `state`, or if the weights do not fit.
@@ -127,7 +120,7 @@ class Source(ABC):
         return () if self.weights is None else (self.weights,)
 
     def code(self) -> Path | None:
-        """Returns the file or the package's folder of the user's own code that builds it; None where all is installed.
+        """Returns the file or the package's folder of the user's code that builds it; None where all is installed.
 
         Raises:
             InputError: If the code is not there.

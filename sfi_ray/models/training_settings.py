@@ -1,4 +1,4 @@
-"""How a network is trained, as a job says it. Free of torch, so that reading a job is quick."""
+"""Settings of a training. Free of torch, so that reading a job is quick."""
 
 from __future__ import annotations
 

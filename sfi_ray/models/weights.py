@@ -1,4 +1,4 @@
-"""Weights in files: written whole or not at all, read without ever running code from them."""
+"""Files of weights: written whole or not at all, and read without running code from them."""
 
 from __future__ import annotations
 
@@ -30,11 +30,6 @@ def save_weights(module: nn.Module, path: Path | str, card: ModelCard) -> None:
     """Writes ``weights.safetensors`` and ``card.json`` into a folder, which is made if it is not there.
 
     Each file appears whole or not at all, and the card last: a folder with a card has its weights.
-
-    Args:
-        module: The network.
-        path: The folder.
-        card: What is known of it.
 
     Raises:
         StorageError: If the folder cannot be written.
@@ -75,7 +70,7 @@ def read_card(path: Path | str) -> ModelCard:
 
 
 def check_weights(path: Path | str) -> ModelCard:
-    """Holds the weights of a folder that `save_weights` wrote against their card, and returns the card.
+    """Compares the weights of a folder that `save_weights` wrote with their card, and returns the card.
 
     Raises:
         InputError: Either cannot be read, or the card was written for other weights.
@@ -133,8 +128,8 @@ def load_into(module: nn.Module, state_dict: Mapping[str, Tensor], source: str) 
 
     Args:
         module: The network, changed in place.
-        state_dict: A tensor for each name in the network's own state dict, as `named_as` understands names.
-        source: Where the weights come from, for the message.
+        state_dict: A tensor for each name in the network's own state dict; see `named_as`.
+        source: Origin of the weights, for the message.
 
     Raises:
         InputError: If a tensor is missing, unexpected, or of another shape; the network is then unchanged.

@@ -1,13 +1,13 @@
 """A network and a detector as one network, for attacks that have to fool both at once.
 
-What the detector takes for natural keeps the network's probabilities. Of what it rejects, at most half of them is left,
-the less the further the detector's score is from what it accepts; all that was taken away is added to the probability
-of a last class, that of outliers. So an image reaches a confidence above one half only if the network gives it that
-confidence *and* the detector takes it for natural, and a search that climbs the target's log-probability is drawn to
-where both hold: it climbs log p - excess - log 2 outside of what the detector accepts, and log p within.
+An image that the detector accepts keeps the network's probabilities. For a rejected image, they are multiplied by at
+most one half, and by less with a higher score of the detector. The rest is added to the probability of a last class,
+that of outliers. So an image reaches a confidence above one half only if the network gives it that confidence *and*
+the detector accepts it. The target's log-probability rises towards such images: it is log p - excess - log 2 where the
+detector rejects, and log p where it accepts.
 
-The detectors are those of `sfi_ray.models.detectors`, written in torch so that they run in the network's batches and
-have gradients; what is fitted of them is fitted there.
+The detectors are those of `sfi_ray.models.detectors`, which also fits them. Here they are written in torch, so that
+they run in the network's batches and have gradients.
 
 Shapes: B images, C channels, H height, W width, K logits of natural classes, D features, N training images.
 """
@@ -38,7 +38,7 @@ FITTED: frozenset[str] = frozenset({"mahalanobis", "knn", "vim", "react"})
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """What there is to look at: normalised images, ``(B, C, H, W)``, features, ``(B, D)``, and logits, ``(B, K)``."""
+    """Inputs of a detector: normalised images, ``(B, C, H, W)``, features, ``(B, D)``, and logits, ``(B, K)``."""
 
     images: Tensor
     features: Tensor
@@ -89,11 +89,7 @@ _SCORES: dict[str, Callable[[_Seen, _Fitted], Tensor]] = {
 class WithDetector(nn.Module):
     """A network with a detector: normalised images to log-probabilities, that of outliers last.
 
-    Args:
-        network: The network; a class behind the natural ones is that of outliers.
-        num_classes: Natural classes.
-        detector: Name of the detector.
-        fit: What `fit_detector` found.
+    A class of the network behind the natural ones is that of outliers; `fit` is the result of `fit_detector`.
     """
 
     limit: Tensor
@@ -112,11 +108,7 @@ class WithDetector(nn.Module):
         return f"{self.num_classes} classes, {self.detector}"
 
     def scores(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the network's log-probabilities, ``(B, K)`` or one more, and the detector's scores, ``(B,)``.
-
-        Args:
-            images: Normalised, ``(B, C, H, W)``.
-        """
+        """Returns the network's log-probabilities, ``(B, K)`` or one more, and the detector's scores, ``(B,)``."""
         features = self.trunk(images)
         logits = self.head(features).float()
         log_probs = torch.log_softmax(logits, dim=1)
@@ -130,7 +122,7 @@ class WithDetector(nn.Module):
         log_probs, scores = self.scores(images)
         excess = (scores - self.limit.float()) / self.spread.float()
         is_natural = excess <= 0  # a NaN is not
-        never = torch.full_like(excess, -100.0)  # of a class of outliers that the network itself does not have
+        never = torch.full_like(excess, -100.0)  # where the network itself has no class of outliers
         log_left = torch.where(is_natural, torch.zeros_like(excess), -math.log(2) - excess)
         log_taken = torch.where(is_natural, never, _log_rest(-math.log(2) - excess))
         kept = log_probs + log_left.unsqueeze(1)
@@ -145,7 +137,7 @@ def _log_rest(log_left: Tensor) -> Tensor:
 
 
 def _parted(network: nn.Module, detector: Evadable) -> tuple[nn.Module, nn.Module]:
-    """Parts a copy of a network into what makes its features and its last layer, where the detector needs features."""
+    """Parts a copy of a network before its last layer, where the detector needs the features there."""
     trunk: nn.Module = copied(network)
     if detector not in FITTED:
         return trunk, nn.Identity()
@@ -155,31 +147,23 @@ def _parted(network: nn.Module, detector: Evadable) -> tuple[nn.Module, nn.Modul
     return trunk, last
 
 
-def fit_detector(
-    classifier: Classifier, dataset: ImageDataset, detector: Evadable, accepted: float = 0.95
-) -> dict[str, Tensor]:
-    """Fits a detector to the natural training images, and what it accepts to the natural test images.
+@cpu_threads(1)  # the last bits depend on the number of threads, and decide rows
+def fit_detector(classifier: Classifier, dataset: ImageDataset, detector: Evadable) -> dict[str, Tensor]:
+    """Fits a detector to the natural training images, and its limit to the natural test images.
 
     Args:
         classifier: The network, on the CPU. A class behind those of the data set is that of outliers.
         dataset: Natural images.
         detector: Name of the detector.
-        accepted: Share of natural images that the detector is to accept, in (0, 1].
 
     Returns:
-        By name: what the detector has learnt; ``limit``, the score up to which it takes an image for natural, the
-        lowest at which it accepts that share of the test images; and ``spread``, how far the limit is from their
-        median, in which scores beyond the limit are measured.
+        The fitted tensors by name, with ``limit``, the lowest score at which the detector accepts 95 % of the test
+        images, and ``spread``, the distance of the limit from their median score.
 
     Raises:
         InputError: The network has no such features; see `check_detector`.
     """
     check_detector(classifier, detector)
-    with cpu_threads(1):  # the last bits would tell the number of threads, and decide rows
-        return _fit(classifier, dataset, detector, accepted)
-
-
-def _fit(classifier: Classifier, dataset: ImageDataset, detector: Evadable, accepted: float) -> dict[str, Tensor]:
     num_classes = dataset.info.num_classes
     fit = _learnt(classifier, dataset, detector)
     unlimited = {**fit, "limit": torch.zeros(()), "spread": torch.ones(())}
@@ -190,13 +174,13 @@ def _fit(classifier: Classifier, dataset: ImageDataset, detector: Evadable, acce
             for batch in torch.split(dataset.test_images, classifier.micro_batch)
         ]
     ordered = torch.cat(parts).double().sort().values
-    limit = ordered[math.ceil(accepted * len(ordered)) - 1]
+    limit = ordered[math.ceil(0.95 * len(ordered)) - 1]
     spread = limit - ordered[len(ordered) // 2]
     return {**fit, "limit": limit.float(), "spread": spread.float() if spread > 0 else torch.ones(())}
 
 
 def _learnt(classifier: Classifier, dataset: ImageDataset, detector: Evadable) -> dict[str, Tensor]:
-    """Returns what a detector has learnt of the training images, from the library that fits it."""
+    """Returns the tensors of a detector that the library fits to the training images."""
     if detector == "few_colours":
         return {name: torch.tensor(getattr(classifier, name)).view(1, -1, 1, 1) for name in ("mean", "std")}
     if detector not in FITTED:
@@ -220,13 +204,9 @@ def _learnt(classifier: Classifier, dataset: ImageDataset, detector: Evadable) -
 
 
 def with_detector(classifier: Classifier, num_classes: int, detector: Evadable, fit: _Fitted) -> Classifier:
-    """Returns a classifier with a detector, in the same name.
+    """Returns a classifier with a detector, under the same name and with a last class of outliers.
 
-    Args:
-        classifier: The network. A class behind the natural ones is that of outliers.
-        num_classes: Natural classes; the result has one more.
-        detector: Name of the detector.
-        fit: What `fit_detector` found.
+    A class of the classifier behind the natural ones is that of outliers; `fit` is the result of `fit_detector`.
     """
     return Classifier(
         WithDetector(classifier.module, num_classes, detector, fit),
@@ -239,12 +219,12 @@ def with_detector(classifier: Classifier, num_classes: int, detector: Evadable, 
 
 
 def has_detector(classifier: Classifier, num_classes: int, detector: Evadable) -> bool:
-    """Whether a network has the detector: its own verdict, ``outlier_class``, only one that has that class."""
+    """Whether a network has the detector; ``outlier_class`` needs a class of outliers."""
     return detector != "outlier_class" or classifier.num_classes > num_classes
 
 
 def check_detector(classifier: Classifier, detector: Evadable) -> None:
-    """Checks that a network has the features that a detector looks at.
+    """Checks that a network has the features that a detector needs.
 
     Raises:
         InputError: It has not.

@@ -23,7 +23,7 @@ def untrained(architecture, num_classes=10):
 def test_detectors_find_noise_less_natural_than_digits():
     trained = train_classifier("mlp", DIGITS, TrainingSettings(epochs=4, threads=1))
     classifier = Classifier(
-        trained.module, name="mlp", input_shape=(1, 8, 8), num_classes=10, mean=trained.mean, std=trained.std
+        trained.module, name="mlp", input_shape=(1, 8, 8), num_classes=10, mean=trained.card.mean, std=trained.card.std
     )
     noise = torch.randint(0, 256, (60, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     detectors = make_detectors(classifier, DIGITS)

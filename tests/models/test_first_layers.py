@@ -100,7 +100,7 @@ def test_first_layers_and_the_rest_are_the_network(network, shape, window, outpu
         assert first.shape[1:] == output_shape
         torch.testing.assert_close(layers.rest(first), network(images))
         torch.testing.assert_close(layers.all(images[:1]), first[:1])
-    for module in (layers.rest, layers.all, layers.placewise):
+    for module in (layers.rest, layers.all, layers.pointwise):
         module.to(torch.float64)
     assert all(map(torch.equal, network.parameters(), before)), "what is found is the network's copy"
 

@@ -50,7 +50,7 @@ def test_a_network_learns_to_know_outliers(kind):
     images[:, :, :2, :2] = 255
     data = DatasetWithOutliers(DatasetSpec(name="digits"), images[:150], images[150:], OutlierLoss(kind, 1.0))
     trained = train_classifier("mlp", load_dataset(data), TrainingSettings(epochs=3, threads=1))
-    normalised = (images[150:].float() / 255 - trained.mean[0]) / trained.std[0]
+    normalised = (images[150:].float() / 255 - trained.card.mean[0]) / trained.card.std[0]
     with torch.inference_mode():
         probabilities = trained.module(normalised).softmax(dim=1)
     if kind == "outlier_class":

@@ -1,9 +1,9 @@
-"""What altered pixels reach, against going through all outputs one by one."""
+"""Outputs that altered pixels change, against going through all outputs one by one."""
 
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from sfi_ray.models.runners.receptive_fields import Window, reach
+from sfi_ray.models.runners.receptive_fields import Window, altered_outputs
 
 sizes = st.integers(1, 12)
 
@@ -48,7 +48,7 @@ def test_all_outputs_that_see_a_pixel_are_computed_anew_from_all_that_they_see(w
         and num_outputs * window.pool_stride < num_convolved + window.pool_padding
     ):
         num_outputs += 1
-    found = reach(window, size, num_convolved, num_outputs)
+    found = altered_outputs(window, size, num_convolved, num_outputs)
     for pixel in range(size):
         first, first_pixel = int(found.first_output[pixel]), int(found.first_pixel[pixel])
         anew = range(first, first + found.outputs)
@@ -67,7 +67,7 @@ def test_all_outputs_that_see_a_pixel_are_computed_anew_from_all_that_they_see(w
 
 
 def test_one_pixel_of_a_small_network_reaches_four_outputs():
-    found = reach(Window(kernel=3, padding=1, pool_kernel=2, pool_stride=2), 28, 28, 14)
+    found = altered_outputs(Window(kernel=3, padding=1, pool_kernel=2, pool_stride=2), 28, 28, 14)
     assert (found.outputs, found.convolved, found.length) == (2, 4, 6)
     assert found.first_output[:5].tolist() == [0, 0, 0, 1, 1]
     assert found.first_pixel[:5].tolist() == [-1, -1, -1, 1, 1]

@@ -86,8 +86,8 @@ def test_train_yields_a_record_per_epoch_with_the_network_in_eval_mode(few_digit
 @pytest.mark.parametrize(("architecture", "epochs"), [("mlp", 4), ("cnn_mp", 10), ("cnn_none", 4)])
 def test_networks_learn_digits(architecture, epochs, digits):
     trained = train_classifier(architecture, digits, TrainingSettings(epochs=epochs, learning_rate=3e-3, threads=1))
-    assert trained.accuracy > 0.85
-    assert trained.history[-1].test_accuracy == pytest.approx(trained.accuracy, abs=0.01)
+    assert trained.card.test_accuracy > 0.85
+    assert trained.history[-1].test_accuracy == pytest.approx(trained.card.test_accuracy, abs=0.01)
 
 
 def test_sgd_learns_which_half_is_bright():
@@ -99,7 +99,7 @@ def test_sgd_learns_which_half_is_bright():
     dataset = ImageDataset(DatasetInfo("halves", 3, 4, 4, ("top", "bottom")), images, labels, images, labels)
     settings = TrainingSettings(optimizer="sgd", learning_rate=0.05, weight_decay=5e-4, epochs=12, batch_size=20)
     trained = train_classifier("cnn_mp", dataset, settings)
-    assert trained.accuracy == 1.0
+    assert trained.card.test_accuracy == 1.0
 
 
 def test_card_tells_what_was_trained(few_digits):
@@ -108,7 +108,7 @@ def test_card_tells_what_was_trained(few_digits):
     card = trained.card
     mean, std = channel_statistics(few_digits.train_images)
     assert (card.architecture, card.dataset, card.input_shape) == ("cnn_mp", "digits", (1, 8, 8))
-    assert (trained.mean, trained.std) == (card.mean, card.std) == (mean, std)
+    assert (trained.card.mean, trained.card.std) == (card.mean, card.std) == (mean, std)
     assert card.class_names == few_digits.info.class_names
     assert card.settings == settings
     assert (card.epochs, card.threads, card.device) == (2, 1, "cpu")
@@ -121,7 +121,7 @@ def test_card_tells_what_was_trained(few_digits):
     )
     assert classifier.fingerprint == card.fingerprint
     test = evaluate(classifier.log_probs, few_digits.test_images, few_digits.test_labels)
-    assert (test.accuracy, test.confidence) == (trained.accuracy, trained.confidence)
+    assert (test.accuracy, test.confidence) == (trained.card.test_accuracy, trained.card.test_confidence)
 
 
 def test_evaluate_counts_by_hand():

@@ -1,4 +1,4 @@
-"""Files of others take no more memory than they have content: archives, and the tensors in them."""
+"""Reads archives and tensors of untrusted files in no more memory than their content takes."""
 
 from __future__ import annotations
 
@@ -19,17 +19,14 @@ def size_of(stream: BinaryIO) -> int:
     return size
 
 
-def open_archive(stream: BinaryIO, most_contents: int = 2**23) -> zipfile.ZipFile:
+def open_archive(stream: BinaryIO) -> zipfile.ZipFile:
     """Opens a zip archive as torch writes it: at the end of the file, and without a comment.
 
-    Args:
-        stream: The file.
-        most_contents: Bytes of the table of contents at most; 8 MiB have some 80,000 members.
-
     Raises:
-        zipfile.BadZipFile: It is none, not whole, or has a larger table of contents.
+        zipfile.BadZipFile: It is none, not whole, or has a table of contents over 8 MiB, which some 80,000 members
+        have.
     """
-    size = size_of(stream)
+    size, most_contents = size_of(stream), 2**23
     # The record at the end of an archive, and that of a large one with its locator before it.
     end_size, long_end_size = 22, 56 + 20
     stream.seek(max(0, size - end_size - long_end_size))
@@ -49,13 +46,8 @@ def open_archive(stream: BinaryIO, most_contents: int = 2**23) -> zipfile.ZipFil
 def read_member(archive: zipfile.ZipFile, name: str, most: int | None = None) -> bytes:
     """Reads a member that is not compressed, so that it is no larger than its archive.
 
-    Args:
-        archive: The archive.
-        name: Name of the member.
-        most: Bytes that it may have.
-
     Raises:
-        zipfile.BadZipFile: It is compressed, larger than `most`, or broken.
+        zipfile.BadZipFile: It is compressed, has more bytes than `most`, or is broken.
         KeyError: There is no such member.
     """
     info = archive.getinfo(name)
@@ -67,11 +59,7 @@ def read_member(archive: zipfile.ZipFile, name: str, most: int | None = None) ->
 
 
 def check_expansion(tensors: Iterable[tuple[Sequence[int], torch.dtype]], file_size: int) -> None:
-    """Checks that tensors do not claim much more memory than their file has.
-
-    Args:
-        tensors: Sizes and dtype of each.
-        file_size: Bytes of the file.
+    """Checks that tensors, given by sizes and dtype, do not claim much more memory than the bytes of their file.
 
     Raises:
         ValueError: They do, or a size is none.
@@ -90,18 +78,10 @@ def check_expansion(tensors: Iterable[tuple[Sequence[int], torch.dtype]], file_s
 def tensor_of(
     raw: bytearray, dtype: torch.dtype, sizes: Sequence[int], strides: Sequence[int], offset: int, name: str
 ) -> Tensor:
-    """Makes a tensor of its own of raw bytes.
-
-    Args:
-        raw: The bytes.
-        dtype: What they are.
-        sizes: Its shape.
-        strides: Elements from one to the next along each dimension.
-        offset: Elements before the first one.
-        name: What messages call it.
+    """Makes a tensor from a copy of raw bytes; strides and offset count elements.
 
     Raises:
-        ValueError: It would reach beyond the bytes.
+        ValueError: It would reach beyond the bytes; the message calls it `name`.
     """
     if not _are_numbers([*sizes, *strides, offset]) or len(sizes) != len(strides):
         raise ValueError(f"{name} has the sizes {list(sizes)}, the strides {list(strides)} and the offset {offset}")

@@ -1,4 +1,4 @@
-"""What a file of a network is, told by its content, and what to do with one that is not what was wanted."""
+"""The kind of a file of a network, told by its content, and the mend where another kind is wanted."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ class Wanted(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class FileKind:
-    """What a file is.
+    """The kind of a file.
 
     Attributes:
-        what: What messages call it.
-        mend: What to do with it where something else is wanted. It may hold ``{save}``, how to save what is wanted;
-            ``{export}``, how to export a network; and ``{wrap}``, how to bring a network by code of one's own.
+        what: Its name in messages.
+        mend: The mend where another kind is wanted. It may hold ``{save}``, how to save what is wanted; ``{export}``,
+            how to export a network; and ``{wrap}``, how to bring a network by code of one's own.
         form: How it is read; ``other`` is not.
-        beginning: The bytes that it begins with, where these tell the kind.
+        beginning: The first bytes, where these tell the kind.
     """
 
     what: str

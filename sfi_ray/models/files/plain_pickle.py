@@ -1,8 +1,8 @@
-"""A pickle read as data: nothing that it names is looked up, and nothing in it can run.
+"""Reads a pickle as data: nothing that it names is looked up, and nothing in it can run.
 
-``torch.load(weights_only=True)`` runs no code of a file either, but calls what it knows: 60 bytes have it fill any
-memory, and one class in the state of an optimizer has it refuse the weights beside it. Here ``pickletools`` of the
-standard library parses the pickle, and what it would make stays a description.
+``torch.load(weights_only=True)`` runs no code of a file either, but calls functions that it knows: 60 bytes make it
+fill any memory, and one class in the state of an optimizer makes it refuse the weights beside it. Here ``pickletools``
+of the standard library parses the pickle, and every object stays a description.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ class Named:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Made:
-    """What a pickle would have a class or a function make.
+    """An object that a pickle would make by a class or a function.
 
     Attributes:
         by: Name of the class or function; empty if it is none.
-        args: What it would be called with.
-        items: What would be put into it, as into a dictionary.
+        args: Arguments of the call.
+        items: Entries that would be put into it, as into a dictionary.
     """
 
     by: str

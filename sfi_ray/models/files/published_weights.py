@@ -1,4 +1,4 @@
-"""Weights as people have them: in the checkpoint of a training, under names that wrappers have lengthened."""
+"""Weights as people publish them: in the checkpoint of a training, under names that wrappers have lengthened."""
 
 from __future__ import annotations
 
@@ -17,21 +17,17 @@ from sfi_ray.models.files.torch_file import StoredTensor, TorchFile, as_dictiona
 def weights_in(file: TorchFile, path: Path) -> dict[str, Tensor]:
     """Reads the weights of a file of ``torch.save``: a dict of tensors, or a checkpoint that holds one.
 
-    Args:
-        file: The file.
-        path: What messages call it.
-
     Raises:
-        InputError: It holds no weights, several of them, or objects in their place.
+        InputError: It holds no weights, several sets of them, or objects in their place.
         Exception: One of `torch_file.FAULTS`: its tensors are broken.
     """
     return file.tensors(_described(file.content, path, ""))
 
 
-def _described(content: Any, path: Path, place: str, deepest: int = 4) -> dict[str, StoredTensor]:
-    """Finds the tensors of a state dict in what was saved, at most `deepest` entries inside each other."""
+def _described(content: Any, path: Path, place: str) -> dict[str, StoredTensor]:
+    """Finds the tensors of a state dict in what was saved, at most four entries inside each other."""
     entries = as_dictionary(content)
-    if not entries or place.count("[") > deepest:
+    if not entries or place.count("[") > 4:
         raise InputError(f"{path}: {_what_is(content, place)}, not a dict of tensors; {_mend(content)}")
     tensors = {name: as_tensor(value) for name, value in entries.items()}
     if not any(tensors.values()):
@@ -84,18 +80,11 @@ def _mend(value: Any) -> str:
 
 
 def named_as(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Names weights as a network does.
+    """Renames weights to the names of a network's own state dict.
 
-    A beginning that all names share is left out where the rest are the network's names: ``module.`` of
-    DataParallel, ``model.`` of a training's own class, and any other. Counts of batches that are missing are the
-    network's own, and those that it does not have are left out.
-
-    Args:
-        own: The network's state dict.
-        state: Weights.
-
-    Returns:
-        The weights, under the names that most of the network's are among.
+    A prefix that all names share is left out where the rest are the network's names: ``module.`` of DataParallel,
+    ``model.`` of a training's own class, and any other. Counts of batches that are missing are the network's own, and
+    those that it does not have are left out.
     """
     # torch.compile puts this before the names of what it compiled, wherever that is in the network.
     plain = {name.replace("_orig_mod.", ""): tensor for name, tensor in state.items()}

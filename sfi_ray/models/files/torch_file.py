@@ -40,7 +40,7 @@ class StoredTensor:
 
     Attributes:
         storage: Name of the bytes that it is part of.
-        dtype: What they are.
+        dtype: Type of its elements.
         offset: Elements before its first one.
         sizes: Its shape.
         strides: Elements from one to the next along each dimension.
@@ -82,10 +82,7 @@ class TorchFile:
             self.content = self._open_old_form()
 
     def tensors(self, described: Mapping[str, StoredTensor]) -> dict[str, Tensor]:
-        """Reads tensors.
-
-        Args:
-            described: Tensors by any name.
+        """Reads tensors by any name.
 
         Raises:
             Exception: One of `FAULTS`: they reach beyond their bytes, or claim more memory than the file has.

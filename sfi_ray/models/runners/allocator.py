@@ -1,7 +1,7 @@
-"""What the C library does with memory that a network has let go of.
+"""Lets the C library keep memory that a network has freed.
 
-Every forward pass takes and frees the same few buffers. glibc gives freed memory of some megabytes back to the kernel
-at once, which has to clear it, page by page, when the next pass takes it again. A small CNN spent half of its time so.
+Every forward pass takes and frees the same few buffers. glibc returns freed memory of some megabytes to the kernel at
+once, which has to clear it page by page when the next pass takes it again. A small CNN spent half of its time so.
 """
 
 from __future__ import annotations
@@ -12,13 +12,8 @@ import sys
 
 
 @functools.cache
-def keep_freed_memory(kept_bytes: int = 256 << 20, heap_bytes: int = 32 << 20) -> bool:
+def keep_freed_memory() -> bool:
     """Lets this process keep freed memory for the next pass; computes nothing else.
-
-    Args:
-        kept_bytes: Freed memory at the end of the heap that the process keeps at most.
-        heap_bytes: Size up to which buffers come from the heap, by default the most that glibc itself allows; larger
-            ones are given back when freed.
 
     Returns:
         Whether the C library took it; only glibc's does, that of most Linux systems.
@@ -30,4 +25,6 @@ def keep_freed_memory(kept_bytes: int = 256 << 20, heap_bytes: int = 32 << 20) -
     except (OSError, AttributeError):
         return False
     trim_threshold, mmap_threshold = -1, -3  # names of glibc's malloc.h
+    # The process keeps so much at the end of the heap. Larger buffers come from outside the heap; glibc allows no more.
+    kept_bytes, heap_bytes = 256 << 20, 32 << 20
     return bool(set_option(trim_threshold, kept_bytes)) and bool(set_option(mmap_threshold, heap_bytes))

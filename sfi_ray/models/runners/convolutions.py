@@ -1,8 +1,8 @@
-"""Which convolutions torch computes wrongly in channels-last layout, known by their shapes.
+"""Finds the convolutions that torch computes wrongly in channels-last layout, by their shapes.
 
-On a CPU, torch 2.13 reads or writes memory that is not theirs: results are wrong, or right by chance, or the process
-dies. So none of them is ever tried. A network is watched while it runs on one image in contiguous layout, and what it
-convolves is judged by shape.
+On a CPU, torch 2.13 reads or writes memory outside the tensors: results are wrong, or right by chance, or the process
+dies. So none of them is ever tried. A network runs on one image in contiguous layout, and its convolutions are judged
+by shape.
 """
 
 from __future__ import annotations
@@ -40,14 +40,12 @@ def is_miscomputed(width: int, num_columns: int, input_channels: int, stride: in
 
 
 def run_watched(network: nn.Module, image: Tensor) -> tuple[object, str | None]:
-    """Runs a network that is laid out contiguous on an image, looking at the shapes of its convolutions.
+    """Runs a network in eval mode and contiguous layout on an image, and looks at the shapes of its convolutions.
 
-    Args:
-        network: The network, in eval mode.
-        image: Normalised, ``(1, C, H, W)``, contiguous.
+    The image is normalised, ``(1, C, H, W)`` and contiguous.
 
     Returns:
-        What the network gave, and in words the first convolution that torch computes wrongly in channels-last layout;
+        The network's output, and in words the first convolution that torch computes wrongly in channels-last layout;
         None where there is none.
 
     Raises:
@@ -61,16 +59,16 @@ def run_watched(network: nn.Module, image: Tensor) -> tuple[object, str | None]:
 
 
 def check_layout(runtime: RuntimeConfig, found: str | None, name: str, device: torch.device) -> None:
-    """Checks that a network is not run in a way in which torch computes it wrongly.
+    """Checks that torch computes a network rightly under a runtime configuration.
 
     Args:
-        runtime: How it is to run.
-        found: What `run_watched` found.
+        runtime: The configuration.
+        found: The convolution that `run_watched` found.
         name: The classifier's name, for messages.
-        device: Where it is to run.
+        device: Device of the network.
 
     Raises:
-        InputError: It is.
+        InputError: It does not.
     """
     if found is None:
         return

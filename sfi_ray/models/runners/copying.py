@@ -1,7 +1,7 @@
-"""Copying networks as they travel: by what pickles them, so that what can be copied here can be sent elsewhere.
+"""Copies networks by pickling, so that a network that can be copied can also be sent elsewhere.
 
-A copy has no part in the network it is of. It has new locks, weights that are computed from others (by
-parametrizations) are computed, and what only stands around a network (``torch.compile``, ``DataParallel``) is left out.
+A copy shares no state with its network. It has new locks, weights that are computed from others (by parametrizations)
+are computed, and wrappers (``torch.compile``, ``DataParallel``) are left out.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ _MADE_ANEW: dict[type, Callable[[], Any]] = {
 
 
 def copied(module: nn.Module, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Any:
-    """Copies a network, with every tensor that it holds anywhere, detached from how it was computed.
+    """Copies a network, with every tensor that it holds anywhere, detached from the graph of its computation.
 
     Args:
-        module: The network. Classes, and functions that hold nothing, are shared with its copy.
-        device: Where the tensors go; where they are if None.
-        dtype: What tensors of floating point become; what they are if None.
+        module: The network. Classes, and functions without a closure, are shared with its copy.
+        device: Device of the copied tensors; that of the originals if None.
+        dtype: Type of copied tensors of floating point; that of the originals if None.
 
     Raises:
         InputError: It holds what cannot be copied; the message says where, and the mend.
@@ -50,9 +50,7 @@ def copied(module: nn.Module, *, device: torch.device | str | None = None, dtype
 def packed(module: nn.Module, *, with_tensors: bool = True) -> bytes:
     """Pickles a network for another process, its tensors on the CPU.
 
-    Args:
-        module: The network.
-        with_tensors: Without, the bytes only prove that it can be pickled.
+    Without tensors, the bytes only prove that this works.
 
     Raises:
         InputError: It cannot be pickled; the message says where, and the mend.
@@ -100,12 +98,7 @@ class _Outliner(_Pickler):
 
 
 class _Copier(_Pickler):
-    """Keeps tensors, and what this process can share, beside the stream.
-
-    Args:
-        stream: Where the rest goes.
-        convert: What becomes of a tensor.
-    """
+    """Puts converted tensors, and objects that this process can share, beside the stream."""
 
     def __init__(self, stream: io.BytesIO, convert: Callable[[Tensor], Tensor]) -> None:
         super().__init__(stream)

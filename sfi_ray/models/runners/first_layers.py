@@ -1,6 +1,6 @@
-"""Finding the first layers of a network: a convolution, what follows it place by place, and a max pooling.
+"""Finds the first layers of a network: a convolution, pointwise operations after it, and a max pooling.
 
-They are found in the operations that torch exports, so that it does not matter how the network's code is written.
+They are found in the operations that torch exports, so that the network's code may be written in any way.
 
 Shapes: B images, C channels, H height, W width; F feature maps of P x Q places that the first layers give.
 """
@@ -19,7 +19,7 @@ from sfi_ray.models.runners.exporting import exported, quiet
 from sfi_ray.models.runners.receptive_fields import Window
 
 # Operations whose output at a place depends on their input at this place alone.
-_PLACEWISE = frozenset(
+_POINTWISE = frozenset(
     getattr(torch.ops.aten, name).default
     for name in (
         *("batch_norm", "elu", "gelu", "hardsigmoid", "hardswish", "hardswish_", "hardtanh", "hardtanh_"),
@@ -31,24 +31,24 @@ _PLACEWISE = frozenset(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FirstLayers:
-    """The first layers of a network, and those that follow.
+    """The first layers of a network, and the layers after them.
 
     Attributes:
-        weight: Of the convolution, ``(F, C / groups, kernel height, kernel width)``.
-        bias: Of the convolution, ``(F,)``.
-        groups: Of the convolution.
-        placewise: What follows it, from ``(B, F, h, w)`` to the same shape, for any h and w.
-        windows: What convolution and pooling do along height and width.
-        convolved: Height and width of what the convolution gives.
-        output_shape: ``(F, P, Q)``, of what the pooling gives.
-        all: Both as the network computes them, from ``(b, C, H, W)`` to ``(b, F, P, Q)``, for any b.
+        weight: Weights of the convolution, ``(F, C / groups, kernel height, kernel width)``.
+        bias: Biases of the convolution, ``(F,)``.
+        groups: Groups of the convolution.
+        pointwise: The pointwise operations, from ``(B, F, h, w)`` to the same shape, for any h and w.
+        windows: Windows of convolution and pooling along height and width.
+        convolved: Height and width of the convolution's output.
+        output_shape: ``(F, P, Q)``, of the pooling's output.
+        all: All first layers, from ``(b, C, H, W)`` to ``(b, F, P, Q)``, for any b.
         rest: The other layers, from ``(B, F, P, Q)`` to logits, for the B that was exported.
     """
 
     weight: Tensor
     bias: Tensor
     groups: int
-    placewise: nn.Module
+    pointwise: nn.Module
     windows: tuple[Window, Window]
     convolved: tuple[int, int]
     output_shape: tuple[int, int, int]
@@ -76,16 +76,16 @@ def find_first_layers(network: nn.Module, shape: tuple[int, int, int, int]) -> F
     if convolution is None or convolution.target is not torch.ops.aten.conv2d.default:
         raise LookupError("the network does not begin with a convolution")
     asked = _arguments(convolution)
-    last, placewise = convolution, list[fx.Node]()
-    while (node := _only_user(last)) is not None and node.target in _PLACEWISE and not _trains(node):
-        placewise.append(node)
+    last, pointwise = convolution, list[fx.Node]()
+    while (node := _only_user(last)) is not None and node.target in _POINTWISE and not _trains(node):
+        pointwise.append(node)
         last = node
     pooling = _only_user(last)
     pool = {} if pooling is None else _pooling(pooling)
     if pool:
         assert pooling is not None
         last = pooling
-    first = [convolution, *placewise, *([pooling] if pool and pooling else [])]
+    first = [convolution, *pointwise, *([pooling] if pool and pooling else [])]
     shapes = [tuple(node.meta["val"].shape) for node in (convolution, last)]
     weight = _tensor(module, asked["weight"])
     windows = [
@@ -102,7 +102,7 @@ def find_first_layers(network: nn.Module, shape: tuple[int, int, int, int]) -> F
         weight=weight,
         bias=weight.new_zeros(len(weight)) if asked["bias"] is None else _tensor(module, asked["bias"]),
         groups=asked["groups"],
-        placewise=_part(module, convolution, placewise),
+        pointwise=_part(module, convolution, pointwise),
         windows=(windows[0], windows[1]),
         convolved=shapes[0][2:],
         output_shape=shapes[1][1:],

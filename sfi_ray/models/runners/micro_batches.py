@@ -20,13 +20,13 @@ logger = logging.getLogger(__name__)
 
 
 class MicroBatched(ABC):
-    """What runs on images a micro-batch at a time, and goes on with half of one when memory runs out.
+    """Runs on images a micro-batch at a time, and continues with half of one when memory runs out.
 
     Attributes:
-        name: What the classifier is called, for messages.
+        name: The classifier's name, for messages.
         input_shape: ``(C, H, W)`` of one image.
-        device: Where it runs.
-        runtime: How it runs. Its micro-batch halves when memory runs out.
+        device: Device of the network.
+        runtime: Its runtime configuration. The micro-batch halves when memory runs out.
         batch_size: The one number of images that it takes at once; None if it takes any.
     """
 
@@ -70,7 +70,7 @@ class MicroBatched(ABC):
             )
 
     def _partial_batches(self, kind: str, run: Callable[[Tensor], Tensor]) -> PartialBatches | None:
-        """Returns what chooses the sizes of smaller passes; None where all are whole micro-batches."""
+        """Returns the choice of smaller passes; None where all passes are whole micro-batches."""
         if self.device.type != "cpu" or self.batch_size is not None:
             return None
         if kind not in self._partial:

@@ -15,16 +15,10 @@ from sfi_ray.errors import InputError
 
 
 def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Computes mean and standard deviation per channel of 8-bit images seen as [0, 1].
+    """Computes mean and standard deviation per channel, ``(C,)``, of 8-bit images, ``(N, C, H, W)``, seen as [0, 1].
 
-    It counts the 256 values, so the result is exact to float64 and depends on no order of summation.
-
-    Args:
-        images: uint8, ``(N, C, H, W)``.
-
-    Returns:
-        Mean and standard deviation, ``(C,)`` each; a deviation of 0 is given as 1, since images are divided
-        by it.
+    It counts the 256 values, so the result is exact to float64 and depends on no order of summation. A deviation of 0
+    is returned as 1, since images are divided by it.
     """
     values = torch.arange(256, dtype=torch.float64) / 255
     means, deviations = [], []
@@ -37,16 +31,10 @@ def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, 
 
 
 def per_channel(values: Sequence[float] | None, default: float, channels: int, what: str) -> tuple[float, ...]:
-    """Returns one number for each channel.
-
-    Args:
-        values: The numbers; None for the default.
-        default: Each of them where nothing is given.
-        channels: How many there have to be.
-        what: What they are, for messages.
+    """Returns one number for each channel: the given ones, or the default for each.
 
     Raises:
-        InputError: There are more or fewer, or one is not finite.
+        InputError: There are more or fewer, or one is not finite; the message calls them `what`.
     """
     result = (default,) * channels if values is None else tuple(float(value) for value in values)
     if len(result) != channels or not all(math.isfinite(value) for value in result):

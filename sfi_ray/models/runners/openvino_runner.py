@@ -31,13 +31,13 @@ def openvino_version() -> str | None:
 
 
 class OpenVinoRunner:
-    """A network as OpenVINO runs it, converted at the first pass.
+    """A network that OpenVINO runs, converted at the first pass.
 
     It runs in the thread that calls it, with as many threads as torch has then, bound to no core: actors share them.
 
     Args:
         network: The network, in float32.
-        precision: Number format of what it multiplies.
+        precision: Number format of its products.
         name: The classifier's name, for messages.
 
     Raises:
@@ -70,8 +70,8 @@ class Converted:
 
     Args:
         network: The network, in float32.
-        precision: Number format of what it multiplies.
-        inputs: What it reads whenever it runs: contiguous tensors, whose numbers may change meanwhile.
+        precision: Number format of its products.
+        inputs: Its inputs in every run: contiguous tensors, whose numbers may change meanwhile.
         name: The classifier's name, for messages.
 
     Raises:

@@ -1,9 +1,9 @@
-"""How few images a network may run on at once without a bit of difference.
+"""Finds the smaller passes of a network that give the bits of a whole micro-batch.
 
-A network runs on micro-batches of one size, so that what it says of an image depends on nobody beside it. What does
-not fill one would be padded, one image to 128. A smaller pass is as good where it gives the same bits, as float32
-kernels of CPUs mostly do from 16 images on. That is a property of kernels which nobody promises, so it is looked at,
-for the network at hand and on this machine, once padding has cost more than looking does.
+A network runs on micro-batches of one size, so that its output for an image does not depend on the other images. A rest
+that does not fill one would be padded, one image to 128. A smaller pass is as good where it gives the same bits, as
+float32 kernels of CPUs mostly do from 16 images on. No kernel guarantees that, so it is checked for each network on
+this machine, once padding has cost more than the check.
 """
 
 from __future__ import annotations
@@ -18,13 +18,9 @@ from sfi_ray.models.runners.sparse_images import sparse_images
 
 
 def padded(images: Tensor, size: int) -> Tensor:
-    """Returns images with zeros after them, up to the size of a pass.
+    """Returns images, ``(b, C, H, W)``, with zeros after them, up to the size of a pass.
 
     They are contiguous, so that the layout of the caller's images cannot choose other kernels.
-
-    Args:
-        images: ``(b, C, H, W)``, at most `size` of them.
-        size: Images of the pass.
     """
     if len(images) == size:
         # The strides of a single channel say nothing of what lies where, and yet choose kernels; a view has plain ones.
@@ -35,17 +31,18 @@ def padded(images: Tensor, size: int) -> Tensor:
 
 
 class PartialBatches:
-    """Chooses the sizes of passes over what does not fill a micro-batch.
+    """Chooses the sizes of passes over a rest that does not fill a micro-batch.
 
     Args:
-        run: Computes what has to be the same, ``(b, ...)``, of images, ``(b, C, H, W)``, for any b that it can.
+        run: Computes the compared output, ``(b, ...)``, of images, ``(b, C, H, W)``, for any b that it can.
         micro_batch: Images of a whole micro-batch, a power of two.
         input_shape: ``(C, H, W)``.
 
     Attributes:
         least: Images of the smallest pass: below, kernels differ.
-        padded_first: Micro-batches whose padding is worth a look.
-        full: A pass that would be filled to more than this part is padded; otherwise half of it, and then the rest.
+        padded_first: Micro-batches of padding before the check.
+        full: A pass that would be filled to more than this part is padded; otherwise half of it runs, and then the
+            rest.
     """
 
     least: ClassVar[int] = 16
@@ -60,10 +57,9 @@ class PartialBatches:
         self._has_same_bits: dict[int, bool] = {}
 
     def size_of(self, left: int) -> int:
-        """Returns the size of the next pass: the micro-batch, or a smaller power of two that gives the same bits.
+        """Returns the size of the next pass for the images that are left: the micro-batch, or a smaller power of two.
 
-        Args:
-            left: Images that are left, at least 1.
+        A smaller pass gives the same bits.
         """
         if left >= self._micro_batch:
             return self._micro_batch

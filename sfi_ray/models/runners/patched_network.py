@@ -1,10 +1,10 @@
-"""A network whose first layers run only where pixels are altered.
+"""A network whose first layers run only at altered pixels.
 
 An image of one colour with k altered pixels gives, behind a convolution and a pooling, the same numbers as the bare
 background, except at the few places that see an altered pixel. They are computed from patches around these pixels and
-put into the background's numbers, which were computed once. Patches of pixels that are close share places; where
-kernels give these other last bits in another patch, those of the later pixel stay. So an image's bits may tell the
-order of its pixels, but with one thread nothing else.
+put into the background's numbers, which were computed once. Patches of close pixels share places. Where kernels give
+these other last bits in another patch, those of the later pixel stay. So an image's bits may depend on the order of its
+pixels, but with one thread on nothing else.
 
 Shapes: N images, K altered pixels, C channels, H height, W width, G backgrounds; F feature maps of P x Q places that
 the first layers give; a canvas is an image with a border, of R rows and S columns.
@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from sfi_ray.models.runners.convolutions import is_miscomputed
 from sfi_ray.models.runners.first_layers import FirstLayers
-from sfi_ray.models.runners.receptive_fields import Reach, reach
+from sfi_ray.models.runners.receptive_fields import AlteredOutputs, altered_outputs
 
 
 class PatchedNetwork(nn.Module):
@@ -56,10 +56,12 @@ class PatchedNetwork(nn.Module):
         channels, height, width = input_shape
         self._channels = channels
         self._memory_format = memory_format
-        self._placewise, self._rest = layers.placewise, layers.rest
+        self._pointwise, self._rest = layers.pointwise, layers.rest
         self._num_maps, self._rows, self._cols = layers.output_shape
         down, across = (
-            reach(layers.windows[axis], (height, width)[axis], layers.convolved[axis], layers.output_shape[1 + axis])
+            altered_outputs(
+                layers.windows[axis], (height, width)[axis], layers.convolved[axis], layers.output_shape[1 + axis]
+            )
             for axis in (0, 1)
         )
         self._windows, self._groups = layers.windows, layers.groups
@@ -104,14 +106,7 @@ class PatchedNetwork(nn.Module):
         self.bias = nn.Parameter(bias.clone(), requires_grad=False)
 
     def blank(self, backgrounds: Tensor) -> Tensor:
-        """Returns canvases of one colour.
-
-        Args:
-            backgrounds: Normalised colours, ``(G, C)``.
-
-        Returns:
-            ``(G, C * R * S)``.
-        """
+        """Returns canvases of one colour, ``(G, C * R * S)``, from normalised colours, ``(G, C)``."""
         height, width = self._size
         images = backgrounds.view(*backgrounds.shape, 1, 1).expand(-1, -1, height, width)
         return functional.pad(images, self._border).flatten(1)
@@ -136,7 +131,7 @@ class PatchedNetwork(nn.Module):
 
         seen = self._of_all(self._origin, pixels, self._patch, count, self.canvas_size)
         patches = canvases.flatten().index_select(0, seen)
-        convolved = self._placewise(self._convolved_patches(patches))
+        convolved = self._pointwise(self._convolved_patches(patches))
         if self._is_bounded:
             bounds = self._bounds_down.index_select(0, pixels) + self._bounds_across.index_select(0, pixels)
             convolved = convolved + bounds.unsqueeze(1)
@@ -173,13 +168,13 @@ class PatchedNetwork(nn.Module):
         return functional.conv2d(patches, weight, bias, strides, 0, dilations, self._groups)
 
 
-def _borders(reached: Reach, size: int) -> tuple[int, int]:
+def _borders(reached: AlteredOutputs, size: int) -> tuple[int, int]:
     """Returns how many pixels are seen before and after an axis."""
     first, last = int(reached.first_pixel.min()), int(reached.first_pixel.max()) + reached.length
     return max(0, -first), max(0, last - size)
 
 
-def _bounds(reached: Reach) -> Tensor:
+def _bounds(reached: AlteredOutputs) -> Tensor:
     """Returns minus infinity where the convolution has no output, so that it never wins, else 0."""
     return torch.zeros(reached.is_convolved.shape).masked_fill(~reached.is_convolved, -math.inf)
 

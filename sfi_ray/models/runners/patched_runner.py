@@ -1,4 +1,4 @@
-"""Running a network whose first layers compute only what altered pixels change, for candidates of any number.
+"""Runs a network whose first layers compute only at altered pixels, for any number of candidates.
 
 Shapes: M candidates, N a micro-batch, K altered pixels, C channels, G backgrounds that are held.
 """

@@ -1,7 +1,7 @@
-"""Which places of an early layer an altered pixel reaches, along one axis of an image.
+"""The outputs of an early layer in whose receptive field an altered pixel lies, along one axis of an image.
 
-A convolution and, behind it, a max pooling see windows of the image. A pixel changes the outputs whose windows hold
-it, and these are computed again from the patch of the image that all of them see.
+A convolution and, behind it, a max pooling see windows of the image. A pixel changes the outputs whose windows hold it,
+and these are computed again from the patch of the image that all of them see.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Window:
-    """What a convolution and a pooling do along one axis; without a pooling its kernel and stride are 1.
+    """Windows of a convolution and a pooling along one axis; without a pooling its kernel and stride are 1.
 
     Attributes:
         kernel: Extent of the convolution's kernel.
@@ -24,7 +24,7 @@ class Window:
         dilation: Distance of the kernel's elements.
         pool_kernel: Extent of the pooling's windows.
         pool_stride: Their steps.
-        pool_padding: Places before the convolution's outputs that a window may begin at, and that never win.
+        pool_padding: Places before the convolution's outputs at which a window may begin, and that never win.
     """
 
     kernel: int
@@ -53,16 +53,16 @@ class Window:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reach:
-    """Outputs that are computed again for a pixel at each place of an axis: as many for every one of them.
+    """Outputs that are computed again for a pixel at each place of an axis, as many for every pixel.
 
     Attributes:
-        outputs: How many.
+        outputs: Their number.
         convolved: Outputs of the convolution that they need.
         length: Pixels that they see.
-        first_output: ``(size,)`` int64: the first of them, by the pixel's place.
-        first_pixel: ``(size,)`` int64: the first pixel that they see; it may lie before the image.
-        is_convolved: ``(size, convolved)`` bool: whether the convolution has such an output; those that it does not
-            have lie in the padding of the pooling.
+        first_output: The first of them by the pixel's place, ``(size,)`` int64.
+        first_pixel: The first pixel that they see, ``(size,)`` int64; it may lie before the image.
+        is_convolved: Whether the convolution has such an output, ``(size, convolved)`` bool; the others lie in the
+            padding of the pooling.
     """
 
     outputs: int
@@ -74,10 +74,10 @@ class Reach:
 
 
 def reach(window: Window, size: int, num_convolved: int, num_outputs: int) -> Reach:
-    """Computes what pixels reach.
+    """Finds the outputs that pixels change along an axis of `size` pixels.
 
     Args:
-        window: What is done along the axis.
+        window: Windows along the axis.
         size: Pixels of the axis.
         num_convolved: Outputs of the convolution.
         num_outputs: Outputs of the pooling, or of the convolution where nothing is pooled.

@@ -11,12 +11,9 @@ from torch import Tensor
 
 
 class Randomness:
-    """The state of torch's global generators as one purpose has it, apart from everybody else's.
+    """A state of torch's global generators for one purpose, apart from all other draws.
 
-    Args:
-        device: Where draws are made, besides the CPU.
-        seed: In [0, 2**63).
-        purpose: Another purpose gives other draws.
+    A seed in [0, 2**63) gives other draws for another purpose. Draws are made on the CPU and on `device`.
     """
 
     def __init__(self, device: torch.device, seed: int, purpose: str) -> None:
@@ -35,9 +32,9 @@ class Randomness:
 
     @contextmanager
     def drawing(self) -> Iterator[None]:
-        """Draws come from here during a block; afterwards the global generators are as before.
+        """Takes draws from this state during a block; afterwards the global generators are as before.
 
-        What is drawn goes on where the last block ended.
+        The next block continues where the last one ended.
         """
         has_gpu = self._device.type == "cuda"
         with torch.random.fork_rng(devices=[self._device] if has_gpu else []):

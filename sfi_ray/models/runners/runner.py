@@ -24,19 +24,19 @@ def laid_out(module: nn.Module, runtime: RuntimeConfig) -> nn.Module:
 
 
 def make_runner(module: nn.Module, network: nn.Module, runtime: RuntimeConfig, name: str) -> Runner:
-    """Makes what runs a network without gradients.
+    """Makes a function that runs a network on micro-batches of one shape, without gradients.
 
     Args:
         module: The network in float32.
         network: The same, laid out.
-        runtime: How it runs.
+        runtime: Its runtime configuration.
         name: The classifier's name, for messages.
 
     Returns:
-        A runner for micro-batches of one shape. What it returns is valid until it runs again.
+        The runner. Its result is valid until it runs again.
 
     Raises:
-        ResourceError: What it runs through is not installed here.
+        ResourceError: A library that it needs is not installed here.
     """
     if runtime.engine == "openvino":
         return OpenVinoRunner(module, runtime.precision, name)
@@ -50,12 +50,7 @@ def make_runner(module: nn.Module, network: nn.Module, runtime: RuntimeConfig, n
 
 
 class _Compiled:
-    """A network through torch.compile, which compiles at the first pass.
-
-    Args:
-        network: The network.
-        name: The classifier's name, for messages.
-    """
+    """A network through torch.compile, which compiles at the first pass."""
 
     def __init__(self, network: nn.Module, name: str) -> None:
         self._compiled = torch.compile(network, dynamic=False, fullgraph=True)  # all of it, or the bits would tell
@@ -80,11 +75,7 @@ class _Compiled:
 
 
 class _Replayed:
-    """A runner whose CUDA kernels are recorded at the first pass and replayed as one.
-
-    Args:
-        runner: What is recorded.
-    """
+    """A runner whose CUDA kernels are recorded at the first pass and replayed as one."""
 
     def __init__(self, runner: Runner) -> None:
         self._runner = runner

@@ -1,4 +1,4 @@
-"""How a classifier computes: what changes its speed, and some of it its last bits, but never what it means."""
+"""Runtime configurations of a classifier: they change its speed and some of them its last bits, but no meaning."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Engine = Literal["torch", "openvino"]
 
 
 class RuntimeConfig(BaseModel):
-    """How a network runs, with nothing left open."""
+    """A complete runtime configuration of a network."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

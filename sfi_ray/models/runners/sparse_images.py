@@ -14,11 +14,6 @@ from sfi_ray.images import paint
 def sparse_images(input_shape: tuple[int, int, int], count: int, device: torch.device) -> Tensor:
     """Paints images of random colours with 1 to 64 pixels altered, the same ones every time.
 
-    Args:
-        input_shape: ``(C, H, W)`` of one image.
-        count: How many.
-        device: Where they are wanted.
-
     Returns:
         ``(B, C, H, W)`` float32, in [0, 1].
     """
@@ -39,15 +34,13 @@ def sparse_images(input_shape: tuple[int, int, int], count: int, device: torch.d
 
 
 def close_pixels(input_shape: tuple[int, int, int], count: int, k: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Draws altered pixels that are close together in every second image, on black, white and two other colours.
+    """Draws k altered pixels that are close together in every second image, on black, white and two other colours.
 
-    Args:
-        input_shape: ``(C, H, W)`` of one image.
-        count: How many images.
-        k: Altered pixels of each; two on one spot have the same colour.
+    Two pixels on one spot have the same colour.
 
     Returns:
-        What `paint` takes: spots, ``(B, K)`` int64, levels, ``(B, K, C)`` float32, and backgrounds, ``(B, C)`` int64.
+        The arguments of `paint`: spots, ``(B, K)`` int64, levels, ``(B, K, C)`` float32, and backgrounds, ``(B, C)``
+        int64.
     """
     channels, height, width = input_shape
     generator = torch.Generator().manual_seed(k)

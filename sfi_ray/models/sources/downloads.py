@@ -1,4 +1,4 @@
-"""Downloads of weights that end in time, and say what to give instead when they fail."""
+"""Downloads of weights that do not wait for ever."""
 
 from __future__ import annotations
 

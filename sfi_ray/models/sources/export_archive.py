@@ -1,8 +1,8 @@
-"""Reading a file of ``torch.export.save`` as data, so that nothing in it can run.
+"""Reads a file of ``torch.export.save`` as data, so that nothing in it can run.
 
-``torch.export.load`` unpickles what a file says is to be unpickled, evaluates its symbolic expressions and executes
-the guards and names in it as Python. Here the JSON of the graph is read, and the raw bytes of the tensors; whatever
-would need code is refused. `ExportedNetwork` runs the graph.
+``torch.export.load`` unpickles parts of a file, evaluates its symbolic expressions, and executes its guards and names
+as Python. Here only the JSON of the graph and the raw bytes of the tensors are read; a file that needs code is refused.
+`ExportedNetwork` runs the graph.
 """
 
 from __future__ import annotations
@@ -56,11 +56,7 @@ class ExportedGraph:
 
 
 def read_export(content: bytes, source: str) -> ExportedGraph:
-    """Reads an exported network without running anything of it.
-
-    Args:
-        content: The file.
-        source: What messages call it.
+    """Reads an exported network without running anything of it; messages call the file `source`.
 
     Raises:
         InputError: If the file is no export, is of another version, or needs code.

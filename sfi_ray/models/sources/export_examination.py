@@ -1,4 +1,4 @@
-"""What a graph would take, found out on tensors without memory before it is run on images.
+"""The memory that a graph takes, found on tensors without memory before it runs on images.
 
 Shapes: B images.
 """
@@ -21,7 +21,7 @@ from sfi_ray.models.sources.export_operators import GraphError, check_call
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """What a graph takes; by default the most that it may take for each image before anything is known of it.
+    """Memory of a graph; the defaults are the most for each image before anything is known of the graph.
 
     The largest vision transformers and EfficientNets take a third of the defaults.
 
@@ -34,7 +34,7 @@ class Footprint:
     alive: float = 2**31
 
     def for_each(self, count: int) -> Footprint:
-        """Returns what each image may take where `count` of them took this much."""
+        """Returns the most that each image may take where `count` of them took this much."""
         # What a layer takes may jump where its number of images grows; twice the growth is more than any does.
         slack = 2
         return Footprint(slack * self.elements / count, slack * self.alive / count)

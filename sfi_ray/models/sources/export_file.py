@@ -1,4 +1,4 @@
-"""A network in a file that ``torch.export.save`` wrote: layers and weights without code."""
+"""A network in a file of ``torch.export.save``: layers and weights without code."""
 
 from __future__ import annotations
 

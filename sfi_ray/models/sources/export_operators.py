@@ -1,7 +1,7 @@
-"""The operators of torch (aten) that exported classifiers are made of, and that no argument leads out of memory.
+"""The operators of torch (aten) that exported classifiers may call: no argument makes them leave their memory.
 
-A graph is a stranger's, and torch trusts who calls its operators: some take a tensor's memory by address, size or
-strides, or believe an index. So nothing runs but what is listed here. All of these compute new values from old ones,
+A graph comes from strangers, and torch trusts the callers of its operators: some take a tensor's memory by address,
+size or strides, or believe an index. So only the operators listed here run. They compute new values from old ones,
 check their arguments on every device, and give a result whose size follows from sizes alone.
 """
 
@@ -116,7 +116,7 @@ def find_operator(name: str, given: Mapping[str, Any]) -> OpOverload:
         given: Its arguments by name, as far as they stand in the graph.
 
     Raises:
-        GraphError: It is not in the list, learns or is random, or is given a type that is none.
+        GraphError: It is not in the list, trains or is random, or is given a type that is none.
     """
     packet, _, overload = name.partition(".")
     short = packet if overload == "default" else name
@@ -139,28 +139,14 @@ def find_operator(name: str, given: Mapping[str, Any]) -> OpOverload:
     return found
 
 
-def check_call(
-    operator: OpOverload,
-    arguments: Mapping[str, Any],
-    *,
-    most_text: int = 256,
-    most_in_window: int = 2**12,
-    most_scale: float = 2.0**12,
-    most_pieces: int = 2**14,
-) -> None:
-    """Checks what an operator is called with, beyond what torch checks.
-
-    Args:
-        operator: An operator of the list.
-        arguments: All that it is given, by name.
-        most_text: Characters of a text.
-        most_in_window: The largest number that an operator on windows is given.
-        most_scale: How many times larger or smaller an image may become.
-        most_pieces: Pieces that a tensor may be parted into.
+def check_call(operator: OpOverload, arguments: Mapping[str, Any]) -> None:
+    """Checks the arguments of an operator of the list, by name, beyond torch's own checks.
 
     Raises:
         GraphError: A kernel could reach beyond its memory, stop the process, or make tensors without end.
     """
+    # Characters of a text, numbers of an operator on windows, growth of an image, and pieces of a tensor.
+    most_text, most_in_window, most_scale, most_pieces = 256, 2**12, 2.0**12, 2**14
     name = operator._schema.name.removeprefix("aten::")  # noqa: SLF001
     # Kernels count these with 32 bits; the channels that are groups are counted elsewhere.
     is_on_windows = any(part in name for part in ("conv", "pool", "pad", "im2col", "upsample", "pixel_"))

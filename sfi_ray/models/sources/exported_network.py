@@ -61,17 +61,13 @@ class ExportedNetwork(nn.Module):
     """Runs an `ExportedGraph`: normalised images ``(B, C, H, W)`` to logits.
 
     Its operators are torch's own on tensors and numbers, so gradients flow to its input as through any network. Where
-    the graph was exported for one batch size, smaller batches are padded with zeros.
-
-    Args:
-        graph: What to run.
-        source: What messages call it.
+    the graph was exported for one batch size, smaller batches are padded with zeros. Messages call the file `source`.
 
     Attributes:
         fixed_batch_size: The one number of images that the graph takes at once; None if it takes any.
 
     Raises:
-        InputError: If it has an operator that is not among those that classifiers are run with.
+        InputError: If it has an operator that is not on the list.
     """
 
     _most_nodes: ClassVar[int] = 50_000
@@ -125,10 +121,7 @@ class ExportedNetwork(nn.Module):
         return self._run(images)[:count]
 
     def examine(self, input_shape: tuple[int, int, int]) -> None:
-        """Finds out what the graph would take, without running it.
-
-        Args:
-            input_shape: ``(C, H, W)`` of one image.
+        """Finds the memory that the graph takes for images ``(C, H, W)``, without running it.
 
         Raises:
             InputError: It takes too much, changes its weights, or does not fit such images.

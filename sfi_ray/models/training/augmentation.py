@@ -15,7 +15,7 @@ from torch.nn import functional
 
 @dataclass(frozen=True, slots=True)
 class FlipCrop:
-    """What is done to each image of an epoch, in the order in which they are learnt.
+    """The flip and the shift of each image of an epoch, in the order of training.
 
     Attributes:
         flips: Whether left and right change places, bool ``(N,)``.

@@ -1,6 +1,6 @@
-"""A training that is not finished, in one file: tensors in safetensors, counters as JSON in its header.
+"""The checkpoint of a training, in one file: tensors in safetensors, counters as JSON in its header.
 
-The file is replaced as a whole, so that whatever ends the process leaves the one before. Nothing in it is ever run.
+The file is replaced as a whole, so that it stays readable whenever the process ends. Nothing in it is ever run.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class CheckpointError(ValueError):
 
 
 class Counters(BaseModel):
-    """Where a training stands."""
+    """Progress of a training."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 

@@ -38,12 +38,12 @@ def evaluate(
     """Measures accuracy and mean confidence on natural images.
 
     Args:
-        log_probs: Maps float32 images in [0, 1], ``(B, C, H, W)``, to log-probabilities, as
+        log_probs: Maps float32 images in [0, 1] on `device`, ``(B, C, H, W)``, to log-probabilities, as
             `Classifier.log_probs` does.
         images: uint8, ``(N, C, H, W)``.
         labels: int64, ``(N,)``.
-        device: Where `log_probs` takes its images.
-        batch_size: Images that `log_probs` is given at once.
+        device: Device of the images that `log_probs` takes.
+        batch_size: Most images of a call of `log_probs`.
 
     Raises:
         InputError: If there are no images.

@@ -1,4 +1,4 @@
-"""A network while it learns: steps, passes, and all it takes to stop in between and go on to the same bits.
+"""A network during its training: steps, passes, and a state to stop and to continue to the same bits.
 
 Shapes: N images, B images of a batch, C channels, H height, W width.
 """
@@ -38,18 +38,18 @@ class DivergenceError(InputError, RuntimeError):
 class Learner:
     """Trains a network in place; the images stay on the device as uint8, without a loader.
 
-    On a CPU with a fixed number of threads the same module, data and settings give the same bits, whether it
-    runs through or is stopped and restored, and whatever the caller draws in between.
+    On a CPU with a fixed number of threads the same module, data and settings give the same bits, whether it runs
+    through or is stopped and restored, and whatever the caller draws in between.
 
     Args:
-        module: Maps normalised images to logits; moved to `device`. A method ``training_loss(logits, labels)``
-            takes the place of cross-entropy.
-        dataset: What to learn.
-        settings: How to learn it.
-        device: Where to learn it.
+        module: Maps normalised images to logits; moved to `device`. A method ``training_loss(logits, labels)`` replaces
+            cross-entropy.
+        dataset: Images to learn.
+        settings: Settings of the training.
+        device: Device of the training.
 
     Attributes:
-        module: The network, in eval mode whenever `run` has given something.
+        module: The network, in eval mode at each item of `run`.
         epochs: Passes to be made.
 
     Raises:
@@ -92,15 +92,15 @@ class Learner:
         return tuple(self._history)
 
     def run(self, is_stopping: Callable[[], bool] = lambda: False) -> Iterator[TrainingProgress | EpochRecord]:
-        """Learns, one pass after another, until all are made.
+        """Trains, one pass after another, until all are made.
 
         Torch's global random state and number of threads are as before at each item.
 
         Args:
-            is_stopping: Asked after each step; whenever it is true, progress is given at once.
+            is_stopping: Asked after each step; whenever it is true, progress is yielded at once.
 
         Yields:
-            Progress now and then, and what each pass gave. At each item `state` can be taken.
+            Progress now and then, and the record of each pass. At each item `state` can be taken.
 
         Raises:
             DivergenceError: If the loss is no longer a number.

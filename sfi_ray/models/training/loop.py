@@ -27,57 +27,26 @@ from sfi_ray.models.zoo import build
 
 @dataclass(frozen=True, slots=True)
 class TrainedModel:
-    """A trained network in eval mode and what is known of it.
+    """A trained network in eval mode.
 
     Attributes:
         module: Maps normalised images to logits, on the device it was trained on.
         card: Its data set, normalisation, settings, accuracy and confidence.
-        history: One record a pass.
+        history: A record for each pass.
     """
 
     module: nn.Module
     card: ModelCard
     history: tuple[EpochRecord, ...]
 
-    @property
-    def mean(self) -> tuple[float, ...]:
-        """Mean per channel of the training images in [0, 1]."""
-        return self.card.mean
-
-    @property
-    def std(self) -> tuple[float, ...]:
-        """Standard deviation per channel of the training images in [0, 1]."""
-        return self.card.std
-
-    @property
-    def accuracy(self) -> float:
-        """Share of the test images classified correctly, in [0, 1]."""
-        return self.card.test_accuracy
-
-    @property
-    def confidence(self) -> float:
-        """Mean confidence of the predicted class on the test images, in [0, 1]."""
-        return self.card.test_confidence
-
 
 def train(
     module: nn.Module, dataset: ImageDataset, settings: TrainingSettings, device: torch.device | str = "cpu"
 ) -> Iterator[EpochRecord]:
-    """Trains a network in place, one pass over the training images per item.
-
-    On a CPU with a fixed number of threads the same module, data and settings give the same bits, whatever
-    the caller draws between two items; torch's global random state and number of threads are as before at
-    each item.
-
-    Args:
-        module: Maps normalised images to logits; moved to `device`, in eval mode at each item. A method
-            ``training_loss(logits, labels)`` takes the place of cross-entropy.
-        dataset: What to learn. Its training images stay on the device as uint8, without a loader.
-        settings: How to learn it.
-        device: Where to learn it.
+    """Trains a network in place, one pass over the training images for each item; see `Learner`.
 
     Yields:
-        What each pass gave.
+        The record of each pass; the network is then in eval mode.
 
     Raises:
         InputError: If a split has no images.
@@ -103,22 +72,19 @@ def train_classifier(
 
     Args:
         architecture: Name of a zoo network.
-        dataset: What to learn.
-        settings: How to learn it.
-        device: Where to learn it.
-        on_event: Hears of progress, of each pass, and what is to be said.
-        checkpoint: Kept up to date, and gone on from where there is one: the weights are those of a training
-            that was never interrupted. Whoever stores the weights removes it.
-        is_stopping: Whether the training is to be given up at the next step, its checkpoint written.
-
-    Returns:
-        The network, its card and one record a pass.
+        dataset: Images to learn.
+        settings: Settings of the training.
+        device: Device of the training.
+        on_event: Called with progress, the record of each pass, and notes.
+        checkpoint: Written during the training, and read if it exists: the weights are those of a training that was
+            never interrupted. The caller removes it after storing the weights.
+        is_stopping: Whether to write the checkpoint and to end at the next step.
 
     Raises:
         InputError: If there is no such architecture, or a split has no images.
-        DivergenceError: If the loss, or what the network returns in the end, is no longer a number.
+        DivergenceError: If the loss, or an output of the trained network, is no longer a number.
         ResourceError: If there is no such device, or a batch does not fit into its memory.
-        KeyboardInterrupt: If `is_stopping` said so.
+        KeyboardInterrupt: If `is_stopping` became true.
     """
     tell = on_event or (lambda _: None)
     device = existing_device(device)
@@ -128,7 +94,7 @@ def train_classifier(
         module = build(architecture, input_shape=info.shape, num_classes=info.num_classes)
     learner = Learner(module, dataset, settings, device)
     writer = _CheckpointWriter(learner, checkpoint, tell)
-    writer.go_on()
+    writer.resume()
     try:
         for item in learner.run(is_stopping):
             tell(item)
@@ -181,13 +147,7 @@ def train_classifier(
 
 
 class _CheckpointWriter:
-    """Keeps a learner's checkpoint, if it is to have one.
-
-    Args:
-        learner: What is kept.
-        checkpoint: Where, or None.
-        tell: Hears what people should know.
-    """
+    """Writes a learner's checkpoint, if it has one, and tells people about it."""
 
     def __init__(self, learner: Learner, checkpoint: Checkpoint | None, tell: Callable[[TrainingEvent], None]) -> None:
         self._learner = learner
@@ -196,8 +156,8 @@ class _CheckpointWriter:
         self._written = time.monotonic()
         self._has_failed = False
 
-    def go_on(self) -> None:
-        """Restores what was kept; what cannot be gone on with is named and left aside."""
+    def resume(self) -> None:
+        """Restores the checkpoint; one that does not fit is named and left aside."""
         if self._checkpoint is None:
             return
         try:

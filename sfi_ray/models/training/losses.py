@@ -1,4 +1,4 @@
-"""What a network minimises while it learns, with and without outliers.
+"""Losses of a training, with and without outliers.
 
 Shapes: B images of a batch, K logits.
 """
@@ -19,15 +19,15 @@ Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 
 
 def loss_of(module: nn.Module, num_classes: int, outlier_loss: OutlierLoss | None = None) -> Loss:
-    """Returns what a network is trained with.
+    """Returns the loss of a training.
 
     Args:
-        module: The network. A method ``training_loss(logits, labels)`` takes the place of cross-entropy.
+        module: The network. A method ``training_loss(logits, labels)`` replaces cross-entropy.
         num_classes: Number of logits, K.
-        outlier_loss: How the images of the outlier label count, if there are some.
+        outlier_loss: How images with the outlier label count, if there are any.
 
     Raises:
-        InputError: The network has a loss of its own, which knows no other treatment of outliers than a class.
+        InputError: The network has a loss of its own, which treats outliers as a class and not otherwise.
     """
     own = cast("Loss | None", getattr(module, "training_loss", None))
     if outlier_loss is None or (outlier_loss.adds_class and outlier_loss.weight == 1.0):

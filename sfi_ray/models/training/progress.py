@@ -1,4 +1,4 @@
-"""What a training reports while it runs."""
+"""Reports of a training."""
 
 from __future__ import annotations
 
@@ -7,18 +7,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class EpochRecord:
-    """What one pass over the training images gave.
+    """The result of one pass over the training images.
 
     Attributes:
         epoch: Ordinal of the pass, from 1.
         epochs: Passes to be made.
-        loss: Mean loss of the training images during the pass; cross-entropy in nats, unless the network has
-            a loss of its own.
+        loss: Mean loss of the training images during the pass; cross-entropy in nats, unless the network has a loss of
+            its own.
         train_accuracy: Share of the training images classified correctly during the pass, with dropout and
             augmentation, in [0, 1].
-        test_accuracy: Share of the test images classified correctly after it, in the training's precision, in
-            [0, 1].
-        seconds: Time the pass took, test included.
+        test_accuracy: Share of the test images classified correctly after it, in the training's precision, in [0, 1].
+        seconds: Time of the pass and the test.
     """
 
     epoch: int
@@ -31,7 +30,7 @@ class EpochRecord:
 
 @dataclass(frozen=True, slots=True)
 class TrainingProgress:
-    """How far a pass is.
+    """Progress within a pass.
 
     Attributes:
         epoch: Ordinal of the pass, from 1.
@@ -41,7 +40,7 @@ class TrainingProgress:
         loss: Mean loss of those seen.
         train_accuracy: Share of those seen classified correctly, in [0, 1].
         test_accuracy: Of the test images after the last whole pass, in [0, 1]; None in the first.
-        images_per_second: Training images learnt from a second, since the training was started or gone on with.
+        images_per_second: Training images a second, since the training was started or resumed.
     """
 
     epoch: int
@@ -62,11 +61,7 @@ class TrainingProgress:
 
 @dataclass(frozen=True, slots=True)
 class TrainingNote:
-    """One line for people, such as where a training goes on.
-
-    Attributes:
-        text: The line.
-    """
+    """One line for people, such as the epoch at which a training resumes."""
 
     text: str
 

@@ -1,4 +1,4 @@
-"""The learning rate over a training, as a function of the step alone: nothing to store, nothing to go on with."""
+"""The learning rate of a training as a function of the step alone, so that no state has to be stored."""
 
 from __future__ import annotations
 
@@ -9,18 +9,10 @@ Schedule = Literal["constant", "cosine", "one_cycle"]
 
 
 def learning_rate_factor(schedule: Schedule, step: int, num_steps: int) -> float:
-    """Computes what the learning rate is multiplied with.
+    """Returns the factor of the learning rate at a step, in [0, `num_steps`); it lies in (0, 1].
 
-    ``one_cycle`` has the numbers of torch's ``OneCycleLR``, which are those of Smith and Topin (2017) as fastai
-    has them; the momentum stays.
-
-    Args:
-        schedule: Its name.
-        step: Steps of the optimizer made before, in [0, `num_steps`).
-        num_steps: Steps of the whole training, at least 1.
-
-    Returns:
-        In (0, 1].
+    ``one_cycle`` has the numbers of torch's ``OneCycleLR``, after Smith and Topin (2017) as fastai has them; the
+    momentum stays.
     """
     match schedule:
         case "constant":

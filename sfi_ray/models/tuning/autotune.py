@@ -1,4 +1,4 @@
-"""Measures how a classifier computes fastest on its device."""
+"""Chooses the fastest runtime configuration of a classifier on its device."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sfi_ray.models.tuning.measurement import ClassifierMeasurement, mean_k
 
 
 class TuningRequest(BaseModel):
-    """What is to be measured."""
+    """A request for measurements."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -48,13 +48,7 @@ class TuningRequest(BaseModel):
 
 
 def tune(classifier: Classifier, request: TuningRequest, seconds: float = 20.0) -> Choice:
-    """Chooses how a classifier computes on its device.
-
-    Args:
-        classifier: The classifier.
-        request: What is to be measured.
-        seconds: No measurement begins later than this.
-    """
+    """Chooses a runtime configuration; no measurement begins later than after `seconds`."""
     is_open = request.precision == "auto"
     layout = classifier.runtime.memory_layout
     rule = classifier.runtime.changed(

@@ -1,8 +1,7 @@
-"""Choosing the fastest runtime configuration of a network by measurement, in bounded time.
+"""Chooses the fastest runtime configuration of a network by measurement, in bounded time.
 
-What is fast is measured, what is allowed is not negotiable. Where a job says the precision, only runtime configurations
-that give the bits of the one by rule are taken, so that measuring cannot change a result; where it leaves the precision
-open, those whose log-probabilities are near float32's.
+Where a job says the precision, only configurations with the bits of the one by rule are allowed, so that a measurement
+cannot change a result. Where the job leaves the precision open, log-probabilities must be near those of float32.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from sfi_ray.models.runners.runtime import Engine, MemoryLayout, RuntimeConfig
 
 
 class Choice(BaseModel):
-    """What was chosen, and what it brings."""
+    """A chosen runtime configuration and its speed."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -36,16 +35,16 @@ class Choice(BaseModel):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What may be chosen among.
+    """Options besides the runtime configuration by rule.
 
     Attributes:
-        precisions: Precisions besides that of the rule.
-        layouts: Memory layouts besides that of the rule.
+        precisions: Other precisions.
+        layouts: Other memory layouts.
         micro_batches: Powers of two, the rule's among them, from the smallest to the largest.
         can_replay: Whether graphs can be replayed.
-        can_compile: Whether torch.compile can be had and is worth its time.
-        engines: What can run a network besides torch.
-        can_reuse: Whether the first layers may be run at altered pixels only.
+        can_compile: Whether torch.compile exists here and is worth its time.
+        engines: Libraries besides torch that run a network.
+        can_reuse: Whether the first layers may run at altered pixels only.
     """
 
     precisions: tuple[Precision, ...] = ()
@@ -79,17 +78,17 @@ def choose(
 ) -> Choice:
     """Chooses the fastest fit runtime configuration, one part after another.
 
-    First every precision, which may bring most, and the fastest of them through every other engine; then, for the
-    fastest first, the layout, then the micro-batch, halved or doubled while that helps. The best of torch's own is
-    replayed as a graph, then compiled, if that helps, and the first layers of the best one that is not compiled are run
-    at altered pixels only. What is slower is never checked for fitness.
+    First it tries every precision, which may gain most, and the fastest of them through every other engine. Then, for
+    the fastest first, it tries the layout, and the micro-batch, halved or doubled while that helps. The best one of
+    torch is replayed as a graph, if that helps. The first layers of the best one run at altered pixels only, if that
+    helps. Last, the best one of torch is compiled. Only a faster configuration is checked for fitness.
 
     Args:
-        rule: What is taken where nothing is better; it needs no check.
-        options: What may be chosen among.
+        rule: The configuration by rule; it needs no check.
+        options: Its alternatives.
         measurement: Tries runtime configurations.
         seconds: No measurement begins later than this.
-        clock: Tells the time in seconds.
+        clock: Returns the time in seconds.
     """
     comparison = _Comparison(measurement, clock, seconds)
     rate = comparison.rate(rule)
@@ -99,20 +98,27 @@ def choose(
     heads = comparison.refined_heads(first, options)
     own = best = comparison.best([head for head in heads if head.runtime.engine == "torch"])
     if options.can_replay:
-        own = best = comparison.challenged(own.runtime.changed(uses_graphs=True), own.rate * comparison.worth) or own
+        own = best = (
+            comparison.challenged(own.runtime.changed(uses_graphs=True), own.rate * comparison.least_gain) or own
+        )
     best = comparison.best([best, *(head for head in heads if head.runtime.engine != "torch")])
     if options.can_reuse:
         best = (
-            comparison.challenged(best.runtime.changed(reuses_background=True), best.rate * comparison.worth_more)
+            comparison.challenged(
+                best.runtime.changed(reuses_background=True), best.rate * comparison.least_gain_at_cost
+            )
             or best
         )
     if options.can_compile:
-        best = comparison.challenged(own.runtime.changed(is_compiled=True), best.rate * comparison.worth_more) or best
+        best = (
+            comparison.challenged(own.runtime.changed(is_compiled=True), best.rate * comparison.least_gain_at_cost)
+            or best
+        )
     if best.runtime != rule:
         # A machine that was busy when the rule was measured must not decide for the other.
         again = comparison.rate(rule)
         first = _Runner(rule, max(first.rate, again or 0.0))
-        if best.rate <= first.rate * comparison.worth:
+        if best.rate <= first.rate * comparison.least_gain:
             best = first
     return Choice(runtime=best.runtime, rate=best.rate, rate_by_rule=first.rate, seconds=comparison.spent())
 
@@ -129,15 +135,16 @@ class _Comparison:
     """Measures one runtime configuration after another and keeps the better ones, until time is up.
 
     Attributes:
-        worth: How many times faster another layout or micro-batch must be, so that noise and ties leave the rule alone.
-        worth_more: How many times faster that must be which costs more: less precision, or compiling or converting at
-            every actor's start.
+        least_gain: How many times faster another layout or micro-batch must be, so that noise and ties leave the rule
+            alone.
+        least_gain_at_cost: The same for options with a cost: less precision, or compiling or converting at every
+            actor's start.
         hopeless: A precision this far behind before anything else was tried will not catch up.
-        longest_pass: Seconds. A larger micro-batch is not tried: a search has to be heard from, and stopped.
+        longest_pass: Seconds. A larger micro-batch is not tried, since a search has to report and to stop.
     """
 
-    worth: ClassVar[float] = 1.03
-    worth_more: ClassVar[float] = 1.1
+    least_gain: ClassVar[float] = 1.03
+    least_gain_at_cost: ClassVar[float] = 1.1
     hopeless: ClassVar[float] = 0.5
     longest_pass: ClassVar[float] = 1.0
 
@@ -151,10 +158,10 @@ class _Comparison:
         return self._clock() - self._started
 
     def best(self, runners: Sequence[_Runner]) -> _Runner:
-        """Returns the first one, or a later one that is so much faster than those before it that it is worth it."""
+        """Returns the first one, or a later one that is faster than those before it by the gain at cost."""
         best, *others = runners
         for other in others:
-            if other.rate > best.rate * self.worth_more:
+            if other.rate > best.rate * self.least_gain_at_cost:
                 best = other
         return best
 
@@ -187,7 +194,7 @@ class _Comparison:
     def refined(self, champion: _Runner, options: Options) -> _Runner:
         """Improves layout and micro-batch."""
         for layout in options.layouts if champion.runtime.engine == "torch" else ():
-            changed = self.challenged(champion.runtime.changed(memory_layout=layout), champion.rate * self.worth)
+            changed = self.challenged(champion.runtime.changed(memory_layout=layout), champion.rate * self.least_gain)
             champion = changed or champion
         sizes = options.micro_batches
         start = sizes.index(champion.runtime.micro_batch)
@@ -196,7 +203,7 @@ class _Comparison:
             for size in ladder:
                 if size > champion.runtime.micro_batch and size > champion.rate * self.longest_pass:
                     break
-                changed = self.challenged(champion.runtime.changed(micro_batch=size), champion.rate * self.worth)
+                changed = self.challenged(champion.runtime.changed(micro_batch=size), champion.rate * self.least_gain)
                 if changed is None:
                     break
                 champion = changed

@@ -1,4 +1,4 @@
-"""Trying torch.compile in a process of its own, which can be given up: compilers take time, and fail in many ways."""
+"""Tries torch.compile in a process of its own that can be killed: compilers take time, and fail in many ways."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 
 class CompiledMeasurement(BaseModel):
-    """What came of compiling."""
+    """The result of compiling."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -37,7 +37,7 @@ class CompiledMeasurement(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What the process is to compile and measure."""
+    """The order for the process: a classifier to compile and to measure."""
 
     payload: ClassifierPayload
     device: str
@@ -53,15 +53,10 @@ def has_compiler(device: torch.device) -> bool:
 
 
 def try_compiled(classifier: Classifier, runtime: RuntimeConfig, seconds: float = 60.0) -> CompiledMeasurement:
-    """Compiles a classifier elsewhere and measures it there.
-
-    Args:
-        classifier: The classifier, on its device.
-        runtime: Compiled.
-        seconds: When to give up.
+    """Compiles a classifier on its device in another process, and measures it there.
 
     Raises:
-        TimeoutError: It took longer.
+        TimeoutError: It took longer than `seconds`.
         RuntimeError: It failed.
     """
     order = Order(classifier.to_payload(), str(classifier.device), runtime, torch.get_num_threads())

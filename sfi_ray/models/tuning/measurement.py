@@ -1,4 +1,4 @@
-"""Trying runtime configurations of a classifier on what is searched: images of one colour with altered pixels.
+"""Tries runtime configurations of a classifier on images like those of a search: one colour with altered pixels.
 
 Shapes: B images, C channels, H height, W width.
 """
@@ -30,10 +30,11 @@ class ClassifierMeasurement:
 
     Args:
         classifier: The classifier, computing by rule on the device where it will search.
-        is_exact: Whether only the bits of the rule's runtime configuration are fit; else those near float32 are, too.
+        is_exact: Whether only the bits of the rule's runtime configuration are fit; otherwise those near float32 are,
+            too.
         needs_gradients: Whether that holds for gradients as well.
-        ks: Numbers of altered pixels that runtime configurations which reuse the background are tried on: their speed
-            with the mean of them, and what they compute with each.
+        ks: Numbers of altered pixels for configurations that reuse the background: their speed is measured with the
+            mean, and their outputs are checked with each.
     """
 
     # A runtime configuration runs for so long, and so often unless that takes too long, after one pass that does not
@@ -72,7 +73,7 @@ class ClassifierMeasurement:
             return None
 
     def rate_of(self, classifier: Classifier) -> float:
-        """Measures images a second of a classifier, those of the fastest pass."""
+        """Measures images a second of a classifier, from its fastest pass."""
         size = classifier.micro_batch
         if classifier.runtime.reuses_background:
             candidates = close_pixels(classifier.input_shape, size, mean_k(self._ks))
@@ -90,7 +91,7 @@ class ClassifierMeasurement:
         return rate
 
     def is_fit(self, runtime: RuntimeConfig) -> bool:
-        """Whether log-probabilities are the rule's bits, or near float32's, and depend on no company."""
+        """Whether log-probabilities are the rule's bits, or near float32's, and the same in any batch."""
         if runtime.is_compiled:
             is_fit = self._compiled[runtime].is_fit
         else:
@@ -100,7 +101,7 @@ class ClassifierMeasurement:
         return is_fit
 
     def has_fit_outputs(self, classifier: Classifier) -> bool:
-        """Whether that holds for a classifier."""
+        """Whether the outputs of a classifier are fit, see `is_fit`."""
         if self._compared is None:
             self.rate_of(self._classifier)
         images = self._compared
@@ -133,7 +134,7 @@ class ClassifierMeasurement:
         return plain * self._compiled[runtime].gain
 
     def _outputs(self, classifier: Classifier, images: Tensor) -> list[Tensor]:
-        """Returns all that has to be the same."""
+        """Returns all outputs that must be equal."""
         outputs = [classifier.log_probs(images)]
         if self._needs_gradients:
             outputs += classifier.gradients(images, lambda log_probs, _: log_probs.max(dim=1).values)
@@ -146,7 +147,7 @@ def mean_k(ks: Sequence[int]) -> int:
 
 
 def _has_fit_patches(classifier: Classifier, count: int, k: int) -> bool:
-    """Whether what first layers give that run at k altered pixels only is near float32, and depends on no company."""
+    """Whether first layers at k altered pixels only give outputs near float32 that are the same in any batch."""
     candidates = close_pixels(classifier.input_shape, count, k)
     try:
         log_probs = classifier.sparse_log_probs(*candidates)
@@ -171,15 +172,9 @@ def _seconds(classify: Callable[[], Tensor], device: torch.device) -> float:
     return max(clock() - started, 1e-7)  # clocks have steps
 
 
-def tolerance(reference: Tensor, absolute: float = 0.25, relative: float = 0.05) -> Tensor:
-    """Returns by how much log-probabilities may differ from float32's where the precision is left open.
-
-    Args:
-        reference: Log-probabilities in float32, of any shape.
-        absolute: What each may differ by in any case.
-        relative: What it may differ by besides, over its size.
-    """
-    return absolute + relative * reference.abs()
+def tolerance(reference: Tensor) -> Tensor:
+    """Returns the allowed differences of log-probabilities from float32's where the precision is left open."""
+    return 0.25 + 0.05 * reference.abs()
 
 
 def are_near(log_probs: Tensor, reference: Tensor) -> bool:
@@ -194,9 +189,9 @@ def is_batch_invariant(
     """Whether images have the same bits elsewhere in a micro-batch, beside others, and padded.
 
     Args:
-        classify: Gives log-probabilities, ``(B, num_classes)``, of what is an image's in each of the inputs.
-        inputs: What it takes, ``(B, ...)`` each.
-        log_probs: What it gave for them, in their order.
+        classify: Gives log-probabilities, ``(B, num_classes)``.
+        inputs: Its arguments, ``(B, ...)`` each.
+        log_probs: Its result for them.
         micro_batch: Images of one run of the network.
     """
     # Enough of them for every place of a micro-batch.

@@ -23,15 +23,9 @@ from sfi_ray.models.zoo.limits import require_size
 
 
 def squash(capsules: Tensor) -> Tensor:
-    """Shrinks vectors to a length below 1 and leaves their direction: Equation 1 of Sabour et al.
+    """Shrinks vectors, ``(..., D)``, to a length below 1 and keeps their direction: Equation 1 of Sabour et al.
 
-    Of a vector of length n it makes one of length n**2 / (1 + n**2). The gradient at a zero vector is zero.
-
-    Args:
-        capsules: ``(..., D)``.
-
-    Returns:
-        ``(..., D)``, each of length in [0, 1).
+    A vector of length n gets the length n**2 / (1 + n**2). The gradient at a zero vector is zero.
     """
     # vector_norm, unlike a square root, has a finite gradient at zero.
     length: Tensor = torch.linalg.vector_norm(capsules, dim=-1, keepdim=True)
@@ -111,28 +105,18 @@ class CapsNet(nn.Module):
         lengths: Tensor = torch.linalg.vector_norm(self.classes(squash(primary)), dim=2)
         return lengths
 
-    def training_loss(
-        self,
-        logits: Tensor,
-        labels: Tensor,
-        *,
-        present_margin: float = 0.9,
-        absent_margin: float = 0.1,
-        absent_weight: float = 0.5,
-    ) -> Tensor:
-        """Computes the margin loss (Equation 4 of Sabour et al.), which training uses in place of cross entropy.
+    def training_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Computes the margin loss (Equation 4 of Sabour et al.), which training uses in place of cross-entropy.
 
         Args:
             logits: Lengths of the class capsules, ``(B, J)``.
             labels: int64, ``(B,)``.
-            present_margin: Length from which on the capsule of the image's class costs nothing.
-            absent_margin: Length up to which the capsule of another class costs nothing.
-            absent_weight: What another class counts beside the image's.
 
         Returns:
             The mean over the images of the sum over the classes, a scalar.
         """
         is_present = nn.functional.one_hot(labels, logits.shape[1]).to(logits.dtype)
+        present_margin, absent_margin, absent_weight = 0.9, 0.1, 0.5
         present = (present_margin - logits).clamp(min=0).square()
         absent = (logits - absent_margin).clamp(min=0).square()
         return (is_present * present + absent_weight * (1 - is_present) * absent).sum(dim=1).mean()

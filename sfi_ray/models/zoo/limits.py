@@ -6,16 +6,10 @@ from sfi_ray.errors import InputError
 
 
 def require_size(architecture: str, height: int, width: int, minimum: int) -> None:
-    """Refuses images that nothing would be left of before the last layer.
-
-    Args:
-        architecture: Name of the network, for the message.
-        height: Height of an image in pixels.
-        width: Width of an image in pixels.
-        minimum: The least height and the least width that the network takes, in pixels.
+    """Refuses images that are smaller than `minimum` pixels in height or width.
 
     Raises:
-        InputError: If the image is smaller in one of them.
+        InputError: They are.
     """
     if min(height, width) < minimum:
         raise InputError(

@@ -43,12 +43,7 @@ ARCHITECTURES: Mapping[str, Callable[[int, int, int, int], nn.Module]] = Mapping
 
 
 def build(architecture: str, *, input_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
-    """Builds a network with fresh weights, drawn from torch's global generator.
-
-    Args:
-        architecture: A name in `ARCHITECTURES`.
-        input_shape: ``(C, H, W)`` of one image, each at least 1.
-        num_classes: Number of logits, at least 1.
+    """Builds a network with fresh weights, drawn from torch's global generator, for images ``(C, H, W)``.
 
     Raises:
         InputError: If there is no such architecture, a size is below 1, or the images are too small for it.

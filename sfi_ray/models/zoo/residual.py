@@ -8,15 +8,9 @@ from torch import nn
 def resnet50(channels: int, height: int, width: int, num_classes: int) -> nn.Module:
     """Builds torchvision's ResNet50, unchanged but for the number of classes and of input channels.
 
-    The paper does not say what it changed for CIFAR-10, if anything. Unchanged, the stem (a 7x7 convolution of stride
-    2 and a max pooling of stride 2) leaves 8x8 of an image of 32x32 pixels, and the last block sees 1x1. Variants for
+    The paper does not say what it changed for CIFAR-10, if anything. Unchanged, the stem (a 7x7 convolution of stride 2
+    and a max pooling of stride 2) leaves 8x8 of an image of 32x32 pixels, and the last block sees 1x1. Variants for
     small images, with a 3x3 stem, are other networks. Any image size works.
-
-    Args:
-        channels: Channels of an image.
-        height: Height of an image in pixels.
-        width: Width of an image in pixels.
-        num_classes: Number of logits.
     """
     from torchvision.models import resnet50 as build  # two seconds to import
 
