@@ -52,7 +52,7 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reach:
+class AlteredOutputs:
     """Outputs that are computed again for a pixel at each place of an axis, as many for every pixel.
 
     Attributes:
@@ -73,7 +73,7 @@ class Reach:
     is_convolved: Tensor
 
 
-def reach(window: Window, size: int, num_convolved: int, num_outputs: int) -> Reach:
+def altered_outputs(window: Window, size: int, num_convolved: int, num_outputs: int) -> AlteredOutputs:
     """Finds the outputs that pixels change along an axis of `size` pixels.
 
     Args:
@@ -89,7 +89,7 @@ def reach(window: Window, size: int, num_convolved: int, num_outputs: int) -> Re
     first = torch.div(pixels + window.before - window.extent + window.step, window.step, rounding_mode="floor")
     first = first.clamp(0, num_outputs - outputs)
     places = (first * window.pool_stride - window.pool_padding).unsqueeze(1) + torch.arange(convolved)
-    return Reach(
+    return AlteredOutputs(
         outputs=outputs,
         convolved=convolved,
         length=(outputs - 1) * window.step + window.extent,
