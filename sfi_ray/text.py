@@ -6,8 +6,9 @@ caller has to think of it.
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 MOST_LINE = 600
 """Characters of a line that says what went wrong or what goes on, at most."""
@@ -55,6 +56,20 @@ def printable_lines(text: str) -> str:
 def escape_markdown(text: object) -> str:
     """Returns a name or a sentence, `printable` and short, in which no character has a meaning in Markdown."""
     return re.sub(r"([\\`*_{}\[\]<>|#~&$])", r"\\\1", printable(text, MOST_LINE))
+
+
+def counted(number: int, noun: str, plural: str | None = None) -> str:
+    """Returns a number of things, such as ``1 cell`` or ``1,200 cells``; another plural is given."""
+    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
+
+
+def did_you_mean(name: str, known: Sequence[str], cutoff: float = 0.6) -> str:
+    """Returns the end of a message about an unknown name, such as ``; did you mean 'vgg16'?``; empty without a match.
+
+    A name must be as similar as `cutoff`, in [0, 1].
+    """
+    near = difflib.get_close_matches(name[:MOST_NAME], known[:10_000], n=1, cutoff=cutoff)
+    return f"; did you mean '{near[0]}'?" if near else ""
 
 
 def markdown_line(cells: Iterable[str]) -> str:

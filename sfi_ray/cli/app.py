@@ -26,6 +26,7 @@ from sfi_ray.cli.theory import theory
 from sfi_ray.cli.training import train
 from sfi_ray.cli.transfer import transfer
 from sfi_ray.cli.verify import verify
+from sfi_ray.text import counted
 
 app = typer.Typer(
     name="sfi-ray",
@@ -143,13 +144,13 @@ def launch(
         _print_results(run.folder.location)
     if not status.is_complete:
         echo(
-            f"stopped with {status.finished:,} of {status.num_cells:,} cells finished; go on with: {resume}",
+            f"stopped with {status.finished:,} of {counted(status.num_cells, 'cell')} finished; go on with: {resume}",
             err=True,
         )
         raise typer.Exit(ExitCode.INTERRUPTED)
     if status.failed:
         echo(
-            f"{status.failed:,} of {status.num_cells:,} cells failed: {_first_error(run.folder.location)}; "
+            f"{status.failed:,} of {counted(status.num_cells, 'cell')} failed: {_first_error(run.folder.location)}; "
             f"try them again with: {resume} --retry-failed",
             err=True,
         )
@@ -164,7 +165,7 @@ def _print_results(location: str) -> None:
     status = run.status()
     for matrix in confidence_matrices(run.dataset):
         show(render_table(matrix), width=120)
-    echo(f"{status.fooled:,} of {status.finished:,} cells fooled, {status.evaluations:,} evaluations")
+    echo(f"{status.fooled:,} of {counted(status.finished, 'cell')} fooled, {counted(status.evaluations, 'evaluation')}")
     places = {
         "page": "report/index.html",
         "data set": "results",
@@ -225,7 +226,7 @@ def plan(
     rows = {
         "cells": f"{made.num_cells:,}",
         "groups": f"{made.num_groups:,}",
-        "shards": f"{made.num_shards:,} on {made.num_actors} actors at first; they follow the measured speed",
+        "shards": f"{made.num_shards:,} on {counted(made.num_actors, 'actor')} at first; their size follows the speed",
         "evaluations": f"{made.max_evaluations:,} at most",
         "memory": f"{(made.candidate_bytes + made.classifier_bytes) / 2**20:,.0f} MiB an actor, besides torch",
         "speed": ", ".join(f"{name} {rate:,.0f}/s" for name, rate in made.rates.items()) + " an actor, measured here",

@@ -10,6 +10,7 @@ import typer
 from sfi_ray.cli.arguments import Actors, Address, Device, InProcess
 from sfi_ray.cli.exits import ExitCode, explaining
 from sfi_ray.cli.printing import echo, fits_on_screen, print_table
+from sfi_ray.text import counted
 
 if TYPE_CHECKING:
     from sfi_ray.data import DatasetSpec
@@ -171,7 +172,8 @@ def audit(
     if done.scorecard is None:
         status = done.run.status()
         echo(
-            f"stopped with {status.finished:,} of {status.num_cells:,} cells finished; repeat the command to go on",
+            f"stopped with {status.finished:,} of {counted(status.num_cells, 'cell')} finished; repeat the command to "
+            "go on",
             err=True,
         )
         raise typer.Exit(ExitCode.INTERRUPTED)
@@ -277,7 +279,7 @@ def _print(card: Scorecard) -> None:
 def _judge(card: Scorecard, fail_above: float | None, k: int) -> None:
     """Ends with the exit code of the scorecard."""
     if card.costs.failed:
-        failed = f"{card.costs.failed:,} of {card.costs.cells:,} cells failed"
+        failed = f"{card.costs.failed:,} of {counted(card.costs.cells, 'cell')} failed"
         echo(f"{failed}; try them again with --retry-failed", err=True)
         raise typer.Exit(ExitCode.FAILED_CELLS)
     share = card.share(k).share or 0.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from sfi_ray.cli.arguments import RunLocation
 from sfi_ray.cli.exits import explaining
 from sfi_ray.cli.printing import echo
+from sfi_ray.text import counted
 
 
 def compact(run: RunLocation) -> None:
@@ -20,6 +21,6 @@ def compact(run: RunLocation) -> None:
         opened = open_run(run)
         done = compact_parts(opened.folder, bounds=opened.bounds)
     echo(
-        f"{done.files_before:,} part files of {done.bytes_before / 2**20:,.1f} MiB are now {done.files_after:,} of "
-        f"{done.bytes_after / 2**20:,.1f} MiB"
+        f"{counted(done.files_before, 'part file')} of {done.bytes_before / 2**20:,.1f} MiB became "
+        f"{done.files_after:,} of {done.bytes_after / 2**20:,.1f} MiB"
     )

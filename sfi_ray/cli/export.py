@@ -10,6 +10,7 @@ import typer
 from sfi_ray.cli.arguments import Overwrite, RunLocation
 from sfi_ray.cli.exits import explaining, naming_broken_parts
 from sfi_ray.cli.printing import echo
+from sfi_ray.text import counted
 
 
 def export(
@@ -28,5 +29,5 @@ def export(
 
     with explaining("stopped; nothing was exported"):
         done = export_run(open_run(run), to, kind, fooled=fooled, overwrite=overwrite)
-    echo(f"{done.num_images:,} image{'s' * (done.num_images != 1)} in {done.folder}")
+    echo(f"{counted(done.num_images, 'image')} in {done.folder}")
     naming_broken_parts(done.broken)

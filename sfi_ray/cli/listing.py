@@ -11,10 +11,11 @@ import typer
 
 from sfi_ray.cli.exits import explaining
 from sfi_ray.cli.printing import echo, pass_on, print_table
+from sfi_ray.text import counted
 
 if TYPE_CHECKING:
     from sfi_ray.listing import ListedRun
-    from sfi_ray.review.table import ResultTable
+    from sfi_ray.tables import ResultTable
 
 
 def list_runs(
@@ -53,10 +54,7 @@ def _plain(run: ListedRun) -> dict[str, Any]:
 
 
 def _table(runs: list[ListedRun], folder: str) -> ResultTable:
-    from sfi_ray.review.table import Column, ResultTable
-
-    def count(value: int) -> str:
-        return f"{value:,}"
+    from sfi_ray.tables import Column, ResultTable, count
 
     columns = [
         Column("run", "run", is_text=True),
@@ -84,7 +82,7 @@ def _table(runs: list[ListedRun], folder: str) -> ResultTable:
         )
         for run in runs
     ]
-    title = f"{len(runs):,} run{'s' * (len(runs) != 1)} in '{folder}'"
+    title = f"{counted(len(runs), 'run')} in '{folder}'"
     return ResultTable(title, columns, rows)
 
 

@@ -18,7 +18,7 @@ from typer.core import TyperGroup
 from sfi_ray.text import MOST_LINE, MOST_RESULT, printable, printable_lines
 
 if TYPE_CHECKING:
-    from sfi_ray.review.table import ResultTable
+    from sfi_ray.tables import ResultTable
 
 _UsageError: Any = typer.BadParameter.__base__  # its module differs between versions of typer
 
@@ -42,7 +42,7 @@ def show(content: RenderableType, width: int = 200) -> None:
     """Prints a layout of rich, in the width of the terminal if there is one.
 
     Args:
-        content: A table, or Markdown, with printable texts.
+        content: A table with printable texts.
         width: Characters of a line where there is no terminal.
     """
     console = Console()

@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.markdown import Markdown
-
 from sfi_ray.cli.exits import explaining
-from sfi_ray.cli.printing import echo, show
+from sfi_ray.cli.printing import echo, print_table
+from sfi_ray.text import counted
 
 if TYPE_CHECKING:
     from sfi_ray.job import RoundsJob
@@ -28,7 +27,7 @@ def launch_rounds(
     from sfi_ray.cluster.console import ConsoleReporter
     from sfi_ray.cluster.rounds.launch import launch_rounds as start
     from sfi_ray.job import placed
-    from sfi_ray.report.rounds.tables import accuracies_markdown, reattack_markdown
+    from sfi_ray.report.rounds.tables import accuracies_table, reattack_table
 
     resume = f"sfi-ray launch {path}" + (f" --output {output}" if output else "")
     with explaining(f"stopped; finished rounds and finished cells are kept; go on with: {resume}"), placed(path):
@@ -41,8 +40,8 @@ def launch_rounds(
             dashboard=dashboard,
         )
         for trial in experiment.trials().values():
-            show(Markdown(accuracies_markdown(trial)), width=120)
-            show(Markdown(reattack_markdown(trial)), width=120)
+            print_table(accuracies_table(trial))
+            print_table(reattack_table(trial))
         location = experiment.folder.location
         for title, name in (("tables", "report/rounds.md"), ("pictures", "report"), ("TensorBoard", "tune")):
             if experiment.folder.exists(name):
@@ -65,15 +64,16 @@ def plan_rounds(job: RoundsJob) -> None:
     for name, trial in trials.items():
         made = plan_trial(trial, num_classes, num_natural)
         finals = ", ".join(trial.rounds.final_backgrounds) or "none"
+        cells = counted(made.cells_per_attack, "cell")
         rows = {
             "trial": f"{name} (one of {len(trials)})",
-            "rounds": f"{made.num_rounds}, each of {made.cells_per_attack:,} cells on {', '.join(trial.backgrounds)}",
+            "rounds": f"{made.num_rounds}, each of {cells} on {', '.join(trial.backgrounds)}",
             "final": f"attacks on M{made.num_rounds - 1}, of as many cells each, on: {finals}",
             "SFIs": f"{made.num_train:,} of a round to train with, {made.num_held_out:,} held out, at most",
             **({"evaded": f"{trial.rounds.evade}, with every attack"} if trial.rounds.evade != "none" else {}),
             "evaluations": f"{made.max_evaluations:,} at most",
             "epochs": ", ".join(f"M{number} {epochs}" for number, epochs in enumerate(made.epochs))
-            + f"; {made.max_trained:,} images in all at most",
+            + f"; {counted(made.max_trained, 'image')} in all at most",
         }
         for title, text in rows.items():
             echo(f"{title + ':':<13}{text}")
@@ -119,6 +119,6 @@ def show_rounds(location: str) -> bool:
         return False
     experiment = Experiment(location)
     for name, trial in experiment.trials().items():
-        done = f"{len(trial.rounds)} of {trial.number} rounds, {len(trial.finals)} final attacks"
+        done = f"{len(trial.rounds)} of {counted(trial.number, 'round')}, {counted(len(trial.finals), 'final attack')}"
         echo(f"{name}: {done}{'' if trial.is_complete else f'; see {location}/{name}/round_{len(trial.rounds)}'}")
     return True

@@ -14,6 +14,7 @@ from sfi_ray.cli.arguments import RunLocation
 from sfi_ray.cli.exits import explaining
 from sfi_ray.cli.printing import echo
 from sfi_ray.cli.rounds import show_rounds
+from sfi_ray.text import counted
 
 
 def status(
@@ -46,13 +47,13 @@ def status(
                 is_running = bool(progress and progress.is_alive and not state.is_complete)
                 echo(f"{opened.record.job.name}: {state.state}")
                 echo(
-                    f"{state.finished:,} of {state.num_cells:,} cells, {state.fooled:,} fooled, "
-                    f"{state.failed:,} failed, {state.evaluations:,} evaluations"
+                    f"{state.finished:,} of {counted(state.num_cells, 'cell')}, {state.fooled:,} fooled, "
+                    f"{state.failed:,} failed, {counted(state.evaluations, 'evaluation')}"
                 )
                 if progress and is_running:
                     left = "" if progress.seconds_left is None else f", {spell(progress.seconds_left)} left"
                     echo(
-                        f"driver {progress.pid} on {progress.host}: {progress.actors} actors, "
+                        f"driver {progress.pid} on {progress.host}: {counted(progress.actors, 'actor')}, "
                         f"{progress.evaluations_per_second:,.0f} evaluations/s{left}"
                     )
                 elif not state.is_complete:

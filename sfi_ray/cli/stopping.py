@@ -11,6 +11,7 @@ import typer
 from sfi_ray.cli.arguments import RunLocation
 from sfi_ray.cli.exits import ExitCode, explaining
 from sfi_ray.cli.printing import echo
+from sfi_ray.text import counted
 
 if TYPE_CHECKING:
     from sfi_ray.listing import ListedRun
@@ -69,5 +70,5 @@ def _spell(listed: ListedRun) -> str:
     if listed.cells is None:
         return "nothing was searched yet"
     note = f", {listed.note}" if listed.note else ""
-    counts = f"{listed.finished:,} of {listed.cells:,} cells finished, {listed.failed:,} failed"
+    counts = f"{listed.finished:,} of {counted(listed.cells, 'cell')} finished, {listed.failed:,} failed"
     return f"{listed.state}{note}, {counts}"

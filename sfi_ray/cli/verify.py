@@ -9,6 +9,7 @@ import typer
 from sfi_ray.cli.arguments import AllowCode, Device, RunLocation
 from sfi_ray.cli.exits import ExitCode, explaining
 from sfi_ray.cli.printing import echo
+from sfi_ray.text import counted
 
 
 def verify(
@@ -39,10 +40,11 @@ def verify(
             tolerance=TOLERANCE if tolerance is None else tolerance,
             allow_code=allow_code,
         )
-    rows = f"{found.num_rows:,} row{'s' * (found.num_rows != 1)}"
+    rows = counted(found.num_rows, "row")
     echo(
-        f"{rows}: {found.num_scored:,} images re-scored, {found.num_failed:,} of failed cells, "
-        f"{found.num_doubled:,} cells written twice, {found.num_missing:,} of {found.num_cells:,} cells without a row"
+        f"{rows}: {counted(found.num_scored, 'image')} re-scored, {found.num_failed:,} of failed cells, "
+        f"{counted(found.num_doubled, 'cell')} written twice, {found.num_missing:,} of "
+        f"{counted(found.num_cells, 'cell')} without a row"
     )
     echo(f"largest difference: {found.largest_difference:.2g}, allowed {found.tolerance:g}")
     if found.holds:
@@ -52,6 +54,6 @@ def verify(
     for fault in found.faults[:most_lines]:
         echo(f"{fault.place}: {fault.text}", err=True)
     if found.num_faults > most_lines:
-        echo(f"and {found.num_faults - most_lines:,} more faults", err=True)
-    echo(f"{found.num_faults:,} fault{'s' * (found.num_faults != 1)}", err=True)
+        echo(f"and {counted(found.num_faults - most_lines, 'more fault')}", err=True)
+    echo(counted(found.num_faults, "fault"), err=True)
     raise typer.Exit(ExitCode.DOES_NOT_HOLD)

@@ -115,7 +115,8 @@ class Provisioner:
                     self._job.attack.check_classifier(self._untrained(spec))
             else:
                 self._loaded[spec.name] = self._from_source(spec)
-                self._require_batch(spec, self._loaded[spec.name])
+                if self._job.compute.micro_batch is not None:
+                    self._loaded[spec.name].check_micro_batch(self._job.compute.micro_batch)
                 self._job.attack.check_classifier(self._loaded[spec.name])
                 self._loaded[spec.name].check_packing(spec.source)
                 self._measure(spec, self._loaded[spec.name])
@@ -258,16 +259,6 @@ class Provisioner:
         ):
             fingerprints = f"(fingerprint {known.fingerprint} then, {classifier.fingerprint} now)"
             raise changed_since(f"classifier '{spec.name}' {fingerprints}", self._folder)
-
-    def _require_batch(self, spec: ClassifierSpec, classifier: Classifier) -> None:
-        """Refuses a network whose fixed batch size does not suit the job."""
-        size, wanted = classifier.batch_size, self._job.compute.micro_batch
-        if size is not None and (size & (size - 1) or wanted not in (None, size)):
-            raise InputError(
-                f"classifier '{spec.name}' takes batches of {size} image{'s' * (size > 1)} only; export it with a "
-                "dynamic batch dimension"
-                + ("" if size & (size - 1) else f", leave compute.micro_batch out, or set it to {size}")
-            )
 
     def _was_given(self, spec: ClassifierSpec) -> bool:
         known = self._known.get(spec.name)

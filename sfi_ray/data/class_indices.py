@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
-
 from sfi_ray.data.dataset import DatasetInfo
 from sfi_ray.errors import InputError
+from sfi_ray.text import did_you_mean
 
 
 def class_index(target: int | str, info: DatasetInfo, what: str = "target class") -> int:
@@ -22,8 +21,7 @@ def class_index(target: int | str, info: DatasetInfo, what: str = "target class"
 
 
 def _nearest(name: str, info: DatasetInfo) -> str:
-    near = difflib.get_close_matches(name[:100], info.class_names[:10_000], n=1)  # it takes time for each
-    if near:
-        return f"; did you mean '{near[0]}'?"
+    if near := did_you_mean(name, info.class_names):
+        return near
     shown = ", ".join(info.class_names[:10]) + (", ..." if info.num_classes > 10 else "")
     return f"; its classes are {shown}"

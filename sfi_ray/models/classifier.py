@@ -121,7 +121,7 @@ class Classifier(MicroBatched):
         self.module, self._layout, self._miscomputed = laid_out_by_rule(self.examined.as_logits(network), image, name)
         if micro_batch is None:
             micro_batch = self.batch_size or default_micro_batch(self.input_shape, self.device)
-        self._check_micro_batch(micro_batch)
+        self.check_micro_batch(micro_batch)
         self._may_halve = True
         self._configure(
             runtime or RuntimeConfig(precision=precision, memory_layout=self._layout, micro_batch=micro_batch)

@@ -5,7 +5,6 @@ Shapes: B images, D numbers of an image at the layer, all of them in one row.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from sfi_ray.errors import InputError
+from sfi_ray.text import did_you_mean
 
 SECOND_TO_LAST = "second_to_last"
 """The layer whose features the paper compares (Sections 5.3 and 5.4): what enters the last layer with weights."""
@@ -54,8 +54,7 @@ def find_tap(network: nn.Module, layer: str, run: Callable[[], object]) -> Tap:
         return Tap(modules[layer], is_input=False)
     if layer != SECOND_TO_LAST:
         names = layer_names(network)
-        near = difflib.get_close_matches(layer, names, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ";"
+        hint = did_you_mean(layer, names) or ";"
         raise InputError(f"{type(network).__name__} has no layer {layer!r}{hint} There are: {', '.join(names)}")
     last: list[nn.Module] = []
 

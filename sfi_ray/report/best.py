@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 from sfi_ray.report.matrices import ConfidenceMatrix
 from sfi_ray.report.paper import published_best
 from sfi_ray.report.percent import BOLD_FROM, as_percent
-from sfi_ray.report.plain_table import Entry, PlainTable
 from sfi_ray.report.runs import ReportedRun
 from sfi_ray.store.facts import ClassifierFacts
+from sfi_ray.tables import Entry, ResultTable, columns_of
 from sfi_ray.text import NOTHING
 
 
-def best_tables(run: ReportedRun) -> list[PlainTable]:
-    """Returns a best-of-n table for each data set, attack and k of a run whose classes fit side by side.
+def best_tables(run: ReportedRun) -> dict[str, ResultTable]:
+    """Returns a best-of-n table for each data set, attack and k of a run whose classes fit side by side, by file name.
 
     An entry holds the best of each background. It is bold from the classifier's mean confidence on natural images, or
     from 90 % where that is unknown. The paper's row stands below where there is one.
@@ -29,10 +29,10 @@ def best_tables(run: ReportedRun) -> list[PlainTable]:
     for matrix in run.matrices:
         if not matrix.is_wide:
             groups.setdefault((matrix.dataset, matrix.attack, matrix.k_label), []).append(matrix)
-    return [_table(run, matrices) for matrices in groups.values()]
+    return dict(_table(run, matrices) for matrices in groups.values())
 
 
-def _table(run: ReportedRun, matrices: list[ConfidenceMatrix]) -> PlainTable:
+def _table(run: ReportedRun, matrices: list[ConfidenceMatrix]) -> tuple[str, ResultTable]:
     classes = sorted({pair for m in matrices for pair in zip(m.target_classes, m.target_names, strict=True)})
     backgrounds = list(dict.fromkeys(name for matrix in matrices for name in matrix.backgrounds))
     known = {facts.name: facts for facts in run.facts.classifiers}
@@ -55,14 +55,13 @@ def _table(run: ReportedRun, matrices: list[ConfidenceMatrix]) -> PlainTable:
     first = matrices[0]
     most = max(int(matrix.num_finished.max(initial=0)) for matrix in matrices)
     sfis = "SFIs" if first.altered is not None else f"{first.k_label}-SFIs"
-    return PlainTable(
-        stem=f"best_{first.dataset}_{first.attack}_k{first.k_label}",
-        title=f"Highest confidence (%) of up to {most} {sfis} of each class ({first.dataset}, {first.attack})",
-        headings=("classifier", "accuracy", "natural confidence", *(name for _, name in classes)),
-        rows=tuple(tuple(row) for row in rows),
-        caption=f"In each entry: {'/'.join(backgrounds)}. Bold where one of them reaches the classifier's mean "
-        f"confidence on natural images, or {BOLD_FROM} where that is unknown. {NOTHING} nothing finished.",
-    )
+    title = f"Highest confidence (%) of up to {most} {sfis} of each class ({first.dataset}, {first.attack})"
+    columns = columns_of("classifier", "accuracy", "natural confidence", *(name for _, name in classes))
+    notes = [
+        f"In each entry: {'/'.join(backgrounds)}. Bold where one of them reaches the classifier's mean confidence on "
+        f"natural images, or {BOLD_FROM} where that is unknown. {NOTHING} nothing finished."
+    ]
+    return f"best_{first.dataset}_{first.attack}_k{first.k_label}", ResultTable(title, columns, rows, notes)
 
 
 def _aligned(matrix: ConfidenceMatrix, backgrounds: list[str], classes: list[int]) -> NDArray[np.float64]:

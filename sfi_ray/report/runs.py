@@ -18,6 +18,7 @@ from sfi_ray.store.folder import RunFolder
 from sfi_ray.store.image_file import read_image_file
 from sfi_ray.store.parts import sound_rows
 from sfi_ray.store.progress import read_progress, state_of
+from sfi_ray.text import counted
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -77,7 +78,9 @@ class ReportedRun:
         found, cells = self.num_finished + self.num_failed, self.facts.num_cells
         notes = [f"{one.name}: {remark}" for one in self.facts.classifiers for remark in one.remarks]
         if not found:
-            notes.append(f"{self.label} has no rows yet: none of its {cells:,} cells is finished ({self.state})")
+            notes.append(
+                f"{self.label} has no rows yet: none of its {counted(cells, 'cell')} is finished ({self.state})"
+            )
         elif found < cells:
             notes.append(f"{self.label} is unfinished: {found:,} of {cells:,} cells have a row ({self.state})")
         return notes

@@ -9,26 +9,26 @@ import numpy as np
 from sfi_ray.report.accounts import Accounts
 from sfi_ray.report.matrices import ConfidenceMatrix
 from sfi_ray.report.percent import BOLD_FROM, as_percent
-from sfi_ray.report.plain_table import Entry, PlainTable
 from sfi_ray.report.runs import ReportedRun
+from sfi_ray.tables import Entry, ResultTable, columns_of
 from sfi_ray.text import NOTHING
 
 
-def summary_table(runs: Sequence[ReportedRun]) -> PlainTable:
+def summary_table(runs: Sequence[ReportedRun]) -> ResultTable:
     """Returns what each series of each run found, one row a series."""
-    rows = [_series_row(run, matrix) for run in runs for matrix in run.matrices]
-    headings = (
+    columns = columns_of(
         *("run", "classifier", "attack", "k", "cells", "fooled", "share fooled", "pairs fooled"),
         *("mean confidence", "bare background"),
     )
-    caption = (
+    rows = [_series_row(run, matrix) for run in runs for matrix in run.matrices]
+    notes = [
         "Pairs fooled: pairs of background and class with a fooled cell. Confidences are means over the finished "
         f"cells in percent, rounded down; bold from {BOLD_FROM}."
-    )
-    return PlainTable(stem="summary", title="What was found", headings=headings, rows=tuple(rows), caption=caption)
+    ]
+    return ResultTable("What was found", columns, rows, notes)
 
 
-def by_k_table(runs: Sequence[ReportedRun], accounts: Sequence[Accounts]) -> PlainTable:
+def by_k_table(runs: Sequence[ReportedRun], accounts: Sequence[Accounts]) -> ResultTable:
     """Returns how many cells each k fooled, one row for each run, classifier, attack and k."""
     rows = []
     for run, account in zip(runs, accounts, strict=True):
@@ -36,11 +36,11 @@ def by_k_table(runs: Sequence[ReportedRun], accounts: Sequence[Accounts]) -> Pla
             share, mean = row["fooled"] / row["cells"], row["confidence"] / row["cells"]
             texts = (run.label, row["classifier"], row["attack"], str(row["k"]), f"{row['cells']:,}")
             rows.append((*map(Entry, texts), Entry(f"{row['fooled']:,}"), Entry(_percent(share)), _confidence(mean)))
-    headings = ("run", "classifier", "attack", "k", "finished", "fooled", "share fooled", "mean confidence")
-    return PlainTable(stem="success_by_k", title="Success against k", headings=headings, rows=tuple(rows))
+    columns = columns_of("run", "classifier", "attack", "k", "finished", "fooled", "share fooled", "mean confidence")
+    return ResultTable("Success against k", columns, rows)
 
 
-def spending_table(runs: Sequence[ReportedRun], accounts: Sequence[Accounts]) -> PlainTable:
+def spending_table(runs: Sequence[ReportedRun], accounts: Sequence[Accounts]) -> ResultTable:
     """Returns the evaluations and time of each run, classifier, attack, k, background and stop reason, one row each."""
     rows = []
     for run, account in zip(runs, accounts, strict=True):
@@ -48,33 +48,28 @@ def spending_table(runs: Sequence[ReportedRun], accounts: Sequence[Accounts]) ->
             texts = [run.label, row["classifier"], row["attack"], str(row["k"]), row["background"], row["stop_reason"]]
             numbers = [row["cells"], row["fooled"], row["evaluations"], row["backward_passes"], row["verifications"]]
             texts += [*(f"{number:,}" for number in numbers), f"{row['seconds']:,.1f}"]
-            rows.append(tuple(map(Entry, texts)))
-    headings = (
+            rows.append([*map(Entry, texts)])
+    columns = columns_of(
         *("run", "classifier", "attack", "k", "background", "ended by"),
         *("cells", "fooled", "evaluations", "backward passes", "verifications", "seconds"),
     )
-    caption = (
-        "Seconds of search: cells that were searched together share their time evenly, and all actors are summed. "
-        "Verifications are images classified to measure the stored confidences; they do not count as evaluations."
-    )
-    return PlainTable(
-        stem="spending", title="Where evaluations and time went", headings=headings, rows=tuple(rows), caption=caption
-    )
+    notes = [
+        "Seconds of search: cells that were searched together share their time evenly, and all actors are summed.",
+        "Verifications are images classified to measure the stored confidences; they do not count as evaluations.",
+    ]
+    return ResultTable("Where evaluations and time went", columns, rows, notes)
 
 
-def failures_table(runs: Sequence[ReportedRun], accounts: Sequence[Accounts], most: int = 100) -> PlainTable:
-    """Returns why cells failed, up to `most` reasons of each run, the most frequent first."""
+def failures_table(runs: Sequence[ReportedRun], accounts: Sequence[Accounts]) -> ResultTable:
+    """Returns why cells failed, up to a hundred reasons of each run, the most frequent first."""
     rows = []
     for run, account in zip(runs, accounts, strict=True):
-        for row in account.failures.slice(0, most).to_pylist():
+        for row in account.failures.slice(0, 100).to_pylist():
             texts = (run.label, row["classifier"], row["error"], f"{row['cells']:,}", str(row["first"]))
-            rows.append(tuple(map(Entry, texts)))
-    return PlainTable(
-        stem="failures",
-        title="Failed cells and why",
-        headings=("run", "classifier", "reason", "cells", "first cell"),
-        rows=tuple(rows),
-        caption="`sfi-ray launch JOB --retry-failed` searches them again.",
+            rows.append([*map(Entry, texts)])
+    columns = columns_of("run", "classifier", "reason", "cells", "first cell")
+    return ResultTable(
+        "Failed cells and why", columns, rows, ["`sfi-ray launch JOB --retry-failed` searches them again."]
     )
 
 

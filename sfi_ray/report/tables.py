@@ -8,65 +8,46 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
-from rich import box
 from rich.table import Table
-from rich.text import Text
 
 from sfi_ray.csv_text import csv_text
 from sfi_ray.report.matrices import ConfidenceMatrix
 from sfi_ray.report.percent import BOLD_FROM, as_percent
-from sfi_ray.report.plain_table import Entry, PlainTable
-from sfi_ray.text import MOST_LINE, MOST_NAME, NOTHING, printable, safe_name
+from sfi_ray.tables import Entry, ResultTable, columns_of
+from sfi_ray.text import MOST_NAME, NOTHING, printable
 
 _FAILED = "!"
 
 
-def render_table(matrix: ConfidenceMatrix) -> Table:
-    """Renders a matrix for the terminal, a row for each background and a column for each target class, bold from 90 %.
+def matrix_table(matrix: ConfidenceMatrix) -> ResultTable:
+    """Returns a matrix as a table, a row for each background and a column for each target class, bold from 90 %.
 
-    Where the classes do not fit side by side, it renders a summary.
+    Where the classes do not fit side by side, it is a summary.
     """
-    table = Table(
-        title=Text(printable(matrix_title(matrix), MOST_LINE)),
-        caption=Text("\n".join(_caption(matrix))),
-        title_justify="left",
-        caption_justify="left",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        pad_edge=False,
-        min_width=60,
-    )
-    # As `Text`, a class called "[red]" is not read as markup.
-    headings = _headings(matrix)
-    for position, heading in enumerate(headings):
-        is_name = position == 0 or (matrix.is_wide and position == len(headings) - 1)
-        table.add_column(Text(heading), justify="left" if is_name else "right", overflow="fold")
-    for entries in _rows(matrix):
-        table.add_row(*(Text(entry.text, style="bold" if entry.is_bold else "") for entry in entries))
-    return table
+    if matrix.is_wide:
+        *columns, last = columns_of("", "classes", "mean", "median", ">= 50", ">= 90", "top five")
+        columns = [*columns, replace(last, is_text=True)]
+    else:
+        columns = columns_of("", *map(_name, matrix.target_names))
+    return ResultTable(matrix_title(matrix), columns, list(_rows(matrix)), _notes(matrix))
+
+
+def render_table(matrix: ConfidenceMatrix) -> Table:
+    """Renders `matrix_table` for the terminal."""
+    return matrix_table(matrix).to_rich()
 
 
 def matrix_to_markdown(matrix: ConfidenceMatrix) -> str:
-    """Writes the table of `render_table` as GitHub-flavoured Markdown, with its title and caption."""
-    return _plain(matrix).to_markdown()
+    """Writes `matrix_table` as GitHub-flavoured Markdown, with its title and notes."""
+    return matrix_table(matrix).to_markdown()
 
 
 def matrix_to_latex(matrix: ConfidenceMatrix) -> str:
-    """Writes the table of `render_table` as LaTeX that needs no package."""
-    return _plain(matrix).to_latex()
-
-
-def _plain(matrix: ConfidenceMatrix) -> PlainTable:
-    return PlainTable(
-        stem=safe_name(f"{matrix.classifier}_k{matrix.k_label}"),
-        title=matrix_title(matrix),
-        headings=tuple(_headings(matrix)),
-        rows=tuple(map(tuple, _rows(matrix))),
-        caption=" ".join(_caption(matrix)),
-        is_last_text=matrix.is_wide,
-    )
+    """Writes `matrix_table` as LaTeX that needs no package."""
+    return matrix_table(matrix).to_latex()
 
 
 def matrix_to_csv(matrix: ConfidenceMatrix) -> str:
@@ -107,7 +88,7 @@ def matrix_title(matrix: ConfidenceMatrix) -> str:
     return f"Mean confidence (%) of {sfis} through {matrix.classifier} ({matrix.dataset}, {matrix.attack})"
 
 
-def _caption(matrix: ConfidenceMatrix) -> list[str]:
+def _notes(matrix: ConfidenceMatrix) -> list[str]:
     if matrix.is_wide:
         what = "number, mean, median, how many reach 50 or 90, and the five highest"
         lines = [f"Over the means of the finished classes: {what}."]
@@ -123,12 +104,6 @@ def _caption(matrix: ConfidenceMatrix) -> list[str]:
     if num_failed := int(matrix.num_failed.sum()):
         lines.append(f"{_FAILED} some cells failed and are left out, {num_failed} in all.")
     return lines
-
-
-def _headings(matrix: ConfidenceMatrix) -> list[str]:
-    if matrix.is_wide:
-        return ["", "classes", "mean", "median", ">= 50", ">= 90", "top five"]
-    return ["", *map(_name, matrix.target_names)]
 
 
 def _rows(matrix: ConfidenceMatrix) -> Iterator[list[Entry]]:

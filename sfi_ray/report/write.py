@@ -71,10 +71,14 @@ def write_report(locations: Sequence[str], output: str | None = None, *, charts:
         write_reports(run.rows, write=write, natural=run.natural)
         if charts:
             _write_charts(run, account, write)
-    tables = [summary_table(runs), by_k_table(runs, accounts), spending_table(runs, accounts)]
-    tables += [failures_table(runs, accounts), *(table for run in runs for table in best_tables(run))]
-    for table in tables:
-        stem = f"tables/{safe_name(table.stem)}"
+    tables = {
+        "summary": summary_table(runs),
+        "success_by_k": by_k_table(runs, accounts),
+        "spending": spending_table(runs, accounts),
+        "failures": failures_table(runs, accounts),
+    }
+    for name, table in [*tables.items(), *(item for run in runs for item in best_tables(run).items())]:
+        stem = f"tables/{safe_name(name)}"
         folder.write(f"{stem}.csv", table.to_csv().encode())
         folder.write(f"{stem}.md", table.to_markdown().encode())
         folder.write(f"{stem}.tex", table.to_latex().encode())

@@ -38,7 +38,7 @@ from sfi_ray.review.scoring import batch_rows, probabilities
 from sfi_ray.rounds.detection import SFI, detect
 from sfi_ray.store.rebuild import IMAGE_COLUMNS, rebuild_images
 from sfi_ray.store.run import Run
-from sfi_ray.text import MOST_LINE, printable
+from sfi_ray.text import MOST_LINE, counted, printable
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +71,8 @@ def make_scorecard(run: Run, log: Callable[[str], None], *, allow_code: bool = F
     status = run.status()
     if not status.is_complete:
         raise InputError(
-            f"'{run.folder.location}' has rows of {status.finished:,} of {status.num_cells:,} cells; repeat the audit "
-            "to continue it"
+            f"'{run.folder.location}' has rows of {status.finished:,} of {counted(status.num_cells, 'cell')}; repeat "
+            "the audit to continue it"
         )
     grid = record.grid()
     facts = GridFacts(

@@ -15,7 +15,8 @@ from scipy import stats
 
 from sfi_ray.errors import InputError
 from sfi_ray.review.pairing import Pairs
-from sfi_ray.review.table import Column, ResultTable, count, p_value, percent, percent_difference
+from sfi_ray.tables import Column, ResultTable, count, p_value, percent, percent_difference
+from sfi_ray.text import counted
 
 AXES = {"classifier": "classifier", "background": "background", "k": "k", "class": "target_name"}
 """Axes to group pairs by: their names for users, and their columns."""
@@ -175,9 +176,11 @@ def _notes(pairs: Pairs) -> list[str]:
     for side, (number, first), failed, missing in zip("AB", pairs.unmatched, pairs.failed, pairs.missing, strict=True):
         if number:
             more = "; ..." if number > len(first) else ""
-            notes.append(f"{number:,} cells of {side} are not in the other run: {'; '.join(first)}{more}.")
+            notes.append(
+                f"{counted(number, 'cell')} of {side} {'is' if number == 1 else 'are'} not in the other run: {'; '.join(first)}{more}."
+            )
         if failed:
-            notes.append(f"{failed:,} cells failed in {side} and are left out.")
+            notes.append(f"left out: {counted(failed, 'failed cell')} of {side}.")
         if missing:
             notes.append(f"{side} is unfinished: {missing:,} of its cells have no row.")
     return notes

@@ -32,11 +32,11 @@ from sfi_ray.review.layer_features import (
 )
 from sfi_ray.review.networks import RunClassifiers
 from sfi_ray.review.scoring import batch_rows, device_of
-from sfi_ray.review.table import Column, ResultTable, count, percent
 from sfi_ray.store.rebuild import IMAGE_COLUMNS, rebuild_images
 from sfi_ray.store.run import Run
 from sfi_ray.store.whole_folder import whole_folder
-from sfi_ray.text import safe_name
+from sfi_ray.tables import Column, ResultTable, count, percent
+from sfi_ray.text import counted, safe_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +170,8 @@ def _natural_images(run: Run, settings: FeatureSettings) -> NaturalRows:
     rows = first_of_each(labels, settings.num_natural or len(labels))
     if len(rows) <= settings.num_neighbours:
         raise InputError(
-            f"{len(rows)} natural images are too few for {settings.num_neighbours} neighbours of each image; lower "
+            f"{len(rows)} natural images are too few for {counted(settings.num_neighbours, 'neighbour')} of each "
+            "image; lower "
             "--neighbours, or raise --natural"
         )
     return NaturalRows(rows, labels[rows])

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from sfi_ray.store.rebuild import rebuild_images
 from sfi_ray.store.record import RunRecord
-from sfi_ray.text import MOST_REASON, printable
+from sfi_ray.text import MOST_REASON, counted, printable
 from sfi_ray.types import Cell, StopReason
 
 PROBABILITIES = ("confidence", "background_confidence", "predicted_confidence")
@@ -167,14 +167,14 @@ class RowChecks:
                     f"{self._threshold:g}"
                 )
         if values["num_altered"] != row.num_pixels:
-            found.append(f"num_altered is {values['num_altered']}, but {row.num_pixels} pixels are listed")
+            found.append(f"num_altered is {values['num_altered']}, but it lists {counted(row.num_pixels, 'pixel')}")
         if row.num_pixels > cell.k:
             found.append(f"{row.num_pixels} pixels are altered, but k is {cell.k}")
         if row.image is not None:
             num_differing = int((row.image != np.array(cell.background.value, np.uint8)).any(axis=-1).sum())
             if num_differing != row.num_pixels:
                 found.append(
-                    f"{row.num_pixels} pixels are listed, but {num_differing} differ from the background: two share a "
-                    "position, or one has the background's colour"
+                    f"it lists {counted(row.num_pixels, 'pixel')}, but {num_differing} differ from the background: "
+                    "two share a position, or one has the background's colour"
                 )
         return found

@@ -8,8 +8,8 @@ from scipy import stats
 
 from sfi_ray.errors import InputError
 from sfi_ray.review.scorecard import ANY, FALSE_ALARMS, Scorecard, Share
-from sfi_ray.review.table import Column, ResultTable, p_value, percent, percent_difference
-from sfi_ray.text import NOTHING, escape_markdown
+from sfi_ray.tables import Column, ResultTable, p_value, percent, percent_difference
+from sfi_ray.text import NOTHING, counted, escape_markdown
 
 
 def interval(share: Share) -> str:
@@ -39,10 +39,10 @@ def shares_table(card: Scorecard) -> ResultTable:
     columns = [Column("background", "background", is_text=True)]
     columns += [Column(f"k{k}", f"k = {k}", interval) for k in card.grid.ks]
     rows = [(name, *(card.share(k, name) for k in card.grid.ks)) for name in names]
-    classes = len(card.grid.classes)
+    classes = counted(len(card.grid.classes), "class", "classes")
     notes = [
-        f"Share of {classes} classes and {card.grid.seeds} seeds that at most k pixels fool. In parentheses: Wilson's "
-        f"95 % interval, which assumes independent cases. {ANY}: on any background."
+        f"Share of {classes} and {counted(card.grid.seeds, 'seed')} that at most k pixels fool. In parentheses: "
+        f"Wilson's 95 % interval, which assumes independent cases. {ANY}: on any background."
     ]
     return ResultTable(f"Classes fooled at {card.grid.threshold:.0%} (%)", columns, rows, notes)
 
@@ -117,7 +117,7 @@ def facts(card: Scorecard) -> list[tuple[str, str]]:
         ("attack", f"{grid.attack.get('kind', '')}: {settings}"),
         (
             "cost",
-            f"{card.costs.cells:,} cells{failed}, {card.costs.evaluations:,} images classified, "
+            f"{counted(card.costs.cells, 'cell')}{failed}, {counted(card.costs.evaluations, 'image')} classified, "
             f"{card.costs.backward_passes:,} differentiated, {card.costs.verifications:,} verified",
         ),
     ]

@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from sfi_ray.review.table import Column, ResultTable, count, percent
 from sfi_ray.store.rebuild import IMAGE_COLUMNS
+from sfi_ray.tables import Column, ResultTable, count, percent
 from sfi_ray.text import NOTHING
 
 COLUMNS = (

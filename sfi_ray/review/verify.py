@@ -24,6 +24,7 @@ from sfi_ray.review.scoring import as_input, batch_rows, device_of, probabilitie
 from sfi_ray.store.progress import RunState, read_progress
 from sfi_ray.store.run import Run
 from sfi_ray.store.schema import CIRCUMSTANCES, FINDINGS
+from sfi_ray.text import counted
 from sfi_ray.types import Cell
 
 TOLERANCE = 1e-4
@@ -144,7 +145,7 @@ class _Verifier:
             raise InputError(f"'{folder.location}' has no rows yet; launch its job first")
         progress = read_progress(folder)
         if found.num_missing and progress and progress.state is RunState.FINISHED:
-            found.note("the run", f"it was finished, but {found.num_missing:,} cells have no row that can be read")
+            found.note("the run", f"it was finished, but has no readable row for {counted(found.num_missing, 'cell')}")
         return found
 
     def _note_broken(self, name: str, text: str) -> None:

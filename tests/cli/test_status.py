@@ -69,4 +69,4 @@ def test_a_cluster_that_does_not_answer_leaves_the_folder(run):
 def test_compacting_says_what_it_did(run):
     done = CliRunner().invoke(app, ["compact", run.folder.location])
     assert done.exit_code == 0, done.output
-    assert " are now 1 of " in done.output
+    assert " became 1 of " in done.output

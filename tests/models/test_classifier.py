@@ -285,7 +285,7 @@ def test_gradients_features_and_references_go_on_with_half_of_the_images():
 
 
 def test_an_image_that_does_not_fit_is_a_matter_of_resources():
-    with pytest.raises(ResourceError, match=r"1 image at once does not fit .* another device or a smaller network"):
+    with pytest.raises(ResourceError, match=r"a pass of 1 image does not fit .* another device or a smaller network"):
         hungry(0).log_probs(torch.zeros(1, 1, 2, 2))
 
 
@@ -317,7 +317,7 @@ def test_the_micro_batch_halves_when_a_gpu_s_memory_runs_out():
 
 def test_what_is_measured_never_halves():
     classifier = hungry(32).running(RuntimeConfig(micro_batch=64))
-    with pytest.raises(ResourceError, match=r"64 images at once do not fit .* lower micro_batch to 32"):
+    with pytest.raises(ResourceError, match=r"a pass of 64 images does not fit .* lower micro_batch to 32"):
         classifier.log_probs(torch.zeros(1, 1, 2, 2))
 
 

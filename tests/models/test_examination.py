@@ -210,7 +210,7 @@ def test_a_network_of_single_images_gets_single_images():
 
 
 def test_a_network_of_single_images_in_larger_micro_batches_is_refused():
-    with pytest.raises(InputError, match=r"takes exactly 1 at once.*set compute.micro_batch to 1"):
+    with pytest.raises(InputError, match=r"takes batches of 1 image only.*compute.micro_batch out, or set it to 1"):
         make(OneAtATime(), micro_batch=4)
 
 

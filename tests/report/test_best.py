@@ -22,9 +22,15 @@ def test_an_entry_holds_the_best_of_each_background_and_the_paper_stands_below(
         {"name": "mine", "architecture": None},
     ]
     folder = write_run(tmp_path / "run", make_findings(*rows, {"classifier": "mlp", "k": 1}), classifiers=classifiers)
-    one, five = sorted(best_tables(open_runs([str(folder)])[0]), key=lambda table: table.stem)
-    assert one.stem == "best_mnist_evolution_k1"
-    assert five.headings == ("classifier", "accuracy", "natural confidence", "class 0", "class 1")
+    (one, _), (_, five) = sorted(best_tables(open_runs([str(folder)])[0]).items())
+    assert one == "best_mnist_evolution_k1"
+    assert tuple(column.title for column in five.columns) == (
+        "classifier",
+        "accuracy",
+        "natural confidence",
+        "class 0",
+        "class 1",
+    )
     texts = [[entry.text for entry in row] for row in five.rows]
     assert texts == [
         ["mine", "-", "-", "50/87", "37/75"],

@@ -11,11 +11,11 @@ from sfi_ray.report.rounds.curves import roc_curves
 from sfi_ray.report.rounds.figures import accuracies
 from sfi_ray.report.rounds.tables import (
     accuracies_csv,
-    accuracies_markdown,
+    accuracies_table,
     detectors_csv,
-    detectors_markdown,
+    detectors_table,
     reattack_csv,
-    reattack_markdown,
+    reattack_table,
 )
 from sfi_ray.rounds.detection import SFI, Detection
 from sfi_ray.rounds.experiment import TrialResults
@@ -51,7 +51,8 @@ def trial() -> TrialResults:
 
 
 def test_markdown_is_printable_and_keeps_its_columns(trial: TrialResults) -> None:
-    text = accuracies_markdown(trial) + reattack_markdown(trial) + detectors_markdown(trial)
+    tables = (accuracies_table(trial), reattack_table(trial), detectors_table(trial))
+    text = "".join(table.to_markdown() for table in tables)
     assert all(line.isprintable() for line in text.split("\n"))
     assert "\n# heading" not in text
     assert r"\[x\](y)" in text

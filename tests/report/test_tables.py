@@ -11,6 +11,7 @@ from sfi_ray.report import (
     ConfidenceMatrix,
     confidence_matrices,
     matrix_to_csv,
+    matrix_to_latex,
     matrix_to_markdown,
     render_table,
 )
@@ -84,6 +85,13 @@ def test_markdown_shows_the_paper_s_form(small: ConfidenceMatrix) -> None:
         "| black | **99 (11)** | 89 (0) | 25 (0)! |",
         "| white | **100 (0)** | -! | - |",
     ]
+
+
+def test_latex_shows_the_paper_s_form(make_findings: Any) -> None:
+    matrix = matrix_of(make_findings({"confidence": 0.95}, {"target_class": 1, "confidence": None}))
+    lines = matrix_to_latex(matrix).splitlines()
+    assert r" & class 0 & class 1 \\" in lines
+    assert r"black & \textbf{95 (0)} & -! \\" in lines
 
 
 def test_names_are_text_never_markup(make_findings: Any) -> None:

@@ -113,7 +113,7 @@ def test_a_row_that_was_tampered_with_is_named(run, what):
     found = texts(run)
     assert [text for text in found if expected[0] in text], found
     place = "cell 12" if what == "no such cell" else "cell 4"
-    others = [text for text in found if not text.startswith(f"{place} ") and "have no row" not in text]
+    others = [text for text in found if not text.startswith(f"{place} ") and "no readable row" not in text]
     assert not others, "the other rows are sound"
 
 
@@ -221,7 +221,7 @@ def test_a_failed_cell_needs_a_reason(run):
 def test_rows_that_are_gone_from_a_finished_run_are_missed(run):
     parts(run)[0].unlink()
     (text,) = texts(run)
-    assert "cells have no row" in text
+    assert "no readable row for" in text
 
 
 def test_an_unfinished_run_holds_and_says_what_is_missing(run):

@@ -15,6 +15,7 @@ from torch import Tensor
 from sfi_ray.errors import InputError, ResourceError
 from sfi_ray.models.runners.partial_batches import PartialBatches, padded
 from sfi_ray.models.runners.runtime import RuntimeConfig, power_of_two_within
+from sfi_ray.text import counted
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +52,12 @@ class MicroBatched(ABC):
     def _restart(self) -> None:
         """Prepares for running in micro-batches of another size."""
 
-    def _check_micro_batch(self, micro_batch: int) -> None:
+    def check_micro_batch(self, micro_batch: int) -> None:
+        """Checks that the network can run on micro-batches of a size.
+
+        Raises:
+            InputError: The size is no power of two, or the network takes another one only.
+        """
         size = self.batch_size
         if size is not None and size & (size - 1):
             raise InputError(
@@ -63,10 +69,10 @@ class MicroBatched(ABC):
                 f"classifier {self.name!r}: micro_batch is a power of two, got {micro_batch}; "
                 f"use {power_of_two_within(micro_batch)}"
             )
-        if size not in (None, micro_batch):
+        if size is not None and size != micro_batch:
             raise InputError(
-                f"classifier {self.name!r}: the network takes exactly {size} at once, so micro_batch cannot be "
-                f"{micro_batch}; set compute.micro_batch to {size}, or let the network take any number"
+                f"classifier {self.name!r} takes batches of {counted(size, 'image')} only; export it with a dynamic "
+                f"batch dimension, leave compute.micro_batch out, or set it to {size}"
             )
 
     def _partial_batches(self, kind: str, run: Callable[[Tensor], Tensor]) -> PartialBatches | None:
@@ -110,10 +116,8 @@ class MicroBatched(ABC):
             ResourceError: It is one image already, or the network takes exactly that many.
         """
         before, half = self.micro_batch, self.micro_batch // 2
-        too_large = (
-            f"classifier {self.name!r}: {before} image{'s' * (before > 1)} at once do{'es' * (before == 1)} not fit "
-            f"into the memory of {self.device}"
-        )
+        images = counted(before, "image")
+        too_large = f"classifier {self.name!r}: a pass of {images} does not fit into the memory of {self.device}"
         if not half:
             raise ResourceError(f"{too_large}; free memory there, or use another device or a smaller network")
         if not self._may_halve or self.batch_size is not None:

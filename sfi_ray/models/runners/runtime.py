@@ -9,6 +9,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from sfi_ray.models.runners.precision import Precision
+from sfi_ray.text import counted
 
 MemoryLayout = Literal["channels_last", "contiguous"]
 
@@ -53,9 +54,8 @@ class RuntimeConfig(BaseModel):
 
     def describe(self) -> str:
         """Says it in a few words."""
-        images = "1 image" if self.micro_batch == 1 else f"{self.micro_batch:,} images"
         order = [self.memory_layout.replace("_", "-")] if self.engine == "torch" else []
-        parts = [self.precision, *order, f"{images} at once"]
+        parts = [self.precision, *order, f"{counted(self.micro_batch, 'image')} at once"]
         parts += ["through OpenVINO"] * (self.engine == "openvino")
         parts += ["first layers at altered pixels only"] * self.reuses_background
         parts += ["compiled"] * self.is_compiled + ["replayed as a graph"] * self.uses_graphs

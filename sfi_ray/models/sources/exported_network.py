@@ -20,6 +20,7 @@ from sfi_ray.models.files.torch_file import FAULTS
 from sfi_ray.models.sources.export_archive import DTYPES, ExportedGraph
 from sfi_ray.models.sources.export_examination import Examination, Footprint
 from sfi_ray.models.sources.export_operators import GraphError, find_operator
+from sfi_ray.text import counted
 
 # Sizes are computed with these. Checks of sizes (they have text to say) are left out: every operator checks its own.
 _ON_NUMBERS: Mapping[str, Callable[..., Any]] = {
@@ -110,8 +111,8 @@ class ExportedNetwork(nn.Module):
         if self.fixed_batch_size is not None and count != self.fixed_batch_size:
             if count > self.fixed_batch_size:
                 raise InputError(
-                    f"{self._source}: was exported for {self.fixed_batch_size} images at once, not for {count}; "
-                    f"export it with a dynamic batch dimension, or set compute.micro_batch to {self.fixed_batch_size}"
+                    f"{self._source}: was exported for {counted(self.fixed_batch_size, 'image')} at once, not for "
+                    f"{count}; export it with a dynamic batch dimension, or set compute.micro_batch to {self.fixed_batch_size}"
                 )
             padding = images.new_zeros((self.fixed_batch_size - count, *images.shape[1:]))
             images = torch.cat((images, padding))
@@ -138,10 +139,13 @@ class ExportedNetwork(nn.Module):
             with torch.no_grad(), Examination(count, may_take, [blank, *weights.values()]) as examination:
                 logits = self._run(blank, weights, examination)
             if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != count:
-                raise GraphError(f"it gives {getattr(logits, 'shape', type(logits).__name__)} for {count} images")
+                raise GraphError(
+                    f"it gives {getattr(logits, 'shape', type(logits).__name__)} for {counted(count, 'image')}"
+                )
         except FAULTS as error:
             raise InputError(
-                f"{self._source}: its graph is not run on {count} images: {error}; export a classifier of images after "
+                f"{self._source}: its graph is not run on {counted(count, 'image')}: {error}; export a classifier of "
+                "images after "
                 "module.eval()"
             ) from error
         if self._may_take is None:
@@ -173,7 +177,7 @@ class ExportedNetwork(nn.Module):
         try:
             nodes = [node for node in self._nodes if not _is_check(node)]
             if len(nodes) > self._most_nodes:
-                raise GraphError(f"calls {len(nodes):,} operators, over {self._most_nodes:,}")
+                raise GraphError(f"calls {counted(len(nodes), 'operator')}, over {self._most_nodes:,}")
             last_use: dict[str, int] = {}
             for number, node in enumerate(nodes):
                 last_use.update(dict.fromkeys(_names_in([given["arg"] for given in node["inputs"]]), number))

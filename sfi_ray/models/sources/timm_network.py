@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from sfi_ray.errors import InputError
 from sfi_ray.models.source import Normalisation, Source
 from sfi_ray.models.sources.downloads import impatient_sockets
+from sfi_ray.text import did_you_mean
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,8 +62,7 @@ class TimmSource(Source):
                 f"'{self.what}' is of timm, which is not installed here; install it with: uv sync --extra timm"
             ) from error
         if not timm.is_model(self.what):
-            near = difflib.get_close_matches(self.what, timm.list_models(), n=1, cutoff=0.5)
-            raise InputError(f"timm has no network '{self.what}'" + (f"; did you mean '{near[0]}'?" if near else ""))
+            raise InputError(f"timm has no network '{self.what}'{did_you_mean(self.what, timm.list_models(), 0.5)}")
         return timm
 
     def _configuration(self) -> Any:

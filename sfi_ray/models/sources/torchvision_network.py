@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import pickle
 import re
 from collections.abc import Mapping
@@ -19,6 +18,7 @@ from sfi_ray.errors import InputError
 from sfi_ray.models.source import Normalisation, Source
 from sfi_ray.models.sources.downloads import impatient_sockets
 from sfi_ray.models.weights import WEIGHT_SUFFIXES, read_state_dict
+from sfi_ray.text import did_you_mean
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,8 +75,7 @@ class TorchvisionSource(Source):
     def _require_known(self) -> None:
         names = _models().list_models(module=_models())
         if self.what not in names:
-            near = difflib.get_close_matches(self.what, names, n=1, cutoff=0.5)
-            suggestion = f"; did you mean '{near[0]}'?" if near else f"; it has {', '.join(names)}"
+            suggestion = did_you_mean(self.what, names, 0.5) or f"; it has {', '.join(names)}"
             raise InputError(f"torchvision has no classification network '{self.what}'{suggestion}")
 
     def _require_shape(self, input_shape: tuple[int, int, int]) -> None:

@@ -23,6 +23,7 @@ from sfi_ray.models.training.learner import DivergenceError, Learner
 from sfi_ray.models.training.progress import EpochRecord, TrainingEvent, TrainingNote
 from sfi_ray.models.training_settings import TrainingSettings
 from sfi_ray.models.zoo import build
+from sfi_ray.text import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,8 +166,8 @@ class _CheckpointWriter:
             if state:
                 self._learner.restore(state)
                 counters = state.counters
-                steps = f" and {counters.step:,} steps" if counters.step else ""
-                done = f"{len(counters.history)} of {self._learner.epochs} epochs{steps}"
+                steps = f" and {counted(counters.step, 'step')}" if counters.step else ""
+                done = f"{len(counters.history)} of {counted(self._learner.epochs, 'epoch')}{steps}"
                 self._tell(TrainingNote(f"continuing after {done}"))
         except CheckpointError as error:
             self._tell(TrainingNote(f"the checkpoint is not used, training starts again: {error}"))

@@ -5,7 +5,6 @@ Shapes: B images, C channels, H height, W width.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
@@ -18,6 +17,7 @@ from sfi_ray.models.zoo.network_in_network import NetworkInNetwork
 from sfi_ray.models.zoo.residual import resnet50
 from sfi_ray.models.zoo.small import Cnn, Mlp
 from sfi_ray.models.zoo.vgg import Vgg16
+from sfi_ray.text import did_you_mean
 
 
 def _cnn_mp(channels: int, height: int, width: int, num_classes: int) -> nn.Module:
@@ -49,10 +49,8 @@ def build(architecture: str, *, input_shape: tuple[int, int, int], num_classes: 
         InputError: If there is no such architecture, a size is below 1, or the images are too small for it.
     """
     if architecture not in ARCHITECTURES:
-        nearest = difflib.get_close_matches(architecture, ARCHITECTURES, n=1, cutoff=0.0)
-        raise InputError(
-            f"no architecture {architecture!r}; did you mean {nearest[0]!r}? There are: {', '.join(ARCHITECTURES)}"
-        )
+        nearest = did_you_mean(architecture, list(ARCHITECTURES), 0.0)
+        raise InputError(f"no architecture {architecture!r}{nearest} There are: {', '.join(ARCHITECTURES)}")
     if min(*input_shape, num_classes) < 1:
         raise InputError(
             f"{architecture} needs an input shape and a number of classes of at least 1, "

@@ -8,12 +8,13 @@ from sfi_ray.csv_text import csv_text
 from sfi_ray.report.percent import BOLD_FROM, as_percent
 from sfi_ray.report.rounds.curves import roc_curves
 from sfi_ray.report.rounds.figures import accuracies, passed_sheet
-from sfi_ray.rounds.detection import SFI
+from sfi_ray.rounds.detection import SFI, Detection
 from sfi_ray.rounds.experiment import Experiment, TrialResults
 from sfi_ray.rounds.record import AttackRecord
 from sfi_ray.store.facts import read_facts
 from sfi_ray.store.parts import sound_rows
-from sfi_ray.text import MOST_NAME, NOTHING, escape_markdown, printable, safe_name
+from sfi_ray.tables import Entry, ResultTable, columns_of
+from sfi_ray.text import MOST_NAME, printable, safe_name
 
 
 def write_round_reports(experiment: Experiment, write: Callable[[str, bytes], None]) -> list[str]:
@@ -27,9 +28,7 @@ def write_round_reports(experiment: Experiment, write: Callable[[str, bytes], No
     files = {
         "rounds.csv": accuracies_csv(trials).encode(),
         "reattack.csv": reattack_csv(trials).encode(),
-        "rounds.md": "\n".join(
-            accuracies_markdown(trial) + "\n" + reattack_markdown(trial) + detectors_markdown(trial) for trial in trials
-        ).encode(),
+        "rounds.md": "\n".join(table.to_markdown() for trial in trials for table in _tables(trial)).encode(),
     }
     if any(any(trial.detections.values()) for trial in trials):
         files["detectors.csv"] = detectors_csv(trials).encode()
@@ -46,67 +45,58 @@ def write_round_reports(experiment: Experiment, write: Callable[[str, bytes], No
     return list(files)
 
 
-def accuracies_markdown(trial: TrialResults) -> str:
-    """Writes the accuracies of a trial in percent, rounded down as in the paper, in the form of Table 16."""
-    lines = [
-        f"### {_escaped(trial.name)}: accuracy (%)",
-        "",
-        "| model | combined | natural | defence | re-attack |",
-        "|:--|--:|--:|--:|--:|",
+def _tables(trial: TrialResults) -> list[ResultTable]:
+    detectors = detectors_table(trial)
+    return [accuracies_table(trial), reattack_table(trial), *([detectors] if detectors.rows else [])]
+
+
+def accuracies_table(trial: TrialResults) -> ResultTable:
+    """Returns the accuracies of a trial in percent, rounded down as in the paper, in the form of Table 16."""
+    rows = [
+        [record.model, *map(_entry, (record.combined, record.natural.share, record.defence, record.attack.accuracy))]
+        for record in trial.rounds
     ]
-    for record in trial.rounds:
-        shares = (record.combined, record.natural.share, record.defence, record.attack.accuracy)
-        lines.append(f"| {record.model} | {' | '.join(map(_percent, shares))} |")
-    lines += [
-        f"| M{final.round} ({_escaped(', '.join(final.attack.backgrounds))}) | {NOTHING} | {NOTHING} | {NOTHING} | "
-        f"{_percent(final.attack.accuracy)} |"
+    rows += [
+        [f"M{final.round} ({', '.join(final.attack.backgrounds)})", None, None, None, _entry(final.attack.accuracy)]
         for final in trial.finals
     ]
+    notes = [f"{record.shortage}." for record in trial.rounds if record.shortage]
     evasions = [(model, attack.evaded) for model, attack in _attacks(trial) if attack.evaded]
-    notes = [f"\n{escape_markdown(record.shortage)}.\n" for record in trial.rounds if record.shortage]
     if evasions:
         models = ", ".join(dict.fromkeys(model for model, _ in evasions))
-        evaded = _escaped(evasions[0][1])
-        notes.append(
-            f"\nThe re-attacks on {models} also pass the detector {evaded}, as 95 % of the natural images do.\n"
-        )
-    return "\n".join([*lines, "", *notes])
+        evaded = printable(evasions[0][1], MOST_NAME)
+        notes.append(f"The re-attacks on {models} also pass the detector {evaded}, as 95 % of the natural images do.")
+    columns = columns_of("model", "combined", "natural", "defence", "re-attack")
+    return ResultTable(f"{printable(trial.name, MOST_NAME)}: accuracy (%)", columns, rows, notes)
 
 
-def reattack_markdown(trial: TrialResults) -> str:
-    """Writes the share of fooling cells of each class, in the form of Table 17, bold from 90 %."""
+def reattack_table(trial: TrialResults) -> ResultTable:
+    """Returns the share of fooling cells of each class, in the form of Table 17, bold from 90 %."""
     attacks = list(_attacks(trial))
-    names = [_escaped(outcome.target_name) for outcome in attacks[0][1].classes]
-    lines = [
-        f"### {_escaped(trial.name)}: re-attack by class (%)",
-        "",
-        f"| model | {' | '.join(names)} |",
-        "|:--|" + "--:|" * len(names),
+    columns = columns_of("model", *(outcome.target_name for outcome in attacks[0][1].classes))
+    rows = [
+        [
+            f"{model} ({', '.join(attack.backgrounds)})",
+            *(_entry(outcome.ratio, bold_from=BOLD_FROM) for outcome in attack.classes),
+        ]
+        for model, attack in attacks
     ]
-    for model, attack in attacks:
-        shown = " | ".join(_bold(_percent(outcome.ratio)) for outcome in attack.classes)
-        lines.append(f"| {model} ({_escaped(', '.join(attack.backgrounds))}) | {shown} |")
-    return "\n".join([*lines, ""])
+    return ResultTable(f"{printable(trial.name, MOST_NAME)}: re-attack by class (%)", columns, rows)
 
 
-def detectors_markdown(trial: TrialResults) -> str:
-    """Writes how well detectors separate the SFIs that fool each model from natural images; empty without detectors."""
+def detectors_table(trial: TrialResults) -> ResultTable:
+    """Returns how well detectors separate the SFIs that fool each model from natural images; no rows without them."""
     models = [number for number, found in trial.detections.items() if any(one.kind == SFI for one in found)]
-    if not models:
-        return ""
     at = {(one.detector, number): one for number in models for one in trial.detections[number] if one.kind == SFI}
-    lines = [
-        f"\n### {_escaped(trial.name)}: AUROC (%), in parentheses natural images taken for outliers when the detector "
-        "finds 95 % of SFIs",
-        "",
-        f"| detector | {' | '.join(f'M{number}' for number in models)} |",
-        "|:--|" + "--:|" * len(models),
+    rows = [
+        [detector, *(_separation(at.get((detector, number))) for number in models)]
+        for detector in dict.fromkeys(name for name, _ in at)
     ]
-    for detector in dict.fromkeys(name for name, _ in at):
-        places = (at.get((detector, number)) for number in models)
-        shown = (f"{_percent(one.auroc)} ({_percent(one.fpr_at_95_tpr)})" if one else NOTHING for one in places)
-        lines.append(f"| {_escaped(detector)} | {' | '.join(shown)} |")
-    return "\n".join([*lines, ""])
+    title = (
+        f"{printable(trial.name, MOST_NAME)}: AUROC (%), in parentheses natural images taken for outliers when the "
+        "detector finds 95 % of SFIs"
+    )
+    return ResultTable(title, columns_of("detector", *(f"M{number}" for number in models)), rows)
 
 
 def detectors_csv(trials: Sequence[TrialResults]) -> str:
@@ -182,13 +172,9 @@ def _attacks(trial: TrialResults) -> Iterator[tuple[str, AttackRecord]]:
     yield from ((f"M{final.round}", final.attack) for final in trial.finals)
 
 
-def _percent(share: float | None) -> str:
-    return NOTHING if share is None else str(as_percent(share))
+def _entry(share: float | None, bold_from: int = 101) -> Entry | None:
+    return None if share is None else Entry(str(as_percent(share)), is_bold=as_percent(share) >= bold_from)
 
 
-def _bold(percent: str) -> str:
-    return f"**{percent}**" if percent != NOTHING and int(percent) >= BOLD_FROM else percent
-
-
-def _escaped(name: str) -> str:
-    return escape_markdown(printable(name, MOST_NAME))
+def _separation(found: Detection | None) -> Entry | None:
+    return found and Entry(f"{as_percent(found.auroc)} ({as_percent(found.fpr_at_95_tpr)})")

@@ -13,12 +13,12 @@ from sfi_ray.report.best import best_tables
 from sfi_ray.report.cells import Cells, cells_of
 from sfi_ray.report.matrices import ConfidenceMatrix
 from sfi_ray.report.paper import published_means
-from sfi_ray.report.plain_table import PlainTable
 from sfi_ray.report.positions import altered_counts
 from sfi_ray.report.runs import ReportedRun
 from sfi_ray.report.site.pack import Pack
 from sfi_ray.report.summaries import by_k_table, failures_table, mean_confidence, spending_table
 from sfi_ray.report.trajectory import trajectory_of
+from sfi_ray.tables import ResultTable
 
 
 def pack_contents(runs: Sequence[ReportedRun], accounts: Sequence[Accounts]) -> str:
@@ -32,7 +32,7 @@ def pack_contents(runs: Sequence[ReportedRun], accounts: Sequence[Accounts]) -> 
         "runs": [_run(run, number, cells, pack) for number, run in enumerate(runs)],
         "series": [_series(number, run, matrix, is_only=len(runs) == 1) for number, run, matrix in series],
         "matrices": [_matrix(run, matrix, pack) for _, run, matrix in series],
-        "best": [_table(table) for run in runs for table in best_tables(run)],
+        "best": [_table(table) for run in runs for table in best_tables(run).values()],
         "trajectories": [t for at, (_, run, matrix) in enumerate(series) for t in _trajectory(at, run, matrix, pack)],
         "positions": [p for at, (_, run, matrix) in enumerate(series) for p in _positions(at, run, matrix, pack)],
         "by_k": _labelled(runs, accounts, "by_k"),
@@ -99,12 +99,12 @@ def _matrix(run: ReportedRun, matrix: ConfidenceMatrix, pack: Pack) -> dict[str,
     }
 
 
-def _table(table: PlainTable) -> dict[str, Any]:
+def _table(table: ResultTable) -> dict[str, Any]:
     return {
         "title": table.title,
-        "headings": table.headings,
-        "rows": [[[entry.text, entry.is_bold, entry.is_paper] for entry in row] for row in table.rows],
-        "caption": table.caption,
+        "headings": [column.title for column in table.columns],
+        "rows": [[[entry.text, entry.is_bold, entry.is_paper] for entry in row] for row in table.entries()],
+        "caption": " ".join(table.notes),
     }
 
 

@@ -16,6 +16,7 @@ from sfi_ray.report.site.contents import pack_contents
 from sfi_ray.report.site.template import page_template, site_file
 from sfi_ray.report.summaries import summary_table
 from sfi_ray.store.facts import KFacts
+from sfi_ray.text import counted
 
 _SECTIONS = (
     (
@@ -79,12 +80,12 @@ def _vendored(name: str) -> str:
 def _headline(runs: Sequence[ReportedRun]) -> str:
     finished = sum(run.num_finished for run in runs)
     fooled, failed = sum(run.num_fooled for run in runs), sum(run.num_failed for run in runs)
-    cells = sum(run.facts.num_cells for run in runs)
+    cells = counted(sum(run.facts.num_cells for run in runs), "cell")
     if not finished:
-        return f"None of {cells:,} cells is finished yet; {failed:,} failed."
+        return f"None of {cells} is finished yet; {failed:,} failed."
     share = as_percent(fooled / finished)
     failures = f"; {failed:,} failed" if failed else ""
-    return f"{fooled:,} of {finished:,} searched cells are fooled ({share}%). The grid has {cells:,} cells{failures}."
+    return f"{fooled:,} of {finished:,} searched cells are fooled ({share}%). The grid has {cells}{failures}."
 
 
 def _unlike(runs: Sequence[ReportedRun]) -> list[str]:
@@ -108,7 +109,7 @@ def _lines(run: ReportedRun) -> list[tuple[str, str]]:
     attack = {name: value for name, value in job.attack.items() if name != "kind" and value is not None}
     lines = [
         ("folder", run.folder.location),
-        ("state", f"{run.state}, {run.num_finished + run.num_failed:,} of {facts.num_cells:,} cells have a row"),
+        ("state", f"{run.state}, rows for {run.num_finished + run.num_failed:,} of {counted(facts.num_cells, 'cell')}"),
         ("data set", f"{facts.dataset}, {len(facts.class_names):,} classes, {height} x {width} x {channels}"),
         ("classifiers", "; ".join(_classifier(classifier) for classifier in facts.classifiers)),
         ("backgrounds", ", ".join(job.backgrounds)),

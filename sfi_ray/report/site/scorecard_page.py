@@ -25,9 +25,9 @@ from sfi_ray.review.scorecard_tables import (
     shares_table,
     smallest_k_table,
 )
-from sfi_ray.review.table import ResultTable
 from sfi_ray.store.png import to_png
-from sfi_ray.text import MOST_LINE, MOST_NAME, NOTHING, printable
+from sfi_ray.tables import ResultTable
+from sfi_ray.text import MOST_LINE, MOST_NAME, counted, printable
 
 _STYLE = """\
 td.share { background: color-mix(in srgb, var(--bad) calc(var(--share) * 30%), var(--paper)); white-space: nowrap; }
@@ -99,7 +99,9 @@ def render_scorecard(card: Scorecard, images: Sequence[ShownImage]) -> str:
 def _problems(card: Scorecard) -> list[str]:
     lines = []
     if card.costs.failed:
-        lines.append(f"{card.costs.failed:,} of {card.costs.cells:,} cells failed and do not count as searched.")
+        lines.append(
+            f"{card.costs.failed:,} of {counted(card.costs.cells, 'cell')} failed and do not count as searched."
+        )
     lines += [f"{remark[0].upper()}{remark[1:]}." for remark in card.model.remarks]
     if card.model.accuracy is None:
         lines.append("The accuracy of the network is unknown, since there are no natural images.")
@@ -112,14 +114,15 @@ def _tile(shown: ShownImage) -> dict[str, object]:
     height, width = shown.image.shape[:2]
     factor = max(1, -(-96 // max(height, width)))  # the page shows at least 96 pixels
     encoded = base64.b64encode(to_png(shown.image)).decode()
-    caption = f"{shown.k} pixel{'s' * (shown.k != 1)} on {shown.background}, {shown.confidence:.0%}"
+    altered = counted(shown.k, "altered pixel")
+    caption = f"{counted(shown.k, 'pixel')} on {shown.background}, {shown.confidence:.0%}"
     return {
         "source": f"data:image/png;base64,{encoded}",
         "width": width * factor,
         "height": height * factor,
         "name": shown.class_name,
         "caption": caption,
-        "alt": f"{shown.background} image with at most {shown.k} altered pixels, taken for {shown.class_name}",
+        "alt": f"{shown.background} image with at most {altered}, taken for {shown.class_name}",
     }
 
 
@@ -132,10 +135,10 @@ def _table(table: ResultTable, swatches: Mapping[str, tuple[int, ...]]) -> Marku
         for column in table.columns
     )
     lines = []
-    for row in table.rows:
+    for row, texts in zip(table.rows, table.entries(), strict=True):
         entries = []
-        for place, (column, value) in enumerate(zip(table.columns, row, strict=True)):
-            shown = escape(NOTHING if value is None else printable(column.show(value), MOST_NAME))
+        for place, (column, value, entry) in enumerate(zip(table.columns, row, texts, strict=True)):
+            shown = escape(entry.text)
             if place == 0:
                 is_colour = column.name == "background" and value in swatches
                 swatch = _swatch(swatches[value]) if is_colour else Markup("")

@@ -2,7 +2,7 @@ import csv
 
 from rich.console import Console
 
-from sfi_ray.review.table import Column, ResultTable, count, percent
+from sfi_ray.tables import Column, Entry, ResultTable, columns_of, count, escape_latex, percent
 
 TABLE = ResultTable(
     "Classes [red] | x",
@@ -34,3 +34,24 @@ def test_csv_keeps_every_digit():
     first, second = csv.DictReader(TABLE.to_csv().splitlines())
     assert (first["name"], float(first["share"]), first["n"]) == ("a|b, [bold]c", 0.12345678901234, "12345")
     assert second["share"] == ""
+
+
+NASTY = r"50% of $x_1 & {a} #1 ~^\| <b>"
+TEXTS = ResultTable(NASTY, columns_of("name", "value"), [[Entry(NASTY), Entry("99", is_bold=True)]])
+
+
+def test_nothing_in_a_name_means_anything_to_latex():
+    escaped = escape_latex(NASTY)
+    assert escaped == (
+        r"50\% of \$x\_1 \& \{a\} \#1 \textasciitilde{}\textasciicircum{}\textbackslash{}\textbar{} "
+        r"\textless{}b\textgreater{}"
+    )
+    assert rf"{escaped} & \textbf{{99}} \\" in TEXTS.to_latex().splitlines()
+
+
+def test_csv_gives_back_what_was_put_in():
+    assert list(csv.reader(TEXTS.to_csv().splitlines())) == [["name", "value"], [NASTY, "99"]]
+
+
+def test_markdown_sets_bold():
+    assert TEXTS.to_markdown().splitlines()[4].endswith("| **99** |")
