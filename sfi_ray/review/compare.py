@@ -175,10 +175,8 @@ def _notes(pairs: Pairs) -> list[str]:
     ]
     for side, (number, first), failed, missing in zip("AB", pairs.unmatched, pairs.failed, pairs.missing, strict=True):
         if number:
-            more = "; ..." if number > len(first) else ""
-            notes.append(
-                f"{counted(number, 'cell')} of {side} {'is' if number == 1 else 'are'} not in the other run: {'; '.join(first)}{more}."
-            )
+            cells, named = counted(number, "cell"), "; ".join(first) + ("; ..." if number > len(first) else "")
+            notes.append(f"{cells} of {side} {'is' if number == 1 else 'are'} not in the other run: {named}.")
         if failed:
             notes.append(f"left out: {counted(failed, 'failed cell')} of {side}.")
         if missing:

@@ -110,9 +110,10 @@ class ExportedNetwork(nn.Module):
         count = len(images)
         if self.fixed_batch_size is not None and count != self.fixed_batch_size:
             if count > self.fixed_batch_size:
+                size = self.fixed_batch_size
                 raise InputError(
-                    f"{self._source}: was exported for {counted(self.fixed_batch_size, 'image')} at once, not for "
-                    f"{count}; export it with a dynamic batch dimension, or set compute.micro_batch to {self.fixed_batch_size}"
+                    f"{self._source}: was exported for {counted(size, 'image')} at once, not for {count}; export it with "
+                    f"a dynamic batch dimension, or set compute.micro_batch to {size}"
                 )
             padding = images.new_zeros((self.fixed_batch_size - count, *images.shape[1:]))
             images = torch.cat((images, padding))
