@@ -112,8 +112,8 @@ class ExportedNetwork(nn.Module):
             if count > self.fixed_batch_size:
                 size = self.fixed_batch_size
                 raise InputError(
-                    f"{self._source}: was exported for {counted(size, 'image')} at once, not for {count}; export it with "
-                    f"a dynamic batch dimension, or set compute.micro_batch to {size}"
+                    f"{self._source}: was exported for {counted(size, 'image')} at once, not for {count}; export it "
+                    f"with a dynamic batch dimension, or set compute.micro_batch to {size}"
                 )
             padding = images.new_zeros((self.fixed_batch_size - count, *images.shape[1:]))
             images = torch.cat((images, padding))

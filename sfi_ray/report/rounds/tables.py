@@ -177,4 +177,6 @@ def _entry(share: float | None, bold_from: int = 101) -> Entry | None:
 
 
 def _separation(found: Detection | None) -> Entry | None:
-    return found and Entry(f"{as_percent(found.auroc)} ({as_percent(found.fpr_at_95_tpr)})")
+    if found is None:
+        return None
+    return Entry(f"{as_percent(found.auroc)} ({as_percent(found.fpr_at_95_tpr)})")
