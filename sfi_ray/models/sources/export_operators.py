@@ -139,14 +139,14 @@ def find_operator(name: str, given: Mapping[str, Any]) -> OpOverload:
     return found
 
 
-def check_call(operator: OpOverload, arguments: Mapping[str, Any]) -> None:
+def check_call(operator: OpOverload, arguments: Mapping[str, Any], *, most_pieces: int = 2**14) -> None:
     """Checks the arguments of an operator of the list, by name, beyond torch's own checks.
 
     Raises:
         GraphError: A kernel could reach beyond its memory, stop the process, or make tensors without end.
     """
-    # Characters of a text, numbers of an operator on windows, growth of an image, and pieces of a tensor.
-    most_text, most_in_window, most_scale, most_pieces = 256, 2**12, 2.0**12, 2**14
+    # Characters of a text, numbers of an operator on windows, and growth of an image.
+    most_text, most_in_window, most_scale = 256, 2**12, 2.0**12
     name = operator._schema.name.removeprefix("aten::")  # noqa: SLF001
     # Kernels count these with 32 bits; the channels that are groups are counted elsewhere.
     is_on_windows = any(part in name for part in ("conv", "pool", "pad", "im2col", "upsample", "pixel_"))
