@@ -19,14 +19,14 @@ def size_of(stream: BinaryIO) -> int:
     return size
 
 
-def open_archive(stream: BinaryIO) -> zipfile.ZipFile:
+def open_archive(stream: BinaryIO, most_contents: int = 2**23) -> zipfile.ZipFile:
     """Opens a zip archive as torch writes it: at the end of the file, and without a comment.
 
     Raises:
-        zipfile.BadZipFile: It is none, not whole, or has a table of contents over 8 MiB, which some 80,000 members
-        have.
+        zipfile.BadZipFile: It is none, not whole, or has a table of contents of over `most_contents` bytes. Some 80,000
+            members have the default.
     """
-    size, most_contents = size_of(stream), 2**23
+    size = size_of(stream)
     # The record at the end of an archive, and that of a large one with its locator before it.
     end_size, long_end_size = 22, 56 + 20
     stream.seek(max(0, size - end_size - long_end_size))
