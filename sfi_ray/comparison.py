@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from sfi_ray.attacks import AttackSettings, read_attack_settings
 from sfi_ray.attacks.sweep import sweep
 from sfi_ray.data import DatasetInfo, DatasetSpec, dataset_info, load_split
-from sfi_ray.data.class_indices import class_index
-from sfi_ray.data.dataset import Split
+from sfi_ray.data.dataset import Split, class_index
 from sfi_ray.errors import InputError
 from sfi_ray.images import paint_pixels, parse_background
 from sfi_ray.models import Classifier

@@ -14,7 +14,7 @@ from sfi_ray.text import counted
 
 if TYPE_CHECKING:
     from sfi_ray.data import DatasetSpec
-    from sfi_ray.job import ClassifierSpec, Job
+    from sfi_ray.job import ClassifierSpec
     from sfi_ray.review.scorecard import Scorecard
 
 
@@ -139,26 +139,33 @@ def audit(
         raise typer.BadParameter("give a model, or two audits to --compare", param_hint="MODEL")
     from sfi_ray.cluster.audit import audit as start
     from sfi_ray.cluster.console import ConsoleReporter
-    from sfi_ray.review.audit_job import StandardGrid
+    from sfi_ray.data import dataset_info
+    from sfi_ray.errors import InputError
+    from sfi_ray.job import ClusterSettings, Compute
+    from sfi_ray.job.classifier_text import parse_classifier
+    from sfi_ray.review.audit_job import StandardGrid, audit_job
 
     ks = StandardGrid.ks
     limit_k = max(ks) if at_k is None else at_k
     if limit_k not in ks:
         raise typer.BadParameter(f"is one of {', '.join(map(str, ks))}", param_hint="--at-k")
     with explaining():
-        job = _job(
-            model,
-            data,
-            labels,
-            shape,
+        classifier = parse_classifier(model)
+        dataset = _dataset(classifier, data, labels, shape)
+        if device not in ("auto", "cpu", "cuda"):
+            raise InputError(f"no such device: '{device}'; use auto, cpu or cuda")
+        job = audit_job(
+            classifier,
+            dataset,
+            dataset_info(dataset),
+            name=name,
             budget=budget or StandardGrid.budget,
-            classes=classes,
+            num_classes=classes,
             seeds=seeds or StandardGrid.seeds,
             gradients=gradients,
             output=output or "audits",
-            name=name,
-            device=device,
-            actors=actors,
+            compute=Compute.model_validate({"device": device}),
+            cluster=ClusterSettings(actors=actors),
         )
         done = start(
             job,
@@ -181,57 +188,6 @@ def audit(
     for title, file in {"page": "scorecard.html", "numbers": "scorecard.json", "job": "audit.yaml"}.items():
         echo(f"{title + ':':<10}{job.location}/{file}")
     _judge(done.scorecard, fail_above, limit_k)
-
-
-def _job(
-    model: str,
-    data: str | None,
-    labels: Path | None,
-    shape: str | None,
-    *,
-    budget: int,
-    classes: int | None,
-    seeds: int,
-    gradients: bool,
-    output: str,
-    name: str | None,
-    device: str,
-    actors: int | None,
-) -> Job:
-    """Makes the job of the options.
-
-    Raises:
-        InputError: An option is wrong.
-    """
-    from pydantic import ValidationError
-
-    from sfi_ray.data import dataset_info
-    from sfi_ray.errors import InputError
-    from sfi_ray.job import ClusterSettings, Compute
-    from sfi_ray.job.classifier_text import parse_classifier
-    from sfi_ray.review.audit_job import audit_job
-
-    classifier = parse_classifier(model)
-    dataset = _dataset(classifier, data, labels, shape)
-    if device not in ("auto", "cpu", "cuda"):
-        raise InputError(f"no such device: '{device}'; use auto, cpu or cuda")
-    try:
-        return audit_job(
-            classifier,
-            dataset,
-            dataset_info(dataset),
-            name=name,
-            budget=budget,
-            num_classes=classes,
-            seeds=seeds,
-            gradients=gradients,
-            output=output,
-            compute=Compute.model_validate({"device": device}),
-            cluster=ClusterSettings(actors=actors),
-        )
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise InputError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}, got {first['input']!r}") from error
 
 
 def _dataset(classifier: ClassifierSpec, data: str | None, labels: Path | None, shape: str | None) -> DatasetSpec:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from sfi_ray.data.class_indices import class_index
-from sfi_ray.data.dataset import DatasetInfo, ImageDataset, OutlierLoss, Split
-from sfi_ray.data.fitting import Fit
+from sfi_ray.data.dataset import DatasetInfo, ImageDataset, OutlierLoss, Split, class_index
+from sfi_ray.data.decoding import Fit
 from sfi_ray.data.outliers import OUTLIER, DatasetWithOutliers
 from sfi_ray.data.selection import ImageFile, ImageSelection, NaturalImage, select_images
 from sfi_ray.data.sources import (

@@ -10,6 +10,9 @@ from typing import Literal
 
 from torch import Tensor
 
+from sfi_ray.errors import InputError
+from sfi_ray.text import did_you_mean
+
 Split = Literal["train", "test"]
 
 
@@ -40,6 +43,23 @@ class DatasetInfo:
     def shape(self) -> tuple[int, int, int]:
         """``(C, H, W)`` of one image."""
         return self.channels, self.height, self.width
+
+
+def class_index(target: int | str, info: DatasetInfo, what: str = "target class") -> int:
+    """Returns the index of a class, given by its index or its name.
+
+    Raises:
+        InputError: There is no such class; the message calls it `what`.
+    """
+    if isinstance(target, int):
+        if not 0 <= target < info.num_classes:
+            raise InputError(f"{what} {target} does not exist: '{info.name}' has classes 0 to {info.num_classes - 1}")
+        return target
+    if target not in info.class_names:
+        some = ", ".join(info.class_names[:10]) + (", ..." if info.num_classes > 10 else "")
+        hint = did_you_mean(target, info.class_names) or f"; its classes are {some}"
+        raise InputError(f"{what} '{target}' does not exist in '{info.name}'{hint}")
+    return info.class_names.index(target)
 
 
 @dataclass(frozen=True, slots=True)

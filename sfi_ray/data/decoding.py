@@ -12,12 +12,11 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
-
-from sfi_ray.data.fitting import Fit, fitted
 
 # Pillow knows formats that start other programs (EPS) or read other files; a data set has no need of them.
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
@@ -25,6 +24,9 @@ _CHANNELS_OF_MODE = {"1": 1, "L": 1, "LA": 1, "La": 1, "P": 3, "PA": 3, "RGB": 3
 
 Colour = tuple[int, int, int]
 """Levels of red, green and blue."""
+
+Fit = Literal["refuse", "resize", "crop"]
+"""How an image gets the size that a classifier takes; see `fitted`."""
 
 
 class UnusableImageError(ValueError):
@@ -106,7 +108,7 @@ def decode_fitted(
     Args:
         encoded: A whole image file, or None where the row has none.
         shape: ``(C, H, W)`` wanted. Gray becomes RGB or RGB gray as C asks.
-        fit: What is done with an image of another size, see `sfi_ray.data.fitting.fitted`.
+        fit: What is done with an image of another size, see `sfi_ray.data.decoding.fitted`.
         matte: Colour that transparent pixels are laid on; None refuses them.
 
     Returns:
@@ -136,7 +138,7 @@ def _decode(
             if shape is not None and fit is None:
                 _check_size(converted, shape)
             if shape is not None and fit is not None:
-                converted = _fitted(converted, shape, fit)
+                converted = fitted(converted, *shape[1:], fit)
             pixels = np.asarray(converted)
     except UnusableImageError:
         raise
@@ -152,11 +154,30 @@ def _mode_of(channels: int) -> str:
     return "L" if channels == 1 else "RGB"
 
 
-def _fitted(image: Image.Image, shape: tuple[int, int, int], fit: Fit) -> Image.Image:
-    try:
-        return fitted(image, *shape[1:], fit)
-    except ValueError as error:
-        raise UnusableImageError(str(error)) from error
+def fitted(image: Image.Image, height: int, width: int, fit: Fit) -> Image.Image:
+    """Fits a gray or RGB image to a size; an image of this size is returned as it is.
+
+    ``resize`` distorts the whole image to the size. ``crop`` keeps its proportions: it is resized until the wanted size
+    is 224/256 of it in the tighter direction, and the middle is cut out, as ImageNet networks are evaluated. Both
+    interpolate bilinearly and widen the filter where they shrink (antialiasing).
+
+    Raises:
+        UnusableImageError: `fit` is ``refuse`` and the size is another.
+    """
+    if (image.height, image.width) == (height, width):
+        return image
+    if fit == "refuse":
+        raise UnusableImageError(
+            f"the image is {image.height}x{image.width} pixels (height x width), but {height}x{width} are needed; "
+            "resize it, or let `fit: resize` or `fit: crop` of `images` do so"
+        )
+    if fit == "resize":
+        return image.resize((width, height), Image.Resampling.BILINEAR)
+    scale = max(height / image.height, width / image.width) * 256 / 224
+    whole_height, whole_width = round(scale * image.height), round(scale * image.width)
+    top, left = round((whole_height - height) / 2), round((whole_width - width) / 2)
+    resized = image.resize((whole_width, whole_height), Image.Resampling.BILINEAR)
+    return resized.crop((left, top, left + width, top + height))
 
 
 def _check_header(image: Image.Image, shape: tuple[int, int, int] | None) -> None:

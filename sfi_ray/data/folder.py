@@ -15,8 +15,7 @@ from torch import Tensor
 
 from sfi_ray.data.class_names import class_names_problem
 from sfi_ray.data.dataset import DatasetInfo, Split
-from sfi_ray.data.decoding import Colour
-from sfi_ray.data.fitting import Fit
+from sfi_ray.data.decoding import Colour, Fit
 from sfi_ray.data.parquet import (
     read_class_names,
     read_first_shape,

@@ -23,8 +23,7 @@ from torch import Tensor
 
 from sfi_ray.data.class_names import class_names_of_metadata
 from sfi_ray.data.dataset import DatasetInfo
-from sfi_ray.data.decoding import Colour, UnusableImageError, decode_fitted, decode_images, image_shape
-from sfi_ray.data.fitting import Fit
+from sfi_ray.data.decoding import Colour, Fit, UnusableImageError, decode_fitted, decode_images, image_shape
 from sfi_ray.errors import InputError, ResourceError
 
 

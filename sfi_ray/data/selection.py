@@ -16,10 +16,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
-from sfi_ray.data.class_indices import class_index
-from sfi_ray.data.dataset import DatasetInfo, Split
-from sfi_ray.data.decoding import Colour, UnusableImageError, decode_fitted
-from sfi_ray.data.fitting import Fit
+from sfi_ray.data.dataset import DatasetInfo, Split, class_index
+from sfi_ray.data.decoding import Colour, Fit, UnusableImageError, decode_fitted
 from sfi_ray.data.sources import load_labels, load_rows
 from sfi_ray.data.spec import DatasetSpec, allow_plain_text
 from sfi_ray.errors import InputError

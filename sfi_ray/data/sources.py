@@ -21,9 +21,9 @@ import torch
 from torch import Tensor
 
 from sfi_ray.data.dataset import DatasetInfo, ImageDataset, Split
+from sfi_ray.data.decoding import Fit
 from sfi_ray.data.digits import DigitsSource
 from sfi_ray.data.downloads import DownloadSource
-from sfi_ray.data.fitting import Fit
 from sfi_ray.data.folder import ParquetSource, split_files
 from sfi_ray.data.imagenet import IMAGENET, USUAL_SHAPE, imagenet_info
 from sfi_ray.data.outliers import OUTLIER, DatasetWithOutliers
@@ -113,7 +113,7 @@ def load_rows(spec: DatasetSpec, split: Split, rows: Sequence[int], fit: Fit = "
         spec: Which data set.
         split: ``train`` or ``test``.
         rows: Which rows, counted from 0, each below their number.
-        fit: What is done with an image that has not the data set's size, see `sfi_ray.data.fitting.fitted`.
+        fit: What is done with an image that has not the data set's size, see `sfi_ray.data.decoding.fitted`.
 
     Returns:
         uint8, ``(len(rows), C, H, W)``.
@@ -135,7 +135,7 @@ def stream_rows(
         split: ``train`` or ``test``.
         rows: Which rows, counted from 0, ascending, each once and below their number.
         size: Images at a time.
-        fit: What is done with an image that has not the data set's size, see `sfi_ray.data.fitting.fitted`.
+        fit: What is done with an image that has not the data set's size, see `sfi_ray.data.decoding.fitted`.
 
     Yields:
         uint8, ``(size, C, H, W)``, in the order of `rows`; the last part may be smaller.

@@ -39,26 +39,14 @@ class Cells:
             ``run`` and ``series`` count the report's runs and matrices. The columns of `_NAMES` index `names`.
         names: The distinct values of each column of names; the first is empty, for none.
         background_values: 8-bit value of each channel of each background name.
-        starts: Where the pixels of each cell begin, ``(N + 1,)``; a cell without a stored image has none.
-        has_image: Whether the pixels of a cell are included, ``(N,)``.
-        rows: Row of each altered pixel.
-        cols: Column of each altered pixel.
-        values: Its values, as many as its image has channels, one after the other.
-        first_pixels: Where the pixels of each run begin.
-        first_values: Where the values of each run begin.
+        pixels: The altered pixels.
     """
 
     total: int
     columns: dict[str, NDArray[Any]]
     names: dict[str, list[str]]
     background_values: list[list[int]]
-    starts: NDArray[np.int64]
-    has_image: NDArray[np.bool_]
-    rows: NDArray[np.int64]
-    cols: NDArray[np.int64]
-    values: NDArray[np.uint8]
-    first_pixels: list[int]
-    first_values: list[int]
+    pixels: Pixels
 
 
 def cells_of(runs: Sequence[ReportedRun], max_cells: int = 200_000, max_pixels: int = 3_000_000) -> Cells:
@@ -101,20 +89,14 @@ def cells_of(runs: Sequence[ReportedRun], max_cells: int = 200_000, max_pixels: 
     }
     is_best = columns_of_all.pop("is_best")
     has_image = _with_image(columns_of_all, is_best, max_pixels)
-    pixels = _Pixels(columns_of_all, has_image)
+    pixels = Pixels(columns_of_all, has_image)
     pixels.read(runs, [name for part in ids for name in part])
     return Cells(
         total,
         columns_of_all,
         {name: names[name].values for name in _NAMES},
         [colours.get(code, []) for code in range(len(names["background"].values))],
-        pixels.starts,
-        has_image,
-        pixels.rows,
-        pixels.cols,
-        np.concatenate([np.zeros(0, dtype=np.uint8), *pixels.values]),
-        pixels.first_pixels,
-        pixels.first_values,
+        pixels,
     )
 
 
@@ -137,21 +119,25 @@ class _Names:
         return codes
 
 
-@dataclass(slots=True)
-class _Pixels:
-    """The pixels of the cells that keep their image, filled while they are read."""
+class Pixels:
+    """The altered pixels of the cells that keep their image.
 
-    columns: dict[str, NDArray[Any]]
-    has_image: NDArray[np.bool_]
-    starts: NDArray[np.int64] = field(init=False)
-    rows: NDArray[np.int64] = field(init=False)
-    cols: NDArray[np.int64] = field(init=False)
-    values: list[NDArray[np.uint8]] = field(default_factory=list)
-    first_pixels: list[int] = field(default_factory=list)
-    first_values: list[int] = field(default_factory=list)
+    Attributes:
+        has_image: Whether the pixels of a cell are included, ``(N,)``.
+        starts: Where the pixels of each cell begin, ``(N + 1,)``; a cell without a stored image has none.
+        rows: Row of each altered pixel.
+        cols: Column of each altered pixel.
+        values: Its values, as many as its image has channels, one after the other.
+        first_pixels: Where the pixels of each run begin.
+        first_values: Where the values of each run begin.
+    """
 
-    def __post_init__(self) -> None:
-        lengths = np.where(self.has_image, self.columns["num_altered"], 0)
+    def __init__(self, columns: dict[str, NDArray[Any]], has_image: NDArray[np.bool_]) -> None:
+        self._columns, self.has_image = columns, has_image
+        self.values = np.zeros(0, dtype=np.uint8)
+        self.first_pixels: list[int] = []
+        self.first_values: list[int] = []
+        lengths = np.where(has_image, columns["num_altered"], 0)
         self.starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         self.rows = np.zeros(self.starts[-1], dtype=np.int64)
         self.cols = np.zeros(self.starts[-1], dtype=np.int64)
@@ -159,10 +145,10 @@ class _Pixels:
     def read(self, runs: Sequence[ReportedRun], ids: Sequence[str]) -> None:
         """Reads the pixels of the cells with these ids, run by run."""
         for number, run in enumerate(runs):
-            begin, end = np.searchsorted(self.columns["run"], [number, number + 1])
+            begin, end = np.searchsorted(self._columns["run"], [number, number + 1])
             first, channels = int(self.starts[begin]), run.facts.input_shape[0]
             self.first_pixels.append(first)
-            self.first_values.append(sum(map(len, self.values)))
+            self.first_values.append(len(self.values))
             place = {ids[at]: at for at in range(begin, end) if self.has_image[at]}
             if not place:
                 continue
@@ -178,7 +164,7 @@ class _Pixels:
                 within = np.arange(len(pixels.owners)) - np.searchsorted(pixels.owners, pixels.owners)
                 to = begins[pixels.owners] + within
                 self.rows[to], self.cols[to], values[to - first] = pixels.rows, pixels.cols, pixels.values
-            self.values.append(values.ravel())
+            self.values = np.concatenate([self.values, values.ravel()])
 
 
 def _in_sample(ids: Any, share: float, best: set[str]) -> list[bool]:

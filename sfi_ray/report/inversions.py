@@ -7,7 +7,7 @@ Shapes: N natural images, B backgrounds, T target classes, H height, W width, C 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -15,10 +15,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from sfi_ray.report.matrices import ConfidenceMatrix
+from sfi_ray.report.matrices import ConfidenceMatrix, finished_rows
 from sfi_ray.report.percent import as_percent
 from sfi_ray.report.positions import ALTERED_FROM, altered_shares
-from sfi_ray.report.scan import Source, finished_rows
+from sfi_ray.report.scan import Source
 from sfi_ray.report.sheets.grid import MUTED, Tile, draw_sheet
 from sfi_ray.report.sheets.sheet import (
     DASH,
@@ -42,7 +42,8 @@ def pairs_sheet(source: Source, matrix: ConfidenceMatrix, natural: NDArray[np.ui
         natural: The natural images that ``image_index`` counts, ``(N, H, W, C)``.
     """
     most_images, per_row = 20, 10
-    shown = _images_to_show(source, matrix, most_images)
+    classes = _classes(source, matrix)
+    shown = _images_to_show(classes, most_images)
     columns = ("background", "image_index", "image_confidence", "confidence", "fooled", "feature_inner_product")
     wanted = pc.field("image_index").isin(pa.array(shown, pa.int32())) & (pc.field("replicate") == 0)
     found: dict[tuple[str, int], Tile] = {}
@@ -54,7 +55,6 @@ def pairs_sheet(source: Source, matrix: ConfidenceMatrix, natural: NDArray[np.ui
             found.setdefault((row["background"], row["image_index"]), tile)
             confidences[row["image_index"]] = row["image_confidence"]
     shown = [index for index in shown if index in confidences]
-    classes = _classes(source, matrix, shown)
     rows: list[list[Tile]] = []
     names: list[str] = []
     for start in range(0, len(shown), per_row):
@@ -114,9 +114,8 @@ def positions_sheet(source: Source, matrix: ConfidenceMatrix) -> dict[str, bytes
     return draw_sheet(title, subtitle, rows, row_names=names)
 
 
-def _images_to_show(source: Source, matrix: ConfidenceMatrix, most: int) -> list[int]:
+def _images_to_show(classes: Mapping[int, int], most: int) -> list[int]:
     """Chooses natural images: the first of every class, then the second of every class, and so on."""
-    classes = _classes(source, matrix, None)
     seen: dict[int, int] = {}
     ranked = []
     for index in sorted(classes):
@@ -126,9 +125,9 @@ def _images_to_show(source: Source, matrix: ConfidenceMatrix, most: int) -> list
     return sorted(index for _, index in sorted(ranked)[:most])
 
 
-def _classes(source: Source, matrix: ConfidenceMatrix, indices: Sequence[int] | None) -> Mapping[int, int]:
+def _classes(source: Source, matrix: ConfidenceMatrix) -> Mapping[int, int]:
     """Returns the class of each natural image that has a finished row."""
     found: dict[int, Any] = {}
     for batch in finished_rows(source, matrix, ("image_index", "target_class")):
         found |= dict(zip(batch["image_index"].to_pylist(), batch["target_class"].to_pylist(), strict=True))
-    return found if indices is None else {index: found[index] for index in indices}
+    return found

@@ -5,6 +5,7 @@ Shapes: B backgrounds, T target classes.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -13,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from sfi_ray.report.scan import PLACE, SERIES, Source, join_tallies, tally_findings
+from sfi_ray.report.scan import PLACE, SERIES, Source, batches_of, join_tallies, tally_findings
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +126,29 @@ def confidence_matrices(source: Source) -> list[ConfidenceMatrix]:
         else:
             matrices += [_build_matrix(names, k, k, rows.filter(pc.equal(rows["k"], k))) for k in all_k]
     return matrices
+
+
+def finished_rows(
+    source: Source,
+    matrix: ConfidenceMatrix,
+    columns: Collection[str],
+    wanted: pc.Expression | None = None,
+    *,
+    batch_rows: int = 1 << 8,
+) -> Iterator[pa.Table]:
+    """Yields the finished rows of a matrix that fulfil a further condition, each cell once.
+
+    A batch has at most `batch_rows` rows: few by default, since images can be large.
+    """
+    condition = (
+        (pc.field("dataset") == matrix.dataset)
+        & (pc.field("classifier") == matrix.classifier)
+        & (pc.field("attack") == matrix.attack)
+        & (pc.field("k") >= matrix.k_min)
+        & (pc.field("k") <= matrix.k_max)
+        & pc.is_finite(pc.field("confidence"))
+    )
+    yield from batches_of(source, columns, condition if wanted is None else condition & wanted, batch_rows)
 
 
 def _build_matrix(names: tuple[str, ...], k_min: int, k_max: int, rows: pa.Table) -> ConfidenceMatrix:

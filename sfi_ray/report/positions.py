@@ -8,8 +8,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from sfi_ray.report.matrices import ConfidenceMatrix
-from sfi_ray.report.scan import Source, finished_rows
+from sfi_ray.report.matrices import ConfidenceMatrix, finished_rows
+from sfi_ray.report.scan import Source
 from sfi_ray.store.rebuild import IMAGE_COLUMNS, altered_pixels, background_values
 
 ALTERED_FROM = 0.3

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -18,22 +18,6 @@ from sfi_ray.store.rebuild import IMAGE_COLUMNS
 
 Source: TypeAlias = pa.Table | pads.Dataset
 """Findings, in memory or on disk."""
-
-
-class Series(Protocol):
-    """Values that no table mixes, with the range of k of one table."""
-
-    @property
-    def dataset(self) -> str: ...  # noqa: D102
-    @property
-    def classifier(self) -> str: ...  # noqa: D102
-    @property
-    def attack(self) -> str: ...  # noqa: D102
-    @property
-    def k_min(self) -> int: ...  # noqa: D102
-    @property
-    def k_max(self) -> int: ...  # noqa: D102
-
 
 SERIES = ("dataset", "classifier", "attack")
 """Columns whose values no table mixes."""
@@ -81,12 +65,14 @@ def tally_findings(source: Source, batch_rows: int = 1 << 15, partial_rows: int 
         might alter every pixel), ``sum_altered``, ``least_altered`` and ``most_altered`` (their altered pixels),
         ``cell_index`` and ``position`` (the lowest of each).
     """
+    columns = (
+        *(*_KEYS, "target_name", "cell_id", "cell_index", "confidence", "background_confidence", "fooled"),
+        *("image_index", "num_altered", "height", "width"),
+    )
     partials = [_empty_tally()]
-    first_times = FirstTimes()
     position = 0
-    for batch in _batches(_as_dataset(source), batch_rows):
-        is_first = pa.array(first_times.among(batch["cell_id"].to_pylist()))
-        partials.append(join_tallies(_as_tally(batch, position).filter(is_first), by=_KEYS))
+    for batch in batches_of(source, columns, pc.scalar(True), batch_rows):
+        partials.append(join_tallies(_as_tally(batch, position), by=_KEYS))
         position += batch.num_rows
         if sum(partial.num_rows for partial in partials[1:]) > max(partial_rows, partials[0].num_rows):
             partials = [join_tallies(pa.concat_tables(partials), by=_KEYS)]
@@ -115,38 +101,13 @@ def fetch_images(source: Source, cell_ids: Collection[str]) -> pa.Table:
 def batches_of(source: Source, columns: Collection[str], wanted: pc.Expression, batch_rows: int) -> Iterator[pa.Table]:
     """Reads some columns of the rows that fulfil a condition, `batch_rows` at a time at most, each cell once."""
     dataset, first_times = _as_dataset(source), FirstTimes()
-    if not dataset.schema.names:
+    if not dataset.schema.names:  # a folder without part files
         return
-    read = list(dict.fromkeys([*columns, "cell_id"]))
-    for batch in dataset.scanner(columns=read, filter=wanted, batch_size=batch_rows, batch_readahead=4).to_batches():
+    for batch in _scanner(dataset, dict.fromkeys([*columns, "cell_id"]), wanted, batch_rows).to_batches():
         is_first = pa.array(first_times.among(batch["cell_id"].to_pylist()))
         rows = pa.Table.from_batches([batch]).filter(is_first)
         if rows.num_rows:
             yield rows.select(list(columns))
-
-
-def finished_rows(
-    source: Source,
-    series: Series,
-    columns: Collection[str],
-    wanted: pc.Expression | None = None,
-    *,
-    batch_rows: int = 1 << 8,
-) -> Iterator[pa.Table]:
-    """Yields the finished rows of one series that fulfil a further condition, each cell once.
-
-    A batch has at most `batch_rows` rows: few by default, since images can be large.
-    """
-    condition = (
-        (pc.field("dataset") == series.dataset)
-        & (pc.field("classifier") == series.classifier)
-        & (pc.field("attack") == series.attack)
-        & (pc.field("k") >= series.k_min)
-        & (pc.field("k") <= series.k_max)
-        & pc.is_finite(pc.field("confidence"))
-    )
-    condition = condition if wanted is None else condition & wanted
-    yield from batches_of(source, columns, condition, batch_rows)
 
 
 def _as_dataset(source: Source) -> pads.Dataset:
@@ -154,24 +115,12 @@ def _as_dataset(source: Source) -> pads.Dataset:
 
 
 def _scanner(
-    dataset: pads.Dataset, columns: Collection[str], wanted: pc.Expression | None = None, batch_rows: int = 1 << 15
+    dataset: pads.Dataset, columns: Collection[str], wanted: pc.Expression, batch_rows: int = 1 << 15
 ) -> pads.Scanner:
     # By default, Arrow reads far ahead, which takes gigabytes for rows with many pixels.
     return dataset.scanner(
         columns=list(columns), filter=wanted, batch_size=batch_rows, batch_readahead=4, fragment_readahead=2
     )
-
-
-def _batches(dataset: pads.Dataset, batch_rows: int) -> Iterator[pa.Table]:
-    if not dataset.schema.names:  # a folder without part files
-        return
-    columns = (
-        *(*_KEYS, "target_name", "cell_id", "cell_index", "confidence", "background_confidence", "fooled"),
-        *("image_index", "num_altered", "height", "width"),
-    )
-    for batch in _scanner(dataset, columns, batch_rows=batch_rows).to_batches():
-        if batch.num_rows:
-            yield pa.Table.from_batches([batch])
 
 
 def _as_tally(batch: pa.Table, position: int) -> pa.Table:

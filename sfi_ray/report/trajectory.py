@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from sfi_ray.report.matrices import ConfidenceMatrix
-from sfi_ray.report.scan import Source, finished_rows
+from sfi_ray.report.matrices import ConfidenceMatrix, finished_rows
+from sfi_ray.report.scan import Source
 from sfi_ray.store.rebuild import one_array
 
 

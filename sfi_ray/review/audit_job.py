@@ -6,6 +6,7 @@ import json
 from typing import ClassVar
 
 import yaml
+from pydantic import ValidationError
 
 from sfi_ray.attacks.settings import read_attack_settings
 from sfi_ray.data import DatasetInfo, DatasetSpec
@@ -64,7 +65,7 @@ def audit_job(
         cluster: Where it runs.
 
     Raises:
-        InputError: The data set has fewer classes, or an image has fewer pixels than the largest k.
+        InputError: The data set has fewer classes, an image has fewer pixels than the largest k, or a value is wrong.
     """
     ks = StandardGrid.ks
     if num_classes is not None and not 1 <= num_classes <= info.num_classes:
@@ -80,19 +81,23 @@ def audit_job(
     attack = {"kind": "map_elites", "max_evaluations": budget, "stop_confidence": StandardGrid.threshold}
     if gradients:
         attack["gradient_share"] = 0.5
-    return Job(
-        name=name or classifier.name,
-        dataset=dataset,
-        classifiers=(classifier,),
-        backgrounds=audit_backgrounds(info.channels),
-        target_classes="all" if wanted == info.num_classes else sampled_classes(info.num_classes, wanted),
-        k=ks,
-        replicates=seeds,
-        attack=read_attack_settings(attack),
-        output=output,
-        compute=compute or Compute(),
-        cluster=cluster or ClusterSettings(),
-    )
+    try:
+        return Job(
+            name=name or classifier.name,
+            dataset=dataset,
+            classifiers=(classifier,),
+            backgrounds=audit_backgrounds(info.channels),
+            target_classes="all" if wanted == info.num_classes else sampled_classes(info.num_classes, wanted),
+            k=ks,
+            replicates=seeds,
+            attack=read_attack_settings(attack),
+            output=output,
+            compute=compute or Compute(),
+            cluster=cluster or ClusterSettings(),
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InputError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}, got {first['input']!r}") from error
 
 
 def audit_backgrounds(channels: int) -> tuple[str, ...]:

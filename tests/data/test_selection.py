@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from sfi_ray.data import DatasetInfo, DatasetSpec, ImageSelection, load_labels, load_rows, load_split, select_images
 from sfi_ray.data import dataset_info as info_of
-from sfi_ray.data.fitting import fitted
+from sfi_ray.data.decoding import fitted
 from sfi_ray.errors import InputError
 
 DIGITS = DatasetSpec(name="digits")

@@ -15,9 +15,9 @@ def image(cells: Cells, cell: int, size: int, channels: int) -> np.ndarray:
     run = cells.columns["run"][cell]
     painted = np.empty((size, size, channels), np.uint8)
     painted[:] = cells.background_values[cells.columns["background"][cell]]
-    for at in range(cells.starts[cell], cells.starts[cell + 1]):
-        first = cells.first_values[run] + (at - cells.first_pixels[run]) * channels
-        painted[cells.rows[at], cells.cols[at]] = cells.values[first : first + channels]
+    for at in range(cells.pixels.starts[cell], cells.pixels.starts[cell + 1]):
+        first = cells.pixels.first_values[run] + (at - cells.pixels.first_pixels[run]) * channels
+        painted[cells.pixels.rows[at], cells.pixels.cols[at]] = cells.pixels.values[first : first + channels]
     return painted
 
 
@@ -39,7 +39,7 @@ def test_images_are_those_of_the_rows_also_of_runs_with_other_sizes(
     cells = cells_of(open_runs([str(folder) for folder in folders]))
     assert cells.total == len(cells.columns["run"]) == 50
     assert cells.columns["cell_index"].tolist() == [*range(5), *range(40), *range(5)]
-    assert not cells.has_image[0]
+    assert not cells.pixels.has_image[0]
     for first, table, size, channels in ((0, gray, 4, 1), (5, colour, 8, 3), (45, gray, 4, 1)):
         expected = rebuild_images(table)
         for row in range(table.num_rows):
@@ -55,6 +55,6 @@ def test_of_a_large_run_the_best_and_a_fair_sample_are_kept(write_run: Any, many
     assert 450 < len(kept) < 700
     best = {int(name[8:], 16) for matrix in run.matrices for name in matrix.best_cell_id.ravel()}
     assert best <= set(kept.tolist())
-    assert cells.starts[-1] <= 600
-    assert {int(number) for number in kept[cells.has_image]} >= best
+    assert cells.pixels.starts[-1] <= 600
+    assert {int(number) for number in kept[cells.pixels.has_image]} >= best
     np.testing.assert_array_equal(cells_of([run], max_cells=500, max_pixels=600).columns["cell_index"], kept)

@@ -6,6 +6,7 @@ Shapes: B images, C channels, H height, W width.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from types import MappingProxyType
 
 import torch
@@ -19,20 +20,11 @@ from sfi_ray.models.zoo.small import Cnn, Mlp
 from sfi_ray.models.zoo.vgg import Vgg16
 from sfi_ray.text import did_you_mean
 
-
-def _cnn_mp(channels: int, height: int, width: int, num_classes: int) -> nn.Module:
-    return Cnn(channels, height, width, num_classes, has_pooling=True)
-
-
-def _cnn_none(channels: int, height: int, width: int, num_classes: int) -> nn.Module:
-    return Cnn(channels, height, width, num_classes, has_pooling=False)
-
-
 ARCHITECTURES: Mapping[str, Callable[[int, int, int, int], nn.Module]] = MappingProxyType(
     {
         "mlp": Mlp,
-        "cnn_mp": _cnn_mp,
-        "cnn_none": _cnn_none,
+        "cnn_mp": partial(Cnn, has_pooling=True),
+        "cnn_none": partial(Cnn, has_pooling=False),
         "capsnet": CapsNet,
         "vgg16": Vgg16,
         "nin": NetworkInNetwork,

@@ -61,8 +61,8 @@ def _run(run: ReportedRun, number: int, cells: Cells, pack: Pack, most_natural_b
         "height": height,
         "width": width,
         "channels": channels,
-        "first_pixel": cells.first_pixels[number],
-        "first_value": cells.first_values[number],
+        "first_pixel": cells.pixels.first_pixels[number],
+        "first_value": cells.pixels.first_values[number],
         "natural": None if natural is None else pack.add(natural),
     }
 
@@ -148,9 +148,5 @@ def _cells(cells: Cells, pack: Pack) -> dict[str, Any]:
         "columns": {name: pack.add(array) for name, array in cells.columns.items()},
         "names": cells.names,
         "background_values": cells.background_values,
-        "has_image": pack.add(cells.has_image),
-        "starts": pack.add(cells.starts),
-        "rows": pack.add(cells.rows),
-        "cols": pack.add(cells.cols),
-        "values": pack.add(cells.values),
+        **{name: pack.add(getattr(cells.pixels, name)) for name in ("has_image", "starts", "rows", "cols", "values")},
     }
