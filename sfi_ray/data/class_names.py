@@ -27,18 +27,13 @@ def class_names_problem(class_names: Sequence[object]) -> str | None:
 
 
 def class_names_of_metadata(metadata: Mapping[bytes, bytes], path: Path) -> tuple[str, ...] | None:
-    """Finds the class names in a parquet file's schema metadata.
+    """Finds the class names, in label order, in a parquet file's schema metadata; None where it has none.
 
-    Args:
-        metadata: The key ``class_names`` holds a JSON list. Without it, ``huggingface`` may hold the features
-            of Hugging Face's ``datasets``, whose label is then a ``ClassLabel`` with names.
-        path: The file, for messages.
-
-    Returns:
-        Names in label order, or None where neither key gives any.
+    The key ``class_names`` holds a JSON list. Without it, ``huggingface`` may hold the features of Hugging Face's
+    ``datasets``, whose label is then a ``ClassLabel`` with names.
 
     Raises:
-        InputError: A key is not JSON, or what it gives cannot name the classes.
+        InputError: A key is not JSON, or its value cannot name the classes.
     """
     if b"class_names" in metadata:
         key = "class_names"

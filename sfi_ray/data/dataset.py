@@ -1,4 +1,4 @@
-"""What a data set is once it is read.
+"""Data sets in memory.
 
 Shapes: N images, C channels (1 gray or 3 RGB), H height, W width.
 """
@@ -18,13 +18,13 @@ Split = Literal["train", "test"]
 
 @dataclass(frozen=True, slots=True)
 class DatasetInfo:
-    """What a grid needs to know of a data set, without its images.
+    """Shape and classes of a data set.
 
     Attributes:
-        name: What the job calls it.
+        name: Its name in the job.
         channels: 1 (gray) or 3 (RGB).
         height: Height of an image in pixels; of the first image, where a file holds several sizes.
-        width: Width of an image in pixels; of the first image, where a file holds several sizes.
+        width: Width of an image in pixels, likewise.
         class_names: Names in label order, at least 2, no name twice.
     """
 
@@ -67,9 +67,9 @@ class OutlierLoss:
     """How outliers count in a training. Their label is the number of the data set's own classes.
 
     Attributes:
-        kind: ``outlier_class`` teaches them as one more class (Section 5.7); ``outlier_exposure`` teaches that no class
-            is likelier than another for them (Hendrycks et al., ICLR 2019) and adds no class.
-        weight: What an outlier counts, where a natural image counts 1; above 0.
+        kind: ``outlier_class`` trains them as one more class (Section 5.7). ``outlier_exposure`` adds no class, and
+            trains equal probabilities of all classes for them (Hendrycks et al., ICLR 2019).
+        weight: Weight of an outlier, where that of a natural image is 1; above 0.
     """
 
     kind: Literal["outlier_class", "outlier_exposure"] = "outlier_class"

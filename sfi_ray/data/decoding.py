@@ -42,48 +42,25 @@ class UnusableImageError(ValueError):
 
 
 def image_shape(encoded: bytes | None, matte: Colour | None = None) -> tuple[int, int, int]:
-    """Reads the shape of an encoded image and makes sure that the whole of it decodes.
-
-    Args:
-        encoded: A whole image file, or None where the row has none.
-        matte: Colour that transparent pixels are laid on; None refuses them.
-
-    Returns:
-        ``(C, H, W)``; C is 1 for gray and 3 for RGB and palette images.
-
-    Raises:
-        UnusableImageError: It is missing, damaged, too large, transparent, of several frames, or neither gray nor RGB.
-    """
-    return _decode(encoded, None, matte=matte).shape
+    """Returns the shape of an encoded image, ``(C, H, W)``, of which the whole decodes; see `decode_image`."""
+    return decode_image(encoded, matte=matte).shape
 
 
-def decode_images(
-    encoded: Sequence[bytes | None],
-    out: NDArray[np.uint8],
-    matte: Colour | None = None,
-    *,
-    most_threads: int = 8,
-    images_per_task: int = 32,
-) -> None:
-    """Decodes image files into an array, in a thread pool where the images are large enough to gain from it.
+def decode_images(encoded: Sequence[bytes | None], out: NDArray[np.uint8], matte: Colour | None = None) -> None:
+    """Decodes N image files of one shape into an array, ``(N, C, H, W)``; see `decode_image`.
 
-    Args:
-        encoded: N whole image files.
-        out: Written to, ``(N, C, H, W)``. Gray becomes RGB or RGB gray (ITU-R 601 luma) as C asks.
-        matte: Colour that transparent pixels are laid on; None refuses them.
-        most_threads: Threads of the pool, at most.
-        images_per_task: Images that a thread decodes in one go.
+    A thread pool decodes images that are large enough to gain from it.
 
     Raises:
-        UnusableImageError: For the first image that is missing, damaged, of another size, transparent, of several
-            frames, or neither gray nor RGB.
+        UnusableImageError: For the first image that cannot be decoded.
     """
     shape: tuple[int, int, int] = out.shape[1:]
+    most_threads, images_per_task = 8, 32
 
     def decode_task(start: int) -> None:
         for index in range(start, min(start + images_per_task, len(encoded))):
             try:
-                out[index] = _decode(encoded[index], shape, matte=matte)
+                out[index] = decode_image(encoded[index], shape, matte=matte)
             except UnusableImageError as error:
                 error.index = index
                 raise
@@ -100,31 +77,25 @@ def decode_images(
             pass
 
 
-def decode_fitted(
-    encoded: bytes | None, shape: tuple[int, int, int], fit: Fit, matte: Colour | None = None
+def decode_image(
+    encoded: bytes | None,
+    shape: tuple[int, int, int] | None = None,
+    fit: Fit | None = None,
+    matte: Colour | None = None,
 ) -> NDArray[np.uint8]:
-    """Decodes one image file and fits it to a shape.
+    """Decodes one image file to ``(C, H, W)``.
 
     Args:
         encoded: A whole image file, or None where the row has none.
-        shape: ``(C, H, W)`` wanted. Gray becomes RGB or RGB gray as C asks.
-        fit: What is done with an image of another size, see `sfi_ray.data.decoding.fitted`.
-        matte: Colour that transparent pixels are laid on; None refuses them.
-
-    Returns:
-        ``(C, H, W)``.
+        shape: ``(C, H, W)`` wanted; None takes that of the image. Gray becomes RGB or RGB gray (ITU-R 601 luma).
+        fit: How an image of another size is fitted, see `fitted`; None refuses it as one that differs from the first
+            image.
+        matte: Colour behind transparent pixels; None refuses them.
 
     Raises:
         UnusableImageError: It is missing, damaged, too large, transparent, of several frames, neither gray nor RGB, or
             of a size that is refused.
     """
-    return _decode(encoded, shape, fit, matte)
-
-
-def _decode(
-    encoded: bytes | None, shape: tuple[int, int, int] | None, fit: Fit | None = None, matte: Colour | None = None
-) -> NDArray[np.uint8]:
-    """Decodes one image to ``(C, H, W)``, in its own channels and size unless `shape` asks for some."""
     if encoded is None:
         raise UnusableImageError("the image is null")
     try:

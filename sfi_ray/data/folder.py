@@ -70,8 +70,7 @@ class ParquetSource:
     def info(self) -> DatasetInfo:
         """Reads metadata and the first image, of the training split where there is one.
 
-        Where no file has class names, the label columns are read too and the names are ``"0"`` to the largest
-        label.
+        Without class names in a file, the names are ``"0"`` to the largest label.
 
         Raises:
             InputError: A file cannot be used.

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from sfi_ray.data.class_names import class_names_of_metadata
 from sfi_ray.data.dataset import DatasetInfo
-from sfi_ray.data.decoding import Colour, Fit, UnusableImageError, decode_fitted, decode_images, image_shape
+from sfi_ray.data.decoding import Colour, Fit, UnusableImageError, decode_image, decode_images, image_shape
 from sfi_ray.errors import InputError, ResourceError
 
 
@@ -101,10 +101,10 @@ def stream_rows(
 
     Args:
         path: A parquet file.
-        rows: Which rows, counted from 0, ascending, each once.
-        shape: ``(C, H, W)`` that each image must have or be brought to.
-        fit: What is done with an image of another size.
-        matte: Colour that transparent pixels are laid on; None refuses them.
+        rows: Rows, counted from 0, ascending, each once.
+        shape: ``(C, H, W)`` of the result.
+        fit: How an image of another size is fitted.
+        matte: Colour behind transparent pixels; None refuses them.
 
     Yields:
         uint8, ``(B, C, H, W)``, in the order of `rows`; their B differ.
@@ -122,7 +122,7 @@ def stream_rows(
                 images = np.empty((len(here), *shape), np.uint8)
                 for place, row in enumerate(here.tolist()):
                     with _naming_row(path, row):
-                        images[place] = decode_fitted(encoded[row - first], shape, fit, matte)
+                        images[place] = decode_image(encoded[row - first], shape, fit, matte)
                 yield torch.from_numpy(images)
             first += len(batch)
 

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
 from sfi_ray.data.dataset import DatasetInfo, Split, class_index
-from sfi_ray.data.decoding import Colour, Fit, UnusableImageError, decode_fitted
+from sfi_ray.data.decoding import Colour, Fit, UnusableImageError, decode_image
 from sfi_ray.data.sources import load_labels, load_rows
 from sfi_ray.data.spec import DatasetSpec, allow_plain_text
 from sfi_ray.errors import InputError
@@ -106,13 +106,7 @@ class NaturalImage:
 def select_images(
     selection: ImageSelection, dataset: DatasetSpec, info: DatasetInfo, target_classes: Sequence[int]
 ) -> tuple[NaturalImage, ...]:
-    """Reads the images of a selection.
-
-    Args:
-        selection: Which images.
-        dataset: The job's data set.
-        info: Its shape and classes; every image gets this shape.
-        target_classes: Indices of the classes that may be targets.
+    """Reads the images of a selection, each in the shape of the data set.
 
     Returns:
         The images, by class in the order of `target_classes`, or in the order that the selection lists them.
@@ -197,7 +191,7 @@ def _from_files(
         if len(content) > most_bytes:
             raise InputError(f"images: '{file.path}' has more than {most_bytes:,} bytes; is it the right file?")
         try:
-            pixels = decode_fitted(content, info.shape, fit, matte)
+            pixels = decode_image(content, info.shape, fit, matte)
         except UnusableImageError as error:
             raise InputError(f"images: '{file.path}': {error}") from error
         yield NaturalImage(torch.tensor(pixels), target, path.name)

@@ -35,13 +35,10 @@ TrainingData: TypeAlias = DatasetSpec | DatasetWithOutliers
 
 
 def dataset_info(spec: TrainingData) -> DatasetInfo:
-    """Finds out a data set's shape and classes without decoding more than its first image.
+    """Finds a data set's shape and classes without decoding more than its first image.
 
-    A file whose images differ in size is described by its first image; `load_split` then refuses it.
-
-    Returns:
-        Shape and class names. Nothing is read for a data set without images, for the digits, and for one that
-        would be downloaded.
+    Nothing is read for a data set without images, for the digits, and before a download. A file whose images differ in
+    size is described by its first image; `load_split` then refuses it.
 
     Raises:
         InputError: There is no such data set, or its files cannot be used.
@@ -107,16 +104,13 @@ def check_trainable(spec: DatasetSpec) -> None:
 
 
 def load_rows(spec: DatasetSpec, split: Split, rows: Sequence[int], fit: Fit = "refuse") -> Tensor:
-    """Reads some images of one split, which in files may have several sizes.
+    """Reads some images of one split, which in files may have several sizes, as uint8 in the order of `rows`.
 
     Args:
-        spec: Which data set.
-        split: ``train`` or ``test``.
-        rows: Which rows, counted from 0, each below their number.
-        fit: What is done with an image that has not the data set's size, see `sfi_ray.data.decoding.fitted`.
-
-    Returns:
-        uint8, ``(len(rows), C, H, W)``.
+        spec: The data set.
+        split: The split.
+        rows: Rows, counted from 0, each below their number.
+        fit: How an image of another size is fitted, see `sfi_ray.data.decoding.fitted`.
 
     Raises:
         InputError: There is no such data set or split, or one of the images cannot be used.
@@ -131,11 +125,11 @@ def stream_rows(
     """Reads some images of one split a few at a time, so that those of a parquet file are never all in memory.
 
     Args:
-        spec: Which data set.
-        split: ``train`` or ``test``.
-        rows: Which rows, counted from 0, ascending, each once and below their number.
+        spec: The data set.
+        split: The split.
+        rows: Rows, counted from 0, ascending, each once and below their number.
         size: Images at a time.
-        fit: What is done with an image that has not the data set's size, see `sfi_ray.data.decoding.fitted`.
+        fit: How an image of another size is fitted, see `sfi_ray.data.decoding.fitted`.
 
     Yields:
         uint8, ``(size, C, H, W)``, in the order of `rows`; the last part may be smaller.

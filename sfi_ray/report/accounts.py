@@ -21,12 +21,12 @@ class Accounts:
     """Sums over the cells of a run.
 
     Attributes:
-        spent: For each data set, classifier, attack, k, background and stop_reason the number of ``cells``, the number
-            of ``fooled`` ones, and the sums of ``confidence`` (of finished cells), ``evaluations``,
-            ``verifications``, ``backward_passes`` and ``seconds``; sorted by these keys.
+        spent: For each data set, classifier, attack, k, background and stop_reason, sorted: ``cells``, ``fooled``, and
+            the sums of ``confidence`` (of finished cells), ``evaluations``, ``verifications``, ``backward_passes`` and
+            ``seconds``.
         by_k: The same for each data set, classifier, attack and k, without failed cells.
-        failures: For each classifier and error the number of ``cells`` and the ``first`` of them; the most frequent
-            error comes first.
+        failures: The number of ``cells`` and the ``first`` of them for each classifier and error, the most frequent
+            first.
     """
 
     spent: pa.Table

@@ -19,13 +19,9 @@ ALTERED_FROM = 0.3
 def altered_counts(
     source: Source, matrix: ConfidenceMatrix, *, by_background: bool = True, by_class: bool = True
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Counts the images in which a pixel is altered by more than `ALTERED_FROM`.
+    """Counts the images of a matrix in which a pixel is altered by more than `ALTERED_FROM`.
 
-    Args:
-        source: Findings, those of `matrix` among them.
-        matrix: The classifier and k to count; it needs a finished cell.
-        by_background: Count each background separately; otherwise B is 1.
-        by_class: Count each class separately; otherwise T is 1.
+    Without `by_background`, all backgrounds count together and B is 1; likewise T without `by_class`.
 
     Returns:
         The number of images in which each pixel is altered, ``(B, T, H, W)``, and of all images, ``(B, T)``.

@@ -51,12 +51,8 @@ def tally_findings(source: Source, batch_rows: int = 1 << 15, partial_rows: int 
     """Counts and sums findings per series, k, background and target class, in one pass without the pixels.
 
     A finding is finished when its confidence is a number; otherwise it failed. When a worker loses its cluster, a cell
-    may have several rows; the first counts.
-
-    Args:
-        source: Findings.
-        batch_rows: Rows that are read at once.
-        partial_rows: About the most rows of partial tallies that are held before they are joined.
+    may have several rows; the first counts. It reads `batch_rows` rows at once, and holds about `partial_rows` rows of
+    partial tallies before it joins them.
 
     Returns:
         One row a combination of dataset, classifier, attack, k, background and target_class, with the columns
@@ -88,11 +84,9 @@ def join_tallies(tally: pa.Table, *, by: Collection[str]) -> pa.Table:
 
 
 def fetch_images(source: Source, cell_ids: Collection[str]) -> pa.Table:
-    """Reads the rows of a few cells with the columns of their images.
+    """Reads the finished rows of a few cells with their images, in no particular order.
 
-    Returns:
-        The finished rows among them, in no particular order, with ``cell_id``, ``confidence``, ``fooled`` and
-        the image columns.
+    The columns are ``cell_id``, ``confidence``, ``fooled`` and those of the image.
     """
     wanted = pc.field("cell_id").isin(pa.array(cell_ids, pa.string())) & pc.is_finite(pc.field("confidence"))
     return _scanner(_as_dataset(source), ("cell_id", "confidence", "fooled", *IMAGE_COLUMNS), wanted).to_table()

@@ -47,12 +47,9 @@ def write_report(locations: Sequence[str], output: str | None = None, *, charts:
 
     Args:
         locations: Paths or URIs of run folders, at least one.
-        output: Folder or URI to write into. The default is ``report`` in the run's folder, or in the current folder
-            for several runs.
+        output: Folder or URI to write into. The default is ``report`` in the run's folder, or in the current folder for
+            several runs.
         charts: Also draw the page's charts as files, which takes about a second each.
-
-    Returns:
-        The location of the page, and what is missing in it.
 
     Raises:
         InputError: A folder holds no run, or is given twice.
@@ -126,7 +123,7 @@ def _folder_of(run: ReportedRun, runs: Sequence[ReportedRun]) -> str:
 def write_reports(
     source: Source, *, write: Callable[[str, bytes], None], natural: NDArray[np.uint8] | None = None
 ) -> list[str]:
-    """Writes the tables of every matrix and a contact sheet of each that has a finished cell.
+    """Writes the tables of every matrix and a contact sheet of each that has a finished cell; returns their names.
 
     Only the cells of a sheet need their pixels. Inversions need the pixels of all cells, for sheets of pairs and of
     altered positions.
@@ -136,9 +133,6 @@ def write_reports(
         write: Stores bytes under a relative name such as ``tables/<classifier>_k<k>.csv``. A name never leads out of
             its folder. Where two names would be equal, they include data set and attack.
         natural: The natural images that the findings imitate, ``(N, height, width, channels)``; None for none.
-
-    Returns:
-        The written names.
     """
     matrices = confidence_matrices(source)
     wanted = [cell_id for matrix in matrices for cell_id in sheet_cell_ids(matrix)]

@@ -52,12 +52,7 @@ class _Detected:
 
 
 def make_scorecard(run: Run, log: Callable[[str], None], *, allow_code: bool = False) -> Scorecard:
-    """Makes the scorecard of an audit.
-
-    Args:
-        run: The run of a job that `audit_job` made, with a row for every cell.
-        log: Called with what is being done.
-        allow_code: Whether to call the function that the run's record names as factory of its classifier.
+    """Makes the scorecard of an audit from the run of a job that `audit_job` made, with a row for every cell.
 
     Raises:
         InputError: The run does not belong to an audit, or cells have no row.

@@ -59,14 +59,7 @@ class RunComparison:
 
 
 def compare_pairs(pairs: Pairs, by: Sequence[str] = ("classifier", "background", "k")) -> list[RunComparison]:
-    """Compares two runs over all pairs, and then group by group.
-
-    Args:
-        pairs: Cells of both.
-        by: Names of `AXES` to group by.
-
-    Returns:
-        All pairs first, then each group in the order of the grid.
+    """Compares two runs over all pairs, and then group by group in the order of the grid, by some names of `AXES`.
 
     Raises:
         InputError: There is no such axis, or both runs failed in every cell they share.

@@ -52,10 +52,10 @@ class Exported:
 
 
 def export_run(run: Run, folder: Path, kind: str, *, fooled: bool = False, overwrite: bool = False) -> Exported:
-    """Writes the images of a run into a folder, which appears whole or not at all.
+    """Writes the images of a run, finished or not, into a folder that appears whole or not at all.
 
     Args:
-        run: The run, finished or not; failed cells have no image.
+        run: The run; failed cells have no image.
         folder: The folder to make.
         kind: A name of `KINDS`.
         fooled: Whether to export only images that reached the run's threshold.

@@ -147,7 +147,7 @@ class Scorecard(_Part):
         raise InputError(f"the audit has no k = {k} on background '{background}'; its k are {ks}")
 
 
-def counted(count: int, total: int, by_seed: Sequence[float | None]) -> dict[str, Any]:
+def share_of(count: int, total: int, by_seed: Sequence[float | None]) -> dict[str, Any]:
     """Returns the values of a `Share`: the ratio with Wilson's 95 % interval."""
     if not total:
         return {"count": 0, "total": 0, "share": None, "low": None, "high": None, "by_seed": tuple(by_seed)}
@@ -212,7 +212,7 @@ class FooledCells:
         by_seed = [
             float(one[there].mean()) if there.any() else None for one, there in zip(fooled, searched, strict=True)
         ]
-        values = counted(int((fooled & searched).sum()), int(searched.sum()), by_seed)
+        values = share_of(int((fooled & searched).sum()), int(searched.sum()), by_seed)
         return FooledShare(k=k, background=background, **values)
 
     def classes(self, names: Sequence[str]) -> list[ClassResult]:
@@ -265,7 +265,7 @@ def detector_result(
         detector=detector,
         auroc=auroc,
         backgrounds_caught=int((backgrounds > limit).sum()),
-        **counted(int(caught.sum()), len(caught), by_seed),
+        **share_of(int(caught.sum()), len(caught), by_seed),
     )
 
 

@@ -47,7 +47,7 @@ TRANSFERS = pa.schema(
 def transfer_rows(
     table: pa.Table, probabilities: NDArray[np.float32], destination: str, fingerprint: str, threshold: float
 ) -> pa.Table:
-    """Returns one classifier's answers to some images.
+    """Returns one classifier's answers to some images, as a table of `TRANSFERS`.
 
     Args:
         table: N rows of the run with `COLUMNS`.
@@ -55,9 +55,6 @@ def transfer_rows(
         destination: Name of the classifier.
         fingerprint: Its fingerprint.
         threshold: Confidence from which an image fools, in (0, 1].
-
-    Returns:
-        A table of schema `TRANSFERS`, one row an image.
     """
     size = table.num_rows
     confidence = probabilities[np.arange(size), table["target_class"].to_numpy()]

@@ -1,9 +1,9 @@
-"""Everything that a k-SFI of one background can differ in from it, and the most that it can add up to.
+"""The elementary alterations that make up the k-SFIs of one background, and the most that they can add up to.
 
 An elementary alteration takes one channel of one pixel all the way to one end of the range. A k-SFI is the bare image
-and some share in [0, 1] of elementary alterations, of at most k pixels, and of one end only for each channel. So what
-is linear in these shares, and 0 at the bare image, is largest where the k best pixels are taken whole: a sort, no
-search.
+and some share in [0, 1] of elementary alterations, of at most k pixels, and of one end only for each channel. So a
+function that is linear in these shares, and 0 at the bare image, is largest where the k best pixels are taken whole: a
+sort, no search.
 
 Shapes: E elementary alterations = S ends times C channels times P pixels, n neurons, R rows.
 """
@@ -25,7 +25,7 @@ class Alterations:
         shape: ``(C, H, W)`` of the image.
         background: Value of each channel, ``(C,)``, in the range.
         pixels: [r, R].
-        std: What the network's input divides each channel by, ``(C,)``.
+        std: Divisor of each channel of the network's input, ``(C,)``.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class Alterations:
         self._changes = changes[changes.abs().amax(dim=1) > 0]  # an end where the background lies alters nothing
 
     def inputs(self) -> Tensor:
-        """Returns what each does to the network's input, ``(E, C, H, W)`` float64."""
+        """Returns the change of the network's input by each alteration, ``(E, C, H, W)`` float64."""
         channels, height, width = self.shape
         ones = torch.eye(channels * self.num_pixels, dtype=torch.float64).view(channels, self.num_pixels, -1)
         return (self._changes[:, :, None, None] * ones).view(-1, channels, height, width)

@@ -31,7 +31,7 @@ from sfi_ray.theory.relaxation import AffineStep, Bounds, MaxPoolStep, ReluStep,
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Certificate:
-    """What no k-SFI of one background can exceed.
+    """Upper bounds for all k-SFIs of one background.
 
     Attributes:
         ks: Pixels that may be altered, ``(K,)``.

@@ -1,4 +1,4 @@
-"""What a k-SFI is (Definition 1), and what a theorem gives for several k at once.
+"""The definition of a k-SFI (Definition 1), and the images of a theorem for several k at once.
 
 Shapes: D pixels, K numbers of altered pixels.
 """
@@ -71,15 +71,10 @@ def checked_ks(ks: int | Sequence[int], num_pixels: int) -> NDArray[np.int64]:
 
 
 def checked_array(values: ArrayLike, shape: tuple[int | None, ...], what: str) -> Floats:
-    """Returns numbers as float64 of a known shape.
-
-    Args:
-        values: The numbers.
-        shape: What they must have; None leaves an axis open, but not empty.
-        what: What messages call them.
+    """Returns numbers as float64 of a known shape, in which None leaves an axis open, but not empty.
 
     Raises:
-        InputError: Their shape is another, or one of them is not finite. The message names both shapes.
+        InputError: Their shape is another, or one of them is not finite. The message calls them `what`.
     """
     array = np.asarray(values, dtype=np.float64)
     if len(array.shape) != len(shape) or any(

@@ -1,4 +1,4 @@
-"""How a bound grows (Section 4.4): the exponent of a power law, fitted on log-log axes."""
+"""The growth of a bound (Section 4.4): the exponent of a power law, fitted on log-log axes."""
 
 from __future__ import annotations
 

@@ -52,15 +52,7 @@ class HiddenLayerModel(LogOddsModel):
         first: int,
         second: int,
     ) -> Self:
-        """Takes two classes of a network of several.
-
-        Args:
-            hidden_weights: U, ``(Dh, D)``.
-            hidden_biases: ``(Dh,)``.
-            output_weights: V, ``(C, Dh)``.
-            output_biases: ``(C,)``.
-            first: The class to be predicted.
-            second: The class it is held against.
+        """Takes two classes of a network with several: U ``(Dh, D)``, V ``(C, Dh)``, and biases ``(Dh,)`` and ``(C,)``.
 
         Raises:
             InputError: A shape does not fit, a value is not finite, or there are no two such classes.

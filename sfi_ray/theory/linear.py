@@ -43,13 +43,7 @@ class LinearModel(LogOddsModel):
 
     @classmethod
     def between(cls, weights: ArrayLike, biases: ArrayLike, first: int, second: int) -> Self:
-        """Takes two classes of a linear function of several.
-
-        Args:
-            weights: W, ``(C, D)``.
-            biases: ``(C,)``.
-            first: The class to be predicted.
-            second: The class it is held against.
+        """Takes two classes of a linear function of several, W ``(C, D)`` and biases ``(C,)``.
 
         Raises:
             InputError: A shape does not fit, a value is not finite, or there are no two such classes.
@@ -88,8 +82,8 @@ def best_images(
     """Constructs the k-SFI with the highest confidence of all: no other does better, on any background.
 
     With a support and corner values held fixed, the log-odds are linear in the background, so their maximum is convex
-    in it and lies at r or at R. There, each pixel gains by itself, and the k largest gains are taken. It is what the
-    proof of Theorem 1 is after, but with both backgrounds tried.
+    in it and lies at r or at R. There, each pixel gains by itself, and the k largest gains are taken. The proof of
+    Theorem 1 does the same with one of the two backgrounds.
 
     Args:
         model: The linear function.
@@ -115,21 +109,13 @@ def best_images(
 
 
 def paper_bound(model: LinearModel, ks: int | Sequence[int], pixels: PixelRange = UNIT_RANGE) -> Floats:
-    """Computes the right-hand side of (2) or (3), as printed, and adds the bias.
+    """Computes the right-hand side of (2) or (3), as printed, and adds the bias; log-odds, ``(K,)``.
 
-    The sum of the weights decides which of the two. Each is reached by an image, so it is never above the optimum of
+    The sum of the weights decides which of the two. An image reaches each of them, so it is never above the optimum of
     `best_images`, but it can be below it: Theorem 1 is sufficient and not necessary.
 
-    Args:
-        model: The linear function.
-        ks: Numbers of pixels that may be altered, each in [0, D].
-        pixels: [r, R].
-
-    Returns:
-        Log-odds, ``(K,)``.
-
     Raises:
-        InputError: A k lies outside.
+        InputError: A k lies outside [0, D].
     """
     numbers = checked_ks(ks, model.num_pixels)
     total = model.weights.sum()

@@ -1,4 +1,4 @@
-"""A binary model, by its log-odds ln(p1 / p2): what the three models of Section 4 have in common.
+"""A binary model, by its log-odds ln(p1 / p2): the interface of the three models of Section 4.
 
 Shapes: N images, D pixels.
 """

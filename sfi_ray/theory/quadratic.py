@@ -42,12 +42,9 @@ class QuadraticModel(LogOddsModel):
 
     @classmethod
     def from_feature_weights(cls, weights: ArrayLike, num_pixels: int, bias: float = 0.0) -> Self:
-        """Takes the weights of the features (21): squares first, then pairs in the order of `pair_index`.
+        """Takes the weights of the features (21), ``(D (D + 1) / 2,)``, for small D: it makes D x D numbers.
 
-        Args:
-            weights: delta_t, ``(D (D + 1) / 2,)``.
-            num_pixels: D. Its square of numbers is made here, which is for small D.
-            bias: The first class's bias less the second's.
+        Squares come first, then pairs in the order of `pair_index`.
 
         Raises:
             InputError: The number of weights does not fit D, or a value is not finite.
@@ -78,15 +75,9 @@ class QuadraticModel(LogOddsModel):
 
 
 def pair_index(i: int, j: int, num_pixels: int) -> int:
-    """Returns where the feature of two different pixels stands in (21), all counted from 0.
+    """Returns the place of the feature of two different pixels in (21), all counted from 0.
 
-    Args:
-        i: One pixel, in [0, D).
-        j: Another one.
-        num_pixels: D.
-
-    Returns:
-        A place in [D, D (D + 1) / 2), another one for every pair.
+    It lies in [D, D (D + 1) / 2) and differs for every pair.
 
     Raises:
         InputError: The two are the same, or not both among the D pixels.

@@ -1,4 +1,4 @@
-"""How far alterations can carry through the layers of a network: linear bounds that are 0 at the bare image.
+"""Linear bounds of how far alterations carry through the layers of a network; they are 0 at the bare image.
 
 Each layer's change from the bare image lies between two functions that are linear in the shares of the elementary
 alterations (`sfi_ray.theory.alterations`). Both are 0 where nothing is altered, so that neurons which the altered
@@ -39,7 +39,7 @@ class Step(ABC):
 
     @abstractmethod
     def carry(self, bounds: Bounds, k: int) -> Bounds:
-        """Takes bounds of the layer's input to bounds of its output; what `pull_back` needs is kept."""
+        """Turns bounds of the layer's input into bounds of its output, and keeps what `pull_back` needs."""
 
     @abstractmethod
     def pull_back(self, coefficients: Tensor) -> tuple[Tensor, Tensor | float]:

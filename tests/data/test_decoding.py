@@ -113,7 +113,7 @@ def test_decompression_bomb_is_refused_by_its_header(
     with warnings.catch_warnings():
         warnings.simplefilter(action)
         with pytest.raises(UnusableImageError, match=r"decompression bomb"):
-            decoding._decode(bomb(side, side), shape)
+            decoding.decode_image(bomb(side, side), shape)
 
 
 @pytest.mark.parametrize("size", [(8, 8), (64, 64)], ids=["one thread", "thread pool"])

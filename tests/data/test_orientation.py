@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from sfi_ray.data import DatasetInfo, DatasetSpec, ImageSelection, dataset_info, load_split, select_images
-from sfi_ray.data.decoding import UnusableImageError, decode_fitted, image_shape
+from sfi_ray.data.decoding import UnusableImageError, decode_image, image_shape
 from sfi_ray.errors import InputError
 
 ORIENTATION = 0x0112
@@ -41,7 +41,7 @@ def encode(orientation: int | bytes, kind: str = "PNG", pixels: np.ndarray = STO
 
 
 def decoded(encoded: bytes) -> np.ndarray:
-    return decode_fitted(encoded, image_shape(encoded), "refuse").transpose(1, 2, 0)
+    return decode_image(encoded, image_shape(encoded), "refuse").transpose(1, 2, 0)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF"])

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from sfi_ray.data import DatasetSpec, dataset_info, load_split
-from sfi_ray.data.decoding import UnusableImageError, decode_fitted, decode_images, image_shape
+from sfi_ray.data.decoding import UnusableImageError, decode_image, decode_images, image_shape
 from sfi_ray.errors import InputError
 from sfi_ray.job import parse_job
 
@@ -46,7 +46,7 @@ def levels(*values: int) -> bytes:
 
 def decode(encoded: bytes, matte: tuple[int, int, int] | None = None) -> list[Any]:
     """The pixels of an image, of RGB the levels of each."""
-    decoded = decode_fitted(encoded, image_shape(encoded, matte), "refuse", matte)
+    decoded = decode_image(encoded, image_shape(encoded, matte), "refuse", matte)
     out = np.zeros((1, *decoded.shape), np.uint8)
     decode_images([encoded], out, matte)
     assert np.array_equal(out[0], decoded)

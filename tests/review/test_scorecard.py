@@ -1,4 +1,4 @@
-"""Scorecards counted by hand: two classes, two backgrounds, two seeds, and k of 1 and 5."""
+"""Scorecards share_of by hand: two classes, two backgrounds, two seeds, and k of 1 and 5."""
 
 import json
 
@@ -16,9 +16,9 @@ from sfi_ray.review.scorecard import (
     FooledCells,
     GridFacts,
     Scorecard,
-    counted,
     detector_result,
     read_scorecard,
+    share_of,
 )
 from sfi_ray.review.scorecard_tables import (
     compare_scorecards,
@@ -103,16 +103,16 @@ def test_the_smallest_k_of_each_class():
 
 
 def test_the_interval_is_wilsons():
-    values = counted(3, 4, [1.0, 0.5])
+    values = share_of(3, 4, [1.0, 0.5])
     # (p + z²/2n ± z √(p(1-p)/n + z²/4n²)) / (1 + z²/n), by hand for p = 3/4, n = 4, z = 1.96.
     z, p, n = stats.norm.ppf(0.975), 0.75, 4
     middle, half = p + z**2 / (2 * n), z * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
     assert (values["low"], values["high"]) == pytest.approx(
         ((middle - half) / (1 + z**2 / n), (middle + half) / (1 + z**2 / n))
     )
-    assert counted(0, 4, [])["low"] == 0.0
-    assert counted(4, 4, [])["high"] == 1.0
-    assert counted(0, 0, [None])["share"] is None
+    assert share_of(0, 4, [])["low"] == 0.0
+    assert share_of(4, 4, [])["high"] == 1.0
+    assert share_of(0, 0, [None])["share"] is None
 
 
 def test_what_a_detector_catches_at_five_percent_false_alarms():
