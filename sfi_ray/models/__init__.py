@@ -17,7 +17,7 @@ from sfi_ray.models.runners.runtime import RuntimeConfig, default_micro_batch
 from sfi_ray.models.training.checkpoint import Checkpoint
 from sfi_ray.models.training.evaluation import Evaluation, evaluate
 from sfi_ray.models.training.learner import DivergenceError
-from sfi_ray.models.training.loop import TrainedModel, train, train_classifier
+from sfi_ray.models.training.loop import TrainedModel, train_classifier
 from sfi_ray.models.training.progress import EpochRecord, TrainingEvent, TrainingNote, TrainingProgress
 from sfi_ray.models.training_settings import TRAINING_PRESETS, TrainingSettings
 from sfi_ray.models.tuning.autotune import TuningRequest, tune
@@ -61,7 +61,6 @@ __all__ = [
     "read_state_dict",
     "remarks_on",
     "save_weights",
-    "train",
     "train_classifier",
     "training_key",
     "training_precision",

@@ -44,12 +44,10 @@ class Compared:
     """A comparison of features.
 
     Attributes:
-        folder: Its folder.
         closeness: For each classifier and layer, first all classes together, then each class.
         broken: Part files that could not be read and are left out, with the reason.
     """
 
-    folder: Path
     closeness: list[Closeness]
     broken: dict[str, str]
 
@@ -120,7 +118,7 @@ def compare_features(
             "left_out": broken,
         }
         (temporary / manifest_name).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", "utf-8")
-    return Compared(folder, closeness, broken)
+    return Compared(closeness, broken)
 
 
 def closeness_table(closeness: Sequence[Closeness], settings: FeatureSettings) -> ResultTable:

@@ -5,6 +5,13 @@ import torch
 from sklearn.datasets import load_digits
 
 from sfi_ray.data.dataset import DatasetInfo, ImageDataset
+from sfi_ray.models.training.learner import Learner
+from sfi_ray.models.training.progress import EpochRecord
+
+
+def passes(module, dataset, settings):
+    """Trains a network in place; yields the record of each pass."""
+    return (item for item in Learner(module, dataset, settings).run() if isinstance(item, EpochRecord))
 
 
 @pytest.fixture(scope="session")

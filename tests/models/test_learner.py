@@ -9,7 +9,7 @@ from torch import nn
 
 from sfi_ray.data.dataset import DatasetInfo, ImageDataset
 from sfi_ray.errors import ResourceError
-from sfi_ray.models import Checkpoint, DivergenceError, TrainingNote, TrainingSettings, build, train, train_classifier
+from sfi_ray.models import Checkpoint, DivergenceError, TrainingNote, TrainingSettings, build, train_classifier
 from sfi_ray.models.runners.device import in_layout
 from sfi_ray.models.runners.normalisation import channel_statistics
 from sfi_ray.models.runners.repeatable import Randomness
@@ -18,6 +18,7 @@ from sfi_ray.models.training.checkpoint import CheckpointError, TrainingState
 from sfi_ray.models.training.learner import Learner
 from sfi_ray.models.training.progress import EpochRecord, TrainingProgress
 from sfi_ray.models.training.schedule import learning_rate_factor
+from tests.models.conftest import passes
 
 CPU = torch.device("cpu")
 
@@ -84,7 +85,7 @@ SETTINGS = {
 def test_weights_are_those_of_a_plain_loop(kind):
     settings, dataset = SETTINGS[kind], make_colours()
     learnt = small()
-    assert len(list(train(learnt, dataset, settings))) == 2
+    assert len(list(passes(learnt, dataset, settings))) == 2
 
     network = small()
     mean, std = (torch.tensor(values).view(-1, 1, 1) for values in channel_statistics(dataset.train_images))
@@ -206,8 +207,8 @@ def test_a_network_s_own_loss_takes_the_place_of_cross_entropy():
 
     own, usual = WithLoss(), Small()
     settings = SETTINGS["bfloat16"]
-    record = list(train(own, make_colours(), settings))[-1]
-    list(train(usual, make_colours(), settings))
+    record = list(passes(own, make_colours(), settings))[-1]
+    list(passes(usual, make_colours(), settings))
     assert set(seen) == {(torch.float32, torch.int64)}
     assert record.loss < 1
     assert not torch.equal(own[6].weight, usual[6].weight)
@@ -219,7 +220,7 @@ def test_a_batch_that_does_not_fit_is_told_with_its_mend():
             raise torch.OutOfMemoryError("CUDA out of memory")
 
     with pytest.raises(ResourceError, match=r"a batch of 16 images does not fit.*lower batch_size"):
-        list(train(Huge(), make_colours(), SETTINGS["sgd"]))
+        list(passes(Huge(), make_colours(), SETTINGS["sgd"]))
 
 
 def test_divergence_is_told_within_the_epoch_and_its_checkpoint_is_removed(tmp_path, few_digits, monkeypatch):

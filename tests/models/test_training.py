@@ -15,12 +15,12 @@ from sfi_ray.models import (
     build,
     evaluate,
     fingerprint_module,
-    train,
     train_classifier,
     training_key,
 )
 from sfi_ray.models.runners.normalisation import channel_statistics
 from sfi_ray.models.training.evaluation import Evaluation
+from tests.models.conftest import passes
 
 
 def assert_equal_networks(left, right):
@@ -75,7 +75,7 @@ def test_global_random_state_and_threads_are_untouched(few_digits):
 def test_train_yields_a_record_per_epoch_with_the_network_in_eval_mode(few_digits):
     network = build("mlp", input_shape=(1, 8, 8), num_classes=10)
     records = []
-    for record in train(network, few_digits, TrainingSettings(epochs=3)):
+    for record in passes(network, few_digits, TrainingSettings(epochs=3)):
         assert not network.training
         records.append(record)
     assert [(record.epoch, record.epochs) for record in records] == [(1, 3), (2, 3), (3, 3)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -39,24 +39,6 @@ class TrainedModel:
     module: nn.Module
     card: ModelCard
     history: tuple[EpochRecord, ...]
-
-
-def train(
-    module: nn.Module, dataset: ImageDataset, settings: TrainingSettings, device: torch.device | str = "cpu"
-) -> Iterator[EpochRecord]:
-    """Trains a network in place, one pass over the training images for each item; see `Learner`.
-
-    Yields:
-        The record of each pass; the network is then in eval mode.
-
-    Raises:
-        InputError: If a split has no images.
-        DivergenceError: If the loss is no longer a number.
-        ResourceError: If there is no such device, or a batch does not fit into its memory.
-    """
-    for item in Learner(module, dataset, settings, device).run():
-        if isinstance(item, EpochRecord):
-            yield item
 
 
 def train_classifier(
