@@ -178,11 +178,8 @@ def audit(
         )
     if done.scorecard is None:
         status = done.run.status()
-        echo(
-            f"stopped with {status.finished:,} of {counted(status.num_cells, 'cell')} finished; repeat the command to "
-            "go on",
-            err=True,
-        )
+        cells = f"{status.finished:,} of {counted(status.num_cells, 'cell')}"
+        echo(f"stopped with {cells} finished; repeat the command to go on", err=True)
         raise typer.Exit(ExitCode.INTERRUPTED)
     _print(done.scorecard)
     for title, file in {"page": "scorecard.html", "numbers": "scorecard.json", "job": "audit.yaml"}.items():

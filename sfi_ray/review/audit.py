@@ -69,17 +69,7 @@ def make_scorecard(run: Run, log: Callable[[str], None], *, allow_code: bool = F
             f"'{run.folder.location}' has rows of {status.finished:,} of {counted(status.num_cells, 'cell')}; repeat "
             "the audit to continue it"
         )
-    grid = record.grid()
-    facts = GridFacts(
-        standard=StandardGrid.version,
-        is_standard=is_standard(job, len(record.class_names)),
-        backgrounds=tuple(background.name for background in grid.backgrounds),
-        ks=job.k,
-        seeds=job.replicates,
-        classes=tuple(index for index, _ in grid.target_classes),
-        threshold=job.verification.threshold,
-        attack=job.attack.identity(),
-    )
+    facts = _grid_facts(run, job.k)
     cells = FooledCells(run.table(list(FooledCells.columns)).to_pylist(), facts)
     log("measuring the bare backgrounds and the detectors")
     classifier = RunClassifiers(run, allow_code=allow_code)[record.classifiers[0].name]
@@ -112,6 +102,20 @@ def make_scorecard(run: Run, log: Callable[[str], None], *, allow_code: bool = F
             verifications=pc.sum(costs["verifications"]).as_py() or 0,
         ),
         versions=record.versions,
+    )
+
+
+def _grid_facts(run: Run, ks: tuple[int, ...]) -> GridFacts:
+    job, grid = run.job, run.record.grid()
+    return GridFacts(
+        standard=StandardGrid.version,
+        is_standard=is_standard(job, len(run.record.class_names)),
+        backgrounds=tuple(background.name for background in grid.backgrounds),
+        ks=ks,
+        seeds=job.replicates,
+        classes=tuple(index for index, _ in grid.target_classes),
+        threshold=job.verification.threshold,
+        attack=job.attack.identity(),
     )
 
 

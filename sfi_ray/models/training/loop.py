@@ -78,16 +78,7 @@ def train_classifier(
     learner = Learner(module, dataset, settings, device)
     writer = _CheckpointWriter(learner, checkpoint, tell)
     writer.resume()
-    try:
-        for item in learner.run(is_stopping):
-            tell(item)
-            is_stopped = is_stopping()
-            writer.save(is_pass=isinstance(item, EpochRecord), at_once=is_stopped)
-            if is_stopped:
-                raise KeyboardInterrupt
-    except DivergenceError:
-        writer.remove()  # it would lead there again
-        raise
+    _learn(learner, writer, tell, is_stopping)
     mean, std = channel_statistics(dataset.train_images)
     classifier = Classifier(
         module,
@@ -127,6 +118,25 @@ def train_classifier(
         device=str(device),
     )
     return TrainedModel(module, card, learner.history)
+
+
+def _learn(
+    learner: Learner,
+    writer: _CheckpointWriter,
+    tell: Callable[[TrainingEvent], None],
+    is_stopping: Callable[[], bool],
+) -> None:
+    """Makes all passes, with checkpoints in between."""
+    try:
+        for item in learner.run(is_stopping):
+            tell(item)
+            is_stopped = is_stopping()
+            writer.save(is_pass=isinstance(item, EpochRecord), at_once=is_stopped)
+            if is_stopped:
+                raise KeyboardInterrupt
+    except DivergenceError:
+        writer.remove()  # it would lead there again
+        raise
 
 
 class _CheckpointWriter:
