@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from sfi_ray.cli.arguments import Address, InProcess
+from sfi_ray.cli.arguments import Address, InProcess, argument, option
 from sfi_ray.cli.audit import audit
 from sfi_ray.cli.compaction import compact
 from sfi_ray.cli.compare import compare
@@ -38,7 +38,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-JobFile = Annotated[Path, typer.Argument(help="Job file, in YAML.", show_default=False)]
+JobFile = Annotated[Path, argument("Job file, in YAML.")]
 
 
 def _print_version(wanted: bool) -> None:
@@ -71,26 +71,16 @@ def launch(
     address: Address = None,
     submit_to: Annotated[
         str | None,
-        typer.Option(
+        option(
+            "Launch on the cluster whose dashboard has this address, and follow its output. Without a value, the "
+            "address is RAY_API_SERVER_ADDRESS if set, otherwise http://127.0.0.1:8265.",
             "--submit",
             metavar="[URL]",
-            help="Launch on the cluster whose dashboard has this address, and follow its output. Without a value, the "
-            "address is RAY_API_SERVER_ADDRESS if set, otherwise http://127.0.0.1:8265.",
-            show_default=False,
         ),
     ] = None,
     in_process: InProcess = False,
-    output: Annotated[
-        str | None,
-        typer.Option(
-            help="Folder or URI for the run's folder. By default the job's `output`.",
-            show_default=False,
-        ),
-    ] = None,
-    actors: Annotated[
-        int | None,
-        typer.Option(help="Number of actors. By default the job's number, or as many as fit.", show_default=False),
-    ] = None,
+    output: Annotated[str | None, option("Folder or URI for the run's folder. By default the job's `output`.")] = None,
+    actors: Annotated[int | None, option("Number of actors. By default the job's number, or as many as fit.")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Delete an earlier run of this name first.")] = False,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Search cells again that failed in an earlier launch.")
@@ -188,10 +178,7 @@ def _first_error(location: str) -> str:
 @app.command()
 def plan(
     job: JobFile,
-    output: Annotated[
-        str | None,
-        typer.Option(help="Folder or URI, as for `launch`. By default the job's `output`.", show_default=False),
-    ] = None,
+    output: Annotated[str | None, option("Folder or URI, as for `launch`. By default the job's `output`.")] = None,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Plan as if an earlier run of this name were deleted.")
     ] = False,

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+
+def option(text: str, *names: str, **details: Any) -> Any:
+    """Describes an option whose text says what it is by default."""
+    return typer.Option(*names, help=text, show_default=False, **details)
+
+
+def argument(text: str, **details: Any) -> Any:
+    """Describes an argument whose text says what it is by default, if it may be left out."""
+    return typer.Argument(help=text, show_default=False, **details)
+
+
 RunLocation = Annotated[
     str,
-    typer.Argument(metavar="RUN", help="Folder or URI of the run: <output>/<name> of its job.", show_default=False),
+    argument("Folder or URI of the run: <output>/<name> of its job.", metavar="RUN"),
 ]
 Device = Annotated[
     str, typer.Option(help="Device of the classifiers; auto takes a GPU if there is one.", metavar="auto|cpu|cuda")
@@ -24,15 +35,12 @@ AllowCode = Annotated[
 ]
 Address = Annotated[
     str | None,
-    typer.Option(
-        help="Address of a running Ray cluster, such as 'auto' or 'host:6379'. By default RAY_ADDRESS if set; "
-        "otherwise Ray starts on this machine.",
-        show_default=False,
+    option(
+        "Address of a running Ray cluster, such as 'auto' or 'host:6379'. By default RAY_ADDRESS if set; "
+        "otherwise Ray starts on this machine."
     ),
 ]
 InProcess = Annotated[
     bool, typer.Option("--in-process", help="Run in this process, without Ray. The rows are the same.")
 ]
-Actors = Annotated[
-    int | None, typer.Option(min=1, help="Number of actors. By default as many as fit.", show_default=False)
-]
+Actors = Annotated[int | None, option("Number of actors. By default as many as fit.", min=1)]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sfi_ray.cli.arguments import Actors, Address, Device, InProcess
+from sfi_ray.cli.arguments import Actors, Address, Device, InProcess, argument, option
 from sfi_ray.cli.exits import ExitCode, explaining
 from sfi_ray.cli.printing import echo, fits_on_screen, print_table
 from sfi_ray.text import counted
@@ -21,51 +21,34 @@ if TYPE_CHECKING:
 def audit(
     model: Annotated[
         str | None,
-        typer.Argument(
-            metavar="MODEL",
-            help="The classifier: a network of the zoo, a .pt2 file, package.module:callable, or a job's entry in "
+        argument(
+            "The classifier: a network of the zoo, a .pt2 file, package.module:callable, or a job's entry in "
             "braces, such as '{name: vgg16, weights: FILE, mean: [0.49, 0.48, 0.45], std: [0.25, 0.24, 0.26]}' or "
             "'{torchvision: resnet50, weights: DEFAULT}'.",
-            show_default=False,
+            metavar="MODEL",
         ),
     ] = None,
     data: Annotated[
         str | None,
-        typer.Option(
-            metavar="DATASET",
-            help="Data set with the image size, the class names and the images for the detectors: a name, a folder, or "
+        option(
+            "Data set with the image size, the class names and the images for the detectors: a name, a folder, or "
             "a job's entry in braces. By default imagenet for networks of torchvision and timm.",
-            show_default=False,
+            metavar="DATASET",
         ),
     ] = None,
     labels: Annotated[
         Path | None,
-        typer.Option(
-            help="File with the class names, one per line or as a JSON list. It replaces --data and needs --shape.",
-            show_default=False,
-        ),
+        option("File with the class names, one per line or as a JSON list. It replaces --data and needs --shape."),
     ] = None,
     shape: Annotated[
-        str | None,
-        typer.Option(
-            metavar="CxHxW", help="Channels, rows and columns of an image, with --labels.", show_default=False
-        ),
+        str | None, option("Channels, rows and columns of an image, with --labels.", metavar="CxHxW")
     ] = None,
-    budget: Annotated[
-        int | None,
-        typer.Option(min=1, help="Most images to classify for a cell. By default 1,000.", show_default=False),
-    ] = None,
+    budget: Annotated[int | None, option("Most images to classify for a cell. By default 1,000.", min=1)] = None,
     classes: Annotated[
         int | None,
-        typer.Option(
-            min=1,
-            help="Number of classes to attack, in equal steps through the list. By default all, but at most 100.",
-            show_default=False,
-        ),
+        option("Number of classes to attack, in equal steps through the list. By default all, but at most 100.", min=1),
     ] = None,
-    seeds: Annotated[
-        int | None, typer.Option(min=1, help="Number of searches of every cell. By default 3.", show_default=False)
-    ] = None,
+    seeds: Annotated[int | None, option("Number of searches of every cell. By default 3.", min=1)] = None,
     gradients: Annotated[
         bool,
         typer.Option(
@@ -75,38 +58,29 @@ def audit(
     ] = True,
     fail_above: Annotated[
         float | None,
-        typer.Option(
+        option(
+            "End with exit code 4 when a larger share of the classes is fooled, on any background. By default "
+            "there is no limit.",
             metavar="SHARE",
             min=0.0,
             max=1.0,
-            help="End with exit code 4 when a larger share of the classes is fooled, on any background. By default "
-            "there is no limit.",
-            show_default=False,
         ),
     ] = None,
-    at_k: Annotated[
-        int | None,
-        typer.Option("--at-k", help="The k of --fail-above: 1, 5 or 25. By default 25.", show_default=False),
-    ] = None,
+    at_k: Annotated[int | None, option("The k of --fail-above: 1, 5 or 25. By default 25.", "--at-k")] = None,
     compare: Annotated[
         tuple[str, str] | None,
-        typer.Option(
-            metavar="A B", help="Compare two audits, given by folder or file, instead of auditing.", show_default=False
-        ),
+        option("Compare two audits, given by folder or file, instead of auditing.", metavar="A B"),
     ] = None,
     output: Annotated[
         str | None,
-        typer.Option(
+        option(
+            "Folder or URI for the audit's folder, by default audits. With --compare, a new folder for the table, "
+            "by default none.",
             "--output",
             "-o",
-            help="Folder or URI for the audit's folder, by default audits. With --compare, a new folder for the table, "
-            "by default none.",
-            show_default=False,
         ),
     ] = None,
-    name: Annotated[
-        str | None, typer.Option(help="Name of the audit's folder. By default the model's.", show_default=False)
-    ] = None,
+    name: Annotated[str | None, option("Name of the audit's folder. By default the model's.")] = None,
     device: Device = "auto",
     actors: Actors = None,
     address: Address = None,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from sfi_ray.cli.arguments import Overwrite, RunLocation
+from sfi_ray.cli.arguments import Overwrite, RunLocation, option
 from sfi_ray.cli.exits import explaining
 from sfi_ray.cli.printing import echo, print_table
 
@@ -19,10 +19,7 @@ def compare(
         str, typer.Option(help="Axes of the groups, separated by commas: classifier, background, k, class.")
     ] = "classifier,background,k",
     to: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder to make with groups.csv, groups.md and cells.csv, which has every pair.", show_default=False
-        ),
+        Path | None, option("Folder to make with groups.csv, groups.md and cells.csv, which has every pair.")
     ] = None,
     overwrite: Overwrite = False,
 ) -> None:

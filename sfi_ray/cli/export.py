@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from sfi_ray.cli.arguments import Overwrite, RunLocation
+from sfi_ray.cli.arguments import Overwrite, RunLocation, option
 from sfi_ray.cli.exits import explaining, naming_broken_parts
 from sfi_ray.cli.printing import echo
 from sfi_ray.text import counted
@@ -15,7 +15,7 @@ from sfi_ray.text import counted
 
 def export(
     run: RunLocation,
-    to: Annotated[Path, typer.Option(help="Folder to make; it appears whole or not at all.", show_default=False)],
+    to: Annotated[Path, option("Folder to make; it appears whole or not at all.")],
     kind: Annotated[str, typer.Option("--format", help="Format of the images.", metavar="png|numpy|parquet")] = "png",
     fooled: Annotated[bool, typer.Option("--fooled", help="Only images that reached the run's threshold.")] = False,
     overwrite: Overwrite = False,

@@ -7,45 +7,33 @@ from typing import Annotated
 
 import typer
 
-from sfi_ray.cli.arguments import AllowCode, Device, Overwrite, RunLocation
+from sfi_ray.cli.arguments import AllowCode, Device, Overwrite, RunLocation, option
 from sfi_ray.cli.exits import explaining, naming_broken_parts
 from sfi_ray.cli.printing import echo, fits_on_screen, print_table
 
 
 def features(
     run: RunLocation,
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder to make with figures, tables and rows.", show_default=False)
-    ],
+    output: Annotated[Path, option("Folder to make with figures, tables and rows.", "--output", "-o")],
     layer: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="LAYER",
-            help="Name of a layer or block of the network, or second_to_last for the input of its last layer with "
+        option(
+            "Name of a layer or block of the network, or second_to_last for the input of its last layer with "
             "weights. May be given several times; a wrong name lists the valid ones. By default second_to_last.",
-            show_default=False,
+            metavar="LAYER",
         ),
     ] = None,
     classifier: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="A classifier of the run; may be given several times. By default all of them.", show_default=False
-        ),
+        list[str] | None, option("A classifier of the run; may be given several times. By default all of them.")
     ] = None,
     natural: Annotated[int, typer.Option(min=0, help="Natural images of each class; 0 takes all.")] = 50,
     split: Annotated[str, typer.Option(metavar="test|train", help="Split of the natural images.")] = "test",
     sfis: Annotated[int, typer.Option(min=0, help="SFIs of each class, by confidence; 0 takes all.")] = 50,
     background: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Only SFIs of this background; may be given several times. By default all.", show_default=False
-        ),
+        list[str] | None, option("Only SFIs of this background; may be given several times. By default all.")
     ] = None,
     k: Annotated[
-        list[int] | None,
-        typer.Option(
-            "--k", help="Only SFIs of this k; may be given several times. By default all.", show_default=False
-        ),
+        list[int] | None, option("Only SFIs of this k; may be given several times. By default all.", "--k")
     ] = None,
     fooled: Annotated[bool, typer.Option("--fooled", help="Only SFIs that reached the run's threshold.")] = False,
     neighbours: Annotated[int, typer.Option(min=1, help="Number of nearest natural images to count.")] = 10,

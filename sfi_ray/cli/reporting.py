@@ -6,25 +6,20 @@ from typing import Annotated
 
 import typer
 
+from sfi_ray.cli.arguments import argument, option
 from sfi_ray.cli.exits import ExitCode, explaining
 from sfi_ray.cli.printing import echo
 from sfi_ray.cli.rounds import is_rounds, report_rounds
 
 
 def report(
-    runs: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="RUN...", help="Folders or URIs of runs: <output>/<name> of their jobs.", show_default=False
-        ),
-    ],
+    runs: Annotated[list[str], argument("Folders or URIs of runs: <output>/<name> of their jobs.", metavar="RUN...")],
     output: Annotated[
         str | None,
-        typer.Option(
+        option(
+            "Folder or URI to write to. By default 'report' in the run's folder; for several runs, here.",
             "--output",
             "-o",
-            help="Folder or URI to write to. By default 'report' in the run's folder; for several runs, here.",
-            show_default=False,
         ),
     ] = None,
 ) -> None:

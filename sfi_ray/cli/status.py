@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from sfi_ray.cli.arguments import RunLocation
+from sfi_ray.cli.arguments import RunLocation, option
 from sfi_ray.cli.exits import explaining
 from sfi_ray.cli.printing import echo
 from sfi_ray.cli.rounds import show_rounds
@@ -22,10 +22,9 @@ def status(
     watch: Annotated[bool, typer.Option("--watch", help="Repeat every few seconds until no driver runs.")] = False,
     address: Annotated[
         str | None,
-        typer.Option(
-            help="Address of the Ray cluster of the search, to ask its actors what they do. By default RAY_ADDRESS if "
-            "set; otherwise the command reads only the folder.",
-            show_default=False,
+        option(
+            "Address of the Ray cluster of the search, to ask its actors what they do. By default RAY_ADDRESS if "
+            "set; otherwise the command reads only the folder."
         ),
     ] = None,
 ) -> None:

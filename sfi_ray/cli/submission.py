@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NoReturn
 import typer
 from typer.core import TyperCommand
 
+from sfi_ray.cli.arguments import argument, option
 from sfi_ray.cli.exits import ExitCode, explaining
 from sfi_ray.cli.printing import echo, pass_on
 
@@ -51,20 +52,12 @@ def submit(job_file: Path, job: Job | RoundsJob, server: str, options: list[str]
 
 
 def attach(
-    run: Annotated[
-        str,
-        typer.Argument(
-            metavar="RUN",
-            help="Folder or URI of the run, as the cluster names it: <output>/<name>.",
-            show_default=False,
-        ),
-    ],
+    run: Annotated[str, argument("Folder or URI of the run, as the cluster names it: <output>/<name>.", metavar="RUN")],
     address: Annotated[
         str | None,
-        typer.Option(
-            help="Address of the cluster's dashboard. By default RAY_API_SERVER_ADDRESS if set, otherwise "
-            "http://127.0.0.1:8265.",
-            show_default=False,
+        option(
+            "Address of the cluster's dashboard. By default RAY_API_SERVER_ADDRESS if set, otherwise "
+            "http://127.0.0.1:8265."
         ),
     ] = None,
 ) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from sfi_ray.cli.arguments import option
 from sfi_ray.cli.exits import explaining
 from sfi_ray.cli.printing import echo, show
 from sfi_ray.errors import InputError
@@ -19,10 +20,7 @@ def theory(
         str, typer.Option(help="Name of a data set of gray images, such as digits, mnist or fashion-mnist.")
     ] = "digits",
     path: Annotated[
-        str | None,
-        typer.Option(
-            help="Folder of the data set's parquet files. By default it is looked for by name.", show_default=False
-        ),
+        str | None, option("Folder of the data set's parquet files. By default it is looked for by name.")
     ] = None,
     model: Annotated[
         str,
@@ -34,19 +32,15 @@ def theory(
     ] = "linear",
     pair: Annotated[
         tuple[str, str] | None,
-        typer.Option(
+        option(
+            "Names of two classes: the one to be predicted, and the one it is told from. Give this or --against-rest.",
             metavar="FIRST SECOND",
-            help="Names of two classes: the one to be predicted, and the one it is told from. Give this or "
-            "--against-rest.",
-            show_default=False,
         ),
     ] = None,
     against_rest: Annotated[
         str | None,
-        typer.Option(
-            metavar="FIRST",
-            help="Name of the class to be predicted, told from all others together. Give this or --pair.",
-            show_default=False,
+        option(
+            "Name of the class to be predicted, told from all others together. Give this or --pair.", metavar="FIRST"
         ),
     ] = None,
     k: Annotated[

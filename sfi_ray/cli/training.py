@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sfi_ray.cli.arguments import argument, option
 from sfi_ray.cli.exits import explaining
 from sfi_ray.cli.printing import echo
 
@@ -16,68 +17,57 @@ if TYPE_CHECKING:
     from sfi_ray.models import TrainingSettings
 
 
-def _option(text: str, metavar: str | None = None) -> Any:
-    return typer.Option(help=text, show_default=False, metavar=metavar)
-
-
 def train(
     network: Annotated[
         str,
-        typer.Argument(
-            help="Network of the zoo: mlp, cnn_mp, cnn_none, capsnet, vgg16, nin or resnet50. With --job, the name of "
-            "one of the job's classifiers.",
-            show_default=False,
+        argument(
+            "Network of the zoo: mlp, cnn_mp, cnn_none, capsnet, vgg16, nin or resnet50. With --job, the name of "
+            "one of the job's classifiers."
         ),
     ],
-    dataset: Annotated[
-        str | None,
-        typer.Argument(help="Name of the data set, such as digits or mnist; not with --job.", show_default=False),
-    ] = None,
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder for weights.safetensors and card.json.", show_default=False)
-    ] = ...,  # type: ignore[assignment]
-    job: Annotated[Path | None, _option("Job file that gives the data set and the settings. By default none.")] = None,
-    path: Annotated[str | None, _option("Folder of the data set's parquet files. By default the name decides.")] = None,
+    dataset: Annotated[str | None, argument("Name of the data set, such as digits or mnist; not with --job.")] = None,
+    output: Annotated[Path, option("Folder for weights.safetensors and card.json.", "--output", "-o")] = ...,  # type: ignore[assignment]
+    job: Annotated[Path | None, option("Job file that gives the data set and the settings. By default none.")] = None,
+    path: Annotated[str | None, option("Folder of the data set's parquet files. By default the name decides.")] = None,
     preset: Annotated[
         str | None,
-        _option(
+        option(
             "Settings to start from: paper_mnist, paper_cifar10 or fast_cifar10; other options change them. "
             "By default none."
         ),
     ] = None,
-    optimizer: Annotated[str | None, _option("Optimizer: adam or sgd. By default adam.", "adam|sgd")] = None,
+    optimizer: Annotated[str | None, option("Optimizer: adam or sgd. By default adam.", metavar="adam|sgd")] = None,
     learning_rate: Annotated[
-        float | None, _option("Learning rate, the highest one of a schedule. By default 0.001.")
+        float | None, option("Learning rate, the highest one of a schedule. By default 0.001.")
     ] = None,
-    momentum: Annotated[float | None, _option("Momentum of sgd, in [0, 1). By default 0.9.")] = None,
-    weight_decay: Annotated[float | None, _option("L2 penalty on the weights. By default 0.")] = None,
+    momentum: Annotated[float | None, option("Momentum of sgd, in [0, 1). By default 0.9.")] = None,
+    weight_decay: Annotated[float | None, option("L2 penalty on the weights. By default 0.")] = None,
     schedule: Annotated[
-        str | None,
-        _option("Learning rate over time. By default constant.", "constant|cosine|one_cycle"),
+        str | None, option("Learning rate over time. By default constant.", metavar="constant|cosine|one_cycle")
     ] = None,
     augmentation: Annotated[
         str | None,
-        _option(
+        option(
             "Changes to training images: none, or random flips and shifts, which suit photographs but not digits. "
             "By default none.",
-            "none|flip_crop",
+            metavar="none|flip_crop",
         ),
     ] = None,
     precision: Annotated[
         str | None,
-        _option(
+        option(
             "Number format of the layers' arithmetic; auto is bfloat16 where the hardware has it. By default float32.",
-            "auto|float32|bfloat16",
+            metavar="auto|float32|bfloat16",
         ),
     ] = None,
     epochs: Annotated[
-        int | None, _option("Passes over the training images. By default enough for the data set.")
+        int | None, option("Passes over the training images. By default enough for the data set.")
     ] = None,
-    batch_size: Annotated[int | None, _option("Images of one optimizer step. By default 128.")] = None,
+    batch_size: Annotated[int | None, option("Images of one optimizer step. By default 128.")] = None,
     seed: Annotated[
-        int | None, _option("Seed of weights, order of images, augmentation, and dropout. By default 0.")
+        int | None, option("Seed of weights, order of images, augmentation, and dropout. By default 0.")
     ] = None,
-    threads: Annotated[int | None, _option("CPU threads. By default one for each core.")] = None,
+    threads: Annotated[int | None, option("CPU threads. By default one for each core.")] = None,
 ) -> None:
     """Train a classifier and store its weights with a card: data set, accuracy, settings and fingerprint.
 

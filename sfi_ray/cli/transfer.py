@@ -7,25 +7,22 @@ from typing import Annotated
 
 import typer
 
-from sfi_ray.cli.arguments import Actors, Address, AllowCode, Device, InProcess, Overwrite, RunLocation
+from sfi_ray.cli.arguments import Actors, Address, AllowCode, Device, InProcess, Overwrite, RunLocation, option
 from sfi_ray.cli.exits import explaining, naming_broken_parts
 from sfi_ray.cli.printing import echo, print_table
 
 
 def transfer(
     run: RunLocation,
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder to make with the rows and the tables.", show_default=False)
-    ],
+    output: Annotated[Path, option("Folder to make with the rows and the tables.", "--output", "-o")],
     to: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="CLASSIFIER",
-            help="A classifier that re-scores: one of the run by name, a network of the zoo, a .pt2 file, "
+        option(
+            "A classifier that re-scores: one of the run by name, a network of the zoo, a .pt2 file, "
             "package.module:callable, or a job's entry in braces, such as "
             "'{torchvision: resnet50, weights: DEFAULT}'. May be "
             "given several times. By default all classifiers of the run.",
-            show_default=False,
+            metavar="CLASSIFIER",
         ),
     ] = None,
     threshold: Annotated[float, typer.Option(help="Confidence from which an image fools, in (0, 1].")] = 0.9,

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from sfi_ray.cli.arguments import AllowCode, Device, RunLocation
+from sfi_ray.cli.arguments import AllowCode, Device, RunLocation, option
 from sfi_ray.cli.exits import ExitCode, explaining
 from sfi_ray.cli.printing import echo
 from sfi_ray.text import counted
@@ -17,10 +17,9 @@ def verify(
     device: Device = "auto",
     tolerance: Annotated[
         float | None,
-        typer.Option(
-            help="Largest allowed difference between a probability and the stored one. By default 0.0001, since other "
+        option(
+            "Largest allowed difference between a probability and the stored one. By default 0.0001, since other "
             "processors and GPUs sum float32 in another order.",
-            show_default=False,
             min=0.0,
         ),
     ] = None,
