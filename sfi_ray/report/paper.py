@@ -57,8 +57,7 @@ def published_means(
     """Looks up a table of Tables 2-13; None when it has no value for these rows and columns."""
     if dataset != "cifar10":
         return None
-    rows = [row for row in _rows("tables_02_13_cifar10_confidence") if _key(row["model"]) == _key(network)]
-    rows = [row for row in rows if int(row["k"]) == k]
+    rows = _rows_of("tables_02_13_cifar10_confidence", network, k=str(k))
     places = {(row["color"], row["target_class"]): row for row in rows}
     mean = _spread(places, "mean_confidence_pct", backgrounds, class_names)
     if np.isnan(mean).all():
@@ -73,8 +72,7 @@ def published_best(
     """Looks up a row of Tables 14 and 15; None when it has no value for these backgrounds and classes."""
     if k != 5:  # the only k of these tables
         return None
-    rows = [row for row in _rows("tables_14_15_architectures") if _key(row["model"]) == _key(network)]
-    rows = [row for row in rows if row["dataset"] == dataset]
+    rows = _rows_of("tables_14_15_architectures", network, dataset=dataset)
     places = {(row["color"], row["target_class"]): row for row in rows}
     best = _spread(places, "best_confidence_pct", backgrounds, [str(number) for number in target_classes])
     if np.isnan(best).all():
@@ -83,6 +81,11 @@ def published_best(
     return PublishedBest(
         int(first["table"]), float(first["accuracy_pct"]), float(first["natural_confidence_pct"]), best
     )
+
+
+def _rows_of(name: str, network: str, **wanted: str) -> list[dict[str, str]]:
+    rows = [row for row in _rows(name) if _key(row["model"]) == _key(network)]
+    return [row for row in rows if wanted.items() <= row.items()]
 
 
 @cache

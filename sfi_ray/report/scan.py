@@ -55,11 +55,9 @@ def tally_findings(source: Source, batch_rows: int = 1 << 15, partial_rows: int 
     partial tallies before it joins them.
 
     Returns:
-        One row a combination of dataset, classifier, attack, k, background and target_class, with the columns
-        ``target_name``, ``best_confidence``, ``best_cell_id``, ``sum_confidence``, ``sum_background``,
-        ``num_background``, ``num_finished``, ``num_fooled``, ``num_failed``, ``num_free`` (finished inversions that
-        might alter every pixel), ``sum_altered``, ``least_altered`` and ``most_altered`` (their altered pixels),
-        ``cell_index`` and ``position`` (the lowest of each).
+        One row a combination of dataset, classifier, attack, k, background and target_class. The columns are those of
+        `_JOINS`. ``num_free`` counts finished inversions that might alter every pixel; ``sum_altered``,
+        ``least_altered`` and ``most_altered`` are about their altered pixels.
     """
     columns = (
         *(*_KEYS, "target_name", "cell_id", "cell_index", "confidence", "background_confidence", "fooled"),

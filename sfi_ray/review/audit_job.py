@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import yaml
 from pydantic import ValidationError
 
-from sfi_ray.attacks.settings import read_attack_settings
+from sfi_ray.attacks.settings import AttackSettings, read_attack_settings
 from sfi_ray.data import DatasetInfo, DatasetSpec
 from sfi_ray.errors import InputError
 from sfi_ray.images import NAMED_COLOURS
@@ -77,20 +77,16 @@ def audit_job(
         raise InputError(
             f"an audit alters up to {max(ks)} pixels, but an image of '{info.name}' has {info.height} x {info.width}"
         )
-    wanted = min(info.num_classes, num_classes or StandardGrid.most_classes)
-    attack = {"kind": "map_elites", "max_evaluations": budget, "stop_confidence": StandardGrid.threshold}
-    if gradients:
-        attack["gradient_share"] = 0.5
     try:
         return Job(
             name=name or classifier.name,
             dataset=dataset,
             classifiers=(classifier,),
             backgrounds=audit_backgrounds(info.channels),
-            target_classes="all" if wanted == info.num_classes else sampled_classes(info.num_classes, wanted),
+            target_classes=_targets(info.num_classes, num_classes or StandardGrid.most_classes),
             k=ks,
             replicates=seeds,
-            attack=read_attack_settings(attack),
+            attack=_attack(budget, gradients=gradients),
             output=output,
             compute=compute or Compute(),
             cluster=cluster or ClusterSettings(),
@@ -116,18 +112,18 @@ def is_standard(job: Job, num_classes: int) -> bool:
     The backgrounds follow from the images.
     """
     grid = StandardGrid
-    wanted = min(num_classes, grid.most_classes)
-    attack = {"kind": "map_elites", "max_evaluations": grid.budget, "stop_confidence": grid.threshold}
-    attack["gradient_share"] = 0.5
-    targets = "all" if wanted == num_classes else sampled_classes(num_classes, wanted)
-    return (job.attack, job.k, job.replicates, job.target_classes, job.seed, job.compute.precision) == (
-        read_attack_settings(attack),
-        grid.ks,
-        grid.seeds,
-        targets,
-        0,
-        "float32",
-    )
+    attack, targets = _attack(grid.budget, gradients=True), _targets(num_classes, grid.most_classes)
+    wanted = (attack, grid.ks, grid.seeds, targets, 0, "float32")
+    return (job.attack, job.k, job.replicates, job.target_classes, job.seed, job.compute.precision) == wanted
+
+
+def _attack(budget: int, *, gradients: bool) -> AttackSettings:
+    settings = {"kind": "map_elites", "max_evaluations": budget, "stop_confidence": StandardGrid.threshold}
+    return read_attack_settings(settings | ({"gradient_share": 0.5} if gradients else {}))
+
+
+def _targets(num_classes: int, wanted: int) -> Literal["all"] | tuple[int, ...]:
+    return "all" if wanted >= num_classes else sampled_classes(num_classes, wanted)
 
 
 def job_yaml(job: Job) -> str:

@@ -120,12 +120,17 @@ class _Sink(ABC):
         self._shape = shape
         self._class_names = class_names
         self._open = contextlib.ExitStack()
+        self._begin()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
         self._open.close()
+
+    @abstractmethod
+    def _begin(self) -> None:
+        """Opens the files."""
 
     @abstractmethod
     def add(self, images: NDArray[np.uint8], rows: pa.Table) -> None:
@@ -142,8 +147,7 @@ class _Sink(ABC):
 class _PngSink(_Sink):
     """A PNG file for each image, and ``metadata.csv``: an image folder for data set libraries."""
 
-    def __init__(self, folder: Path, shape: tuple[int, int, int, int], class_names: tuple[str, ...]) -> None:
-        super().__init__(folder, shape, class_names)
+    def _begin(self) -> None:
         self._write = self._table(("file_name",))
 
     def add(self, images: NDArray[np.uint8], rows: pa.Table) -> None:
@@ -159,11 +163,10 @@ class _PngSink(_Sink):
 class _NumpySink(_Sink):
     """``images.npy`` (N, H, W, C) uint8, ``labels.npy`` (N,) int64, and ``metadata.csv`` with a line for each."""
 
-    def __init__(self, folder: Path, shape: tuple[int, int, int, int], class_names: tuple[str, ...]) -> None:
-        super().__init__(folder, shape, class_names)
+    def _begin(self) -> None:
         self._write = self._table(())
-        self._images = self._array("images.npy", np.dtype(np.uint8), shape)
-        self._labels = self._array("labels.npy", np.dtype("<i8"), shape[:1])
+        self._images = self._array("images.npy", np.dtype(np.uint8), self._shape)
+        self._labels = self._array("labels.npy", np.dtype("<i8"), self._shape[:1])
 
     def add(self, images: NDArray[np.uint8], rows: pa.Table) -> None:
         self._images.write(images.tobytes())
@@ -181,10 +184,9 @@ class _NumpySink(_Sink):
 class _ParquetSink(_Sink):
     """``test.parquet`` in Hugging Face's convention: the bytes of each image, its label and its row."""
 
-    def __init__(self, folder: Path, shape: tuple[int, int, int, int], class_names: tuple[str, ...]) -> None:
-        super().__init__(folder, shape, class_names)
-        self._schema = parquet_schema(class_names)
-        self._writer = self._open.enter_context(pq.ParquetWriter(folder / "test.parquet", self._schema))
+    def _begin(self) -> None:
+        self._schema = parquet_schema(self._class_names)
+        self._writer = self._open.enter_context(pq.ParquetWriter(self._folder / "test.parquet", self._schema))
 
     def add(self, images: NDArray[np.uint8], rows: pa.Table) -> None:
         names = [image_name(index) for index in rows["cell_index"].to_pylist()]

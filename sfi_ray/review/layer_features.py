@@ -21,9 +21,10 @@ from numpy.typing import NDArray
 
 from sfi_ray.data import stream_rows
 from sfi_ray.errors import InputError
-from sfi_ray.images import NAMED_COLOURS, parse_background
+from sfi_ray.images import parse_background
 from sfi_ray.models import Classifier
 from sfi_ray.report.sheets.feature_map import FeatureMap
+from sfi_ray.review.audit_job import audit_backgrounds
 from sfi_ray.review.feature_space import nearest_images, principal_coordinates
 from sfi_ray.review.scoring import as_input
 from sfi_ray.store.run import Run
@@ -284,9 +285,8 @@ def _colours(run: Run) -> list[tuple[str, tuple[int, ...]]]:
     """Returns the run's backgrounds and the named colours that its images can have."""
     channels = run.record.input_shape[0]
     found = {background.value: background.name for background in run.record.grid().backgrounds}
-    for name, rgb in NAMED_COLOURS.items():
-        if channels == 3 or len(set(rgb)) == 1:
-            found.setdefault(parse_background(name, channels).value, name)
+    for name in audit_backgrounds(channels):
+        found.setdefault(parse_background(name, channels).value, name)
     return [(name, value) for value, name in found.items()]
 
 

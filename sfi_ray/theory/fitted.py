@@ -30,9 +30,9 @@ def fit(
     """Fits a model that tells the images of one class from others.
 
     Args:
-        kind: ``linear`` is logistic regression (Section 4.1), ``hidden`` a network with one hidden layer of ReLUs
-            (4.2), ``kernel`` a support vector machine with the homogeneous polynomial kernel of degree 2 (4.3), whose
-            decision function is taken for the log-odds, as in (23).
+        kind: ``linear`` is logistic regression (Section 4.1), and ``hidden`` a network with one hidden layer of ReLUs
+            (4.2). ``kernel`` is a support vector machine with the homogeneous polynomial kernel of degree 2 (4.3); its
+            decision function stands for the log-odds, as in (23).
         images: In [0, 1], ``(N, D)``.
         is_first: Whether each is of the class to be predicted, ``(N,)`` bool.
         hidden_units: D_h of ``hidden``.
