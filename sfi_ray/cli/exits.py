@@ -89,7 +89,7 @@ EXIT_CODES: Mapping[str, Mapping[ExitCode, str]] = {
         ExitCode.DOES_NOT_HOLD: "something does not hold; standard error names each fault with its row",
     },
 }
-"""What the exit codes of each command mean, where that is more than any command says; see `codes_of`."""
+"""Meanings of the exit codes of each command, beyond those of all commands; see `codes_of`."""
 
 
 def codes_of(command: str) -> dict[ExitCode, str]:

@@ -21,7 +21,7 @@ from sfi_ray.errors import InputError
 
 @dataclass(frozen=True, slots=True)
 class _Download:
-    """What is known of a data set of torchvision before it is there."""
+    """Facts about a data set of torchvision that need no download."""
 
     torchvision_name: str
     folder: str

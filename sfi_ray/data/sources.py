@@ -31,7 +31,7 @@ from sfi_ray.data.spec import DatasetSpec
 from sfi_ray.errors import InputError
 
 TrainingData: TypeAlias = DatasetSpec | DatasetWithOutliers
-"""What a network can be trained on."""
+"""Data sets that a network can be trained on."""
 
 
 def dataset_info(spec: TrainingData) -> DatasetInfo:

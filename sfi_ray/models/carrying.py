@@ -43,7 +43,7 @@ def carried(module: nn.Module, image: Tensor, name: str) -> nn.Module:
         # Outside inference mode, which would make the weights unfit for gradients.
         with torch.inference_mode(mode=False), torch.no_grad():
             network = copied(_filled(module, image), device=image.device, dtype=torch.float32)
-            # Not yet channels-last, in which torch computes some convolutions wrongly: nobody has looked at them.
+            # Not yet channels-last, in which torch computes some convolutions wrongly: these are not yet known.
             network = in_layout(network, torch.contiguous_format)
             network.eval()
 

@@ -33,7 +33,7 @@ Callers do not change a tensor in place after scoring it, since its features are
 
 @dataclass(frozen=True, slots=True)
 class _Views:
-    """What a network makes of images: logits of the natural classes, ``(N, K)``, and features, ``(N, D)``."""
+    """Outputs for images: logits of the natural classes, ``(N, K)``, and features, ``(N, D)``."""
 
     logits: Tensor
     features: Tensor | None

@@ -56,7 +56,7 @@ class NaturalAccuracy:
 def measure_natural(classifier: Classifier, dataset: DatasetSpec, *, is_normalised: bool) -> NaturalAccuracy | None:
     """Classifies test images, as many of each class, for about two seconds.
 
-    Where nobody said how images are normalised, or the accuracy is near chance, it also tries usual normalisations.
+    Where the normalisation of images is unknown, or the accuracy is near chance, it also tries usual ones.
 
     Returns:
         The accuracy; None where no test images are at hand, or a few do not fit into memory.

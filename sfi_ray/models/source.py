@@ -41,7 +41,7 @@ class Source(ABC):
     weights_fault: ClassVar[str | None] = None
     """Why a job must not give `weights`, if it must not."""
     weights_mend: ClassVar[str | None] = None
-    """What to give as `weights`, if a job must give it."""
+    """A description of `weights`, if a job must give them."""
     is_trainable: ClassVar[bool] = False
     """Whether a job can train it."""
     is_known_by_name: ClassVar[bool] = False
@@ -112,7 +112,7 @@ class Source(ABC):
 
     @property
     def given_normalisation(self) -> Normalisation | None:
-        """What the job says that images are normalised with."""
+        """The normalisation of images in the job."""
         return None if self.mean is None or self.std is None else (self.mean, self.std)
 
     def files(self) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ from sfi_ray.models.files.torch_file import FAULTS, TorchFile
 WEIGHTS_NAME = "weights.safetensors"
 CARD_NAME = "card.json"
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".tar")
-"""What files of weights end in; how they are read, their content says."""
+"""Endings of files of weights; their content decides how they are read."""
 
 
 def save_weights(module: nn.Module, path: Path | str, card: ModelCard) -> None:

@@ -64,7 +64,7 @@ class ReportedRun:
 
     @property
     def losses(self) -> list[str]:
-        """What cannot be read and is left out, a line each with its mend."""
+        """Data that cannot be read and are left out, a line each with its mend."""
         lines = [
             f"'{self.folder.location}/{name}' cannot be read and is left out ({fault}); move it away and launch again: "
             "its cells will be searched again"

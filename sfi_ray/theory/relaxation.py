@@ -22,7 +22,7 @@ from sfi_ray.theory.alterations import Alterations
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Bounds:
-    """What each elementary alteration adds to a layer at most and at least, both ``(E, *layer)``."""
+    """The most and the least that each elementary alteration adds to a layer, both ``(E, *layer)``."""
 
     upper: Tensor
     lower: Tensor

@@ -16,7 +16,7 @@ from sfi_ray.models.files.torch_file import FAULTS, TorchFile, as_dictionary
 
 
 class Wanted(StrEnum):
-    """What a file should be."""
+    """The wanted kind of a file."""
 
     WEIGHTS = "a file of weights"
     EXPORT = "a file of torch.export.save"

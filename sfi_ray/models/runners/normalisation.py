@@ -1,4 +1,4 @@
-"""What images are normalised with.
+"""The normalisation of images.
 
 Shapes: N images, C channels, H height, W width.
 """

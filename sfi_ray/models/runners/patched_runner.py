@@ -25,7 +25,7 @@ from sfi_ray.models.runners.runtime import RuntimeConfig, power_of_two_within
 
 @dataclass(frozen=True, slots=True)
 class _Inputs:
-    """What a network reads of one micro-batch, and what runs it on that."""
+    """The inputs of a network for one micro-batch, and a function that runs the network on them."""
 
     spots: Tensor
     values: Tensor

@@ -14,7 +14,7 @@ from sfi_ray.text import counted
 MemoryLayout = Literal["channels_last", "contiguous"]
 
 Engine = Literal["torch", "openvino"]
-"""What runs a network: torch, layer by layer or compiled, or OpenVINO, which is an extra."""
+"""Library that runs a network: torch, layer by layer or compiled, or OpenVINO, which is an extra."""
 
 
 class RuntimeConfig(BaseModel):
@@ -25,7 +25,7 @@ class RuntimeConfig(BaseModel):
     mend: ClassVar[str] = (
         "search where the run was first launched, or set compute.precision and compute.micro_batch in a new one"
     )
-    """What to do where a network cannot run as a run's configuration says."""
+    """The mend where a network cannot run in a run's configuration."""
 
     precision: Precision = Field("float32", description="Number format of weights and activations.")
     memory_layout: MemoryLayout = Field("channels_last", description="Order of the numbers of an image in memory.")
@@ -40,12 +40,12 @@ class RuntimeConfig(BaseModel):
 
     @property
     def torch_layout(self) -> torch.memory_format:
-        """What torch calls `memory_layout`."""
+        """`memory_layout` as a constant of torch."""
         return torch.channels_last if self.memory_layout == "channels_last" else torch.contiguous_format
 
     @property
     def takes_any_size(self) -> bool:
-        """Whether what runs the network takes other numbers of images than `micro_batch` at once, too."""
+        """Whether passes may have other numbers of images than `micro_batch`."""
         return self.engine == "torch" and not self.is_compiled and not self.uses_graphs
 
     def changed(self, **changes: object) -> RuntimeConfig:

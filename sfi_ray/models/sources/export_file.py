@@ -25,7 +25,7 @@ class ExportSource(Source):
 
     def build_module(self, input_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
         """Reads the network, with its weights."""
-        del num_classes  # whoever runs the network sees its logits
+        del num_classes  # the examination of the network compares it with the logits
         graph = read_export(self.read_content(), self.what)
         sizes = graph.image_shape
         fits = len(sizes) == 4 and all(

@@ -1,4 +1,4 @@
-"""How a classifier does on natural images.
+"""Accuracy and confidence of a classifier on natural images.
 
 Shapes: N images, B images of a batch, C channels, H height, W width.
 """
@@ -16,7 +16,7 @@ from sfi_ray.errors import InputError
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What the paper prints beside each model of Tables 14 and 15.
+    """Accuracy and confidence on natural images, as in Tables 14 and 15.
 
     Attributes:
         accuracy: Share of the images classified correctly, in [0, 1].

@@ -92,6 +92,6 @@ def _options(classifier: Classifier, request: TuningRequest, layout: MemoryLayou
         can_replay=device == "cuda",
         can_compile=request.is_long and has_compiler(classifier.device),
         engines=("openvino",) if has_openvino(classifier.device) else (),
-        # Patches overlap, and in which order several threads would write what they share, nobody says.
+        # Patches overlap, and several threads write the places that they share in no fixed order.
         can_reuse=device == "cpu" and request.threads == 1 and bool(request.ks),
     )

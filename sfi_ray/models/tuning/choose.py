@@ -64,7 +64,7 @@ class Measurement(Protocol):
         ...
 
     def is_fit(self, runtime: RuntimeConfig) -> bool:
-        """Whether what it computes may be used."""
+        """Whether its outputs may be used."""
         ...
 
 

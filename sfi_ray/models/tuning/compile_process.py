@@ -1,8 +1,8 @@
-"""What a process that tries torch.compile runs; see `compiling`.
+"""The program of a process that tries torch.compile; see `compiling`.
 
     python -m sfi_ray.models.tuning.compile_process FILE
 
-FILE holds an `Order`; what the process prints is a `CompiledMeasurement`.
+FILE holds an `Order`; the process prints a `CompiledMeasurement`.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ class CompiledMeasurement(BaseModel):
     gain: float
     """How many times faster than the same layer by layer."""
     is_fit: bool
-    """Whether what it computes may be used."""
+    """Whether its outputs may be used."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -163,7 +163,7 @@ def _has_fit_patches(classifier: Classifier, count: int, k: int) -> bool:
 def _seconds(classify: Callable[[], Tensor], device: torch.device) -> float:
     """Classifies and returns the time that it took, in seconds."""
     is_alone = device.type == "cpu" and torch.get_num_threads() == 1
-    # What one thread computes takes as much of the CPU's time, whoever else is using it meanwhile.
+    # The CPU time of one thread does not depend on other processes.
     clock = time.thread_time if is_alone else time.perf_counter
     started = clock()
     classify()

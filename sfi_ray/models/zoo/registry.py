@@ -31,7 +31,7 @@ ARCHITECTURES: Mapping[str, Callable[[int, int, int, int], nn.Module]] = Mapping
         "resnet50": resnet50,
     }
 )
-"""What builds each network from channels, height, width and number of classes."""
+"""Builders of networks from channels, height, width and number of classes, by name."""
 
 
 def build(architecture: str, *, input_shape: tuple[int, int, int], num_classes: int) -> nn.Module:

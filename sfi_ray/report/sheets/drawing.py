@@ -1,4 +1,4 @@
-"""What figures share: their font, names of any characters, texts that fit into their room, and their files."""
+"""Parts of all figures: their font, names of any characters, texts that fit into their room, and their files."""
 
 from __future__ import annotations
 

@@ -120,7 +120,7 @@ def _draw_picture(
     frame = Rectangle((left - 1, top - 1), right - left + 2, bottom - top + 2, fill=False, ec="#8c8c8c", lw=1.5)
     axes.add_patch(frame)
     if picture is None:
-        frame.set(hatch="//", hatchcolor="#d7d7d7", hatch_linewidth=1.1)  # nobody takes it for a white picture
+        frame.set(hatch="//", hatchcolor="#d7d7d7", hatch_linewidth=1.1)  # unlike a white picture
         return
     shown = picture if picture.shape[2] == 3 else picture[:, :, :1].repeat(3, axis=2)
     shown = shown.repeat(factor, axis=0).repeat(factor, axis=1)
