@@ -291,7 +291,7 @@ def test_bfloat16_learns_digits_and_is_repeatable(digits):
     settings = TrainingSettings(epochs=4, learning_rate=3e-3, precision="bfloat16", threads=1)
     first, second = (train_classifier("mlp", digits, settings) for _ in range(2))
     assert first.card.fingerprint == second.card.fingerprint
-    assert first.accuracy > 0.85
+    assert first.card.test_accuracy > 0.85
     assert first.card.settings.precision == "bfloat16"
 
 
