@@ -29,5 +29,5 @@ def export(
 
     with explaining("stopped; nothing was exported"):
         done = export_run(open_run(run), to, kind, fooled=fooled, overwrite=overwrite)
-    echo(f"{counted(done.num_images, 'image')} in {done.folder}")
+    echo(f"{counted(done.num_images, 'image')} in {to}")
     naming_broken_parts(done.broken)

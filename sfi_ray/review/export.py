@@ -41,12 +41,10 @@ class Exported:
     """An export.
 
     Attributes:
-        folder: Its folder.
         num_images: Number of images.
         broken: Part files that could not be read and are left out, with the reason.
     """
 
-    folder: Path
     num_images: int
     broken: dict[str, str]
 
@@ -103,7 +101,7 @@ def export_run(run: Run, folder: Path, kind: str, *, fooled: bool = False, overw
             "left_out": broken,
         }
         (temporary / manifest_name).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", "utf-8")
-    return Exported(folder, num_images, broken)
+    return Exported(num_images, broken)
 
 
 class _Sink(ABC):

@@ -64,12 +64,7 @@ class RunClassifiers:
         return self._last
 
     def payload(self, name: str) -> ClassifierPayload:
-        """Returns a classifier ready to travel.
-
-        Raises:
-            InputError: As for the classifier itself.
-            StorageError: As for the classifier itself.
-        """
+        """Returns a classifier ready to travel; it raises the errors of the classifier itself."""
         return self[name].to_payload(None if name in self._given else self._spec(name).source)
 
     def _spec(self, name: str) -> ClassifierSpec:

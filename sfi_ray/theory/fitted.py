@@ -5,9 +5,7 @@ Shapes: N images, D pixels.
 
 from __future__ import annotations
 
-import contextlib
 import warnings
-from collections.abc import Iterator
 from typing import Literal, get_args
 
 import numpy as np
@@ -79,17 +77,20 @@ def _checked_labels(is_first: ArrayLike, num_images: int) -> NDArray[np.bool_]:
 
 
 def _logistic_regression(images: Floats, is_first: NDArray[np.bool_]) -> LinearModel:
-    from sklearn.linear_model import LogisticRegression  # a second to import
+    from sklearn.exceptions import ConvergenceWarning  # a second to import
+    from sklearn.linear_model import LogisticRegression
 
-    with _any_optimum():
+    # A fit may end before it has converged: the theorems hold for any weights.
+    with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):
         fitted = LogisticRegression(max_iter=1000).fit(images, is_first)
     return LinearModel(fitted.coef_[0], fitted.intercept_[0])
 
 
 def _perceptron(images: Floats, is_first: NDArray[np.bool_], hidden_units: int, seed: int) -> HiddenLayerModel:
+    from sklearn.exceptions import ConvergenceWarning
     from sklearn.neural_network import MLPClassifier
 
-    with _any_optimum():
+    with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):
         fitted = MLPClassifier((hidden_units,), max_iter=50, random_state=seed).fit(images, is_first)
     (hidden, output), (hidden_biases, output_biases) = fitted.coefs_, fitted.intercepts_
     return HiddenLayerModel(hidden.T, hidden_biases, output[:, 0], output_biases[0])
@@ -101,13 +102,3 @@ def _support_vector_machine(images: Floats, is_first: NDArray[np.bool_]) -> Quad
     gamma = 1.0 / (images.shape[1] * images.var())  # scikit-learn's "scale"
     fitted = SVC(kernel="poly", degree=2, gamma=gamma, coef0=0.0).fit(images, is_first)
     return QuadraticModel(fitted.support_vectors_, gamma**2 * fitted.dual_coef_[0], fitted.intercept_[0])
-
-
-@contextlib.contextmanager
-def _any_optimum() -> Iterator[None]:
-    """Lets a fit end before it has converged: the theorems hold for any weights."""
-    from sklearn.exceptions import ConvergenceWarning
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        yield

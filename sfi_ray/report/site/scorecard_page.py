@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import base64
 import importlib.metadata
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-from markupsafe import Markup, escape
 from numpy.typing import NDArray
 
 from sfi_ray.report.site.template import page_template, site_file
-from sfi_ray.review.scorecard import Scorecard, Share
+from sfi_ray.review.scorecard import Scorecard
 from sfi_ray.review.scorecard_tables import (
     backgrounds_table,
     detectors_table,
@@ -26,17 +25,7 @@ from sfi_ray.review.scorecard_tables import (
     smallest_k_table,
 )
 from sfi_ray.store.png import to_png
-from sfi_ray.tables import ResultTable
-from sfi_ray.text import MOST_LINE, MOST_NAME, counted, printable
-
-_STYLE = """\
-td.share { background: color-mix(in srgb, var(--bad) calc(var(--share) * 30%), var(--paper)); white-space: nowrap; }
-#detectors td.share { background: color-mix(in srgb, var(--good) calc(var(--share) * 30%), var(--paper)); }
-td.text, th.text { text-align: left; }
-.tiles .tile { display: flex; }
-th .swatch { display: inline-block; width: 0.8rem; height: 0.8rem; margin-right: 0.4rem; vertical-align: -0.1rem;
-  border: 1px solid var(--muted); }
-"""
+from sfi_ray.text import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,14 +66,12 @@ def render_scorecard(card: Scorecard, images: Sequence[ShownImage]) -> str:
     about = "For each fooled class, the image with the fewest altered pixels and then the highest confidence."
     if fooled > len(images):
         about += f" These are the first {len(images)} of {fooled:,} classes; the report shows all."
-    swatches = {one.background: one.value for one in card.backgrounds}
     return page_template("scorecard.html").render(
         title=f"{card.model.name}: audit with sparse fooling images",
         style=site_file("style.css"),
-        own_style=_STYLE,
         headline=headline(card),
         problems=_problems(card),
-        table=lambda table: _table(table, swatches),
+        colours={one.background: _colour(one.value) for one in card.backgrounds},
         shares=shares_table(card),
         bare=backgrounds_table(card),
         smallest=smallest_k_table(card),
@@ -126,41 +113,6 @@ def _tile(shown: ShownImage) -> dict[str, object]:
     }
 
 
-def _table(table: ResultTable, swatches: Mapping[str, tuple[int, ...]]) -> Markup:
-    """Returns a table as HTML; shares are tinted, and a background's name has its colour beside it."""
-    heading = Markup("").join(
-        Markup('<th scope="col"{}>{}</th>').format(
-            Markup(' class="text"') if column.is_text else Markup(""), printable(column.title, MOST_NAME)
-        )
-        for column in table.columns
-    )
-    lines = []
-    for row, texts in zip(table.rows, table.entries(), strict=True):
-        entries = []
-        for place, (column, value, entry) in enumerate(zip(table.columns, row, texts, strict=True)):
-            shown = escape(entry.text)
-            if place == 0:
-                is_colour = column.name == "background" and value in swatches
-                swatch = _swatch(swatches[value]) if is_colour else Markup("")
-                entries.append(Markup('<th scope="row">{}{}</th>').format(swatch, shown))
-            elif isinstance(value, Share) and value.share is not None:
-                entries.append(
-                    Markup('<td class="share" style="--share:{}">{}</td>').format(f"{value.share:.3f}", shown)
-                )
-            else:
-                kind = Markup(' class="text"') if column.is_text else Markup("")
-                entries.append(Markup("<td{}>{}</td>").format(kind, shown))
-        lines.append(Markup("<tr>{}</tr>").format(Markup("").join(entries)))
-    notes = " ".join(printable(note, MOST_LINE) for note in table.notes)
-    if not lines:
-        return Markup('<p class="caption">{}</p>').format(notes)
-    return Markup(
-        '<div class="scroll" tabindex="0" role="region" aria-label="Table: {title}"><table>'
-        '<thead><tr>{heading}</tr></thead><tbody>{lines}</tbody></table></div><p class="caption">{notes}</p>'
-    ).format(title=table.title, heading=heading, lines=Markup("").join(lines), notes=notes)
-
-
-def _swatch(value: Sequence[int]) -> Markup:
+def _colour(value: Sequence[int]) -> str:
     levels = value if len(value) == 3 else tuple(value) * 3
-    colour = "#" + "".join(f"{level:02x}" for level in levels)
-    return Markup('<span class="swatch" style="background:{}"></span>').format(colour)
+    return "#" + "".join(f"{level:02x}" for level in levels)
