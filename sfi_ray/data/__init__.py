@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from sfi_ray.data.dataset import DatasetInfo, ImageDataset, OutlierLoss, Split, class_index
 from sfi_ray.data.decoding import Fit
-from sfi_ray.data.outliers import OUTLIER, DatasetWithOutliers
 from sfi_ray.data.selection import ImageFile, ImageSelection, NaturalImage, select_images
 from sfi_ray.data.sources import (
+    OUTLIER,
+    DatasetWithOutliers,
     TrainingData,
     check_trainable,
     dataset_fingerprint,

@@ -3,12 +3,14 @@
 The order is: shape and class names in the job, a path in the job, ImageNet's description, the embedded digits,
 ``$SFI_RAY_DATA/<name>``, a download. What the job spells out takes precedence over its name.
 
-Shapes: N images, C channels (1 gray or 3 RGB), H height, W width.
+Shapes: N images, M held-out outliers, C channels (1 gray or 3 RGB), H height, W width.
 """
 
 from __future__ import annotations
 
 import difflib
+import hashlib
+import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,15 +22,42 @@ import platformdirs
 import torch
 from torch import Tensor
 
-from sfi_ray.data.dataset import DatasetInfo, ImageDataset, Split
+from sfi_ray.data.dataset import DatasetInfo, ImageDataset, OutlierLoss, Split
 from sfi_ray.data.decoding import Fit
 from sfi_ray.data.digits import DigitsSource
 from sfi_ray.data.downloads import DownloadSource
 from sfi_ray.data.folder import ParquetSource, split_files
-from sfi_ray.data.imagenet import IMAGENET, USUAL_SHAPE, imagenet_info
-from sfi_ray.data.outliers import OUTLIER, DatasetWithOutliers
-from sfi_ray.data.spec import DatasetSpec
+from sfi_ray.data.spec import IMAGENET, USUAL_SHAPE, DatasetSpec, imagenet_info
 from sfi_ray.errors import InputError
+
+OUTLIER = "outlier"
+"""Name of the class that outliers are taught as."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DatasetWithOutliers:
+    """A data set to train on, with outliers.
+
+    Attributes:
+        natural: The data set itself.
+        train: Outliers to learn, uint8 ``(N, C, H, W)``.
+        held_out: Outliers to test with, uint8 ``(M, C, H, W)``; of use only where a class is added.
+        loss: How they count.
+    """
+
+    natural: DatasetSpec
+    train: Tensor
+    held_out: Tensor
+    loss: OutlierLoss
+
+    def digest(self) -> str:
+        """Hash of the outliers and of how they count, 32 hexadecimal digits."""
+        said = json.dumps([self.loss.kind, self.loss.weight, list(self.train.shape), list(self.held_out.shape)])
+        digest = hashlib.sha256(said.encode())
+        for images in (self.train, self.held_out):
+            digest.update(images.contiguous().numpy().tobytes())
+        return digest.hexdigest()[:32]
+
 
 TrainingData: TypeAlias = DatasetSpec | DatasetWithOutliers
 """Data sets that a network can be trained on."""

@@ -8,10 +8,15 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from sfi_ray.data.class_names import class_names_problem
+from sfi_ray.data.dataset import DatasetInfo
 from sfi_ray.data.decoding import Colour
-from sfi_ray.data.imagenet import IMAGENET
 from sfi_ray.errors import InputError
 from sfi_ray.images import NAMED_COLOURS, parse_background
+
+IMAGENET = "imagenet"
+"""Name of the data set in a job."""
+USUAL_SHAPE = (3, 224, 224)
+"""Channels, height and width that most networks take, in pixels."""
 
 _Channels = Annotated[int, Field(json_schema_extra={"enum": [1, 3]})]
 _Size = Annotated[int, Field(ge=1, le=4096)]
@@ -104,3 +109,14 @@ class DatasetSpec(BaseModel):
         if problem is not None:
             raise ValueError(f"`class_names` {problem}")
         return self
+
+
+def imagenet_info(shape: tuple[int, int, int] = USUAL_SHAPE) -> DatasetInfo:
+    """Describes ImageNet-1k without its images, for networks that take images of a shape ``(C, H, W)``.
+
+    The names are torchvision's, in the order of the logits of every network trained on ImageNet. Each stands once:
+    torchvision tells its two cranes and its two maillots apart.
+    """
+    from torchvision.models import ResNet50_Weights  # two seconds to import
+
+    return DatasetInfo(IMAGENET, *shape, tuple(ResNet50_Weights.DEFAULT.meta["categories"]))

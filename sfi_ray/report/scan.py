@@ -5,15 +5,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from typing import TypeAlias
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pads
+from numpy.typing import NDArray
 
-from sfi_ray.report.distinct import FirstTimes
 from sfi_ray.store.rebuild import IMAGE_COLUMNS
 
 Source: TypeAlias = pa.Table | pads.Dataset
@@ -151,3 +151,27 @@ def _empty_tally() -> pa.Table:
     types |= dict.fromkeys((*SERIES, "background", "target_name", "best_cell_id"), pa.string())
     types |= dict.fromkeys(("best_confidence", "sum_confidence", "sum_background"), pa.float64())
     return pa.schema(list(types.items())).empty_table()
+
+
+class FirstTimes:
+    """Remembers the ids of a stream as 64-bit hashes, in sorted runs that double in length as they merge."""
+
+    def __init__(self) -> None:
+        self._runs: list[NDArray[np.int64]] = []
+
+    def among(self, ids: Sequence[str]) -> NDArray[np.bool_]:
+        """Remembers ids, and returns for each whether it is new to earlier calls and to earlier places of `ids`."""
+        hashes = np.fromiter(map(hash, ids), dtype=np.int64, count=len(ids))
+        distinct, first_places = np.unique(hashes, return_index=True)
+        for run in self._runs:
+            places = np.searchsorted(run, distinct).clip(max=run.size - 1)
+            is_new = run[places] != distinct
+            distinct, first_places = distinct[is_new], first_places[is_new]
+        is_first = np.zeros(len(ids), dtype=np.bool_)
+        is_first[first_places] = True
+        if distinct.size:
+            self._runs.append(distinct)
+        while len(self._runs) > 1 and self._runs[-2].size <= 2 * self._runs[-1].size:
+            last = self._runs.pop()
+            self._runs[-1] = np.sort(np.concatenate([self._runs[-1], last]), kind="stable")
+        return is_first

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sfi_ray.report.distinct import FirstTimes
+from sfi_ray.report.scan import FirstTimes
 
 
 def test_first_times_agree_with_a_set_over_a_long_stream() -> None:
