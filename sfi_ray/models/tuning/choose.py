@@ -98,22 +98,13 @@ def choose(
     heads = comparison.refined_heads(first, options)
     own = best = comparison.best([head for head in heads if head.runtime.engine == "torch"])
     if options.can_replay:
-        own = best = (
-            comparison.challenged(own.runtime.changed(uses_graphs=True), own.rate * comparison.least_gain) or own
-        )
+        own = best = comparison.improved(own, comparison.least_gain, uses_graphs=True)
     best = comparison.best([best, *(head for head in heads if head.runtime.engine != "torch")])
     if options.can_reuse:
-        best = (
-            comparison.challenged(
-                best.runtime.changed(reuses_background=True), best.rate * comparison.least_gain_at_cost
-            )
-            or best
-        )
+        best = comparison.improved(best, comparison.least_gain_at_cost, reuses_background=True)
     if options.can_compile:
-        best = (
-            comparison.challenged(own.runtime.changed(is_compiled=True), best.rate * comparison.least_gain_at_cost)
-            or best
-        )
+        compiled = own.runtime.changed(is_compiled=True)
+        best = comparison.challenged(compiled, best.rate * comparison.least_gain_at_cost) or best
     if best.runtime != rule:
         # A machine that was busy when the rule was measured must not decide for the other.
         again = comparison.rate(rule)
@@ -176,6 +167,10 @@ class _Comparison:
             return None
         return _Runner(runtime, rate) if self._measurement.is_fit(runtime) else None
 
+    def improved(self, champion: _Runner, gain: float, **changes: object) -> _Runner:
+        """Returns the champion with some parts changed where that is so many times faster and fit; else itself."""
+        return self.challenged(champion.runtime.changed(**changes), champion.rate * gain) or champion
+
     def refined_heads(self, first: _Runner, options: Options) -> list[_Runner]:
         """Returns the best one of the rule's precision, of each other and of each engine that is fit, in order."""
         heads = [first]
@@ -194,8 +189,7 @@ class _Comparison:
     def refined(self, champion: _Runner, options: Options) -> _Runner:
         """Improves layout and micro-batch."""
         for layout in options.layouts if champion.runtime.engine == "torch" else ():
-            changed = self.challenged(champion.runtime.changed(memory_layout=layout), champion.rate * self.least_gain)
-            champion = changed or champion
+            champion = self.improved(champion, self.least_gain, memory_layout=layout)
         sizes = options.micro_batches
         start = sizes.index(champion.runtime.micro_batch)
         for ladder in (reversed(sizes[:start]), sizes[start + 1 :]):
@@ -203,10 +197,10 @@ class _Comparison:
             for size in ladder:
                 if size > champion.runtime.micro_batch and size > champion.rate * self.longest_pass:
                     break
-                changed = self.challenged(champion.runtime.changed(micro_batch=size), champion.rate * self.least_gain)
-                if changed is None:
+                smaller_or_larger = self.improved(champion, self.least_gain, micro_batch=size)
+                if smaller_or_larger is champion:
                     break
-                champion = changed
+                champion = smaller_or_larger
             if champion is not before:
                 break
         return champion
