@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from sfi_ray.report import confidence_matrices, matrix_to_csv, matrix_to_markdown, pairs_sheet, positions_sheet
-from sfi_ray.report.inversions import _images_to_show
+from sfi_ray.report.inversions import _classes, _images_to_show
 from sfi_ray.report.positions import altered_shares
 
 
@@ -109,7 +109,7 @@ def test_of_many_images_every_class_keeps_some(make_findings: Any) -> None:
     rows = [{"image_index": i, "target_class": i // 20, "pixels": [spot(0, 0, 9)]} for i in range(60)]
     table = inverted(make_findings, *rows)
     (matrix,) = confidence_matrices(table)
-    shown = _images_to_show(table, matrix, 20)
+    shown = _images_to_show(_classes(table, matrix), 20)
     assert len(shown) == 20
     assert np.bincount([index // 20 for index in shown]).tolist() == [7, 7, 6]
     assert decode(pairs_sheet(table, matrix, natural)[".png"]).shape[0] > 4 * 140
