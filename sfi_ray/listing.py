@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from pyarrow import fs
 
 from sfi_ray.errors import USER_FACING_ERRORS, InputError, StorageError
+from sfi_ray.location import around, within
 from sfi_ray.rounds.experiment import EXPERIMENT_RECORD, Experiment
 from sfi_ray.store.facts import read_facts
 from sfi_ray.store.folder import RECORD, RunFolder
@@ -90,7 +91,7 @@ def _below(folder: RunFolder, depth: int) -> Iterator[ListedRun]:
     for info in folder.entries(""):
         if info.type != fs.FileType.Directory:
             continue
-        inner = RunFolder(f"{folder.location.rstrip('/')}/{info.base_name}")
+        inner = RunFolder(within(folder.location, info.base_name))
         try:
             is_run = _is_run(inner)
             listed = [_listed(inner)] if is_run else list(_below(inner, depth - 1)) if depth > 1 else []
@@ -190,10 +191,8 @@ def is_launched_at(location: str) -> bool:
 
 def rounds_around(location: str) -> str | None:
     """Returns the folder of the rounds that an attack belongs to; None for a run of its own."""
-    text = location.rstrip("/")
-    if "://" not in text:
-        text = Path(text).expanduser().absolute().as_posix()
-    outer = text.rsplit("/", 2)[0]  # behind the trial's folder
+    text = location if "://" in location else Path(location).expanduser().absolute().as_posix()
+    outer = around(text, levels=2)  # behind the trial's folder
     with contextlib.suppress(InputError, StorageError):
         if RunFolder(outer).exists(EXPERIMENT_RECORD):
             return outer

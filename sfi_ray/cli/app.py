@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -26,6 +27,7 @@ from sfi_ray.cli.theory import theory
 from sfi_ray.cli.training import train
 from sfi_ray.cli.transfer import transfer
 from sfi_ray.cli.verify import verify
+from sfi_ray.location import within
 from sfi_ray.text import counted
 
 app = typer.Typer(
@@ -119,7 +121,7 @@ def launch(
     if isinstance(loaded, RoundsJob):
         launch_rounds(loaded, job, output, address=address, in_process=in_process, fresh=fresh, dashboard=dashboard)
         return
-    resume = f"sfi-ray launch {job}" + (f" --output {output}" if output else "")
+    resume = f"sfi-ray launch {job}" + (f" --output {shlex.quote(output)}" if output else "")
     with explaining(f"stopped at once; finished cells are kept; go on with: {resume}"), placed(job):
         run = start(
             loaded,
@@ -163,7 +165,7 @@ def _print_results(location: str) -> None:
         "pictures": "report/figures",
     }
     for title, name in places.items():
-        echo(f"{title + ':':<10}{location}/{name}")
+        echo(f"{title + ':':<10}{within(location, name)}")
 
 
 def _first_error(location: str) -> str:

@@ -10,6 +10,7 @@ import typer
 from sfi_ray.cli.arguments import Actors, Address, Device, InProcess, argument, option
 from sfi_ray.cli.exits import ExitCode, explaining
 from sfi_ray.cli.printing import echo, fits_on_screen, print_table
+from sfi_ray.location import within
 from sfi_ray.text import counted
 
 if TYPE_CHECKING:
@@ -157,7 +158,7 @@ def audit(
         raise typer.Exit(ExitCode.INTERRUPTED)
     _print(done.scorecard)
     for title, file in {"page": "scorecard.html", "numbers": "scorecard.json", "job": "audit.yaml"}.items():
-        echo(f"{title + ':':<10}{job.location}/{file}")
+        echo(f"{title + ':':<10}{within(job.location, file)}")
     _judge(done.scorecard, fail_above, limit_k)
 
 

@@ -11,6 +11,7 @@ import typer
 
 from sfi_ray.cli.exits import explaining
 from sfi_ray.cli.printing import echo, pass_on, print_table
+from sfi_ray.location import parted, within
 from sfi_ray.text import counted
 
 if TYPE_CHECKING:
@@ -67,10 +68,10 @@ def _table(runs: list[ListedRun], folder: str) -> ResultTable:
         Column("heard_at", "last heard", _local, is_text=True),
         Column("note", "note", is_text=True),
     ]
-    beginning = f"{folder.rstrip('/')}/"
+    beginning = parted(within(folder, ""))[0]
     rows = [
         (
-            run.location.removeprefix(beginning),
+            parted(run.location)[0].removeprefix(beginning),
             run.state,
             run.finished,
             run.failed,

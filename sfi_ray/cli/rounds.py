@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sfi_ray.cli.exits import explaining
 from sfi_ray.cli.printing import echo, print_table
+from sfi_ray.location import within
 from sfi_ray.text import counted
 
 if TYPE_CHECKING:
@@ -29,7 +31,7 @@ def launch_rounds(
     from sfi_ray.job import placed
     from sfi_ray.report.rounds.tables import accuracies_table, reattack_table
 
-    resume = f"sfi-ray launch {path}" + (f" --output {output}" if output else "")
+    resume = f"sfi-ray launch {path}" + (f" --output {shlex.quote(output)}" if output else "")
     with explaining(f"stopped; finished rounds and finished cells are kept; go on with: {resume}"), placed(path):
         experiment = start(
             job,
@@ -45,7 +47,7 @@ def launch_rounds(
         location = experiment.folder.location
         for title, name in (("tables", "report/rounds.md"), ("pictures", "report"), ("TensorBoard", "tune")):
             if experiment.folder.exists(name):
-                echo(f"{title + ':':<13}{location}/{name}")
+                echo(f"{title + ':':<13}{within(location, name)}")
 
 
 def plan_rounds(job: RoundsJob) -> None:
@@ -108,7 +110,7 @@ def report_rounds(location: str, output: str | None) -> str:
         raise InputError(f"no round in '{location}' is finished; launch its job to go on")
     if not experiment.is_complete:
         echo(f"note: '{location}' is not finished; see sfi-ray status {location}", err=True)
-    return f"{folder.location}/rounds.md"
+    return within(folder.location, "rounds.md")
 
 
 def show_rounds(location: str) -> bool:
@@ -120,5 +122,6 @@ def show_rounds(location: str) -> bool:
     experiment = Experiment(location)
     for name, trial in experiment.trials().items():
         done = f"{len(trial.rounds)} of {counted(trial.number, 'round')}, {counted(len(trial.finals), 'final attack')}"
-        echo(f"{name}: {done}{'' if trial.is_complete else f'; see {location}/{name}/round_{len(trial.rounds)}'}")
+        place = within(location, f"{name}/round_{len(trial.rounds)}")
+        echo(f"{name}: {done}{'' if trial.is_complete else f'; see {place}'}")
     return True

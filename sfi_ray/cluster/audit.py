@@ -12,6 +12,7 @@ from sfi_ray.cluster.launch import launch
 from sfi_ray.cluster.reporter import Reporter
 from sfi_ray.errors import InputError
 from sfi_ray.job import Job
+from sfi_ray.location import within
 from sfi_ray.report.site.scorecard_page import ShownImage, best_cells, render_scorecard
 from sfi_ray.review.audit import make_scorecard
 from sfi_ray.review.audit_job import job_yaml
@@ -103,7 +104,7 @@ def open_scorecard(location: str) -> Scorecard:
     folder = RunFolder(location)
     if not folder.exists(SCORECARD):
         raise InputError(f"'{location}' has no {SCORECARD}; give the folder of a finished audit, or that file")
-    return read_scorecard(folder.read(SCORECARD), f"{location}/{SCORECARD}")
+    return read_scorecard(folder.read(SCORECARD), within(location, SCORECARD))
 
 
 def _shown(run: Run) -> list[ShownImage]:

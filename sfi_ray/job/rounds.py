@@ -24,6 +24,7 @@ from sfi_ray.job.schema import (
     Name,
     Verification,
 )
+from sfi_ray.location import within
 from sfi_ray.models.with_detector import Evadable
 
 #: The name of the trial in a job without `trials`.
@@ -207,7 +208,7 @@ class RoundsJob(JobPart):
     @property
     def location(self) -> str:
         """Path or URI of the folder that holds the trials' folders."""
-        return f"{self.output.rstrip('/')}/{self.name}"
+        return within(self.output, self.name)
 
     @property
     def classifiers(self) -> tuple[ClassifierSpec, ...]:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 
 from sfi_ray.attacks import AttackSettings, DifferentialEvolutionAttackSettings, InversionAttackSettings
 from sfi_ray.data import DatasetSpec, ImageSelection
+from sfi_ray.location import within
 from sfi_ray.models import Outputs, Precision, TrainingSettings
 from sfi_ray.models.sources import Source
 from sfi_ray.models.sources.registry import SOURCES
@@ -372,7 +373,7 @@ class Job(JobPart):
     @property
     def location(self) -> str:
         """Path or URI of the run's folder."""
-        return f"{self.output.rstrip('/')}/{self.name}"
+        return within(self.output, self.name)
 
     def identity(self) -> dict[str, Any]:
         """Returns the keys that decide the results, as plain data: all but the name and the places."""

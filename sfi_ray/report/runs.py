@@ -12,6 +12,7 @@ import pyarrow.dataset as ds
 from numpy.typing import NDArray
 
 from sfi_ray.errors import InputError
+from sfi_ray.location import within
 from sfi_ray.report.matrices import ConfidenceMatrix, confidence_matrices
 from sfi_ray.store.facts import RunFacts, read_facts
 from sfi_ray.store.folder import RunFolder
@@ -66,8 +67,8 @@ class ReportedRun:
     def losses(self) -> list[str]:
         """Data that cannot be read and are left out, a line each with its mend."""
         lines = [
-            f"'{self.folder.location}/{name}' cannot be read and is left out ({fault}); move it away and launch again: "
-            "its cells will be searched again"
+            f"'{within(self.folder.location, name)}' cannot be read and is left out ({fault}); move it away and "
+            "launch again: its cells will be searched again"
             for name, fault in self.damaged.items()
         ]
         return lines if self.natural_error is None else [*lines, f"natural images are left out: {self.natural_error}"]

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from sfi_ray.location import within
 from sfi_ray.report.accounts import Accounts, accounts_of
 from sfi_ray.report.best import best_tables
 from sfi_ray.report.inversions import pairs_sheet, positions_sheet
@@ -82,7 +83,7 @@ def write_report(locations: Sequence[str], output: str | None = None, *, charts:
     page = "index.html"
     folder.write(page, render_page(runs, accounts).encode())
     return WrittenReport(
-        f"{folder.location}/{page}",
+        within(folder.location, page),
         tuple(line for run in runs for line in run.losses),
         tuple(line for run in runs for line in run.notes),
     )

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from sfi_ray.errors import StorageError
+from sfi_ray.location import within
 from sfi_ray.store.folder import RunFolder
 from sfi_ray.store.part_check import footer_fault
 from sfi_ray.text import MOST_REASON, printable
@@ -136,7 +137,7 @@ def read_detections(folder: RunFolder) -> list[Detection]:
             raise ValueError("a detector has no score of a natural image")
     except (ValueError, OSError, pa.ArrowException) as error:
         raise StorageError(
-            f"cannot read '{folder.location}/{DETECTIONS}': {printable(error, MOST_REASON)}; delete it and "
+            f"cannot read '{within(folder.location, DETECTIONS)}': {printable(error, MOST_REASON)}; delete it and "
             "launch again, which scores the images again"
         ) from error
     found = []

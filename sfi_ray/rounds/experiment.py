@@ -12,6 +12,7 @@ from pyarrow import fs
 from pydantic import BaseModel, ConfigDict, Field
 
 from sfi_ray.errors import InputError
+from sfi_ray.location import within
 from sfi_ray.rounds.detection import DETECTIONS, Detection, read_detections
 from sfi_ray.rounds.record import FinalRecord, RoundRecord, read_final, read_round
 from sfi_ray.store.folder import RunFolder
@@ -90,7 +91,7 @@ class Experiment:
 
     def trial_location(self, trial: str) -> str:
         """Returns the folder of a trial; ``round_0`` and so on in it are the runs of its attacks."""
-        return f"{self.folder.location}/{trial}"
+        return within(self.folder.location, trial)
 
     def trials(self) -> Mapping[str, TrialResults]:
         """Reads the finished parts of every trial, by name."""
@@ -157,6 +158,6 @@ def read_experiment(folder: RunFolder) -> ExperimentRecord | None:
         return ExperimentRecord.model_validate(read_yaml(folder, EXPERIMENT_RECORD))
     except (ValueError, TypeError) as error:
         raise InputError(
-            f"'{folder.location}/{EXPERIMENT_RECORD}' is not the record of a job of rounds ({reason_of(error)}); "
-            "choose another folder, or start over with --fresh"
+            f"'{within(folder.location, EXPERIMENT_RECORD)}' is not the record of a job of rounds "
+            f"({reason_of(error)}); choose another folder, or start over with --fresh"
         ) from error

@@ -7,6 +7,7 @@ from typing import Annotated, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sfi_ray.errors import InputError
+from sfi_ray.location import within
 from sfi_ray.store.folder import RunFolder
 from sfi_ray.store.plain import reason_of
 
@@ -161,6 +162,6 @@ def _read(folder: RunFolder, kind: type[_R]) -> _R | None:
         return kind.model_validate_json(folder.read(ROUND_RECORD))
     except ValidationError as error:
         raise InputError(
-            f"'{folder.location}/{ROUND_RECORD}' is not the record of a round ({reason_of(error)}); delete the "
+            f"'{within(folder.location, ROUND_RECORD)}' is not the record of a round ({reason_of(error)}); delete the "
             "file and launch again, which counts the round again"
         ) from error

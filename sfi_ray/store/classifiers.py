@@ -10,6 +10,7 @@ from torch import nn
 from sfi_ray.data import DatasetInfo
 from sfi_ray.errors import InputError
 from sfi_ray.job import ClassifierSpec
+from sfi_ray.location import within
 from sfi_ray.models import Classifier, load_into
 from sfi_ray.models.carrying import carried
 from sfi_ray.models.sources import Source
@@ -70,9 +71,9 @@ def read_classifier(
         state = safetensors.torch.load(folder.read(name, folder.size(name)))
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
         raise InputError(
-            f"'{folder.location}/{name}' is broken ({printable(error, MOST_REASON)}); start over with --fresh"
+            f"'{within(folder.location, name)}' is broken ({printable(error, MOST_REASON)}); start over with --fresh"
         ) from error
-    load_into(module, state, f"{folder.location}/{name}")
+    load_into(module, state, within(folder.location, name))
     return Classifier(
         module,
         name=spec.name,
@@ -94,6 +95,6 @@ def _require_room(folder: RunFolder, name: str, module: nn.Module) -> None:
     size, most = folder.size(name), numbers + (1 << 16) + (1 << 10) * len(tensors)
     if not numbers <= size <= most:
         raise InputError(
-            f"'{folder.location}/{name}' is broken: it has {size:,} bytes, the network {numbers:,} bytes of weights; "
-            "start over with --fresh"
+            f"'{within(folder.location, name)}' is broken: it has {size:,} bytes, the network {numbers:,} bytes of "
+            "weights; start over with --fresh"
         )

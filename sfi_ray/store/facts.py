@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
 from sfi_ray.errors import InputError
+from sfi_ray.location import within
 from sfi_ray.store.bounds import MOST_CELLS, MOST_SIDE, RowBounds
 from sfi_ray.store.folder import RECORD, RunFolder
 from sfi_ray.store.plain import read_yaml, reason_of
@@ -108,4 +109,6 @@ def read_facts(folder: RunFolder) -> RunFacts:
     try:
         return RunFacts.model_validate(read_yaml(folder, RECORD))
     except (ValueError, TypeError) as error:
-        raise InputError(f"'{folder.location}/{RECORD}' is not the record of a run ({reason_of(error)})") from error
+        raise InputError(
+            f"'{within(folder.location, RECORD)}' is not the record of a run ({reason_of(error)})"
+        ) from error

@@ -11,6 +11,7 @@ import torch
 from sfi_ray.data import NaturalImage
 from sfi_ray.errors import InputError
 from sfi_ray.grid import GridImage
+from sfi_ray.location import within
 from sfi_ray.store.folder import RunFolder
 from sfi_ray.store.image_file import IMAGES, read_image_file
 from sfi_ray.store.png import to_png
@@ -65,7 +66,8 @@ def read_natural_images(
     )
     if grid_images(images) != tuple(expected):
         raise InputError(
-            f"'{folder.location}/{IMAGES}' holds other images than this run was launched with; start over with --fresh"
+            f"'{within(folder.location, IMAGES)}' holds other images than this run was launched with; start over with "
+            "--fresh"
         )
     return images
 

@@ -18,6 +18,7 @@ from sfi_ray.errors import InputError
 from sfi_ray.grid import Grid, GridClassifier, GridImage
 from sfi_ray.images import parse_background
 from sfi_ray.job import Job, KRange
+from sfi_ray.location import within
 from sfi_ray.models import Outputs, RuntimeConfig
 from sfi_ray.store.bounds import MOST_CELLS, MOST_SIDE
 from sfi_ray.store.facts import RunFacts
@@ -101,7 +102,7 @@ class RunRecord(_Record):
         except InputError as error:
             fault = reason_of(error)
         if fault:
-            raise InputError(f"'{folder.location}/{RECORD}' is not the record of a run ({fault})")
+            raise InputError(f"'{within(folder.location, RECORD)}' is not the record of a run ({fault})")
 
     def _fault(self) -> str | None:
         """Returns which parts contradict each other; None where none do."""
@@ -255,7 +256,7 @@ def read_record(folder: RunFolder) -> RunRecord | None:
         return RunRecord.model_validate(values)
     except (ValueError, TypeError) as error:
         raise InputError(
-            f"'{folder.location}/{RECORD}' is not the record of a run ({reason_of(error)}); "
+            f"'{within(folder.location, RECORD)}' is not the record of a run ({reason_of(error)}); "
             "choose another folder, or start over with --fresh"
         ) from error
 

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from sfi_ray.data import DatasetInfo
 from sfi_ray.errors import InputError
+from sfi_ray.location import within
 from sfi_ray.store.bounds import MOST_SIDE
 from sfi_ray.store.folder import RunFolder
 from sfi_ray.store.part_check import footer_fault, rows_at_once
@@ -98,7 +99,7 @@ def read_starts(folder: RunFolder, digest: str) -> tuple[Start, ...]:
         StorageError: The file cannot be read.
         InputError: It is broken, or holds other images.
     """
-    where = f"'{folder.location}/{STARTS}'"
+    where = f"'{within(folder.location, STARTS)}'"
     content = folder.read(STARTS)
     try:
         with pq.ParquetFile(pa.BufferReader(content)) as file:

@@ -21,7 +21,7 @@ LAYERS = [
     {"search"},
     {"models"},
     {"data"},
-    {"images", "types", "theory", "errors", "grid", "presets", "text", "csv_text", "tables", "user_code"},
+    {"images", "types", "theory", "errors", "grid", "presets", "text", "csv_text", "tables", "user_code", "location"},
 ]
 # Units that lie below and are still none of its business.
 NEVER = {"report": {"models", "attacks", "search"}, "search": {"models", "data"}}

@@ -18,6 +18,7 @@ from sfi_ray.data import OUTLIER, DatasetInfo, DatasetWithOutliers, TrainingData
 from sfi_ray.errors import InputError, named
 from sfi_ray.grid import derive_seed
 from sfi_ray.job import RoundsJob
+from sfi_ray.location import within
 from sfi_ray.models import (
     Classifier,
     ModelCard,
@@ -117,7 +118,7 @@ class RoundModels:
             fit = safetensors.torch.load(self._folder.read(name, WEIGHTS_BYTES))
         except SafetensorError as error:
             raise InputError(
-                f"'{self._folder.location}/{name}' is a broken detector ({error}); start over with --fresh"
+                f"'{within(self._folder.location, name)}' is a broken detector ({error}); start over with --fresh"
             ) from error
         return with_detector(classifier, num_classes, detector, fit)
 
@@ -163,7 +164,7 @@ class RoundModels:
         name = f"models/M{number}"
         if not self._folder.exists(f"{name}.json"):
             return None
-        where = f"{self._folder.location}/{name}"
+        where = within(self._folder.location, name)
         try:
             kept = _Kept.model_validate_json(self._folder.read(f"{name}.json"))
             state = safetensors.torch.load(self._folder.read(f"{name}.safetensors", WEIGHTS_BYTES))

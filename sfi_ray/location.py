@@ -1,0 +1,39 @@
+"""Locations of folders: local paths, and URIs whose options follow a question mark.
+
+``s3://bucket/runs?endpoint_override=http://127.0.0.1:9000`` names the folder ``runs``; the options say how to reach it.
+"""
+
+from __future__ import annotations
+
+
+def within(location: str, name: str) -> str:
+    """Returns the location of a file or folder within a folder.
+
+    Args:
+        location: Path or URI of the folder.
+        name: Path in the folder.
+    """
+    place, options = parted(location)
+    return f"{place.rstrip('/')}/{name}{options}"
+
+
+def around(location: str, levels: int = 1) -> str:
+    """Returns the location of the folder some levels above.
+
+    Args:
+        location: Path or URI of a folder.
+        levels: How many levels.
+    """
+    place, options = parted(location)
+    return place.rstrip("/").rsplit("/", levels)[0] + options
+
+
+def base_name(location: str) -> str:
+    """Returns the last name of a location."""
+    return parted(location)[0].rstrip("/").rpartition("/")[2]
+
+
+def parted(location: str) -> tuple[str, str]:
+    """Parts a location into the place and the options with their question mark; a local path has none."""
+    place, mark, options = location.partition("?") if "://" in location else (location, "", "")
+    return place, mark + options
