@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hypothesis
 import numpy as np
@@ -14,6 +16,9 @@ import torch
 from torch import nn
 
 from sfi_ray.models import Classifier
+
+if TYPE_CHECKING:
+    from tests.s3 import S3Server
 
 # The same examples in every run, so that a change and not chance turns a test red. To look for new ones:
 #     uv run pytest --hypothesis-profile=explore
@@ -45,6 +50,36 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip(f"the real data sets are not at {SHARED_DATA}")
     return SHARED_DATA
+
+
+_bucket_numbers = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Server]:
+    """An S3 server on the loopback interface."""
+    from tests.s3 import S3Server  # takes a second to import
+
+    with S3Server() as server:
+        yield server
+
+
+@pytest.fixture
+def bucket(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A new bucket of `s3_server`; requests so far are forgotten."""
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_CONFIG_FILE": "/nonexistent",
+        "AWS_SHARED_CREDENTIALS_FILE": "/nonexistent",
+    }.items():
+        monkeypatch.setenv(name, value)
+    name = f"bucket-{next(_bucket_numbers)}"
+    s3_server.make_bucket(name)
+    s3_server.requests.clear()
+    return name
 
 
 class SpotNetwork(nn.Sequential):

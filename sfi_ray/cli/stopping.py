@@ -25,7 +25,7 @@ def stop(
 
     The request is a file in the run's folder, which the launch looks for every few seconds. The launch ends with exit
     code 130, and launching again resumes. The command waits for the end and prints what the run has then. A launch that
-    still trains can be asked only on the machine where it runs.
+    still trains can be asked only on the machine where it runs, or through a folder on S3.
     """
     from sfi_ray.errors import InputError
     from sfi_ray.listing import is_launched_at, list_run, rounds_around

@@ -31,7 +31,7 @@ from sfi_ray.store.image_file import IMAGES
 from sfi_ray.store.natural import image_records, write_images
 from sfi_ray.store.part_check import RESULTS, PartCheck
 from sfi_ray.store.parts import PartWriter, committed_outcomes, drop_failed
-from sfi_ray.store.progress import PROGRESS, RunState, withdraw_stop
+from sfi_ray.store.progress import PROGRESS, RunState, require_silence, withdraw_stop
 from sfi_ray.store.record import RunRecord, read_record, versions, write_record
 from sfi_ray.store.run import Run
 from sfi_ray.store.starts import STARTS, digest_of, write_starts
@@ -120,7 +120,8 @@ class _Launch:
         with contextlib.closing(self._reporter), self._backend() as backend:
             # Before the lock, which makes the folder.
             device = backend.device(self._job, known.device if known else None)
-            with self._folder.lock():
+            with self._folder.lock(self._reporter.log):
+                require_silence(self._folder)
                 withdraw_stop(self._folder)  # one that asked an earlier launch
                 return self._launched(prepared, backend, device)
 
@@ -260,6 +261,7 @@ def _spec(job: Job, record: RunRecord, grid: Grid, folder: RunFolder, code: byte
     return RunSpec(
         run=job.name,
         location=folder.location,
+        epoch=folder.epoch,
         dataset=record.dataset,
         input_shape=record.input_shape,
         grid=grid,

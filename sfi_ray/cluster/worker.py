@@ -34,6 +34,7 @@ class RunSpec:
     Attributes:
         run: Name of the run.
         location: Path or URI of the run's folder.
+        epoch: The epoch of the launch; see `sfi_ray.store.locks`.
         dataset: Name of the data set.
         input_shape: Channels, rows and columns of the images.
         grid: The cells.
@@ -67,6 +68,7 @@ class RunSpec:
     versions: dict[str, str]
     images: tuple[str, ...] = ()
     starts: str | None = None
+    epoch: int | None = None
     code: bytes | None = None
 
 
@@ -120,7 +122,7 @@ class Worker:
     def __init__(self, spec: RunSpec, farewell_seconds: float = 10.0) -> None:
         self._spec = spec
         self._farewell_seconds = farewell_seconds
-        self._folder = RunFolder(spec.location)
+        self._folder = RunFolder(spec.location, spec.epoch)
         if spec.code is not None:
             spec.attack.unpack(spec.code)
         self._attack = spec.attack.build()

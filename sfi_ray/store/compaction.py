@@ -15,7 +15,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from sfi_ray.errors import InputError
 from sfi_ray.store.bounds import RowBounds
 from sfi_ray.store.folder import RunFolder
 from sfi_ray.store.part_check import RESULTS, PartCheck
@@ -28,7 +27,7 @@ from sfi_ray.store.parts import (
     part_prefix,
     read_journal,
 )
-from sfi_ray.store.progress import read_progress
+from sfi_ray.store.progress import require_silence
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +60,7 @@ def compact(folder: RunFolder, file_bytes: int = 64 << 20, bounds: RowBounds | N
         StorageError: A part file cannot be read or written. No row is lost, and the message names all unreadable files.
     """
     with folder.lock():
-        progress = read_progress(folder)
-        # A folder on an object store has no locks.
-        if progress is not None and progress.is_alive and not folder.is_local:
-            raise InputError(f"a launch on {progress.host} is writing to '{folder.location}'; wait until it has ended")
+        require_silence(folder)
         finish_compaction(folder)
         before = PartCheck(folder, bounds).sound(list_parts(folder))
         for batch in _batches(before, file_bytes):

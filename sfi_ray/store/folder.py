@@ -11,22 +11,30 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
+import logging
 import os
 import re
 import secrets
 import stat
 import tempfile
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
 import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
+from obstore.store import ObjectStore
 from pyarrow import fs
 
 from sfi_ray.errors import InputError, StorageError
+from sfi_ray.location import parted, within
+from sfi_ray.store.locks.bucket_lock import BucketLock, Fence, is_live
+from sfi_ray.store.locks.file_lock import FileLock
+from sfi_ray.store.s3 import list_from, open_s3
+
+logger = logging.getLogger(__name__)
 
 RECORD = "job.yaml"
 """The file that marks a folder as a run's; `store.record` defines its content."""
@@ -40,6 +48,8 @@ class RunFolder:
 
     Args:
         location: Path or URI of the run's folder.
+        epoch: The epoch of the launch that this object writes for. Once another launch holds the folder, writing is
+            refused; see `sfi_ray.store.locks`.
 
     Raises:
         InputError: The URI's scheme is unknown, or the location cannot be a path.
@@ -47,12 +57,16 @@ class RunFolder:
 
     _temporary: ClassVar[str] = ".tmp"
     """Ending of a file that is still being written."""
+    _lock_file: ClassVar[str] = ".lock"
 
-    def __init__(self, location: str | Path) -> None:
+    def __init__(self, location: str | Path, epoch: int | None = None) -> None:
         self.location = str(location)
         if re.search("[\0\ud800-\udfff]", self.location):  # a shell or a job file can give any text
             raise InputError(f"'{self.location}' is not a path: it has a character that no path can have; give another")
         self._fs, self._root = _open(self.location)
+        self._fence: Fence | None = None
+        if epoch is not None and (lock := self._bucket_lock()) is not None:
+            self._fence = Fence(lock, epoch)
 
     def __repr__(self) -> str:
         return f"RunFolder({self.location!r})"
@@ -79,7 +93,7 @@ class RunFolder:
         return f"{self._root}/{name}" if name else self._root
 
     def inner(self, name: str) -> RunFolder:
-        """Returns a folder within this one, which need not exist.
+        """Returns a folder within this one, which need not exist; the same launch holds it.
 
         Raises:
             InputError: The name would leave this folder.
@@ -87,7 +101,9 @@ class RunFolder:
         """
         with self._explained("read", name):
             self._inside(name)
-        return RunFolder(f"{self.location.rstrip('/')}/{name}")
+        inner = RunFolder(within(self.location, name))
+        inner._fence = self._fence
+        return inner
 
     def exists(self, name: str) -> bool:
         """Whether a file or folder of this name exists."""
@@ -108,7 +124,8 @@ class RunFolder:
             content = bytes(stream.read(most_bytes + 1))
         if len(content) > most_bytes:
             raise StorageError(
-                f"'{self.location}/{name}' has more than {most_bytes:,} bytes, more than any run writes; check the file"
+                f"'{within(self.location, name)}' has more than {most_bytes:,} bytes, more than any run writes; check "
+                "the file"
             )
         return content
 
@@ -145,6 +162,18 @@ class RunFolder:
             infos = self._fs.get_file_info(fs.FileSelector(self._inside(folder), allow_not_found=True))
         return sorted((i for i in infos if not i.base_name.startswith(".")), key=lambda info: info.base_name)
 
+    def entries_from(self, folder: str, beginning: str) -> list[fs.FileInfo]:
+        """Lists the direct content of a folder whose names begin alike; on S3, it lists nothing else.
+
+        Args:
+            folder: The folder.
+            beginning: The beginning of the names.
+        """
+        if not isinstance(self._fs, fs.S3FileSystem):
+            return [info for info in self.entries(folder) if info.base_name.startswith(beginning)]
+        with self._explained("read", folder):
+            return list_from(self._store, self._root, f"{folder}/{beginning}")
+
     def list(self, folder: str, suffix: str = "") -> list[fs.FileInfo]:
         """Lists the finished files directly in a folder, sorted by name; none when the folder does not exist."""
         infos = self.entries(folder)
@@ -158,13 +187,14 @@ class RunFolder:
         """
         path = self.path(name)
         folder, _, base = path.rpartition("/")
+        self._require_held()
         with self._explained("write", name):
             self._inside(str(PurePosixPath(name).parent))  # a link of this name is replaced, not followed
-            self._fs.create_dir(folder, recursive=True)
-            if self._fs.type_name in ("s3", "gcs", "abfs"):  # object stores
+            if self._fs.type_name in ("s3", "gcs", "abfs"):  # object stores: they have no folders to make
                 with self._fs.open_output_stream(path) as stream:
                     stream.write(content)
                 return
+            self._fs.create_dir(folder, recursive=True)
             temporary = f"{folder}/.{base}.{secrets.token_hex(4)}{self._temporary}"
             try:
                 self._write_through(temporary, content)
@@ -201,6 +231,7 @@ class RunFolder:
 
     def delete(self, name: str) -> None:
         """Deletes a file, or a folder with its content, if it exists; of a link, only the link itself."""
+        self._require_held()
         # Somebody else may delete it at the same time.
         with self._explained("write", name), contextlib.suppress(FileNotFoundError):
             path = self.path(name)
@@ -235,62 +266,68 @@ class RunFolder:
             with self._explained("write"):
                 try_writing(Path(self._root))
 
-    def is_locked(self) -> bool:
-        """Whether a driver holds the folder; False where this machine cannot know, as of an object store."""
-        if not self.is_local or os.name != "posix":
-            return False
-        import fcntl  # absent on Windows
+    @property
+    def can_be_locked(self) -> bool:
+        """Whether one launch at a time can hold the folder: on a local disk of a POSIX system, and on S3."""
+        return isinstance(self._fs, fs.S3FileSystem) or (self.is_local and os.name == "posix")
 
-        try:
-            handle = os.open(self._inside(".lock"), os.O_RDONLY | os.O_NONBLOCK)
-        except OSError:
-            return False
-        try:
-            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError as error:
-            return isinstance(error, BlockingIOError)
-        else:
-            return False
-        finally:
-            os.close(handle)
+    @property
+    def epoch(self) -> int | None:
+        """The epoch of the launch that this object writes for; None where no lock in a bucket guards the folder."""
+        return self._fence.epoch if self._fence else None
+
+    def is_locked(self) -> bool:
+        """Whether a driver holds the folder; False where nobody can know (`can_be_locked`).
+
+        Raises:
+            StorageError: The folder cannot be reached.
+        """
+        if isinstance(self._fs, fs.S3FileSystem):
+            return self.exists(BucketLock.name) and is_live(self.read(BucketLock.name, 1 << 16))
+        if self.can_be_locked:
+            with contextlib.suppress(OSError):  # a link that leads out of the folder is no lock
+                return FileLock(self._inside(self._lock_file), self.location).is_held()
+        return False
 
     @contextlib.contextmanager
-    def lock(self, tries: int = 3) -> Iterator[None]:
-        """Holds the folder for one driver; the lock ends with the process.
+    def lock(self, log: Callable[[str], None] = logger.warning) -> Iterator[None]:
+        """Holds the folder for one driver, where `can_be_locked`.
 
-        Only local folders can be locked.
+        A lock of the operating system ends with the process. On S3, the hold of a process that is gone is taken over
+        after a minute, and from then on its writes are refused; see `sfi_ray.store.locks`.
 
         Args:
-            tries: How often to try, since `is_locked` also holds the lock for a moment.
+            log: Hears of a wait.
 
         Raises:
             InputError: Another driver holds it.
             StorageError: The folder cannot be written.
         """
-        if not self.is_local or os.name != "posix":
-            yield
-            return
-        import fcntl  # absent on Windows
-
-        with self._explained("write"):
-            self._fs.create_dir(self._root, recursive=True)
-            handle = open(self._inside(".lock"), "a+b")  # noqa: PTH123, SIM115
-        with handle:
-            for left in reversed(range(tries)):
+        lock = self._bucket_lock()
+        if lock is not None:
+            with lock.held(log) as self._fence:
                 try:
-                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError as error:
-                    if not left:
-                        raise InputError(
-                            f"another launch is writing to '{self.location}'; wait for it, or end it with sfi-ray "
-                            f"stop {self.location}, and launch again"
-                        ) from error
-                    time.sleep(0.05)
-                except OSError:
-                    break  # a network share may have no locks; then it stays unlocked, as an object store does
-                else:
-                    break
+                    yield
+                finally:
+                    self._fence = None
+            return
+        with contextlib.ExitStack() as stack:
+            if self.can_be_locked:
+                with self._explained("write"):
+                    self._fs.create_dir(self._root, recursive=True)
+                    stack.enter_context(FileLock(self._inside(self._lock_file), self.location).held())
             yield
+
+    def _bucket_lock(self) -> BucketLock | None:
+        return BucketLock(self._store, self.location) if isinstance(self._fs, fs.S3FileSystem) else None
+
+    @functools.cached_property
+    def _store(self) -> ObjectStore:
+        return open_s3(self.location, self._root, self._fs.region)
+
+    def _require_held(self) -> None:
+        if self._fence is not None:
+            self._fence.require()
 
     def _inside(self, name: str) -> str:
         """Returns the path of a file or folder, and refuses links that lead out of this folder."""
@@ -301,8 +338,8 @@ class RunFolder:
             Path(path).stat()  # raises an error for a circle of links
         if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(self._root)):
             raise StorageError(
-                f"'{self.location}/{name}' is behind a link that leads out of '{self.location}'; such links are not "
-                "followed: put the files themselves there, or remove the link"
+                f"'{within(self.location, name)}' is behind a link that leads out of '{self.location}'; such links are "
+                "not followed: put the files themselves there, or remove the link"
             )
         return path
 
@@ -324,7 +361,7 @@ class RunFolder:
                 errno.EEXIST: "a part of the path is a file; choose another folder with --output",
             }.get(number or 0, "check that the path exists and can be reached")
             what = os.strerror(number) if number else str(error)
-            where = f"{self.location}/{name}".rstrip("/")
+            where = within(self.location, name) if name else self.location.rstrip("/")
             raise StorageError(f"cannot {action} '{where}': {what}; {mend}") from error
 
 
@@ -349,12 +386,20 @@ def _require_regular(path: str) -> None:
         raise OSError("it is a pipe or a device")
 
 
+def _in_one_request(location: str) -> str:
+    """Has a file that fits into one part of an upload to S3 written with one request, not with three."""
+    place, options = parted(location)
+    if not place.startswith("s3://"):
+        return location
+    return f"{place}{options or '?'}{'&' if options else ''}allow_delayed_open=true"
+
+
 def _open(location: str) -> tuple[fs.FileSystem, str]:
     scheme, separator, _ = location.partition("://")
     if not separator:
         return fs.LocalFileSystem(), Path(location).expanduser().absolute().as_posix().rstrip("/")
     try:
-        filesystem, path = fs.FileSystem.from_uri(location)
+        filesystem, path = fs.FileSystem.from_uri(_in_one_request(location))
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         try:
             wrapped, path = fsspec.core.url_to_fs(location)

@@ -18,6 +18,7 @@ from pyarrow import fs
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from sfi_ray.errors import StorageError
+from sfi_ray.location import within
 from sfi_ray.store.bounds import RowBounds
 from sfi_ray.store.folder import RunFolder
 from sfi_ray.store.part_check import RESULTS, PartCheck, broken_parts
@@ -98,18 +99,18 @@ def read_journal(folder: RunFolder) -> Journal | None:
         return Journal.model_validate_json(folder.read(f"{RESULTS}/{JOURNAL}"))
     except ValidationError as error:
         raise StorageError(
-            f"'{folder.location}/{RESULTS}/{JOURNAL}' is broken; delete it: a cell with two rows counts once"
+            f"'{within(folder.location, RESULTS)}': its {JOURNAL} is broken; delete it: a cell with two rows counts "
+            "once"
         ) from error
 
 
-def list_parts(folder: RunFolder, prefix: str = "") -> list[fs.FileInfo]:
+def list_parts(folder: RunFolder) -> list[fs.FileInfo]:
     """Lists part files in order, without the user's own files beside them.
 
     A folder with the name of a part file is listed, too, so that reading it reports the fault.
 
     Args:
         folder: The run's folder.
-        prefix: The common prefix of their names; all part files by default.
 
     Raises:
         StorageError: The folder cannot be read.
@@ -123,7 +124,7 @@ def list_parts(folder: RunFolder, prefix: str = "") -> list[fs.FileInfo]:
     if journal and any(info.base_name == journal.merged for info in infos):
         replaced = set(journal.replaced)
         infos = [info for info in infos if info.base_name not in replaced]
-    return [info for info in infos if info.base_name.startswith(prefix)]
+    return infos
 
 
 def each_cell_once(table: pa.Table) -> pa.Table:
@@ -287,14 +288,17 @@ class Outcome:
 
 
 def committed_outcomes(folder: RunFolder, start: int, stop: int) -> dict[int, Outcome]:
-    """Returns the outcomes of a shard's cells in the data set, by ordinal.
+    """Returns the outcomes of the cells that this launch's workers wrote for a shard, by ordinal.
+
+    A launch finishes an earlier compaction before it gives out shards, so none replaces these part files.
 
     Raises:
         StorageError: A part file cannot be read.
     """
     columns = ["cell_index", "fooled", "stop_reason"]
     found: dict[int, Outcome] = {}
-    for info in PartCheck(folder).sound(list_parts(folder, part_prefix(start, stop)), columns):
+    infos = folder.entries_from(RESULTS, part_prefix(start, stop))
+    for info in PartCheck(folder).sound([info for info in infos if info.base_name.endswith(".parquet")], columns):
         with explaining_broken_parts(folder):
             rows = pq.read_table(info.path, columns=columns, filesystem=folder.filesystem).to_pylist()
         for row in rows:

@@ -13,7 +13,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from sfi_ray.errors import StorageError
+from sfi_ray.errors import InputError, StorageError
 from sfi_ray.store.folder import RunFolder
 
 PROGRESS = "progress.json"
@@ -109,7 +109,13 @@ def request_stop(folder: RunFolder) -> None:
 
 def is_stop_requested(folder: RunFolder) -> bool:
     """Whether the launch that writes to a folder is asked to end."""
-    return folder.exists(STOP_REQUEST)
+    try:
+        with folder.opened(STOP_REQUEST):  # on an object store one request; `exists` would look for a folder, too
+            return True
+    except StorageError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            return False
+        raise
 
 
 def withdraw_stop(folder: RunFolder) -> None:
@@ -117,7 +123,25 @@ def withdraw_stop(folder: RunFolder) -> None:
     folder.delete(STOP_REQUEST)
 
 
+def require_silence(folder: RunFolder) -> None:
+    """Refuses a folder that cannot be locked and whose driver gave a sign of life a moment ago.
+
+    Args:
+        folder: The folder; the caller holds its lock, if it can have one.
+
+    Raises:
+        InputError: A driver writes to it.
+    """
+    progress = read_progress(folder)
+    if not folder.can_be_locked and progress is not None and progress.is_alive:
+        raise InputError(
+            f"another launch is writing to '{folder.location}' (process {progress.pid} on {progress.host}, by its last "
+            f"sign of life); wait until it has ended, or {4 * Progress.heartbeat_seconds:g} s where it was killed, and "
+            "launch again"
+        )
+
+
 def is_launched(folder: RunFolder) -> bool:
-    """Whether a launch writes to a folder: its driver gave a sign of life, or it holds the folder on this machine."""
+    """Whether a launch writes to a folder: its driver gave a sign of life, or it holds the folder."""
     progress = read_progress(folder)
     return folder.is_locked() or bool(progress and progress.is_alive)

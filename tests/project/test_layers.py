@@ -41,6 +41,7 @@ ROOMS = {
     "search/map_elites": {"base", "gradient", "state", "philox"},
     "search/nevergrad": {"base"},
     "search/inversion": {"base", "philox", "state"},
+    "store/locks": {"s3"},
     "cluster/ray": {
         "driver",
         "executor",

@@ -2,6 +2,7 @@ import errno
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -280,8 +281,11 @@ needs_posix = pytest.mark.skipif(os.name != "posix", reason="folders are locked 
 @needs_posix
 @pytest.mark.parametrize("end", ["killed", "left"])
 def test_a_second_process_is_refused_until_the_first_is_gone(folder, holder, end):
-    message = f"another launch is writing to '{folder.location}'; wait for it, or end it with sfi-ray stop"
-    with pytest.raises(InputError, match=re.escape(message)), folder.lock():
+    message = (
+        f"another launch is writing to '{folder.location}' (process {holder.pid} on {socket.gethostname()}, since 20"
+    )
+    mend = f"wait for it, or end it with sfi-ray stop {folder.location}, and launch again"
+    with pytest.raises(InputError, match=f"{re.escape(message)}.* UTC.; {re.escape(mend)}"), folder.lock():
         pass
     if end == "killed":
         holder.send_signal(signal.SIGKILL)

@@ -83,7 +83,7 @@ def launch_rounds(
     known = None if fresh else read_experiment(folder)
     if known:
         _require_same(folder, known, record)
-    with contextlib.closing(reporter), folder.lock():
+    with contextlib.closing(reporter), folder.lock(reporter.log):
         withdraw_stop(folder)  # one that asked an earlier launch
         if fresh:
             for name in (*trials, "report", "tune", EXPERIMENT_RECORD):

@@ -28,6 +28,7 @@ from sfi_ray.cluster.signals import calling_on_signals
 from sfi_ray.cluster.training_cache import chosen_cache
 from sfi_ray.errors import USER_FACING_ERRORS, InputError, ResourceError, StorageError
 from sfi_ray.job import ActorRange, Job, RoundsJob
+from sfi_ray.location import base_name
 from sfi_ray.models import Classifier
 from sfi_ray.rounds.record import RoundRecord
 from sfi_ray.store.folder import RunFolder
@@ -83,7 +84,7 @@ class _Tuning:
         news = ray.remote(num_cpus=0)(_News).remote()
         watch = _Watch(self._reporter, news, self._bundles, self._startup_seconds)
         said = {name: trial.model_dump_json(exclude={"trials"}) for name, trial in self._trials.items()}
-        location, is_shown = self._folder.location, self._is_shown
+        location, epoch, is_shown = self._folder.location, self._folder.epoch, self._is_shown
         if "://" not in location:  # Tune runs a trial in a folder of its own
             location = os.path.abspath(location)  # noqa: PTH100
         cache = chosen_cache()
@@ -92,7 +93,7 @@ class _Tuning:
             name = str(config["trial"])
             if cache:  # a cluster that started before this launch does not know it
                 os.environ["SFI_RAY_CACHE"] = str(cache)
-            _lead(name, RoundsJob.model_validate_json(said[name]), location, news, is_shown=is_shown)
+            _lead(name, RoundsJob.model_validate_json(said[name]), location, epoch, news, is_shown=is_shown)
 
         tuner = tune.Tuner(
             tune.with_resources(lead, tune.PlacementGroupFactory(self._bundles, strategy="PACK")),
@@ -171,7 +172,7 @@ def trackers(location: str) -> list[tune.Callback]:
         InputError: A tracker cannot be reached.
     """
     found: list[tune.Callback] = []
-    name = location.rstrip("/").rpartition("/")[2]
+    name = base_name(location)
     uri = os.environ.get("MLFLOW_TRACKING_URI")
     if importlib.util.find_spec("mlflow") and uri:
         from ray.air.integrations.mlflow import MLflowLoggerCallback
@@ -203,7 +204,7 @@ def _check_mlflow(uri: str, experiment: str) -> None:
         ) from error
 
 
-def _lead(name: str, trial: RoundsJob, location: str, news: Any, *, is_shown: bool) -> None:
+def _lead(name: str, trial: RoundsJob, location: str, epoch: int | None, news: Any, *, is_shown: bool) -> None:
     """Runs one trial, in the process that Tune gives it."""
     stream = cast("IO[str]", _NewsStream(news, f"{name}: " if is_shown else ""))
     reporter = ConsoleReporter(Console(file=stream, width=200))
@@ -214,7 +215,7 @@ def _lead(name: str, trial: RoundsJob, location: str, news: Any, *, is_shown: bo
     try:
         # This process already has a connection to Ray, which is used here.
         with ray_backend(None, dashboard=False, reporter=reporter) as backend:
-            folder = RunFolder(location).inner(name)
+            folder = RunFolder(location, epoch).inner(name)
             tell = telling(reporter)
 
             def on_round(record: RoundRecord) -> None:
