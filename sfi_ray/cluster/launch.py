@@ -30,7 +30,7 @@ from sfi_ray.store.folder import RECORD, RunFolder
 from sfi_ray.store.image_file import IMAGES
 from sfi_ray.store.natural import image_records, write_images
 from sfi_ray.store.part_check import RESULTS, PartCheck
-from sfi_ray.store.parts import PartWriter, committed_outcomes, drop_failed
+from sfi_ray.store.parts import PartWriter, committed_outcomes, count_rows, drop_failed, drop_repeated
 from sfi_ray.store.progress import PROGRESS, RunState, require_silence, withdraw_stop
 from sfi_ray.store.record import RunRecord, read_record, versions, write_record
 from sfi_ray.store.run import Run
@@ -110,13 +110,11 @@ class _Launch:
             refuse_chance=self._options.refuse_chance,
         )
         known = prepared.known
-        if (
-            known
-            and not self._options.retry_failed
-            and len(FinishedCells(self._folder, known.grid())) == known.num_cells
-        ):
-            self._reporter.log(f"{known.num_cells:,} of {known.num_cells:,} cells are finished already")
-            return self._finish()
+        if known and not self._options.retry_failed:
+            finished = FinishedCells(self._folder, known.grid())
+            if len(finished) == finished.num_rows == known.num_cells:
+                self._reporter.log(f"{known.num_cells:,} of {known.num_cells:,} cells are finished already")
+                return self._finish()
         with contextlib.closing(self._reporter), self._backend() as backend:
             # Before the lock, which makes the folder.
             device = backend.device(self._job, known.device if known else None)
@@ -212,6 +210,9 @@ class _Launch:
                 )
                 self._drive(driver, backend.watcher(job.name))
             self._sweep()
+        if count_rows(self._folder) > tally.finished:
+            # A launch or a worker that was believed dead wrote until it noticed.
+            drop_repeated(self._folder)
         if tally.finished >= tally.num_cells:
             drop_checkpoints(self._folder)
         return self._finish()

@@ -21,6 +21,7 @@ from sfi_ray.store.part_check import RESULTS, PartCheck
 from sfi_ray.store.parts import (
     JOURNAL,
     Journal,
+    drop_repeated,
     each_cell_once,
     explaining_broken_parts,
     list_parts,
@@ -63,7 +64,8 @@ def compact(folder: RunFolder, file_bytes: int = 64 << 20, bounds: RowBounds | N
         require_silence(folder)
         finish_compaction(folder)
         before = PartCheck(folder, bounds).sound(list_parts(folder))
-        for batch in _batches(before, file_bytes):
+        drop_repeated(folder)
+        for batch in _batches(list_parts(folder), file_bytes):
             _merge(folder, batch)
         after = list_parts(folder)
     return Compaction(len(before), len(after), _size(before), _size(after))

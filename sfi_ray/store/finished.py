@@ -27,6 +27,7 @@ class FinishedCells:
     Attributes:
         num_fooled: Number of fooled cells.
         num_failed: Number of failed cells.
+        num_rows: Number of rows, above the number of cells where some were written twice.
 
     Raises:
         StorageError: Part files cannot be read, and the message names all of them; or one holds rows of another grid.
@@ -38,6 +39,7 @@ class FinishedCells:
         self._state = np.zeros(len(grid), dtype=np.uint8)
         columns = ["cell_index", "cell_id", "fooled", "stop_reason"]
         parts = PartCheck(folder, RowBounds(most_rows=len(grid))).sound(list_parts(folder), columns)
+        self.num_rows = 0
         # Reading further ahead is hardly faster and takes more memory.
         scanner = open_dataset(folder, parts).scanner(columns=columns, batch_readahead=2, fragment_readahead=2)
         with explaining_broken_parts(folder):
@@ -60,6 +62,7 @@ class FinishedCells:
         return is_finished
 
     def _take_note(self, folder: RunFolder, grid: Grid, batch: pa.RecordBatch) -> None:
+        self.num_rows += batch.num_rows
         indices = batch["cell_index"].to_numpy()
         is_in_grid = indices.min() >= 0 and indices.max() < len(grid)
         # A file holds rows of one run, so checking the first row of each batch is enough.

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from sfi_ray.errors import StorageError
 from sfi_ray.location import within
-from sfi_ray.store.bounds import RowBounds
+from sfi_ray.store.bounds import MOST_CELLS, RowBounds
 from sfi_ray.store.folder import RunFolder
 from sfi_ray.store.part_check import RESULTS, PartCheck, broken_parts
 from sfi_ray.store.schema import FINDINGS, Provenance, findings_table
@@ -131,7 +131,7 @@ def each_cell_once(table: pa.Table) -> pa.Table:
     """Sorts rows in the order of the grid and keeps one row of each cell.
 
     A worker that loses its cluster may write a cell that another worker has searched again. Then both rows are equal,
-    or one of them failed and is dropped.
+    or one of them failed and is dropped. `drop_repeated` does the same to the files.
 
     Args:
         table: Rows with `cell_index` and `stop_reason`.
@@ -174,6 +174,16 @@ def open_dataset(folder: RunFolder, parts: Sequence[fs.FileInfo] | None = None) 
     paths = [info.path for info in (list_parts(folder) if parts is None else parts)]
     with explaining_broken_parts(folder):
         return ds.dataset(paths, schema=FINDINGS, format="parquet", filesystem=folder.filesystem)
+
+
+def count_rows(folder: RunFolder) -> int:
+    """Returns how many rows the part files have together, from their footers.
+
+    Raises:
+        StorageError: A part file cannot be read.
+    """
+    with explaining_broken_parts(folder):
+        return int(open_dataset(folder).count_rows())
 
 
 def sound_rows(folder: RunFolder, bounds: RowBounds) -> tuple[ds.Dataset, dict[str, str]]:
@@ -324,14 +334,67 @@ def drop_failed(folder: RunFolder, check: PartCheck | None = None) -> int:
     dropped = 0
     for info in (check or PartCheck(folder)).sound(list_parts(folder)):
         with explaining_broken_parts(folder):
+            reasons = pq.read_table(info.path, columns=["stop_reason"], filesystem=folder.filesystem)["stop_reason"]
+        dropped += _keep_rows(folder, info, pc.not_equal(reasons, StopReason.FAILED.value))
+    return dropped
+
+
+def drop_repeated(folder: RunFolder) -> int:
+    """Leaves one row of each cell, so that whoever reads the part files alone sees each cell once.
+
+    The row that is kept is that of `each_cell_once`. While this works, readers see every cell.
+
+    Args:
+        folder: The run's folder, which the caller holds.
+
+    Returns:
+        Number of removed rows.
+
+    Raises:
+        StorageError: A part file cannot be read or written.
+    """
+    columns = ["cell_index", "stop_reason"]
+    parts = PartCheck(folder, RowBounds(num_cells=MOST_CELLS)).sound(list_parts(folder), columns)
+    repeated = pa.array(_repeated_cells(folder, parts))
+    if not len(repeated):
+        return 0
+    sizes, tables = [], []
+    for number, info in enumerate(parts):
+        with explaining_broken_parts(folder):
+            table = pq.read_table(info.path, columns=columns, filesystem=folder.filesystem)
+        sizes.append(table.num_rows)
+        table = table.append_column("part", pa.repeat(number, table.num_rows))
+        table = table.append_column("row", pa.array(np.arange(table.num_rows)))
+        tables.append(table.filter(pc.is_in(table["cell_index"], repeated)))
+    rows = pa.concat_tables(tables)
+    kept = {(row["part"], row["row"]) for row in each_cell_once(rows).select(["part", "row"]).to_pylist()}
+    is_kept = [np.ones(size, dtype=bool) for size in sizes]
+    for row in rows.select(["part", "row"]).to_pylist():
+        is_kept[row["part"]][row["row"]] = (row["part"], row["row"]) in kept
+    return sum(_keep_rows(folder, info, pa.array(keep)) for info, keep in zip(parts, is_kept, strict=True))
+
+
+def _repeated_cells(folder: RunFolder, parts: Sequence[fs.FileInfo]) -> np.ndarray:
+    """Returns the ordinals of cells with several rows, in memory of a byte a cell."""
+    counts = np.zeros(0, dtype=np.uint8)
+    for info in parts:
+        with explaining_broken_parts(folder):
+            table = pq.read_table(info.path, columns=["cell_index"], filesystem=folder.filesystem)
+        cells, times = np.unique(table["cell_index"].to_numpy(), return_counts=True)
+        if len(cells) and cells[-1] >= len(counts):
+            counts = np.concatenate([counts, np.zeros(max(len(counts), int(cells[-1]) + 1 - len(counts)), np.uint8)])
+        counts[cells] = np.minimum(counts[cells] + times, 2)
+    return np.flatnonzero(counts > 1)
+
+
+def _keep_rows(folder: RunFolder, info: fs.FileInfo, is_kept: pa.Array) -> int:
+    """Writes a part file anew without some of its rows, if there are such; returns how many."""
+    dropped = len(is_kept) - int(pc.sum(is_kept).as_py() or 0)
+    name = f"{RESULTS}/{info.base_name}"
+    if dropped and dropped == len(is_kept):
+        folder.delete(name)
+    elif dropped:
+        with explaining_broken_parts(folder):
             table = pq.read_table(info.path, filesystem=folder.filesystem)
-        kept = table.filter(pc.not_equal(table["stop_reason"], StopReason.FAILED.value))
-        if kept.num_rows == table.num_rows:
-            continue
-        dropped += table.num_rows - kept.num_rows
-        name = f"{RESULTS}/{info.base_name}"
-        if kept.num_rows:
-            folder.write_table(name, kept)
-        else:
-            folder.delete(name)
+        folder.write_table(name, table.filter(is_kept))
     return dropped

@@ -16,7 +16,10 @@ from sfi_ray.store.parts import (
     Outcome,
     PartWriter,
     committed_outcomes,
+    count_rows,
     drop_failed,
+    drop_repeated,
+    each_cell_once,
     open_dataset,
     part_prefix,
 )
@@ -278,3 +281,21 @@ def test_files_of_the_users_own_are_not_read(written):
     assert open_dataset(written).count_rows() == 5
     assert drop_failed(written) == 1
     assert written.exists("results/summary.parquet")
+
+
+def test_further_rows_of_a_cell_leave_the_files_and_the_row_that_counts_stays(folder):
+    PartWriter(folder, 0, 10).commit([make_finding(i) for i in range(6)], PROVENANCE)
+    failed = [make_finding(i, fooled=False, stop_reason=StopReason.FAILED, error="lost") for i in (2, 7)]
+    PartWriter(folder, 0, 5).commit(failed, PROVENANCE)
+    PartWriter(folder, 0, 10).commit([make_finding(i) for i in (0, 5, 7, 8)], PROVENANCE)
+    PartWriter(folder, 3, 5).commit([make_finding(3)], PROVENANCE)
+    expected = each_cell_once(open_dataset(folder).to_table())
+    assert count_rows(folder) == 13
+    assert drop_repeated(folder) == 5
+    rows = open_dataset(folder).to_table()
+    assert rows.num_rows == count_rows(folder) == 8
+    assert each_cell_once(rows).drop_columns(["stop_reason"]).equals(expected.drop_columns(["stop_reason"]))
+    assert rows["stop_reason"].to_pylist() == ["fooled"] * 8
+    before = part_names(folder)
+    assert drop_repeated(folder) == 0
+    assert part_names(folder) == before
