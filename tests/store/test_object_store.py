@@ -1,5 +1,6 @@
 """A run's folder on a real S3 server: what requests cost, and who may write."""
 
+import random
 import threading
 import time
 from urllib.parse import quote
@@ -49,6 +50,14 @@ def test_one_part_costs_one_put(folder, bucket, s3_server):
     assert len(requests) == 2
     assert all(request.startswith(f"PUT /{bucket}/runs/run/results/") for request in requests)
     assert sorted(committed_outcomes(folder, 0, 10)) == list(range(10))
+
+
+@pytest.mark.parametrize(("megabytes", "requests"), [(9, 1), (21, 5)])
+def test_a_file_of_any_size_arrives_whole(folder, s3_server, megabytes, requests):
+    content = random.Random(0).randbytes(megabytes << 20)
+    folder.write("models/weights", content)
+    assert len(asked(s3_server)) == requests  # a large one is begun, sent in parts of ten megabytes, and ended
+    assert folder.read("models/weights", 1 << 30) == content
 
 
 def test_under_a_lock_a_part_still_costs_one_put(folder, s3_server, monkeypatch):
