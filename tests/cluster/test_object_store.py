@@ -34,9 +34,9 @@ def runs(bucket, s3_server):
 
 @pytest.fixture
 def quick(monkeypatch):
-    """Locks that last a second."""
+    """Locks that are renewed often, so that a launch that finds one held is refused soon."""
     monkeypatch.setattr(BucketLock, "renew_seconds", 0.2)
-    monkeypatch.setattr(BucketLock, "silent_seconds", 1.0)
+    monkeypatch.setattr(BucketLock, "silent_seconds", 60.0)
     monkeypatch.setattr(BucketLock, "trust_seconds", 0.4)
 
 
@@ -110,6 +110,7 @@ def test_a_launch_that_lost_its_folder_ends_and_each_cell_has_one_row(tmp_path, 
         real_commit(writer, findings, provenance)
 
     monkeypatch.setattr(BucketLock, "_write", write)
+    monkeypatch.setattr(BucketLock, "silent_seconds", 1.0)
     monkeypatch.setattr(worker.PartWriter, "commit", commit)
     with pytest.raises(StorageError, match=r"was taken over by process \d+ on .*it writes no more"):
         go(job)

@@ -28,9 +28,9 @@ def folder(bucket, s3_server):
 
 @pytest.fixture
 def quick(monkeypatch):
-    """Locks that last a second."""
+    """Locks that are renewed often, so that a launch that finds one held is refused soon."""
     monkeypatch.setattr(BucketLock, "renew_seconds", 0.1)
-    monkeypatch.setattr(BucketLock, "silent_seconds", 1.0)
+    monkeypatch.setattr(BucketLock, "silent_seconds", 60.0)
     monkeypatch.setattr(BucketLock, "trust_seconds", 0.3)
 
 
@@ -151,7 +151,7 @@ def test_of_launches_at_the_same_moment_one_gets_the_folder(folder, quick):
         try:
             with own.lock():
                 got.append(own.epoch)
-                time.sleep(2)
+                wait_for(lambda: len(refused) == 3)
         except InputError as error:
             refused.append(error)
 
@@ -173,6 +173,7 @@ def test_a_holder_that_falls_silent_is_replaced_and_writes_no_more(folder, quick
         return real(lock, record, mode)
 
     monkeypatch.setattr(BucketLock, "_write", write)
+    monkeypatch.setattr(BucketLock, "silent_seconds", 1.0)
     first, second = folder, RunFolder(folder.location)
     with first.lock():
         epoch = first.epoch
