@@ -65,6 +65,12 @@ def test_it_listens_on_the_loopback_interface_only(session):
     assert set(addresses) <= LOOPBACK
 
 
+def test_its_folder_lies_in_one_that_only_its_owner_enters(session):
+    _, folder = session
+    assert folder.parent.name.startswith("sfi-ray-")
+    assert folder.parent.stat().st_mode & 0o777 == 0o700
+
+
 def test_its_token_is_in_no_file_and_in_no_arguments(session):
     told, folder = session
     files = [path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]

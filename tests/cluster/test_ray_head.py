@@ -1,5 +1,6 @@
 """Asking the head of a cluster, in a process of its own: Ray reads how it authenticates when it is imported."""
 
+import ast
 import os
 import subprocess
 import sys
@@ -34,7 +35,7 @@ with socket.create_server(("127.0.0.1", 0)) as silent, socket.create_server(("12
     closed.close()
     other, asking = serve(), serve(Refusing(grpc.StatusCode.UNAUTHENTICATED))
     bad = ["nonsense", "host:", ":1", "127.0.0.1:99999", "http://127.0.0.1:8265", "[::1]:x"]
-    for address in (silent, nobody, other, f"ray://{other}", f"ray://{nobody}", asking, *bad):
+    for address in (silent, nobody, other, f"ray://{other}", asking, *bad):
         try:
             ray_head.check_head(address, answer_seconds=0.3)
         except ConnectionError as error:
@@ -52,12 +53,71 @@ def test_whoever_is_no_head_or_refuses_is_named_in_one_line_and_bounded_time(mod
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True, timeout=120, env=environment
     )
-    silent, nobody, other, client, no_client, asking, *bad = done.stdout.splitlines()
+    silent, nobody, other, client, asking, *bad = done.stdout.splitlines()
     assert silent == "no answer within 0 s"
     assert "Connection refused" in nobody
-    assert "Connection refused" in no_client
-    assert other == "the program that listens there is no head of a Ray cluster"
-    assert client == "taken"
+    assert other.startswith("the program that listens there is no head of a Ray cluster")
+    assert "submit the job with --submit http://HOST:8265" in client
     assert f"it asks for its token, and {sent} was sent; set RAY_AUTH_MODE=token" in asking
-    assert bad == ["an address is host:port, ray://host:port or auto"] * 6
+    assert bad == ["an address is host:port or auto"] * 6
     assert done.stderr == "", "Ray's own client writes a line for each second"
+
+
+# Programs that are no Ray, and how a launch ends at each.
+LAUNCHES = """
+import contextlib, io, os, socket, sys, threading, time
+from http.server import HTTPServer, SimpleHTTPRequestHandler
+from sfi_ray.cli import app
+
+held = []
+
+def greet(server, text):
+    while True:
+        held.append(server.accept()[0])
+        held[-1].sendall(text)
+        if not text:
+            held.pop().close()
+
+def listening(text=None):
+    server = socket.create_server(("127.0.0.1", 0))
+    held.append(server)
+    if text is not None:
+        threading.Thread(target=greet, args=(server, text), daemon=True).start()
+    return server.getsockname()[1]
+
+web = HTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler)
+web.RequestHandlerClass.log_message = lambda *_: None
+threading.Thread(target=web.serve_forever, daemon=True).start()
+with socket.create_server(("127.0.0.1", 0)) as free:
+    closed = free.getsockname()[1]
+ports = [listening(b"SSH-2.0-OpenSSH_9.2p1\\r\\n"), web.server_port, listening(b""), listening(), closed]
+os.environ["RAY_ADDRESS"] = "ray://127.0.0.1:10001"
+for where in [*(["--address", f"127.0.0.1:{port}"] for port in ports), ["--address", "ray://127.0.0.1:10001"], []]:
+    began, said = time.monotonic(), io.StringIO()
+    with contextlib.redirect_stderr(said):
+        code = app(["launch", sys.argv[1], *where], standalone_mode=False)
+    print(code, round(time.monotonic() - began), repr(said.getvalue()))
+"""
+
+
+def test_a_launch_names_a_port_that_is_not_rays_within_seconds(tmp_path):
+    job = tmp_path / "job.yaml"
+    job.write_text(
+        "{name: run, dataset: digits, classifiers: {name: mlp, training: {epochs: 1}}, k: 1, "
+        f"output: {tmp_path / 'runs'}}}"
+    )
+    command = [sys.executable, "-c", LAUNCHES, str(job)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    ends = [line.split(maxsplit=2) for line in done.stdout.splitlines()]
+    assert [code for code, _, _ in ends] == ["2"] * 7
+    assert max(int(seconds) for _, seconds, _ in ends) < 30
+    ssh, web, hangs_up, silent, closed, client, from_environment = (ast.literal_eval(said) for _, _, said in ends)
+    for said in (ssh, web, hangs_up):
+        assert "the program that listens there is no head of a Ray cluster" in said
+    assert "no answer within 10 s" in silent
+    assert "Connection refused" in closed
+    for said in (client, from_environment):
+        assert "cannot reach the Ray cluster at 'ray://127.0.0.1:10001'" in said
+        assert "submit the job with --submit" in said
+    assert {ast.literal_eval(said).count("\n") for *_, said in ends} == {1}
+    assert not (tmp_path / "runs").exists()

@@ -12,9 +12,8 @@ import time
 
 import grpc
 import ray
-from ray._private.grpc_utils import init_grpc_channel
-from ray.core.generated import gcs_service_pb2, gcs_service_pb2_grpc
 
+from sfi_ray.cluster.ray.internals import Internal
 from sfi_ray.errors import ResourceError
 
 
@@ -22,35 +21,44 @@ def check_head(address: str, answer_seconds: float = 10.0) -> None:
     """Asks the head of a cluster once whether it accepts this process.
 
     Args:
-        address: ``host:port`` of the head, or ``ray://host:port`` of its server for clients.
+        address: ``host:port`` of the head.
         answer_seconds: Time to wait for the answer.
 
     Raises:
         ConnectionError: The head does not answer or refuses the token, or another program answers.
+        ResourceError: The installed Ray has changed.
     """
-    client = "ray://"
-    place = address.removeprefix(client)
-    host, _, port = place.rpartition(":")
+    if address.startswith("ray://"):
+        raise ConnectionError(
+            "a launch streams from its actors, which Ray's client cannot; submit the job with --submit "
+            "http://HOST:8265, the address of the cluster's dashboard, or launch on a node with --address auto"
+        )
+    host, _, port = address.rpartition(":")
     if not host or "/" in host or not port.isdecimal() or int(port) > 0xFFFF:
-        raise ConnectionError("an address is host:port, ray://host:port or auto")
+        raise ConnectionError("an address is host:port or auto")
     # Like Ray's own connections, without any proxy.
-    channel = init_grpc_channel(place, options=[("grpc.enable_http_proxy", 0)])
+    channel = Internal.OPEN_CHANNEL.get()(address, options=[("grpc.enable_http_proxy", 0)])
     with channel:
         try:
-            head = gcs_service_pb2_grpc.NodeInfoGcsServiceStub(channel)
-            head.GetClusterId(gcs_service_pb2.GetClusterIdRequest(), timeout=answer_seconds)
+            head = Internal.HEAD.get()(channel)
+            head.GetClusterId(Internal.HEAD_REQUEST.get()(), timeout=answer_seconds)
         except grpc.RpcError as error:
-            code = error.code()
-            if code is grpc.StatusCode.UNIMPLEMENTED and address.startswith(client):
-                return  # a server for clients lacks this method
+            details = str(error.details())
+            other = (
+                "the program that listens there is no head of a Ray cluster, whose port mostly is 6379; "
+                "for the port of a dashboard, such as 8265, there is --submit"
+            )
+            # gRPC's words for an answer that is not gRPC, and for a connection that was closed instead of answered.
+            if "Failed parsing HTTP/2" in details or "reset by peer" in details or "Socket closed" in details:
+                raise ConnectionError(other) from error
             reasons = {
                 grpc.StatusCode.UNAUTHENTICATED: "it asks for its token, and "
                 f"{'another' if os.environ.get('RAY_AUTH_MODE') == 'token' else 'none'} was sent; set "
                 "RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or ~/.ray/auth_token as on its head",
-                grpc.StatusCode.UNIMPLEMENTED: "the program that listens there is no head of a Ray cluster",
+                grpc.StatusCode.UNIMPLEMENTED: other,
                 grpc.StatusCode.DEADLINE_EXCEEDED: f"no answer within {answer_seconds:.0f} s",
             }
-            raise ConnectionError(reasons.get(code) or str(error.details())) from error
+            raise ConnectionError(reasons.get(error.code()) or details) from error
 
 
 class HeadWatch:

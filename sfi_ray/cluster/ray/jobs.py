@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
+from sfi_ray.cluster.ray.internals import Internal
 from sfi_ray.cluster.ray.session import prepare_environment
 from sfi_ray.errors import InputError, ResourceError
 
@@ -242,6 +243,7 @@ def _client(url: str) -> Any:
     ):
         logging.getLogger(logger).setLevel(logging.WARNING)
     token = _token()
+    Internal.JOB_REQUEST.get()  # which the client below extends
 
     class Client(JobSubmissionClient):  # type: ignore[misc]
         """A client with a time limit; Ray's own waits forever."""

@@ -11,10 +11,7 @@ import signal
 import threading
 from collections.abc import Iterator
 
-from ray._private import utils
-from ray._private.grpc_utils import init_grpc_channel
-from ray._private.worker import global_worker
-from ray.core.generated import node_manager_pb2, node_manager_pb2_grpc
+from sfi_ray.cluster.ray.internals import Internal
 
 
 @contextlib.contextmanager
@@ -28,13 +25,12 @@ def sigterm_for_the_driver() -> Iterator[None]:
     def keep(handler: object) -> None:
         del handler
 
-    theirs, utils.set_sigterm_handler = utils.set_sigterm_handler, keep
     has_masks = hasattr(signal, "pthread_sigmask")  # Windows has none
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM}) if has_masks else set()
     try:
-        yield
+        with Internal.SIGTERM_HANDLER.replaced(keep):
+            yield
     finally:
-        utils.set_sigterm_handler = theirs
         _hear_again()
         if has_masks:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
@@ -42,7 +38,10 @@ def sigterm_for_the_driver() -> Iterator[None]:
 
 def end_without_sigterm() -> None:
     """Makes `ray.shutdown` end processes without SIGTERM, which they ignore."""
-    node = global_worker.node
+    node = Internal.NODE.get()
+    open_channel, stub, request = (
+        part.get() for part in (Internal.OPEN_CHANNEL, Internal.RAYLET, Internal.RAYLET_REQUEST)
+    )
     processes = {kind: info.process for kind, infos in node.all_processes.items() for info in infos}
     for process in processes.values():
         process.terminate = process.kill
@@ -50,9 +49,8 @@ def end_without_sigterm() -> None:
 
     def ask() -> None:
         # It ends its actors and agents before itself; otherwise Ray kills it after a second.
-        with contextlib.suppress(Exception), init_grpc_channel(address) as channel:
-            raylet = node_manager_pb2_grpc.NodeManagerServiceStub(channel)
-            raylet.ShutdownRaylet(node_manager_pb2.ShutdownRayletRequest(graceful=True), timeout=1.0)
+        with contextlib.suppress(Exception), open_channel(address) as channel:
+            stub(channel).ShutdownRaylet(request(graceful=True), timeout=1.0)
 
     processes["raylet"].terminate = ask
     theirs = node.destroy_external_storage

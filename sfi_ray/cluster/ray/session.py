@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from sfi_ray.cluster.ray.internals import Internal
 from sfi_ray.cluster.ray.needs import check_machine
 from sfi_ray.cluster.ray.private_folder import private_folder, short_temporary_directory
 from sfi_ray.cluster.signals import calling_on_signals, interrupt
@@ -57,7 +58,7 @@ def ray_session(address: str | None, *, dashboard: bool) -> Iterator[RaySession]
     A process that is already connected stays connected, during the block and after it.
 
     Args:
-        address: Address of a running cluster (``host:port``, ``auto`` or ``ray://host:port``). None takes
+        address: Address of a running cluster (``host:port`` or ``auto``). None takes
             ``RAY_ADDRESS``; where that is unset, a private cluster starts on this machine.
         dashboard: Whether a private cluster has a dashboard. It listens on the loopback interface only.
 
@@ -79,15 +80,14 @@ def ray_session(address: str | None, *, dashboard: bool) -> Iterator[RaySession]
         _restore(before)
         yield RaySession(is_local=False, dashboard_url=None, token=None)
         return
-    if is_local and not _asks_for_tokens():
-        _restore(before)
-        raise ResourceError(
-            "a private Ray cluster needs token authentication, and this process imported Ray with it off; set "
-            "RAY_AUTH_MODE=token before `import ray`, start Ray yourself with ray.init(), or launch in this process "
-            "(in_process=True)"
-        )
     with contextlib.ExitStack() as stack:
         stack.callback(_restore, before)
+        if is_local and not _asks_for_tokens():
+            raise ResourceError(
+                "a private Ray cluster needs token authentication, and this process imported Ray with it off; set "
+                "RAY_AUTH_MODE=token before `import ray`, start Ray yourself with ray.init(), or launch in this "
+                "process (in_process=True)"
+            )
         stack.enter_context(calling_on_signals(interrupt))
         try:
             context = _start(stack, dashboard=dashboard) if address is None or is_local else _connect(stack, address)
@@ -104,7 +104,7 @@ def _start(stack: contextlib.ExitStack, *, dashboard: bool) -> Any:
     """Starts a private cluster, which ends with the stack."""
     import ray
 
-    from sfi_ray.cluster.ray.processes import end_without_sigterm, sigterm_for_the_driver  # imports Ray
+    from sfi_ray.cluster.ray.processes import end_without_sigterm, sigterm_for_the_driver
 
     check_machine()
     folder = stack.enter_context(private_folder())
@@ -121,7 +121,7 @@ def _start(stack: contextlib.ExitStack, *, dashboard: bool) -> Any:
                 logging_level=logging.CRITICAL,
                 # Only weights go through the object store; it is shared memory, taken only as it fills.
                 object_store_memory=2 << 30,
-                _temp_dir=str(folder),
+                _temp_dir=str(folder),  # not a promise of Ray's; a Ray without it raises an error that names it
             )
             end_without_sigterm()
             return context
@@ -135,14 +135,12 @@ def _start(stack: contextlib.ExitStack, *, dashboard: bool) -> Any:
 def _connect(stack: contextlib.ExitStack, address: str) -> Any:
     """Connects to a cluster until the stack ends."""
     import ray
-    from ray._private.services import canonicalize_bootstrap_address
 
-    # These import Ray.
-    from sfi_ray.cluster.ray.head import check_head
+    from sfi_ray.cluster.ray.head import check_head  # imports Ray
     from sfi_ray.cluster.ray.processes import sigterm_for_the_driver
 
     if address == "auto":
-        address = canonicalize_bootstrap_address(address) or address
+        address = Internal.FIND_HEAD.get()(address) or address
     check_head(address)
     stack.callback(_shut_down)
     with sigterm_for_the_driver():
@@ -171,9 +169,7 @@ def prepare_environment() -> None:
 
 def _asks_for_tokens() -> bool:
     """Whether this process uses token authentication: Ray reads that from the environment once, on import."""
-    from ray._raylet import AuthenticationMode, get_authentication_mode  # type: ignore[attr-defined]
-
-    return bool(get_authentication_mode() == AuthenticationMode.TOKEN)
+    return bool(Internal.AUTHENTICATION_MODE.get()() == Internal.TOKEN_MODE.get())
 
 
 @functools.cache
