@@ -29,7 +29,7 @@ def launch_rounds(
     from sfi_ray.cluster.console import ConsoleReporter
     from sfi_ray.cluster.rounds.launch import launch_rounds as start
     from sfi_ray.job import placed
-    from sfi_ray.report.rounds.tables import accuracies_table, reattack_table
+    from sfi_ray.report.rounds.tables import accuracies_table, reattack_table, trials_table
 
     resume = f"sfi-ray launch {path}" + (f" --output {shlex.quote(output)}" if output else "")
     with explaining(f"stopped; finished rounds and finished cells are kept; go on with: {resume}"), placed(path):
@@ -41,7 +41,10 @@ def launch_rounds(
             fresh=fresh,
             dashboard=dashboard,
         )
-        for trial in experiment.trials().values():
+        trials = list(experiment.trials().values())
+        if (drawn := trials_table(trials)).rows:
+            print_table(drawn)
+        for trial in trials:
             print_table(accuracies_table(trial))
             print_table(reattack_table(trial))
         location = experiment.folder.location
@@ -59,6 +62,7 @@ def plan_rounds(job: RoundsJob) -> None:
     from sfi_ray.cluster.console import ConsoleReporter
     from sfi_ray.cluster.rounds.launch import checked_trials
     from sfi_ray.data import dataset_info, load_labels
+    from sfi_ray.report.rounds.tables import described
     from sfi_ray.rounds.plan import plan_trial
 
     trials = checked_trials(job, ConsoleReporter())
@@ -69,6 +73,7 @@ def plan_rounds(job: RoundsJob) -> None:
         cells = counted(made.cells_per_attack, "cell")
         rows = {
             "trial": f"{name} (one of {len(trials)})",
+            **({"values": described(job.drawn(name))} if job.tune else {}),
             "rounds": f"{made.num_rounds}, each of {cells} on {', '.join(trial.backgrounds)}",
             "final": f"attacks on M{made.num_rounds - 1}, of as many cells each, on: {finals}",
             "SFIs": f"{made.num_train:,} of a round to train with, {made.num_held_out:,} held out, at most",
@@ -122,6 +127,7 @@ def show_rounds(location: str) -> bool:
     experiment = Experiment(location)
     for name, trial in experiment.trials().items():
         done = f"{len(trial.rounds)} of {counted(trial.number, 'round')}, {counted(len(trial.finals), 'final attack')}"
+        done += f", ended early by {trial.stop.scheduler}" if trial.stop else ""
         place = within(location, f"{name}/round_{len(trial.rounds)}")
         echo(f"{name}: {done}{'' if trial.is_complete else f'; see {place}'}")
     return True

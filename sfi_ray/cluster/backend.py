@@ -46,7 +46,7 @@ class Backend(Protocol):
         """
         ...
 
-    def num_actors(self, job: Job, device: str) -> int:
+    def num_actors(self, job: Job | RoundsJob, device: str) -> int:
         """Returns how many actors are expected to search at first; later, the number follows what is left.
 
         Raises:
@@ -93,7 +93,7 @@ class InProcessBackend:
             raise ResourceError("the job asks for compute.device: cuda, but torch finds no GPU here; use cpu or auto")
         return "cuda" if wanted != "cpu" and has_gpu else "cpu"
 
-    def num_actors(self, job: Job, device: str) -> int:
+    def num_actors(self, job: Job | RoundsJob, device: str) -> int:
         """Returns one."""
         del job, device
         return 1

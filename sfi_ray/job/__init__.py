@@ -13,17 +13,21 @@ from sfi_ray.job.schema import (
     Verification,
     schema_json,
 )
+from sfi_ray.job.tune import Asha, Domain, TuneSettings
 
 __all__ = [
     "ONLY_TRIAL",
     "ActorRange",
+    "Asha",
     "ClassifierSpec",
     "ClusterSettings",
     "Compute",
+    "Domain",
     "Job",
     "KRange",
     "RoundsJob",
     "RoundsSettings",
+    "TuneSettings",
     "Verification",
     "load_any",
     "load_job",

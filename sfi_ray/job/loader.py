@@ -110,7 +110,19 @@ def parse_any(text: str, source: str = "job") -> Job | RoundsJob:
         of_trial = {path: line for path, line in lines.items() if path[:1] not in {key[:1] for key in own}}
         said = {key: value for key, value in values.items() if key != "trials"}
         _validated(RoundsJob, merged(said, changes), of_trial | own, source, f"trial {short(name)}: ")
+    _check_drawn(job, lines, source)
     return job
+
+
+def _check_drawn(job: RoundsJob, lines: dict[Path_, int], source: str) -> None:
+    """Checks the parameter space of a job, and the trials that are drawn from it."""
+    space: Path_ = ("tune", "param_space")
+    if unknown := job.unknown_keys():
+        found = sorted((lines.get((*space, key), 1), key) for key in unknown)
+        raise InputError(*(f"{source}:{line}: {dotted(space)}: {unknown[key]}" for line, key in found))
+    drawn: dict[Path_, int] = {tuple(str(key[-1]).split(".")): line for key, line in lines.items() if key[:-1] == space}
+    for name in job.trial_names if job.tune else ():
+        _validated(RoundsJob, job.trial_values(name), lines | drawn, source, f"trial {name}: ")
 
 
 def _grid_only(job: Job | RoundsJob, source: str) -> Job:
@@ -279,7 +291,9 @@ def _model_at(path: Sequence[int | str], root: _Root) -> type[BaseModel] | None:
     """Returns the model that a key's value is read into, if it is one."""
     annotation: Any = root
     for depth, part in enumerate(path):
-        if isinstance(part, str):
+        if get_origin(annotation) is dict:
+            annotation = get_args(annotation)[1]
+        elif isinstance(part, str):
             annotation = _kind_at(path[:depth], (part,), root) or _annotation_of(_model_in(annotation), part)
     return _model_in(annotation)
 

@@ -5,6 +5,7 @@ A job file with the key `rounds` is such a job. Each of its trials is the same j
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
@@ -24,6 +25,7 @@ from sfi_ray.job.schema import (
     Name,
     Verification,
 )
+from sfi_ray.job.tune import TuneSettings, keys_of, with_values
 from sfi_ray.location import within
 from sfi_ray.models.with_detector import Evadable
 
@@ -135,9 +137,12 @@ class RoundsJob(JobPart):
     trials: dict[Name, dict[str, Any]] = Field(
         {}, description="Trials by name, each with the keys that it changes; by default a single trial."
     )
+    tune: TuneSettings | None = Field(
+        None, description="Trials from a parameter space, in the words of Ray Tune; not together with `trials`."
+    )
     compute: Compute = Field(Compute(), description="How classifiers compute.")
     cluster: ClusterSettings = Field(
-        ClusterSettings(), description="Where the job runs; the actors are those of one trial."
+        ClusterSettings(), description="Where the job runs; the bounds of the actors are those of one trial."
     )
     output: str = Field("runs", min_length=1, description="Folder or URI that the job's folder is made in.")
 
@@ -153,7 +158,7 @@ class RoundsJob(JobPart):
     @field_validator("trials")
     @classmethod
     def _check_trials(cls, value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-        shared_keys = ("name", "dataset", "classifier", "compute", "cluster", "output", "trials")
+        shared_keys = ("name", "dataset", "classifier", "compute", "cluster", "output", "trials", "tune")
         for name, changes in value.items():
             if name in ("report", "tune"):  # folders beside those of the trials
                 raise ValueError(f"a trial cannot be called '{name}', which is another folder of the job; rename it")
@@ -174,10 +179,11 @@ class RoundsJob(JobPart):
                 f"`{self.classifier.source.kind}`; name an `architecture`"
             )
         self._check_evasion()
+        self._check_tune()
         self.cluster.check_device(self.compute.device)
         if self.cluster.label_selector:
             raise ValueError(
-                "cluster.label_selector: a trial reserves its actors together, without labels; leave it out, or name a "
+                "cluster.label_selector: a trial reserves its first actor without labels; leave it out, or name a "
                 "custom resource of these nodes in cluster.resources"
             )
         backgrounds = len(self.backgrounds)
@@ -205,6 +211,38 @@ class RoundsJob(JobPart):
             if confidence is not None and confidence <= 0.5:
                 raise ValueError(f"{key}: with rounds.evade it must be above 0.5 (found {confidence:g}); raise it")
 
+    def _check_tune(self) -> None:
+        if self.tune and self.trials:
+            raise ValueError("`trials` names trials, and `tune` draws them; keep one of the two")
+        scheduler = self.tune.scheduler if self.tune else None
+        if scheduler and scheduler.grace_period > self.rounds.number - 2:
+            raise ValueError(
+                f"tune.scheduler.grace_period: after round {scheduler.grace_period}, none of the {self.rounds.number} "
+                "rounds is left to save; lower it, raise rounds.number, or leave the scheduler out"
+            )
+
+    def drawn(self, name: str) -> dict[str, Any]:
+        """Returns the values that `tune` draws for a trial, by key; none without `tune`."""
+        return self.tune.sample(self.seed, int(name.rpartition("_")[2])) if self.tune else {}
+
+    def unknown_keys(self) -> dict[str, str]:
+        """Returns the keys of the parameter space that cannot vary, each with what is wrong and the nearest key."""
+        if self.tune is None:
+            return {}
+        plain: dict[str, Any] = json.loads(self.model_dump_json())
+        roots = ("attack", "backgrounds", "k", "rounds", "seed", "verification")
+        known = [*keys_of({root: plain[root] for root in roots})]
+        known += keys_of(plain["classifier"]["training"], "classifier.training.")
+        # A preset and a kind decide the other keys; these are given by now.
+        known = [key for key in known if key.rpartition(".")[2] not in ("preset", "kind")]
+        wrong = {}
+        for key in self.tune.param_space.keys() - set(known):
+            ending = [one for one in known if one.endswith(f".{key}")]
+            near = ending or difflib.get_close_matches(key[:100], known, n=1, cutoff=0.7)
+            mend = f"did you mean '{near[0]}'?" if near else f"keys of {', '.join(roots)} and classifier.training can"
+            wrong[key] = f"no key '{key}' can vary between trials; {mend}"
+        return wrong
+
     @property
     def location(self) -> str:
         """Path or URI of the folder that holds the trials' folders."""
@@ -218,12 +256,13 @@ class RoundsJob(JobPart):
     @property
     def trial_names(self) -> tuple[str, ...]:
         """Names of the trials, in their order."""
-        return tuple(self.trials) or (ONLY_TRIAL,)
+        drawn = (f"sample_{number}" for number in range(self.tune.num_trials if self.tune else 0))
+        return tuple(self.trials) or tuple(drawn) or (ONLY_TRIAL,)
 
     def trial_values(self, name: str) -> dict[str, Any]:
         """Returns the keys of one trial: those of the job with the trial's changes; see `merged`."""
-        values: dict[str, Any] = json.loads(self.model_dump_json(exclude={"trials"}))
-        return merged(values, self.trials.get(name, {}))
+        values: dict[str, Any] = json.loads(self.model_dump_json(exclude={"trials", "tune"}))
+        return with_values(merged(values, self.trials.get(name, {})), self.drawn(name))
 
     def trial(self, name: str) -> RoundsJob:
         """Returns one trial as a job of its own.
@@ -273,7 +312,7 @@ class RoundsJob(JobPart):
 
     def identity(self) -> dict[str, Any]:
         """Returns the keys that decide the results, as plain data: all but the names and the places."""
-        where = {"name": True, "cluster": True, "output": True, "trials": True}
+        where = {"name": True, "cluster": True, "output": True, "trials": True, "tune": True}
         # Detectors only measure, so a later launch may add them.
         silent = {"detectors"} if self.rounds.evade != "none" else {"detectors", "evade"}
         plain: dict[str, Any] = json.loads(self.model_dump_json(exclude={**where, "rounds": silent}))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from sfi_ray.errors import InputError
 from sfi_ray.location import within
 from sfi_ray.rounds.detection import DETECTIONS, Detection, read_detections
-from sfi_ray.rounds.record import FinalRecord, RoundRecord, read_final, read_round
+from sfi_ray.rounds.record import FinalRecord, RoundRecord, StopRecord, read_final, read_round, read_stop
 from sfi_ray.store.folder import RunFolder
 from sfi_ray.store.plain import read_yaml, reason_of
 from sfi_ray.store.progress import is_launched
@@ -31,6 +31,7 @@ class TrialRecord(BaseModel):
     number: int = Field(ge=0, le=10_000, description="Number of attacked models.")
     finals: tuple[_FolderName, ...] = Field(max_length=10_000, description="Folders of the attacks on the last model.")
     detectors: bool = Field(description="Whether detectors are scored.")
+    drawn: dict[str, Any] = Field({}, description="The values that it got from a parameter space, by key.")
     identity: dict[str, Any] = Field(description="Its settings, with all defaults.")
 
 
@@ -55,7 +56,9 @@ class TrialResults:
         rounds: Finished rounds, in order.
         finals: Finished attacks on the last model.
         detections: How well detectors separate the SFIs of each round from natural images, where that was measured.
-        is_complete: Whether everything is finished.
+        is_complete: Whether everything is finished, or the trial was ended early.
+        drawn: The values that it got from a parameter space, by key.
+        stop: Where a scheduler ended it early; None for any other trial.
     """
 
     name: str
@@ -64,6 +67,8 @@ class TrialResults:
     finals: Sequence[FinalRecord]
     detections: Mapping[int, Sequence[Detection]]
     is_complete: bool
+    drawn: Mapping[str, Any] = field(default_factory=dict)
+    stop: StopRecord | None = None
 
 
 class Experiment:
@@ -95,7 +100,7 @@ class Experiment:
 
     def trials(self) -> Mapping[str, TrialResults]:
         """Reads the finished parts of every trial, by name."""
-        return {name: self._trial(name, record) for name, record in self.record.trials.items()}
+        return {name: self.trial(name) for name in self.record.trials}
 
     def runs(self) -> list[RunFolder]:
         """Returns the folders of the attacks that have begun, in order."""
@@ -116,21 +121,29 @@ class Experiment:
         """Whether every round of every trial is finished."""
         return all(trial.is_complete for trial in self.trials().values())
 
-    def _trial(self, name: str, record: TrialRecord) -> TrialResults:
+    def trial(self, name: str) -> TrialResults:
+        """Reads the finished parts of one trial."""
+        record = self.record.trials[name]
         folders = [self.folder.inner(f"{name}/round_{number}") for number in range(record.number)]
         rounds = [read_round(folder) for folder in folders]
         finals = [read_final(self.folder.inner(f"{name}/{final}")) for final in record.finals]
+        stop = read_stop(self.folder.inner(name))
+        is_finished = (
+            None not in rounds
+            and None not in finals
+            and all(
+                self.folder.exists(f"{name}/round_{n}/{DETECTIONS}") for n in range(record.number) if record.detectors
+            )
+        )
         return TrialResults(
             name=name,
+            drawn=record.drawn,
             number=record.number,
             rounds=[found for found in rounds if found],
             finals=[found for found in finals if found],
             detections={number: read_detections(folder) for number, folder in enumerate(folders)},
-            is_complete=None not in rounds
-            and None not in finals
-            and all(
-                self.folder.exists(f"{name}/round_{n}/{DETECTIONS}") for n in range(record.number) if record.detectors
-            ),
+            stop=stop,
+            is_complete=is_finished or stop is not None,
         )
 
 

@@ -17,6 +17,9 @@ _Count = Annotated[int, Field(ge=0, le=10**12)]
 ROUND_RECORD = "round.json"
 """The file of a finished round, written last."""
 
+STOP_RECORD = "stopped.json"
+"""The file of a trial that a scheduler ended early."""
+
 
 class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -132,6 +135,13 @@ class FinalRecord(_Record):
     attack: AttackRecord
 
 
+class StopRecord(_Record):
+    """Why a trial has no more rounds."""
+
+    round: _Count = Field(description="Number of its last round.")
+    scheduler: str = Field(description="What ended it.")
+
+
 def write_round(folder: RunFolder, record: RoundRecord | FinalRecord) -> None:
     """Marks a round's folder as finished.
 
@@ -155,13 +165,36 @@ def read_final(folder: RunFolder) -> FinalRecord | None:
     return _read(folder, FinalRecord)
 
 
-def _read(folder: RunFolder, kind: type[_R]) -> _R | None:
-    if not folder.exists(ROUND_RECORD):
+def write_stop(folder: RunFolder, record: StopRecord) -> None:
+    """Marks a trial's folder as ended early.
+
+    Raises:
+        StorageError: It cannot be written.
+    """
+    folder.write(STOP_RECORD, (record.model_dump_json(indent=2) + "\n").encode())
+
+
+def read_stop(folder: RunFolder) -> StopRecord | None:
+    """Returns where a trial was ended early; None for any other trial.
+
+    Raises:
+        InputError: The record is broken.
+    """
+    return _read(folder, StopRecord, STOP_RECORD, "an early end; delete the file and launch again to go on")
+
+
+def _read(
+    folder: RunFolder,
+    kind: type[_R],
+    name: str = ROUND_RECORD,
+    mend: str = "a round; delete the file and launch again, which counts the round again",
+) -> _R | None:
+    if not folder.exists(name):
         return None
     try:
-        return kind.model_validate_json(folder.read(ROUND_RECORD))
+        return kind.model_validate_json(folder.read(name))
     except ValidationError as error:
+        what, _, rest = mend.partition(";")
         raise InputError(
-            f"'{within(folder.location, ROUND_RECORD)}' is not the record of a round ({reason_of(error)}); delete the "
-            "file and launch again, which counts the round again"
+            f"'{within(folder.location, name)}' is not the record of {what} ({reason_of(error)});{rest}"
         ) from error

@@ -38,19 +38,34 @@ class Listening(Reporter):
         self.lines.append(text)
 
 
-def test_a_trial_over_tune_gives_the_rows_of_this_process(tmp_path, monkeypatch):
+def test_trials_over_tune_give_the_rows_of_this_process_and_tune_can_read_them(tmp_path, monkeypatch):
+    from ray import tune
+
     monkeypatch.chdir(tmp_path)  # as in the job files, the folder is named from here; Tune runs trials elsewhere
     few = {"number": 1, "per_class": 1, "train": None, "held_out": None, "final_backgrounds": [], "evade": "energy"}
-    jobs = [make_rounds(place, few, attack={"kind": "map_elites", "max_evaluations": 20}) for place in "ab"]
+    changes = {
+        "attack": {"kind": "map_elites", "max_evaluations": 20},
+        "tune": {"param_space": {"rounds.per_class": {"grid": [1, 2]}}},
+    }
+    jobs = [make_rounds(place, few, **changes) for place in "ab"]
     reporter = Listening()
     experiment = launch_rounds(jobs[1], reporter=reporter)
     assert results(experiment) == results(launch_rounds(jobs[0], in_process=True))
-    assert experiment.trials()["rounds"].rounds[0].attack.evaded == "energy"
-    assert any(line.startswith("M0: natural") for line in reporter.lines)
-    assert list((tmp_path / "b/rounds/tune/rounds").glob("events.out.tfevents.*")), "TensorBoard"
+    assert experiment.trials()["sample_0"].rounds[0].attack.evaded == "energy"
+    assert any(line.startswith("sample_1: M0: natural") for line in reporter.lines)
+    folder = tmp_path / "b/rounds/tune"
+    assert list((folder / "sample_0").glob("events.out.tfevents.*")), "TensorBoard"
+
+    def lead(config): ...
+
+    found = tune.Tuner.restore(str(folder), trainable=lead).get_results()
+    configs = sorted((result.config for result in found), key=lambda config: config["trial"])
+    assert configs == [{"trial": name, **jobs[1].drawn(name)} for name in jobs[1].trial_names]
+    accuracies = {result.config["trial"]: result.metrics["reattack"] for result in found}
+    assert accuracies == {name: trial.rounds[0].attack.accuracy for name, trial in experiment.trials().items()}
 
 
-def test_a_trial_reserves_what_its_actors_reserve(tmp_path):
+def test_a_trial_reserves_its_leader_and_room_for_a_training_or_an_actor(tmp_path):
     from sfi_ray.cluster.rounds.on_ray import bundles
 
     cluster = {
@@ -62,8 +77,8 @@ def test_a_trial_reserves_what_its_actors_reserve(tmp_path):
         "accelerator_type": "A100",
     }
     trial = make_rounds(tmp_path, cluster=cluster, compute={"device": "auto"})
-    one = {"CPU": 0.5, "GPU": 0.25, "memory": 1000, "fast": 1, "accelerator_type:A100": 0.001}
-    assert bundles(trial, "cuda") == [{}, {**one, "CPU": 1, "GPU": 1}, one]
+    rest = {"memory": 1000, "fast": 1, "accelerator_type:A100": 0.001}
+    assert bundles(trial, "cuda") == [{}, {"CPU": 1, "GPU": 1, **rest}]
 
 
 def test_an_mlflow_that_refuses_its_address_is_named(monkeypatch):
@@ -113,7 +128,7 @@ def test_resources_that_cannot_be_had_are_named_in_bounded_time(tmp_path):
     cluster = {"actors": 2, "cpus_per_actor": 1000, "startup_seconds": 2}
     started = time.monotonic()
     with pytest.raises(
-        ResourceError, match=r"a trial reserves 2000 CPU, 0 GPU at once for its 2 actors, and the cluster has"
+        ResourceError, match=r"a trial reserves 1000 CPU, 0 GPU for its trainings and its first actor, and the cluster"
     ):
         launch_rounds(make_rounds(tmp_path, cluster=cluster))
     assert time.monotonic() - started < 60
@@ -177,3 +192,52 @@ def test_a_driver_that_is_killed_goes_on_to_the_same_rows(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
     assert results(Experiment(tmp_path / "ray/rounds")) == results(expected)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_asha_ends_the_worse_trial_and_a_killed_driver_goes_on_to_the_same_trials(tmp_path, ray):
+    """One trial at a time, since each reserves all CPUs; the second one learns nothing."""
+    import subprocess
+
+    space = {
+        "classifier.training.learning_rate": {"grid": [1e-3, 1e-9]},
+        "attack.max_evaluations": {"randint": [100, 150]},
+    }
+    scheduler = {"kind": "asha", "metric": "natural", "reduction_factor": 2}
+    changes = {
+        "rounds": {"number": 3, "final_backgrounds": []},
+        "attack": {"kind": "map_elites", "max_evaluations": 150},
+        "cluster": {"actors": 2, "cpus_per_actor": ray.cluster_resources()["CPU"], "flush_seconds": 0},
+    }
+    here = make_rounds(tmp_path / "here", **changes, tune={"param_space": space})
+    expected_rows, expected = results(launch_rounds(here, in_process=True))
+    job = make_rounds(tmp_path / "ray", **changes, tune={"param_space": space, "scheduler": scheduler})
+    file = tmp_path / "job.json"
+    file.write_text(job.model_dump_json())  # JSON is YAML
+    command = [sys.executable, "-m", "sfi_ray", "launch", str(file)]
+    folder = tmp_path / "ray/rounds"
+    driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    while not any((folder / "sample_1/round_0/results").glob("part-*.parquet")):
+        assert driver.poll() is None, driver.stderr.read().decode()
+        time.sleep(0.01)
+    driver.kill()
+    driver.communicate()
+    finished = {path: path.stat().st_mtime_ns for path in folder.glob("sample_0/*/round.json")}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stderr
+    assert {path: path.stat().st_mtime_ns for path in finished} == finished
+    assert len(finished) == 3
+    experiment = Experiment(folder)
+    good, bad = experiment.trials().values()
+    assert good.stop is None
+    assert (len(bad.rounds), bad.stop.round, bad.stop.scheduler) == (2, 1, "asha")
+    assert [trial.drawn for trial in (good, bad)] == [job.drawn(name) for name in job.trial_names]
+    rows, records = results(experiment)
+    assert records["sample_0"] == expected["sample_0"]
+    assert records["sample_1"][0] == expected["sample_1"][0][:2]
+    assert rows == {key: expected_rows[key] for key in rows}
+    again = subprocess.run(command, capture_output=True, text=True, timeout=400)
+    assert again.returncode == 0, again.stderr
+    assert not (folder / "sample_1/round_2").exists()
+    assert len(list((folder / "tune").glob("sample_*/result.json"))) == 2, "what Tune reports is of all trials"

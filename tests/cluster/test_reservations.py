@@ -80,6 +80,35 @@ def test_nothing_is_held_after_a_run_by_a_driver_that_stays(node, tmp_path, fail
     wait_for(lambda: not pids_of("ray::SearchActor"))
 
 
+def test_in_a_placement_group_one_actor_is_sure_and_others_take_free_room(node, tmp_path):
+    """As the trials of rounds do: with no other room they go on with the one."""
+    import ray
+    from ray.util.placement_group import placement_group, remove_placement_group
+    from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+    cluster = {"actors": 3, "cells_per_shard": 2}
+    group, rest = placement_group([{"CPU": 1}]), placement_group([{"CPU": 3}])
+    ray.get([group.ready(), rest.ready()])
+    inside = PlacementGroupSchedulingStrategy(group, placement_group_capture_child_tasks=True)
+
+    @ray.remote(num_cpus=0, scheduling_strategy=inside)
+    def lead(name):
+        said = tmp_path / f"{name}_said"
+        said.mkdir()
+        job = make_job(tmp_path, name=name, k=1, backgrounds="black", compute={"device": "cpu"}, cluster=cluster)
+        run = launch(job, classifiers={"toy": make_classifier(module=slow(telling(str(said)), 0.03))})
+        assert_complete(run)
+        return len([path for path in said.iterdir() if int(path.name) != os.getpid()])
+
+    try:
+        assert ray.get(lead.remote("narrow")) == 1
+        remove_placement_group(rest)
+        assert ray.get(lead.remote("wide")) == 3
+        wait_for(lambda: not pids_of("ray::SearchActor"))
+    finally:
+        remove_placement_group(group)
+
+
 def failing(module):
     here = os.getpid()
 

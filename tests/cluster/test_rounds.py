@@ -23,6 +23,7 @@ from sfi_ray.errors import InputError
 from sfi_ray.job import RoundsJob
 from sfi_ray.models.detectors import make_detectors
 from sfi_ray.models.zoo import build
+from sfi_ray.rounds.record import StopRecord, write_stop
 from sfi_ray.store.folder import RunFolder
 from sfi_ray.store.progress import is_stop_requested, request_stop
 from sfi_ray.store.run import Run
@@ -408,3 +409,58 @@ def test_what_makes_a_first_model_doubtful_is_said_before_it_is_attacked(tmp_pat
     checked_trials(make_rounds(tmp_path, classifier=weights_with(10, tmp_path)), heard)
     warnings = [line for line in heard.lines if line.startswith("warning: mlp: ")]
     assert any("no better than guessing" in line for line in warnings), heard.lines
+
+
+SPACE = {"classifier.training.learning_rate": {"loguniform": [1e-4, 1e-2]}, "rounds.per_class": {"grid": [1, 2]}}
+TINY = {"number": 1, "per_class": 1, "train": None, "held_out": None, "final_backgrounds": []}
+
+
+def test_trials_from_a_space_are_the_jobs_that_their_values_make(tmp_path):
+    job = make_rounds(tmp_path, TINY, tune={"param_space": SPACE})
+    experiment = go(job)
+    assert list(experiment.trials()) == ["sample_0", "sample_1"]
+    assert [trial.drawn for trial in experiment.trials().values()] == [job.drawn(name) for name in job.trial_names]
+    rate, per_class = job.drawn("sample_1").values()
+    training = {"epochs": 2, "threads": 1, "learning_rate": rate}
+    alone = make_rounds(
+        tmp_path / "alone", {**TINY, "per_class": per_class}, classifier={"name": "mlp", "training": training}
+    )
+    rows, records = results(go(alone))
+    found_rows, found_records = results(experiment)
+    assert found_records["sample_1"] == records["rounds"]
+    assert found_rows["sample_1", "round_0"].equals(rows["rounds", "round_0"])
+    table = list(csv.DictReader(io.StringIO(experiment.folder.read("report/trials.csv").decode())))
+    assert [row["rounds.per_class"] for row in table] == ["1", "2"]
+    assert [float(row["classifier.training.learning_rate"]) for row in table] == [
+        pytest.approx(values["classifier.training.learning_rate"], rel=1e-5)
+        for values in map(job.drawn, job.trial_names)
+    ]
+    assert "| sample" in experiment.folder.read("report/rounds.md").decode()
+
+
+def test_a_space_that_cannot_be_is_refused_before_anything_is_written(tmp_path):
+    wrong = {"rounds.per_clas": {"grid": [1]}}
+    with pytest.raises(InputError, match=r"tune.param_space: no key 'rounds.per_clas' .* 'rounds.per_class'"):
+        go(make_rounds(tmp_path, TINY, tune={"param_space": wrong}))
+    early = {"param_space": SPACE, "scheduler": {"kind": "asha"}}
+    with pytest.raises(InputError, match="Ray Tune ends trials early, and --in-process"):
+        go(make_rounds(tmp_path, {**TINY, "number": 3}, tune=early))
+    with pytest.raises(InputError, match=r"trial sample_0: .*SFIs to train with and 1 held out are more than the 10"):
+        go(make_rounds(tmp_path, {**TINY, "train": 15}, tune={"param_space": {"rounds.held_out": {"grid": [1]}}}))
+    assert not (tmp_path / "rounds").exists()
+
+
+def test_a_trial_that_was_ended_early_is_complete_and_goes_no_further(tmp_path):
+    job = make_rounds(tmp_path, {**TINY, "number": 2}, tune={"param_space": {"rounds.per_class": {"grid": [1]}}})
+    first = job.model_copy(update={"rounds": job.rounds.model_copy(update={"number": 1})})
+    go(first)  # one round of two, as if the scheduler had ended it there
+    (tmp_path / "rounds/rounds.yaml").unlink()
+    write_stop(RunFolder(str(tmp_path / "rounds/sample_0")), StopRecord(round=0, scheduler="asha"))
+    experiment = go(job)
+    trial = experiment.trials()["sample_0"]
+    assert trial.is_complete
+    assert [record.model for record in trial.rounds] == ["M0"]
+    assert not (tmp_path / "rounds/sample_0/round_1").exists()
+    shown = CliRunner().invoke(app, ["status", experiment.folder.location])
+    assert "sample_0: 1 of 2 rounds, 0 final attacks, ended early by asha" in shown.output
+    assert "M0, ended early by asha" in experiment.folder.read("report/rounds.md").decode()

@@ -117,7 +117,7 @@ def test_a_trial_changed_in_code_is_checked_when_it_is_taken():
 @pytest.mark.parametrize(
     ("cluster", "message"),
     [
-        ("label_selector: {zone: a}", "cluster.label_selector: a trial reserves its actors together"),
+        ("label_selector: {zone: a}", "cluster.label_selector: a trial reserves its first actor without"),
         ("gpus_per_actor: 1", "cluster.gpus_per_actor: 1 would reserve GPUs"),
     ],
 )

@@ -14,7 +14,19 @@ from sfi_ray import launch
 from sfi_ray.attacks import DIFFERENTIAL_EVOLUTION_PRESETS
 from sfi_ray.cli import app
 from sfi_ray.cli.exits import EXIT_CODES, ExitCode, codes_of
-from sfi_ray.job import ClassifierSpec, Job, RoundsJob, RoundsSettings, load_any, load_job, parse_any, parse_job
+from sfi_ray.job import (
+    Asha,
+    ClassifierSpec,
+    Domain,
+    Job,
+    RoundsJob,
+    RoundsSettings,
+    TuneSettings,
+    load_any,
+    load_job,
+    parse_any,
+    parse_job,
+)
 from sfi_ray.models import ARCHITECTURES, TRAINING_PRESETS, TrainingSettings
 from sfi_ray.store.schema import FINDINGS
 
@@ -171,8 +183,25 @@ def test_the_rounds_in_the_documents_load_and_every_key_of_theirs_is_documented(
     document = ROOT / "docs/guides/rounds.md"
     for block in blocks(document, "yaml"):
         assert isinstance(parse_any(block), RoundsJob)
-    for name in (*RoundsJob.model_fields, *RoundsSettings.model_fields):
-        assert re.search(rf"`(rounds\.)?{name}`", document.read_text()), name
+    for model in (RoundsJob, RoundsSettings, TuneSettings, Asha, Domain):
+        for name in model.model_fields:
+            assert re.search(rf"`(rounds\.|tune\.)?{name}[`:]|{{{name}:", document.read_text()), name
+
+
+def test_the_drawn_trials_of_the_guide_run(tmp_path, monkeypatch):
+    from sfi_ray import launch_rounds
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SFI_RAY_CACHE", str(tmp_path / "cache"))
+    (job,) = (job for job in map(parse_any, blocks(ROOT / "docs/guides/rounds.md", "yaml")) if job.tune)
+    assert len(job.trial_names) == 4
+    fewer = job.tune.model_copy(update={"num_samples": 1})
+    experiment = launch_rounds(job.model_copy(update={"tune": fewer}), in_process=True)
+    assert len(experiment.trials()) == 2
+    assert experiment.is_complete
+    table = experiment.folder.read("report/trials.csv").decode().splitlines()
+    assert table[0].startswith("trial,classifier.training.learning_rate,rounds.loss,model")
+    assert len(table) == 3
 
 
 def test_the_classifiers_in_the_documents_are_those_of_a_job():

@@ -54,7 +54,7 @@ class RayBackend:
     def device(self, job: Job | RoundsJob, known: str | None = None) -> str:
         """Chooses the kind of device; see `Backend.device`."""
         device = self._device(known or job.compute.device, job.cluster.gpus_per_actor)
-        self._options(job, device)
+        self.options(job, device)
         return device
 
     def _device(self, wanted: str, gpus_per_actor: float | None) -> str:
@@ -72,9 +72,9 @@ class RayBackend:
             )
         return "cpu"
 
-    def num_actors(self, job: Job, device: str) -> int:
+    def num_actors(self, job: Job | RoundsJob, device: str) -> int:
         """Returns how many actors the job asks for, or how many fit; see `Backend.num_actors`."""
-        options = self._options(job, device)
+        options = self.options(job, device)
         fitting = options.fitting()
         if not fitting and self._session.is_local:
             raise ResourceError(options.describe_shortage())
@@ -82,7 +82,7 @@ class RayBackend:
             return job.cluster.max_actors  # the cluster may grow
         return max(1, options.min_actors, min(fitting, options.max_actors))
 
-    def _options(self, job: Job | RoundsJob, device: str) -> ActorOptions:
+    def options(self, job: Job | RoundsJob, device: str) -> ActorOptions:
         """Returns the options of a job's actors; on this machine there are never more than fit.
 
         Raises:
@@ -102,7 +102,7 @@ class RayBackend:
         from sfi_ray.cluster.ray.executor import RayExecutor
         from sfi_ray.cluster.ray.room import RoomRequest
 
-        options = self._options(job, spec.device)
+        options = self.options(job, spec.device)
         is_bounded = bool(job.cluster.max_actors) and not self._session.is_local
         room = RoomRequest(options, self._on_message) if is_bounded else None
         with contextlib.closing(RayExecutor(spec, payloads, options, self._on_message, room)) as executor:
@@ -115,7 +115,7 @@ class RayBackend:
         from sfi_ray.cluster.ray.scoring import score_on_ray
 
         num_actors = self.num_actors(job, spec.device)
-        return score_on_ray(spec, payloads, units, replace(self._options(job, spec.device), max_actors=num_actors))
+        return score_on_ray(spec, payloads, units, replace(self.options(job, spec.device), max_actors=num_actors))
 
     def watcher(self, run: str) -> Callable[[Tally], None]:
         """Returns Ray's metrics."""

@@ -1,5 +1,8 @@
 """Running a grid on Ray: an actor for each worker, a streaming task for each lease.
 
+Where this process is in a placement group, one actor runs in there, so the search always goes on; the others take what
+is free elsewhere.
+
 Ray never restarts an actor: the driver hears of the loss and puts its leases back, and a new actor takes its place.
 Reports from before the loss still arrive. An actor that holds leases and is silent for too long hangs; it is killed and
 counts as lost. The actors of a node that drains are asked to leave: they commit, checkpoint and end.
@@ -16,6 +19,7 @@ from typing import Any, ClassVar
 import ray
 from ray import ObjectRefGenerator
 from ray.exceptions import RayError, RayTaskError
+from ray.util import get_current_placement_group
 
 from sfi_ray.cluster.executor import (
     Event,
@@ -97,6 +101,7 @@ class _Actor:
     name: str
     handle: Any
     starting: Any
+    is_inside: bool
     heard_at: float = 0.0
     node: str | None = None
     is_leaving: bool = False
@@ -142,6 +147,7 @@ class RayExecutor:
         self._head = HeadWatch()
         self._drains = DrainWatch(on_message)
         self._room = room
+        self._has_group = get_current_placement_group() is not None
 
     def scale(self, wanted: int, idle: Sequence[str]) -> list[str]:
         """Starts or ends actors; see `Executor.scale`.
@@ -151,7 +157,9 @@ class RayExecutor:
         target = max(self._options.min_actors, min(wanted, self._options.max_actors))
         starting = [actor.name for actor in self._actors.values() if actor.starting in self._waiting]
         num_staying = sum(not actor.is_leaving for actor in self._actors.values())
-        surplus = [*reversed(starting), *idle][: max(0, num_staying - target)]
+        # The one in the placement group last, whose room no other search can use.
+        unneeded = sorted([*reversed(starting), *idle], key=lambda name: self._actors[name].is_inside)
+        surplus = unneeded[: max(0, num_staying - target)]
         for name in surplus:
             self._end(self._actors[name])
         for _ in range(min(target - num_staying, self._most_starting - len(starting))):
@@ -212,13 +220,15 @@ class RayExecutor:
         name = f"{actor_prefix(self._run)}{self._token}-{self._num_started}"
         self._num_started += 1
         remote = ray.remote(concurrency_groups={"control": 1})(SearchActor)
+        is_inside = self._has_group and not any(actor.is_inside for actor in self._actors.values())
         handle = remote.options(
             name=name,
             max_restarts=0,
             max_task_retries=0,
+            scheduling_strategy="DEFAULT" if self._has_group and not is_inside else None,
             **self._options.reserved(),
         ).remote(self._spec)
-        actor = _Actor(name, handle, handle.ready.remote())
+        actor = _Actor(name, handle, handle.ready.remote(), is_inside)
         self._actors[name] = actor
         self._waiting[actor.starting] = actor
 

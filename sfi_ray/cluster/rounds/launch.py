@@ -17,7 +17,7 @@ from sfi_ray.cluster.signals import interrupting_on_request
 from sfi_ray.data import DatasetInfo, DatasetSpec, dataset_fingerprint, dataset_info
 from sfi_ray.errors import InputError, named
 from sfi_ray.grid import GridClassifier
-from sfi_ray.job import Job, RoundsJob, load_any, placed
+from sfi_ray.job import ONLY_TRIAL, Job, RoundsJob, load_any, placed
 from sfi_ray.models import Classifier
 from sfi_ray.models.detectors import require_detectors
 from sfi_ray.models.with_detector import FITTED
@@ -79,6 +79,11 @@ def launch_rounds(
     reporter = reporter or Reporter()
     folder = RunFolder(job.location)
     trials = checked_trials(job, reporter)
+    if in_process and job.tune and job.tune.scheduler:
+        raise InputError(
+            "tune.scheduler: Ray Tune ends trials early, and --in-process (in_process=True) runs without it; leave one "
+            "of the two out"
+        )
     record = _record(job, trials)
     known = None if fresh else read_experiment(folder)
     if known:
@@ -105,7 +110,7 @@ def launch_rounds(
                         # Imports Ray, which the session prepares for.
                         from sfi_ray.cluster.rounds.on_ray import run_on_ray
 
-                        run_on_ray(unfinished, folder, reporter, backend)
+                        run_on_ray(job, trials, folder, reporter, backend)
         finally:
             write_round_reports(experiment, lambda name, content: folder.write(f"report/{name}", content))
     return experiment
@@ -131,13 +136,16 @@ def checked_trials(job: RoundsJob, reporter: Reporter) -> dict[str, RoundsJob]:
         InputError: The job, or something it names, is wrong.
         StorageError: The folder, or the cache of trained networks, cannot be written.
     """
+    for fault in job.unknown_keys().values():
+        raise InputError(f"tune.param_space: {fault}")
     RunFolder(job.location).check_writable()
     info = dataset_info(job.dataset)
     trials: dict[str, RoundsJob] = {}
     for name in job.trial_names:
-        with named(f"trial {name}") if job.trials else contextlib.nullcontext():
+        is_named = name != ONLY_TRIAL
+        with named(f"trial {name}") if is_named else contextlib.nullcontext():
             trials[name] = trial = _checked_trial(job, name, info)
-            where = f"trial {name}: " if job.trials else ""
+            where = f"trial {name}: " if is_named else ""
             for remark in check_models(trial, info):
                 reporter.log(f"warning: {where}{trial.classifier.name}: {remark}")
             _check_grids(trial, info)
@@ -189,6 +197,7 @@ def _record(job: RoundsJob, trials: Mapping[str, RoundsJob]) -> ExperimentRecord
                 number=trial.rounds.number,
                 detectors=trial.rounds.detectors == "all",
                 finals=tuple(map(final_folder, trial.rounds.final_backgrounds)),
+                drawn=job.drawn(name),
                 identity=trial.identity(),
             )
             for name, trial in trials.items()

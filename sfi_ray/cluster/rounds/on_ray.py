@@ -1,8 +1,8 @@
-"""Trials side by side on Ray Tune, each with all its actors reserved together.
+"""Trials side by side on Ray Tune, each with its leader and its first actor reserved together.
 
-A trial asks for one placement group: nothing for its leading process, which only waits, and a bundle for each of its
-actors. Its trainings and actors run inside, so that trials cannot hold what others wait for. Tune's own state of an
-experiment is not needed: a restarted trial finds its rounds in its own folder.
+A trial asks for one placement group: nothing for its leading process, which only waits, and a bundle for its trainings
+and its first actor. So no trial that has begun waits for another one. Further actors come and go outside the group.
+Tune's own state of an experiment is not needed: a restarted trial finds its rounds in its own folder.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing import IO, Any, ClassVar, cast
 
 import ray
 from ray import tune
+from ray.tune.schedulers import ASHAScheduler
 from rich.console import Console
 
-from sfi_ray.cluster.backend import Backend
 from sfi_ray.cluster.console import ConsoleReporter
 from sfi_ray.cluster.launch import launch
 from sfi_ray.cluster.ray.backend import RayBackend, ray_backend
@@ -30,7 +30,8 @@ from sfi_ray.errors import USER_FACING_ERRORS, InputError, ResourceError, Storag
 from sfi_ray.job import ActorRange, Job, RoundsJob
 from sfi_ray.location import base_name
 from sfi_ray.models import Classifier
-from sfi_ray.rounds.record import RoundRecord
+from sfi_ray.rounds.experiment import Experiment
+from sfi_ray.rounds.record import RoundRecord, StopRecord, write_stop
 from sfi_ray.store.folder import RunFolder
 from sfi_ray.store.run import Run
 
@@ -38,11 +39,16 @@ from sfi_ray.store.run import Run
 _REFUSED, _REFUSAL = "refused", "refusal"
 
 
-def run_on_ray(trials: Mapping[str, RoundsJob], folder: RunFolder, reporter: Reporter, backend: RayBackend) -> None:
+def run_on_ray(
+    job: RoundsJob, trials: Mapping[str, RoundsJob], folder: RunFolder, reporter: Reporter, backend: RayBackend
+) -> None:
     """Runs trials until each has ended.
 
+    Finished trials only report their rounds, so that Tune knows all of them.
+
     Args:
-        trials: By name.
+        job: The job.
+        trials: Its trials by name.
         folder: The folder that holds theirs.
         reporter: Hears of the progress.
         backend: The connection to Ray.
@@ -53,7 +59,7 @@ def run_on_ray(trials: Mapping[str, RoundsJob], folder: RunFolder, reporter: Rep
         ResourceError: Likewise, or no trial could be started.
         KeyboardInterrupt: Ctrl-C or SIGTERM came.
     """
-    ended = _Tuning(trials, folder, reporter, backend).run()
+    ended = _Tuning(job, trials, folder, reporter, backend).run()
     for name, error in ended.items():
         if isinstance(error, USER_FACING_ERRORS):
             raise type(error)(f"trial {name}: {error}" if len(trials) > 1 else str(error)) from error
@@ -64,13 +70,19 @@ def run_on_ray(trials: Mapping[str, RoundsJob], folder: RunFolder, reporter: Rep
 
 class _Tuning:
     def __init__(
-        self, trials: Mapping[str, RoundsJob], folder: RunFolder, reporter: Reporter, backend: RayBackend
+        self,
+        job: RoundsJob,
+        trials: Mapping[str, RoundsJob],
+        folder: RunFolder,
+        reporter: Reporter,
+        backend: RayBackend,
     ) -> None:
+        self._job = job
         self._folder = folder
         self._reporter = reporter
         first = next(iter(trials.values()))
         device = backend.device(first)
-        self._trials = {name: with_actors(trial, backend, device, len(trials)) for name, trial in trials.items()}
+        self._trials = {name: with_actors(trial, backend, device) for name, trial in trials.items()}
         self._bundles = bundles(next(iter(self._trials.values())), device)
         self._startup_seconds = first.cluster.startup_seconds
         self._retries = first.cluster.retries
@@ -80,9 +92,13 @@ class _Tuning:
         """Runs all trials; returns their errors by trial."""
         os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
         os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+        # A refusal is reported without a metric, and so are shares of nothing.
+        os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"
         self._folder.delete("tune")  # made anew from the records of the rounds
         news = ray.remote(num_cpus=0)(_News).remote()
-        watch = _Watch(self._reporter, news, self._bundles, self._startup_seconds)
+        scheduler = self._job.tune.scheduler if self._job.tune else None
+        kind = scheduler.kind if scheduler else None
+        watch = _Watch(self._reporter, news, self._bundles, self._startup_seconds, self._folder, kind)
         said = {name: trial.model_dump_json(exclude={"trials"}) for name, trial in self._trials.items()}
         location, epoch, is_shown = self._folder.location, self._folder.epoch, self._is_shown
         if "://" not in location:  # Tune runs a trial in a folder of its own
@@ -97,8 +113,10 @@ class _Tuning:
 
         tuner = tune.Tuner(
             tune.with_resources(lead, tune.PlacementGroupFactory(self._bundles, strategy="PACK")),
-            param_space={"trial": tune.grid_search(list(self._trials))},
-            tune_config=tune.TuneConfig(trial_dirname_creator=lambda trial: str(trial.config["trial"])),
+            param_space=_param_space(self._job),
+            tune_config=tune.TuneConfig(
+                trial_dirname_creator=lambda trial: str(trial.config["trial"]), **_scheduling(self._job)
+            ),
             run_config=tune.RunConfig(
                 name="tune",
                 storage_path=location,
@@ -122,47 +140,62 @@ class _Tuning:
         return ended
 
 
-def with_actors(trial: RoundsJob, backend: Backend, device: str, num_trials: int) -> RoundsJob:
-    """Sets the number of a trial's actors: the number that it asks for, or its share of those that fit.
+def _param_space(job: RoundsJob) -> dict[str, Any]:
+    """Returns Tune's parameter space: the trials' names, and the values that come with each."""
+    drawn = {name: job.drawn(name) for name in job.trial_names}
+    keys = job.tune.param_space if job.tune else ()
+    values = {key: tune.sample_from(lambda spec, key=key: drawn[spec.config.trial][key]) for key in keys}
+    return {"trial": tune.grid_search(list(job.trial_names)), **values}
+
+
+def _scheduling(job: RoundsJob) -> dict[str, Any]:
+    """Returns what Tune has to know of the scheduler of a job; nothing where there is none."""
+    asha = job.tune.scheduler if job.tune else None
+    if asha is None:
+        return {}
+    # A trial that has reached its last round but one is not ended: its last round is the result.
+    scheduler = ASHAScheduler(
+        time_attr="round",
+        max_t=job.rounds.number - 2,
+        grace_period=asha.grace_period,
+        reduction_factor=asha.reduction_factor,
+        stop_last_trials=False,
+    )
+    return {"scheduler": scheduler, "metric": asha.metric, "mode": asha.chosen_mode}
+
+
+def with_actors(trial: RoundsJob, backend: RayBackend, device: str) -> RoundsJob:
+    """Sets the bounds of a trial's actors, on this machine to what fits, and what each of them reserves.
 
     Raises:
         ResourceError: Not even one fits.
     """
-    cluster = trial.cluster
-    spec = Job(
-        name="actors",
-        dataset=trial.dataset,
-        classifiers=(trial.classifier,),
-        k=1,
-        compute=trial.compute,
-        cluster=cluster,
-    )
-    fitting = backend.num_actors(spec, device)
-    wanted = fitting if cluster.max_actors else max(1, fitting // num_trials)
-    gpus = cluster.gpus_per_actor if cluster.gpus_per_actor is not None else float(device == "cuda")
+    backend.num_actors(trial, device)  # which refuses that
+    options = backend.options(trial, device)
     chosen = {
-        "actors": ActorRange(max=wanted),
-        "cpus_per_actor": cluster.cpus_per_actor or float(trial.compute.threads),
-        "gpus_per_actor": gpus,
+        "actors": ActorRange(min=options.min_actors, max=options.max_actors),
+        "cpus_per_actor": options.num_cpus,
+        "gpus_per_actor": options.num_gpus,
     }
-    return trial.model_copy(update={"cluster": cluster.model_copy(update=chosen)})
+    return trial.model_copy(update={"cluster": trial.cluster.model_copy(update=chosen)})
 
 
 def bundles(trial: RoundsJob, device: str) -> list[dict[str, float]]:
-    """Returns the bundles of a trial: an empty one for itself, and one for each actor.
+    """Returns the bundles of a trial: an empty one for its leader, and one for its trainings and its first actor.
 
-    The first actor's bundle is also large enough for a training, which runs while there are no actors.
+    The other actors come and go outside, as there is room.
     """
     cluster = trial.cluster
-    assert cluster.max_actors is not None
     assert cluster.cpus_per_actor is not None
-    cpus, gpus = cluster.cpus_per_actor, cluster.gpus_per_actor or 0.0
-    one = {"CPU": cpus, "GPU": gpus, "memory": float(cluster.memory_per_actor or 0), **cluster.resources}
+    bundle = {
+        "CPU": max(cluster.cpus_per_actor, 1.0),
+        "GPU": max(cluster.gpus_per_actor or 0.0, float(device == "cuda")),
+        "memory": float(cluster.memory_per_actor or 0),
+        **cluster.resources,
+    }
     if cluster.accelerator_type:
-        one[f"accelerator_type:{cluster.accelerator_type}"] = 0.001  # as Ray asks for it
-    training = {**one, "CPU": max(cpus, 1.0), "GPU": max(gpus, float(device == "cuda"))}
-    wanted = [training, *[one] * (cluster.max_actors - 1)]
-    return [{}, *({kind: amount for kind, amount in bundle.items() if amount} for bundle in wanted)]
+        bundle[f"accelerator_type:{cluster.accelerator_type}"] = 0.001  # as Ray asks for it
+    return [{}, {kind: amount for kind, amount in bundle.items() if amount}]
 
 
 def trackers(location: str) -> list[tune.Callback]:
@@ -277,8 +310,16 @@ class _Watch(tune.Callback):  # type: ignore[misc]
     _seconds_between_news: ClassVar[float] = 1.0
 
     def __init__(
-        self, reporter: Reporter, news: Any, wanted: Sequence[Mapping[str, float]], startup_seconds: float
+        self,
+        reporter: Reporter,
+        news: Any,
+        wanted: Sequence[Mapping[str, float]],
+        startup_seconds: float,
+        folder: RunFolder,
+        scheduler: str | None,
     ) -> None:
+        self._folder = folder
+        self._scheduler = scheduler
         self._reporter = reporter
         self._news = news
         self._wanted = wanted
@@ -314,6 +355,14 @@ class _Watch(tune.Callback):  # type: ignore[misc]
         elif now - self._alone_since > self._startup_seconds:
             raise ResourceError(_shortage(self._wanted, now - self._alone_since))
 
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Keeps that a scheduler has ended a trial, so that no later launch goes on with it."""
+        del iteration, trials, info
+        name, last = str(trial.config["trial"]), trial.last_result
+        if self._scheduler and "round" in last and not Experiment(self._folder.location).trial(name).is_complete:
+            write_stop(self._folder.inner(name), StopRecord(round=last["round"], scheduler=self._scheduler))
+            self._reporter.log(f"{name}: {self._scheduler} ended it early, after M{last['round']}")
+
     def tell_news(self) -> None:
         """Passes on the log lines of trials."""
         for line in ray.get(self._news.take.remote()):
@@ -327,7 +376,7 @@ def _shortage(wanted: Sequence[Mapping[str, float]], seconds: float) -> str:
     asks = ", ".join(f"{sum(bundle.get(kind, 0) for bundle in wanted):g} {kind}" for kind in kinds)
     has = ", ".join(f"{total.get(kind, 0):g} {kind} ({free.get(kind, 0):g} free)" for kind in kinds)
     return (
-        f"no trial could start in {seconds:.0f} s: a trial reserves {asks} at once for its {len(wanted) - 1} actors, "
-        f"and the cluster has {has}; lower cluster.actors, cpus_per_actor or gpus_per_actor, free the cluster, add "
-        "nodes, or raise cluster.startup_seconds"
+        f"no trial could start in {seconds:.0f} s: a trial reserves {asks} for its trainings and its first actor, and "
+        f"the cluster has {has}; lower cluster.cpus_per_actor or gpus_per_actor, free the cluster, add nodes, or raise "
+        "cluster.startup_seconds"
     )

@@ -35,6 +35,7 @@ from sfi_ray.rounds.record import (
     SplitRecord,
     read_final,
     read_round,
+    read_stop,
     write_round,
 )
 from sfi_ray.rounds.split import Searched, Split, earlier_rounds, split
@@ -86,7 +87,7 @@ class Trial:
         self._models = RoundModels(job, self._info, folder, backend.trainer, device, reporter)
 
     def run(self, on_round: Callable[[RoundRecord], None]) -> None:
-        """Runs the unfinished rounds, then the final attacks.
+        """Runs the unfinished rounds, then the final attacks; of a trial that was ended early, nothing more.
 
         Args:
             on_round: Hears of every round in order, finished before or now.
@@ -94,7 +95,8 @@ class Trial:
         Raises:
             KeyboardInterrupt: It was asked to stop; running it again resumes.
         """
-        for number in range(self._job.rounds.number):
+        stop = read_stop(self._folder)
+        for number in range(stop.round + 1 if stop else self._job.rounds.number):
             folder = self._subfolder(f"round_{number}")
             record = read_round(folder)
             if record is None:
@@ -105,7 +107,7 @@ class Trial:
             if self._job.rounds.detectors == "all" and not folder.exists(DETECTIONS):
                 self._detect(number, folder)
             on_round(record)
-        for background in self._job.rounds.final_backgrounds:
+        for background in () if stop else self._job.rounds.final_backgrounds:
             name = final_folder(background)
             folder = self._subfolder(name)
             if read_final(folder) is None:

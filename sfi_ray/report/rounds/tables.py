@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from sfi_ray.csv_text import csv_text
 from sfi_ray.report.percent import BOLD_FROM, as_percent
@@ -28,8 +28,10 @@ def write_round_reports(experiment: Experiment, write: Callable[[str, bytes], No
     files = {
         "rounds.csv": accuracies_csv(trials).encode(),
         "reattack.csv": reattack_csv(trials).encode(),
-        "rounds.md": "\n".join(table.to_markdown() for trial in trials for table in _tables(trial)).encode(),
+        "rounds.md": "\n".join(table.to_markdown() for table in _tables(trials)).encode(),
     }
+    if any(trial.drawn for trial in trials):
+        files["trials.csv"] = trials_csv(trials).encode()
     if any(any(trial.detections.values()) for trial in trials):
         files["detectors.csv"] = detectors_csv(trials).encode()
         files["roc.csv"] = roc_csv(trials).encode()
@@ -45,9 +47,48 @@ def write_round_reports(experiment: Experiment, write: Callable[[str, bytes], No
     return list(files)
 
 
-def _tables(trial: TrialResults) -> list[ResultTable]:
-    detectors = detectors_table(trial)
-    return [accuracies_table(trial), reattack_table(trial), *([detectors] if detectors.rows else [])]
+def _tables(trials: Sequence[TrialResults]) -> Iterator[ResultTable]:
+    """Yields the tables of an experiment that have rows."""
+    tables = [trials_table(trials)]
+    for trial in trials:
+        tables += [accuracies_table(trial), reattack_table(trial), detectors_table(trial)]
+    return (table for table in tables if table.rows)
+
+
+def trials_table(trials: Sequence[TrialResults]) -> ResultTable:
+    """Returns the values that trials got from a parameter space, beside the accuracies of their last models in percent.
+
+    It has no rows where they got none.
+    """
+    keys = _drawn_keys(trials)
+    rows = []
+    for trial in trials if keys else ():
+        last = trial.rounds[-1]
+        shares = (last.combined, last.natural.share, last.defence, last.attack.accuracy)
+        model = f"{last.model}{f', ended early by {trial.stop.scheduler}' if trial.stop else ''}"
+        rows.append([trial.name, *(_said(trial.drawn.get(key, "")) for key in keys), model, *map(_entry, shares)])
+    columns = columns_of("trial", *keys, "model", "combined", "natural", "defence", "re-attack")
+    return ResultTable("Trials: values, and accuracy (%) of the last model", columns, rows)
+
+
+def described(drawn: Mapping[str, object]) -> str:
+    """Returns the values that a trial got from a parameter space, in one line."""
+    return ", ".join(f"{key} {_said(value)}" for key, value in drawn.items())
+
+
+def trials_csv(trials: Sequence[TrialResults]) -> str:
+    """Writes one line for each trial: the values that it got from a parameter space, its last model, and its end."""
+    keys = _drawn_keys(trials)
+    heading = ("trial", *keys, "model", "ended_by", "natural", "defence", "combined", "reattack")
+    rows = [
+        (
+            *(trial.name, *(_said(trial.drawn.get(key, "")) for key in keys), trial.rounds[-1].model),
+            *(trial.stop.scheduler if trial.stop else "", trial.rounds[-1].natural.share, trial.rounds[-1].defence),
+            *(trial.rounds[-1].combined, trial.rounds[-1].attack.accuracy),
+        )
+        for trial in trials
+    ]
+    return csv_text(heading, rows)
 
 
 def accuracies_table(trial: TrialResults) -> ResultTable:
@@ -170,6 +211,15 @@ def reattack_csv(trials: Sequence[TrialResults]) -> str:
 def _attacks(trial: TrialResults) -> Iterator[tuple[str, AttackRecord]]:
     yield from ((record.model, record.attack) for record in trial.rounds)
     yield from ((f"M{final.round}", final.attack) for final in trial.finals)
+
+
+def _drawn_keys(trials: Sequence[TrialResults]) -> list[str]:
+    return list(dict.fromkeys(key for trial in trials for key in trial.drawn))
+
+
+def _said(value: object) -> str:
+    """Returns a value as the table says it, a number with six digits."""
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def _entry(share: float | None, bold_from: int = 101) -> Entry | None:

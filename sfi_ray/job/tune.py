@@ -1,0 +1,174 @@
+"""Trials of rounds from a parameter space: what varies, how many trials there are, and when one ends early.
+
+The words are those of Ray Tune. The seed, the key and the trial's number decide a value, on any machine.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from sfi_ray.grid import derive_seed
+from sfi_ray.job.schema import JobPart
+
+_Options = Annotated[tuple[Any, ...], Field(min_length=1)]
+_Above0 = Annotated[float, Field(gt=0)]
+
+
+class Domain(JobPart):
+    """The values of one key of a parameter space, in one of these forms."""
+
+    grid: _Options | None = Field(None, description="Values that are all tried, with all those of other grids.")
+    choice: _Options | None = Field(None, description="Values to draw from, each as likely as another.")
+    uniform: tuple[float, float] | None = Field(None, description="Range [low, high] to draw a number from, evenly.")
+    loguniform: tuple[_Above0, _Above0] | None = Field(
+        None, description="Range [low, high] above 0 to draw a number from, evenly in its logarithm."
+    )
+    randint: tuple[int, int] | None = Field(
+        None, description="Range [low, high) to draw a whole number from, evenly; it leaves out high."
+    )
+    lograndint: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] | None = Field(
+        None, description="Range [low, high) from 1 to draw a whole number from, evenly in its logarithm."
+    )
+
+    @model_validator(mode="after")
+    def _check_one(self) -> Domain:
+        forms = type(self).model_fields
+        given = [form for form in forms if getattr(self, form) is not None]
+        if len(given) != 1:
+            raise ValueError(f"give one of {', '.join(forms)}, such as {{uniform: [0.1, 0.5]}}")
+        if not self.options and not self._range[0] < self._range[1]:
+            low, high = self._range
+            raise ValueError(f"{given[0]}: the low end, {low:g}, is not below the high end, {high:g}; swap them")
+        return self
+
+    @property
+    def form(self) -> str:
+        """The name of its form, such as ``uniform``."""
+        return next(form for form in type(self).model_fields if getattr(self, form) is not None)
+
+    @property
+    def options(self) -> tuple[Any, ...]:
+        """The values of a grid or a choice; none for a range."""
+        return self.grid or self.choice or ()
+
+    @property
+    def _range(self) -> tuple[float, float]:
+        bounds: tuple[float, float] = getattr(self, self.form)
+        return bounds
+
+    def value(self, share: float) -> Any:
+        """Returns the value below which a share of the draws lies.
+
+        Args:
+            share: In [0, 1).
+        """
+        if self.options:
+            return self.options[int(share * len(self.options))]
+        low, high = self._range
+        if self.form.startswith("log"):
+            drawn = math.exp(math.log(low) + share * (math.log(high) - math.log(low)))
+        else:
+            drawn = low + share * (high - low)
+        if self.form.endswith("randint"):
+            return min(int(float(f"{drawn:.12g}")), int(high) - 1)
+        # Six digits, so that a logarithm that another machine rounds otherwise changes nothing.
+        return min(max(float(f"{drawn:.6g}"), low), high)
+
+
+class Asha(JobPart):
+    """Asynchronous successive halving: a trial that does worse than most ends early."""
+
+    kind: Literal["asha"] = Field(description="asha, Ray Tune's ASHAScheduler.")
+    metric: Literal["reattack", "natural", "defence", "combined"] = Field(
+        "reattack", description="Accuracy of a round's model that trials are compared by."
+    )
+    mode: Literal["min", "max"] | None = Field(
+        None, description="Whether a low or a high metric is better; null: min for reattack, max for the others."
+    )
+    grace_period: int = Field(1, ge=1, description="Number of the first round after which a trial may end.")
+    reduction_factor: float = Field(
+        4.0, gt=1, le=100, description="Of so many trials one goes on at each comparison; the next is so much later."
+    )
+
+    @property
+    def chosen_mode(self) -> Literal["min", "max"]:
+        """The mode, also where the job leaves it out."""
+        return self.mode or ("min" if self.metric == "reattack" else "max")
+
+
+class TuneSettings(JobPart):
+    """Trials whose values Ray Tune's words describe."""
+
+    param_space: dict[str, Domain] = Field(
+        min_length=1, description="Keys of the job, such as rounds.per_class, each with the values that trials take."
+    )
+    num_samples: int = Field(
+        1, ge=1, le=10_000, description="Draws; every draw is made for each combination of the grids' values."
+    )
+    search: Literal["random"] = Field("random", description="random draws every value by itself.")
+    scheduler: Asha | None = Field(None, description="What ends trials early; null lets all come to their end.")
+
+    @model_validator(mode="after")
+    def _check_number(self) -> TuneSettings:
+        most = 10_000
+        if self.num_trials > most:
+            raise ValueError(
+                f"num_samples and the grids make {self.num_trials:,} trials, more than {most:,}; lower them"
+            )
+        return self
+
+    @property
+    def num_trials(self) -> int:
+        """Number of trials."""
+        return self.num_samples * math.prod(len(domain.grid) for domain in self.param_space.values() if domain.grid)
+
+    def sample(self, seed: int, number: int) -> dict[str, Any]:
+        """Returns the values of one trial by key; they do not depend on how many trials there are.
+
+        Args:
+            seed: Decides the draws, together with key and number.
+            number: Number of the trial, from 0; the last grid varies fastest.
+        """
+        values, rest = {}, number
+        for key, domain in reversed(self.param_space.items()):
+            if domain.grid:
+                rest, place = divmod(rest, len(domain.grid))
+                values[key] = domain.grid[place]
+            else:
+                values[key] = domain.value(derive_seed(seed, f"{key}|{number}") / 2**63)
+        return {key: values[key] for key in self.param_space}
+
+
+def with_values(job: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the keys of a job with some of them set.
+
+    Args:
+        job: The job as plain data, with all its defaults.
+        values: New values, by keys such as ``classifier.training.learning_rate``.
+    """
+    result = dict(job)
+    for key, value in values.items():
+        *folders, last = key.split(".")
+        inner = result
+        for folder in folders:
+            inner[folder] = dict(inner[folder])
+            inner = inner[folder]
+        inner[last] = value
+    return result
+
+
+def keys_of(job: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Yields the keys of a job that a space may vary, at any depth.
+
+    Args:
+        job: The job, or a part of it, as plain data with all its defaults.
+        prefix: The key of that part, with a dot at its end.
+    """
+    for key, value in job.items():
+        yield f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            yield from keys_of(value, f"{prefix}{key}.")
