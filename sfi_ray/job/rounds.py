@@ -25,7 +25,7 @@ from sfi_ray.job.schema import (
     Name,
     Verification,
 )
-from sfi_ray.job.tune import TuneSettings, keys_of, with_values
+from sfi_ray.job.tune import TuneSettings, keys_of, value_at, with_values
 from sfi_ray.location import within
 from sfi_ray.models.with_detector import Evadable
 
@@ -222,8 +222,15 @@ class RoundsJob(JobPart):
             )
 
     def drawn(self, name: str) -> dict[str, Any]:
-        """Returns the values that `tune` draws for a trial, by key; none without `tune`."""
-        return self.tune.sample(self.seed, int(name.rpartition("_")[2])) if self.tune else {}
+        """Returns the values that `tune` draws for a trial, by key, as the trial reads them; none without `tune`.
+
+        Raises:
+            pydantic.ValidationError: A value is wrong.
+        """
+        if self.tune is None:
+            return {}
+        plain: dict[str, Any] = json.loads(self.trial(name).model_dump_json())
+        return {key: value_at(plain, key) for key in self.tune.param_space}
 
     def unknown_keys(self) -> dict[str, str]:
         """Returns the keys of the parameter space that cannot vary, each with what is wrong and the nearest key."""
@@ -262,7 +269,8 @@ class RoundsJob(JobPart):
     def trial_values(self, name: str) -> dict[str, Any]:
         """Returns the keys of one trial: those of the job with the trial's changes; see `merged`."""
         values: dict[str, Any] = json.loads(self.model_dump_json(exclude={"trials", "tune"}))
-        return with_values(merged(values, self.trials.get(name, {})), self.drawn(name))
+        sample = self.tune.sample(self.seed, int(name.rpartition("_")[2])) if self.tune else {}
+        return with_values(merged(values, self.trials.get(name, {})), sample)
 
     def trial(self, name: str) -> RoundsJob:
         """Returns one trial as a job of its own.

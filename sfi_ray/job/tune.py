@@ -5,8 +5,10 @@ The words are those of Ray Tune. The seed, the key and the trial's number decide
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator, Mapping
+from operator import getitem
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -159,6 +161,11 @@ def with_values(job: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, 
             inner = inner[folder]
         inner[last] = value
     return result
+
+
+def value_at(job: Mapping[str, Any], key: str) -> Any:
+    """Returns the value of a key of a job, such as ``classifier.training.learning_rate``, from plain data."""
+    return functools.reduce(getitem, key.split("."), job)
 
 
 def keys_of(job: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

@@ -42,6 +42,12 @@ def test_a_trial_is_the_job_with_the_values_that_it_draws():
         assert "tune" not in trial.identity()
 
 
+def test_values_are_what_the_trial_reads_and_not_what_yaml_takes_for_text():
+    job = parse_any(JOB.replace("{loguniform: [1e-4, 1e-1]}", "{grid: [1e-4, 1e-1]}"))
+    rates = [values["classifier.training.learning_rate"] for values in values_of(job).values()]
+    assert rates == [1e-4, 1e-4, 1e-1, 1e-1] * 2
+
+
 def test_the_seed_the_key_and_the_number_alone_decide_a_value():
     job, other = parse_any(JOB), parse_any(JOB.replace("classifier: mlp", "classifier: mlp\nseed: 1"))
     assert values_of(parse_any(JOB)) == values_of(job)
