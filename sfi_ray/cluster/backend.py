@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Protocol
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Protocol, TypeVar
 
 import torch
 
@@ -20,6 +20,8 @@ from sfi_ray.errors import ResourceError
 from sfi_ray.job import Job, RoundsJob
 from sfi_ray.models import ClassifierPayload
 
+T = TypeVar("T")
+
 
 class Backend(Protocol):
     """Where a job runs."""
@@ -28,6 +30,22 @@ class Backend(Protocol):
     trainer: Trainer
     #: Measures there how a classifier computes fastest.
     tuner: Tuner
+
+    def train_each(
+        self, works: Sequence[Callable[[Trainer, Reporter], T]], reporter: Reporter, device: str, threads: int | None
+    ) -> list[T]:
+        """Runs works that train, side by side where there is room.
+
+        Args:
+            works: Each takes a trainer and a reporter.
+            reporter: Hears of all of them.
+            device: Kind of device to train on.
+            threads: Threads that each training names; None where one names none.
+
+        Returns:
+            Their results, in order.
+        """
+        ...
 
     def device(self, job: Job | RoundsJob, known: str | None = None) -> str:
         """Chooses the kind of device, and checks what an actor reserves.
@@ -84,6 +102,13 @@ class InProcessBackend:
 
     trainer: Trainer = staticmethod(train_here)
     tuner: Tuner = staticmethod(tune_here)
+
+    def train_each(
+        self, works: Sequence[Callable[[Trainer, Reporter], T]], reporter: Reporter, device: str, threads: int | None
+    ) -> list[T]:
+        """Runs one work after another; see `Backend.train_each`."""
+        del device, threads
+        return [work(self.trainer, reporter) for work in works]
 
     def device(self, job: Job | RoundsJob, known: str | None = None) -> str:
         """Chooses the kind of device; see `Backend.device`."""

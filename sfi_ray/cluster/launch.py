@@ -140,9 +140,8 @@ class _Launch:
         request = tuning_request(self._job, prepared.grid, attack, info.shape)
         # Ray's own handler would end the process on SIGTERM with a trace.
         with interrupting_on_request(self._folder, self._reporter.log):
-            provided = prepared.provisioner.provide(
-                device, backend.trainer, backend.tuner, request, images_together(prepared.grid, attack)
-            )
+            together = images_together(prepared.grid, attack)
+            provided = prepared.provisioner.provide(device, backend, request, together)
         payloads = {p.record.name: p.payload for p in provided}
         if known is None:
             known = RunRecord(

@@ -6,11 +6,14 @@ resume and check the run.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
+from sfi_ray.cluster.backend import Backend
 from sfi_ray.cluster.reporter import Reporter
 from sfi_ray.cluster.training_cache import Trainer, check_cache, train_once
 from sfi_ray.cluster.tuning_cache import Tuner
@@ -136,30 +139,33 @@ class Provisioner:
         return {**kept, **self._given, **self._loaded}
 
     def provide(
-        self,
-        device: str,
-        trainer: Trainer,
-        tuner: Tuner,
-        request: TuningRequest | None = None,
-        most_images: int = 2**20,
+        self, device: str, backend: Backend, request: TuningRequest | None = None, most_images: int = 2**20
     ) -> list[Provided]:
         """Gets every classifier, trains the untrained ones, and decides how each computes.
 
         Args:
             device: Kind of device for search, training and measurements.
-            trainer: Trains a network.
-            tuner: Measures how a network computes fastest.
+            backend: Trains networks, and measures how one computes fastest.
             request: What to measure; None where the rule decides.
             most_images: Images that come together at most, a power of two; see `default_micro_batch`.
 
         Raises:
             InputError: A classifier has changed since the run was launched.
         """
-        provided = [self._provide(spec, device, trainer, most_images) for spec in self._job.classifiers]
+        untrained = [spec for spec in self._job.classifiers if self._is_untrained(spec)]
+        threads = [spec.training.threads for spec in untrained]
+        works = [functools.partial(self._train, spec, device) for spec in untrained]
+        each = max(filter(None, threads)) if threads and all(threads) else None
+        found = backend.train_each(works, self._reporter, device, each) if works else []
+        trained = {spec.name: one for spec, one in zip(untrained, found, strict=True)}
+        provided = [self._provide(spec, device, trained.get(spec.name), most_images) for spec in self._job.classifiers]
         if request is None:
             return provided
         # After the last training: nothing else may compute during a measurement.
-        return [one if one.record.name in self._known else self._tuned(one, device, tuner, request) for one in provided]
+        return [
+            one if one.record.name in self._known else self._tuned(one, device, backend.tuner, request)
+            for one in provided
+        ]
 
     def _tuned(self, provided: Provided, device: str, tuner: Tuner, request: TuningRequest) -> Provided:
         """Measures how a classifier computes."""
@@ -179,7 +185,12 @@ class Provisioner:
         record = provided.record.model_copy(update={"runtime": choice.runtime, "tuning_seconds": choice.seconds})
         return Provided(provided.payload, record)
 
-    def _provide(self, spec: ClassifierSpec, device: str, trainer: Trainer, most_images: int) -> Provided:
+    def _is_untrained(self, spec: ClassifierSpec) -> bool:
+        return not any(spec.name in ready for ready in (self._given, self._known, self._loaded))
+
+    def _provide(
+        self, spec: ClassifierSpec, device: str, trained: tuple[ModelCard, Path] | None, most_images: int
+    ) -> Provided:
         known = self._known.get(spec.name)
         card: ModelCard | None = None
         if spec.name in self._given:
@@ -189,7 +200,9 @@ class Provisioner:
         elif spec.name in self._loaded:
             classifier = self._loaded.pop(spec.name)
         else:
-            classifier, card = self._trained(spec, device, trainer)
+            assert trained is not None
+            card, folder = trained
+            classifier = self._trained(spec, card, folder)
         source = None if spec.name in self._given else spec.source
         if known:
             self._require_same(spec, classifier)
@@ -306,19 +319,21 @@ class Provisioner:
             module = self._source(spec).build_module(self._info.shape, self._info.num_classes)
         return self._classifier(spec, module, None, is_trained=False)
 
-    def _trained(self, spec: ClassifierSpec, device: str, trainer: Trainer) -> tuple[Classifier, ModelCard]:
-        card, folder = train_once(
+    def _train(self, spec: ClassifierSpec, device: str, trainer: Trainer, reporter: Reporter) -> tuple[ModelCard, Path]:
+        return train_once(
             spec.network,
             self._job.dataset,
             spec.training,
             name=spec.name,
             device=device,
             trainer=trainer,
-            reporter=self._reporter,
+            reporter=reporter,
         )
+
+    def _trained(self, spec: ClassifierSpec, card: ModelCard, folder: Path) -> Classifier:
         module = spec.source.build_module(self._info.shape, self._info.num_classes)
         load_into(module, read_state_dict(folder / "weights.safetensors"), str(folder))
-        return self._classifier(spec, module, (card.mean, card.std)), card
+        return self._classifier(spec, module, (card.mean, card.std))
 
     def _copy_into_run(self, spec: ClassifierSpec, classifier: Classifier, card: ModelCard | None) -> None:
         self._folder.write(weights_name(spec.name), weights_bytes(classifier.network))

@@ -154,4 +154,4 @@ def _provide(
         return []
     provisioner = Provisioner(job, run.record.dataset_info, folder, {}, reporter, None)
     provisioner.check()
-    return provisioner.provide(device, backend.trainer, backend.tuner)
+    return provisioner.provide(device, backend)

@@ -17,7 +17,8 @@ from torch import nn
 from sfi_ray import launch
 from sfi_ray.cluster.ray.session import _ALWAYS, _PRIVATE, _own_token
 from sfi_ray.cluster.reporter import Reporter
-from sfi_ray.errors import ResourceError, StorageError
+from sfi_ray.data import DatasetSpec
+from sfi_ray.errors import InputError, ResourceError, StorageError
 from tests.cluster.conftest import (
     assert_complete,
     make_classifier,
@@ -98,6 +99,60 @@ def assert_undisturbed(run, classifier, folder):
     expected = launch(job, classifiers={"toy": classifier}, in_process=True)
     assert outcome(run).equals(outcome(expected))
     assert not temporary_files(folder.parent)
+
+
+class Epochs(Reporter):
+    """Remembers the networks whose epochs end, in order."""
+
+    def __init__(self):
+        self.ended = []
+
+    def trained(self, classifier, epoch, num_epochs, accuracy):
+        self.ended.append(classifier)
+
+
+@pytest.mark.ray
+def test_trainings_of_one_job_run_side_by_side_on_the_nodes(nodes, tmp_path, monkeypatch):
+    networks = [
+        {"name": name, "architecture": "mlp", "training": {"epochs": 40, "threads": 1, "seed": seed}}
+        for seed, name in enumerate(("one", "other"))
+    ]
+    jobs = [make_job(tmp_path / place, classifiers=networks, k=1, backgrounds="black") for place in "ab"]
+    reporter = Epochs()
+    run = launch(jobs[0], reporter=reporter)
+    first = {name: reporter.ended.index(name) for name in ("one", "other")}
+    last = {name: len(reporter.ended) - 1 - reporter.ended[::-1].index(name) for name in first}
+    assert max(first.values()) < min(last.values())
+    monkeypatch.setenv("SFI_RAY_CACHE", str(tmp_path / "cache"))  # which is empty
+    assert outcome(run).equals(outcome(launch(jobs[1], in_process=True)))
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("has_error", [True, False])
+def test_an_error_and_ctrl_c_end_the_trainings_beside(nodes, has_error):
+    from sfi_ray.cluster.ray.together import together
+    from sfi_ray.models import TrainingSettings
+
+    begun, ended = threading.Event(), threading.Event()
+
+    def fail(trainer, reporter):
+        begun.wait()
+        if has_error:
+            raise InputError("no such network")
+        os.kill(os.getpid(), signal.SIGINT)
+        ended.wait()
+
+    def train(trainer, reporter):
+        data, settings = DatasetSpec(name="digits"), TrainingSettings(epochs=10_000, threads=1)
+        try:
+            trainer("mlp", data, settings, "cpu", lambda event: begun.set(), "models/endless")
+        finally:
+            ended.set()
+
+    with pytest.raises(InputError if has_error else KeyboardInterrupt):
+        together([fail, train], Reporter(), at_once=2)
+    assert ended.wait(60)
+    wait_for(lambda: not pids_of("ray::_train"))
 
 
 @linux

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from sfi_ray.cluster.driver import Tally
 from sfi_ray.cluster.executor import Executor
@@ -21,6 +21,8 @@ from sfi_ray.models import ClassifierPayload
 
 if TYPE_CHECKING:
     from sfi_ray.cluster.ray.actor_options import ActorOptions
+
+T = TypeVar("T")
 
 
 @contextlib.contextmanager
@@ -50,6 +52,16 @@ class RayBackend:
         self._on_message = on_message
         self.trainer: Trainer = train_on_ray
         self.tuner: Tuner = tune_on_ray
+
+    def train_each(
+        self, works: Sequence[Callable[[Trainer, Reporter], T]], reporter: Reporter, device: str, threads: int | None
+    ) -> list[T]:
+        """Runs works that train side by side; see `Backend.train_each`."""
+        from sfi_ray.cluster.ray.together import together, trainings_at_once
+
+        if len(works) == 1:  # nothing to share: this thread trains, and hears of Ctrl-C itself
+            return [works[0](self.trainer, reporter)]
+        return together(works, reporter, trainings_at_once(device, threads))
 
     def device(self, job: Job | RoundsJob, known: str | None = None) -> str:
         """Chooses the kind of device; see `Backend.device`."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import ray
 from ray.exceptions import RayError, RayTaskError
+from ray.util import get_current_placement_group
 
 from sfi_ray.cluster.ray.losses import raising_user_errors
 from sfi_ray.cluster.training_cache import OnEvent, checkpoint_in, chosen_cache, train_here
@@ -49,6 +52,22 @@ def _train(
             return
 
 
+def _items(stream: Any, is_ending: Callable[[], bool]) -> Generator[TrainingEvent | TrainedModel, None, None]:
+    """Yields the items of a task to its end, also after the result: Ray cancels a task without a listener."""
+    try:
+        while not is_ending():
+            if ray.wait([stream], timeout=0.5, fetch_local=False)[0]:
+                try:
+                    ref = next(stream)
+                except StopIteration:
+                    return
+                yield ray.get(ref)
+        raise KeyboardInterrupt
+    finally:
+        if is_ending():
+            ray.cancel(stream, force=True)
+
+
 def train_on_ray(
     architecture: str,
     dataset: TrainingData,
@@ -57,8 +76,9 @@ def train_on_ray(
     on_event: OnEvent,
     place: str,
     retries: int = 3,
+    is_ending: Callable[[], bool] = lambda: False,
 ) -> TrainedModel:
-    """Trains in a task of the cluster, on all cores of its node: nothing else of the job runs yet; see `Trainer`.
+    """Trains in a task of the cluster, on all cores of its node: no search of the job runs yet; see `Trainer`.
 
     The checkpoint lies in the cache of that node, which is the folder that ``SFI_RAY_CACHE`` names here where it names
     one. A task whose process or node is lost is tried again, up to `retries` times, and goes on from the checkpoint.
@@ -66,18 +86,22 @@ def train_on_ray(
     Raises:
         InputError: The data set cannot be read there.
         RayError: The process was lost each time.
+        KeyboardInterrupt: `is_ending` said so; a thread hears nothing of Ctrl-C.
     """
     cache = chosen_cache()
+    # Trainings that run side by side take different nodes; in a placement group, they stay there.
+    spread = None if get_current_placement_group() else "SPREAD"
     # Ray's own retries count the items of a stream, and a resumed training yields fewer.
     remote = ray.remote(num_cpus=1, num_gpus=1 if device == "cuda" else 0, max_retries=0)(_train)
-    task = remote.options(num_returns="streaming")
+    task = remote.options(num_returns="streaming", scheduling_strategy=spread)
     for attempt in range(retries + 1):
+        if is_ending():
+            raise KeyboardInterrupt
         trained: TrainedModel | None = None
         try:
-            with raising_user_errors():
-                # To the end of the stream, also after the result: Ray cancels a task without a listener.
-                for ref in task.remote(architecture, dataset, settings, device, place, cache):
-                    item = ray.get(ref)
+            stream = task.remote(architecture, dataset, settings, device, place, cache)
+            with raising_user_errors(), contextlib.closing(_items(stream, is_ending)) as items:
+                for item in items:
                     if isinstance(item, TrainedModel):
                         trained = item
                     else:
