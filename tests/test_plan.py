@@ -195,7 +195,7 @@ def test_a_plan_trains_nothing_and_needs_no_images(rates, monkeypatch):
         raise AssertionError("a plan reads no images")
 
     monkeypatch.setattr("sfi_ray.data.load_dataset", forbidden)
-    monkeypatch.setattr("sfi_ray.models.train", forbidden)
+    monkeypatch.setattr("sfi_ray.models.train_classifier", forbidden)
     assert plan_of(make_job()).rates == rates
 
 

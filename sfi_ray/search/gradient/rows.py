@@ -38,3 +38,25 @@ def first_best(values: Tensor) -> Tensor:
     places = torch.arange(values.shape[1], device=values.device)
     is_best = values == values.amax(dim=1, keepdim=True)
     return torch.where(is_best, places, values.shape[1] - 1).amin(dim=1)
+
+
+def as_genes(spots: Tensor, levels: Tensor, is_placed: Tensor, backgrounds: Tensor, width: int) -> Tensor:
+    """Writes images as genes; pixels that are not placed repeat the first that is, or the background.
+
+    Args:
+        spots: ``row * width + col``, ``(M, K)`` int64.
+        levels: ``(M, K, C)`` float32, in {0, ..., 255}.
+        is_placed: Whether the image has the pixel, ``(M, K)`` bool.
+        backgrounds: 8-bit values, ``(M, C)`` float32.
+        width: Columns of the images.
+
+    Returns:
+        ``(M, K, 2 + C)`` float32.
+    """
+    first = is_placed.to(torch.int64).argmax(dim=1)
+    colour = torch.where(is_placed.any(dim=1, keepdim=True), at(levels, first), backgrounds)
+    spots = torch.where(is_placed, spots, at(spots, first).unsqueeze(1))
+    levels = torch.where(is_placed.unsqueeze(2), levels, colour.unsqueeze(1))
+    rows = spots.div(width, rounding_mode="floor")
+    place = torch.stack([rows, spots - rows * width], dim=2).to(torch.float32) + 0.5
+    return torch.cat([place, levels / 255.0], dim=2)

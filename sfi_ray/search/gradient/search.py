@@ -29,7 +29,7 @@ from sfi_ray.search.gradient.proposals import (
     proposed,
     random_pixels,
 )
-from sfi_ray.search.gradient.rows import at, first_best, log_odds, marks, pixels_at
+from sfi_ray.search.gradient.rows import as_genes, at, first_best, log_odds, marks, pixels_at
 from sfi_ray.search.gradient.settings import GradientSettings
 from sfi_ray.search.gradient.state import GIVEN, Asked, Candidates, GradientState, Together, beginning_state
 from sfi_ray.search.philox import random_words, standard_normal, uniform
@@ -89,9 +89,8 @@ class GradientSearch(Search):
         self._together: Together | None = None
         self._values: Tensor | None = None
         # What the host knows without waiting for the device: images classified for each cell, and a bound of ranks.
-        self._spent = torch.zeros(0, dtype=torch.int64)
-        self._most_rank = 0
         none = torch.zeros(0, dtype=torch.int64)
+        self._spent, self._most_rank = none, 0
         self._state = beginning_state(NewCells(none, none, torch.zeros(0, space.channels)), space, self.device)
         self._refresh()
 
@@ -99,7 +98,7 @@ class GradientSearch(Search):
     def best(self) -> Tensor:
         """``(N, K, G)``: the best image of each cell, as genes. A pixel that is not placed repeats one that is."""
         state = self._state
-        return self._genes(state.best_spots, state.best_levels, state.best_is_placed, state.backgrounds)
+        return as_genes(state.best_spots, state.best_levels, state.best_is_placed, state.backgrounds, self.space.width)
 
     @property
     def backward_passes(self) -> Tensor:
@@ -150,7 +149,7 @@ class GradientSearch(Search):
         state = self._state
         slot, _, is_joint = self._slots()
         is_placed = state.is_placed & ~(marks(slot, self.space.k) & ~is_joint.unsqueeze(1))
-        return self._genes(state.spots, state.levels, is_placed, state.backgrounds)
+        return as_genes(state.spots, state.levels, is_placed, state.backgrounds, self.space.width)
 
     def _propose(self, log_prob: Tensor, gradients: Tensor) -> None:
         """Chooses the pixels that are proposed for each cell.
@@ -190,8 +189,7 @@ class GradientSearch(Search):
         spots = torch.where(is_local, around[0], spots)
         levels = torch.where(is_local.unsqueeze(2), around[1], levels)
         self._spent = self._spent + 1
-        is_asked = torch.arange(count) < (self.settings.max_evaluations - self._spent).unsqueeze(1)
-        asked = self._to_classify(is_asked)
+        asked = self._to_classify(torch.arange(count) < (self.settings.max_evaluations - self._spent).unsqueeze(1))
         self._candidates = Candidates(slots, is_joint, is_building, spots, levels, asked)
 
     def _proposals(self, candidates: Candidates) -> Query:
@@ -199,11 +197,12 @@ class GradientSearch(Search):
         state = self._state
         asked, owners = candidates.asked, candidates.asked.owners
         is_new = marks(asked.picked(candidates.slot), self.space.k)
-        genes = self._genes(
+        genes = as_genes(
             torch.where(is_new, asked.picked(candidates.spots).unsqueeze(1), state.spots[owners]),
             torch.where(is_new.unsqueeze(2), asked.picked(candidates.levels).unsqueeze(1), state.levels[owners]),
             state.is_placed[owners] | is_new,
             state.backgrounds[owners],
+            self.space.width,
         )
         return Query(owners, genes)
 
@@ -246,11 +245,12 @@ class GradientSearch(Search):
     def _combinations(self, together: Together) -> Query:
         """Returns the images in which moves of several pixels are put together."""
         asked = together.asked
-        genes = self._genes(
+        genes = as_genes(
             asked.picked(together.spots),
             asked.picked(together.levels),
             asked.picked(together.is_placed),
             self._state.backgrounds[asked.owners],
+            self.space.width,
         )
         return Query(asked.owners, genes)
 
@@ -441,16 +441,6 @@ class GradientSearch(Search):
         order = state.worth.argsort(dim=1, stable=True).argsort(dim=1, stable=True)
         order = (order / k + draws[:, 1:]).argsort(dim=1, stable=True).argsort(dim=1, stable=True)
         return order >= number.unsqueeze(1)
-
-    def _genes(self, spots: Tensor, levels: Tensor, is_placed: Tensor, backgrounds: Tensor) -> Tensor:
-        """Writes images as genes; pixels that are not placed repeat the first that is, or the background."""
-        first = is_placed.to(torch.int64).argmax(dim=1)
-        colour = torch.where(is_placed.any(dim=1, keepdim=True), at(levels, first), backgrounds)
-        spots = torch.where(is_placed, spots, at(spots, first).unsqueeze(1))
-        levels = torch.where(is_placed.unsqueeze(2), levels, colour.unsqueeze(1))
-        rows = spots.div(self.space.width, rounding_mode="floor")
-        place = torch.stack([rows, spots - rows * self.space.width], dim=2).to(torch.float32) + 0.5
-        return torch.cat([place, levels / 255.0], dim=2)
 
     def _refresh(self) -> None:
         state = self._state
