@@ -325,7 +325,7 @@ def test_an_autoscaler_that_forgets_labels_is_not_asked(monkeypatch, tmp_path, l
 
     calls = []
     monkeypatch.setattr(room, "request_resources", lambda **options: calls.append(options))
-    monkeypatch.setattr(room, "is_autoscaler_v2", lambda: is_v2)
+    monkeypatch.setattr("ray.autoscaler.v2.utils.is_autoscaler_v2", lambda: is_v2)
     options = actor_options(make_job(tmp_path, cluster={"label_selector": labels}), "cpu", 0, 100)
     request = room.RoomRequest(options, pytest.fail)
     request.ask(90)
@@ -340,10 +340,7 @@ def test_an_autoscaler_that_forgets_labels_is_not_asked(monkeypatch, tmp_path, l
 def test_the_newer_autoscaler_gets_labels_with_the_request_and_loses_both(nodes, monkeypatch, tmp_path):
     import ray
     from ray._raylet import GcsClient
-    from ray.autoscaler.v2 import utils
     from ray.autoscaler.v2.sdk import get_cluster_resource_state
-
-    from sfi_ray.cluster.ray import room
 
     head = GcsClient(address=ray.get_runtime_context().gcs_address)
 
@@ -351,8 +348,7 @@ def test_the_newer_autoscaler_gets_labels_with_the_request_and_loses_both(nodes,
         constraints = get_cluster_resource_state(head).cluster_resource_constraints
         return [request for constraint in constraints for request in constraint.resource_requests]
 
-    for module in (utils, room):
-        monkeypatch.setattr(module, "is_autoscaler_v2", lambda: True)
+    monkeypatch.setattr("ray.autoscaler.v2.utils.is_autoscaler_v2", lambda: True)
     cluster = {"actors": 100, "cpus_per_actor": 64, "label_selector": {"tier": "big"}}
     with executor_of(make_job(tmp_path, cluster=cluster)) as executor:
         executor.scale(1000, [])

@@ -1,7 +1,7 @@
 """The parts of Ray that are not public: this Ray has them all, and another Ray is named in one line."""
 
 import ast
-import sys
+import importlib
 from pathlib import Path
 
 import pytest
@@ -73,7 +73,7 @@ def test_a_ray_that_lacks_a_part_is_named_in_one_line(part, use, monkeypatch):
 
     module, name, *_ = part.value
     kind, _, attribute = name.rpartition(".")
-    holder = sys.modules[module]
+    holder = importlib.import_module(module)
     if kind:  # the class that defines the method
         holder = next(base for base in getattr(holder, kind).__mro__ if attribute in vars(base))
     with monkeypatch.context() as patch:

@@ -12,6 +12,9 @@ from typing import Any
 
 import ray
 
+from sfi_ray.cluster.ray.internals import Internal
+from sfi_ray.errors import ResourceError
+
 
 class DrainWatch:
     """Asks the cluster's head every few seconds which nodes drain.
@@ -39,7 +42,7 @@ class DrainWatch:
         self._looked_at = time.monotonic()
         try:
             self.nodes = frozenset(self._ask())
-        except (ImportError, AttributeError, TypeError) as error:
+        except (ResourceError, AttributeError, TypeError) as error:
             self._is_blind = True
             self._on_message(
                 f"this Ray does not tell which nodes drain ({error}); when a node goes, searches continue from their "
@@ -50,8 +53,6 @@ class DrainWatch:
 
     def _ask(self, answer_seconds: float = 1.0) -> Mapping[str, int]:
         if self._client is None:
-            from ray._raylet import GcsClient  # type: ignore[attr-defined]
-
-            self._client = GcsClient(address=ray.get_runtime_context().gcs_address)
+            self._client = Internal.GCS_CLIENT.get()(address=ray.get_runtime_context().gcs_address)
         draining: Mapping[str, int] = self._client.get_draining_nodes(timeout=answer_seconds)
         return draining

@@ -8,10 +8,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
-from ray._private import state
-from ray.core.generated.common_pb2 import ActorDiedErrorContext
 from ray.exceptions import (
     ActorDiedError,
     ActorUnavailableError,
@@ -22,6 +19,7 @@ from ray.exceptions import (
     RayTaskError,
 )
 
+from sfi_ray.cluster.ray.internals import Internal
 from sfi_ray.errors import USER_FACING_ERRORS
 
 
@@ -59,24 +57,24 @@ def loss_of(error: RayError) -> Loss:
         return Loss("its node ran out of memory, and Ray ended it before the operating system would")
     if isinstance(error, RayActorError) and error.preempted:
         return Loss("its node was preempted", blames_lease=False)
-    death = _death_of(error.actor_id) if isinstance(error, ActorDiedError) else None
-    if isinstance(error, NodeDiedError) or (death and death.reason == ActorDiedErrorContext.NODE_DIED):
-        detail = death.node_death_info.reason_message if death else ""
+    reason, detail = _death_of(error.actor_id) if isinstance(error, ActorDiedError) else ("", "")
+    if isinstance(error, NodeDiedError) or reason == "NODE_DIED":
         return Loss("its node was lost" + (f" ({detail})" if detail else ""), blames_lease=False)
     if isinstance(error, ActorUnavailableError):
         return Loss("it cannot be reached", blames_lease=False)
-    if death and death.reason == ActorDiedErrorContext.WORKER_DIED:
+    if reason == "WORKER_DIED":
         return Loss("its process crashed or was killed, by hand or because memory ran out")
     return Loss(" ".join(str(error).split())[:300])  # the rest is identifiers, addresses and advice
 
 
-def _death_of(actor_id: str | None) -> Any:
-    """Returns Ray's record of the death of an actor that ran; None where there is none.
+def _death_of(actor_id: str | None) -> tuple[str, str]:
+    """Returns the reason of an actor's death in Ray's record, and what it says of the node; empty without a record.
 
     The error holds the same record as text only. Ray has no public function for it without its dashboard.
     """
     try:
-        cause = state.actors(actor_id)["DeathCause"]
-        return cause.actor_died_error_context if cause.HasField("actor_died_error_context") else None
+        death = Internal.ACTORS.get()(actor_id)["DeathCause"].actor_died_error_context
+        reason = Internal.DEATH.get().Reason.Name(death.reason)
     except Exception:  # Ray raises errors of any type
-        return None  # the loss is then reported in Ray's words, and the lease counts as suspect
+        return "", ""  # the loss is then reported in Ray's words, and the lease counts as suspect
+    return reason, death.node_death_info.reason_message

@@ -13,9 +13,9 @@ import time
 from collections.abc import Callable
 
 from ray.autoscaler.sdk import request_resources
-from ray.autoscaler.v2.utils import is_autoscaler_v2
 
 from sfi_ray.cluster.ray.actor_options import ActorOptions
+from sfi_ray.cluster.ray.internals import Internal
 from sfi_ray.text import MOST_REASON, printable
 
 
@@ -54,7 +54,7 @@ class RoomRequest:
     def _request(self, num_actors: int) -> None:
         options = self._options
         try:
-            if options.label_selector and not is_autoscaler_v2():
+            if options.label_selector and not Internal.IS_AUTOSCALER_V2.get()():
                 return  # it forgets the labels, and would start nodes that no actor may use
             request_resources(
                 bundles=[options.bundle()] * num_actors,
