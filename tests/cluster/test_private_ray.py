@@ -65,6 +65,28 @@ def test_it_listens_on_the_loopback_interface_only(session):
     assert set(addresses) <= LOOPBACK
 
 
+AFTER_AN_IMPORT = """
+import os
+os.environ["RAY_AUTH_MODE"] = "token"
+import ray
+from sfi_ray.cluster.ray.session import ray_session
+from tests.cluster.test_private_ray import listening, servers
+with ray_session(None, dashboard=False):
+    print(*sorted(set(listening(servers()))))
+"""
+
+
+def test_it_does_so_too_where_the_process_had_imported_ray_before():
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, "-c", AFTER_AN_IMPORT], capture_output=True, text=True, check=False, cwd=root, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split()
+    assert set(done.stdout.split()) <= LOOPBACK
+
+
 def test_its_folder_lies_in_one_that_only_its_owner_enters(session):
     _, folder = session
     assert folder.parent.name.startswith("sfi-ray-")

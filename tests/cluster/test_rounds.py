@@ -19,7 +19,7 @@ from sfi_ray.cluster.reporter import Reporter
 from sfi_ray.cluster.rounds.launch import checked_trials, launch_rounds
 from sfi_ray.cluster.rounds.models import RoundModels
 from sfi_ray.data import DatasetSpec, load_dataset, load_split
-from sfi_ray.errors import InputError
+from sfi_ray.errors import InputError, ResourceError
 from sfi_ray.job import RoundsJob
 from sfi_ray.models.detectors import make_detectors
 from sfi_ray.models.zoo import build
@@ -319,6 +319,17 @@ def test_the_report_of_rounds_is_written_anew_from_their_folder(whole, tmp_path)
     assert (tmp_path / "a" / "rounds.png").read_bytes().startswith(b"\x89PNG")
     done = CliRunner().invoke(app, ["report", whole.folder.location, whole.folder.location])
     assert (done.exit_code, "report it alone" in done.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_a_cluster_that_cannot_be_reached_leaves_the_folder_as_it_is(tmp_path, fresh):
+    job = make_rounds(tmp_path)
+    kept = tmp_path / "rounds" / "report" / "rounds.md"
+    kept.parent.mkdir(parents=True)
+    kept.write_text("of an earlier launch")
+    with pytest.raises(ResourceError, match=r"cannot reach the Ray cluster at '127\.0\.0\.1:1'"):
+        launch_rounds(job, address="127.0.0.1:1", fresh=fresh)
+    assert [path for path in (tmp_path / "rounds").rglob("*") if path.is_file()] == [kept]
 
 
 def test_rounds_that_find_nothing_say_what_to_do(tmp_path):

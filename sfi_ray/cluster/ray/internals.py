@@ -24,6 +24,7 @@ class Internal(Enum):
     FIND_HEAD = "ray._private.services", "canonicalize_bootstrap_address", "addr"
     OPEN_CHANNEL = "ray._private.grpc_utils", "init_grpc_channel", "address", "options"
     GCS_CLIENT = "ray._raylet", "GcsClient"
+    ENABLE_CLUSTER = "ray._private.ray_constants", "ENABLE_RAY_CLUSTER"
     ACTORS = "ray._private.state", "actors", "actor_id"
     DEATH = "ray.core.generated.common_pb2", "ActorDiedErrorContext"
     IS_AUTOSCALER_V2 = "ray.autoscaler.v2.utils", "is_autoscaler_v2"

@@ -109,6 +109,8 @@ def _start(stack: contextlib.ExitStack, *, dashboard: bool) -> Any:
     check_machine()
     folder = stack.enter_context(private_folder())
     stack.callback(_shut_down)
+    # Ray has read this from the environment if the process imported it before.
+    stack.enter_context(Internal.ENABLE_CLUSTER.replaced(False))
     if short := short_temporary_directory(folder):
         os.environ["TMPDIR"] = short
     try:

@@ -88,7 +88,19 @@ def launch_rounds(
     known = None if fresh else read_experiment(folder)
     if known:
         _require_same(folder, known, record)
-    with contextlib.closing(reporter), folder.lock(reporter.log):
+    is_complete = bool(known) and all(trial.is_complete for trial in Experiment(folder.location).trials().values())
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(contextlib.closing(reporter))
+        backend = None
+        if in_process:
+            InProcessBackend().device(next(iter(trials.values())))
+        elif not is_complete:
+            from sfi_ray.cluster.ray.backend import ray_backend
+
+            # Before the lock and what follows: a cluster that cannot be reached leaves the folder as it is.
+            backend = stack.enter_context(ray_backend(address, dashboard=dashboard, reporter=reporter))
+            backend.device(next(iter(trials.values())))
+        stack.enter_context(folder.lock(reporter.log))
         withdraw_stop(folder)  # one that asked an earlier launch
         if fresh:
             for name in (*trials, "report", "tune", EXPERIMENT_RECORD):
@@ -103,14 +115,11 @@ def launch_rounds(
                     for name, trial in unfinished.items():
                         prefix = f"{name}: " if len(trials) > 1 else ""
                         run_trial(trial, name, folder, reporter, prefix)
-                elif unfinished:
-                    from sfi_ray.cluster.ray.backend import ray_backend
+                elif unfinished and backend:
+                    # Imports Ray, which the session prepares for.
+                    from sfi_ray.cluster.rounds.on_ray import run_on_ray
 
-                    with ray_backend(address, dashboard=dashboard, reporter=reporter) as backend:
-                        # Imports Ray, which the session prepares for.
-                        from sfi_ray.cluster.rounds.on_ray import run_on_ray
-
-                        run_on_ray(job, trials, folder, reporter, backend)
+                    run_on_ray(job, trials, folder, reporter, backend)
         finally:
             write_round_reports(experiment, lambda name, content: folder.write(f"report/{name}", content))
     return experiment
