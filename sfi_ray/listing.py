@@ -18,6 +18,7 @@ from sfi_ray.store.folder import RECORD, RunFolder
 from sfi_ray.store.part_check import PartCheck
 from sfi_ray.store.parts import each_cell_once, explaining_broken_parts, list_parts, open_dataset
 from sfi_ray.store.progress import PROGRESS, Progress, RunState, is_launched, read_progress, state_of
+from sfi_ray.text import counted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,7 +161,7 @@ def _rounds(folder: RunFolder) -> ListedRun:
         cells=sum(run.cells or 0 for run in runs),
         finished=sum(run.finished or 0 for run in runs),
         failed=sum(run.failed or 0 for run in runs),
-        note=f"{done:,} of {planned:,} rounds",
+        note=f"{done:,} of {counted(planned, 'round')}",
     )
     return replace(_timed(listed, signs), started_at=min((sign.started_at for sign in signs), default=None))
 

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from sfi_ray.cluster.driver import Tally
 from sfi_ray.cluster.reporter import Reporter
 from sfi_ray.models import TrainingProgress
-from sfi_ray.text import MOST_LINE, MOST_NAME, printable
+from sfi_ray.text import MOST_LINE, MOST_NAME, counted, printable
 
 
 class ConsoleReporter(Reporter):
@@ -77,12 +77,12 @@ class ConsoleReporter(Reporter):
         retries = f", {tally.retries:,} retried" if tally.retries else ""
         note = (
             f"{tally.fooled:,} fooled{failed}{retries}, {tally.evaluations_per_second:,.0f} evaluations/s, "
-            f"{tally.workers} actors{left}"
+            f"{counted(tally.workers, 'actor')}{left}"
         )
         if self._is_live:
             self._update("searching", tally.finished, tally.num_cells, note)
         elif self._is_due():
-            self.log(f"{tally.finished:,} of {tally.num_cells:,} cells, {note}")
+            self.log(f"{tally.finished:,} of {counted(tally.num_cells, 'cell')}, {note}")
 
     def close(self) -> None:
         """Takes the bars away."""

@@ -29,6 +29,7 @@ from sfi_ray.cluster.work_queue import WorkQueue
 from sfi_ray.cluster.worker import Lease
 from sfi_ray.errors import USER_FACING_ERRORS
 from sfi_ray.grid import Grid, Shard
+from sfi_ray.text import counted
 from sfi_ray.types import Finding
 
 logger = logging.getLogger(__name__)
@@ -230,7 +231,9 @@ class Driver:
                 held = self._held.pop(worker, _Held())
                 self._sizer.forget(worker)
                 num_left = sum(len(opened.left) for opened in held.leases.values())
-                self.on_message(f"lost {worker}: {error}" + (f"; {num_left:,} cells go to others" if num_left else ""))
+                self.on_message(
+                    f"lost {worker}: {error}" + (f"; others take {counted(num_left, 'cell')}" if num_left else "")
+                )
                 for position, opened in enumerate(held.leases.values()):
                     # Only the lease that was being searched can have brought its worker down.
                     self._return(opened, error, held.node, is_suspect=blames_lease and position == 0)
@@ -291,7 +294,7 @@ class Driver:
 
 def _spell(lease: Lease) -> str:
     """Names the cells of a lease for people."""
-    return f"{lease.shard.classifier}, {len(lease.indices):,} cells from {lease.indices[0]:,} on"
+    return f"{lease.shard.classifier}, {counted(len(lease.indices), 'cell')} from {lease.indices[0]:,} on"
 
 
 class _Rate:

@@ -35,6 +35,7 @@ from sfi_ray.store.progress import PROGRESS, RunState, require_silence, withdraw
 from sfi_ray.store.record import RunRecord, read_record, versions, write_record
 from sfi_ray.store.run import Run
 from sfi_ray.store.starts import STARTS, digest_of, write_starts
+from sfi_ray.text import counted
 from sfi_ray.types import Finding
 
 
@@ -113,7 +114,7 @@ class _Launch:
         if known and not self._options.retry_failed:
             finished = FinishedCells(self._folder, known.grid())
             if len(finished) == finished.num_rows == known.num_cells:
-                self._reporter.log(f"{known.num_cells:,} of {known.num_cells:,} cells are finished already")
+                self._reporter.log(f"{known.num_cells:,} of {counted(known.num_cells, 'cell')} finished already")
                 return self._finish()
         with contextlib.closing(self._reporter), self._backend() as backend:
             # Before the lock, which makes the folder.
@@ -188,7 +189,7 @@ class _Launch:
             failed=finished.num_failed,
         )
         if len(finished):
-            self._reporter.log(f"{len(finished):,} of {len(grid):,} cells are finished already")
+            self._reporter.log(f"{len(finished):,} of {counted(len(grid), 'cell')} finished already")
         if tally.finished < tally.num_cells:
             # In this process the code is at hand; elsewhere it travels.
             code = None if self._options.in_process else job.attack.pack()

@@ -52,7 +52,7 @@ def test_launch_prints_the_table_and_where_everything_is():
     assert "held-out accuracy" in done.stderr
     again = call("launch", "job.yaml", "--in-process")
     assert again.exit_code == 0
-    assert "10 of 10 cells are finished already" in again.stderr
+    assert "10 of 10 cells finished already" in again.stderr
 
 
 def test_the_version_is_that_of_the_project():

@@ -248,7 +248,7 @@ def test_a_lease_is_not_suspected_when_its_node_goes(tmp_path):
     assert driver.run()
     assert_every_cell_once(executor, failures, grid)
     assert not failures
-    assert notes == [f"lost w{i}: its node was lost; 14 cells go to others" for i in range(10)]
+    assert notes == [f"lost w{i}: its node was lost; others take 14 cells" for i in range(10)]
 
 
 @pytest.mark.parametrize("kind", ["error", "death"])
