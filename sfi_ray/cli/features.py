@@ -48,6 +48,7 @@ def features(
     and left out.
     """
     from sfi_ray.models.features import SECOND_TO_LAST
+    from sfi_ray.report.sheets.feature_map import feature_map
     from sfi_ray.review.features import closeness_table, compare_features
     from sfi_ray.review.layer_features import FeatureSettings
     from sfi_ray.store.run import open_run
@@ -67,7 +68,7 @@ def features(
     )
     with explaining("stopped; nothing was written"):
         done = compare_features(
-            open_run(run), settings, output, device=device, overwrite=overwrite, allow_code=allow_code
+            open_run(run), settings, output, feature_map, device=device, overwrite=overwrite, allow_code=allow_code
         )
     is_short = fits_on_screen(len({one.class_name for one in done.closeness}))
     shown = [one for one in done.closeness if is_short or one.class_index is None]

@@ -2,10 +2,12 @@
 
 The features may be mapped from a file, since every step reads a part of them.
 
-Shapes: N images, Q queries, D features, n neighbours.
+Shapes: N images, M SFIs, S single colours, Q queries, D features, n neighbours.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +16,35 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.utils import gen_batches
 
 Features = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class FeatureMap:
+    """The content of a map.
+
+    Attributes:
+        title: Title of the picture.
+        class_names: Names of all classes.
+        natural: Places of natural images, ``(N, 2)``.
+        natural_classes: Their classes, ``(N,)``.
+        sfis: Places of SFIs, ``(M, 2)``.
+        sfi_classes: Their target classes, ``(M,)``.
+        colours: Places of single colours, ``(S, 2)``.
+        colour_values: Their 8-bit values for each channel.
+        colour_names: Their names.
+        explained: Shares of the variance along both axes.
+    """
+
+    title: str
+    class_names: tuple[str, ...]
+    natural: NDArray[np.float64]
+    natural_classes: NDArray[np.int64]
+    sfis: NDArray[np.float64]
+    sfi_classes: NDArray[np.int64]
+    colours: NDArray[np.float64]
+    colour_values: tuple[tuple[int, ...], ...]
+    colour_names: tuple[str, ...]
+    explained: tuple[float, float]
 
 
 def principal_coordinates(features: Features, size: int) -> tuple[NDArray[np.float64], tuple[float, float]]:

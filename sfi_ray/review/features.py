@@ -6,7 +6,7 @@ Shapes: N natural images, M SFIs.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from sfi_ray.data import dataset_info, load_labels
 from sfi_ray.errors import InputError
 from sfi_ray.models import Classifier
-from sfi_ray.report.sheets.feature_map import feature_map
+from sfi_ray.review.feature_space import FeatureMap
 from sfi_ray.review.layer_features import (
     FEATURES,
     Closeness,
@@ -56,6 +56,7 @@ def compare_features(
     run: Run,
     settings: FeatureSettings,
     folder: Path,
+    draw: Callable[[FeatureMap], Mapping[str, bytes]],
     *,
     device: str = "auto",
     overwrite: bool = False,
@@ -68,6 +69,7 @@ def compare_features(
         run: The run, finished or not; its data set must have images.
         settings: What to compare.
         folder: The folder to make.
+        draw: Draws a map, and returns the pictures by their suffixes.
         device: ``auto``, ``cpu`` or ``cuda``.
         overwrite: Whether to replace an earlier comparison.
         classifiers: Classifiers that were given in code at the launch and are not in the folder, by name.
@@ -103,7 +105,7 @@ def compare_features(
             while stem.casefold() in used:
                 stem += "_"
             used.add(stem.casefold())
-            for suffix, content in feature_map(found.figure()).items():
+            for suffix, content in draw(found.figure()).items():
                 (temporary / f"{stem}{suffix}").write_bytes(content)
         closeness = [one for found in layers for one in found.closeness()]
         (temporary / "neighbours.csv").write_text(closeness_table(closeness, settings).to_csv(), "utf-8")

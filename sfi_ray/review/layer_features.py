@@ -23,9 +23,8 @@ from sfi_ray.data import stream_rows
 from sfi_ray.errors import InputError
 from sfi_ray.images import parse_background
 from sfi_ray.models import Classifier
-from sfi_ray.report.sheets.feature_map import FeatureMap
 from sfi_ray.review.audit_job import audit_backgrounds
-from sfi_ray.review.feature_space import nearest_images, principal_coordinates
+from sfi_ray.review.feature_space import FeatureMap, nearest_images, principal_coordinates
 from sfi_ray.review.scoring import as_input
 from sfi_ray.store.run import Run
 

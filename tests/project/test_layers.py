@@ -15,7 +15,8 @@ LAYERS = [
     {"__init__", "__main__"},  # the package itself: entry points
     {"cli"},
     {"cluster"},
-    {"report", "review"},
+    {"report"},
+    {"review"},
     {"job", "plan", "store", "rounds", "comparison", "listing"},
     {"attacks"},
     {"search"},

@@ -10,7 +10,8 @@ from PIL import Image
 
 from sfi_ray.report import confidence_matrices
 from sfi_ray.report.sheets.charts import class_chart, heat_map, success_chart
-from sfi_ray.report.sheets.feature_map import FeatureMap, feature_map
+from sfi_ray.report.sheets.feature_map import feature_map
+from sfi_ray.review.feature_space import FeatureMap
 
 
 def test_charts_are_pictures_with_the_same_bytes_every_time_whatever_the_names(make_findings: Any) -> None:

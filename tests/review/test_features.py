@@ -11,6 +11,7 @@ from sfi_ray import Run, launch
 from sfi_ray.cli import app
 from sfi_ray.data import load_split
 from sfi_ray.errors import InputError
+from sfi_ray.report.sheets.feature_map import feature_map
 from sfi_ray.review.features import compare_features
 from sfi_ray.review.layer_features import FeatureSettings, LayerFeatures
 from sfi_ray.review.networks import RunClassifiers
@@ -22,7 +23,7 @@ def settings(**changes):
 
 
 def compared(run, folder, **changes):
-    done = compare_features(run, settings(**changes), folder, device="cpu")
+    done = compare_features(run, settings(**changes), folder, feature_map, device="cpu")
     return done, pq.read_table(folder / "features.parquet").to_pylist()
 
 

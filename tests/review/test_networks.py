@@ -12,6 +12,7 @@ from sfi_ray import Run, launch
 from sfi_ray.cli import app
 from sfi_ray.cluster.transfer import transfer
 from sfi_ray.errors import InputError
+from sfi_ray.report.sheets.feature_map import feature_map
 from sfi_ray.review.features import compare_features
 from sfi_ray.review.layer_features import FeatureSettings
 from sfi_ray.review.networks import RunClassifiers
@@ -88,7 +89,7 @@ def test_functions_call_it_with_the_keyword_alone(made):
     with pytest.raises(InputError, match="is built by code"):
         transfer(made, [], Path("out"), in_process=True)
     with pytest.raises(InputError, match="is built by code"):
-        compare_features(made, SETTINGS, Path("out"), device="cpu")
+        compare_features(made, SETTINGS, Path("out"), feature_map, device="cpu")
     assert not has_run()
     assert verify_run(made, device="cpu", allow_code=True).holds
     assert has_run()
@@ -100,7 +101,7 @@ def test_a_classifier_that_is_handed_in_stands_for_the_code(made):
     given = {"own": own}
     assert verify_run(made, classifiers=given, device="cpu").holds
     transfer(made, ["own"], Path("transferred"), in_process=True, classifiers=given)
-    compare_features(made, SETTINGS, Path("featured"), device="cpu", classifiers=given)
+    compare_features(made, SETTINGS, Path("featured"), feature_map, device="cpu", classifiers=given)
     assert not has_run()
 
 

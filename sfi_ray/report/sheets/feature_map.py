@@ -1,12 +1,8 @@
-"""A map of features: natural images as dots, SFIs as crosses, single colours as triangles (Figure 7).
-
-Shapes: N natural images, M SFIs, S single colours.
-"""
+"""A map of features: natural images as dots, SFIs as crosses, single colours as triangles (Figure 7)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import matplotlib as mpl
@@ -16,35 +12,7 @@ from numpy.typing import NDArray
 
 from sfi_ray.report.sheets.charts import legend_label, new_figure
 from sfi_ray.report.sheets.drawing import encode, printable
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class FeatureMap:
-    """The content of a map.
-
-    Attributes:
-        title: Title of the picture.
-        class_names: Names of all classes.
-        natural: Places of natural images, ``(N, 2)``.
-        natural_classes: Their classes, ``(N,)``.
-        sfis: Places of SFIs, ``(M, 2)``.
-        sfi_classes: Their target classes, ``(M,)``.
-        colours: Places of single colours, ``(S, 2)``.
-        colour_values: Their 8-bit values for each channel.
-        colour_names: Their names.
-        explained: Shares of the variance along both axes.
-    """
-
-    title: str
-    class_names: tuple[str, ...]
-    natural: NDArray[np.float64]
-    natural_classes: NDArray[np.int64]
-    sfis: NDArray[np.float64]
-    sfi_classes: NDArray[np.int64]
-    colours: NDArray[np.float64]
-    colour_values: tuple[tuple[int, ...], ...]
-    colour_names: tuple[str, ...]
-    explained: tuple[float, float]
+from sfi_ray.review.feature_space import FeatureMap
 
 
 def feature_map(shown: FeatureMap) -> dict[str, bytes]:
