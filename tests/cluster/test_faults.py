@@ -112,6 +112,7 @@ class Epochs(Reporter):
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_trainings_of_one_job_run_side_by_side_on_the_nodes(nodes, tmp_path, monkeypatch):
     networks = [
         {"name": name, "architecture": "mlp", "training": {"epochs": 40, "threads": 1, "seed": seed}}
@@ -149,8 +150,13 @@ def test_an_error_and_ctrl_c_end_the_trainings_beside(nodes, has_error):
         finally:
             ended.set()
 
-    with pytest.raises(InputError if has_error else KeyboardInterrupt):
-        together([fail, train], Reporter(), at_once=2)
+    # A test run that a shell started in the background ignores this signal.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(InputError if has_error else KeyboardInterrupt):
+            together([fail, train], Reporter(), at_once=2)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert ended.wait(60)
     wait_for(lambda: not pids_of("ray::_train"))
 
