@@ -63,7 +63,8 @@ print("ended")
 
 def blocks(during="", after="", late=""):
     script = BLOCKS.format(during=during, after=after, late=late)
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    # Unbuffered: a signal that ends it must not take along what it printed.
+    done = subprocess.run([sys.executable, "-u", "-c", script], capture_output=True, text=True, check=False)
     assert done.stderr == ""
     return done.returncode, done.stdout.split("\n")[:-1]
 
