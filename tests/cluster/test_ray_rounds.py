@@ -66,6 +66,7 @@ def test_trials_over_tune_give_the_rows_of_this_process_and_tune_can_read_them(t
 
 
 def test_a_trial_reserves_its_leader_and_room_for_a_training_or_an_actor(tmp_path):
+    from sfi_ray.cluster.ray.actor_options import actor_options
     from sfi_ray.cluster.rounds.on_ray import bundles
 
     cluster = {
@@ -78,7 +79,7 @@ def test_a_trial_reserves_its_leader_and_room_for_a_training_or_an_actor(tmp_pat
     }
     trial = make_rounds(tmp_path, cluster=cluster, compute={"device": "auto"})
     rest = {"memory": 1000, "fast": 1, "accelerator_type:A100": 0.001}
-    assert bundles(trial, "cuda") == [{}, {"CPU": 1, "GPU": 1, **rest}]
+    assert bundles(actor_options(trial, "cuda", 0, 2), "cuda") == [{}, {"CPU": 1, "GPU": 1, **rest}]
 
 
 def test_an_mlflow_that_refuses_its_address_is_named(monkeypatch):

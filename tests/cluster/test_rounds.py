@@ -193,6 +193,16 @@ def test_trials_stand_side_by_side_and_one_can_be_added(tmp_path):
     assert both.trials()["a"].rounds[0].fingerprint == both.trials()["b"].rounds[0].fingerprint
 
 
+def test_a_complete_experiment_needs_no_cluster_and_one_that_grew_does(tmp_path):
+    few = {"number": 1, "per_class": 1, "train": None, "held_out": None, "final_backgrounds": []}
+    trials = {"a": {}}
+    complete = go(make_rounds(tmp_path, few, trials=trials))
+    again = launch_rounds(make_rounds(tmp_path, few, trials=trials), address="127.0.0.1:1")
+    assert results(again) == results(complete)
+    with pytest.raises(ResourceError, match="cannot reach the Ray cluster"):
+        launch_rounds(make_rounds(tmp_path, few, trials={**trials, "b": {"seed": 1}}), address="127.0.0.1:1")
+
+
 def test_exposure_adds_no_class_and_rejects_what_no_class_is_sure_of(tmp_path):
     job = make_rounds(
         tmp_path, {"loss": "outlier_exposure", "final_backgrounds": []}, backgrounds=["black", "gray", "white"]

@@ -88,11 +88,12 @@ def launch_rounds(
     known = None if fresh else read_experiment(folder)
     if known:
         _require_same(folder, known, record)
-    is_complete = bool(known) and all(trial.is_complete for trial in Experiment(folder.location).trials().values())
+    # A job may ask for more trials or for detectors after an earlier launch.
+    is_complete = known == record and all(one.is_complete for one in Experiment(folder.location).trials().values())
     with contextlib.ExitStack() as stack:
         stack.enter_context(contextlib.closing(reporter))
         backend = None
-        if in_process:
+        if in_process and not is_complete:
             InProcessBackend().device(next(iter(trials.values())))
         elif not is_complete:
             from sfi_ray.cluster.ray.backend import ray_backend
@@ -115,7 +116,9 @@ def launch_rounds(
                     for name, trial in unfinished.items():
                         prefix = f"{name}: " if len(trials) > 1 else ""
                         run_trial(trial, name, folder, reporter, prefix)
-                elif unfinished and backend:
+                elif unfinished:
+                    if backend is None:
+                        raise InputError(f"another launch has just written to '{folder.location}'; launch again")
                     # Imports Ray, which the session prepares for.
                     from sfi_ray.cluster.rounds.on_ray import run_on_ray
 

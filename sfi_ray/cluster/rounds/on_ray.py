@@ -21,6 +21,7 @@ from rich.console import Console
 
 from sfi_ray.cluster.console import ConsoleReporter
 from sfi_ray.cluster.launch import launch
+from sfi_ray.cluster.ray.actor_options import ActorOptions
 from sfi_ray.cluster.ray.backend import RayBackend, ray_backend
 from sfi_ray.cluster.reporter import Reporter
 from sfi_ray.cluster.rounds.trial import Trial, telling
@@ -83,7 +84,7 @@ class _Tuning:
         first = next(iter(trials.values()))
         device = backend.device(first)
         self._trials = {name: with_actors(trial, backend, device) for name, trial in trials.items()}
-        self._bundles = bundles(next(iter(self._trials.values())), device)
+        self._bundles = bundles(backend.options(first, device), device)
         self._startup_seconds = first.cluster.startup_seconds
         self._retries = first.cluster.retries
         self._is_shown = len(trials) > 1
@@ -180,22 +181,18 @@ def with_actors(trial: RoundsJob, backend: RayBackend, device: str) -> RoundsJob
     return trial.model_copy(update={"cluster": trial.cluster.model_copy(update=chosen)})
 
 
-def bundles(trial: RoundsJob, device: str) -> list[dict[str, float]]:
+def bundles(options: ActorOptions, device: str) -> list[dict[str, float]]:
     """Returns the bundles of a trial: an empty one for its leader, and one for its trainings and its first actor.
 
     The other actors come and go outside, as there is room.
+
+    Args:
+        options: What an actor reserves.
+        device: Kind of device.
     """
-    cluster = trial.cluster
-    assert cluster.cpus_per_actor is not None
-    bundle = {
-        "CPU": max(cluster.cpus_per_actor, 1.0),
-        "GPU": max(cluster.gpus_per_actor or 0.0, float(device == "cuda")),
-        "memory": float(cluster.memory_per_actor or 0),
-        **cluster.resources,
-    }
-    if cluster.accelerator_type:
-        bundle[f"accelerator_type:{cluster.accelerator_type}"] = 0.001  # as Ray asks for it
-    return [{}, {kind: amount for kind, amount in bundle.items() if amount}]
+    actor, training = options.bundle(), {"CPU": 1.0, "GPU": float(device == "cuda")}
+    both = {kind: max(actor.get(kind, 0.0), training.get(kind, 0.0)) for kind in {**actor, **training}}
+    return [{}, {kind: amount for kind, amount in both.items() if amount}]
 
 
 def trackers(location: str) -> list[tune.Callback]:
