@@ -36,7 +36,8 @@ class Offspring(Table):
 class Offers(Table):
     """What cells are offered: all candidates of their group, which stand side by side."""
 
-    #: First candidate of the cell's group, and how many that has, ``(N,)`` int64.
+    #: First cell of the cell's group, its first candidate, and how many it has, ``(N,)`` int64.
+    first: Tensor
     start: Tensor
     count: Tensor
     #: Candidates that are made for the cell itself, ``(N,)`` int64.
@@ -173,6 +174,11 @@ class Schedule:
             number=numbers - torch.searchsorted(owners, owners),
         )
         start = torch.searchsorted(offered, groups)
-        offers = Offers(start, torch.searchsorted(offered, groups, right=True) - start, made)
+        offers = Offers(
+            first=torch.searchsorted(groups, groups),
+            start=start,
+            count=torch.searchsorted(offered, groups, right=True) - start,
+            own=made,
+        )
         most = int(offers.count.max()) if len(made) else 0
         return Generation(host, host.sent_to(self._device), offers.sent_to(self._device), most)

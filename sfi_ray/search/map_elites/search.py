@@ -273,7 +273,7 @@ class MapElites(Search):
         single = pixels.genes(state.seeds[first], torch.minimum(numbers, count - 1), backgrounds)
         self._operators = self._operators.masked_fill(is_swept, NO_OPERATOR)
         counts = torch.zeros_like(state.swept).index_add(0, first, is_swept.to(torch.int64))
-        self._state = replace(state, swept=state.swept + counts[torch.searchsorted(state.groups, state.groups)])
+        self._state = replace(state, swept=state.swept + counts[made.offers.first])
         return torch.where(is_swept[:, None, None], single, candidates)
 
     def _started(self, candidates: Tensor, made: Generation) -> Tensor:
@@ -325,7 +325,7 @@ class MapElites(Search):
         state = self._state
         best, source = self._inserted(log_probs, self._made)
         owners = self._made.offspring.owners
-        gained, tried = self._learn_of_operators(best[:, 0], source[:, 0], owners)
+        gained, tried = self._learn_of_operators(best[:, 0], source[:, 0], self._made)
         evaluations = state.evaluations + self._made.offers.own
         # A finished cell is as its finding says; its elites serve the others as they are.
         goes_on = ~state.is_done[:, None]
@@ -365,19 +365,19 @@ class MapElites(Search):
         gains = log_probs.gather(1, of_class) - state.log_probs[parents].gather(1, of_class)
         return seen(state.losses, parents, changed, gains.squeeze(1))
 
-    def _learn_of_operators(self, best: Tensor, source: Tensor, owners: Tensor) -> tuple[Tensor, Tensor]:
+    def _learn_of_operators(self, best: Tensor, source: Tensor, made: Generation) -> tuple[Tensor, Tensor]:
         """Learns what the operators in which this generation was made have brought.
 
         Args:
             best: Log-probability of each cell's first elite now, ``(N,)``.
             source: Where that comes from, ``(N,)``; see `insert`.
-            owners: The cell that each candidate was made for, ``(M,)``.
+            made: The generation.
         """
         state = self._state
         winners = source - self.settings.num_elites
         was_known = (state.log_prob[:, 0] > -torch.inf) & ~state.is_done & (winners >= 0)
         gains = torch.where(was_known, best - state.log_prob[:, 0], 0.0)
-        first = torch.searchsorted(state.groups, state.groups)
+        first, owners = made.offers.first, made.offspring.owners
         winners, memory = winners.clamp(min=0), self.settings.operator_memory
         return learn(state.gained, state.tried, first, gains, winners, owners, self._operators, memory)
 
