@@ -180,21 +180,22 @@ def read_stop(folder: RunFolder) -> StopRecord | None:
     Raises:
         InputError: The record is broken.
     """
-    return _read(folder, StopRecord, STOP_RECORD, "an early end; delete the file and launch again to go on")
+    return _read(folder, StopRecord, STOP_RECORD, "an early end", "to go on with the trial")
 
 
 def _read(
     folder: RunFolder,
     kind: type[_R],
     name: str = ROUND_RECORD,
-    mend: str = "a round; delete the file and launch again, which counts the round again",
+    what: str = "a round",
+    purpose: str = "to count the round again",
 ) -> _R | None:
     if not folder.exists(name):
         return None
     try:
         return kind.model_validate_json(folder.read(name))
     except ValidationError as error:
-        what, _, rest = mend.partition(";")
         raise InputError(
-            f"'{within(folder.location, name)}' is not the record of {what} ({reason_of(error)});{rest}"
+            f"'{within(folder.location, name)}' is not the record of {what} ({reason_of(error)}); delete the file and "
+            f"launch again {purpose}"
         ) from error
