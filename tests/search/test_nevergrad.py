@@ -249,8 +249,6 @@ def test_populations_begin_all_over_the_space():
         assert stats.kstest(gene.numpy(), "uniform").pvalue > 1e-3
 
 
-# nevergrad's __del__ speaks of an attribute that __init__ had no time to set when it refused.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("name", ["NelderMead", "MetaModelDSproba"])
 def test_what_goes_step_by_step_is_asked_for_one_candidate_at_a_time(name):
     searcher = make(name, max_evaluations=5)

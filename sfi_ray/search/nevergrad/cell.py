@@ -18,7 +18,7 @@ from typing import Any
 import nevergrad
 import numpy as np
 import numpy.typing as npt
-from nevergrad.optimization.recaster import _MessagingThread
+from nevergrad.optimization.recaster import RecastOptimizer, _MessagingThread
 from numpy.random import mtrand
 from threadpoolctl import ThreadpoolController
 
@@ -33,6 +33,8 @@ _MAX_ERROR = 500
 _THREADPOOLS = ThreadpoolController()
 # Optimisers that run in threads wait for answers; one that gets none must not keep the process from ending.
 _MessagingThread.daemon = True
+# One that nevergrad refuses to make has not got this yet when `__del__` reads it, and would complain on stderr.
+RecastOptimizer._messaging_thread = None
 
 Array = npt.NDArray[np.float64]
 
