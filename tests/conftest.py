@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 # The same examples in every run, so that a change and not chance turns a test red. To look for new ones:
 #     uv run pytest --hypothesis-profile=explore
-hypothesis.settings.register_profile("steady", derandomize=True, deadline=None)
+hypothesis.settings.register_profile("steady", derandomize=True, deadline=None, max_examples=50)
 hypothesis.settings.register_profile("explore", deadline=None, max_examples=2000)
 hypothesis.settings.load_profile("steady")
 

@@ -80,7 +80,14 @@ def test_a_class_that_is_done_stops_costing_and_the_others_go_on(toy):
     assert any(len(generations) > 1 for generations in in_one_group.values())
 
 
-@pytest.mark.parametrize("changes", [{}, {"stop_confidence": 0.5, "max_evaluations": 200}, {"stall_generations": 3}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({}, marks=pytest.mark.slow),
+        {"stop_confidence": 0.5, "max_evaluations": 200},
+        {"stall_generations": 3},
+    ],
+)
 def test_a_group_goes_on_from_any_of_its_generations_to_the_same_findings(toy, changes):
     attack = read_attack_settings({**SHORT, **changes}).build()
     cells = make_cells(toy.classifier, ks=(2,), backgrounds=("black", "gray"))

@@ -142,7 +142,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.getbasetemp() / "cache"
 
 
-@settings(deadline=None, max_examples=60, derandomize=True, suppress_health_check=_RELAXED)
+@settings(deadline=None, max_examples=30, derandomize=True, suppress_health_check=_RELAXED)
 @given(damage=_ONE, command=st.sampled_from(COMMANDS))
 def test_one_damage_ends_a_command_without_a_trace(
     sound_run: tuple[Path, Path], cache: Path, damage: tuple[Callable[..., None], list[int], Any], command: str

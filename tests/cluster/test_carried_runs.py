@@ -46,6 +46,7 @@ def test_it_is_resumed_to_the_same_rows(tmp_path, case):
     assert outcome(run).equals(expected)
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_it_is_searched_alike_over_ray(tmp_path):
     names = ("weight_norm_parametrized", "locked", "hook_that_keeps_the_last_activation")

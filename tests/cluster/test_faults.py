@@ -161,6 +161,7 @@ def test_an_error_and_ctrl_c_end_the_trainings_beside(nodes, has_error):
     wait_for(lambda: not pids_of("ray::_train"))
 
 
+@pytest.mark.slow
 @linux
 @pytest.mark.ray
 def test_a_forward_pass_that_hangs_is_ended_after_the_stated_time(nodes, tmp_path):

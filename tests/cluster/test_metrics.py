@@ -43,6 +43,7 @@ class Asking(Reporter):
         assert what_actors_do("tes") == what_actors_do("another") == []
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_what_is_scraped_and_asked_is_what_the_data_set_says(tmp_path):
     with ray_session(None, dashboard=False):

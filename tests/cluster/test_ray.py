@@ -55,6 +55,7 @@ def go(job, **options):
     return launch(job, **options)
 
 
+@pytest.mark.slow
 def test_a_transfer_gives_the_same_rows_when_actors_are_killed(ray, tmp_path, monkeypatch):
     run = go(make_job(tmp_path, backgrounds=["black", "gray", "white"]), in_process=True)
     own = parse_classifier("{name: other, architecture: mlp, training: {epochs: 1}}").model_dump_json(exclude_none=True)
@@ -135,6 +136,7 @@ def test_a_network_is_trained_over_ray_to_the_same_bits(ray, tmp_path, monkeypat
     assert outcome(run).equals(expected)
 
 
+@pytest.mark.slow
 def test_a_training_whose_process_is_killed_goes_on_to_the_same_bits(ray, tmp_path, monkeypatch):
     from sfi_ray.cluster.ray.tasks import train_on_ray  # imports Ray
 
@@ -220,6 +222,7 @@ class Counting(Reporter):
         self.evaluations = max(self.evaluations, tally.evaluations)
 
 
+@pytest.mark.slow
 def test_a_long_search_goes_on_from_its_last_generation_when_its_actor_is_killed(ray, tmp_path):
     slowly = make_classifier(module=slow(make_module(), 0.03))
     changes = {"k": 3, "attack": {"kind": "de", "population_size": 20, "generations": 60}}
@@ -277,6 +280,7 @@ def test_a_shard_that_always_kills_its_actor_is_given_up(ray, tmp_path):
     assert rows["black"]["stop_reason"] == "budget"
 
 
+@pytest.mark.slow
 def test_a_classifier_that_raises_is_given_up_without_ending_the_run(ray, tmp_path):
     here = os.getpid()
 
@@ -302,6 +306,7 @@ def test_a_classifier_that_raises_is_given_up_without_ending_the_run(ray, tmp_pa
     assert "RuntimeError: cuda error: an illegal memory access" in errors.pop()
 
 
+@pytest.mark.slow
 def test_results_that_cannot_be_written_end_the_run_with_the_mend(ray, tmp_path):
     class Blocker(Reporter):
         """Puts a file where the results should go, once the run's record is written."""
@@ -407,6 +412,7 @@ def ray_processes():
     return set(pids_of("ray::SearchActor") + servers)
 
 
+@pytest.mark.slow
 def test_a_killed_driver_leaves_nothing_running_and_the_next_launch_goes_on(tmp_path, monkeypatch):
     place = Path(tempfile.mkdtemp(prefix="t", dir="/tmp"))  # paths of sockets are too short for pytest's own folders
     monkeypatch.setenv("TMPDIR", str(place))
@@ -456,6 +462,7 @@ def test_ctrl_c_keeps_finished_cells_and_says_how_to_go_on(tmp_path):
     assert not temporary_files(tmp_path)
 
 
+@pytest.mark.slow
 def test_sigterm_during_training_ends_the_launch_as_ctrl_c_does(tmp_path, monkeypatch):
     monkeypatch.setenv("SFI_RAY_CACHE", str(tmp_path / "cache"))
     before = ray_processes()

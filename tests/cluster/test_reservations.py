@@ -65,7 +65,7 @@ def test_every_actor_has_a_gpu_of_its_own_and_its_threads(node, tmp_path, monkey
     assert actors == {"0 2", "1 2"}
 
 
-@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("fails", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_nothing_is_held_after_a_run_by_a_driver_that_stays(node, tmp_path, fails):
     import ray
 

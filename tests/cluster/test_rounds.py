@@ -143,11 +143,13 @@ MOMENTS = {
 }
 
 
+# One of each moment and one of each way; the others are slow.
+QUICK = {"inside a retraining-Ctrl-C", "between two rounds-asked"}
 STOPS = [
-    pytest.param(moment, is_asked, id=f"{name}-{'asked' if is_asked else 'Ctrl-C'}", marks=marks)
-    for (name, moment), asked_marks in zip(MOMENTS.items(), (True, False, False), strict=True)
+    pytest.param(moment, is_asked, id=case, marks=[] if case in QUICK else [pytest.mark.slow])
+    for name, moment in MOMENTS.items()
     for is_asked in (False, True)
-    for marks in [[pytest.mark.slow] if is_asked == asked_marks else []]
+    for case in [f"{name}-{'asked' if is_asked else 'Ctrl-C'}"]
 ]
 
 
@@ -269,7 +271,9 @@ EVADING = {
 STRONG = {"k": 40, "attack": {"kind": "map_elites", "max_evaluations": 150, "stop_confidence": 0.9}}
 
 
-@pytest.mark.parametrize("detector", ["energy", "knn", "outlier_class"])
+@pytest.mark.parametrize(
+    "detector", ["energy", *(pytest.param(name, marks=pytest.mark.slow) for name in ("knn", "outlier_class"))]
+)
 def test_an_attack_that_evades_a_detector_counts_what_fools_both(tmp_path, monkeypatch, detector):
     pytest.importorskip("pytorch_ood")
     monkeypatch.setenv("SFI_RAY_CACHE", str(tmp_path / "cache"))
@@ -308,6 +312,7 @@ def test_an_attack_that_evades_a_detector_counts_what_fools_both(tmp_path, monke
     assert f",{detector}," in experiment.folder.read("report/reattack.csv").decode()
 
 
+@pytest.mark.slow
 def test_an_attack_that_evades_a_detector_goes_on_to_the_same_rows_and_is_another_job(tmp_path, monkeypatch):
     pytest.importorskip("pytorch_ood")
     monkeypatch.setenv("SFI_RAY_CACHE", str(tmp_path / "cache"))

@@ -84,6 +84,7 @@ def ray():
         yield ray
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray")
 def test_a_torchvision_network_gives_the_same_rows_over_ray_and_resumes_without_its_file(tmp_path):

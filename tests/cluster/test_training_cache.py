@@ -135,7 +135,7 @@ def wait_for_checkpoint(process):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sends POSIX signals")
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGKILL, marks=pytest.mark.slow), signal.SIGINT])
 def test_a_training_that_was_ended_goes_on_to_the_same_bits(tmp_path, number, tmp_path_factory, monkeypatch):
     process = start_training(tmp_path / "out")
     wait_for_checkpoint(process)

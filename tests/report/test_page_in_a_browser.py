@@ -236,6 +236,7 @@ def test_without_javascript_the_findings_are_still_there(browser: Browser, run: 
     context.close()
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_cells_and_classes_by_the_thousand_stay_responsive(
     opens: Opens, write_run: Any, many_findings: Any, tmp_path: Path
 ) -> None:
