@@ -1,6 +1,7 @@
 """Sparse fooling images, searched for by a cluster.
 
-`launch` runs a job, `open_run` reads its results. Everything is imported when it is first used.
+`launch` runs a job, `open_run` reads its results. What the user can mend is an `InputError`, a `StorageError` or a
+`ResourceError`. Everything is imported when it is first used.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from sfi_ray.cluster.console import ConsoleReporter
     from sfi_ray.cluster.launch import launch
     from sfi_ray.cluster.rounds.launch import launch_rounds
+    from sfi_ray.errors import InputError, ResourceError, StorageError
     from sfi_ray.job import Job, RoundsJob, load_job
     from sfi_ray.models import Classifier
     from sfi_ray.store.run import Run, open_run
@@ -22,9 +24,12 @@ if TYPE_CHECKING:
 _HOMES = {
     "Classifier": "sfi_ray.models",
     "ConsoleReporter": "sfi_ray.cluster.console",
+    "InputError": "sfi_ray.errors",
     "Job": "sfi_ray.job",
+    "ResourceError": "sfi_ray.errors",
     "RoundsJob": "sfi_ray.job",
     "Run": "sfi_ray.store.run",
+    "StorageError": "sfi_ray.errors",
     "launch": "sfi_ray.cluster.launch",
     "launch_rounds": "sfi_ray.cluster.rounds.launch",
     "load_job": "sfi_ray.job",
@@ -34,9 +39,12 @@ _HOMES = {
 __all__ = [
     "Classifier",
     "ConsoleReporter",
+    "InputError",
     "Job",
+    "ResourceError",
     "RoundsJob",
     "Run",
+    "StorageError",
     "launch",
     "launch_rounds",
     "load_job",
@@ -50,3 +58,7 @@ def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'sfi_ray' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

@@ -48,3 +48,6 @@ class ResourceError(RuntimeError):
 
 
 USER_FACING_ERRORS = (InputError, StorageError, ResourceError)
+
+START_OVER = "start over with --fresh (fresh=True)"
+"""The mend of a run whose files cannot be used any more, on the command line and in Python."""

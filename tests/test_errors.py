@@ -3,8 +3,9 @@ import pickle
 import pytest
 import typer
 
+import sfi_ray
 from sfi_ray.cli.exits import ExitCode, explaining
-from sfi_ray.errors import InputError, ResourceError
+from sfi_ray.errors import InputError, ResourceError, StorageError
 
 
 def printed(error, capsys):
@@ -38,3 +39,13 @@ def test_of_many_lines_the_last_is_printed_too(capsys):
     assert lines[:2] == ["error: another job:", "0"]
     assert lines[-2:] == ["  and 976 more", "give it another name"]
     assert len(lines) == 27
+
+
+def test_errors_and_all_public_names_are_at_the_top():
+    assert sfi_ray.InputError is InputError
+    assert sfi_ray.StorageError is StorageError
+    assert sfi_ray.ResourceError is ResourceError
+    assert {"launch", "Run", "InputError", "__version__"} <= set(dir(sfi_ray))
+    assert set(sfi_ray.__all__) < set(dir(sfi_ray))
+    for name in dir(sfi_ray):
+        assert getattr(sfi_ray, name) is not None

@@ -36,7 +36,7 @@ def pack_search(what: str) -> bytes:
     except Exception as error:  # the class may hold anything
         raise InputError(
             f"attack.search: '{what}' cannot travel to another process ({type(error).__name__}: {error}); move its "
-            "attributes to __init__, or launch with --in-process"
+            "attributes to __init__, or launch with --in-process (in_process=True)"
         ) from error
     return packed
 

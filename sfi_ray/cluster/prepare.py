@@ -90,7 +90,7 @@ def _require_same(job: Job, folder: RunFolder, known: RunRecord) -> None:
         raise InputError(
             f"'{folder.location}' holds a run of another job:",
             *spelled(changed),
-            "give the job another name, or delete that run with --fresh",
+            "give the job another name, or delete that run with --fresh (fresh=True)",
         )
 
 

@@ -353,5 +353,5 @@ def changed_since(what: str, folder: RunFolder) -> InputError:
     """
     return InputError(
         f"{what} has changed since '{folder.location}' was first launched; "
-        "give the job another name, or delete that run with --fresh"
+        "give the job another name, or delete that run with --fresh (fresh=True)"
     )

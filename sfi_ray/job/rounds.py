@@ -24,6 +24,7 @@ from sfi_ray.job.schema import (
     KRange,
     Name,
     Verification,
+    WholeJob,
 )
 from sfi_ray.job.tune import TuneSettings, keys_of, value_at, with_values
 from sfi_ray.location import within
@@ -115,7 +116,7 @@ class RoundsSettings(JobPart):
         return train, held_out
 
 
-class RoundsJob(JobPart):
+class RoundsJob(WholeJob):
     """Rounds of defence and re-attack for `sfi-ray launch`."""
 
     name: Name = Field(description="Name of the job and of its folder; letters, digits, '.', '_' and '-'.")

@@ -9,10 +9,12 @@ import json
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from sfi_ray.attacks import AttackSettings, DifferentialEvolutionAttackSettings, InversionAttackSettings
 from sfi_ray.data import DatasetSpec, ImageSelection
+from sfi_ray.errors import InputError
+from sfi_ray.job.problems import problems_of
 from sfi_ray.location import within
 from sfi_ray.models import Outputs, Precision, TrainingSettings
 from sfi_ray.models.sources import Source
@@ -26,6 +28,24 @@ class JobPart(BaseModel):
 
     # Infinity and NaN do not survive the JSON of a run's record.
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class WholeJob(JobPart):
+    """A whole job. What is wrong with its arguments in Python is an `InputError`, told as of a job file.
+
+    Raises:
+        InputError: An argument is unknown, missing or wrong; each has one line, with the nearest name or the mend.
+    """
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            kind = type(self)
+            raise InputError(*(f"{kind.__name__}: {text}" for _, text in problems_of(error, kind))) from None
+
+    # `model_validate` fills the model as without this constructor, and raises pydantic's own error.
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
 
 
 def _allow_plain_name(schema: dict[str, Any]) -> None:
@@ -286,7 +306,7 @@ class ClusterSettings(JobPart):
         return self.actors.max if self.actors else None
 
 
-class Job(JobPart):
+class Job(WholeJob):
     """A grid of cells for `sfi-ray launch`."""
 
     name: Name = Field(description="Name of the run and of its folder; letters, digits, '.', '_' and '-'.")

@@ -11,7 +11,7 @@ import yaml
 from pyarrow import fs
 from pydantic import BaseModel, ConfigDict, Field
 
-from sfi_ray.errors import InputError
+from sfi_ray.errors import START_OVER, InputError
 from sfi_ray.location import within
 from sfi_ray.rounds.detection import DETECTIONS, Detection, read_detections
 from sfi_ray.rounds.record import FinalRecord, RoundRecord, StopRecord, read_final, read_round, read_stop
@@ -172,5 +172,5 @@ def read_experiment(folder: RunFolder) -> ExperimentRecord | None:
     except (ValueError, TypeError) as error:
         raise InputError(
             f"'{within(folder.location, EXPERIMENT_RECORD)}' is not the record of a job of rounds "
-            f"({reason_of(error)}); choose another folder, or start over with --fresh"
+            f"({reason_of(error)}); choose another folder, or {START_OVER}"
         ) from error

@@ -8,7 +8,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from sfi_ray.data import DatasetInfo
-from sfi_ray.errors import InputError
+from sfi_ray.errors import START_OVER, InputError
 from sfi_ray.job import ClassifierSpec
 from sfi_ray.location import within
 from sfi_ray.models import Classifier, load_into
@@ -71,7 +71,7 @@ def read_classifier(
         state = safetensors.torch.load(folder.read(name, folder.size(name)))
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
         raise InputError(
-            f"'{within(folder.location, name)}' is broken ({printable(error, MOST_REASON)}); start over with --fresh"
+            f"'{within(folder.location, name)}' is broken ({printable(error, MOST_REASON)}); {START_OVER}"
         ) from error
     load_into(module, state, within(folder.location, name))
     return Classifier(
@@ -96,5 +96,5 @@ def _require_room(folder: RunFolder, name: str, module: nn.Module) -> None:
     if not numbers <= size <= most:
         raise InputError(
             f"'{within(folder.location, name)}' is broken: it has {size:,} bytes, the network {numbers:,} bytes of "
-            "weights; start over with --fresh"
+            f"weights; {START_OVER}"
         )

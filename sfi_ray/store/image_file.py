@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image
 
-from sfi_ray.errors import InputError
+from sfi_ray.errors import START_OVER, InputError
 from sfi_ray.location import within
 from sfi_ray.store.folder import RunFolder
 from sfi_ray.text import MOST_REASON, printable
@@ -58,7 +58,7 @@ def read_image_file(folder: RunFolder, number: int, input_shape: tuple[int, int,
         return list(_images(content, number, (height, width, channels), most_bytes))
     except (pa.ArrowException, KeyError, TypeError, ValueError, OSError) as error:
         raise InputError(
-            f"'{within(folder.location, IMAGES)}' is broken ({printable(error, MOST_REASON)}); start over with --fresh"
+            f"'{within(folder.location, IMAGES)}' is broken ({printable(error, MOST_REASON)}); {START_OVER}"
         ) from error
 
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 import torch
 
 from sfi_ray.data import NaturalImage
-from sfi_ray.errors import InputError
+from sfi_ray.errors import START_OVER, InputError
 from sfi_ray.grid import GridImage
 from sfi_ray.location import within
 from sfi_ray.store.folder import RunFolder
@@ -66,8 +66,7 @@ def read_natural_images(
     )
     if grid_images(images) != tuple(expected):
         raise InputError(
-            f"'{within(folder.location, IMAGES)}' holds other images than this run was launched with; start over with "
-            "--fresh"
+            f"'{within(folder.location, IMAGES)}' holds other images than this run was launched with; {START_OVER}"
         )
     return images
 

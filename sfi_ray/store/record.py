@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from sfi_ray.attacks import InversionAttackSettings
 from sfi_ray.data import DatasetInfo, class_index
-from sfi_ray.errors import InputError
+from sfi_ray.errors import START_OVER, InputError
 from sfi_ray.grid import Grid, GridClassifier, GridImage
 from sfi_ray.images import parse_background
 from sfi_ray.job import Job, KRange
@@ -257,7 +257,7 @@ def read_record(folder: RunFolder) -> RunRecord | None:
     except (ValueError, TypeError) as error:
         raise InputError(
             f"'{within(folder.location, RECORD)}' is not the record of a run ({reason_of(error)}); "
-            "choose another folder, or start over with --fresh"
+            f"choose another folder, or {START_OVER}"
         ) from error
 
 

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from sfi_ray.data import DatasetInfo
-from sfi_ray.errors import InputError
+from sfi_ray.errors import START_OVER, InputError
 from sfi_ray.location import within
 from sfi_ray.store.bounds import MOST_SIDE
 from sfi_ray.store.folder import RunFolder
@@ -110,9 +110,9 @@ def read_starts(folder: RunFolder, digest: str) -> tuple[Start, ...]:
             rows = [row for batch in batches for row in batch.to_pylist()]
         starts = tuple(Start(tuple(row["background"]), row["target_class"], _pixels(row)) for row in rows)
     except (pa.ArrowException, KeyError, TypeError, ValueError, OSError) as error:
-        raise InputError(f"{where} is broken ({printable(error, MOST_REASON)}); start over with --fresh") from error
+        raise InputError(f"{where} is broken ({printable(error, MOST_REASON)}); {START_OVER}") from error
     if digest_of(starts) != digest:
-        raise InputError(f"{where} holds other images than this run was launched with; start over with --fresh")
+        raise InputError(f"{where} holds other images than this run was launched with; {START_OVER}")
     return starts
 
 

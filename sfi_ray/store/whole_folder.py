@@ -27,7 +27,7 @@ def whole_folder(path: Path, *, marker: str, overwrite: bool) -> Iterator[Path]:
     path = path.expanduser().absolute()
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         if not overwrite:
-            raise InputError(f"'{path}' exists; choose another folder, or replace it with --overwrite")
+            raise InputError(f"'{path}' exists; choose another folder, or replace it with --overwrite (overwrite=True)")
         if not (path / marker).is_file():
             raise InputError(f"'{path}' holds other files (it has no {marker}); choose another folder")
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")

@@ -7,7 +7,8 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from sfi_ray.attacks import DifferentialEvolutionAttackSettings as De
-from sfi_ray.job import ClassifierSpec, Job, KRange, load_any, parse_job, rounds_schema_json, schema_json
+from sfi_ray.errors import InputError
+from sfi_ray.job import ClassifierSpec, Job, KRange, RoundsJob, load_any, parse_job, rounds_schema_json, schema_json
 
 JOBS = sorted((Path(__file__).parents[2] / "jobs").glob("*.yaml"))
 SHORT = {"name": "a", "dataset": "digits", "classifiers": "mlp", "k": 5}
@@ -219,3 +220,30 @@ def test_infinity_and_nan_are_refused_in_code_too():
             Job.model_validate({**SHORT, "cluster": {"flush_seconds": value}})
         with pytest.raises(ValidationError):
             Job.model_validate({**SHORT, "classifiers": {"name": "a", "weights": "w", "mean": [value], "std": [1]}})
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (
+            {"clasifiers": ["mlp"], "classifiers": None},
+            "Job: unknown argument 'clasifiers'; did you mean 'classifiers'?",
+        ),
+        ({"k": 0}, "Job: k: should be greater than or equal to 1 (found 0)"),
+        ({"k": None}, "Job: key 'k' is missing"),
+        ({"dataset": None}, "Job: argument 'dataset' is missing; add it. Data set that"),
+        ({"attack": {"kind": "de", "populaton_size": 3}}, "Job: unknown key 'attack.populaton_size'; did you mean"),
+        ({"compute": {"device": "gpu"}}, "Job: compute.device: should be 'auto', 'cpu' or 'cuda' (found 'gpu')"),
+    ],
+)
+def test_a_wrong_argument_in_python_is_one_line_as_in_a_job_file(wrong, message):
+    values = {"name": "x", "dataset": "digits", "classifiers": ["mlp"], "k": 3} | wrong
+    with pytest.raises(InputError) as caught:
+        Job(**{key: value for key, value in values.items() if value is not None})
+    assert len(caught.value.args) == 1
+    assert str(caught.value).startswith(message)
+
+
+def test_a_job_of_rounds_in_python_is_told_alike():
+    with pytest.raises(InputError, match=r"^RoundsJob: unknown argument 'round'; did you mean 'rounds'\?$"):
+        RoundsJob(name="x", dataset="digits", classifier="mlp", round={"number": 2}, k=3)

@@ -93,7 +93,9 @@ def ray_session(address: str | None, *, dashboard: bool) -> Iterator[RaySession]
             context = _start(stack, dashboard=dashboard) if address is None or is_local else _connect(stack, address)
         except Exception as error:  # Ray raises errors of any type
             place = "start Ray on this machine" if is_local else f"reach the Ray cluster at '{address}'"
-            raise ResourceError(f"cannot {place}: {_in_one_line(error)}; --in-process runs without Ray") from error
+            raise ResourceError(
+                f"cannot {place}: {_in_one_line(error)}; --in-process (in_process=True) runs without Ray"
+            ) from error
         # An error at the start holds its reason; later errors need a line of their own.
         logging.getLogger("ray").setLevel(logging.ERROR)
         url = context.dashboard_url if hasattr(context, "dashboard_url") else None

@@ -228,5 +228,5 @@ def _require_same(folder: RunFolder, known: ExperimentRecord, record: Experiment
         raise InputError(
             f"'{folder.location}' holds rounds of another job:",
             *spelled(sorted(changed)),
-            "give the job another name, or delete those rounds with --fresh",
+            "give the job another name, or delete those rounds with --fresh (fresh=True)",
         )

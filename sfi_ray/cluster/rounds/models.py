@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from sfi_ray.cluster.reporter import Reporter
 from sfi_ray.cluster.training_cache import Trainer, check_cache, train_once
 from sfi_ray.data import OUTLIER, DatasetInfo, DatasetWithOutliers, TrainingData, load_dataset, load_labels
-from sfi_ray.errors import InputError, named
+from sfi_ray.errors import START_OVER, InputError, named
 from sfi_ray.grid import derive_seed
 from sfi_ray.job import RoundsJob
 from sfi_ray.location import within
@@ -118,7 +118,7 @@ class RoundModels:
             fit = safetensors.torch.load(self._folder.read(name, WEIGHTS_BYTES))
         except SafetensorError as error:
             raise InputError(
-                f"'{within(self._folder.location, name)}' is a broken detector ({error}); start over with --fresh"
+                f"'{within(self._folder.location, name)}' is a broken detector ({error}); {START_OVER}"
             ) from error
         return with_detector(classifier, num_classes, detector, fit)
 
@@ -169,11 +169,11 @@ class RoundModels:
             kept = _Kept.model_validate_json(self._folder.read(f"{name}.json"))
             state = safetensors.torch.load(self._folder.read(f"{name}.safetensors", WEIGHTS_BYTES))
         except (ValidationError, SafetensorError) as error:
-            raise InputError(f"'{where}' is a broken model ({error}); start over with --fresh") from error
+            raise InputError(f"'{where}' is a broken model ({error}); {START_OVER}") from error
         module = self._module(state, kept.num_classes, where)
         classifier = self._classifier(f"M{number}", module, kept.num_classes, kept.mean, kept.std)
         if not is_same_network(classifier.fingerprint, classifier.examined.answers, kept.fingerprint, kept.answers):
-            raise InputError(f"'{where}.safetensors' has changed since its training; start over with --fresh")
+            raise InputError(f"'{where}.safetensors' has changed since its training; {START_OVER}")
         classifier.fingerprint = kept.fingerprint  # the rounding of another machine may have named it otherwise
         return classifier
 
