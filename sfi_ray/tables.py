@@ -1,9 +1,11 @@
-"""A table of results for the terminal, as Markdown, as LaTeX, and as CSV with every digit."""
+"""A table of results for the terminal, as HTML, Markdown and LaTeX, and as CSV with every digit."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from html import escape
 from typing import Any
 
 from rich import box
@@ -113,6 +115,20 @@ class ResultTable:
             lines += ["", " ".join(map(escape_markdown, self.notes))]
         return "\n".join(lines) + "\n"
 
+    def to_html(self) -> str:
+        """Writes it as HTML, for notebooks."""
+        sides = ["left" if column.is_text else "right" for column in self.columns]
+        heads = [escape(printable(column.title, MOST_NAME)) for column in self.columns]
+        lines = [
+            f"<caption>{escape(printable(self.title, MOST_LINE))}</caption>" if self.title else "",
+            _html_row("th", heads, sides),
+        ]
+        for entries in self.entries():
+            texts = [f"<b>{escape(entry.text)}</b>" if entry.is_bold else escape(entry.text) for entry in entries]
+            lines.append(_html_row("td", texts, sides))
+        notes = "".join(f"<p>{escape(printable(note, MOST_LINE))}</p>" for note in self.notes)
+        return f"<table>{''.join(lines)}</table>{notes}"
+
     def to_latex(self) -> str:
         """Writes it as LaTeX that needs no package."""
         lines = [
@@ -145,6 +161,11 @@ def _entry(column: Column, value: Any) -> Entry:
     return Entry(NOTHING if value is None else printable(column.show(value), MOST_NAME))
 
 
+def _html_row(tag: str, texts: Sequence[str], sides: Sequence[str]) -> str:
+    cells = (f'<{tag} style="text-align:{side}">{text}</{tag}>' for text, side in zip(texts, sides, strict=True))
+    return f"<tr>{''.join(cells)}</tr>"
+
+
 def escape_latex(text: str) -> str:
     """Returns a printable, short text in which no character has a meaning in LaTeX."""
     return "".join(_LATEX.get(character, character) for character in printable(text, MOST_LINE))
@@ -168,3 +189,21 @@ def p_value(value: float) -> str:
 def count(value: int) -> str:
     """Shows a whole number with commas between thousands."""
     return f"{value:,}"
+
+
+def as_percent(confidence: float) -> int:
+    """Rounds a confidence down to whole percents, as the paper does.
+
+    The paper prints 99 for values just below 100. So 100 means a confidence of exactly 1, and a table never claims
+    more certainty than the classifier has.
+
+    Args:
+        confidence: A probability or a mean of probabilities, in [0, 1].
+
+    Returns:
+        Whole percents, in [0, 100].
+    """
+    if confidence >= 1.0:
+        return 100
+    # A float32 can be 3e-8 below its number: 0.9 is stored as 0.89999998 and must not become 89.
+    return min(99, math.floor(100.0 * confidence + 1e-5))

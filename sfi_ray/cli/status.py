@@ -45,10 +45,7 @@ def status(
                 progress = state.progress
                 is_running = bool(progress and progress.is_alive and not state.is_complete)
                 echo(f"{opened.record.job.name}: {state.state}")
-                echo(
-                    f"{state.finished:,} of {counted(state.num_cells, 'cell')}, {state.fooled:,} fooled, "
-                    f"{state.failed:,} failed, {counted(state.evaluations, 'evaluation')}"
-                )
+                echo(state.describe())
                 if progress and is_running:
                     left = "" if progress.seconds_left is None else f", {spell(progress.seconds_left)} left"
                     echo(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from html import escape
+from typing import Any, Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
@@ -24,8 +26,8 @@ class ConsoleReporter(Reporter):
     def __init__(self, console: Console | None = None, seconds_between_lines: float = 15.0) -> None:
         self._console = console or Console(stderr=True)
         self._seconds_between_lines = seconds_between_lines
-        self._progress: Progress | None = None
-        self._tasks: dict[str, TaskID] = {}
+        self._bars: _Bars | None = None
+        self._totals: dict[str, int] = {}
         self._last_line = time.monotonic()
 
     @property
@@ -86,9 +88,9 @@ class ConsoleReporter(Reporter):
 
     def close(self) -> None:
         """Takes the bars away."""
-        if self._progress:
-            self._progress.stop()
-            self._progress = None
+        if self._bars:
+            self._bars.close()
+            self._bars = None
 
     def _is_due(self) -> bool:
         """Whether a line is due; if so, this starts the wait for the next one."""
@@ -99,27 +101,87 @@ class ConsoleReporter(Reporter):
 
     def _finish_epoch(self, name: str, epoch: int, num_epochs: int, note: str) -> None:
         """Sets a bar to whole epochs, in the unit that the bar counts."""
-        task = self._tasks.get(name)
-        total = self._progress.tasks[task].total if self._progress and task is not None else None
-        if total is None or total < num_epochs:
-            total = num_epochs
-        self._update(name, int(total) * epoch // num_epochs, int(total), f"epoch {epoch} of {num_epochs}, {note}")
+        total = max(self._totals.get(name, 0), num_epochs)
+        self._update(name, total * epoch // num_epochs, total, f"epoch {epoch} of {num_epochs}, {note}")
 
     def _update(self, name: str, completed: int, total: int, note: str) -> None:
         name, note = printable(name, MOST_NAME), printable(note, MOST_LINE)
-        if self._progress is None:
-            self._progress = Progress(
-                TextColumn("{task.description}", markup=False),
-                BarColumn(bar_width=24),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[note]}", markup=False),
-                TimeElapsedColumn(),
-                console=self._console,
-            )
-            self._progress.start()
+        self._totals[name] = total
+        if self._bars is None:
+            self._bars = _NotebookBars() if self._console.is_jupyter else _TerminalBars(self._console)
+        self._bars.update(name, completed, total, note)
+
+
+class _Bars(Protocol):
+    """Bars by name, each with a note."""
+
+    def update(self, name: str, completed: int, total: int, note: str) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class _TerminalBars:
+    def __init__(self, console: Console) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}", markup=False),
+            TimeElapsedColumn(),
+            console=console,
+        )
+        self._progress.start()
+        self._tasks: dict[str, TaskID] = {}
+
+    def update(self, name: str, completed: int, total: int, note: str) -> None:
         if name not in self._tasks:
             self._tasks[name] = self._progress.add_task(name, total=total, note=note)
         self._progress.update(self._tasks[name], completed=completed, total=total, note=note)
+
+    def close(self) -> None:
+        self._progress.stop()
+
+
+class _NotebookBars:
+    """Bars as one output of a notebook, which is replaced in place. rich's own need ipywidgets, and are empty without.
+
+    Args:
+        seconds_between: Time between two replacements.
+    """
+
+    def __init__(self, seconds_between: float = 0.25) -> None:
+        self._seconds_between = seconds_between
+        self._lines: dict[str, tuple[int, int, str]] = {}
+        self._output: Any = None
+        self._last = 0.0
+
+    def update(self, name: str, completed: int, total: int, note: str) -> None:
+        self._lines[name] = completed, total, note
+        if self._output is None or time.monotonic() - self._last >= self._seconds_between:
+            self._show()
+
+    def close(self) -> None:
+        self._show()
+
+    def _show(self) -> None:
+        self._last = time.monotonic()
+        if self._output is None:
+            from IPython.display import display  # every notebook has it
+
+            self._output = display(self, display_id=True)
+        else:
+            self._output.update(self)
+
+    def __repr__(self) -> str:
+        return "\n".join(f"{name}: {done:,} of {total:,}, {note}" for name, (done, total, note) in self._lines.items())
+
+    def _repr_html_(self) -> str:
+        rows = (
+            f'<tr><td style="text-align:left">{escape(name)}</td><td><progress value="{done}" max="{total}"></progress>'
+            f'</td><td>{done:,}/{total:,}</td><td style="text-align:left">{escape(note)}</td></tr>'
+            for name, (done, total, note) in self._lines.items()
+        )
+        return f"<table>{''.join(rows)}</table>"
 
 
 def _duration(seconds: float) -> str:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
+from sfi_ray.errors import InputError
 from sfi_ray.job import Job
 from sfi_ray.store.facts import no_run
 from sfi_ray.store.folder import RunFolder
@@ -27,6 +30,14 @@ from sfi_ray.store.parts import (
 from sfi_ray.store.progress import Progress, read_progress, state_of
 from sfi_ray.store.rebuild import rebuild_images
 from sfi_ray.store.record import RunRecord, read_record
+from sfi_ray.store.schema import FINDINGS
+from sfi_ray.text import counted
+
+if TYPE_CHECKING:
+    from sfi_ray.store.notebook.gallery import Gallery
+
+Cells: TypeAlias = int | str | Sequence[int | str] | pa.Table
+"""Cells by their ordinals in the grid or by their ids, or their rows."""
 
 
 class Run:
@@ -174,8 +185,120 @@ class Run:
         yield from stream_parts(self.folder, columns, batch_rows, on_broken, check)
 
     def to_pandas(self, columns: list[str] | None = None) -> Any:
-        """Loads rows as a pandas DataFrame; needs pandas."""
+        """Loads rows as a pandas DataFrame.
+
+        Args:
+            columns: Names of the columns; all by default.
+
+        Raises:
+            InputError: pandas is not installed.
+            StorageError: As `table`.
+        """
+        if importlib.util.find_spec("pandas") is None:
+            raise InputError("a DataFrame needs pandas, which is not installed; install it, or use run.table()")
         return self.table(columns).to_pandas()
+
+    def best(self, n: int = 10, *, each: str | None = None, filter: ds.Expression | None = None) -> pa.Table:  # noqa: A002
+        """Loads the rows of highest confidence, the highest first; of equal ones, the first in the grid.
+
+        Args:
+            n: How many rows at most, at least 0.
+            each: A column, such as ``target_name``: only the best row of each of its values counts.
+            filter: As `table`.
+
+        Raises:
+            InputError: There is no such column.
+            StorageError: As `table`.
+        """
+        if n < 0 or each not in (None, *FINDINGS.names):
+            raise InputError(
+                f"best: n is at least 0, and each is a column of `run.table()`; got n={n!r} and each={each!r}"
+            )
+        found = self.table(["cell_index", "confidence", *([each] if each else [])], filter)
+        found = found.filter(pc.is_finite(found["confidence"]))
+        found = found.take(pc.sort_indices(found, [("confidence", "descending"), ("cell_index", "ascending")]))
+        if each:
+            first = np.unique(found[each].to_numpy(zero_copy_only=False).astype(str), return_index=True)[1]
+            found = found.take(np.sort(first))
+        return self._rows_at(found["cell_index"][:n].to_pylist())
+
+    def _rows_at(self, indices: Sequence[int]) -> pa.Table:
+        """Loads the rows of cells, in the order of their ordinals as they are given.
+
+        Raises:
+            InputError: A cell has no row.
+        """
+        table = self.table(filter=ds.field("cell_index").isin(pa.array(indices, pa.int64())))
+        at = {index: place for place, index in enumerate(table["cell_index"].to_pylist())}
+        if missing := [index for index in indices if index not in at]:
+            raise InputError(
+                f"'{self.folder.location}' has no row of cell {missing[0]}; its grid has cells 0 to "
+                f"{self.record.num_cells - 1}, and those of `run.table()` are searched"
+            )
+        return table.take(pa.array([at[index] for index in indices], pa.int64()))
+
+    def _rows_of(self, cells: Cells) -> pa.Table:
+        """Loads the rows of cells that are given by their ordinals or ids, or returns rows as they are."""
+        if isinstance(cells, pa.Table):
+            return cells
+        wanted = [cells] if isinstance(cells, int | str) else list(cells)
+        ids = [cell for cell in wanted if isinstance(cell, str)]
+        known = self.table(["cell_id", "cell_index"], ds.field("cell_id").isin(ids)).to_pylist() if ids else []
+        at = {row["cell_id"]: row["cell_index"] for row in known}
+        if missing := [cell for cell in ids if cell not in at]:
+            raise InputError(
+                f"'{self.folder.location}' has no row with the cell_id '{missing[0]}'; give one of `run.table()`, or "
+                "its cell_index"
+            )
+        return self._rows_at([at[cell] if isinstance(cell, str) else operator.index(cell) for cell in wanted])
+
+    def image(self, cell: int | str) -> np.ndarray:
+        """Rebuilds the image of a cell.
+
+        Args:
+            cell: Its `cell_index` or its `cell_id`.
+
+        Returns:
+            ``(height, width, channels)`` uint8.
+
+        Raises:
+            InputError: It has no row.
+            StorageError: As `table`.
+        """
+        image: np.ndarray = rebuild_images(self._rows_of(cell))[0]
+        return image
+
+    def show(self, cells: Cells | None = None, *, n: int = 24) -> Gallery:
+        """Shows images in a notebook: one large, or several side by side.
+
+        Args:
+            cells: A cell by its `cell_index` or its `cell_id`, several of them, or rows such as those of `best`. By
+                default, the best image of each class, the highest confidence first.
+            n: Most images.
+
+        Returns:
+            What a notebook shows; ``print`` writes a line for each image.
+
+        Raises:
+            InputError: A cell has no row.
+            StorageError: As `table`.
+        """
+        from sfi_ray.store.notebook.gallery import Gallery, picture_of
+
+        is_alone = isinstance(cells, int | str)
+        rows = (self.best(n, each="target_class") if cells is None else self._rows_of(cells)).slice(0, n)
+        values = rows.drop_columns(["pixels", "trace"]).to_pylist()
+        pictures = zip(values, rebuild_images(rows), strict=True)
+        return Gallery(
+            [picture_of(row, pixels, is_alone=is_alone) for row, pixels in pictures], 320 if is_alone else 112
+        )
+
+    def _repr_html_(self) -> str:
+        from sfi_ray.store.notebook.overview import SUMMARY_COLUMNS, overview_html, summary_table
+
+        status = self.status()
+        table = summary_table(self.table(list(SUMMARY_COLUMNS)))
+        return overview_html(self.job.name, f"{status.state}, {status.describe()}", table, self.show(n=12))
 
     def images(self, table: pa.Table | None = None) -> np.ndarray:
         """Rebuilds the images of rows.
@@ -232,6 +355,16 @@ class RunStatus:
         self.evaluations = pc.sum(table["evaluations"]).as_py() or 0
         self.progress: Progress | None = read_progress(run.folder)
         self.state = state_of(self.progress, is_complete=self.is_complete)
+
+    def describe(self) -> str:
+        """Returns the counts in one line."""
+        return (
+            f"{self.finished:,} of {counted(self.num_cells, 'cell')}, {self.fooled:,} fooled, {self.failed:,} failed, "
+            f"{counted(self.evaluations, 'evaluation')}"
+        )
+
+    def __repr__(self) -> str:
+        return f"RunStatus({self.state}: {self.describe()})"
 
     @property
     def is_complete(self) -> bool:

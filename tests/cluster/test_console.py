@@ -1,12 +1,15 @@
 """What a training shows, on a terminal and where there is none."""
 
 import io
+import sys
+import types
 
 import pytest
 from rich.console import Console
 
 from sfi_ray.cluster import console as console_module
 from sfi_ray.cluster.console import ConsoleReporter
+from sfi_ray.cluster.driver import Tally
 from sfi_ray.cluster.reporter import Reporter
 from sfi_ray.models import TrainingProgress
 
@@ -112,3 +115,58 @@ def test_a_reporter_of_ones_own_hears_of_the_dashboard_without_its_token():
 
     Own().dashboard("http://127.0.0.1:8265", "secret")
     assert told == ["Ray dashboard: http://127.0.0.1:8265"]
+
+
+@pytest.fixture
+def notebook(monkeypatch):
+    """What a notebook without ipywidgets shows: its outputs, each with all that replaced it."""
+    outputs = []
+
+    class Handle(list):
+        def update(self, content):
+            self.append(html_of(content))
+
+    def html_of(content):
+        if hasattr(content, "_repr_html_"):
+            return content._repr_html_()
+        return content._repr_mimebundle_((), ())["text/html"]  # of rich
+
+    def display(*contents, display_id=False):
+        handle = Handle(map(html_of, contents))
+        outputs.append(handle)
+        return handle if display_id else None
+
+    module = types.ModuleType("IPython.display")
+    module.display = display
+    monkeypatch.setitem(sys.modules, "IPython", types.ModuleType("IPython"))
+    monkeypatch.setitem(sys.modules, "IPython.display", module)
+    return outputs
+
+
+def test_a_notebook_without_widgets_has_bars_that_are_replaced_in_place(notebook, clock):
+    shown = ConsoleReporter(Console(force_jupyter=True))
+    for second in range(1, 5):
+        clock.now = second
+        shown.training("<cnn>", progress(num_seen=100 * second))
+    clock.now = 4.1
+    shown.trained("<cnn>", 2, 4, 0.9)
+    shown.progressed(Tally(num_cells=90, finished=7, fooled=3), 61.0)
+    shown.close()
+    (bars,) = notebook
+    assert len(bars) == 5, "the two updates within a tenth of a second are shown together, at the end"
+    assert '<progress value="1100" max="4000">' in bars[0]
+    assert '<progress value="2000" max="4000">' in bars[-1]
+    assert '<progress value="7" max="90">' in bars[-1]
+    assert "3 fooled" in bars[-1]
+    assert "1 min 01 s left" in bars[-1]
+    assert "&lt;cnn&gt;" in bars[-1]
+
+
+def test_lines_of_a_log_come_beside_the_bars(notebook):
+    shown = ConsoleReporter(Console(force_jupyter=True))
+    shown.training("cnn", progress())
+    shown.log("a line")
+    shown.close()
+    bars, line = notebook
+    assert "progress" in bars[0]
+    assert "a line" in line[0]

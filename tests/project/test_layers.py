@@ -43,6 +43,7 @@ ROOMS = {
     "search/nevergrad": {"base"},
     "search/inversion": {"base", "philox", "state"},
     "store/locks": {"s3"},
+    "store/notebook": {"png"},
     "cluster/ray": {
         "driver",
         "executor",

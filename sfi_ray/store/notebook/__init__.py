@@ -1,0 +1,1 @@
+"""How a run shows itself in a notebook: HTML that needs no widgets and no network."""
