@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sfi_ray.cluster.backend import Backend, open_backend
 from sfi_ray.cluster.driver import Driver, Tally
@@ -19,7 +20,8 @@ from sfi_ray.cluster.worker import Lease, RunSpec, provenance_of
 from sfi_ray.errors import InputError, StorageError
 from sfi_ray.grid import Grid
 from sfi_ray.job import Job, load_job, placed
-from sfi_ray.models import Classifier, ClassifierPayload
+from sfi_ray.job.classifier_text import with_named_networks
+from sfi_ray.models import ClassifierPayload
 from sfi_ray.plan import images_together, shard_sizes, tuning_request
 from sfi_ray.report import write_report
 from sfi_ray.review.scorecard import AUDIT_JOB, PAGE, SCORECARD, TEXT
@@ -42,7 +44,7 @@ from sfi_ray.types import Finding
 def launch(
     job: Job | str | Path,
     *,
-    classifiers: Mapping[str, Classifier] | None = None,
+    classifiers: Mapping[str, Any] | None = None,
     reporter: Reporter | None = None,
     address: str | None = None,
     in_process: bool = False,
@@ -58,7 +60,10 @@ def launch(
 
     Args:
         job: A job or the path of a job file.
-        classifiers: Classifiers given in code, by the names that the job uses.
+        classifiers: Classifiers given in code, by the names that the job uses. Each is a `Classifier`; a module that
+            takes the data set's images in [0, 1] and gives logits of its classes; a pair of a model and its image
+            processor, or an image classification pipeline, of transformers; or the name of a network of torchvision or
+            timm, which brings its weights.
         reporter: Hears of the progress; by default nothing is printed.
         address: Address of a Ray cluster; None takes ``RAY_ADDRESS`` or starts Ray on this machine.
         in_process: Run without Ray, in this process.
@@ -78,7 +83,8 @@ def launch(
     options = _Options(address, in_process, fresh, retry_failed, dashboard, refuse_chance)
     with contextlib.nullcontext() if isinstance(job, Job) else placed(job):
         loaded = job if isinstance(job, Job) else load_job(job)
-        return _Launch(loaded, classifiers or {}, reporter or Reporter(), options).run()
+        loaded, given = with_named_networks(loaded, classifiers or {})
+        return _Launch(loaded, given, reporter or Reporter(), options).run()
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +100,7 @@ class _Options:
 
 
 class _Launch:
-    def __init__(self, job: Job, classifiers: Mapping[str, Classifier], reporter: Reporter, options: _Options) -> None:
+    def __init__(self, job: Job, classifiers: Mapping[str, Any], reporter: Reporter, options: _Options) -> None:
         self._job = job
         self._classifiers = classifiers
         self._reporter = reporter

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sfi_ray.cluster.provision import Provisioner, changed_since
 from sfi_ray.cluster.reporter import Reporter
@@ -12,11 +13,11 @@ from sfi_ray.data import DatasetInfo, NaturalImage, dataset_info, select_images
 from sfi_ray.errors import InputError
 from sfi_ray.grid import Grid, GridClassifier
 from sfi_ray.job import Job
-from sfi_ray.models import Classifier
 from sfi_ray.store.folder import RunFolder
 from sfi_ray.store.natural import grid_images, read_natural_images
 from sfi_ray.store.record import RunRecord, differences, make_grid, read_record, spelled, target_indices
 from sfi_ray.store.starts import select_starts
+from sfi_ray.text import did_you_mean
 from sfi_ray.types import Start
 
 
@@ -44,13 +45,13 @@ class Prepared:
 
 
 def prepare(
-    job: Job, given: Mapping[str, Classifier], reporter: Reporter, *, fresh: bool = False, refuse_chance: bool = False
+    job: Job, given: Mapping[str, Any], reporter: Reporter, *, fresh: bool = False, refuse_chance: bool = False
 ) -> Prepared:
     """Checks a job and everything it names; writes nothing.
 
     Args:
         job: The job.
-        given: Classifiers given in code, by the names that the job uses.
+        given: Classifiers given in code, by the names that the job uses; see `sfi_ray.models.given`.
         reporter: Hears of the classifiers' accuracy.
         fresh: Whether the launch will delete an earlier run of this name.
         refuse_chance: Whether to refuse a classifier whose accuracy on natural images is near chance.
@@ -59,9 +60,10 @@ def prepare(
         InputError: The job, or something it names, is wrong.
         StorageError: The run's folder cannot be read or written.
     """
-    unknown = set(given) - {spec.name for spec in job.classifiers}
-    if unknown:
-        raise InputError(f"classifier '{min(unknown)}' was given in code, but the job does not name it")
+    named = [spec.name for spec in job.classifiers]
+    if unknown := set(given) - set(named):
+        hint = did_you_mean(min(unknown), named) or f"; its classifiers are {', '.join(named)}"
+        raise InputError(f"classifier '{min(unknown)}' was given in code, but the job does not name it{hint}")
     folder = RunFolder(job.location)
     known = None if fresh else read_record(folder)
     if known:

@@ -10,8 +10,10 @@ import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import nn
 
 from sfi_ray.cluster.backend import Backend
 from sfi_ray.cluster.reporter import Reporter
@@ -35,6 +37,7 @@ from sfi_ray.models import (
     remarks_on,
     weights_bytes,
 )
+from sfi_ray.models.given import as_classifier
 from sfi_ray.models.sources import Normalisation, Source
 from sfi_ray.store.classifiers import read_classifier, stored_source, weights_name
 from sfi_ray.store.folder import RunFolder
@@ -61,10 +64,13 @@ class Provisioner:
         job: The job.
         info: Its data set.
         folder: The run's folder.
-        given: Classifiers given in code, by name.
+        given: What was given in code, by name; `as_classifier` makes it a classifier.
         reporter: Hears of training.
         known: The record of the run when it is resumed.
         refuses_chance: Whether to refuse a classifier whose accuracy on natural images is near chance.
+
+    Raises:
+        InputError: What was given is no classifier.
     """
 
     def __init__(
@@ -72,7 +78,7 @@ class Provisioner:
         job: Job,
         info: DatasetInfo,
         folder: RunFolder,
-        given: Mapping[str, Classifier],
+        given: Mapping[str, Any],
         reporter: Reporter,
         known: RunRecord | None,
         *,
@@ -82,7 +88,11 @@ class Provisioner:
         self._job = job
         self._info = info
         self._folder = folder
-        self._given = given
+        self._given = {
+            name: as_classifier(one, name=name, input_shape=info.shape, num_classes=info.num_classes)
+            for name, one in given.items()
+        }
+        self._bare = {name for name, one in given.items() if isinstance(one, nn.Module)}
         self._reporter = reporter
         self._known = {record.name: record for record in known.classifiers} if known else {}
         self._loaded: dict[str, Classifier] = {}
@@ -253,7 +263,9 @@ class Provisioner:
 
     def _is_normalised(self, spec: ClassifierSpec, classifier: Classifier) -> bool:
         """Whether the normalisation of a classifier's images is known; weights in a file do not tell it."""
-        return spec.name in self._given or spec.says_normalisation or classifier.is_normalised
+        if spec.name in self._given:
+            return spec.name not in self._bare
+        return spec.says_normalisation or classifier.is_normalised
 
     def _runtime(self, classifier: Classifier, device: str, most_images: int) -> RuntimeConfig:
         """Returns the runtime configuration of a classifier by rule."""
@@ -288,7 +300,7 @@ class Provisioner:
     def _classifier(
         self,
         spec: ClassifierSpec,
-        module: torch.nn.Module,
+        module: nn.Module,
         normalisation: Normalisation | None,
         *,
         is_trained: bool = True,

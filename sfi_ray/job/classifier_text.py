@@ -1,14 +1,17 @@
-"""A classifier in one line, for the command line: an entry of a job file, or a short form."""
+"""A classifier in one line: an entry of a job file, or a short form."""
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import PurePath
+from typing import Any
 
 from sfi_ray.errors import InputError
 from sfi_ray.job.loader import parse_job
-from sfi_ray.job.schema import ClassifierSpec
+from sfi_ray.job.schema import ClassifierSpec, Job
+from sfi_ray.models.sources.libraries import named_network
 from sfi_ray.models.weights import WEIGHT_SUFFIXES
 
 
@@ -45,6 +48,33 @@ def parse_classifier(text: str) -> ClassifierSpec:
     if len(job.classifiers) > 1:
         raise InputError(f"'{text}' is more than one classifier; give them one by one")
     return job.classifiers[0]
+
+
+def with_named_networks(job: Job, given: Mapping[str, Any]) -> tuple[Job, dict[str, Any]]:
+    """Writes networks that are given by name into the job, as if it had named them.
+
+    Args:
+        job: The job.
+        given: What was given in Python, by the names that the job uses: names of networks of torchvision or timm, and
+            other things.
+
+    Returns:
+        The job, and the other things.
+
+    Raises:
+        InputError: Neither library has a network of a name.
+    """
+    named = {name: one for name, one in given.items() if isinstance(one, str)}
+    specs = tuple(
+        ClassifierSpec.model_validate({"name": spec.name, **named_network(named[spec.name])})
+        if spec.name in named
+        else spec
+        for spec in job.classifiers
+    )
+    known = {spec.name for spec in specs}
+    return job.model_copy(update={"classifiers": specs}), {
+        name: one for name, one in given.items() if name not in named or name not in known
+    }
 
 
 def _named(text: str) -> str:

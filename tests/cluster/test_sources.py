@@ -9,9 +9,11 @@ import torch
 from torch import nn
 from torchvision import models
 
-from sfi_ray import launch
+from sfi_ray import Classifier, launch
 from sfi_ray.cluster.ray.session import ray_session
+from sfi_ray.cluster.reporter import Reporter
 from sfi_ray.errors import InputError
+from sfi_ray.models.sources.torchvision_network import TorchvisionSource
 from tests.cluster.conftest import assert_complete, make_job, outcome
 
 CODE = """
@@ -204,3 +206,29 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(own, classifier
     with pytest.raises(InputError, match=message):
         go(make_job(own / "runs", classifiers=classifier))
     assert not (own / "runs").exists()
+
+
+def test_bare_modules_and_networks_by_name_are_launched_and_resumed(tmp_path, monkeypatch):
+    heard = []
+    reporter = Reporter()
+    reporter.log = heard.append
+    module = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    job = make_job(tmp_path, classifiers=["x"], k=1)
+    run = go(job, classifiers={"x": module}, reporter=reporter)
+    assert_complete(run)
+    assert any("mean and std are not given" in line or "no better than guessing" in line for line in heard)
+    explicit = Classifier(module, name="x", input_shape=(1, 8, 8), num_classes=10)
+    again = go(job.model_copy(update={"name": "other"}), classifiers={"x": explicit})
+    assert outcome(run).equals(outcome(again))
+    with pytest.raises(InputError, match="'y' was given in code, but the job does not name it; its classifiers are x"):
+        go(job, classifiers={"y": module})
+
+
+def test_a_network_of_torchvision_by_name_is_a_part_of_the_job(tmp_path, monkeypatch):
+    weights = torch.load(weights_of_squeezenet(tmp_path / "s.pt"))
+    monkeypatch.setattr(TorchvisionSource, "_downloaded", lambda *_: weights)
+    job = make_job(tmp_path, classifiers=["net"], **IMAGENET)
+    run = go(job, classifiers={"net": "squeezenet1_0"})
+    assert run.job.classifiers[0].torchvision == "squeezenet1_0"
+    assert_complete(run)
+    assert run.show().pictures[0].pixels.shape == (224, 224, 3)
