@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import shlex
-from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sfi_ray.cli.arguments import Address, InProcess, argument, option
+from sfi_ray.cli.arguments import Address, AsJson, InProcess, JobDevice, JobFile, JobOutput, number, option
 from sfi_ray.cli.audit import audit
 from sfi_ray.cli.compaction import compact
 from sfi_ray.cli.compare import compare
+from sfi_ray.cli.doctor import doctor
 from sfi_ray.cli.exits import ExitCode, epilog_of, explaining
 from sfi_ray.cli.export import export
 from sfi_ray.cli.features import features
 from sfi_ray.cli.listing import list_runs
-from sfi_ray.cli.printing import Commands, PrintableFormatter, echo, pass_on, show
+from sfi_ray.cli.printing import Commands, PrintableFormatter, echo, pass_on, print_json, show
 from sfi_ray.cli.reporting import report
 from sfi_ray.cli.rounds import launch_rounds, plan_rounds
 from sfi_ray.cli.status import spell, status
@@ -27,8 +28,12 @@ from sfi_ray.cli.theory import theory
 from sfi_ray.cli.training import train
 from sfi_ray.cli.transfer import transfer
 from sfi_ray.cli.verify import verify
+from sfi_ray.errors import InputError
 from sfi_ray.location import within
 from sfi_ray.text import counted
+
+if TYPE_CHECKING:
+    from sfi_ray.job import Job, RoundsJob
 
 app = typer.Typer(
     name="sfi-ray",
@@ -39,8 +44,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-JobFile = Annotated[Path, argument("Job file, in YAML.")]
 
 
 def _print_version(wanted: bool) -> None:
@@ -81,8 +84,9 @@ def launch(
         ),
     ] = None,
     in_process: InProcess = False,
-    output: Annotated[str | None, option("Folder or URI for the run's folder. By default the job's `output`.")] = None,
-    actors: Annotated[int | None, option("Number of actors. By default the job's number, or as many as fit.")] = None,
+    output: JobOutput = None,
+    device: JobDevice = None,
+    actors: Annotated[int | None, number("Number of actors. By default the job's number, or as many as fit.")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Delete an earlier run of this name first.")] = False,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Search cells again that failed in an earlier launch.")
@@ -91,7 +95,7 @@ def launch(
         bool, typer.Option(help="Run Ray's dashboard on the loopback interface if Ray starts here.")
     ] = True,
 ) -> None:
-    """Run or resume a job: search its cells, or run its rounds of defence and re-attack.
+    """Run or resume a job: a grid of searches, or rounds of defence.
 
     The search writes rows as it finds them. Ctrl-C and `sfi-ray stop` end it cleanly; launch again to resume. With
     --submit, the exit code is that of the launch on the cluster, which Ctrl-C leaves running.
@@ -99,29 +103,23 @@ def launch(
     with explaining():
         from sfi_ray.cluster.console import ConsoleReporter
         from sfi_ray.cluster.launch import launch as start
-        from sfi_ray.job import ActorRange, RoundsJob, load_any, placed
+        from sfi_ray.job import RoundsJob, load_any, placed
 
-        loaded = load_any(job)
-        if output is not None:
-            loaded = loaded.model_copy(update={"output": output})
-        if actors is not None:
-            if actors < 1:
-                raise typer.BadParameter("the number of actors must be at least 1", param_hint="--actors")
-            number = ActorRange(min=min(loaded.cluster.min_actors, actors), max=actors)
-            loaded = loaded.model_copy(update={"cluster": loaded.cluster.model_copy(update={"actors": number})})
+        loaded = _changed(load_any(job), output, device, actors)
     if isinstance(loaded, RoundsJob) and retry_failed:
         raise typer.BadParameter("rounds never search failed cells again; leave it out", param_hint="--retry-failed")
     if submit_to is not None:
         if address or in_process:
             raise typer.BadParameter("excludes --address and --in-process; leave those out", param_hint="--submit")
-        given = {"--output": output, "--actors": actors}
+        given = {"--output": output, "--device": device, "--actors": actors}
         options = [text for key, value in given.items() if value is not None for text in (key, str(value))]
         options += [key for key, is_on in {"--fresh": fresh, "--retry-failed": retry_failed}.items() if is_on]
         submit(job, loaded, submit_to, options)
     if isinstance(loaded, RoundsJob):
         launch_rounds(loaded, job, output, address=address, in_process=in_process, fresh=fresh, dashboard=dashboard)
         return
-    resume = f"sfi-ray launch {job}" + (f" --output {shlex.quote(output)}" if output else "")
+    changed = {"--output": output, "--device": device}
+    resume = shlex.join(["sfi-ray", "launch", str(job), *(t for k, v in changed.items() if v for t in (k, v))])
     with explaining(f"stopped at once; finished cells are kept; go on with: {resume}"), placed(job):
         run = start(
             loaded,
@@ -147,6 +145,30 @@ def launch(
             err=True,
         )
         raise typer.Exit(ExitCode.FAILED_CELLS)
+
+
+def _changed(
+    job: Job | RoundsJob, output: str | None, device: str | None, actors: int | None = None
+) -> Job | RoundsJob:
+    """Returns a job with what options say instead."""
+    from sfi_ray.job import ActorRange
+
+    if output is not None:
+        job = job.model_copy(update={"output": output})
+    if device is not None:
+        if device not in ("auto", "cpu", "cuda"):
+            raise InputError(f"no such device: '{device}'; use auto, cpu or cuda")
+        try:
+            job.cluster.check_device(device)
+        except ValueError as error:
+            raise InputError(f"--device: {error}") from error
+        job = job.model_copy(update={"compute": job.compute.model_copy(update={"device": device})})
+    if actors is not None:
+        if actors < 1:
+            raise typer.BadParameter("the number of actors must be at least 1", param_hint="--actors")
+        number = ActorRange(min=min(job.cluster.min_actors, actors), max=actors)
+        job = job.model_copy(update={"cluster": job.cluster.model_copy(update={"actors": number})})
+    return job
 
 
 def _print_results(location: str) -> None:
@@ -180,16 +202,19 @@ def _first_error(location: str) -> str:
 @app.command()
 def plan(
     job: JobFile,
-    output: Annotated[str | None, option("Folder or URI, as for `launch`. By default the job's `output`.")] = None,
+    output: JobOutput = None,
+    device: JobDevice = None,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Plan as if an earlier run of this name were deleted.")
     ] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Show the size of a job without searching: cells, shards, evaluations, memory and time.
+    """Show the size of a job without searching.
 
-    The command makes the same checks as `launch`, and downloads pretrained weights. The time rests on a short
-    measurement on this machine, and assumes that no cell stops early. For a job of rounds, the command lists the
-    rounds, cells, SFIs, evaluations and epochs of each trial, and measures nothing.
+    The command lists cells, shards, evaluations, memory and time. It makes the same checks as `launch`, and downloads
+    pretrained weights. The time rests on a short measurement on this machine, and assumes that no cell stops early. For
+    a job of rounds, the command lists the rounds, cells, SFIs, evaluations and epochs of each trial, and measures
+    nothing.
     """
     from sfi_ray.cluster.backend import InProcessBackend
     from sfi_ray.cluster.console import ConsoleReporter
@@ -199,11 +224,9 @@ def plan(
     from sfi_ray.plan import make_plan
 
     with explaining(), placed(job):
-        loaded = load_any(job)
-        if output is not None:
-            loaded = loaded.model_copy(update={"output": output})
+        loaded = _changed(load_any(job), output, device)
         if isinstance(loaded, RoundsJob):
-            plan_rounds(loaded)
+            plan_rounds(loaded, as_json=as_json)
             return
         prepared = prepare(loaded, {}, ConsoleReporter(), fresh=fresh)
         made = make_plan(loaded, prepared.info, prepared.grid, prepared.provisioner.at_hand())
@@ -211,6 +234,9 @@ def plan(
             InProcessBackend().device(loaded)
         except ResourceError as error:  # a cluster may have what this machine lacks
             echo(f"note: a launch on this machine will be refused: {error}", err=True)
+    if as_json:
+        print_json({"run": loaded.location, **dataclasses.asdict(made)})
+        return
     idle = f" ({made.num_actors - made.num_busy} more have nothing to search)" * (made.num_busy < made.num_actors)
     rows = {
         "cells": f"{made.num_cells:,}",
@@ -239,6 +265,7 @@ app.command()(theory)
 app.command()(transfer)
 app.command()(features)
 app.command()(audit)
+app.command()(doctor)
 
 
 @app.command()
@@ -247,7 +274,7 @@ def schema(
         bool, typer.Option("--rounds", help="Print the schema of jobs of rounds instead of grids.")
     ] = False,
 ) -> None:
-    """Print the JSON schema of job files, for editors that complete and check YAML."""
+    """Print the JSON schema of job files, for editors."""
     from sfi_ray.job import rounds_schema_json, schema_json
 
     pass_on(rounds_schema_json() if rounds else schema_json())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -17,6 +18,22 @@ def argument(text: str, **details: Any) -> Any:
     return typer.Argument(help=text, show_default=False, **details)
 
 
+def number(text: str, *names: str, **details: Any) -> Any:
+    """Describes an option that takes a number."""
+    return option(text, *names, metavar="NUMBER", **details)
+
+
+def output_option(text: str) -> Any:
+    """Describes where a command writes; the option is the same in every command."""
+    return option(text, "--output", "-o", metavar="FOLDER")
+
+
+JobFile = Annotated[Path, argument("Job file, in YAML.", metavar="JOB")]
+JobOutput = Annotated[str | None, output_option("Folder or URI for the run's folder. By default the job's `output`.")]
+JobDevice = Annotated[
+    str | None,
+    option("Device of the classifiers. By default the job's `compute.device`.", "--device", metavar="auto|cpu|cuda"),
+]
 RunLocation = Annotated[
     str,
     argument("Folder or URI of the run: <output>/<name> of its job.", metavar="RUN"),
@@ -37,10 +54,12 @@ Address = Annotated[
     str | None,
     option(
         "Address of a running Ray cluster, such as 'auto' or 'host:6379'. By default RAY_ADDRESS if set; "
-        "otherwise Ray starts on this machine."
+        "otherwise Ray starts on this machine.",
+        metavar="ADDRESS",
     ),
 ]
 InProcess = Annotated[
     bool, typer.Option("--in-process", help="Run in this process, without Ray. The rows are the same.")
 ]
-Actors = Annotated[int | None, option("Number of actors. By default as many as fit.", min=1)]
+Actors = Annotated[int | None, option("Number of actors. By default as many as fit.", metavar="NUMBER", min=1)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]

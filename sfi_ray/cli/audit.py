@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sfi_ray.cli.arguments import Actors, Address, Device, InProcess, argument, option
+from sfi_ray.cli.arguments import Actors, Address, Device, InProcess, argument, number, option, output_option
 from sfi_ray.cli.exits import ExitCode, explaining
 from sfi_ray.cli.printing import echo, fits_on_screen, print_table
 from sfi_ray.location import within
@@ -39,17 +39,20 @@ def audit(
     ] = None,
     labels: Annotated[
         Path | None,
-        option("File with the class names, one per line or as a JSON list. It replaces --data and needs --shape."),
+        option(
+            "File with the class names, one per line or as a JSON list. It replaces --data and needs --shape.",
+            metavar="FILE",
+        ),
     ] = None,
     shape: Annotated[
         str | None, option("Channels, rows and columns of an image, with --labels.", metavar="CxHxW")
     ] = None,
-    budget: Annotated[int | None, option("Most images to classify for a cell. By default 1,000.", min=1)] = None,
+    budget: Annotated[int | None, number("Most images to classify for a cell. By default 1,000.", min=1)] = None,
     classes: Annotated[
         int | None,
-        option("Number of classes to attack, in equal steps through the list. By default all, but at most 100.", min=1),
+        number("Number of classes to attack, in equal steps through the list. By default all, but at most 100.", min=1),
     ] = None,
-    seeds: Annotated[int | None, option("Number of searches of every cell. By default 3.", min=1)] = None,
+    seeds: Annotated[int | None, number("Number of searches of every cell. By default 3.", min=1)] = None,
     gradients: Annotated[
         bool,
         typer.Option(
@@ -67,21 +70,19 @@ def audit(
             max=1.0,
         ),
     ] = None,
-    at_k: Annotated[int | None, option("The k of --fail-above: 1, 5 or 25. By default 25.", "--at-k")] = None,
+    at_k: Annotated[int | None, number("The k of --fail-above: 1, 5 or 25. By default 25.", "--at-k")] = None,
     compare: Annotated[
         tuple[str, str] | None,
         option("Compare two audits, given by folder or file, instead of auditing.", metavar="A B"),
     ] = None,
     output: Annotated[
         str | None,
-        option(
+        output_option(
             "Folder or URI for the audit's folder, by default audits. With --compare, a new folder for the table, "
-            "by default none.",
-            "--output",
-            "-o",
+            "by default none."
         ),
     ] = None,
-    name: Annotated[str | None, option("Name of the audit's folder. By default the model's.")] = None,
+    name: Annotated[str | None, option("Name of the audit's folder. By default the model's.", metavar="NAME")] = None,
     device: Device = "auto",
     actors: Actors = None,
     address: Address = None,
@@ -98,7 +99,7 @@ def audit(
         ),
     ] = False,
 ) -> None:
-    """Test a classifier on the standard grid of sparse fooling images, and write a scorecard.
+    """Test a classifier on a standard grid, and write a scorecard.
 
     The grid has six backgrounds (three for gray images), 1, 5 and 25 altered pixels, all classes but at most 100, and
     three seeds. The search is the same for every network. The audit first examines the network. It refuses one with

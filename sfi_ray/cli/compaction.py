@@ -9,7 +9,7 @@ from sfi_ray.text import counted
 
 
 def compact(run: RunLocation) -> None:
-    """Merge the many small part files of a run into few large ones, which are faster to read.
+    """Merge the many part files of a run into few, faster ones.
 
     The rows stay the same. An interrupted compaction loses nothing; the next one, or the next launch, finishes it. The
     command refuses a run to which a launch is writing.

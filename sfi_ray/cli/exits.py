@@ -49,6 +49,10 @@ EXIT_CODES: Mapping[str, Mapping[ExitCode, str]] = {
     },
     "compact": {ExitCode.DONE: "the rows are in few part files"},
     "compare": {ExitCode.DONE: "the runs are compared"},
+    "doctor": {
+        ExitCode.DONE: "a launch finds what it needs",
+        ExitCode.BAD_INPUT: "something would stop a launch; its line begins with `fault`",
+    },
     "export": {
         ExitCode.DONE: "all images are exported",
         ExitCode.DOES_NOT_HOLD: "a part file cannot be read; it is named and left out",

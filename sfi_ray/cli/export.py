@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from sfi_ray.cli.arguments import Overwrite, RunLocation, option
+from sfi_ray.cli.arguments import Overwrite, RunLocation, output_option
 from sfi_ray.cli.exits import explaining, naming_broken_parts
 from sfi_ray.cli.printing import echo
 from sfi_ray.text import counted
@@ -15,19 +15,19 @@ from sfi_ray.text import counted
 
 def export(
     run: RunLocation,
-    to: Annotated[Path, option("Folder to make; it appears whole or not at all.")],
+    output: Annotated[Path, output_option("Folder to make; it appears whole or not at all.")],
     kind: Annotated[str, typer.Option("--format", help="Format of the images.", metavar="png|numpy|parquet")] = "png",
     fooled: Annotated[bool, typer.Option("--fooled", help="Only images that reached the run's threshold.")] = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Write the images of a run as files for other programs, with the data of each.
+    """Write the images of a run as files for other programs.
 
-    A part file that cannot be read is named and left out.
+    The data of each image lies beside it. A part file that cannot be read is named and left out.
     """
     from sfi_ray.review.export import export_run
     from sfi_ray.store.run import open_run
 
     with explaining("stopped; nothing was exported"):
-        done = export_run(open_run(run), to, kind, fooled=fooled, overwrite=overwrite)
-    echo(f"{counted(done.num_images, 'image')} in {to}")
+        done = export_run(open_run(run), output, kind, fooled=fooled, overwrite=overwrite)
+    echo(f"{counted(done.num_images, 'image')} in {output}")
     naming_broken_parts(done.broken)

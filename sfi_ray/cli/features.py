@@ -7,14 +7,14 @@ from typing import Annotated
 
 import typer
 
-from sfi_ray.cli.arguments import AllowCode, Device, Overwrite, RunLocation, option
+from sfi_ray.cli.arguments import AllowCode, Device, Overwrite, RunLocation, number, option, output_option
 from sfi_ray.cli.exits import explaining, naming_broken_parts
 from sfi_ray.cli.printing import echo, fits_on_screen, print_table
 
 
 def features(
     run: RunLocation,
-    output: Annotated[Path, option("Folder to make with figures, tables and rows.", "--output", "-o")],
+    output: Annotated[Path, output_option("Folder to make with figures, tables and rows.")],
     layer: Annotated[
         list[str] | None,
         option(
@@ -24,28 +24,37 @@ def features(
         ),
     ] = None,
     classifier: Annotated[
-        list[str] | None, option("A classifier of the run; may be given several times. By default all of them.")
+        list[str] | None,
+        option("A classifier of the run; may be given several times. By default all of them.", metavar="NAME"),
     ] = None,
-    natural: Annotated[int, typer.Option(min=0, help="Natural images of each class; 0 takes all.")] = 50,
+    natural: Annotated[
+        int, typer.Option(min=0, help="Natural images of each class; 0 takes all.", metavar="NUMBER")
+    ] = 50,
     split: Annotated[str, typer.Option(metavar="test|train", help="Split of the natural images.")] = "test",
-    sfis: Annotated[int, typer.Option(min=0, help="SFIs of each class, by confidence; 0 takes all.")] = 50,
+    sfis: Annotated[
+        int, typer.Option(min=0, help="SFIs of each class, by confidence; 0 takes all.", metavar="NUMBER")
+    ] = 50,
     background: Annotated[
-        list[str] | None, option("Only SFIs of this background; may be given several times. By default all.")
+        list[str] | None,
+        option("Only SFIs of this background; may be given several times. By default all.", metavar="COLOUR"),
     ] = None,
     k: Annotated[
-        list[int] | None, option("Only SFIs of this k; may be given several times. By default all.", "--k")
+        list[int] | None,
+        number("Only SFIs of this k; may be given several times. By default all.", "--k"),
     ] = None,
     fooled: Annotated[bool, typer.Option("--fooled", help="Only SFIs that reached the run's threshold.")] = False,
-    neighbours: Annotated[int, typer.Option(min=1, help="Number of nearest natural images to count.")] = 10,
+    neighbours: Annotated[
+        int, typer.Option(min=1, help="Number of nearest natural images to count.", metavar="NUMBER")
+    ] = 10,
     device: Device = "auto",
     overwrite: Overwrite = False,
     allow_code: AllowCode = False,
 ) -> None:
-    """Compare features of natural images, SFIs and single colours at layers of the run's networks (Figure 7).
+    """Compare features of natural images, SFIs and single colours.
 
-    A figure for each layer shows their principal components. A table shows the share of each SFI's nearest natural
-    images that is of its target class, beside the share expected by chance. A part file that cannot be read is named
-    and left out.
+    They are those of the run's networks at chosen layers (Figure 7 of the paper). A figure for each layer shows their
+    principal components. A table shows the share of each SFI's nearest natural images that is of its target class,
+    beside the share expected by chance. A part file that cannot be read is named and left out.
     """
     from sfi_ray.models.features import SECOND_TO_LAST
     from sfi_ray.report.sheets.feature_map import feature_map

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sfi_ray.cli.arguments import AsJson
 from sfi_ray.cli.exits import explaining
-from sfi_ray.cli.printing import echo, pass_on, print_table
+from sfi_ray.cli.printing import echo, print_json, print_table
 from sfi_ray.location import parted, within
 from sfi_ray.text import counted
 
@@ -23,30 +23,27 @@ def list_runs(
     folder: Annotated[
         str, typer.Argument(metavar="FOLDER", help="Folder or URI that holds runs, or folders of runs.")
     ] = "runs",
-    as_json: Annotated[
-        bool,
-        typer.Option("--json", help="Print a JSON array of objects, with times in UTC and null for what is unknown."),
-    ] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """List the runs in a folder and below it, grids and rounds: state, cells, speed, and times.
+    """List the runs in a folder and below it, grids and rounds.
 
-    The command reads only the folders, as `status` does. A broken run is listed with the reason. Of rounds, it counts
-    the cells of the attacks that have begun.
+    Of each it says state, cells, speed and times. The command reads only the folders, as `status` does. A broken run is
+    listed with the reason. Of rounds, it counts the cells of the attacks that have begun.
     """
     from sfi_ray.listing import list_runs as find
 
     with explaining("stopped"):
         runs = find(folder)
     if as_json:
-        pass_on(json.dumps([_plain(run) for run in runs], indent=2) + "\n")
+        print_json([plain_run(run) for run in runs])
     elif runs:
         print_table(_table(runs, folder))
     else:
         echo(f"no runs in '{folder}'")
 
 
-def _plain(run: ListedRun) -> dict[str, Any]:
-    """Returns a run as plain data."""
+def plain_run(run: ListedRun) -> dict[str, Any]:
+    """Returns a run as plain data, with times in UTC and None for what is unknown."""
     values = dataclasses.asdict(run)
     for key in ("started_at", "heard_at"):
         moment = _moment(values[key])

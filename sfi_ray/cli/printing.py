@@ -6,7 +6,9 @@ Names and messages come from job files, data sets, run folders and networks; `sf
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
+import math
 import sys
 from collections.abc import Iterator
 from typing import IO, TYPE_CHECKING, Any
@@ -36,6 +38,19 @@ def echo(text: object, *, err: bool = False) -> None:
 def pass_on(text: str) -> None:
     """Prints a text of several lines, or a part of one; makes it printable and shortens nothing."""
     _write(printable_lines(text), sys.stdout)
+
+
+def print_json(value: Any, *, is_line: bool = False) -> None:
+    """Prints plain data as JSON, on one line if asked; a number that JSON lacks is null."""
+    pass_on(json.dumps(_plain(value), indent=None if is_line else 2) + "\n")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def show(content: RenderableType, width: int = 200) -> None:

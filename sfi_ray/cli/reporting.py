@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from sfi_ray.cli.arguments import argument, option
+from sfi_ray.cli.arguments import argument, output_option
 from sfi_ray.cli.exits import ExitCode, explaining
 from sfi_ray.cli.printing import echo
 from sfi_ray.cli.rounds import is_rounds, report_rounds
@@ -16,18 +16,14 @@ def report(
     runs: Annotated[list[str], argument("Folders or URIs of runs: <output>/<name> of their jobs.", metavar="RUN...")],
     output: Annotated[
         str | None,
-        option(
-            "Folder or URI to write to. By default 'report' in the run's folder; for several runs, here.",
-            "--output",
-            "-o",
-        ),
+        output_option("Folder or URI to write to. By default 'report' in the run's folder; for several runs, here."),
     ] = None,
 ) -> None:
-    """Write a page with the results, tables and figures of runs, from their folders alone.
+    """Write a page with the results, tables and figures of runs.
 
-    The page is one file, index.html, and needs no network. An unfinished run appears with the rows that it has. A part
-    file that cannot be read is named and left out. For a job of rounds, the command writes tables and figures without a
-    page.
+    It needs their folders alone. The page is one file, index.html, and needs no network. An unfinished run appears with
+    the rows that it has. A part file that cannot be read is named and left out. For a job of rounds, the command writes
+    tables and figures without a page.
     """
     from sfi_ray.errors import InputError
     from sfi_ray.report import write_report

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sfi_ray.cli.exits import explaining
-from sfi_ray.cli.printing import echo, print_table
+from sfi_ray.cli.printing import echo, print_json, print_table
 from sfi_ray.location import within
 from sfi_ray.text import counted
 
@@ -53,7 +54,7 @@ def launch_rounds(
                 echo(f"{title + ':':<13}{within(location, name)}")
 
 
-def plan_rounds(job: RoundsJob) -> None:
+def plan_rounds(job: RoundsJob, *, as_json: bool = False) -> None:
     """Prints what each trial of a job would train and search, without doing it.
 
     Raises:
@@ -67,6 +68,10 @@ def plan_rounds(job: RoundsJob) -> None:
 
     trials = checked_trials(job, ConsoleReporter())
     num_classes, num_natural = dataset_info(job.dataset).num_classes, len(load_labels(job.dataset, "train"))
+    if as_json:
+        plans = {name: dataclasses.asdict(plan_trial(one, num_classes, num_natural)) for name, one in trials.items()}
+        print_json({"run": job.location, "trials": plans})
+        return
     for name, trial in trials.items():
         made = plan_trial(trial, num_classes, num_natural)
         finals = ", ".join(trial.rounds.final_backgrounds) or "none"
@@ -118,13 +123,29 @@ def report_rounds(location: str, output: str | None) -> str:
     return within(folder.location, "rounds.md")
 
 
-def show_rounds(location: str) -> bool:
+def show_rounds(location: str, *, as_json: bool = False) -> bool:
     """Prints the progress of the rounds in a folder, from the folder alone; returns whether it holds rounds."""
+    from sfi_ray.listing import list_run
     from sfi_ray.rounds.experiment import Experiment
 
     if not is_rounds(location):
         return False
     experiment = Experiment(location)
+    if as_json:
+        trials = {
+            name: {
+                "rounds": len(trial.rounds),
+                "planned_rounds": trial.number,
+                "finals": len(trial.finals),
+                "is_complete": trial.is_complete,
+                "ended_early_by": trial.stop and trial.stop.scheduler,
+            }
+            for name, trial in experiment.trials().items()
+        }
+        listed = list_run(location)
+        counts = {"cells": listed.cells, "finished": listed.finished, "failed": listed.failed}
+        print_json({"run": location, "state": listed.state, **counts, "trials": trials})
+        return True
     for name, trial in experiment.trials().items():
         done = f"{len(trial.rounds)} of {counted(trial.number, 'round')}, {counted(len(trial.finals), 'final attack')}"
         done += f", ended early by {trial.stop.scheduler}" if trial.stop else ""

@@ -6,60 +6,99 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Iterator
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sfi_ray.cli.arguments import RunLocation, option
 from sfi_ray.cli.exits import explaining
-from sfi_ray.cli.printing import echo
+from sfi_ray.cli.printing import echo, print_json
 from sfi_ray.cli.rounds import show_rounds
 from sfi_ray.text import counted
+
+if TYPE_CHECKING:
+    from sfi_ray.store.run import Run, RunStatus
 
 
 def status(
     run: RunLocation,
     watch: Annotated[bool, typer.Option("--watch", help="Repeat every few seconds until no driver runs.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print JSON, for scripts; with --watch, an object on each line.")
+    ] = False,
     address: Annotated[
         str | None,
         option(
             "Address of the Ray cluster of the search, to ask its actors what they do. By default RAY_ADDRESS if "
-            "set; otherwise the command reads only the folder."
+            "set; otherwise the command reads only the folder.",
+            metavar="ADDRESS",
         ),
     ] = None,
 ) -> None:
-    """Show the progress of a run from its folder, and what its actors do if a cluster is named and answers.
+    """Show the progress of a run from its folder.
 
-    Without an address, the command does not use Ray.
+    If a cluster is named and answers, the command also shows what its actors do. Without an address, it does not use
+    Ray.
     """
     from sfi_ray.store.run import open_run
 
     with explaining("stopped watching; the run goes on"):
-        if show_rounds(run):
+        if show_rounds(run, as_json=as_json):
             return
         opened = open_run(run)
         with _asking(address or os.environ.get("RAY_ADDRESS"), opened.record.job.name) as ask:
             while True:
                 began = time.monotonic()
                 state = opened.status()
-                progress = state.progress
-                is_running = bool(progress and progress.is_alive and not state.is_complete)
-                echo(f"{opened.record.job.name}: {state.state}")
-                echo(state.describe())
-                if progress and is_running:
-                    left = "" if progress.seconds_left is None else f", {spell(progress.seconds_left)} left"
-                    echo(
-                        f"driver {progress.pid} on {progress.host}: {counted(progress.actors, 'actor')}, "
-                        f"{progress.evaluations_per_second:,.0f} evaluations/s{left}"
-                    )
-                elif not state.is_complete:
-                    echo("no driver is running; launch the job again to go on")
-                for line in ask():
-                    echo(line)
-                if not watch or not is_running:
+                if as_json:
+                    print_json(_plain(opened, state, ask()), is_line=watch)
+                else:
+                    _print(opened.record.job.name, state, ask())
+                if not watch or not _is_running(state):
                     return
                 # Reading the rows takes about a tenth of the time at most.
                 time.sleep(max(5.0, 10 * (time.monotonic() - began)))
+
+
+def _is_running(state: RunStatus) -> bool:
+    return bool(state.progress and state.progress.is_alive and not state.is_complete)
+
+
+def _print(name: str, state: RunStatus, activity: list[str]) -> None:
+    echo(f"{name}: {state.state}")
+    echo(state.describe())
+    progress = state.progress
+    if progress and _is_running(state):
+        left = "" if progress.seconds_left is None else f", {spell(progress.seconds_left)} left"
+        echo(
+            f"driver {progress.pid} on {progress.host}: {counted(progress.actors, 'actor')}, "
+            f"{progress.evaluations_per_second:,.0f} evaluations/s{left}"
+        )
+    elif not state.is_complete:
+        echo("no driver is running; launch the job again to go on")
+    for line in activity:
+        echo(line)
+
+
+def _plain(run: Run, state: RunStatus, activity: list[str]) -> dict[str, Any]:
+    """Returns a status as plain data; what only a running driver tells is None without one."""
+    progress = state.progress if _is_running(state) else None
+    return {
+        "run": run.folder.location,
+        "name": run.record.job.name,
+        "state": state.state,
+        "cells": state.num_cells,
+        "finished": state.finished,
+        "fooled": state.fooled,
+        "failed": state.failed,
+        "evaluations": state.evaluations,
+        "evaluations_per_second": progress and progress.evaluations_per_second,
+        "seconds_left": progress and progress.seconds_left,
+        "actors": progress and progress.actors,
+        "host": progress and progress.host,
+        "pid": progress and progress.pid,
+        "activity": activity,
+    }
 
 
 @contextlib.contextmanager

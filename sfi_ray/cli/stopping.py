@@ -21,11 +21,12 @@ def stop(
     run: RunLocation,
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Only ask, and do not wait for the end.")] = False,
 ) -> None:
-    """Ask the launch of a run or of rounds to commit finished cells and to end, as Ctrl-C does, from any machine.
+    """Ask a launch to commit finished cells and to end.
 
-    The request is a file in the run's folder, which the launch looks for every few seconds. The launch ends with exit
-    code 130, and launching again resumes. The command waits for the end and prints what the run has then. A launch that
-    still trains can be asked only on the machine where it runs, or through a folder on S3.
+    It does what Ctrl-C does, from any machine, for runs and for rounds. The request is a file in the run's folder,
+    which the launch looks for every few seconds. The launch ends with exit code 130, and launching again resumes. The
+    command waits for the end and prints what the run has then. A launch that still trains can be asked only on the
+    machine where it runs, or through a folder on S3.
     """
     from sfi_ray.errors import InputError
     from sfi_ray.listing import is_launched_at, list_run, rounds_around

@@ -57,13 +57,14 @@ def attach(
         str | None,
         option(
             "Address of the cluster's dashboard. By default RAY_API_SERVER_ADDRESS if set, otherwise "
-            "http://127.0.0.1:8265."
+            "http://127.0.0.1:8265.",
+            metavar="ADDRESS",
         ),
     ] = None,
 ) -> None:
-    """Follow a submitted job again: its output from the beginning, and its exit code.
+    """Follow a submitted job again, and end with its exit code.
 
-    The job is the latest one that was submitted for this run.
+    It prints the output from the beginning. The job is the latest one that was submitted for this run.
     """
     from sfi_ray.cluster.ray.jobs import JobServer
 

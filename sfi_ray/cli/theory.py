@@ -17,10 +17,14 @@ from sfi_ray.text import safe_name
 
 def theory(
     data: Annotated[
-        str, typer.Option(help="Name of a data set of gray images, such as digits, mnist or fashion-mnist.")
+        str,
+        typer.Option(
+            help="Name of a data set of gray images, such as digits, mnist or fashion-mnist.", metavar="DATASET"
+        ),
     ] = "digits",
     path: Annotated[
-        str | None, option("Folder of the data set's parquet files. By default it is looked for by name.")
+        str | None,
+        option("Folder of the data set's parquet files. By default it is looked for by name.", metavar="FOLDER"),
     ] = None,
     model: Annotated[
         str,
@@ -48,20 +52,26 @@ def theory(
     ] = "1..20",
     evaluations: Annotated[
         int,
-        typer.Option(min=0, help="Images that each search classifies for each k and background; 0 searches nothing."),
+        typer.Option(
+            min=0,
+            help="Images that each search classifies for each k and background; 0 searches nothing.",
+            metavar="NUMBER",
+        ),
     ] = 2000,
-    hidden_units: Annotated[int, typer.Option(min=1, help="Units of the hidden layer of --model hidden.")] = 64,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the fit and of the searches.")] = 0,
+    hidden_units: Annotated[
+        int, typer.Option(min=1, help="Units of the hidden layer of --model hidden.", metavar="NUMBER")
+    ] = 64,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the fit and of the searches.", metavar="NUMBER")] = 0,
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder for the table as CSV and the plot as PNG.")
+        Path, typer.Option("--output", "-o", help="Folder for the table as CSV and the plot as PNG.", metavar="FOLDER")
     ] = Path("theory"),
 ) -> None:
-    """Show the confidence that k altered pixels reach in a simple model: by theorem, and by search.
+    """Show the confidence that k pixels reach in a simple model.
 
-    The command fits a model of two classes to the data set's training images. For every k, it shows the better of a
-    black and a white background. For a linear model, that is the optimum, which nothing exceeds, and Theorem 1 as
-    printed. For the others, it is the guarantee of Algorithms 1 and 2, which a search may exceed. Beside it are the
-    results of `de` and `map_elites`.
+    It does so by theorem, and by search. The command fits a model of two classes to the data set's training images. For
+    every k, it shows the better of a black and a white background. For a linear model, that is the optimum, which
+    nothing exceeds, and Theorem 1 as printed. For the others, it is the guarantee of Algorithms 1 and 2, which a search
+    may exceed. Beside it are the results of `de` and `map_elites`.
     """
     from sfi_ray.comparison import compare, fit_pair
     from sfi_ray.data import DatasetSpec, dataset_info

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sfi_ray.cli.arguments import argument, option
+from sfi_ray.cli.arguments import Device, argument, number, option, output_option
 from sfi_ray.cli.exits import explaining
 from sfi_ray.cli.printing import echo
 
@@ -22,26 +22,35 @@ def train(
         str,
         argument(
             "Network of the zoo: mlp, cnn_mp, cnn_none, capsnet, vgg16, nin or resnet50. With --job, the name of "
-            "one of the job's classifiers."
+            "one of the job's classifiers.",
+            metavar="NETWORK",
         ),
     ],
-    dataset: Annotated[str | None, argument("Name of the data set, such as digits or mnist; not with --job.")] = None,
-    output: Annotated[Path, option("Folder for weights.safetensors and card.json.", "--output", "-o")] = ...,  # type: ignore[assignment]
-    job: Annotated[Path | None, option("Job file that gives the data set and the settings. By default none.")] = None,
-    path: Annotated[str | None, option("Folder of the data set's parquet files. By default the name decides.")] = None,
+    dataset: Annotated[
+        str | None, argument("Name of the data set, such as digits or mnist; not with --job.", metavar="[DATASET]")
+    ] = None,
+    output: Annotated[Path, output_option("Folder for weights and card.")] = ...,  # type: ignore[assignment]
+    job: Annotated[
+        Path | None, option("Job file that gives the data set and the settings. By default none.", metavar="JOB")
+    ] = None,
+    path: Annotated[
+        str | None, option("Folder of the data set's parquet files. By default the name decides.", metavar="FOLDER")
+    ] = None,
+    device: Device = "auto",
     preset: Annotated[
         str | None,
         option(
             "Settings to start from: paper_mnist, paper_cifar10 or fast_cifar10; other options change them. "
-            "By default none."
+            "By default none.",
+            metavar="NAME",
         ),
     ] = None,
     optimizer: Annotated[str | None, option("Optimizer: adam or sgd. By default adam.", metavar="adam|sgd")] = None,
     learning_rate: Annotated[
-        float | None, option("Learning rate, the highest one of a schedule. By default 0.001.")
+        float | None, number("Learning rate, the highest one of a schedule. By default 0.001.")
     ] = None,
-    momentum: Annotated[float | None, option("Momentum of sgd, in [0, 1). By default 0.9.")] = None,
-    weight_decay: Annotated[float | None, option("L2 penalty on the weights. By default 0.")] = None,
+    momentum: Annotated[float | None, number("Momentum of sgd, in [0, 1). By default 0.9.")] = None,
+    weight_decay: Annotated[float | None, number("L2 penalty on the weights. By default 0.")] = None,
     schedule: Annotated[
         str | None, option("Learning rate over time. By default constant.", metavar="constant|cosine|one_cycle")
     ] = None,
@@ -61,19 +70,20 @@ def train(
         ),
     ] = None,
     epochs: Annotated[
-        int | None, option("Passes over the training images. By default enough for the data set.")
+        int | None, number("Passes over the training images. By default enough for the data set.")
     ] = None,
-    batch_size: Annotated[int | None, option("Images of one optimizer step. By default 128.")] = None,
+    batch_size: Annotated[int | None, number("Images of one optimizer step. By default 128.")] = None,
     seed: Annotated[
-        int | None, option("Seed of weights, order of images, augmentation, and dropout. By default 0.")
+        int | None,
+        number("Seed of weights, order of images, augmentation, and dropout. By default 0."),
     ] = None,
-    threads: Annotated[int | None, option("CPU threads. By default one for each core.")] = None,
+    threads: Annotated[int | None, number("CPU threads. By default one for each core.")] = None,
 ) -> None:
-    """Train a classifier and store its weights with a card: data set, accuracy, settings and fingerprint.
+    """Train a classifier and store its weights with a card.
 
-    With --job, options override the job's settings. The cache provides a network that was trained before from the same
-    settings and data. After an interruption, the same command resumes from the checkpoint in the cache, and the weights
-    are the same as without the interruption.
+    The card has data set, accuracy, settings and fingerprint. With --job, options override the job's settings. The
+    cache provides a network that was trained before from the same settings and data. After an interruption, the same
+    command resumes from the checkpoint in the cache, and the weights are the same as without the interruption.
     """
     from sfi_ray.cluster.console import ConsoleReporter
     from sfi_ray.cluster.training_cache import train_and_save
@@ -111,7 +121,7 @@ def train(
             spec = DatasetSpec(name=str(dataset), path=path)
         settings = _settings(said, {key: value for key, value in given.items() if value is not None})
         with contextlib.closing(ConsoleReporter()) as reporter:
-            card = train_and_save(architecture, spec, settings, output, reporter)
+            card = train_and_save(architecture, spec, settings, output, reporter, device)
     echo(f"{architecture} on {card.dataset}: held-out accuracy {card.test_accuracy:.1%}")
     echo(f"weights: {output / 'weights.safetensors'}")
     echo(f"card:    {output / 'card.json'}")

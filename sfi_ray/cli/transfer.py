@@ -7,14 +7,24 @@ from typing import Annotated
 
 import typer
 
-from sfi_ray.cli.arguments import Actors, Address, AllowCode, Device, InProcess, Overwrite, RunLocation, option
+from sfi_ray.cli.arguments import (
+    Actors,
+    Address,
+    AllowCode,
+    Device,
+    InProcess,
+    Overwrite,
+    RunLocation,
+    option,
+    output_option,
+)
 from sfi_ray.cli.exits import explaining, naming_broken_parts
 from sfi_ray.cli.printing import echo, print_table
 
 
 def transfer(
     run: RunLocation,
-    output: Annotated[Path, option("Folder to make with the rows and the tables.", "--output", "-o")],
+    output: Annotated[Path, output_option("Folder to make with the rows and the tables.")],
     to: Annotated[
         list[str] | None,
         option(
@@ -25,7 +35,9 @@ def transfer(
             metavar="CLASSIFIER",
         ),
     ] = None,
-    threshold: Annotated[float, typer.Option(help="Confidence from which an image fools, in (0, 1].")] = 0.9,
+    threshold: Annotated[
+        float, typer.Option(help="Confidence from which an image fools, in (0, 1].", metavar="NUMBER")
+    ] = 0.9,
     fooled: Annotated[bool, typer.Option("--fooled", help="Only images that fool their source.")] = False,
     device: Device = "auto",
     actors: Actors = None,
@@ -34,9 +46,9 @@ def transfer(
     overwrite: Overwrite = False,
     allow_code: AllowCode = False,
 ) -> None:
-    """Re-score the images of a run with other classifiers and count those that fool both (Table 18 of the paper).
+    """Re-score the images of a run with other classifiers.
 
-    A part file that cannot be read is named and left out.
+    It counts the images that fool both (Table 18 of the paper). A part file that cannot be read is named and left out.
     """
     from sfi_ray.cluster.console import ConsoleReporter
     from sfi_ray.cluster.transfer import transfer as start

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Annotated
 
 import typer
 
-from sfi_ray.cli.arguments import AllowCode, Device, RunLocation, option
+from sfi_ray.cli.arguments import AllowCode, AsJson, Device, RunLocation, option
 from sfi_ray.cli.exits import ExitCode, explaining
-from sfi_ray.cli.printing import echo
+from sfi_ray.cli.printing import echo, print_json
 from sfi_ray.text import counted
 
 
@@ -20,14 +21,16 @@ def verify(
         option(
             "Largest allowed difference between a probability and the stored one. By default 0.0001, since other "
             "processors and GPUs sum float32 in another order.",
+            metavar="NUMBER",
             min=0.0,
         ),
     ] = None,
     allow_code: AllowCode = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Check a run from its folder alone: every row, and every image, re-scored by the classifiers kept there.
+    """Check a run from its folder alone: every row and every image.
 
-    The command names each fault.
+    The classifiers kept there re-score the images. The command names each fault.
     """
     from sfi_ray.review.verify import TOLERANCE, verify_run
     from sfi_ray.store.run import open_run
@@ -39,6 +42,11 @@ def verify(
             tolerance=TOLERANCE if tolerance is None else tolerance,
             allow_code=allow_code,
         )
+    if as_json:
+        print_json({"run": run, "holds": found.holds, **dataclasses.asdict(found)})
+        if not found.holds:
+            raise typer.Exit(ExitCode.DOES_NOT_HOLD)
+        return
     rows = counted(found.num_rows, "row")
     echo(
         f"{rows}: {counted(found.num_scored, 'image')} re-scored, {found.num_failed:,} of failed cells, "

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Protocol
 
 import platformdirs
-import torch
 
 from sfi_ray.cluster.reporter import Reporter
 from sfi_ray.cluster.signals import calling_on_signals
@@ -38,6 +37,7 @@ from sfi_ray.models import (
     training_key,
     training_precision,
 )
+from sfi_ray.review.scoring import device_of
 from sfi_ray.store.folder import try_writing
 from sfi_ray.text import safe_name
 
@@ -198,7 +198,12 @@ def _cached(folder: Path, on_fault: Callable[[InputError], None] = lambda _: Non
 
 
 def train_and_save(
-    architecture: str, dataset: DatasetSpec, settings: TrainingSettings, folder: Path, reporter: Reporter
+    architecture: str,
+    dataset: DatasetSpec,
+    settings: TrainingSettings,
+    folder: Path,
+    reporter: Reporter,
+    device: str = "auto",
 ) -> ModelCard:
     """Trains in this process, unless the cache has the network, and stores weights and card.
 
@@ -208,15 +213,17 @@ def train_and_save(
         settings: How to train.
         folder: Where ``weights.safetensors`` and ``card.json`` go.
         reporter: Hears of every epoch.
+        device: Where to train: ``auto``, which takes a GPU if there is one, ``cpu`` or ``cuda``.
 
     Raises:
-        InputError: The network or the data set does not exist.
+        InputError: The network, the data set or the kind of device does not exist.
+        ResourceError: There is no such device here.
         StorageError: The folder cannot be written.
         KeyboardInterrupt: Ctrl-C came; the next training of this network resumes.
     """
     info = dataset_info(dataset)
     module = build(architecture, input_shape=info.shape, num_classes=info.num_classes)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = device_of(device)
     card, cached = train_once(
         architecture, dataset, settings, name=architecture, device=device, trainer=train_here, reporter=reporter
     )

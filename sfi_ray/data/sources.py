@@ -310,6 +310,18 @@ def _data_folder() -> Path | None:
     return folder
 
 
+def found_datasets() -> list[str]:
+    """Returns the names of data sets whose images are here: the digits, folders of ``$SFI_RAY_DATA``, and downloads.
+
+    Raises:
+        InputError: ``$SFI_RAY_DATA`` names no folder.
+    """
+    data_folder = _data_folder()
+    own = [] if data_folder is None else sorted(one.name for one in data_folder.iterdir() if split_files(one))
+    found = [name for name in DownloadSource.names if name not in own and is_at_hand(DatasetSpec(name=name))]
+    return ["digits", *own, *found]
+
+
 def _unknown_name(name: str, data_folder: Path | None) -> str:
     known = ["digits", *DownloadSource.names, IMAGENET]
     if data_folder is not None:

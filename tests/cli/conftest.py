@@ -47,7 +47,7 @@ class Copy:
         run = str(self.run)
         arguments = {
             "verify": [run, "--device", "cpu"],
-            "export": [run, "--to", "exported"],
+            "export": [run, "-o", "exported"],
             "compare": [run, str(self._sound)],
             "transfer": [run, "-o", "transferred", "--in-process", "--device", "cpu"],
             "features": [

@@ -97,7 +97,7 @@ def test_a_launch_prints_names_as_text(place):
         ["verify", "runs/hostile"],
         ["report", "runs/hostile", "--output", "said"],
         ["compare", "runs/hostile", "runs/hostile", "--by", "class"],
-        ["export", "runs/hostile", "--to", "exported-here", "--overwrite"],
+        ["export", "runs/hostile", "--output", "exported-here", "--overwrite"],
         ["transfer", "runs/hostile", "--output", "transferred-here", "--in-process", "--overwrite"],
         ["compact", "runs/hostile"],
     ],
@@ -131,7 +131,7 @@ def test_the_files_of_a_report_hold_text_only():
 @pytest.mark.parametrize("kind", ["png", "numpy", "parquet"])
 def test_an_export_holds_text_only(kind, tmp_path):
     folder = tmp_path / kind
-    assert call("export", "runs/hostile", "--to", folder, "--format", kind).exit_code == 0
+    assert call("export", "runs/hostile", "--output", folder, "--format", kind).exit_code == 0
     names = [path.relative_to(folder).as_posix() for path in folder.rglob("*")]
     assert all(re.fullmatch(r"[a-z0-9./]+", name) for name in names)
     if kind != "parquet":
@@ -139,7 +139,7 @@ def test_an_export_holds_text_only(kind, tmp_path):
 
 
 def test_a_comparison_holds_text_only(tmp_path):
-    done = call("compare", "runs/hostile", "runs/hostile", "--by", "class", "--to", tmp_path / "compared")
+    done = call("compare", "runs/hostile", "runs/hostile", "--by", "class", "--output", tmp_path / "compared")
     assert done.exit_code == 0, done.output
     for path in written(tmp_path / "compared", ".csv", ".md"):
         assert_readable(path.read_text("utf-8"), path.name)

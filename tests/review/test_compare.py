@@ -180,7 +180,7 @@ def test_a_damaged_run_is_refused_by_name(run, other):
 
 def test_the_command_prints_and_writes_the_groups(run, other, tmp_path):
     to = tmp_path / "tables"
-    arguments = ["compare", run.folder.location, other.folder.location, "--by", "background", "--to", str(to)]
+    arguments = ["compare", run.folder.location, other.folder.location, "--by", "background", "--output", str(to)]
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 0, done.output
     assert "10 cells of B are not in the other run: mlp, white, 7, k = 3" in " ".join(done.stdout.split())

@@ -154,7 +154,7 @@ def test_a_broken_part_is_left_out_and_named(run, to):
     broken = parts(run)[1]
     lost = set(pq.read_table(broken)["cell_index"].to_pylist())
     broken.write_bytes(b"PAR1 nothing PAR1")
-    done = CliRunner().invoke(app, ["export", run.folder.location, "--to", str(to), "--format", "numpy"])
+    done = CliRunner().invoke(app, ["export", run.folder.location, "-o", str(to), "--format", "numpy"])
     assert done.exit_code == 4
     assert f"left out: results/{broken.name} cannot be read" in done.stderr
     assert {int(row["cell_index"]) for row in listed(to)} == set(range(12)) - lost
@@ -162,7 +162,7 @@ def test_a_broken_part_is_left_out_and_named(run, to):
 
 
 def test_the_command_says_what_it_wrote(run, to):
-    arguments = ["export", run.folder.location, "--to", str(to)]
+    arguments = ["export", run.folder.location, "-o", str(to)]
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 0, done.output
     assert f"12 images in {to}" in done.stdout

@@ -107,7 +107,7 @@ def test_a_classifier_that_is_handed_in_stands_for_the_code(made):
 
 @pytest.mark.parametrize("command", ["status", "report", "export", "compare", "compact"])
 def test_no_other_command_calls_it(made, command):
-    options = {"export": ["--to", "out"], "compare": [made.folder.location]}.get(command, [])
+    options = {"export": ["-o", "out"], "compare": [made.folder.location]}.get(command, [])
     done = CliRunner().invoke(app, [command, made.folder.location, *options])
     assert done.exit_code == 0, done.output
     assert not has_run()
