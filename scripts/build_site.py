@@ -42,13 +42,13 @@ SECTIONS = {
     "guides": (
         "Guides",
         "Each guide shows how to do one task.",
-        ["training", "using-results", "report", "audit", "clusters", "monitoring"],
+        ["notebooks", "training", "using-results", "report", "audit", "clusters", "monitoring"],
     ),
     "reference": (
         "Reference",
         "What a job file, a command, a row and the Python interface can hold. "
         "The code writes some of these pages itself: commands, job keys, columns and the Python interface.",
-        ["commands", "exit-codes", "jobs", "job-keys", "results", "columns", "python"],
+        ["commands", "exit-codes", "json", "jobs", "job-keys", "results", "columns", "python"],
     ),
     "explanation": (
         "Explanation",
