@@ -25,6 +25,8 @@ class ConsoleReporter(Reporter):
 
     def __init__(self, console: Console | None = None, seconds_between_lines: float = 15.0) -> None:
         self._console = console or Console(stderr=True)
+        # A notebook wraps plain lines and keeps them together; each of rich's would be an output of its own.
+        self._lines = Console(force_jupyter=False) if self._console.is_jupyter else self._console
         self._seconds_between_lines = seconds_between_lines
         self._bars: _Bars | None = None
         self._totals: dict[str, int] = {}
@@ -36,7 +38,7 @@ class ConsoleReporter(Reporter):
 
     def log(self, text: str) -> None:
         """Prints one line."""
-        self._console.print(printable(text, MOST_LINE), highlight=False, markup=False, soft_wrap=True)
+        self._lines.print(printable(text, MOST_LINE), highlight=False, markup=False, soft_wrap=True)
 
     def dashboard(self, url: str, token: str | None) -> None:
         """Prints where Ray's dashboard listens; a terminal also shows its token, since a terminal keeps nothing."""

@@ -11,6 +11,7 @@ import logging
 import os
 import secrets
 import shutil
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -74,7 +75,11 @@ def ray_session(address: str | None, *, dashboard: bool) -> Iterator[RaySession]
         # Other users of this machine reach its loopback interface: a private cluster answers only to its token.
         os.environ.update(_PRIVATE)
         token = os.environ["RAY_AUTH_TOKEN"] = _own_token()
-    import ray
+    # In a notebook, Ray and tqdm would each ask for ipywidgets, which nothing here needs.
+    logging.getLogger("ray.widgets").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="IProgress not found")
+        import ray
 
     if ray.is_initialized():
         _restore(before)
