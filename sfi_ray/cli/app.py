@@ -115,11 +115,11 @@ def launch(
         options = [text for key, value in given.items() if value is not None for text in (key, str(value))]
         options += [key for key, is_on in {"--fresh": fresh, "--retry-failed": retry_failed}.items() if is_on]
         submit(job, loaded, submit_to, options)
-    if isinstance(loaded, RoundsJob):
-        launch_rounds(loaded, job, output, address=address, in_process=in_process, fresh=fresh, dashboard=dashboard)
-        return
     changed = {"--output": output, "--device": device}
     resume = shlex.join(["sfi-ray", "launch", str(job), *(t for k, v in changed.items() if v for t in (k, v))])
+    if isinstance(loaded, RoundsJob):
+        launch_rounds(loaded, job, resume, address=address, in_process=in_process, fresh=fresh, dashboard=dashboard)
+        return
     with explaining(f"stopped at once; finished cells are kept; go on with: {resume}"), placed(job):
         run = start(
             loaded,
@@ -166,8 +166,8 @@ def _changed(
     if actors is not None:
         if actors < 1:
             raise typer.BadParameter("the number of actors must be at least 1", param_hint="--actors")
-        number = ActorRange(min=min(job.cluster.min_actors, actors), max=actors)
-        job = job.model_copy(update={"cluster": job.cluster.model_copy(update={"actors": number})})
+        bounds = ActorRange(min=min(job.cluster.min_actors, actors), max=actors)
+        job = job.model_copy(update={"cluster": job.cluster.model_copy(update={"actors": bounds})})
     return job
 
 

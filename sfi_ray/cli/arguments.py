@@ -61,5 +61,5 @@ Address = Annotated[
 InProcess = Annotated[
     bool, typer.Option("--in-process", help="Run in this process, without Ray. The rows are the same.")
 ]
-Actors = Annotated[int | None, option("Number of actors. By default as many as fit.", metavar="NUMBER", min=1)]
+Actors = Annotated[int | None, number("Number of actors. By default as many as fit.", min=1)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,20 +18,29 @@ if TYPE_CHECKING:
 def launch_rounds(
     job: RoundsJob,
     path: Path,
-    output: str | None,
+    resume: str,
     *,
     address: str | None,
     in_process: bool,
     fresh: bool,
     dashboard: bool,
 ) -> None:
-    """Runs or resumes the trials of a job, and prints their tables; see `sfi_ray.cli.app.launch`."""
+    """Runs or resumes the trials of a job, and prints their tables; see `sfi_ray.cli.app.launch`.
+
+    Args:
+        job: The job.
+        path: Its file.
+        resume: The command that goes on after an interruption.
+        address: As `launch`.
+        in_process: As `launch`.
+        fresh: As `launch`.
+        dashboard: As `launch`.
+    """
     from sfi_ray.cluster.console import ConsoleReporter
     from sfi_ray.cluster.rounds.launch import launch_rounds as start
     from sfi_ray.job import placed
     from sfi_ray.report.rounds.tables import accuracies_table, reattack_table, trials_table
 
-    resume = f"sfi-ray launch {path}" + (f" --output {shlex.quote(output)}" if output else "")
     with explaining(f"stopped; finished rounds and finished cells are kept; go on with: {resume}"), placed(path):
         experiment = start(
             job,

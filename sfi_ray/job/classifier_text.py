@@ -62,8 +62,13 @@ def with_named_networks(job: Job, given: Mapping[str, Any]) -> tuple[Job, dict[s
         The job, and the other things.
 
     Raises:
-        InputError: Neither library has a network of a name.
+        InputError: Neither library has a network of a name, or what was given has no names.
     """
+    if not isinstance(given, Mapping):
+        raise InputError(
+            f"classifiers: should be a mapping from names in the job to networks, got {type(given).__name__}; give "
+            "{'NAME': network}"
+        )
     named = {name: one for name, one in given.items() if isinstance(one, str)}
     specs = tuple(
         ClassifierSpec.model_validate({"name": spec.name, **named_network(named[spec.name])})

@@ -6,6 +6,7 @@ import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
 
+from sfi_ray import open_run
 from sfi_ray.cli import app
 
 COMMANDS = get_command(app).commands
@@ -69,3 +70,19 @@ def test_a_device_against_what_actors_reserve_is_refused(tmp_path, monkeypatch):
     done = CliRunner().invoke(app, ["plan", "job.yaml", "--device", "cpu"])
     assert done.exit_code == 2
     assert "--device: cluster.gpus_per_actor" in done.stderr
+
+
+def test_a_launch_takes_the_device_and_the_folder_that_are_given(tmp_path, tmp_path_factory, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SFI_RAY_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+    classifier = "{name: mlp, training: {epochs: 1}}"
+    attack = "{kind: de, population_size: 10, generations: 2}"
+    (tmp_path / "job.yaml").write_text(
+        f"name: x\ndataset: digits\nclassifiers: {classifier}\nk: 1\ntarget_classes: 3\nattack: {attack}\n"
+    )
+    done = CliRunner().invoke(app, ["launch", "job.yaml", "--in-process", "--device", "cpu", "-o", "elsewhere"])
+    assert done.exit_code == 0, done.output
+    assert open_run("elsewhere/x").job.compute.device == "cpu"
+    again = CliRunner().invoke(app, ["launch", "job.yaml", "--in-process", "-o", "elsewhere"])
+    assert again.exit_code == 2
+    assert 'compute.device: "cpu" -> "auto"' in again.stderr

@@ -124,3 +124,7 @@ def test_a_name_is_written_into_the_job_and_other_things_stay():
     assert named.classifiers[1] == job.classifiers[1]
     assert given == {"b": module}
     assert with_named_networks(job, {"c": "resnet18"})[1] == {"c": "resnet18"}
+    with pytest.raises(
+        InputError, match=r"mapping from names in the job to networks, got list; give {'NAME': network}"
+    ):
+        with_named_networks(job, [module])
