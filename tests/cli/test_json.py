@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import time
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from sfi_ray.cli import app
+from sfi_ray.rounds.experiment import ExperimentRecord, TrialRecord, write_experiment
 from sfi_ray.store.folder import RunFolder
 from sfi_ray.store.progress import PROGRESS, Progress, RunState, write_progress
 
@@ -52,6 +54,19 @@ def test_status_of_a_running_one_tells_of_its_driver_on_one_line(run):
     done = CliRunner().invoke(app, ["status", str(run), "--json", "--watch"])
     assert len(done.stdout.splitlines()) == 1
     assert json.loads(done.stdout)["state"] == "stopped"
+
+
+def test_status_of_rounds(run, tmp_path):
+    folder = tmp_path / "ood"
+    shutil.copytree(run, folder / "paper/round_0")
+    trial = TrialRecord(number=3, finals=("final_white",), detectors=False, identity={})
+    write_experiment(RunFolder(folder), ExperimentRecord(name="ood", data="", trials={"paper": trial}, versions={}))
+    status = call("status", folder, "--json")
+    assert set(status) == documented("status", "key of rounds")
+    assert (status["state"], status["cells"], status["finished"]) == ("unfinished", 3, 3)
+    (row,) = re.findall(r"^\| `trials` \| for each trial by name: (.*) \|$", REFERENCE, flags=re.MULTILINE)
+    assert set(status["trials"]["paper"]) == set(re.findall(r"`(\w+)`", row))
+    assert status["trials"]["paper"]["planned_rounds"] == 3
 
 
 def test_list(run):
