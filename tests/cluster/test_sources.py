@@ -208,14 +208,18 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(own, classifier
     assert not (own / "runs").exists()
 
 
-def test_bare_modules_and_networks_by_name_are_launched_and_resumed(tmp_path, monkeypatch):
+def test_a_bare_module_is_launched_and_resumed(tmp_path):
     heard = []
     reporter = Reporter()
     reporter.log = heard.append
+    torch.manual_seed(0)
     module = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
-    job = make_job(tmp_path, classifiers=["x"], k=1)
+    job = make_job(tmp_path, classifiers=["x"])
     run = go(job, classifiers={"x": module}, reporter=reporter)
     assert_complete(run)
+    before = outcome(run)
+    unlink_half(tmp_path / "test")
+    assert outcome(go(job, classifiers={"x": module})).equals(before)
     assert any("mean and std are not given" in line or "no better than guessing" in line for line in heard)
     explicit = Classifier(module, name="x", input_shape=(1, 8, 8), num_classes=10)
     again = go(job.model_copy(update={"name": "other"}), classifiers={"x": explicit})
@@ -231,4 +235,8 @@ def test_a_network_of_torchvision_by_name_is_a_part_of_the_job(tmp_path, monkeyp
     run = go(job, classifiers={"net": "squeezenet1_0"})
     assert run.job.classifiers[0].torchvision == "squeezenet1_0"
     assert_complete(run)
+    before = outcome(run)
+    unlink_half(tmp_path / "test")
+    monkeypatch.undo()
+    assert outcome(go(run.job)).equals(before), "its weights are in the run's folder"
     assert run.show().pictures[0].pixels.shape == (224, 224, 3)
