@@ -34,7 +34,7 @@ _THREADPOOLS = ThreadpoolController()
 # Optimisers that run in threads wait for answers; one that gets none must not keep the process from ending.
 _MessagingThread.daemon = True
 # One that nevergrad refuses to make has not got this yet when `__del__` reads it, and would complain on stderr.
-RecastOptimizer._messaging_thread = None
+RecastOptimizer._messaging_thread = None  # noqa: SLF001
 
 Array = npt.NDArray[np.float64]
 
