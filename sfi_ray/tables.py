@@ -80,22 +80,30 @@ class ResultTable:
     rows: Sequence[Sequence[Any]]
     notes: Sequence[str] = ()
 
+    def transposed(self) -> ResultTable:
+        """Returns it with rows and columns exchanged; its values become texts for people."""
+        names, *columns = zip(*self.entries(), strict=True)
+        rows = [[Entry(column.title), *texts] for column, texts in zip(self.columns[1:], columns, strict=True)]
+        headings = columns_of(self.columns[0].title, *(entry.text for entry in names))
+        return ResultTable(self.title, headings, rows, self.notes)
+
     def to_rich(self) -> Table:
         """Returns it for the terminal."""
+        title = Text(printable(self.title, MOST_LINE))
         table = Table(
-            title=Text(printable(self.title, MOST_LINE)),
+            title=title,
             caption=Text("\n".join(printable(note, MOST_LINE) for note in self.notes)),
             title_justify="left",
             caption_justify="left",
             box=box.SIMPLE_HEAD,
             padding=(0, 1, 0, 0),
             pad_edge=False,
-            min_width=60,
+            min_width=min(78, max(60, title.cell_len)),  # a title is folded to the width of its table
         )
         # As `Text`, a class called "[red]" is not markup.
         for column in self.columns:
-            title = Text(printable(column.title, MOST_NAME))
-            table.add_column(title, justify="left" if column.is_text else "right", overflow="fold")
+            heading = Text(printable(column.title, MOST_NAME))
+            table.add_column(heading, justify="left" if column.is_text else "right", overflow="fold")
         for entries in self.entries():
             table.add_row(*(Text(entry.text, style="bold" if entry.is_bold else "") for entry in entries))
         return table

@@ -18,9 +18,10 @@ from sfi_ray.cli.exits import ExitCode, epilog_of, explaining
 from sfi_ray.cli.export import export
 from sfi_ray.cli.features import features
 from sfi_ray.cli.listing import list_runs
-from sfi_ray.cli.printing import Commands, PrintableFormatter, echo, pass_on, print_json, show
+from sfi_ray.cli.printing import Commands, PrintableFormatter, echo, pass_on, print_json, show, width_of_lines
 from sfi_ray.cli.reporting import report
 from sfi_ray.cli.rounds import launch_rounds, plan_rounds
+from sfi_ray.cli.starting import init
 from sfi_ray.cli.status import spell, status
 from sfi_ray.cli.stopping import stop
 from sfi_ray.cli.submission import LaunchCommand, attach, submit
@@ -104,8 +105,10 @@ def launch(
         from sfi_ray.cluster.console import ConsoleReporter
         from sfi_ray.cluster.launch import launch as start
         from sfi_ray.job import RoundsJob, load_any, placed
+        from sfi_ray.job.bundled import job_file
 
-        loaded = _changed(load_any(job), output, device, actors)
+        file = job_file(job)
+        loaded = _changed(load_any(file), output, device, actors)
     if isinstance(loaded, RoundsJob) and retry_failed:
         raise typer.BadParameter("rounds never search failed cells again; leave it out", param_hint="--retry-failed")
     if submit_to is not None:
@@ -114,13 +117,13 @@ def launch(
         given = {"--output": output, "--device": device, "--actors": actors}
         options = [text for key, value in given.items() if value is not None for text in (key, str(value))]
         options += [key for key, is_on in {"--fresh": fresh, "--retry-failed": retry_failed}.items() if is_on]
-        submit(job, loaded, submit_to, options)
+        submit(file, loaded, submit_to, options)
     changed = {"--output": output, "--device": device}
     resume = shlex.join(["sfi-ray", "launch", str(job), *(t for k, v in changed.items() if v for t in (k, v))])
     if isinstance(loaded, RoundsJob):
-        launch_rounds(loaded, job, resume, address=address, in_process=in_process, fresh=fresh, dashboard=dashboard)
+        launch_rounds(loaded, file, resume, address=address, in_process=in_process, fresh=fresh, dashboard=dashboard)
         return
-    with explaining(f"stopped at once; finished cells are kept; go on with: {resume}"), placed(job):
+    with explaining(f"stopped at once; finished cells are kept; go on with: {resume}"), placed(file):
         run = start(
             loaded,
             reporter=ConsoleReporter(),
@@ -177,8 +180,9 @@ def _print_results(location: str) -> None:
 
     run = open_run(location)
     status = run.status()
+    width = width_of_lines(80)
     for matrix in confidence_matrices(run.dataset):
-        show(render_table(matrix), width=120)
+        show(render_table(matrix, width), width)
     echo(f"{status.fooled:,} of {counted(status.finished, 'cell')} fooled, {counted(status.evaluations, 'evaluation')}")
     places = {
         "page": "report/index.html",
@@ -221,10 +225,11 @@ def plan(
     from sfi_ray.cluster.prepare import prepare
     from sfi_ray.errors import ResourceError
     from sfi_ray.job import RoundsJob, load_any, placed
+    from sfi_ray.job.bundled import job_file
     from sfi_ray.plan import make_plan
 
-    with explaining(), placed(job):
-        loaded = _changed(load_any(job), output, device)
+    with explaining(), placed(file := job_file(job)):
+        loaded = _changed(load_any(file), output, device)
         if isinstance(loaded, RoundsJob):
             plan_rounds(loaded, as_json=as_json)
             return
@@ -251,6 +256,7 @@ def plan(
         echo(f"{title + ':':<13}{text}")
 
 
+app.command()(init)
 app.command()(attach)
 app.command()(status)
 app.command("list")(list_runs)

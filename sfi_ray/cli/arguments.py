@@ -28,7 +28,7 @@ def output_option(text: str) -> Any:
     return option(text, "--output", "-o", metavar="FOLDER")
 
 
-JobFile = Annotated[Path, argument("Job file, in YAML.", metavar="JOB")]
+JobFile = Annotated[Path, argument("Job file, in YAML, or the name of a bundled job.", metavar="JOB")]
 JobOutput = Annotated[str | None, output_option("Folder or URI for the run's folder. By default the job's `output`.")]
 JobDevice = Annotated[
     str | None,

@@ -61,6 +61,10 @@ EXIT_CODES: Mapping[str, Mapping[ExitCode, str]] = {
         ExitCode.DONE: "the features are compared",
         ExitCode.DOES_NOT_HOLD: "a part file cannot be read; it is named and left out",
     },
+    "init": {
+        ExitCode.DONE: "the job file is written",
+        ExitCode.BAD_INPUT: "there is no job of that name, or a file would be overwritten; nothing is written",
+    },
     "launch": {
         ExitCode.DONE: "every cell was searched",
         ExitCode.FAILED_CELLS: "cells failed",

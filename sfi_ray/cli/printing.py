@@ -60,10 +60,13 @@ def show(content: RenderableType, width: int = 200) -> None:
         content: A table with printable texts.
         width: Characters of a line where there is no terminal.
     """
+    Console(width=width_of_lines(width)).print(content)
+
+
+def width_of_lines(otherwise: int) -> int:
+    """Returns the width of the terminal in characters, or another one where there is none."""
     console = Console()
-    if not console.is_terminal:
-        console.width = width
-    console.print(content)
+    return console.width if console.is_terminal else otherwise
 
 
 def print_table(table: ResultTable) -> None:

@@ -89,6 +89,7 @@ def train(
     from sfi_ray.cluster.training_cache import train_and_save
     from sfi_ray.data import DatasetSpec
     from sfi_ray.job import load_job
+    from sfi_ray.job.bundled import job_file
 
     if (job is None) == (dataset is None) or (job and path):
         raise typer.BadParameter("give either a data set (with or without --path) or --job")
@@ -111,7 +112,7 @@ def train(
         said: dict[str, object] = {}
         architecture = network
         if job:
-            loaded = load_job(job)
+            loaded = load_job(job_file(job))
             by_name = {spec.name: spec for spec in loaded.classifiers}
             if network not in by_name:
                 raise typer.BadParameter(f"the job has no classifier '{network}', only {', '.join(by_name)}")

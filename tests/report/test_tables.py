@@ -156,3 +156,20 @@ def test_twelve_classes_have_a_column_each(make_findings: Any) -> None:
 
 def test_a_sampled_k_is_named_by_its_range(make_findings: Any) -> None:
     assert "SFIs with k of 1-100 through cnn" in printed(matrix_of(make_findings(*({"k": k} for k in range(1, 101)))))
+
+
+def test_classes_that_do_not_fit_a_line_get_rows(make_grid: Any) -> None:
+    matrix = matrix_of(make_grid({"black": [0], "white": [255]}, 10, target_name="handwritten digit"))
+
+    def lines(width: int) -> list[str]:
+        console = Console(file=io.StringIO(), width=width)
+        console.print(render_table(matrix, width))
+        return console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+
+    assert [line.split() for line in lines(80)[2:6:3]] == [
+        ["black", "white"],
+        ["handwritten", "digit", "90", "(0)", "90", "(0)"],
+    ]
+    assert max(map(len, lines(80))) <= 80
+    assert len(lines(80)) > len(lines(300))
+    assert lines(300)[4].split()[:3] == ["black", "100", "(0)"]
