@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from html import escape
 from typing import Any, Protocol
 
-from rich.console import Console
+from rich.console import Console, RenderableType
+from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 from sfi_ray.cluster.driver import Tally
 from sfi_ray.cluster.reporter import Reporter
@@ -124,11 +127,10 @@ class _Bars(Protocol):
 
 class _TerminalBars:
     def __init__(self, console: Console) -> None:
-        self._progress = Progress(
+        self._progress = _NotedProgress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}", markup=False),
             TimeElapsedColumn(),
             console=console,
         )
@@ -184,6 +186,16 @@ class _NotebookBars:
             for name, (done, total, note) in self._lines.items()
         )
         return f"<table>{''.join(rows)}</table>"
+
+
+class _NotedProgress(Progress):
+    """Bars with a note below each, so that both fit a terminal of 80 columns."""
+
+    def get_renderables(self) -> Iterator[RenderableType]:
+        """Yields the bar and the note of each task."""
+        for task in self.tasks:
+            yield self.make_tasks_table([task])
+            yield Padding(Text(task.fields["note"]), (0, 0, 0, 2))
 
 
 def _duration(seconds: float) -> str:

@@ -3,6 +3,7 @@
 import io
 import sys
 import types
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -10,6 +11,7 @@ from rich.console import Console
 from sfi_ray.cluster import console as console_module
 from sfi_ray.cluster.console import ConsoleReporter
 from sfi_ray.cluster.driver import Tally
+from sfi_ray.cluster.ray.session import waiting_for
 from sfi_ray.cluster.reporter import Reporter
 from sfi_ray.models import TrainingProgress
 
@@ -170,3 +172,23 @@ def test_lines_of_a_log_are_plain_text_beside_the_bars(notebook, capsys):
     (bars,) = notebook
     assert "progress" in bars[0]
     assert capsys.readouterr().out == "a line\n"
+
+
+def test_a_bar_and_its_note_fit_80_columns():
+    out = io.StringIO()
+    shown = ConsoleReporter(Console(file=out, force_terminal=True, color_system=None, width=80))
+    shown.progressed(Tally(90, finished=30, fooled=25, evaluations_per_second=61_220, workers=16), seconds_left=5000)
+    shown.close()
+    assert "searching" in out.getvalue()
+    assert "\n  25 fooled, 61,220 evaluations/s, 16 actors, 1 h 23 min left" in out.getvalue()  # on a line of its own
+
+
+def test_a_launch_over_ray_says_what_it_waits_for(monkeypatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.delitem(sys.modules, "ray", raising=False)
+    assert waiting_for(None) == waiting_for("local") == "Starting Ray on this machine ..."
+    assert waiting_for("head:6379") == "Connecting to Ray at 'head:6379' ..."
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    assert waiting_for(None) == "Connecting to Ray at 'auto' ..."
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(is_initialized=lambda: True))
+    assert waiting_for(None) is None

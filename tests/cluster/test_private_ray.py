@@ -177,10 +177,11 @@ def test_sigterm_to_every_process_again_and_again_ends_as_once(tmp_path):
     _out, err = driver.communicate()
     assert driver.returncode == 130, err
     told = [line for line in err.splitlines() if not re.match(r"(train|mlp: (train|[0-9.]+% of )|\d+ of )", line)]
-    assert len(told) == 3, err
-    assert re.fullmatch(r"Ray dashboard: http://127.0.0.1:\d+ \(it asks for a token, which .*\)", told[0])
-    assert told[1].startswith("stopping: finished cells are being written")
-    assert told[2].endswith(f"go on with: sfi-ray launch {job}")
+    assert len(told) == 4, err
+    assert told[0] == "Starting Ray on this machine ..."
+    assert re.fullmatch(r"Ray dashboard: http://127.0.0.1:\d+ \(it asks for a token, which .*\)", told[1])
+    assert told[2].startswith("stopping: finished cells are being written")
+    assert told[3].endswith(f"go on with: sfi-ray launch {job}")
     status = open_run(tmp_path / "runs/killed").status()
     assert status.state == "interrupted"
     assert 0 < status.finished < status.num_cells

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from sfi_ray.cluster.driver import Tally
 from sfi_ray.cluster.executor import Executor
-from sfi_ray.cluster.ray.session import RaySession, ray_session
+from sfi_ray.cluster.ray.session import RaySession, ray_session, waiting_for
 from sfi_ray.cluster.reporter import Reporter
 from sfi_ray.cluster.scoring import Scored, ScoreSpec, ScoreUnit
 from sfi_ray.cluster.training_cache import Trainer
@@ -27,7 +27,9 @@ T = TypeVar("T")
 
 @contextlib.contextmanager
 def ray_backend(address: str | None, *, dashboard: bool, reporter: Reporter) -> Iterator[RayBackend]:
-    """Connects to Ray for the duration of a block; see `ray_session`."""
+    """Connects to Ray for the duration of a block; see `ray_session`. A line says so before, since it takes a while."""
+    if line := waiting_for(address):
+        reporter.log(line)
     with ray_session(address, dashboard=dashboard) as session:
         if session.dashboard_url:
             reporter.dashboard(session.dashboard_url, session.token)

@@ -11,6 +11,7 @@ import logging
 import os
 import secrets
 import shutil
+import sys
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -105,6 +106,15 @@ def ray_session(address: str | None, *, dashboard: bool) -> Iterator[RaySession]
         logging.getLogger("ray").setLevel(logging.ERROR)
         url = context.dashboard_url if hasattr(context, "dashboard_url") else None
         yield RaySession(is_local=is_local, dashboard_url=f"http://{url}" if url else None, token=token)
+
+
+def waiting_for(address: str | None) -> str | None:
+    """Returns what a session at an address waits for, in one line; None where this process is already connected."""
+    ray = sys.modules.get("ray")  # importing it takes seconds, too
+    if ray is not None and ray.is_initialized():
+        return None
+    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    return "Starting Ray on this machine ..." if address == "local" else f"Connecting to Ray at '{address}' ..."
 
 
 def _start(stack: contextlib.ExitStack, *, dashboard: bool) -> Any:
