@@ -184,6 +184,11 @@ def percent(value: float) -> str:
     return f"{100 * value:.1f}"
 
 
+def percent_in_text(value: float) -> str:
+    """Writes a share or a probability in percent into a sentence: ``75%``, ``96.7%``."""
+    return f"{percent(value).removesuffix('.0')}%"
+
+
 def percent_difference(value: float) -> str:
     """Shows a difference of shares in percent, with its sign and one decimal."""
     return f"{100 * value:+.1f}"

@@ -97,3 +97,11 @@ def _shortened(text: str, most: int | None) -> str:
     cut = " ... "
     end = (most - len(cut)) // 2
     return text[: most - len(cut) - end] + cut + text[len(text) - end :]
+
+
+def spell(seconds: float) -> str:
+    """Writes a time in its largest unit."""
+    for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 1.5 * size:
+            return f"{seconds / size:,.1f} {unit}"
+    return f"{seconds:,.0f} seconds"

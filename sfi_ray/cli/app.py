@@ -19,10 +19,10 @@ from sfi_ray.cli.export import export
 from sfi_ray.cli.features import features
 from sfi_ray.cli.listing import list_runs
 from sfi_ray.cli.printing import Commands, PrintableFormatter, echo, pass_on, print_json, show, width_of_lines
-from sfi_ray.cli.reporting import report
+from sfi_ray.cli.reporting import report, watch
 from sfi_ray.cli.rounds import launch_rounds, plan_rounds
 from sfi_ray.cli.starting import init
-from sfi_ray.cli.status import spell, status
+from sfi_ray.cli.status import status
 from sfi_ray.cli.stopping import stop
 from sfi_ray.cli.submission import LaunchCommand, attach, submit
 from sfi_ray.cli.theory import theory
@@ -31,7 +31,7 @@ from sfi_ray.cli.transfer import transfer
 from sfi_ray.cli.verify import verify
 from sfi_ray.errors import InputError
 from sfi_ray.location import within
-from sfi_ray.text import counted
+from sfi_ray.text import counted, spell
 
 if TYPE_CHECKING:
     from sfi_ray.job import Job, RoundsJob
@@ -263,6 +263,7 @@ app.command("list")(list_runs)
 app.command()(stop)
 app.command()(train)
 app.command()(report)
+app.command()(watch)
 app.command()(verify)
 app.command()(export)
 app.command()(compare)

@@ -1,4 +1,4 @@
-"""The command `sfi-ray report`."""
+"""The commands `sfi-ray report` and `sfi-ray watch`: a run's page, written or served."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from sfi_ray.cli.arguments import argument, output_option
+from sfi_ray.cli.arguments import RunLocation, argument, option, output_option
 from sfi_ray.cli.exits import ExitCode, explaining
 from sfi_ray.cli.printing import echo
 from sfi_ray.cli.rounds import is_rounds, report_rounds
@@ -22,8 +22,8 @@ def report(
     """Write a page with the results, tables and figures of runs.
 
     It needs their folders alone. The page is one file, index.html, and needs no network. An unfinished run appears with
-    the rows that it has. A part file that cannot be read is named and left out. For a job of rounds, the command writes
-    tables and figures without a page.
+    the rows that it has. A part file that cannot be read is named and left out. For a job of rounds, the page shows its
+    models and what passed them.
     """
     from sfi_ray.errors import InputError
     from sfi_ray.report import write_report
@@ -46,3 +46,21 @@ def report(
     echo(written.location)
     if written.losses:
         raise typer.Exit(ExitCode.BAD_INPUT)
+
+
+def watch(
+    run: RunLocation,
+    port: Annotated[
+        int | None, option("Port of 127.0.0.1 to listen on. By default a free one.", min=1, max=65535)
+    ] = None,
+) -> None:
+    """Serve the page of a run on this machine while the run goes on, until Ctrl-C.
+
+    The page shows images as they are found, the speed and the time left. It also serves a finished run, and rounds. It
+    listens on the loopback interface only, and reads only the run's folder.
+    """
+    from sfi_ray.report.live import LivePage, serving
+
+    with explaining("stopped watching; the run goes on"), serving(LivePage(run), port or 0) as server:
+        echo(f"http://127.0.0.1:{server.server_port}/ (Ctrl-C ends it)")
+        server.serve_forever()

@@ -57,7 +57,12 @@ def launch_rounds(
             print_table(accuracies_table(trial))
             print_table(reattack_table(trial))
         location = experiment.folder.location
-        for title, name in (("tables", "report/rounds.md"), ("pictures", "report"), ("TensorBoard", "tune")):
+        for title, name in (
+            ("page", "report/index.html"),
+            ("tables", "report/rounds.md"),
+            ("pictures", "report"),
+            ("TensorBoard", "tune"),
+        ):
             if experiment.folder.exists(name):
                 echo(f"{title + ':':<13}{within(location, name)}")
 
@@ -118,7 +123,7 @@ def report_rounds(location: str, output: str | None) -> str:
         InputError: The folder holds no finished round.
     """
     from sfi_ray.errors import InputError
-    from sfi_ray.report.rounds.tables import write_round_reports
+    from sfi_ray.report.rounds.write import write_round_reports
     from sfi_ray.rounds.experiment import Experiment
     from sfi_ray.store.folder import RunFolder
 
@@ -128,7 +133,7 @@ def report_rounds(location: str, output: str | None) -> str:
         raise InputError(f"no round in '{location}' is finished; launch its job to go on")
     if not experiment.is_complete:
         echo(f"note: '{location}' is not finished; see sfi-ray status {location}", err=True)
-    return within(folder.location, "rounds.md")
+    return within(folder.location, "index.html")
 
 
 def show_rounds(location: str, *, as_json: bool = False) -> bool:

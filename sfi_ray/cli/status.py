@@ -14,7 +14,7 @@ from sfi_ray.cli.arguments import RunLocation, option
 from sfi_ray.cli.exits import explaining
 from sfi_ray.cli.printing import echo, print_json
 from sfi_ray.cli.rounds import show_rounds
-from sfi_ray.text import counted
+from sfi_ray.text import counted, spell
 
 if TYPE_CHECKING:
     from sfi_ray.store.run import Run, RunStatus
@@ -119,11 +119,3 @@ def _asking(address: str | None, run: str) -> Iterator[Callable[[], list[str]]]:
             yield list
         else:
             yield lambda: what_actors_do(run)
-
-
-def spell(seconds: float) -> str:
-    """Writes a time in its largest unit."""
-    for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
-        if seconds >= 1.5 * size:
-            return f"{seconds / size:,.1f} {unit}"
-    return f"{seconds:,.0f} seconds"

@@ -55,7 +55,8 @@ def _table(run: ReportedRun, matrices: list[ConfidenceMatrix]) -> tuple[str, Res
     first = matrices[0]
     most = max(int(matrix.num_finished.max(initial=0)) for matrix in matrices)
     sfis = "SFIs" if first.altered is not None else f"{first.k_label}-SFIs"
-    title = f"Highest confidence (%) of up to {most} {sfis} of each class ({first.dataset}, {first.attack})"
+    number = f"up to {most} {sfis}" if most > 1 else f"one {sfis[:-1]}"
+    title = f"Highest confidence (%) of {number} of each class ({first.dataset}, {first.attack})"
     columns = columns_of("classifier", "accuracy", "natural confidence", *(name for _, name in classes))
     notes = [
         f"In each entry: {'/'.join(backgrounds)}. Bold where one of them reaches the classifier's mean confidence on "

@@ -8,7 +8,7 @@ from scipy import stats
 
 from sfi_ray.errors import InputError
 from sfi_ray.review.scorecard import ANY, FALSE_ALARMS, Scorecard, Share
-from sfi_ray.tables import Column, ResultTable, p_value, percent, percent_difference
+from sfi_ray.tables import Column, ResultTable, p_value, percent, percent_difference, percent_in_text
 from sfi_ray.text import NOTHING, counted, escape_markdown
 
 
@@ -24,12 +24,12 @@ def headline(card: Scorecard) -> str:
     share = card.share(max(card.grid.ks))
     if share.share is None:
         return "No class has a result: cells of all classes failed."
-    seeds = [percent(one) for one in share.by_seed if one is not None]
+    seeds = [percent_in_text(one) for one in share.by_seed if one is not None]
     spread = f"; by seed {', '.join(seeds)}" if len(seeds) > 1 else ""
     return (
-        f"{percent(share.share)} % of the attacked classes are fooled at {card.grid.threshold:.0%} by at most "
-        f"{share.k} altered pixels on a single colour (95 % interval {percent(share.low or 0)} to "
-        f"{percent(share.high or 0)} %{spread})."
+        f"{percent_in_text(share.share)} of the attacked classes are fooled at {percent_in_text(card.grid.threshold)} "
+        f"by at most {counted(share.k, 'altered pixel')} on a single colour (95% interval "
+        f"{percent_in_text(share.low or 0)} to {percent_in_text(share.high or 0)}{spread})."
     )
 
 
@@ -42,7 +42,7 @@ def shares_table(card: Scorecard) -> ResultTable:
     classes = counted(len(card.grid.classes), "class", "classes")
     notes = [
         f"Share of {classes} and {counted(card.grid.seeds, 'seed')} that at most k pixels fool. In parentheses: "
-        f"Wilson's 95 % interval, which assumes independent cases. {ANY}: on any background."
+        f"Wilson's 95% interval, which assumes independent cases. {ANY}: on any background."
     ]
     return ResultTable(f"Classes fooled at {card.grid.threshold:.0%} (%)", columns, rows, notes)
 

@@ -58,6 +58,15 @@ def rebuild_images(table: pa.Table) -> NDArray[np.uint8]:
     return images
 
 
+def altered_spots(table: pa.Table) -> list[list[tuple[int, int]]]:
+    """Lists the row and column of the altered pixels of each row; see `altered_pixels`."""
+    pixels = altered_pixels(table)
+    spots: list[list[tuple[int, int]]] = [[] for _ in range(table.num_rows)]
+    for owner, row, col in zip(pixels.owners.tolist(), pixels.rows.tolist(), pixels.cols.tolist(), strict=True):
+        spots[owner].append((row, col))
+    return spots
+
+
 def altered_pixels(table: pa.Table) -> AlteredPixels:
     """Lists the altered pixels of all rows, one after the other.
 

@@ -56,7 +56,7 @@ ROOMS = {
     },
     "cluster/rounds": {"backend", "console", "launch", "ray", "reporter", "signals", "training_cache"},
     "report/sheets": {"trajectory", "matrices", "percent"},
-    "report/rounds": {"percent", "scan", "sheets"},
+    "report/rounds": {"percent", "scan", "sheets", "site"},
     "report/site": {
         "accounts",
         "best",
@@ -67,6 +67,7 @@ ROOMS = {
         "percent",
         "positions",
         "runs",
+        "scan",
         "summaries",
         "tables",
     },

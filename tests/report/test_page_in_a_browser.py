@@ -152,7 +152,7 @@ def test_filters_decide_what_gallery_and_table_show(opens: Opens, run: tuple[str
     page.locator("#filters").get_by_role("combobox", name="k", exact=True).select_option("5")
     page.locator("#filters").get_by_role("combobox", name="Classifier").select_option("mlp")
     assert count(page) == "1 of 18 cells"
-    assert page.locator(".tile .name").all_inner_texts()[:1] == ["dog"]
+    assert page.locator("#gallery .tile .name").all_inner_texts()[:1] == ["dog"]
     page.locator("#filters").get_by_role("combobox", name="Outcome").select_option("failed")
     assert count(page) == "0 of 18 cells"
     assert "no cell passes" in page.locator("#gallery").inner_text()
@@ -172,15 +172,15 @@ def test_a_picture_is_saved_with_its_true_size_and_values(opens: Opens, run: tup
 
 def test_tables_sort_by_keyboard(opens: Opens, run: tuple[str, Any]) -> None:
     page = opens(run[0])
-    first = page.locator("#found tbody tr").first
+    first = page.locator("#summary tbody tr").first
     before = first.inner_text()
-    button = page.locator("#found thead button", has_text="k")
+    button = page.locator("#summary thead button", has_text="k")
     button.first.focus()
     page.keyboard.press("Enter")
-    page.wait_for_selector("#found th[aria-sort]")
+    page.wait_for_selector("#summary th[aria-sort]")
     page.wait_for_timeout(50)
-    assert page.locator("#found tbody tr").count() == 4
-    assert page.locator("#found th[aria-sort]").count() == 1
+    assert page.locator("#summary tbody tr").count() == 4
+    assert page.locator("#summary th[aria-sort]").count() == 1
     page.locator("#cells").get_by_role("button", name="confidence").click()
     page.wait_for_function("document.querySelector('#cells thead').textContent.includes('▲')")
     assert before

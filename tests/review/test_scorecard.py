@@ -182,8 +182,8 @@ def test_another_file_is_refused_by_name(change, message):
 
 
 def test_a_scorecard_in_words():
-    assert headline(card()).startswith("75.0 % of the attacked classes are fooled at 90% by at most 5 altered pixels")
-    assert "by seed 100.0, 50.0" in headline(card())
+    assert headline(card()).startswith("75% of the attacked classes are fooled at 90% by at most 5 altered pixels")
+    assert "by seed 100%, 50%" in headline(card())
     text = scorecard_markdown(card(name="my_net"))
     assert text.startswith("# Audit of my\\_net\n")
     assert "| any | 25.0 (4.6-69.9) | 75.0 (30.1-95.4) |" in text

@@ -21,7 +21,7 @@ from sfi_ray.job import ONLY_TRIAL, Job, RoundsJob, load_any, placed
 from sfi_ray.models import Classifier
 from sfi_ray.models.detectors import require_detectors
 from sfi_ray.models.with_detector import FITTED
-from sfi_ray.report.rounds.tables import write_round_reports
+from sfi_ray.report.rounds.write import write_round_reports
 from sfi_ray.rounds.experiment import (
     EXPERIMENT_RECORD,
     Experiment,

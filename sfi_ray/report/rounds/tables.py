@@ -1,53 +1,19 @@
-"""Tables and figures of rounds: accuracies in the form of Table 16, re-attacks by class in the form of Table 17."""
+"""Tables of rounds: accuracies in the form of Table 16, re-attacks by class in the form of Table 17."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from sfi_ray.csv_text import csv_text
 from sfi_ray.report.percent import BOLD_FROM, as_percent
-from sfi_ray.report.rounds.curves import roc_curves
-from sfi_ray.report.rounds.figures import accuracies, passed_sheet
 from sfi_ray.rounds.detection import SFI, Detection
-from sfi_ray.rounds.experiment import Experiment, TrialResults
+from sfi_ray.rounds.experiment import TrialResults
 from sfi_ray.rounds.record import AttackRecord
-from sfi_ray.store.facts import read_facts
-from sfi_ray.store.parts import sound_rows
 from sfi_ray.tables import Entry, ResultTable, columns_of
-from sfi_ray.text import MOST_NAME, printable, safe_name
+from sfi_ray.text import MOST_NAME, printable
 
 
-def write_round_reports(experiment: Experiment, write: Callable[[str, bytes], None]) -> list[str]:
-    """Writes the tables of all trials, and a figure, a sheet of SFIs and the ROC curves of the detectors of each trial.
-
-    Unfinished rounds are left out. Returns the written names, relative to the folder that `write` stores in.
-    """
-    trials = [trial for trial in experiment.trials().values() if trial.rounds]
-    if not trials:
-        return []
-    files = {
-        "rounds.csv": accuracies_csv(trials).encode(),
-        "reattack.csv": reattack_csv(trials).encode(),
-        "rounds.md": "\n".join(table.to_markdown() for table in _tables(trials)).encode(),
-    }
-    if any(trial.drawn for trial in trials):
-        files["trials.csv"] = trials_csv(trials).encode()
-    if any(any(trial.detections.values()) for trial in trials):
-        files["detectors.csv"] = detectors_csv(trials).encode()
-        files["roc.csv"] = roc_csv(trials).encode()
-    for trial in trials:
-        figures = {"": accuracies(trial), "_roc": roc_curves(trial)}
-        folders = [experiment.folder.inner(f"{trial.name}/round_{record.round}") for record in trial.rounds]
-        sources = [sound_rows(folder, read_facts(folder).bounds)[0] for folder in folders]
-        figures["_sfis"] = passed_sheet(trial, sources) or {}
-        for what, figure in figures.items():
-            files |= {f"{safe_name(trial.name)}{what}{suffix}": content for suffix, content in figure.items()}
-    for name, content in files.items():
-        write(name, content)
-    return list(files)
-
-
-def _tables(trials: Sequence[TrialResults]) -> Iterator[ResultTable]:
+def round_tables(trials: Sequence[TrialResults]) -> Iterator[ResultTable]:
     """Yields the tables of an experiment that have rows."""
     tables = [trials_table(trials)]
     for trial in trials:

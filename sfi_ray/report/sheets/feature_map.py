@@ -61,7 +61,9 @@ def feature_map(shown: FeatureMap) -> dict[str, bytes]:
 def _class_colours(classes: NDArray[np.int64], num_classes: int, *, is_named: bool) -> dict[int, Any]:
     """Gives every class a colour; among many classes, neighbours look alike."""
     if is_named:
-        palette: Sequence[Any] = mpl.color_sequences["tab10" if len(classes) <= 10 else "tab20"]
+        # Gray is the colour of the legend's marks, and no class has it.
+        colours: Sequence[Any] = [*mpl.color_sequences["tab10"], *mpl.color_sequences["tab20b"]]
+        palette = [colour for colour in colours if max(colour) - min(colour) > 0.1]
         return dict(zip(classes.tolist(), palette, strict=False))
     scale = mpl.colormaps["turbo"]
     return {index: scale(index / max(1, num_classes - 1)) for index in classes.tolist()}

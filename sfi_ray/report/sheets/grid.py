@@ -33,6 +33,7 @@ class Tile:
         caption: Text beneath.
         color: Colour of the caption.
         note: Text below the caption.
+        spots: Row and column of the altered pixels; they are outlined where a pixel is drawn small.
     """
 
     picture: NDArray[np.uint8] | None
@@ -40,6 +41,7 @@ class Tile:
     caption: str
     color: str
     note: str = ""
+    spots: Sequence[tuple[int, int]] = ()
 
 
 def enlargement(height: int, width: int, least: int = 140) -> int:
@@ -97,6 +99,7 @@ def draw_sheet(
                 _write(axes, center, bottom + line * down, fit(text, column, small)[0], small, color)
             start = round(center - width / 2)
             _draw_picture(axes, tile.picture, factor, (start, start + width, bottom, top))
+            _outline(axes, tile.spots, factor, (start, top))
         top = bottom + (2 if any(tile.note for tile in row) else 1) * line + gap
     page_height = top - gap + margin
     figure.set_size_inches(page_width / SCREEN_DPI, page_height / SCREEN_DPI)
@@ -126,3 +129,16 @@ def _draw_picture(
     shown = shown.repeat(factor, axis=0).repeat(factor, axis=1)
     # Without `clip_on=False`, the SVG has one image of all pictures.
     axes.imshow(shown, extent=extent, aspect="auto", interpolation="none", clip_on=False)
+
+
+def _outline(axes: Axes, spots: Sequence[tuple[int, int]], factor: int, corner: tuple[int, int]) -> None:
+    """Frames altered pixels that are too small to be seen; so many that the frames would hide the picture get none."""
+    outlined_below, margin, most = 3, 4, 200
+    if factor >= outlined_below or len(spots) > most:
+        return
+    left, top = corner
+    side = factor + 2 * margin
+    for color, line in (("#ffffff", 2.4), ("#d6006c", 1.2)):
+        for row, col in spots:
+            place = (left + col * factor - margin, top + row * factor - margin)
+            axes.add_patch(Rectangle(place, side, side, fill=False, ec=color, lw=line))

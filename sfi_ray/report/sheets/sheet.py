@@ -15,7 +15,7 @@ from sfi_ray.report.matrices import ConfidenceMatrix, confidence_matrices
 from sfi_ray.report.percent import as_percent
 from sfi_ray.report.sheets.drawing import printable
 from sfi_ray.report.sheets.grid import MUTED, Tile, draw_sheet, enlargement
-from sfi_ray.store.rebuild import rebuild_images
+from sfi_ray.store.rebuild import altered_spots, rebuild_images
 
 MAX_TILES = 100
 """Most pictures of a sheet."""
@@ -63,10 +63,11 @@ def contact_sheet(
     is_grid = _is_grid(matrix) and len(places) <= room
     shown = found.slice(0, room)
     tiles = {
-        place: Tile(image, class_name(matrix, place[1]), *verdict(confidence, is_fooled=is_fooled))
-        for place, image, confidence, is_fooled in zip(
+        place: Tile(image, class_name(matrix, place[1]), *verdict(confidence, is_fooled=is_fooled), spots=spots)
+        for place, image, spots, confidence, is_fooled in zip(
             places[:room],
             rebuild_images(shown),
+            altered_spots(shown),
             shown["confidence"].to_pylist(),
             shown["fooled"].to_pylist(),
             strict=True,

@@ -11,7 +11,7 @@ function colourOf(facts, background) {
 }
 
 function showClasses(facts) {
-  if (!facts.series.length) return;
+  if (!facts.matrices.some((matrix) => matrix.classes.length > 1)) return;
   reveal("classes");
   const measures = { best: "highest confidence", mean: "mean confidence", bare: "confidence of the bare background" };
   const state = { series: 0, measure: "best", order: "class", words: "" };
@@ -43,10 +43,10 @@ function showClasses(facts) {
     const channels = { x, y: "value" };
     place.replaceChildren(
       chart(`${label} of each target class, ${facts.series[state.series].title}`, {
-        marginBottom: isNamed ? 80 : 40,
+        marginBottom: isNamed ? 80 : 48,
         x: isNamed
           ? { type: "point", label: null, domain: [...new Set(points.map((point) => point.name))], tickRotate: -45 }
-          : { label: state.order === "class" ? "target class" : "target classes, the highest first" },
+          : { label: state.order === "class" ? "target class" : "target classes, the highest first", labelOffset: 40 },
         y: { domain: [0, 100], percent: true, label: `${label} (%)`, grid: true },
         color: { legend: true, domain: backgrounds, range: backgrounds.map((name) => colourOf(facts, name)) },
         marks: [

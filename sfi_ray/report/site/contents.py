@@ -32,7 +32,7 @@ def pack_contents(runs: Sequence[ReportedRun], accounts: Sequence[Accounts]) -> 
         "runs": [_run(run, number, cells, pack) for number, run in enumerate(runs)],
         "series": [_series(number, run, matrix, is_only=len(runs) == 1) for number, run, matrix in series],
         "matrices": [_matrix(run, matrix, pack) for _, run, matrix in series],
-        "best": [_table(table) for run in runs for table in best_tables(run).values()],
+        "best": [_table(table) for run in runs for table in best_tables(run).values() if _says_more(run, table)],
         "trajectories": [t for at, (_, run, matrix) in enumerate(series) for t in _trajectory(at, run, matrix, pack)],
         "positions": [p for at, (_, run, matrix) in enumerate(series) for p in _positions(at, run, matrix, pack)],
         "by_k": _labelled(runs, accounts, "by_k"),
@@ -108,6 +108,12 @@ def _table(table: ResultTable) -> dict[str, Any]:
     }
 
 
+def _says_more(run: ReportedRun, table: ResultTable) -> bool:
+    """Whether a best-of-n table says more than the means: with replicates, or with the paper's row."""
+    is_repeated = any(int(matrix.num_finished.max(initial=0)) > 1 for matrix in run.matrices)
+    return is_repeated or any(entry.is_paper for row in table.entries() for entry in row)
+
+
 def _trajectory(at: int, run: ReportedRun, matrix: ConfidenceMatrix, pack: Pack) -> list[dict[str, Any]]:
     trajectory = trajectory_of(run.rows, matrix, run.facts.job.verification.threshold)
     if trajectory is None:
@@ -117,11 +123,12 @@ def _trajectory(at: int, run: ReportedRun, matrix: ConfidenceMatrix, pack: Pack)
 
 
 def _positions(at: int, run: ReportedRun, matrix: ConfidenceMatrix, pack: Pack) -> list[dict[str, Any]]:
-    if not matrix.num_finished.any():
+    if matrix.num_finished.sum() < 2:
         return []
     by_class = not matrix.is_wide
     counts, numbers = altered_counts(run.rows, matrix, by_background=False, by_class=by_class)
     shares: NDArray[np.float64] = counts[0] / np.maximum(numbers[0], 1)[:, None, None]
+    shares = _pooled(shares)
     highest = shares.max(axis=(1, 2))
     levels = np.rint(255 * shares / np.maximum(highest, np.finfo(np.float64).tiny)[:, None, None])
     return [
@@ -135,6 +142,14 @@ def _positions(at: int, run: ReportedRun, matrix: ConfidenceMatrix, pack: Pack) 
             "numbers": numbers[0].tolist(),
         }
     ]
+
+
+def _pooled(shares: NDArray[np.float64], most: int = 64) -> NDArray[np.float64]:
+    """Returns the highest share of blocks, so that no picture has more than `most` rows or columns."""
+    for axis in (1, 2):
+        size = shares.shape[axis]
+        shares = np.maximum.reduceat(shares, np.arange(0, size, -(-size // most)), axis=axis)
+    return shares
 
 
 def _labelled(runs: Sequence[ReportedRun], accounts: Sequence[Accounts], name: str) -> list[dict[str, Any]]:

@@ -29,18 +29,18 @@ function sortButton(text) {
   return element("button", { type: "button", class: "sort" }, text);
 }
 
-/** A table whose columns sort; a row is a list of {text, sort, ...attributes} or plain text. */
-function sortableTable(caption, headings, rows, className = "") {
+/** A table whose columns sort; a row is a list of {text, sort, ...attributes} or plain text. The label is not shown. */
+function sortableTable(label, headings, rows, className = "") {
   const toCell = (cell, column) => {
     const { text, sort, ...attributes } = typeof cell === "object" ? cell : { text: cell };
     const content = Array.isArray(text) ? text : [text];
     const tag = column === 0 ? "th" : "td";
-    return element(tag, { ...(column === 0 ? { scope: "row" } : {}), "data-sort": sort, ...attributes }, ...content);
+    const role = column === 0 ? { scope: "row" } : { "data-label": headings[column] };
+    return element(tag, { ...role, "data-sort": sort, ...attributes }, ...content);
   };
   const table = element(
     "table",
     { class: `sortable ${className}` },
-    element("caption", {}, caption),
     element(
       "thead",
       {},
@@ -48,7 +48,7 @@ function sortableTable(caption, headings, rows, className = "") {
     ),
     element("tbody", {}, ...rows.map((row) => element("tr", {}, ...row.map(toCell)))),
   );
-  return scrolling(table, caption);
+  return scrolling(table, label);
 }
 
 /** A frame that scrolls, reachable by keyboard. */

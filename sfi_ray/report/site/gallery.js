@@ -1,18 +1,20 @@
 // The gallery: one page of pictures at a time; a picture opens large, with all that is known of its cell.
 
 const TILES = 48;
-const TILE_SIZE = 112;
+const TILE_SIZE = 112; // as in report/site/lead.py
+const MOST_ZOOM = 40;
 
 function showGallery(cells, filters) {
   reveal("gallery");
-  const state = { page: 0, isOutlined: false, found: new Uint32Array() };
+  const chosen = address.read().chosen.get("outline");
+  const state = { page: 0, isOutlined: chosen ? chosen === "yes" : cells.facts.runs.some(isSmall), found: new Uint32Array() };
   const tiles = element("ul", { class: "tiles" });
   const where = element("span", { class: "where" });
   const dialog = cellDialog(cells, state);
   const tile = (cell, at) => {
     const label = `${cells.label(cell)}: ${cells.outcome(cell)}, ${percent(cells.at("confidence", cell))}%`;
     const shown = cells.hasImage(cell)
-      ? picture(cells.image(cell), TILE_SIZE, label, state.isOutlined)
+      ? picture(cells.image(cell), enlargement(cells.run(cell), TILE_SIZE), label, state.isOutlined)
       : element("span", { class: "no-picture" }, cells.failed(cell) ? "failed" : "not on this page");
     const isFooled = cells.outcome(cell) === "fooled";
     const verdict = cells.failed(cell) ? "!" : `${percent(cells.at("confidence", cell))}% ${isFooled ? "✓" : "✗"}`;
@@ -44,7 +46,15 @@ function showGallery(cells, filters) {
   const turn = (by) => () => ((state.page += by), draw());
   const previous = element("button", { type: "button", onclick: turn(-1) }, "Previous");
   const next = element("button", { type: "button", onclick: turn(1) }, "Next");
-  const outline = element("input", { type: "checkbox", onchange: () => ((state.isOutlined = outline.checked), draw()) });
+  const outline = element("input", {
+    type: "checkbox",
+    checked: state.isOutlined,
+    onchange: () => {
+      state.isOutlined = outline.checked;
+      address.choose("outline", outline.checked ? "yes" : "no");
+      draw();
+    },
+  });
   section("gallery").append(
     element(
       "div",
@@ -64,21 +74,34 @@ function showGallery(cells, filters) {
 function cellDialog(cells, state) {
   let at = 0;
   let list = null;
+  let zoom = 0; // a whole factor; 0 fits the image into the window
   const body = element("div", { class: "cell" });
   const show = () => {
     const cell = list[at];
     const image = cells.hasImage(cell) ? cells.image(cell) : null;
     const size = Math.min(448, innerWidth - 80);
-    const big = image ? picture(image, size, cells.label(cell), state.isOutlined) : element("p", {}, "No image of this cell is on the page.");
+    const factor = image && (zoom || Math.max(1, Math.floor(size / Math.max(image.height, image.width))));
+    const drawn = image && picture(image, factor, cells.label(cell), state.isOutlined);
+    const big = image
+      ? element("div", { class: "large", tabindex: "0", role: "region", "aria-label": "Enlarged image" }, drawn)
+      : element("p", {}, "No image of this cell is on the page.");
+    const zoomTo = (next) => () => ((zoom = Math.max(1, Math.min(MOST_ZOOM, next))), show());
     const buttons = [
       element("button", { type: "button", disabled: at === 0, onclick: () => (at--, show()) }, "Previous"),
       element("button", { type: "button", disabled: at === list.length - 1, onclick: () => (at++, show()) }, "Next"),
     ];
     if (image) {
       buttons.push(
+        element("button", { type: "button", class: "smaller", disabled: factor <= 1, onclick: zoomTo(factor - 1) }, "Zoom out"),
+        element("button", { type: "button", class: "larger", disabled: factor >= MOST_ZOOM, onclick: zoomTo(factor + 1) }, "Zoom in"),
+        element("span", { class: "muted", role: "status" }, `${factor}x`),
         element("button", { type: "button", onclick: () => ((state.isOutlined = !state.isOutlined), show()) }, state.isOutlined ? "Plain" : "Outline"),
-        element("button", { type: "button", class: "save", onclick: () => download(image, cells.fileName(cell)) }, `Download PNG, ${image.width} x ${image.height}`),
+        element("button", { type: "button", class: "save", onclick: () => download(paint(document.createElement("canvas"), image), cells.fileName(cell)) }, `Download PNG, ${image.width} x ${image.height}`),
       );
+      if (state.isOutlined) {
+        const name = cells.fileName(cell).replace(".png", "_outlined.png");
+        buttons.push(element("button", { type: "button", onclick: () => download(drawn, name) }, "Download outlined PNG"));
+      }
     }
     body.replaceChildren(
       element("h3", { id: "cell-title" }, cells.label(cell)),
@@ -98,6 +121,7 @@ function cellDialog(cells, state) {
     open(place, found = state.found) {
       at = place;
       list = found;
+      zoom = 0;
       show();
       box.showModal();
     },

@@ -18,7 +18,8 @@ function showPositions(facts) {
       pixels.set([color.r, color.g, color.b], at * 3);
     });
     const label = `Altered positions of ${name}, ${facts.series[found.series].title}; white is ${percent(found.highest[col])}% of ${found.numbers[col]} images`;
-    const drawn = picture({ pixels, height: found.height, width: found.width, channels: 3, spots: [] }, 64, label);
+    const image = { pixels, height: found.height, width: found.width, channels: 3, spots: [] };
+    const drawn = picture(image, enlargement(image, 64), label);
     drawn.title = label;
     return { text: [drawn, element("span", { class: "muted" }, `${percent(found.highest[col])}% of ${withCommas(found.numbers[col])}`)], sort: found.highest[col] };
   };
@@ -46,7 +47,7 @@ function showPairs(cells, facts, dialog) {
     const at = cells.at("image_index", cell) * size;
     if (at + size > run.natural.length) return null;
     const image = { pixels: run.natural.subarray(at, at + size), height: run.height, width: run.width, channels: run.channels, spots: [] };
-    return figure(picture(image, TILE_SIZE, `Natural image of ${cells.name("target_name", cell)}`), "natural", `${percent(cells.at("image_confidence", cell))}%`);
+    return figure(picture(image, enlargement(image, TILE_SIZE), `Natural image of ${cells.name("target_name", cell)}`), "natural", `${percent(cells.at("image_confidence", cell))}%`);
   };
   const figure = (content, ...lines) =>
     element("figure", {}, content, element("figcaption", {}, ...lines.map((line) => element("span", {}, line))));
@@ -54,7 +55,7 @@ function showPairs(cells, facts, dialog) {
     const button = element(
       "button",
       { type: "button", class: "tile", title: cells.label(cell), onclick: () => dialog.open(at, group) },
-      picture(cells.image(cell), TILE_SIZE, cells.label(cell)),
+      picture(cells.image(cell), enlargement(cells.run(cell), TILE_SIZE), cells.label(cell)),
     );
     const verdict = `${percent(cells.at("confidence", cell))}% ${cells.outcome(cell) === "fooled" ? "✓" : "✗"}`;
     const product = `inner product ${cells.at("feature_inner_product", cell).toFixed(3)}`;

@@ -38,10 +38,20 @@ function prepareForPrint() {
   });
 }
 
-async function start() {
-  chooseTheme();
-  prepareForPrint();
+// What ends with a drawing of the page, such as its listeners.
+let drawing = new AbortController();
+
+/** Fills the sections, in the place of what an earlier drawing put there. */
+async function draw() {
   const facts = await unpack(document.getElementById("data").textContent);
+  drawing.abort();
+  drawing = new AbortController();
+  document.querySelector("dialog")?.remove();
+  for (const content of document.querySelectorAll("main .content")) {
+    content.replaceChildren();
+    content.parentElement.hidden = true;
+  }
+  showLead(facts);
   const cells = new Cells(facts);
   showMatrices(facts);
   showBest(facts);
@@ -50,14 +60,39 @@ async function start() {
     const filters = makeFilters(cells, facts);
     const dialog = showGallery(cells, filters);
     showCellsTable(cells, filters, dialog);
-    filters.update();
+    filters.restore();
     showPairs(cells, facts, dialog);
+    openTiles(cells, dialog);
   }
   showTrajectories(facts);
   showSuccess(facts);
   showSpending(facts);
   showPositions(facts);
   showFailures(facts);
+}
+
+/** A picture of the first screen opens its cell. */
+function openTiles(cells, dialog) {
+  const tiles = [...document.querySelectorAll("#found .tile")];
+  const cellOf = (tile) => {
+    for (let cell = 0; cell < cells.count; cell++) {
+      if (cells.at("run", cell) === Number(tile.dataset.run) && cells.at("cell_index", cell) === Number(tile.dataset.cell)) return cell;
+    }
+    return -1;
+  };
+  const found = tiles.map(cellOf);
+  const shown = found.filter((cell) => cell >= 0);
+  tiles.forEach((tile, at) => {
+    if (found[at] >= 0) tile.onclick = () => dialog.open(shown.indexOf(found[at]), shown);
+  });
+}
+
+async function start() {
+  chooseTheme();
+  prepareForPrint();
+  document.addEventListener("click", address.follow);
+  await draw();
+  address.show(address.read().place);
   document.documentElement.dataset.state = "ready";
 }
 

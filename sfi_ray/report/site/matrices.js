@@ -37,8 +37,9 @@ function matrixTable(series, matrix, options) {
     ? all(numClasses).map((col) => [matrix.names[col], ...all(matrix.backgrounds.length).map((row) => cellOf(row, col))])
     : all(matrix.backgrounds.length).map((row) => [matrix.backgrounds[row], ...all(numClasses).map((col) => cellOf(row, col))]);
   const headings = isTall ? ["class", ...matrix.backgrounds] : ["background", ...matrix.names];
-  const caption = matrix.paper ? `${series.title}; beside it the paper's Table ${matrix.paper.table}` : series.title;
-  return sortableTable(caption, headings, rows, isTall ? "matrix tall" : "matrix");
+  const table = sortableTable(series.title, headings, rows, isTall ? "matrix tall" : "matrix");
+  const beside = matrix.paper ? element("p", { class: "caption" }, `Below each value: the paper's Table ${matrix.paper.table}.`) : null;
+  return [table, beside].filter(Boolean);
 }
 
 function showMatrices(facts) {

@@ -13,6 +13,7 @@ from sfi_ray.report.paper import SOURCE
 from sfi_ray.report.percent import as_percent
 from sfi_ray.report.runs import ReportedRun
 from sfi_ray.report.site.contents import pack_contents
+from sfi_ray.report.site.lead import leading_tiles
 from sfi_ray.report.site.template import page_template, site_file
 from sfi_ray.report.summaries import summary_table
 from sfi_ray.store.facts import KFacts
@@ -27,7 +28,7 @@ _SECTIONS = (
     ),
     ("best", "Best of n", "The highest confidence of each class, with a row for each classifier."),
     ("classes", "Classes", "Confidence by target class. Point at a mark to see its class."),
-    ("filters", "Filters", "Choose the images and cells of the next two sections."),
+    ("filters", "Filters", ""),
     ("gallery", "Images", "Select a picture to enlarge it and to save it at its true size."),
     ("cells", "Cells", "Every cell that passes the filters. Select a heading to sort, or a number to open its cell."),
     ("pairs", "Inversions", "Natural images beside the images that imitate them, with the inner product of features."),
@@ -48,18 +49,30 @@ _SECTIONS = (
 )
 
 
-def render_page(runs: Sequence[ReportedRun], accounts: Sequence[Accounts]) -> str:
-    """Renders the page of some runs as HTML. Names of runs and classes are escaped, or packed as data."""
+def render_page(
+    runs: Sequence[ReportedRun], accounts: Sequence[Accounts], *, is_live: bool = False, mark: str = ""
+) -> str:
+    """Renders the page of some runs as HTML. Names of runs and classes are escaped, or packed as data.
+
+    Args:
+        runs: The runs.
+        accounts: The sums of each.
+        is_live: Whether a server serves the page, which then follows the run; see `sfi_ray.report.live`.
+        mark: What the page shows, for a page that asks whether it is still the newest.
+    """
     # In the order in which they need each other.
     program = (
-        *("unpack", "elements", "model", "pictures", "matrices", "charts", "classes", "cells_table", "gallery"),
-        *("inversions", "main"),
+        *("unpack", "elements", "address", "model", "pictures", "matrices", "charts", "classes", "cells_table"),
+        *("gallery", "inversions", "main", *(["live"] if is_live else [])),
     )
     return page_template("page.html").render(
         title=" + ".join(run.label for run in runs) + ": sparse fooling images",
         style=site_file("style.css"),
         sections=_SECTIONS,
+        is_live=is_live,
+        mark=mark,
         headline=_headline(runs),
+        tiles=leading_tiles(runs),
         losses=[line for run in runs for line in run.losses],
         notes=[*(line for run in runs for line in run.notes), *_unlike(runs)],
         summary=summary_table(runs),
@@ -83,9 +96,19 @@ def _headline(runs: Sequence[ReportedRun]) -> str:
     cells = counted(sum(run.facts.num_cells for run in runs), "cell")
     if not finished:
         return f"None of {cells} is finished yet; {failed:,} failed."
+    failures = f" {failed:,} failed." if failed else ""
     share = as_percent(fooled / finished)
-    failures = f"; {failed:,} failed" if failed else ""
-    return f"{fooled:,} of {finished:,} searched cells are fooled ({share}%). The grid has {cells}{failures}."
+    return f"{fooled:,} of {finished:,} searched cells are fooled ({share}%){_how(runs)}.{failures}"
+
+
+def _how(runs: Sequence[ReportedRun]) -> str:
+    """Returns what a fooled cell means, where it means the same in all runs."""
+    thresholds = {run.facts.job.verification.threshold for run in runs}
+    matrices = [matrix for run in runs for matrix in run.matrices]
+    if len(thresholds) > 1 or any(matrix.altered is not None for matrix in matrices):
+        return ""
+    most, threshold = max(matrix.k_max for matrix in matrices), as_percent(thresholds.pop())
+    return f": {threshold}% or more for the target class, with at most {counted(most, 'altered pixel')} on one colour"
 
 
 def _unlike(runs: Sequence[ReportedRun]) -> list[str]:

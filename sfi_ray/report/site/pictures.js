@@ -15,13 +15,20 @@ function paint(canvas, { pixels, height, width, channels }) {
   return canvas;
 }
 
-/** Makes a canvas that shows an image enlarged by whole pixels to about `size`, its altered pixels outlined on request. */
-function picture(image, size, label, isOutlined = false) {
-  const factor = Math.max(1, Math.round(size / Math.max(image.height, image.width)));
+/** The whole factor that enlarges an image to about `size`. */
+const enlargement = ({ height, width }, size) => Math.max(1, Math.round(size / Math.max(height, width)));
+
+// Altered pixels are outlined by default where one takes fewer pixels of the page.
+const OUTLINED_BELOW = 3;
+const MOST_OUTLINED = 200; // more outlines would hide the image
+const isSmall = ({ height, width }) => TILE_SIZE / Math.max(height, width) < OUTLINED_BELOW;
+
+/** Makes a canvas that shows an image enlarged by a whole factor, its altered pixels outlined on request. */
+function picture(image, factor, label, isOutlined = false) {
   const canvas = paint(element("canvas", { role: "img", "aria-label": label, class: "picture" }), image);
   canvas.style.width = `${image.width * factor}px`;
-  if (!isOutlined) return canvas;
-  const scale = Math.max(factor, Math.ceil(size / Math.max(image.height, image.width)));
+  if (!isOutlined || image.spots.length > MOST_OUTLINED) return canvas;
+  const scale = Math.max(factor, Math.ceil(TILE_SIZE / Math.max(image.height, image.width)));
   const small = canvas.cloneNode();
   paint(small, image);
   canvas.width = image.width * scale;
@@ -40,9 +47,9 @@ function picture(image, size, label, isOutlined = false) {
   return canvas;
 }
 
-/** Saves an image as PNG of its true size. */
-function download(image, name) {
-  paint(document.createElement("canvas"), image).toBlob((blob) => {
+/** Saves a canvas as PNG; that of an image alone has its true size. */
+function download(canvas, name) {
+  canvas.toBlob((blob) => {
     const link = element("a", { href: URL.createObjectURL(blob), download: name });
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 10000);
