@@ -329,7 +329,7 @@ def test_an_attack_that_evades_a_detector_goes_on_to_the_same_rows_and_is_anothe
 
 def test_the_report_of_rounds_is_written_anew_from_their_folder(whole, tmp_path):
     done = CliRunner().invoke(app, ["report", whole.folder.location, "--output", str(tmp_path / "a")])
-    assert (done.exit_code, done.stdout.strip()) == (0, str(tmp_path / "a" / "rounds.md"))
+    assert (done.exit_code, done.stdout.strip()) == (0, str(tmp_path / "a" / "index.html"))
     assert (tmp_path / "a" / "rounds.md").read_bytes() == whole.folder.read("report/rounds.md")
     assert (tmp_path / "a" / "rounds.png").read_bytes().startswith(b"\x89PNG")
     done = CliRunner().invoke(app, ["report", whole.folder.location, whole.folder.location])

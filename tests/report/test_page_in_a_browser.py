@@ -158,6 +158,54 @@ def test_filters_decide_what_gallery_and_table_show(opens: Opens, run: tuple[str
     assert "no cell passes" in page.locator("#gallery").inner_text()
 
 
+def test_filters_are_kept_in_the_address_beside_the_section(opens: Opens, run: tuple[str, Any]) -> None:
+    page = opens(run[0])
+    page.locator("#filters").get_by_role("combobox", name="Outcome").select_option("fooled")
+    page.locator("#filters").get_by_label("Class", exact=True).fill("dog")
+    page.locator("#cells").get_by_role("button", name="confidence").click()
+    page.locator("nav").get_by_role("link", name="Images").click()
+    assert page.url.endswith("#gallery?outcome=fooled&target=dog&order=confidence")
+    assert page.locator("#filters").evaluate("box => box.getBoundingClientRect().top") >= 0  # still in sight
+    page.reload()
+    page.wait_for_function("document.documentElement.dataset.state === 'ready'")
+    assert count(page) == "4 of 18 cells"
+    page.evaluate("location.hash = '#gallery?outcome=nonsense&k=5&run=7'")
+    page.locator("#filters .count", has_text="10 of 18 cells").wait_for()
+
+
+def test_small_pixels_are_outlined_by_default_and_the_large_view_zooms_in_whole_steps(
+    opens: Opens, write_run: Any, many_findings: Any, tmp_path: Path
+) -> None:
+    table = many_findings(2, 2, size=224)
+    folder = write_run(tmp_path / "run", table, input_shape=[3, 224, 224], class_names=["a", "b"])
+    page = opens(write_report([str(folder)], charts=False).location, viewport={"width": 1200, "height": 900})
+    assert page.locator("#gallery input[type=checkbox]").is_checked()
+    assert page.locator("#found rect").count() >= 5
+    for name in ("success", "best", "failures", "pairs"):  # one k, one replicate, no failure, no inversion
+        assert not page.locator(f"#{name}").is_visible(), name
+    assert page.locator("#filters select").count() == 3  # outcome, order, direction
+    page.locator("#found .tile").first.click()
+    large = page.locator("dialog .large canvas")
+    for factor in (2, 3, 4, 3):
+        assert large.evaluate("canvas => canvas.getBoundingClientRect().width") == pytest.approx(224 * factor, abs=2.1)
+        page.get_by_role("button", name="Zoom out" if factor == 4 else "Zoom in").click()
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download outlined PNG").click()
+    saved = np.array(Image.open(io.BytesIO(download.value.path().read_bytes())).convert("RGB"))
+    red, green, blue = saved.astype(int).transpose(2, 0, 1)
+    assert ((red - green > 100) & (blue - green > 40)).any()  # the outlines' colour
+
+
+def test_on_a_phone_no_number_is_cut(opens: Opens, run: tuple[str, Any]) -> None:
+    page = opens(run[0], viewport={"width": 390, "height": 844})
+    cut = """[...document.querySelectorAll('.scroll td, .scroll th, #found .tile, regular-table td')]
+        .filter(one => one.offsetParent && (one.getBoundingClientRect().right > innerWidth + 1
+            || one.scrollWidth > one.clientWidth + 1) && /^[^a-z]*\\d[^a-z]*$/i.test(one.textContent))
+        .map(one => one.outerHTML)"""
+    assert page.evaluate(cut) == []
+    assert page.locator("#summary td").first.evaluate("cell => getComputedStyle(cell, '::before').content") != "none"
+
+
 def test_a_picture_is_saved_with_its_true_size_and_values(opens: Opens, run: tuple[str, Any]) -> None:
     location, table = run
     page = opens(location)

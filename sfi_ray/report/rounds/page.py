@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import importlib.metadata
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +10,7 @@ from sfi_ray.report.percent import as_percent
 from sfi_ray.report.rounds.curves import roc_curves
 from sfi_ray.report.rounds.figures import accuracies, passed_sheet
 from sfi_ray.report.rounds.tables import accuracies_table, detectors_table, reattack_table, trials_table
-from sfi_ray.report.site.template import page_template, site_file
+from sfi_ray.report.site.template import page_template, png_source, site_file
 from sfi_ray.rounds.experiment import Experiment, TrialResults
 from sfi_ray.store.facts import read_facts
 from sfi_ray.store.parts import sound_rows
@@ -75,7 +74,7 @@ def _trial(trial: TrialResults, figures: Mapping[str, Mapping[str, bytes]]) -> d
         "name": trial.name,
         "headline": _headline(trial),
         "figures": [
-            {"name": name, "alt": alt, "source": f"data:image/png;base64,{base64.b64encode(files['.png']).decode()}"}
+            {"name": name, "alt": alt, "source": png_source(files[".png"])}
             for what, (name, alt) in _FIGURES.items()
             if (files := figures.get(what))
         ],

@@ -86,7 +86,7 @@ function makeFilters(cells, facts) {
 
 // Columns that are left out where all cells have one value, and those that a phone has room for.
 const GRID_COLUMNS = ["series", "background", "target_name", "k", "replicate"];
-const NARROW_COLUMNS = ["target_name", "background", "confidence", "background_confidence"];
+const NARROW_COLUMNS = ["confidence", "background_confidence", "target_name", "background"];
 const NARROW = 640; // as in style.css
 
 const TABLE_COLUMNS = [
@@ -110,9 +110,9 @@ function showCellsTable(cells, filters, dialog) {
   const table = element("regular-table", { role: "region", tabindex: "0", "aria-label": "All cells that pass the filters" });
   section("cells").append(table);
   const isOne = (name) => cells.columns[name].every((value) => value === cells.columns[name][0]);
-  const fits = (name) => innerWidth > NARROW || NARROW_COLUMNS.includes(name);
-  const isShown = (name) => fits(name) && (name === "error" ? cells.facts.cells.names.error.length > 1 : !GRID_COLUMNS.includes(name) || !isOne(name));
-  const columns = TABLE_COLUMNS.filter(([name]) => isShown(name));
+  const isShown = (name) => (name === "error" ? cells.facts.cells.names.error.length > 1 : !GRID_COLUMNS.includes(name) || !isOne(name));
+  const fitting = innerWidth > NARROW ? TABLE_COLUMNS : NARROW_COLUMNS.map((name) => TABLE_COLUMNS.find((column) => column[0] === name));
+  const columns = fitting.filter(([name]) => isShown(name));
   const header = ([name, title]) => {
     const { column, descending } = filters.order;
     const mark = column === name ? (descending ? " ▼" : " ▲") : "";

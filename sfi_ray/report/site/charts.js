@@ -217,7 +217,7 @@ function showSpending(facts) {
         marginLeft: Math.min(220, 24 + 7 * Math.max(...names.map((name) => name.length))),
         height: 90 + 34 * names.length,
         marginBottom: 48,
-        x: { label, labelOffset: 40, grid: true, tickFormat: "~s", ticks: 5 },
+        x: { label, labelOffset: 40, grid: true, tickFormat: "~s", ticks: innerWidth > NARROW ? 5 : 2 },
         y: { label: null, domain: names },
         color: palette(parts.map((row) => row.part)),
         marks: [

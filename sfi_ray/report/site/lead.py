@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from sfi_ray.report.matrices import ConfidenceMatrix
 from sfi_ray.report.percent import as_percent
 from sfi_ray.report.runs import ReportedRun
 from sfi_ray.report.scan import batches_of
+from sfi_ray.report.site.template import png_source
 from sfi_ray.store.png import to_png
 from sfi_ray.store.rebuild import IMAGE_COLUMNS, altered_spots, rebuild_images
 from sfi_ray.text import counted
@@ -121,11 +121,10 @@ def _tile(place: _Place, row: dict[str, Any], margin: int = 3) -> dict[str, Any]
     confidence = as_percent(row["confidence"])
     is_outlined = TILE_SIZE / max(height, width) < OUTLINED_BELOW and len(row["spots"]) <= MOST_OUTLINED
     levels = row["background_value"]
-    k_text = f"k = {row['k']}".replace(" ", "\N{NO-BREAK SPACE}")
     return {
         "run": place.run,
         "cell": row["cell_index"],
-        "source": f"data:image/png;base64,{base64.b64encode(to_png(row['image'])).decode()}",
+        "source": png_source(to_png(row["image"])),
         "height": height,
         "width": width,
         # A frame around each altered pixel, as (row, col, side).
@@ -135,7 +134,8 @@ def _tile(place: _Place, row: dict[str, Any], margin: int = 3) -> dict[str, Any]
         "is_fooled": bool(row["fooled"]),
         "bare": "-" if np.isnan(bare) else f"{as_percent(float(bare))}%",
         "colour": "#" + "".join(f"{level:02x}" for level in (levels if len(levels) == 3 else levels * 3)),
-        "about": ", ".join([matrix.classifier, background, *([k_text] if matrix.altered is None else [])]),
+        "about": f"{matrix.classifier}, {background}",
+        "k": f"k = {row['k']}" if matrix.altered is None else "",
         "alt": f"{background} image with {counted(len(row['spots']), 'altered pixel')}, "
         f"{confidence}% {name} for {matrix.classifier}",
     }

@@ -5,7 +5,6 @@ Shapes: N images, H height, W width, C channels.
 
 from __future__ import annotations
 
-import base64
 import importlib.metadata
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from sfi_ray.report.site.template import page_template, site_file
+from sfi_ray.report.site.template import page_template, png_source, site_file
 from sfi_ray.review.scorecard import Scorecard
 from sfi_ray.review.scorecard_tables import (
     backgrounds_table,
@@ -100,11 +99,10 @@ def _problems(card: Scorecard) -> list[str]:
 def _tile(shown: ShownImage) -> dict[str, object]:
     height, width = shown.image.shape[:2]
     factor = max(1, -(-96 // max(height, width)))  # the page shows at least 96 pixels
-    encoded = base64.b64encode(to_png(shown.image)).decode()
     altered = counted(shown.k, "altered pixel")
     caption = f"{counted(shown.k, 'pixel')} on {shown.background}, {shown.confidence:.0%}"
     return {
-        "source": f"data:image/png;base64,{encoded}",
+        "source": png_source(to_png(shown.image)),
         "width": width * factor,
         "height": height * factor,
         "name": shown.class_name,

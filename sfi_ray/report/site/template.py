@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from importlib import resources
 from typing import Any
 
@@ -20,6 +21,11 @@ def page_template(name: str) -> jinja2.Template:
 def site_file(name: str) -> str:
     """Returns the text of a file of ``site/``."""
     return (resources.files("sfi_ray.report") / "site" / name).read_text("utf-8")
+
+
+def png_source(content: bytes) -> Markup:
+    """Returns a PNG file as the source of an image in a page. Of any length, it is markup that cannot be cut short."""
+    return Markup(f"data:image/png;base64,{base64.b64encode(content).decode()}")  # noqa: S704 - base64 has no markup
 
 
 def _printable(value: Any) -> Any:
