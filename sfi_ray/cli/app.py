@@ -18,7 +18,7 @@ from sfi_ray.cli.exits import ExitCode, epilog_of, explaining
 from sfi_ray.cli.export import export
 from sfi_ray.cli.features import features
 from sfi_ray.cli.listing import list_runs
-from sfi_ray.cli.printing import Commands, PrintableFormatter, echo, pass_on, print_json, show, width_of_lines
+from sfi_ray.cli.printing import Commands, PrintableFormatter, echo, pass_on, print_json, print_turned_to_fit, show
 from sfi_ray.cli.reporting import report, watch
 from sfi_ray.cli.rounds import launch_rounds, plan_rounds
 from sfi_ray.cli.starting import init
@@ -176,13 +176,16 @@ def _changed(
 
 def _print_results(location: str) -> None:
     from sfi_ray.report import confidence_matrices, render_table
+    from sfi_ray.report.tables import matrix_table
     from sfi_ray.store.run import open_run
 
     run = open_run(location)
     status = run.status()
-    width = width_of_lines(80)
     for matrix in confidence_matrices(run.dataset):
-        show(render_table(matrix, width), width)
+        if matrix.is_wide:
+            show(render_table(matrix), width=80)
+        else:
+            print_turned_to_fit(matrix_table(matrix))
     echo(f"{status.fooled:,} of {counted(status.finished, 'cell')} fooled, {counted(status.evaluations, 'evaluation')}")
     places = {
         "page": "report/index.html",

@@ -96,7 +96,10 @@ EXIT_CODES: Mapping[str, Mapping[ExitCode, str]] = {
         ExitCode.BAD_INPUT: "no run, or no row",
         ExitCode.DOES_NOT_HOLD: "something does not hold; standard error names each fault with its row",
     },
-    "watch": {ExitCode.INTERRUPTED: "Ctrl-C or SIGTERM, which ends every watch; the run goes on"},
+    "watch": {
+        ExitCode.DONE: "the page was served until Ctrl-C or SIGTERM; the run goes on",
+        ExitCode.INTERRUPTED: "Ctrl-C or SIGTERM before the page was served",
+    },
 }
 """Meanings of the exit codes of each command, beyond those of all commands; see `codes_of`."""
 

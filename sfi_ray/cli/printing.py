@@ -60,18 +60,28 @@ def show(content: RenderableType, width: int = 200) -> None:
         content: A table with printable texts.
         width: Characters of a line where there is no terminal.
     """
-    Console(width=width_of_lines(width)).print(content)
-
-
-def width_of_lines(otherwise: int) -> int:
-    """Returns the width of the terminal in characters, or another one where there is none."""
     console = Console()
-    return console.width if console.is_terminal else otherwise
+    if not console.is_terminal:
+        console.width = width
+    console.print(content)
 
 
 def print_table(table: ResultTable) -> None:
     """Prints a table of results."""
     show(table.to_rich())
+
+
+def print_turned_to_fit(table: ResultTable, width: int = 80) -> None:
+    """Prints a table of results; one that is too wide for a line has its rows and columns exchanged.
+
+    Args:
+        table: The table.
+        width: Characters of a line where there is no terminal.
+    """
+    console = Console()
+    width = console.width if console.is_terminal else width
+    fits = Console(width=1 << 16).measure(table.to_rich()).maximum <= width
+    show((table if fits else table.transposed()).to_rich(), width)
 
 
 def fits_on_screen(num_rows: int, most: int = 20) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Annotated
 
 import typer
@@ -61,6 +62,8 @@ def watch(
     """
     from sfi_ray.report.live import LivePage, serving
 
-    with explaining("stopped watching; the run goes on"), serving(LivePage(run), port or 0) as server:
+    with explaining("stopped"), serving(LivePage(run), port or 0) as server:
         echo(f"http://127.0.0.1:{server.server_port}/ (Ctrl-C ends it)")
-        server.serve_forever()
+        with contextlib.suppress(KeyboardInterrupt):
+            server.serve_forever()
+        echo("stopped watching; the run goes on", err=True)

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from sfi_ray.csv_text import csv_text
@@ -36,16 +35,9 @@ def matrix_table(matrix: ConfidenceMatrix) -> ResultTable:
     return ResultTable(matrix_title(matrix), columns, list(_rows(matrix)), _notes(matrix))
 
 
-def render_table(matrix: ConfidenceMatrix, width: int = 80) -> Table:
-    """Renders `matrix_table` for the terminal; where it is too wide, each class has a row instead of a column.
-
-    Args:
-        matrix: The matrix.
-        width: Characters of a line.
-    """
-    table = matrix_table(matrix)
-    fits = matrix.is_wide or Console(width=1 << 16).measure(table.to_rich()).maximum <= width
-    return (table if fits else table.transposed()).to_rich()
+def render_table(matrix: ConfidenceMatrix) -> Table:
+    """Renders `matrix_table` for the terminal."""
+    return matrix_table(matrix).to_rich()
 
 
 def matrix_to_markdown(matrix: ConfidenceMatrix) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from sfi_ray.cli.printing import print_turned_to_fit
 from sfi_ray.report import (
     ConfidenceMatrix,
     confidence_matrices,
@@ -15,6 +16,7 @@ from sfi_ray.report import (
     matrix_to_markdown,
     render_table,
 )
+from sfi_ray.report.tables import matrix_table
 
 
 def matrix_of(table: Any) -> ConfidenceMatrix:
@@ -158,17 +160,16 @@ def test_a_sampled_k_is_named_by_its_range(make_findings: Any) -> None:
     assert "SFIs with k of 1-100 through cnn" in printed(matrix_of(make_findings(*({"k": k} for k in range(1, 101)))))
 
 
-def test_classes_that_do_not_fit_a_line_get_rows(make_grid: Any) -> None:
-    matrix = matrix_of(make_grid({"black": [0], "white": [255]}, 10, target_name="handwritten digit"))
+def test_classes_that_do_not_fit_a_line_get_rows(make_grid: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    table = matrix_table(matrix_of(make_grid({"black": [0], "white": [255]}, 10, target_name="handwritten digit")))
 
     def lines(width: int) -> list[str]:
-        console = Console(file=io.StringIO(), width=width)
-        console.print(render_table(matrix, width))
-        return console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+        print_turned_to_fit(table, width)
+        return capsys.readouterr().out.splitlines()
 
-    assert [line.split() for line in lines(80)[2:6:3]] == [
+    assert [lines(80)[at].split() for at in (2, 4)] == [
         ["black", "white"],
-        ["handwritten", "digit", "90", "(0)", "90", "(0)"],
+        ["handwritten", "digit", "100", "(0)", "100", "(0)"],
     ]
     assert max(map(len, lines(80))) <= 80
     assert len(lines(80)) > len(lines(300))
