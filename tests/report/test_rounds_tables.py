@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
+from types import SimpleNamespace
 
 import pytest
 
 from sfi_ray.report.rounds.curves import roc_curves
 from sfi_ray.report.rounds.figures import accuracies
+from sfi_ray.report.rounds.page import render_rounds_page
 from sfi_ray.report.rounds.tables import (
     accuracies_csv,
     accuracies_table,
@@ -72,3 +74,14 @@ def test_csv_is_printable_and_without_formulas(trial: TrialResults) -> None:
 def test_names_are_drawn_as_text(trial: TrialResults) -> None:
     for files in (accuracies(trial), roc_curves(trial)):
         assert set(files) == {".png", ".svg"}
+
+
+def test_a_page_shows_foreign_names_as_text(trial: TrialResults) -> None:
+    experiment = SimpleNamespace(folder=SimpleNamespace(location="runs/<b>"), trials=lambda: {trial.name: trial})
+    page = render_rounds_page(experiment, {trial.name: {"": accuracies(trial)}})  # type: ignore[arg-type]
+    assert "\x1b" not in page
+    assert "\N{RIGHT-TO-LEFT OVERRIDE}" not in page
+    assert "<b>" not in page
+    assert "script-src" not in page
+    assert "data:image/png;base64," in page
+    assert "SFIs fool M0 in 100% of the cells" in page
