@@ -239,7 +239,7 @@ def make_plan(
             or known.batch_size
             or default_micro_batch(info.shape, device, images_together(grid, attack)),
         )
-        if request:
+        if request and not classifier.is_black_box:
             classifier = classifier.running(tune(classifier, request).runtime)
         micro_batches.append(classifier.micro_batch)
         rates[spec.name] = 1 / (1 / forward_rate(classifier, job.compute.threads, pixels) + 1 / proposing)
@@ -329,10 +329,13 @@ def forward_rate(classifier: Classifier, threads: int, pixels: int = 1, seconds:
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        classify()
-        _wait_for(classifier)
+        if classifier.is_black_box:  # of which each image may cost something
+            seconds = 0.0
+        else:
+            classify()
+            _wait_for(classifier)
         seen, started = 0, time.perf_counter()
-        while (spent := time.perf_counter() - started) < seconds:
+        while (spent := time.perf_counter() - started) < seconds or not seen:
             classify()
             _wait_for(classifier)
             seen += count

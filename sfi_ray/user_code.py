@@ -9,10 +9,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib.util
+import inspect
 import sys
 import sysconfig
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -115,6 +116,15 @@ class UserCode:
             f"{self.role} '{self.what}': there is no module '{name}' on sys.path or in {Path.cwd()}; install it, or "
             "launch from the folder that holds it"
         )
+
+
+def fitting_arguments(function: Callable[..., Any], known: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns those of the known arguments that a function or a class has by name."""
+    try:
+        accepted = inspect.signature(function).parameters
+    except ValueError:  # written in C
+        return {}
+    return {name: value for name, value in known.items() if name in accepted}
 
 
 def told(error: BaseException, file: str | None = None) -> str:

@@ -20,6 +20,11 @@ class AttackKind(BaseModel):
     shares_classes: ClassVar[bool] = False
 
     @property
+    def needs_inside(self) -> bool:
+        """Whether the kind needs gradients or layers, which a black box lacks."""
+        return self.looks_inside
+
+    @property
     def shares_ks(self) -> bool:
         """Whether a k begins with the images of smaller ones, so that the choice of k decides results."""
         return False
@@ -70,3 +75,6 @@ class AttackKind(BaseModel):
         Raises:
             InputError: It lacks something; the message names the alternatives.
         """
+        if self.needs_inside:
+            mend = "take an attack without gradients, such as de, sparse_rs, or map_elites with gradient_share 0 (audit --no-gradients)"
+            classifier.require_inside("attack", mend)

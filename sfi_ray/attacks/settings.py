@@ -112,6 +112,11 @@ class MapElitesAttackSettings(MapElitesSettings, StoppingSettings, AttackKind):
         return MapElitesAttack(self, self)
 
     @property
+    def needs_inside(self) -> bool:
+        """Whether gradients lead candidates; see `AttackKind.needs_inside`."""
+        return self.gradient_share > 0
+
+    @property
     def starts_from(self) -> str | None:
         """The earlier run whose images classes begin with; see `AttackKind.starts_from`."""
         return self.transfer_from
@@ -162,6 +167,7 @@ class InversionAttackSettings(InversionSettings, AttackKind):
 
     def check_classifier(self, classifier: Classifier) -> None:
         """Checks that a classifier has the layer; see `AttackKind.check_classifier`."""
+        super().check_classifier(classifier)
         blank = torch.zeros(1, *classifier.input_shape, device=classifier.device)
         with named(f"classifier '{classifier.name}': attack.layer"):
             classifier.features(blank, self.layer)
@@ -171,6 +177,11 @@ class GradientAttackSettings(GradientSettings, StoppingSettings, AttackKind):
     """A search of at most k pixels that uses the classifier's gradients."""
 
     kind: Literal["gradient"] = Field(description="Gradients propose pixels and colours, and forward passes choose.")
+
+    @property
+    def needs_inside(self) -> bool:
+        """Gradients lead it; see `AttackKind.needs_inside`."""
+        return True
 
     def build(self) -> Attack:
         """Makes the attack."""

@@ -178,7 +178,9 @@ class Provisioner:
         ]
 
     def _tuned(self, provided: Provided, device: str, tuner: Tuner, request: TuningRequest) -> Provided:
-        """Measures how a classifier computes."""
+        """Measures how a classifier computes; a black box computes as it likes."""
+        if provided.payload.examined.is_black_box:
+            return provided
         size = provided.payload.examined.batch_size
         if size is not None:
             request = request.model_copy(update={"micro_batch": size})
@@ -271,7 +273,7 @@ class Provisioner:
         """Returns the runtime configuration of a classifier by rule."""
         compute = self._job.compute
         return classifier.runtime.changed(
-            precision="float32" if compute.precision == "auto" else compute.precision,
+            precision="float32" if compute.precision == "auto" or classifier.is_black_box else compute.precision,
             micro_batch=compute.micro_batch
             or classifier.batch_size
             or default_micro_batch(classifier.input_shape, device, most_images),

@@ -77,6 +77,10 @@ class ClassifierSpec(JobPart):
         None, description="Your own function that returns the network, written package.module:callable."
     )
     export: str | None = Field(None, description="File that torch.export.save wrote (.pt2): layers and weights.")
+    predict: str | None = Field(
+        None,
+        description="Your own function or class that gives scores of 8-bit images, written package.module:callable.",
+    )
     weights: str | None = Field(
         None,
         description="Weights to load instead of training: a file of safetensors or of torch.save, also a checkpoint; "
@@ -127,6 +131,8 @@ class ClassifierSpec(JobPart):
             raise ValueError("mean and std need each other; give both or neither")
         if self.mean is not None and self.source.needs_training:
             raise ValueError("mean and std belong to `weights`; a classifier trained by the job measures its own")
+        if self.mean is not None and (fault := self.source.normalisation_fault):
+            raise ValueError(f"{fault}; remove mean and std")
         if self.outputs != "logits" and self.source.is_trainable:
             raise ValueError("networks of the zoo give logits; remove `outputs`")
         return self

@@ -11,7 +11,7 @@ from torch.nn.utils import prune, remove_spectral_norm, remove_weight_norm
 from torch.nn.utils.spectral_norm import SpectralNorm, SpectralNormLoadStateDictPreHook
 from torch.nn.utils.weight_norm import WeightNorm
 
-from sfi_ray.errors import InputError
+from sfi_ray.errors import USER_FACING_ERRORS, InputError
 from sfi_ray.models.runners.copying import copied, num_bytes_held, tensors_in
 from sfi_ray.models.runners.device import in_layout
 from sfi_ray.models.runners.precision import differ_by_rounding
@@ -61,6 +61,8 @@ def carried(module: nn.Module, image: Tensor, name: str) -> nn.Module:
 def _answer(network: nn.Module, image: Tensor) -> object:
     try:
         return network(image.clone())
+    except USER_FACING_ERRORS:
+        raise
     except Exception as error:  # a network's code may raise anything
         reason = " ".join(str(error).split())[:500] or type(error).__name__
         raise InputError(f"the network refuses an image of shape {tuple(image.shape[1:])}: {reason}") from error

@@ -1,30 +1,30 @@
 """The classifier under attack: [0, 1] images in, log-probabilities of all classes out.
 
-Shapes: B images, C channels, H height, W width, M micro-batch, D features of an image at a layer.
+Shapes: B images, C channels, H height, W width, M micro-batch, J classes.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
-from typing import Self
+from collections.abc import Sequence
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from sfi_ray.errors import InputError
 from sfi_ray.images import paint
+from sfi_ray.models.black_boxes.function import Predict, black_box_of
 from sfi_ray.models.carrying import carried
 from sfi_ray.models.examination import Examined, examine, fingerprint_of, fixed_images
-from sfi_ray.models.features import Tap, find_tap, layer_names, tapped
 from sfi_ray.models.fingerprint import fingerprint_module
-from sfi_ray.models.outputs import Outputs, own_network
+from sfi_ray.models.inside import Inside
+from sfi_ray.models.outputs import Outputs
 from sfi_ray.models.payload import ClassifierPayload, pack_module, pickled_module, unpack_module
 from sfi_ray.models.runners.allocator import keep_freed_memory
 from sfi_ray.models.runners.convolutions import check_layout
 from sfi_ray.models.runners.device import existing_device
 from sfi_ray.models.runners.layout import laid_out_by_rule
-from sfi_ray.models.runners.micro_batches import MicroBatched
 from sfi_ray.models.runners.normalisation import per_channel
 from sfi_ray.models.runners.partial_batches import PartialBatches
 from sfi_ray.models.runners.patched_runner import PatchedRunner
@@ -35,7 +35,7 @@ from sfi_ray.models.source import Source
 from sfi_ray.models.zoo import architecture_of
 
 
-class Classifier(MicroBatched):
+class Classifier(Inside):
     """A network with its normalisation, device, precision, memory layout and micro-batch.
 
     It works on copies, which `carrying.carried` makes: the given module stays as it was.
@@ -118,7 +118,9 @@ class Classifier(MicroBatched):
             is_trained=is_trained,
         )
         self.fingerprint = fingerprint or self._identify(network)
-        self.module, self._layout, self._miscomputed = laid_out_by_rule(self.examined.as_logits(network), image, name)
+        self.module, self._layout, self._miscomputed = self.examined.as_logits(network), "contiguous", None
+        if not self.is_black_box:
+            self.module, self._layout, self._miscomputed = laid_out_by_rule(self.module, image, name)
         if micro_batch is None:
             micro_batch = self.batch_size or default_micro_batch(self.input_shape, self.device)
         self.check_micro_batch(micro_batch)
@@ -126,6 +128,34 @@ class Classifier(MicroBatched):
         self._configure(
             runtime or RuntimeConfig(precision=precision, memory_layout=self._layout, micro_batch=micro_batch)
         )
+
+    @classmethod
+    def from_predict(
+        cls,
+        predict: Predict,
+        *,
+        name: str,
+        input_shape: tuple[int, int, int],
+        num_classes: int,
+        outputs: Outputs = "logits",
+        **options: Any,
+    ) -> Self:
+        """Makes a black box: a classifier of a function that gives scores only.
+
+        Args:
+            predict: Maps 8-bit images, ``(B, H, W, C)`` uint8, to the kind of `outputs`, ``(B, J)``. A class is made
+                once in each process, and its objects are called.
+            name: Its name in the job.
+            input_shape: ``(C, H, W)`` of one image.
+            num_classes: Number of classes.
+            outputs: Kind of its outputs.
+            options: Other arguments of the constructor, but for `mean` and `std`.
+
+        Raises:
+            InputError: It cannot be called, returns something else, or is random.
+        """
+        module = black_box_of(predict, input_shape, num_classes)
+        return cls(module, name=name, input_shape=input_shape, num_classes=num_classes, outputs=outputs, **options)
 
     def _identify(self, module: nn.Module) -> str:
         """Returns the fingerprint: a hash of the network, and of its answers where its code is not known."""
@@ -138,19 +168,16 @@ class Classifier(MicroBatched):
 
     def _configure(self, runtime: RuntimeConfig) -> None:
         """Prepares for a runtime configuration."""
+        if self.is_black_box:  # which computes as it likes
+            runtime = RuntimeConfig(memory_layout="contiguous", micro_batch=runtime.micro_batch)
         check_layout(runtime, self._miscomputed, self.name, self.device)
         self.runtime = runtime
         is_reference = runtime.precision == "float32" and runtime.memory_layout == self._layout
         self._fast = self.module if is_reference else laid_out(self.module, runtime)
         self._runner: Runner = make_runner(self.module, self._fast, runtime, self.name)
         self._patched: PatchedRunner | None = None
-        self._taps: dict[str, Tap] = {}
+        self._taps = {}
         self._partial: dict[str, PartialBatches] = {}
-
-    @property
-    def network(self) -> nn.Module:
-        """The network as its source built it, with the kind of outputs of `examined.outputs`."""
-        return own_network(self.module)
 
     @property
     def is_normalised(self) -> bool:
@@ -310,100 +337,6 @@ class Classifier(MicroBatched):
             runtime=runtime,
         )
 
-    @property
-    def layer_names(self) -> tuple[str, ...]:
-        """Names of the layers for `features` and `gradients`, in their order."""
-        return layer_names(self.network)
-
-    def features(self, images: Tensor, layer: str) -> Tensor:
-        """Computes the features of images at a layer, in full float32, in whole micro-batches.
-
-        Args:
-            images: float32 on the classifier's device, in [0, 1], ``(B, C, H, W)``.
-            layer: A name of `layer_names`.
-
-        Returns:
-            float32 on the same device, ``(B, D)``: all numbers of an image in one row.
-
-        Raises:
-            InputError: There is no such layer.
-        """
-        self._check_images(images)
-        tap = self._tap(layer, self.module)
-        parts: list[Tensor] = []
-
-        def run(chunk: Tensor, part: slice) -> None:
-            with tapped(tap) as passed:
-                self._forward(self.module, chunk)
-            parts.append(passed[-1][: part.stop - part.start])
-
-        with full_float32(), torch.inference_mode():
-            self._in_micro_batches(images, run)
-        if not parts:
-            return self.features(images.new_zeros(1, *self.input_shape), layer)[:0]
-        # Out of inference mode: callers may take gradients of what they compute from it.
-        return torch.cat(parts).clone()
-
-    def gradients(
-        self,
-        images: Tensor,
-        objective: Callable[[Tensor, slice], Tensor],
-        layer: str | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """Differentiates an objective of each image with respect to its pixels, in the classifier's precision.
-
-        The network runs in the micro-batches of `log_probs`, so on a CPU in float32 an image's gradient is the same bit
-        for bit in any batch.
-
-        Args:
-            images: float32 on the classifier's device, in [0, 1], ``(B, C, H, W)``.
-            objective: Maps the outputs for some images, and their slice of `images`, to one number for each image.
-                Outputs are log-probabilities, ``(b, num_classes)``, or the features of `layer`, ``(b, D)``, float32. An
-                image's number must depend on its own row only.
-            layer: A name of `layer_names`, or None for the log-probabilities.
-
-        Returns:
-            The objective, ``(B,)``, and its gradient, ``(B, C, H, W)``, both float32 on the classifier's device.
-
-        Raises:
-            InputError: There is no such layer, or the network passes no gradients on.
-        """
-        self._check_images(images)
-        network = self._fast
-        tap = None if layer is None else self._tap(layer, network)
-        values = torch.empty(len(images), device=self.device)
-        gradients = torch.empty_like(images, memory_format=torch.contiguous_format)
-
-        def run(chunk: Tensor, part: slice) -> None:
-            count = part.stop - part.start
-            with torch.enable_grad():
-                pixels = chunk.detach().clone().requires_grad_()
-                if tap is None:
-                    outputs = self._log_probs_of(self._forward(network, pixels).float())
-                else:
-                    with tapped(tap) as passed:
-                        self._forward(network, pixels)
-                    outputs = passed[-1].float()
-                objectives = objective(outputs[:count], part)
-                if not objectives.requires_grad:
-                    raise InputError(
-                        f"classifier {self.name!r}: its network passes no gradients on, as under torch.no_grad or "
-                        "after detach; let it, or take a kind of attack that needs none, such as 'de'"
-                    )
-                (gradient,) = torch.autograd.grad(objectives.sum(), pixels)
-            values[part] = objectives.detach()
-            gradients[part] = gradient[:count]
-
-        def gradient_of_largest(chunk: Tensor) -> Tensor:
-            with torch.enable_grad():
-                pixels = chunk.clone().requires_grad_()
-                (gradient,) = torch.autograd.grad(self._forward(network, pixels).float().amax(dim=1).sum(), pixels)
-            return gradient
-
-        parts = self._partial_batches("gradients", gradient_of_largest) if layer is None else None
-        self._in_micro_batches(images, run, parts)
-        return values, gradients
-
     def _run(self, images: Tensor, *, is_reference: bool = False) -> Tensor:
         self._check_images(images)
         # Both made outside inference mode: callers may write to what they get.
@@ -426,20 +359,3 @@ class Classifier(MicroBatched):
         if self.examined.is_multi_label(self.num_classes):
             return logits
         return torch.log_softmax(logits, dim=1)
-
-    def _forward(self, network: nn.Module, chunk: Tensor) -> Tensor:
-        """Runs a network, layer by layer, on one micro-batch of [0, 1] images and returns its logits."""
-        images = self.normalize(chunk)
-        logits: Tensor = network(images if network is self.module else images.to(DTYPES[self.precision]))
-        return logits
-
-    def _tap(self, layer: str, network: nn.Module) -> Tap:
-        key = f"{'reference' if network is self.module else 'fast'} {layer}"
-        if key not in self._taps:
-            blank = torch.zeros((1, *self.input_shape), device=self.device)
-            self._taps[key] = find_tap(
-                own_network(network),
-                layer,
-                lambda: self._in_micro_batches(blank, lambda chunk, _: self._forward(network, chunk)),
-            )
-        return self._taps[key]

@@ -16,7 +16,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from sfi_ray.errors import InputError
+from sfi_ray.errors import InputError, ResourceError
 from sfi_ray.models.outputs import (
     LogitsOf,
     Outputs,
@@ -42,6 +42,7 @@ class Examined(BaseModel):
     logit_range: tuple[float, float] | None = Field(
         None, description="Lowest and highest logit that the network declares for itself."
     )
+    is_black_box: bool = Field(False, description="Whether it gives scores only: no gradients and no layers.")
     answers: tuple[float, ...] = Field((), description="What it says of a few fixed images, as a few numbers for each.")
 
     def as_logits(self, network: nn.Module) -> nn.Module:
@@ -93,10 +94,11 @@ def examine(
     where = f"classifier {name!r}"
     declared = getattr(network, "logit_range", None)
     size = getattr(network, "fixed_batch_size", None)
+    is_black_box = any(getattr(part, "is_black_box", False) for part in network.modules())
     with full_float32(), torch.inference_mode():
         first = _run(network, images[:1], where)
         check_shape(first, outputs, num_classes, f"{where}, one image of shape {tuple(images.shape[1:])}")
-        if size is None:
+        if size is None and not is_black_box:  # which says itself what it does not take
             size = _only_size(network, images, where)
         given = _numbers(network, images, size, where)
         if is_trained:
@@ -108,6 +110,7 @@ def examine(
             has_sigmoid=outputs == "sigmoid" and lie_in_unit_interval(given),
             batch_size=size,
             logit_range=declared,
+            is_black_box=is_black_box,
         )
         log_probs = logits_of(given, outputs, has_sigmoid=examined.has_sigmoid)
         if not examined.is_multi_label(num_classes):
@@ -118,7 +121,9 @@ def examine(
 def _run(network: nn.Module, images: Tensor, where: str) -> object:
     try:
         return network(images)
-    except torch.OutOfMemoryError:
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
+    except (torch.OutOfMemoryError, ResourceError):
         raise
     except Exception as error:  # a network's code may raise anything
         reason = str(error).strip() or type(error).__name__

@@ -42,6 +42,8 @@ class Source(ABC):
     """Why a job must not give `weights`, if it must not."""
     weights_mend: ClassVar[str | None] = None
     """A description of `weights`, if a job must give them."""
+    normalisation_fault: ClassVar[str | None] = None
+    """Why a job must not give `mean` and `std`, if it must not."""
     is_trainable: ClassVar[bool] = False
     """Whether a job can train it."""
     is_known_by_name: ClassVar[bool] = False

@@ -34,8 +34,9 @@ RAY = "cluster"  # the one unit that imports ray
 ROOMS = {
     "models/files": set(),
     "models/runners": set(),
+    "models/black_boxes": {"runners"},
     "models/zoo": {"source"},
-    "models/sources": {"classifier", "files", "source", "weights", "zoo"},
+    "models/sources": {"black_boxes", "classifier", "files", "source", "weights", "zoo"},
     "models/training": {"card", "classifier", "runners", "training_settings", "weights", "zoo"},
     "models/tuning": {"classifier", "payload", "runners"},
     "search/gradient": {"base", "state", "philox"},

@@ -31,6 +31,10 @@ _MADE_ANEW: dict[type, Callable[[], Any]] = {
 }
 
 
+class SharedByCopies:
+    """What the copies of a network in one process share; another process gets its own by pickling."""
+
+
 def copied(module: nn.Module, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Any:
     """Copies a network, with every tensor that it holds anywhere, detached from the graph of its computation.
 
@@ -134,7 +138,7 @@ def _is_shared(obj: Any) -> bool:
     """Whether a copy in this process needs no copy of it."""
     if isinstance(obj, types.FunctionType):
         return obj.__closure__ is None
-    return isinstance(obj, type | types.ModuleType)
+    return isinstance(obj, type | types.ModuleType | SharedByCopies)
 
 
 def _dumped(value: Any, convert: Callable[[Tensor], Tensor]) -> tuple[io.BytesIO, list[Any]]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from sfi_ray.errors import InputError, ResourceError
-from sfi_ray.models.runners.partial_batches import PartialBatches, padded
+from sfi_ray.models.runners.partial_batches import PartialBatches, UnpaddedBatches, padded
 from sfi_ray.models.runners.runtime import RuntimeConfig, power_of_two_within
 from sfi_ray.text import counted
 
@@ -42,6 +42,11 @@ class MicroBatched(ABC):
     @abstractmethod
     def batch_size(self) -> int | None:
         """The one number of images that the network takes at once; None if it takes any."""
+
+    @property
+    @abstractmethod
+    def is_black_box(self) -> bool:
+        """Whether it gives scores only, of which each may cost something."""
 
     @property
     def micro_batch(self) -> int:
@@ -77,10 +82,11 @@ class MicroBatched(ABC):
 
     def _partial_batches(self, kind: str, run: Callable[[Tensor], Tensor]) -> PartialBatches | None:
         """Returns the choice of smaller passes; None where all passes are whole micro-batches."""
-        if self.device.type != "cpu" or self.batch_size is not None:
+        if self.batch_size is not None or (self.device.type != "cpu" and not self.is_black_box):
             return None
         if kind not in self._partial:
-            self._partial[kind] = PartialBatches(run, self.micro_batch, self.input_shape)
+            made = UnpaddedBatches if self.is_black_box else PartialBatches
+            self._partial[kind] = made(lambda images: run(images.to(self.device)), self.micro_batch, self.input_shape)
         return self._partial[kind]
 
     def _in_micro_batches(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from torch import nn
 from sfi_ray.errors import USER_FACING_ERRORS, InputError
 from sfi_ray.models.classifier import Classifier
 from sfi_ray.models.source import Normalisation, Source
-from sfi_ray.user_code import UserCode, told
+from sfi_ray.user_code import UserCode, fitting_arguments, told
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,13 +54,9 @@ class FactorySource(Source):
 
     def _call(self, input_shape: tuple[int, int, int], num_classes: int) -> nn.Module | Classifier:
         factory = self._factory()
-        try:
-            accepted = inspect.signature(factory).parameters
-        except ValueError:  # written in C
-            accepted = {}  # type: ignore[assignment]
         known = {"input_shape": input_shape, "num_classes": num_classes}
         try:
-            made = factory(**{name: value for name, value in known.items() if name in accepted})
+            made = factory(**fitting_arguments(factory, known))
         except USER_FACING_ERRORS:
             raise
         except Exception as error:  # the user's code may raise anything
