@@ -76,5 +76,8 @@ class AttackKind(BaseModel):
             InputError: It lacks something; the message names the alternatives.
         """
         if self.needs_inside:
-            mend = "take an attack without gradients, such as de, sparse_rs, or map_elites with gradient_share 0 (audit --no-gradients)"
+            mend = (
+                "take an attack without gradients, such as de, sparse_rs, or map_elites with gradient_share 0 "
+                "(audit --no-gradients)"
+            )
             classifier.require_inside("attack", mend)

@@ -19,8 +19,8 @@ def parse_classifier(text: str) -> ClassifierSpec:
     """Reads a classifier.
 
     Args:
-        text: A network of the zoo by its name, a file that torch.export wrote (``.pt2``), a function written
-            ``package.module:callable``, or an entry of a job's `classifiers`, in braces:
+        text: A network of the zoo by its name, a file that torch.export wrote (``.pt2``), an ONNX network (``.onnx``),
+            a function written ``package.module:callable``, or an entry of a job's `classifiers`, in braces:
             ``{torchvision: resnet50, weights: DEFAULT}``.
 
     Raises:
@@ -34,11 +34,13 @@ def parse_classifier(text: str) -> ClassifierSpec:
             f"'{text}' holds weights without their network; give both, such as '{{name: vgg16, weights: {text}}}'"
         )
     # The reader of exports names the kind of a file that is none.
-    networks = (".pt2", ".onnx", ".keras", ".h5", ".hdf5", ".pb", ".tflite", ".torchscript", ".mlmodel")
+    networks = (".pt2", ".keras", ".h5", ".hdf5", ".pb", ".tflite", ".torchscript", ".mlmodel")
     if text.startswith("{"):
         written = text
     elif text.lower().endswith(networks):
         written = json.dumps({"name": _named(PurePath(text).stem), "export": text})
+    elif text.lower().endswith(".onnx"):
+        written = json.dumps({"name": _named(PurePath(text).stem), "onnx": text})
     elif ":" in text:
         written = json.dumps({"name": _named(text), "factory": text})
     else:

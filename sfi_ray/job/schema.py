@@ -17,6 +17,7 @@ from sfi_ray.errors import InputError
 from sfi_ray.job.problems import problems_of
 from sfi_ray.location import within
 from sfi_ray.models import Outputs, Precision, TrainingSettings
+from sfi_ray.models.black_boxes.served_model import RequestSettings
 from sfi_ray.models.sources import Source
 from sfi_ray.models.sources.registry import SOURCES
 
@@ -81,6 +82,11 @@ class ClassifierSpec(JobPart):
         None,
         description="Your own function or class that gives scores of 8-bit images, written package.module:callable.",
     )
+    onnx: str | None = Field(None, description="File of an ONNX network; ONNX Runtime, the extra `onnx`, runs it.")
+    served: str | None = Field(
+        None, description="Address of a served model: http://HOST:PORT/v2/models/NAME (Open Inference Protocol)."
+    )
+    requests: RequestSettings = Field(RequestSettings(), description="How a served model is asked.")
     weights: str | None = Field(
         None,
         description="Weights to load instead of training: a file of safetensors or of torch.save, also a checkpoint; "
@@ -114,10 +120,12 @@ class ClassifierSpec(JobPart):
         kinds = [kind for kind in SOURCES if getattr(self, kind) is not None]
         if len(kinds) > 1:
             raise ValueError(f"{' and '.join(kinds)} each name a network; keep one of them")
+        if self.requests != RequestSettings() and kinds != ["served"]:
+            raise ValueError("`requests` belongs to `served`; remove it")
         if not kinds:
             return self
         kind = SOURCES[kinds[0]]
-        if self.weights is None and kind.weights_mend:
+        if self.weights is None and kind.weights_mend and "weights" not in self.model_fields_set:
             raise ValueError(f"{kind.kind} needs `weights`: {kind.weights_mend}")
         if self.weights is not None and kind.weights_fault:
             raise ValueError(f"{kind.weights_fault}; remove `weights`")
@@ -153,7 +161,8 @@ class ClassifierSpec(JobPart):
         """The source of its network."""
         kind = next((kind for kind in SOURCES if getattr(self, kind) is not None), "architecture")
         what = getattr(self, kind) or self.name
-        return SOURCES[kind](what=what, weights=self.weights, mean=self.mean, std=self.std)
+        own = {key: getattr(self, key) for key in SOURCES[kind].settings_keys}
+        return SOURCES[kind](what=what, weights=self.weights, mean=self.mean, std=self.std, **own)
 
 
 class KRange(JobPart):
@@ -402,8 +411,9 @@ class Job(WholeJob):
         return within(self.output, self.name)
 
     def identity(self) -> dict[str, Any]:
-        """Returns the keys that decide the results, as plain data: all but the name and the places."""
-        plain: dict[str, Any] = json.loads(self.model_dump_json(exclude={"name", "cluster", "output"}))
+        """Returns the keys that decide the results, as plain data: all but the name, the places, and requests."""
+        places: Any = {"name": True, "cluster": True, "output": True, "classifiers": {"__all__": {"requests"}}}
+        plain: dict[str, Any] = json.loads(self.model_dump_json(exclude=places))
         return plain
 
 

@@ -56,9 +56,9 @@ def make_detectors(classifier: Classifier, dataset: ImageDataset) -> dict[str, S
     """Fits every detector to the natural training images, by name.
 
     A classifier on the CPU has one class more than the data set where it learnt outliers. Every network has ``msp``,
-    ``max_logit``, ``energy`` and ``odin``. One whose last layer is fully connected also has ``mahalanobis``, ``knn``,
-    ``vim`` and ``react``, and one with a class of outliers its own verdict, ``outlier_class``. ``few_colours`` counts
-    the colours of an image and needs no network.
+    ``max_logit`` and ``energy``, and ``odin`` where it has gradients. One whose last layer is fully connected also has
+    ``mahalanobis``, ``knn``, ``vim`` and ``react``, and one with a class of outliers its own verdict,
+    ``outlier_class``. ``few_colours`` counts the colours of an image and needs no network.
     """
     from pytorch_ood.detector import ODIN, EnergyBased, MaxLogit, MaxSoftmax
 
@@ -90,6 +90,8 @@ def make_detectors(classifier: Classifier, dataset: ImageDataset) -> dict[str, S
         ),
         "few_colours": _few_colours,
     }
+    if classifier.is_black_box:
+        del detectors["odin"]  # which takes gradients
     if classifier.num_classes > num_classes:
         detectors["outlier_class"] = lambda images: torch.cat(
             [classifier.log_probs(batch.float() / 255)[:, num_classes] for batch in _batches(images)]

@@ -50,6 +50,10 @@ class Source(ABC):
     """Whether `what` gives the same layers in any process; its weights then travel without code."""
     runs_code: ClassVar[bool] = False
     """Whether building it imports code that `what` names, so that the author of `what` chooses that code."""
+    asks_server: ClassVar[bool] = False
+    """Whether it sends images to the address that `what` names."""
+    settings_keys: ClassVar[tuple[str, ...]] = ()
+    """Further keys of a job that belong to this kind; they are arguments of the same names."""
     suffix: ClassVar[str | None] = None
     """Ending of the file that the network is built from, if there is one."""
 

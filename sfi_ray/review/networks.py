@@ -90,6 +90,12 @@ class RunClassifiers:
                     "that code and allow it with --allow-code (allow_code=True), or "
                     f"give the classifier, from Python, with classifiers={{'{name}': ...}}"
                 )
+            if spec.source.asks_server and not self._allow_code:
+                raise InputError(
+                    f"classifier '{name}' is {printable(spec.source.describe(), MOST_REASON)}, and a run's folder "
+                    "alone must not choose whom to ask: check that address and allow it with --allow-code "
+                    "(allow_code=True)"
+                )
             info = run.record.dataset_info
             classifier = read_classifier(run.folder, spec, record, info, device=self._device, micro_batch=micro_batch)
         if not is_same_network(classifier.fingerprint, classifier.examined.answers, record.fingerprint, record.answers):

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from sfi_ray.errors import InputError
 from sfi_ray.models.runners.copying import SharedByCopies
+from sfi_ray.models.runners.partial_batches import padded
 from sfi_ray.text import counted
 
 
@@ -23,9 +24,11 @@ class Predictor(SharedByCopies, ABC):
 
     Attributes:
         what: Its name in messages.
+        batch_size: The one number of images that it takes at once; None if it takes any.
     """
 
     what: str
+    batch_size: int | None = None
 
     @property
     def identity(self) -> str:
@@ -56,16 +59,20 @@ class BlackBox(nn.Module):
         super().__init__()
         self.predictor = predictor
         self.num_classes = num_classes
+        self.fixed_batch_size = predictor.batch_size
 
     def extra_repr(self) -> str:
         """Tells predictors apart."""
         return self.predictor.identity
 
     def forward(self, images: Tensor) -> Tensor:
-        """Returns the outputs of the predictor, checked."""
-        given = self.predictor.answer(images.detach().cpu())
-        checked = _checked(given, len(images), self.num_classes, self.predictor.what)
-        return torch.from_numpy(checked).to(images.device)
+        """Returns the outputs of the predictor, checked; fewer images than it takes at once are padded."""
+        count, size = len(images), self.fixed_batch_size or len(images)
+        if count > size:
+            raise InputError(f"{self.predictor.what} takes {counted(size, 'image')} at once, not {count}")
+        asked = padded(images.detach().cpu(), size)
+        checked = _checked(self.predictor.answer(asked), size, self.num_classes, self.predictor.what)
+        return torch.from_numpy(checked[:count]).to(images.device)
 
 
 def levels_of(images: Tensor) -> NDArray[np.uint8]:

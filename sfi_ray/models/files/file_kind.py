@@ -20,16 +20,22 @@ class Wanted(StrEnum):
 
     WEIGHTS = "a file of weights"
     EXPORT = "a file of torch.export.save"
+    ONNX = "an ONNX network"
 
     @property
     def how_to_save(self) -> str:
         """How to save it so that this program reads it."""
         if self is Wanted.EXPORT:
             return "export the PyTorch network that it was made of: torch.export.save(program, 'model.pt2')"
+        if self is Wanted.ONNX:
+            return "write one, for example with torch.onnx.export(network, (images,), 'model.onnx')"
         return (
             "save the weights with safetensors.torch.save_file(module.state_dict(), 'weights.safetensors'), "
             "or as a plain dict of tensors with torch.save"
         )
+
+
+_Form = Literal["safetensors", "torch", "export", "onnx", "other"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +52,7 @@ class FileKind:
 
     what: str
     mend: str
-    form: Literal["safetensors", "torch", "export", "other"] = "other"
+    form: _Form = "other"
     beginning: bytes = b""
 
     def refusal(self, path: Path | str, wanted: Wanted) -> InputError:
@@ -62,7 +68,7 @@ class FileKind:
 def _kind(
     what: str,
     mend: str,
-    form: Literal["safetensors", "torch", "export", "other"] = "other",
+    form: _Form = "other",
     beginning: bytes = b"",
 ) -> FileKind:
     return FileKind(f"this is {what}, not {{wanted}}", mend, form, beginning)
@@ -83,14 +89,18 @@ _KINDS: Mapping[str, FileKind] = {
     "export": _kind(
         "a file of torch.export.save, which holds layers too", "give it as `export`, without `weights`", "export"
     ),
-    "onnx": _kind("an ONNX network", "{export}, {wrap}"),
+    "onnx": _kind("an ONNX network", "give it as `onnx`, without `weights`", "onnx"),
     "keras": _kind(
         "a file of Keras (TensorFlow)",
-        "only PyTorch's networks are run; convert it, {wrap}",
+        "load it in a function of your own (`predict: package.module:callable`)",
         beginning=b"\x89HDF\r\n\x1a\n",
     ),
-    "tensorflow": _kind("a network of TensorFlow", "only PyTorch's networks are run; convert it, {wrap}"),
-    "tflite": _kind("a network of TensorFlow Lite", "only PyTorch's networks are run; convert it, {wrap}"),
+    "tensorflow": _kind(
+        "a network of TensorFlow", "load it in a function of your own (`predict: package.module:callable`)"
+    ),
+    "tflite": _kind(
+        "a network of TensorFlow Lite", "load it in a function of your own (`predict: package.module:callable`)"
+    ),
     "torchscript": _kind("a TorchScript archive, which holds code", "{export}, {wrap}"),
     "package": _kind("an archive of torch.package, which holds code", "{export}, {wrap}"),
     "old export": _kind(

@@ -84,6 +84,8 @@ class MicroBatched(ABC):
         """Returns the choice of smaller passes; None where all passes are whole micro-batches."""
         if self.batch_size is not None or (self.device.type != "cpu" and not self.is_black_box):
             return None
+        if self.is_black_box:
+            kind = "scores"  # the only ones that it gives
         if kind not in self._partial:
             made = UnpaddedBatches if self.is_black_box else PartialBatches
             self._partial[kind] = made(lambda images: run(images.to(self.device)), self.micro_batch, self.input_shape)

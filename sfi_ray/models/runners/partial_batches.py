@@ -14,6 +14,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from sfi_ray.errors import ResourceError
 from sfi_ray.models.runners.sparse_images import sparse_images
 
 
@@ -55,6 +56,7 @@ class PartialBatches:
         self._input_shape = input_shape
         self._num_padded = 0
         self._has_same_bits: dict[int, bool] = {}
+        self._known: tuple[Tensor, Tensor] | None = None
 
     def size_of(self, left: int) -> int:
         """Returns the size of the next pass for the images that are left: the micro-batch, or a smaller power of two.
@@ -80,17 +82,22 @@ class PartialBatches:
 
     def _looks_same(self, size: int) -> bool:
         """Whether images have the same bits in passes of a size as in whole micro-batches."""
-        count = self._micro_batch
-        images = torch.rand((count, *self._input_shape), generator=torch.Generator().manual_seed(size))
-        images[::2] = sparse_images(self._input_shape, count // 2, images.device)
         try:
-            expected = self._run(images)
+            images, expected = self._whole(size)
             # The last ones are first in a pass of their own.
             return all(
                 torch.equal(self._run(images[part]), expected[part]) for part in (slice(size), slice(-size, None))
             )
+        except ResourceError:
+            raise
         except Exception:  # a network's code may raise anything, and some take one size only
             return False
+
+    def _whole(self, seed: int) -> tuple[Tensor, Tensor]:
+        """Returns images that fill a micro-batch, and the compared output for them."""
+        images = torch.rand((self._micro_batch, *self._input_shape), generator=torch.Generator().manual_seed(seed))
+        images[::2] = sparse_images(self._input_shape, len(images[::2]), images.device)
+        return images, self._run(images)
 
 
 class UnpaddedBatches(PartialBatches):
@@ -99,3 +106,8 @@ class UnpaddedBatches(PartialBatches):
     least: ClassVar[int] = 1
     padded_first: ClassVar[int] = 0
     full: ClassVar[float] = 1 - 2**-30
+
+    def _whole(self, seed: int) -> tuple[Tensor, Tensor]:
+        if self._known is None:
+            self._known = super()._whole(seed)
+        return self._known

@@ -27,11 +27,11 @@ class TorchvisionSource(Source):
 
     `weights` is a member of its weights enum (``IMAGENET1K_V1``, ``DEFAULT``, with or without the enum's name), or a
     file. Preprocessing is that of the member, and for a file that of the default member unless the job gives mean
-    and standard deviation.
+    and standard deviation. Without weights, it has random ones, which a fixed seed draws.
     """
 
     kind = "torchvision"
-    weights_mend = "a member of its weights enum such as IMAGENET1K_V1 or DEFAULT, or a file"
+    weights_mend = "a member of its weights enum such as IMAGENET1K_V1 or DEFAULT, a file, or null for random weights"
     is_known_by_name = True
 
     def build_module(self, input_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
@@ -46,12 +46,20 @@ class TorchvisionSource(Source):
         network: nn.Module = models.get_model(self.what, weights=None, num_classes=num_classes, **options)
         return network
 
+    def load(self, input_shape: tuple[int, int, int], num_classes: int) -> tuple[nn.Module, Normalisation | None]:
+        """Builds the network with its weights; random ones are the same at every launch."""
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(0)
+            return super().load(input_shape, num_classes)
+
     def files(self) -> tuple[str, ...]:
         """Returns the path of the weights, unless they are a member of the enum."""
         return super().files() if self._is_file else ()
 
-    def state(self) -> Mapping[str, Tensor]:
+    def state(self) -> Mapping[str, Tensor] | None:
         """Reads the weights from the file, or from torch's cache, into which they are downloaded once."""
+        if self.weights is None:
+            return None
         state = (
             read_state_dict(Path(str(self.weights)).expanduser()) if self._is_file else self._downloaded(self._member())
         )
@@ -63,14 +71,16 @@ class TorchvisionSource(Source):
         return {old_densenet.sub(r"\1\2", name): tensor for name, tensor in state.items() if not auxiliary.match(name)}
 
     def default_normalisation(self) -> Normalisation | None:
-        """Returns mean and standard deviation of the weights' own preprocessing."""
+        """Returns mean and standard deviation of the weights' own preprocessing; None for random weights."""
+        if self.weights is None:
+            return None
         transforms = self._member().transforms()
         return tuple(transforms.mean), tuple(transforms.std)
 
     @property
     def _is_file(self) -> bool:
-        assert self.weights is not None
-        return self.weights.lower().endswith(WEIGHT_SUFFIXES) or any(mark in self.weights for mark in "/\\")
+        weights = self.weights or ""
+        return weights.lower().endswith(WEIGHT_SUFFIXES) or any(mark in weights for mark in "/\\")
 
     def _require_known(self) -> None:
         names = _models().list_models(module=_models())
@@ -80,7 +90,7 @@ class TorchvisionSource(Source):
 
     def _require_shape(self, input_shape: tuple[int, int, int]) -> None:
         """Refuses images of another size than the preprocessing crops to, unless the job gives mean and std."""
-        if self._is_file and self.mean is not None:
+        if self.weights is None or (self._is_file and self.mean is not None):
             return
         (size,) = set(self._member().transforms().crop_size)
         wanted = (3, size, size)

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torchvision import models
 
 from sfi_ray.errors import InputError
+from sfi_ray.job import ClassifierSpec
 from sfi_ray.models import Classifier
 from sfi_ray.models.sources.torchvision_network import TorchvisionSource
 
@@ -215,3 +216,26 @@ def test_trained_weights_classify_photographs(shared_data):
         labels.append(row["label"])
     predicted = classifier.log_probs(torch.stack(crops).float() / 255).argmax(dim=1)
     assert int((predicted == torch.tensor(labels)).sum()) >= 10
+
+
+def test_null_weights_are_random_and_the_same_every_time():
+    shape = (3, 32, 32)
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    source = TorchvisionSource(what="resnet18")
+    (first, normalisation), (second, _) = source.load(shape, 7), source.load(shape, 7)
+    assert normalisation is None
+    assert torch.equal(torch.get_rng_state(), before)
+    images = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0))
+    answers = [network.eval()(images) for network in (first, second)]
+    assert answers[0].shape == (2, 7)
+    assert torch.equal(*answers)
+    assert source.describe() == "torchvision: resnet18"
+
+
+def test_null_weights_have_to_be_said():
+    assert ClassifierSpec.model_validate({"torchvision": "resnet18", "weights": None}).source.weights is None
+    with pytest.raises(ValueError, match="torchvision needs `weights`: .* or null for random weights"):
+        ClassifierSpec.model_validate({"torchvision": "resnet18"})
+    written = ClassifierSpec.model_validate({"torchvision": "resnet18", "weights": None}).model_dump(mode="json")
+    assert ClassifierSpec.model_validate(written).name == "resnet18"

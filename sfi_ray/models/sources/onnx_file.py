@@ -1,0 +1,58 @@
+"""A network in an ONNX file, which gives scores only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from sfi_ray.models.black_boxes.black_box import BlackBox
+from sfi_ray.models.black_boxes.onnx_network import OnnxPredictor
+from sfi_ray.models.files.file_kind import Wanted, kind_of, open_file
+from sfi_ray.models.source import Normalisation, Source
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnnxSource(Source):
+    """An ``.onnx`` file, which ONNX Runtime reads. Its batch dimension is dynamic or a power of two."""
+
+    kind = "onnx"
+    weights_fault = "an ONNX network holds its weights"
+    suffix = ".onnx"
+
+    def build_module(self, input_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
+        """Reads the network, with its weights."""
+        return BlackBox(self._predictor(input_shape, num_classes), num_classes)
+
+    def load(self, input_shape: tuple[int, int, int], num_classes: int) -> tuple[nn.Module, Normalisation | None]:
+        """Reads the network; mean and std of the job go with an input of floating point."""
+        predictor = self._predictor(input_shape, num_classes)
+        predictor.format.check_normalisation(self.given_normalisation, predictor.what)
+        return BlackBox(predictor, num_classes), self.given_normalisation
+
+    def state(self) -> Mapping[str, Tensor] | None:
+        """Nothing beside the file."""
+        return None
+
+    def files(self) -> tuple[str, ...]:
+        """Returns the path of the network."""
+        return (self.what,)
+
+    def read_content(self) -> bytes:
+        """Reads the file, unless it is in hand.
+
+        Raises:
+            InputError: It is not there, or is no ONNX network.
+        """
+        if self.content is not None:
+            return self.content
+        with open_file(Path(self.what).expanduser(), Wanted.ONNX) as stream:
+            kind = kind_of(stream)
+            if kind.form != "onnx":
+                raise kind.refusal(self.what, Wanted.ONNX)
+            return stream.read()
+
+    def _predictor(self, input_shape: tuple[int, int, int], num_classes: int) -> OnnxPredictor:
+        return OnnxPredictor(self.read_content(), f"ONNX network '{self.what}'", input_shape, num_classes)
