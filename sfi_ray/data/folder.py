@@ -1,4 +1,4 @@
-"""A data set in parquet files: a folder with train.parquet and test.parquet, or one file.
+"""A data set in parquet files: a folder with the files of each split, or one file.
 
 Shapes: N images, C channels (1 gray or 3 RGB), H height, W width.
 """
@@ -13,17 +13,22 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sfi_ray.data.class_names import class_names_problem
+from sfi_ray.data.class_names import class_names_of_readme, class_names_problem
+from sfi_ray.data.columns import Columns
 from sfi_ray.data.dataset import DatasetInfo, Split
 from sfi_ray.data.decoding import Colour, Fit
+from sfi_ray.data.layout import split_files
 from sfi_ray.data.parquet import (
+    ParquetFile,
     read_class_names,
     read_first_shape,
     read_images,
+    read_label_column,
     read_labels,
     read_max_label,
     stream_rows,
 )
+from sfi_ray.data.spec import DatasetSpec
 from sfi_ray.errors import InputError
 
 
@@ -34,49 +39,54 @@ class ParquetSource:
     Attributes:
         name: What the job calls it.
         place: The folder or the file, as messages name it.
-        files: The files that exist, by split.
+        files: The files of each split that exists, in the order of their rows.
         shape: ``(C, H, W)`` that the images are to have; None takes that of the first image.
         matte: Colour that transparent pixels are laid on; None refuses them.
     """
 
     name: str
     place: Path
-    files: dict[Split, Path]
+    files: dict[Split, tuple[ParquetFile, ...]]
     shape: tuple[int, int, int] | None = None
     matte: Colour | None = None
 
     @classmethod
-    def from_path(
-        cls, name: str, path: Path, shape: tuple[int, int, int] | None = None, matte: Colour | None = None
-    ) -> ParquetSource:
-        """Finds the files of a path: a folder with train.parquet, test.parquet or both, or one file, the test split.
+    def from_path(cls, spec: DatasetSpec, path: Path, shape: tuple[int, int, int] | None) -> ParquetSource | None:
+        """Finds the files of a path: a folder with those of each split, or one file, the test split.
+
+        Args:
+            spec: What the job says of it.
+            path: The folder or the file.
+            shape: ``(C, H, W)`` that the images are to have; None takes that of the first image.
+
+        Returns:
+            The data set; None for a folder without such files.
 
         Raises:
-            InputError: The path does not exist, or is a folder without either file.
+            InputError: The path does not exist, or files are missing.
         """
+        columns = Columns(spec.image_column, spec.label_column)
         if path.is_file():
-            return cls(name, path, {"test": path}, shape, matte)
+            return cls(spec.name, path, {"test": (ParquetFile(path, columns),)}, shape, spec.matte)
         if not path.is_dir():
-            raise InputError(f"the path of data set {name!r} does not exist: {path}")
-        files = split_files(path)
-        if not files:
-            others = sorted(other.name for other in path.glob("*.parquet"))
-            found = f"only {', '.join(others)}; a single file as `path` is the test split" if others else "neither"
-            raise InputError(
-                f"data set {name!r}: looked for train.parquet and test.parquet in {path} and found {found}"
-            )
-        return cls(name, path, files, shape, matte)
+            raise InputError(f"the path of data set {spec.name!r} does not exist: {path}")
+        found = split_files(path, spec.test_split)
+        if not found:
+            return None
+        files = {split: tuple(ParquetFile(file, columns) for file in paths) for split, paths in found.items()}
+        return cls(spec.name, path, files, shape, spec.matte)
 
     def info(self) -> DatasetInfo:
         """Reads metadata and the first image, of the training split where there is one.
 
-        Without class names in a file, the names are ``"0"`` to the largest label.
+        Class names are those of a file, else those of a README.md of Hugging Face, else ``"0"`` to the largest label.
 
         Raises:
             InputError: A file cannot be used.
         """
-        first = self.files.get("train") or self.files["test"]
-        names = next((names for path in self.files.values() if (names := read_class_names(path))), None)
+        first = (self.files.get("train") or self.files["test"])[0]
+        names = next((names for part in self._parts if (names := read_class_names(part))), None)
+        names = names or class_names_of_readme(first.path.parent, read_label_column(first))
         shape = self.shape or read_first_shape(first, self.matte)
         return DatasetInfo(self.name, *shape, names or self._numbered_class_names())
 
@@ -87,12 +97,15 @@ class ParquetSource:
             InputError: A file cannot be read.
         """
         digest = hashlib.sha256()
-        for split, path in sorted(self.files.items()):
-            try:
-                with path.open("rb") as file:
-                    digest.update(split.encode() + hashlib.file_digest(file, "sha256").digest())
-            except OSError as error:
-                raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+        for split, parts in sorted(self.files.items()):
+            for part in parts:
+                try:
+                    with part.path.open("rb") as file:
+                        digest.update(split.encode() + hashlib.file_digest(file, "sha256").digest())
+                except OSError as error:
+                    raise InputError(f"{part.path}: cannot be read: {error.strerror}") from error
+                if part.columns != Columns():
+                    digest.update(repr(part.columns).encode())
         if self.matte is not None:
             digest.update(bytes(self.matte))
         return digest.hexdigest()[:16]
@@ -107,7 +120,7 @@ class ParquetSource:
             InputError: There is no such split, or its file or a row of it cannot be used.
             ResourceError: The decoded images do not fit into memory.
         """
-        return read_images(self._file_of(split, info), info, self.matte)
+        return read_images(self._files_of(split, info), info, self.matte)
 
     def load_labels(self, split: Split, info: DatasetInfo) -> Tensor:
         """Reads the labels of one split, int64 ``(N,)``, without its images.
@@ -115,15 +128,19 @@ class ParquetSource:
         Raises:
             InputError: There is no such split, or its file or a label of it cannot be used.
         """
-        return torch.from_numpy(read_labels(self._file_of(split, info), info.num_classes))
+        return torch.from_numpy(read_labels(self._files_of(split, info), info.num_classes))
 
     def stream_rows(self, split: Split, info: DatasetInfo, rows: Sequence[int], fit: Fit) -> Iterator[Tensor]:
         """Decodes some images of one split, a few at a time; see `sfi_ray.data.parquet.stream_rows`."""
-        return stream_rows(self._file_of(split, info), rows, info.shape, fit, self.matte)
+        return stream_rows(self._files_of(split, info), rows, info.shape, fit, self.matte)
 
-    def _file_of(self, split: Split, info: DatasetInfo) -> Path:
-        path = self.files.get(split)
-        if path is None:
+    @property
+    def _parts(self) -> list[ParquetFile]:
+        return [part for parts in self.files.values() for part in parts]
+
+    def _files_of(self, split: Split, info: DatasetInfo) -> tuple[ParquetFile, ...]:
+        parts = self.files.get(split)
+        if parts is None:
             role = {"train": "training", "test": "test"}[split]
             if self.place.is_file():
                 reason = f"{self.place} is a single file, which is the test split"
@@ -133,13 +150,16 @@ class ParquetSource:
                 f"data set {self.name!r} has no {role} split: {reason}. Set `path` to a folder with "
                 "train.parquet and test.parquet"
             )
-        names = read_class_names(path)
-        if names is not None and names != info.class_names:
-            raise InputError(f"{path}: its class names are not those of the other split; write the same list to both")
-        return path
+        for part in parts:
+            names = read_class_names(part)
+            if names is not None and names != info.class_names:
+                raise InputError(
+                    f"{part.path}: its class names are not those of the other files; write the same list to all"
+                )
+        return parts
 
     def _numbered_class_names(self) -> tuple[str, ...]:
-        largest = max(read_max_label(path) for path in self.files.values())
+        largest = max(read_max_label(part) for part in self._parts)
         most = 100_000  # a label beyond this is an identifier of something else
         names = tuple(str(label) for label in range(min(largest, most) + 1))
         problem = class_names_problem(names)
@@ -151,10 +171,3 @@ class ParquetSource:
                 "names as a JSON list into the schema metadata under 'class_names'"
             )
         return names
-
-
-def split_files(folder: Path) -> dict[Split, Path]:
-    """Finds ``train.parquet`` and ``test.parquet`` in a folder, the training split first; none in another path."""
-    splits: tuple[Split, Split] = ("train", "test")
-    candidates = {split: folder / f"{split}.parquet" for split in splits}
-    return {split: path for split, path in candidates.items() if path.is_file()}

@@ -22,13 +22,16 @@ import platformdirs
 import torch
 from torch import Tensor
 
+from sfi_ray.data.class_folders import ClassFolderSource
 from sfi_ray.data.dataset import DatasetInfo, ImageDataset, OutlierLoss, Split
 from sfi_ray.data.decoding import Fit
 from sfi_ray.data.digits import DigitsSource
 from sfi_ray.data.downloads import DownloadSource
-from sfi_ray.data.folder import ParquetSource, split_files
+from sfi_ray.data.folder import ParquetSource
+from sfi_ray.data.layout import split_files
 from sfi_ray.data.spec import IMAGENET, USUAL_SHAPE, DatasetSpec, imagenet_info
 from sfi_ray.errors import InputError
+from sfi_ray.hub import local_path
 
 OUTLIER = "outlier"
 """Name of the class that outliers are taught as."""
@@ -112,7 +115,7 @@ def load_labels(spec: DatasetSpec, split: Split) -> Tensor:
     """
     source = _find_source(spec)
     info = source.info()
-    if isinstance(source, ParquetSource):
+    if isinstance(source, _FileSource):
         return source.load_labels(split, info)
     return source.load_split(split, info)[1]
 
@@ -168,7 +171,7 @@ def stream_rows(
     """
     source = _find_source(spec)
     info = source.info()
-    if isinstance(source, ParquetSource):
+    if isinstance(source, _FileSource):
         yield from _regrouped(source.stream_rows(split, info, rows, fit), size)
     elif len(rows):
         images = source.load_split(split, info)[0]
@@ -211,6 +214,10 @@ def dataset_fingerprint(spec: TrainingData) -> str:
         InputError: There is no such data set, or it has no images.
     """
     return _find_source(spec).fingerprint()
+
+
+_FileSource: TypeAlias = ParquetSource | ClassFolderSource
+_SUFFIXES = (".parquet", "readme.md", *ClassFolderSource.suffixes)
 
 
 class _Source(Protocol):
@@ -277,16 +284,18 @@ def _find_source(spec: TrainingData) -> _Source:
     if spec.shape is not None and spec.class_names is not None:
         return _InlineSource(DatasetInfo(spec.name, *spec.shape, spec.class_names))
     if spec.path is not None:
-        return ParquetSource.from_path(spec.name, Path(spec.path).expanduser(), spec.shape, spec.matte)
+        return _in_files(spec, local_path(spec.path, _SUFFIXES), spec.shape)
     if spec.name == "digits":
         return DigitsSource()
     data_folder = _data_folder()
     looked_for: tuple[str, ...] = ()
     if data_folder is not None:
         folder = data_folder / spec.name
-        if folder.parent == data_folder and folder.is_dir() and any(folder.glob("*.parquet")):
+        if folder.parent == data_folder and folder.is_dir():
             # Photographs have no common size: an image-targeted attack fits those it takes.
-            return ParquetSource.from_path(spec.name, folder, spec.shape or _usual_shape(spec.name), spec.matte)
+            shape = spec.shape or _usual_shape(spec.name)
+            if (found := _found_files(spec, folder, shape)) or any(folder.glob("*.parquet")):
+                return found or _in_files(spec, folder, shape)
         looked_for = (str(folder / "train.parquet"), str(folder / "test.parquet"))
     if spec.name == IMAGENET:
         return _InlineSource(imagenet_info(spec.shape or USUAL_SHAPE))
@@ -294,6 +303,26 @@ def _find_source(spec: TrainingData) -> _Source:
         root = (data_folder or platformdirs.user_cache_path("sfi_ray")) / "torchvision"
         return DownloadSource(spec.name, root, looked_for or ("$SFI_RAY_DATA, which is not set",))
     raise InputError(_unknown_name(spec.name, data_folder))
+
+
+def _found_files(spec: DatasetSpec, path: Path, shape: tuple[int, int, int] | None) -> _FileSource | None:
+    return ParquetSource.from_path(spec, path, shape) or ClassFolderSource.from_path(spec, path, shape)
+
+
+def _in_files(spec: DatasetSpec, path: Path, shape: tuple[int, int, int] | None) -> _FileSource:
+    """Finds the files of a data set in a path.
+
+    Raises:
+        InputError: There are none, or they cannot be used.
+    """
+    if found := _found_files(spec, path, shape):
+        return found
+    others = sorted(other.name for other in path.glob("*.parquet"))
+    seen = f"only {', '.join(others)}; a single file as `path` is the test split" if others else "neither"
+    raise InputError(
+        f"data set {spec.name!r}: looked for train.parquet and test.parquet in {path} and found {seen}, nor "
+        "shards like train-00000-of-00001.parquet, nor a folder of images for each class"
+    )
 
 
 def _usual_shape(name: str) -> tuple[int, int, int] | None:

@@ -53,8 +53,22 @@ class DatasetSpec(BaseModel):
     path: str | None = Field(
         default=None,
         min_length=1,
-        description="Folder with train.parquet and test.parquet, or one parquet file, which is then the test "
-        "split. Relative to the working directory.",
+        description="Folder with parquet files of each split, in Hugging Face's names or as train.parquet and "
+        "test.parquet; a folder with one folder of image files for each class; one parquet file, which is then the "
+        "test split; or hf://datasets/OWNER/NAME. Relative to the working directory.",
+    )
+    image_column: str | None = Field(
+        default=None, min_length=1, description="Column of images in parquet files; null: image, img, or the only one."
+    )
+    label_column: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Column of labels in parquet files; null: label, labels, fine_label, or the only one of integers.",
+    )
+    test_split: str | None = Field(
+        default=None,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        description="Name of the split that is tested on; null: test, or else validation.",
     )
     shape: tuple[_Channels, _Size, _Size] | None = Field(
         default=None,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from sfi_ray.data import DatasetSpec
 from sfi_ray.errors import InputError
+from sfi_ray.hub import is_on_hub
 from sfi_ray.job.loader import parse_job
 
 
@@ -25,7 +26,7 @@ def parse_dataset(text: str) -> DatasetSpec:
     if text.startswith("{"):
         written = text
     elif "/" in text or path.suffix == ".parquet":
-        if not path.exists():
+        if not is_on_hub(text) and not path.exists():
             raise InputError(
                 f"there is no file or folder '{text}'; give the name of a data set, or where its files are"
             )

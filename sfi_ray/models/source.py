@@ -12,6 +12,7 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor, nn
 
+from sfi_ray.hub import local_path
 from sfi_ray.models.weights import load_into, read_state_dict
 
 Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
@@ -94,7 +95,7 @@ class Source(ABC):
         Raises:
             InputError: If they cannot be read.
         """
-        return read_state_dict(Path(self.weights).expanduser()) if self.weights else None
+        return read_state_dict(local_path(self.weights)) if self.weights else None
 
     def default_normalisation(self) -> Normalisation | None:
         """Returns the normalisation of images where the job has none; None for no normalisation."""

@@ -165,9 +165,9 @@ def test_file_damaged_behind_its_footer_is_refused(encode: Encode, write_parquet
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        ({"img": [b""], "label": [0]}, "one column 'image'; its columns are 'img', 'label'"),
-        ({"image": [b""], "fine_label": [0]}, "one column 'label'; its columns are 'image', 'fine_label'"),
-        ({"x": [0]}, "one column 'image' and one column 'label'; its columns are 'x'"),
+        ({"a": [b""], "b": [b""], "label": [0]}, "one column 'image'; its columns are 'a', 'b', 'label'"),
+        ({"image": [b""], "a": [0], "b": [0]}, "one column 'label'; its columns are 'image', 'a', 'b'"),
+        ({"x": [0]}, "one column 'image'; its columns are 'x'. Name the right one by `image_column`"),
         ({"image": ["text"], "label": [0]}, "'image' has type string"),
         ({"image": [{"path": "x"}], "label": [0]}, "'image' has type struct<path: string>"),
         ({"image": [{"bytes": 1}], "label": [0]}, "'image' has type struct<bytes: int64>"),

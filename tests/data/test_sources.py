@@ -87,15 +87,15 @@ def test_folder_without_the_two_files_is_refused_naming_what_it_has(
     spec = DatasetSpec(name="mine", path=str(tmp_path))
     with pytest.raises(InputError, match=r"looked for train\.parquet and test\.parquet in .* found neither"):
         dataset_info(spec)
-    write_parquet("val.parquet", [encode()], [1])
-    with pytest.raises(InputError, match=r"found only val\.parquet"):
+    write_parquet("more.parquet", [encode()], [1])
+    with pytest.raises(InputError, match=r"found only more\.parquet"):
         dataset_info(spec)
 
 
 def test_splits_with_other_class_names_are_refused(encode: Encode, write_parquet: Write) -> None:
     folder = write_both("mine", encode, write_parquet)
     write_parquet("mine/test.parquet", [encode()], [0], class_names=["b", "a"])
-    with pytest.raises(InputError, match=r"test\.parquet: its class names are not those of the other split"):
+    with pytest.raises(InputError, match=r"test\.parquet: its class names are not those of the other files"):
         load_dataset(DatasetSpec(name="mine", path=str(folder)))
 
 
@@ -134,8 +134,8 @@ def test_folder_of_that_name_without_the_two_files_is_refused_naming_what_it_has
     encode: Encode, write_parquet: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SFI_RAY_DATA", str(tmp_path))
-    write_parquet("birds/val.parquet", [encode()], [1])
-    with pytest.raises(InputError, match=r"'birds': looked for train\.parquet.*birds and found only val\.parquet"):
+    write_parquet("birds/more.parquet", [encode()], [1])
+    with pytest.raises(InputError, match=r"'birds': looked for train\.parquet.*birds and found only more\.parquet"):
         dataset_info(DatasetSpec(name="birds"))
 
 

@@ -22,7 +22,20 @@ LAYERS = [
     {"search"},
     {"models"},
     {"data"},
-    {"images", "types", "theory", "errors", "grid", "presets", "text", "csv_text", "tables", "user_code", "location"},
+    {
+        "images",
+        "types",
+        "theory",
+        "errors",
+        "grid",
+        "presets",
+        "text",
+        "csv_text",
+        "tables",
+        "user_code",
+        "location",
+        "hub",
+    },
 ]
 # Units that lie below and are still none of its business.
 NEVER = {"report": {"models", "attacks", "search"}, "search": {"models", "data"}}

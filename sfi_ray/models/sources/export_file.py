@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from torch import Tensor, nn
 
 from sfi_ray.errors import InputError
+from sfi_ray.hub import local_path
 from sfi_ray.models.files.file_kind import Wanted, open_file
 from sfi_ray.models.source import Source
 from sfi_ray.models.sources.export_archive import read_export
@@ -52,6 +52,6 @@ class ExportSource(Source):
         """Reads the file, unless it is in hand."""
         if self.content is not None:
             return self.content
-        file = Path(self.what).expanduser()
+        file = local_path(self.what)
         with open_file(file, Wanted.EXPORT) as stream:
             return stream.read()

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from torch import Tensor, nn
 
+from sfi_ray.hub import local_path
 from sfi_ray.models.black_boxes.black_box import BlackBox
 from sfi_ray.models.black_boxes.onnx_network import OnnxPredictor
 from sfi_ray.models.files.file_kind import Wanted, kind_of, open_file
@@ -48,7 +48,7 @@ class OnnxSource(Source):
         """
         if self.content is not None:
             return self.content
-        with open_file(Path(self.what).expanduser(), Wanted.ONNX) as stream:
+        with open_file(local_path(self.what), Wanted.ONNX) as stream:
             kind = kind_of(stream)
             if kind.form != "onnx":
                 raise kind.refusal(self.what, Wanted.ONNX)

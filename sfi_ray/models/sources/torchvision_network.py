@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from sfi_ray.errors import InputError
+from sfi_ray.hub import local_path
 from sfi_ray.models.source import Normalisation, Source
 from sfi_ray.models.sources.downloads import impatient_sockets
 from sfi_ray.models.weights import WEIGHT_SUFFIXES, read_state_dict
@@ -60,9 +61,7 @@ class TorchvisionSource(Source):
         """Reads the weights from the file, or from torch's cache, into which they are downloaded once."""
         if self.weights is None:
             return None
-        state = (
-            read_state_dict(Path(str(self.weights)).expanduser()) if self._is_file else self._downloaded(self._member())
-        )
+        state = read_state_dict(local_path(str(self.weights))) if self._is_file else self._downloaded(self._member())
         auxiliary = re.compile(r"^(?:.*\.)?(?:aux1|aux2|AuxLogits)\.")
         # Old files of DenseNet number the layers of a block as no module can be named any more.
         old_densenet = re.compile(

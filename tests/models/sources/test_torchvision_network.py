@@ -235,7 +235,7 @@ def test_null_weights_are_random_and_the_same_every_time():
 
 def test_null_weights_have_to_be_said():
     assert ClassifierSpec.model_validate({"torchvision": "resnet18", "weights": None}).source.weights is None
-    with pytest.raises(ValueError, match="torchvision needs `weights`: .* or null for random weights"):
+    with pytest.raises(ValueError, match=r"torchvision needs `weights`: .* or null for random weights"):
         ClassifierSpec.model_validate({"torchvision": "resnet18"})
     written = ClassifierSpec.model_validate({"torchvision": "resnet18", "weights": None}).model_dump(mode="json")
     assert ClassifierSpec.model_validate(written).name == "resnet18"
