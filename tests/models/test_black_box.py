@@ -1,8 +1,10 @@
 """Black boxes: what a function of the user's own says counts, what is wrong with it is named, and nothing is padded."""
 
 import pickle
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +14,9 @@ from torch import nn
 from sfi_ray import Job, launch
 from sfi_ray.cluster.reporter import Reporter
 from sfi_ray.errors import InputError
+from sfi_ray.job import parse_job
 from sfi_ray.models import Classifier
+from sfi_ray.models.black_boxes.served_model import RequestSettings
 from sfi_ray.models.sources.predict import PredictSource
 from sfi_ray.plan import forward_rate
 
@@ -278,3 +282,24 @@ def test_a_function_given_in_python_is_launched(tmp_path):
     values = {"dataset": {"name": "mine", "shape": SHAPE, "class_names": list("abcd")}, "output": str(tmp_path)}
     run = launch(job(**values), classifiers={"box": box(predict)}, in_process=True, reporter=Reporter())
     assert run.table().num_rows == 6
+
+
+def test_the_job_of_the_guide_runs(tmp_path, monkeypatch):
+    guide = (Path(__file__).parents[2] / "docs/guides/black-boxes.md").read_text()
+    (code, *_), (text,) = (
+        re.findall(rf"^```{language}\n(.*?)^```$", guide, re.DOTALL | re.MULTILINE) for language in ("python", "yaml")
+    )
+    (tmp_path / "my_scores.py").write_text(code)
+    monkeypatch.chdir(tmp_path)
+    run = launch(parse_job(text), in_process=True)
+    sys.modules.pop("my_scores", None)
+    confidences = {row["cell_index"]: row["confidence"] for row in run.table(["cell_index", "confidence"]).to_pylist()}
+    assert len(confidences) == 20
+    for cell in range(10):  # both say the same, as logits and as probabilities
+        assert 0 < confidences[cell] <= 1
+
+
+def test_the_settings_of_requests_are_documented():
+    guide = (Path(__file__).parents[2] / "docs/guides/black-boxes.md").read_text()
+    for name in RequestSettings.model_fields:
+        assert f"| `{name}` |" in guide, name
