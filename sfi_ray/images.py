@@ -34,7 +34,7 @@ def parse_background(text: str, channels: int) -> Background:
 
     Args:
         text: A name in `NAMED_COLOURS` or ``#rrggbb``.
-        channels: Channels of the images, 1 (gray) or 3 (RGB).
+        channels: Channels of the images: 3 (RGB), or another number, for which every channel has the same value.
 
     Returns:
         The colour with one 8-bit value for each channel.
@@ -55,10 +55,11 @@ def parse_background(text: str, channels: int) -> Background:
         return Background(name, rgb)
     if len(set(rgb)) > 1:
         raise InputError(
-            f"background '{text}' is a colour, but the images of this data set are gray. "
+            f"background '{text}' is a colour, but the images of this data set "
+            f"{'are gray' if channels == 1 else f'have {channels} channels'}. "
             "Use black, gray, white, or '#rrggbb' with three equal parts."
         )
-    return Background(name, rgb[:1])
+    return Background(name, rgb[:1] * channels)
 
 
 def decode(genes: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:

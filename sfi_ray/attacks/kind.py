@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel
 
+from sfi_ray.errors import InputError
 from sfi_ray.models import Classifier
 
 
@@ -16,6 +17,8 @@ class AttackKind(BaseModel):
 
     #: Whether the kind needs more of a network than its outputs, so that a check precedes the training.
     looks_inside: ClassVar[bool] = False
+    #: Channels of an image at most; more would make too many corners of the colour cube to try each.
+    most_channels: ClassVar[int] = 16
     #: Whether classes share a search, so that the choice of classes decides the result of each.
     shares_classes: ClassVar[bool] = False
 
@@ -65,6 +68,18 @@ class AttackKind(BaseModel):
         Raises:
             InputError: The settings name something that does not exist here.
         """
+
+    def check_channels(self, channels: int) -> None:
+        """Checks that the attack works on images of so many channels.
+
+        Raises:
+            InputError: It does not.
+        """
+        if self.most_channels < channels:
+            raise InputError(
+                f"attack: this kind takes images of at most {self.most_channels} channels, and the data set has "
+                f"{channels}; take de, jde, sparse_rs or nevergrad"
+            )
 
     def check_classifier(self, classifier: Classifier) -> None:
         """Checks that a classifier, trained or not, has what the attack needs.

@@ -15,7 +15,7 @@ from sfi_ray.attacks.kind import AttackKind
 from sfi_ray.attacks.map_elites import MapElitesAttack
 from sfi_ray.attacks.own_search import own_attack, pack_search, search_digest, search_place, unpack_search
 from sfi_ray.attacks.run import StoppingSettings
-from sfi_ray.errors import named
+from sfi_ray.errors import InputError, named
 from sfi_ray.models import Classifier
 from sfi_ray.presets import Presets, PresetSettings, preset_field
 from sfi_ray.search import (
@@ -97,6 +97,7 @@ class MapElitesAttackSettings(MapElitesSettings, StoppingSettings, AttackKind):
     """A search that the classes of a background, k and replicate share."""
 
     shares_classes: ClassVar[bool] = True
+    most_channels: ClassVar[int] = 8
 
     kind: Literal["map_elites"] = Field(description="One archive of the best candidates of every class, shared by all.")
     transfer_from: str | None = Field(
@@ -165,6 +166,11 @@ class InversionAttackSettings(InversionSettings, AttackKind):
         """Makes the attack."""
         return InversionAttack(self)
 
+    def check_channels(self, channels: int) -> None:
+        """Checks that the natural images, which a run keeps as PNG files, are gray or RGB."""
+        if channels not in (1, 3):
+            raise InputError(f"attack: this kind takes images of 1 or 3 channels, and the data set has {channels}")
+
     def check_classifier(self, classifier: Classifier) -> None:
         """Checks that a classifier has the layer; see `AttackKind.check_classifier`."""
         super().check_classifier(classifier)
@@ -175,6 +181,8 @@ class InversionAttackSettings(InversionSettings, AttackKind):
 
 class GradientAttackSettings(GradientSettings, StoppingSettings, AttackKind):
     """A search of at most k pixels that uses the classifier's gradients."""
+
+    most_channels: ClassVar[int] = 8
 
     kind: Literal["gradient"] = Field(description="Gradients propose pixels and colours, and forward passes choose.")
 

@@ -72,6 +72,7 @@ def prepare(
         info = known.dataset_info
     else:
         info = dataset_info(job.dataset)
+    job.attack.check_channels(info.channels)
     folder.check_writable()
     images = _images(job, folder, info, known)
     starts_from = job.attack.starts_from

@@ -22,7 +22,7 @@ class DatasetInfo:
 
     Attributes:
         name: Its name in the job.
-        channels: 1 (gray) or 3 (RGB).
+        channels: 1 (gray), 3 (RGB), or another number for images of other sensors.
         height: Height of an image in pixels; of the first image, where a file holds several sizes.
         width: Width of an image in pixels, likewise.
         class_names: Names in label order, at least 2, no name twice.

@@ -98,6 +98,13 @@ def decode_image(
     """
     if encoded is None:
         raise UnusableImageError("the image is null")
+    if encoded.startswith(b"\x93NUMPY"):
+        return _decode_array(encoded, shape)
+    if shape is not None and shape[0] not in (1, 3):
+        raise UnusableImageError(
+            f"image files hold gray or RGB, and {shape[0]} channels are wanted; save the image as an array of NumPy "
+            "(.npy), (H, W, C) uint8"
+        )
     try:
         with Image.open(BytesIO(encoded), formats=_FORMATS) as image:
             _check_header(image, shape if fit is None else None)
@@ -118,6 +125,26 @@ def decode_image(
     except Exception as error:  # damaged bytes make Pillow's plugins raise nearly anything, SyntaxError included
         raise UnusableImageError(f"the image cannot be read: {' '.join(str(error).split())}") from error
     return pixels[np.newaxis] if channels == 1 else pixels.transpose(2, 0, 1)
+
+
+def _decode_array(encoded: bytes, shape: tuple[int, int, int] | None) -> NDArray[np.uint8]:
+    """Reads an array of NumPy, ``(H, W)``, ``(H, W, C)``, or ``(C, H, W)`` where that is the wanted shape."""
+    try:
+        array = np.load(BytesIO(encoded), allow_pickle=False)
+    except Exception as error:  # damaged bytes make NumPy raise nearly anything
+        raise UnusableImageError(f"the array cannot be read: {' '.join(str(error).split())}") from error
+    if array.dtype != np.uint8 or array.ndim not in (2, 3):
+        raise UnusableImageError(
+            f"the array is {array.dtype} of shape {array.shape}; an image is uint8, (H, W) or (H, W, C)"
+        )
+    if array.ndim == 2:
+        array = array[:, :, np.newaxis]
+    ordered: NDArray[np.uint8] = array if array.shape == shape else array.transpose(2, 0, 1)
+    if shape is not None and ordered.shape != shape:
+        raise UnusableImageError(f"the array has shape {array.shape}, but (C, H, W) {shape} are wanted; save it so")
+    if not (1 <= ordered.shape[0] <= 16):
+        raise UnusableImageError(f"the array has {ordered.shape[0]} channels, not 1 to 16")
+    return ordered
 
 
 def _mode_of(channels: int) -> str:

@@ -18,7 +18,7 @@ IMAGENET = "imagenet"
 USUAL_SHAPE = (3, 224, 224)
 """Channels, height and width that most networks take, in pixels."""
 
-_Channels = Annotated[int, Field(json_schema_extra={"enum": [1, 3]})]
+_Channels = Annotated[int, Field(ge=1, le=16)]
 _Size = Annotated[int, Field(ge=1, le=4096)]
 
 
@@ -72,7 +72,7 @@ class DatasetSpec(BaseModel):
     )
     shape: tuple[_Channels, _Size, _Size] | None = Field(
         default=None,
-        description="(channels, height, width) in pixels, channels 1 or 3. With `class_names`, it describes a grid "
+        description="(channels, height, width) in pixels, 1 to 16 channels. With `class_names`, it describes a grid "
         "without images. With `path`, it is the shape wanted where image sizes differ. For imagenet it replaces "
         "(3, 224, 224).",
     )
@@ -117,8 +117,6 @@ class DatasetSpec(BaseModel):
         if not is_whole and self.path is None and (self.name != IMAGENET or self.shape is None):
             given, missing = ("shape", "class_names") if self.class_names is None else ("class_names", "shape")
             raise ValueError(f"`{given}` needs `{missing}` beside it: together they describe a data set without images")
-        if self.shape is not None and self.shape[0] not in (1, 3):
-            raise ValueError(f"`shape` is (channels, height, width) with 1 or 3 channels, not {self.shape[0]}")
         problem = None if self.class_names is None else class_names_problem(self.class_names)
         if problem is not None:
             raise ValueError(f"`class_names` {problem}")

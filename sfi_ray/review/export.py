@@ -146,6 +146,10 @@ class _PngSink(_Sink):
     """A PNG file for each image, and ``metadata.csv``: an image folder for data set libraries."""
 
     def _begin(self) -> None:
+        if self._shape[3] not in (1, 3):
+            raise InputError(
+                f"PNG files hold 1 or 3 channels, and these images have {self._shape[3]}; take --format numpy"
+            )
         self._write = self._table(("file_name",))
 
     def add(self, images: NDArray[np.uint8], rows: pa.Table) -> None:

@@ -22,7 +22,7 @@ class SearchSpace:
     Attributes:
         height: Rows of the images.
         width: Columns of the images.
-        channels: 1 (gray) or 3 (RGB).
+        channels: 1 (gray), 3 (RGB), or another number for images of other sensors.
         k: Pixels that may be altered.
         num_classes: Classes of the classifier.
     """

@@ -163,7 +163,7 @@ def _pixels(rows: pa.Table, bounds: RowBounds) -> str | None:
 def _value_fault(lists: Any, what: str, channels: int | None) -> str | None:
     lists = one_array(lists)
     lengths = {*pc.unique(pc.list_value_length(lists)).to_pylist()}
-    if not lengths <= ({1, 3} if channels is None else {channels}) or pc.list_flatten(lists).null_count:
+    if not lengths <= (set(range(1, 17)) if channels is None else {channels}) or pc.list_flatten(lists).null_count:
         return f"{what} does not have one number for each channel"
     return None
 

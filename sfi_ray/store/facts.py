@@ -63,7 +63,7 @@ class RunFacts(_Facts):
 
     job: JobFacts
     dataset: str
-    input_shape: tuple[Annotated[int, Field(ge=1, le=3)], _Side, _Side]
+    input_shape: tuple[Annotated[int, Field(ge=1, le=16)], _Side, _Side]
     class_names: tuple[str, ...] = Field(min_length=1)
     classifiers: tuple[ClassifierFacts, ...]
     images: tuple[dict[str, Any], ...] = ()

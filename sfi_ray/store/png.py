@@ -13,8 +13,9 @@ def to_png(pixels: NDArray[np.uint8]) -> bytes:
     """Encodes one image at its true size.
 
     Args:
-        pixels: ``(H, W, C)``, C 1 (gray) or 3 (RGB).
+        pixels: ``(H, W, C)``, gray or RGB. Of other numbers of channels the first three are shown, or the first.
     """
     out = BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)).save(out, "PNG")
+    shown = pixels[..., :3] if pixels.shape[-1] >= 3 else pixels[..., 0]
+    Image.fromarray(np.ascontiguousarray(shown)).save(out, "PNG")
     return out.getvalue()

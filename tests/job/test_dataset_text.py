@@ -31,7 +31,7 @@ def test_labels_are_lines_or_a_list(tmp_path, content):
     ("content", "shape", "message"),
     [
         ("cat\ndog", "32x32", "'32x32' is no shape; give channels"),
-        ("cat\ndog", "2x32x32", "1 or 3"),
+        ("cat\ndog", "17x32x32", "less than or equal to 16"),
         ("cat\ncat", "3x8x8", "cat"),
         ("cat", "3x8x8", "at least 2"),
         ("[1", "3x8x8", "neither lines of text nor a JSON list"),

@@ -93,5 +93,5 @@ def _options(classifier: Classifier, request: TuningRequest, layout: MemoryLayou
         can_compile=request.is_long and has_compiler(classifier.device),
         engines=("openvino",) if has_openvino(classifier.device) else (),
         # Patches overlap, and several threads write the places that they share in no fixed order.
-        can_reuse=device == "cpu" and request.threads == 1 and bool(request.ks),
+        can_reuse=classifier.input_shape[0] <= 4 and device == "cpu" and request.threads == 1 and bool(request.ks),
     )

@@ -125,7 +125,7 @@ def _draw_picture(
     if picture is None:
         frame.set(hatch="//", hatchcolor="#d7d7d7", hatch_linewidth=1.1)  # unlike a white picture
         return
-    shown = picture if picture.shape[2] == 3 else picture[:, :, :1].repeat(3, axis=2)
+    shown = picture[:, :, :3] if picture.shape[2] >= 3 else picture[:, :, :1].repeat(3, axis=2)
     shown = shown.repeat(factor, axis=0).repeat(factor, axis=1)
     # Without `clip_on=False`, the SVG has one image of all pictures.
     axes.imshow(shown, extent=extent, aspect="auto", interpolation="none", clip_on=False)

@@ -7,7 +7,7 @@ function paint(canvas, { pixels, height, width, channels }) {
   const data = new ImageData(width, height);
   for (let spot = 0; spot < height * width; spot++) {
     for (let channel = 0; channel < 3; channel++) {
-      data.data[4 * spot + channel] = pixels[spot * channels + (channels === 3 ? channel : 0)];
+      data.data[4 * spot + channel] = pixels[spot * channels + (channels >= 3 ? channel : 0)];
     }
     data.data[4 * spot + 3] = 255;
   }
