@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from sfi_ray.cli.arguments import RunLocation, argument, option, output_option
+from sfi_ray.cli.arguments import RunLocation, argument, number, output_option
 from sfi_ray.cli.exits import ExitCode, explaining
 from sfi_ray.cli.printing import echo
 from sfi_ray.cli.rounds import is_rounds, report_rounds
@@ -52,13 +52,13 @@ def report(
 def watch(
     run: RunLocation,
     port: Annotated[
-        int | None, option("Port of 127.0.0.1 to listen on. By default a free one.", min=1, max=65535)
+        int | None, number("Port of 127.0.0.1 to listen on. By default a free one.", min=1, max=65535)
     ] = None,
 ) -> None:
-    """Serve the page of a run on this machine while the run goes on, until Ctrl-C.
+    """Serve the page of a run while the run goes on.
 
     The page shows images as they are found, the speed and the time left. It also serves a finished run, and rounds. It
-    listens on the loopback interface only, and reads only the run's folder.
+    listens on the loopback interface only, reads only the run's folder, and ends at Ctrl-C.
     """
     from sfi_ray.report.live import LivePage, serving
 

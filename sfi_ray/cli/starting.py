@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from sfi_ray.cli.arguments import option
+from sfi_ray.cli.arguments import output_option
 from sfi_ray.cli.exits import explaining
 from sfi_ray.cli.printing import echo
 
@@ -17,9 +17,7 @@ def init(
     name: Annotated[
         str, typer.Argument(metavar="NAME", help="What to begin with: digits, torchvision, own_network or rounds.")
     ] = "digits",
-    output: Annotated[
-        Path | None, option("Folder to write into. By default the current one.", "--output", "-o")
-    ] = None,
+    output: Annotated[Path | None, output_option("Folder to write into. By default the current one.")] = None,
 ) -> None:
     """Write a commented job file to begin with. No file is overwritten.
 

@@ -25,7 +25,8 @@ def test_the_summaries_fit_a_line_of_80_columns():
 
 def test_what_is_written_goes_to_the_output_option_of_that_name():
     having = {name for name in COMMANDS if option_of(name, "--output")}
-    writers = {"audit", "compare", "export", "features", "launch", "plan", "report", "theory", "train", "transfer"}
+    writers = {"audit", "compare", "export", "features", "init", "launch", "plan", "report", "theory", "train"}
+    writers |= {"transfer"}
     assert having == writers
     for name in writers:
         assert set(option_of(name, "--output").opts) == {"-o", "--output"}
