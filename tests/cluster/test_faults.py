@@ -80,17 +80,17 @@ class Harming(Reporter):
 
 
 class Watching(Harming):
-    """Remembers how many actors there were after the first loss of one that this names."""
+    """Writes a file before it does harm, and removes it when there are two actors after the loss that it names."""
 
-    def __init__(self, harm, loss, **options):
-        super().__init__(harm, **options)
+    def __init__(self, harm, loss, waiting, **options):
+        super().__init__(lambda: (waiting.touch(), harm()), **options)
         self._loss = loss
-        self.workers_after_the_loss = set()
+        self.waiting = waiting
 
     def progressed(self, tally, seconds_left):
         super().progressed(tally, seconds_left)
-        if any(self._loss in text for text in self.heard):
-            self.workers_after_the_loss.add(tally.workers)
+        if tally.workers == 2 and any(self._loss in text for text in self.heard):
+            self.waiting.unlink(missing_ok=True)
 
 
 def assert_undisturbed(run, classifier, folder):
@@ -213,12 +213,12 @@ def test_a_node_that_is_lost_costs_no_row_and_one_that_joins_is_used(nodes, tmp_
         os.kill(lost.all_processes["raylet"][0].process.pid, signal.SIGKILL)
         nodes.add_node(num_cpus=1, **NODE)
 
-    slowly = make_classifier(module=slow(make_module(), 0.03))
-    listener = Watching(harm, "its node was lost", after=8)
+    listener = Watching(harm, "its node was lost", tmp_path / "waiting", after=8)
+    slowly = make_classifier(module=slow(make_module(), 0.03, while_there=listener.waiting))
     job = make_job(tmp_path / "a", replicates=2, cluster={"cells_per_shard": 4, "retries": 0, "actors": 2})
     run = launch(job, classifiers={"toy": slowly}, reporter=listener)
     assert sum("its node was lost" in text for text in listener.heard) == 1
-    assert 2 in listener.workers_after_the_loss, "nobody came in the place of the lost actor"
+    assert not listener.waiting.exists(), "nobody came in the place of the lost actor"
     assert run.status().failed == 0
     assert_undisturbed(run, slowly, tmp_path / "b")
 
@@ -247,18 +247,18 @@ def test_actors_of_a_draining_node_commit_and_go_elsewhere_and_no_cell_fails(nod
         drain(ray, leaving)
         nodes.add_node(num_cpus=1, **NODE)
 
-    slowly = make_classifier(module=slow(make_module(), 0.03))
-    listener = Watching(harm, "its node is about to go")
+    listener = Watching(harm, "its node is about to go", tmp_path / "waiting")
+    slowly = make_classifier(module=slow(make_module(), 0.03, while_there=listener.waiting))
     cluster = {"cells_per_shard": 4, "retries": 0, "actors": 2, "flush_seconds": 100}
     run = launch(
         make_job(tmp_path / "a", replicates=2, cluster=cluster), classifiers={"toy": slowly}, reporter=listener
     )
     assert sum("its node is about to go" in text for text in listener.heard) == 1
     assert not any("was lost" in text or "crashed" in text for text in listener.heard)
-    assert 2 in listener.workers_after_the_loss, "nobody came in the place of the actor that left"
+    assert not listener.waiting.exists(), "nobody came in the place of the actor that left"
     wait_for(lambda: not is_alive(leaving))  # an empty node that drains ends by itself
     assert run.status().failed == 0
-    assert_undisturbed(run, make_classifier(module=slow(make_module(), 0)), tmp_path / "b")
+    assert_undisturbed(run, slowly, tmp_path / "b")
 
 
 @linux
