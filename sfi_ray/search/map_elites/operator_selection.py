@@ -21,9 +21,10 @@ from sfi_ray.search.map_elites.settings import OperatorWeights
 #: The operators. What happens to a pixel: a small move, a move anywhere, a colour at another corner of the cube, a
 #: colour near the old one, another pixel in its place, the colour of the next pixel, a small move of all pixels
 #: together, a place beside the next pixel. Then a remembered pixel in its place, or one beside that. Then a part of
-#: another elite in the place of some pixels, or a copy of a part of its own.
-NEAR, FAR, CORNER, SHADE, FRESH, NEIGHBOUR, SHIFTED, ADJACENT, RECALLED, BESIDE, GRAFTED, COPIED = range(12)
-NUM_OPERATORS = 12
+#: another elite in the place of some pixels, or a copy of a part of its own. Then one of the first
+#: that happens to a pixel and to its copies alike.
+NEAR, FAR, CORNER, SHADE, FRESH, NEIGHBOUR, SHIFTED, ADJACENT, RECALLED, BESIDE, GRAFTED, COPIED, TOGETHER = range(13)
+NUM_OPERATORS = 13
 #: So many of them, the first ones, happen to pixels.
 NUM_CHANGES = RECALLED
 #: A candidate that was made in none of these operators.
@@ -33,19 +34,22 @@ NO_OPERATOR = -1
 _UNIT = 1 << 20
 
 
-def usual_probabilities(weights: OperatorWeights, k: int) -> Tensor:
+def usual_probabilities(weights: OperatorWeights, k: int, *, has_copies: bool = False) -> Tensor:
     """Returns how often each operator is taken where nothing is learned.
 
     With one pixel, all places and corners are gone through elsewhere. Small moves of good ones and shades are left.
+    Without copies, nothing changes together.
 
     Args:
         weights: How often each is taken, in any unit.
         k: Altered pixels.
+        has_copies: Whether candidates have copies of pixels.
 
     Returns:
         ``(W,)`` float64, 1 in all.
     """
     usual = torch.tensor([getattr(weights, name) for name in type(weights).model_fields], dtype=torch.float64)
+    usual[TOGETHER] *= has_copies
     if k == 1:
         left = torch.zeros_like(usual)
         left[NEAR], left[SHADE] = 1.0, 4.0

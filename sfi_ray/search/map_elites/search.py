@@ -42,6 +42,7 @@ from sfi_ray.search.map_elites.operator_selection import (
     GRAFTED,
     NO_OPERATOR,
     NUM_CHANGES,
+    TOGETHER,
     cumulative,
     learn,
     shares,
@@ -64,6 +65,7 @@ from sfi_ray.search.map_elites.variation import (
     change_pixels,
     cross,
     fresh_candidates,
+    has_copies,
     varied_counts,
 )
 from sfi_ray.search.philox import Draws
@@ -125,7 +127,9 @@ class MapElites(Search):
             **({**RECALLED_COUNTS, **GRAFTED_COUNTS} if space.k > 1 else {}),
         }
         self._single_pixels = SinglePixels(space, self.device) if space.k == 1 else None
-        self._usual = usual_probabilities(settings.operators, space.k).to(self.device)
+        self._usual = usual_probabilities(
+            settings.operators, space.k, has_copies=has_copies(space, settings.stride)
+        ).to(self.device)
         self._operators = torch.zeros(0, dtype=torch.int64, device=self.device)
         self._candidates: Tensor | None = None
         self._parents: tuple[Tensor, Tensor] | None = None
@@ -231,7 +235,9 @@ class MapElites(Search):
         if num_new < len(is_new):
             candidates, self._operators = self._varied(offspring, Draws(seeds, counters, self._counts))
         if num_new:
-            fresh = fresh_candidates(seeds, counters, self.space, self.settings.locality, self.settings.corner_share)
+            how = self.settings
+            shape = how.locality, how.repeated_share, how.corner_share, how.stride
+            fresh = fresh_candidates(seeds, counters, self.space, *shape)
             candidates = torch.where(is_new[:, None, None], fresh, candidates) if num_new < len(is_new) else fresh
             self._operators = self._operators.masked_fill(is_new, NO_OPERATOR)
         if self._single_pixels is not None:
@@ -248,18 +254,19 @@ class MapElites(Search):
         parents = state.genes[self._parents]
         taken_so = shares(state.gained, state.tried, self._usual, self.settings.operator_floor)
         changes, whole = cumulative(taken_so[:, :NUM_CHANGES])[first], taken_so[:, NUM_CHANGES:].cumsum(dim=1)[first]
-        crossed = cross(parents, state.genes[mates], draws, self.settings.crossover_share)
-        corner_share = self.settings.corner_share
-        candidates, operators = change_pixels(crossed, draws, self.space, changes, corner_share)
+        how = NUM_CHANGES + (draws.uniform(_PARENTS, 7)[:, 6:] >= whole).sum(dim=1)
+        is_together = (how == TOGETHER).unsqueeze(1)
+        crossed = cross(parents, state.genes[mates], draws, is_together, self.settings.crossover_share)
+        shape = self.settings.corner_share, self.settings.stride
+        candidates, operators = change_pixels(crossed, draws, self.space, changes, is_together, *shape)
         if self.space.k > 1:
             credit, pixels = state.credit[offspring.owners], state.pixels[offspring.owners]
             losses = state.losses[self._parents]
-            how = NUM_CHANGES + (draws.uniform(_PARENTS, 7)[:, 6:] >= whole).sum(dim=1)
             candidates, is_made = recall(candidates, parents, credit, pixels, losses, draws, self.space, how)
             is_grafted = (how == GRAFTED) | (how == COPIED)
             grafted = graft(parents, state.genes[mates], losses, draws, self.space, how)
             candidates = torch.where(is_grafted[:, None, None], grafted, candidates)
-            operators = torch.where(is_made | is_grafted, how, operators)
+            operators = torch.where(is_made | is_grafted | is_together.squeeze(1), how, operators)
         return candidates, operators
 
     def _swept(self, candidates: Tensor, pixels: SinglePixels, made: Generation) -> Tensor:

@@ -34,6 +34,7 @@ class OperatorWeights(BaseModel):
     beside: float = _weight(0.10, "A pixel beside a remembered one takes the place of one.")
     grafted: float = _weight(0.20, "A part of another elite takes the place of some pixels.")
     copied: float = _weight(0.15, "A copy of a part takes the place of some pixels.")
+    together: float = _weight(1.0, "A pixel and its copies change alike, as the first eight change one.")
 
     @model_validator(mode="after")
     def _changes_pixels(self) -> OperatorWeights:
@@ -77,8 +78,22 @@ class MapElitesSettings(BaseModel):
         3.0,
         ge=0,
         le=100,
-        description="How close together the pixels of a fresh candidate lie: in a window whose side runs, evenly on a "
-        "logarithmic scale to this power, from room for 2 k pixels to the whole image. 0 scatters them.",
+        description="How close together the pixels of a motif in a fresh candidate lie: in a window whose side runs, "
+        "evenly on a logarithmic scale to this power, from room for twice as many to the whole image. 0 scatters them.",
+    )
+    repeated_share: float = Field(
+        0.75,
+        ge=0,
+        le=1,
+        description="Share of the fresh candidates, in [0, 1], that repeat a motif of at most k / 2 pixels until there "
+        "are k, at multiples of `stride` or of twice that.",
+    )
+    stride: int = Field(
+        16,
+        ge=1,
+        le=4096,
+        description="Pixels that copies of a motif lie multiples of apart: the stride of the network's last "
+        "convolution, or half of it. Images into which it fits less than four times have no copies.",
     )
     corner_share: float = Field(
         0.8,

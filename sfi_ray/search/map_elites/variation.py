@@ -18,32 +18,67 @@ _WINDOW = 23
 
 
 def fresh_candidates(
-    seeds: Tensor, counters: Tensor, space: SearchSpace, locality: float = 3.0, corner_share: float = 0.8
+    seeds: Tensor,
+    counters: Tensor,
+    space: SearchSpace,
+    locality: float = 3.0,
+    repeated_share: float = 0.75,
+    corner_share: float = 0.8,
+    stride: int = 16,
 ) -> Tensor:
-    """Draws candidates: positions uniform in a window, colours mostly at the corners of the cube, else uniform.
+    """Draws candidates: small motifs, most of them repeated all over the image.
 
-    What convolutional networks answer to is local, so that most windows are small. Their sides run from one that has
-    room for twice k pixels to the longer one of the image.
+    What convolutional networks answer to is local, so that the pixels of most motifs lie close together: positions are
+    uniform in a window, whose side runs from one that has room for twice as many pixels to the longer one of the
+    image. Colours are mostly at the corners of the cube, else uniform. The answer to a motif repeats when it moves by
+    multiples of the network's stride, and the answers add up: so a motif of at most k / 2 pixels is repeated at such
+    places until there are k, where the image has room for them; see `has_copies`.
 
     Args:
         seeds: Seed of each candidate, ``(M,)`` int64, non-negative.
         counters: Number of each candidate under its seed, ``(M,)`` int64, non-negative.
         space: Where candidates live.
         locality: How strongly small windows are preferred; 0 scatters the pixels.
+        repeated_share: Probability that a candidate is a motif repeated, in [0, 1]; the others are one motif of k.
         corner_share: Probability of a colour at a corner, in [0, 1].
+        stride: Pixels that half of the motifs are repeated at multiples of; the others at multiples of twice that.
 
     Returns:
         ``(M, K, G)`` float32, inside the bounds of the space.
     """
-    draws = _draws(seeds, counters, _FRESH, space.k, _fresh_width(space))
-    side, row, col = _draws(seeds, counters, _WINDOW, 1, 3).unbind(dim=2)
+    width, k = _fresh_width(space), space.k
+    draws = _draws(seeds, counters, _FRESH, k, width)
+    window = _draws(seeds, counters, _WINDOW, 1, 6 + 2 * k)
+    side, row, col, repeated, length, spacing = window[..., :6].unbind(dim=2)
+    is_repeated = (repeated < repeated_share) & has_copies(space, stride)
+    length = torch.where(is_repeated, motif_length(length, k), k)
     largest = max(space.height, space.width)
-    smallest = min((2 * space.k) ** 0.5, largest)
+    smallest = (2 * length).sqrt().clamp(max=largest)
     side = smallest * (largest / smallest) ** side**locality
     corner = torch.stack([row, col], dim=2)
-    size = (side / torch.tensor([space.height, space.width], device=side.device)).clamp(max=1.0).unsqueeze(1)
-    draws = torch.cat([corner * (1 - size) + draws[..., :2] * size, draws[..., 2:]], dim=2)
-    return _fresh_pixels(draws, space, corner_share)
+    image = torch.tensor([space.height, space.width], dtype=torch.float32, device=side.device)
+    size = (side / image).clamp(max=1.0).unsqueeze(1)
+    number = torch.arange(k, device=side.device)
+    motif = draws.gather(1, (number % length).unsqueeze(2).expand(-1, -1, width))
+    # The corner of the window of each copy is drawn once a copy.
+    copy = number.div(length, rounding_mode="floor").unsqueeze(2).expand(-1, -1, 2)
+    step = torch.where(spacing < 0.5, 2.0 * stride, stride).unsqueeze(2)
+    span = image * (1 - size)
+    first = (corner * span).remainder(step)
+    number_of_places = ((span - first) / step).floor() + 1
+    place = first + (window[..., 6:].view(-1, k, 2).gather(1, copy) * number_of_places).floor() * step
+    corner = torch.where(is_repeated.unsqueeze(2), place / image, corner * (1 - size))
+    return _fresh_pixels(torch.cat([corner + motif[..., :2] * size, motif[..., 2:]], dim=2), space, corner_share)
+
+
+def motif_length(uniform: Tensor, k: int) -> Tensor:
+    """Turns uniform draws into numbers of pixels from 1 to k / 2, int64, evenly on a logarithmic scale."""
+    return ((k // 2 + 1.0) ** uniform).to(torch.int64).clamp(max=k)
+
+
+def has_copies(space: SearchSpace, stride: int) -> bool:
+    """Returns whether candidates have copies of pixels: where four strides fit into an image, and k is at least 2."""
+    return space.k > 1 and min(space.height, space.width) >= 4 * stride
 
 
 def varied_counts(space: SearchSpace) -> dict[int, int]:
@@ -51,13 +86,14 @@ def varied_counts(space: SearchSpace) -> dict[int, int]:
     return {_CROSSED: 2 + space.k, _CHANGED: 1 + _most_changed(space.k) * (1 + _changed_width(space))}
 
 
-def cross(parents: Tensor, mates: Tensor, draws: Draws, crossover_share: float = 0.1) -> Tensor:
+def cross(parents: Tensor, mates: Tensor, draws: Draws, is_together: Tensor, crossover_share: float = 0.1) -> Tensor:
     """Puts pixels of mates in the place of pixels of some of the parents.
 
     Args:
         parents: ``(M, K, G)``.
         mates: ``(M, K, G)``.
         draws: Of M candidates.
+        is_together: Which candidates are not crossed, ``(M, 1)`` bool: copies in them change together.
         crossover_share: Probability that two candidates are crossed, in [0, 1]; each pixel then comes from the mate
             with a probability that is itself drawn.
 
@@ -66,24 +102,33 @@ def cross(parents: Tensor, mates: Tensor, draws: Draws, crossover_share: float =
     """
     k = parents.shape[1]
     shares = draws.uniform(_CROSSED, 2 + k)
-    is_crossed = shares[:, 0] < crossover_share
-    from_mate = is_crossed.unsqueeze(1) & (shares[:, 2:] < shares[:, 1:2])
+    is_crossed = ~is_together & (shares[:, :1] < crossover_share)
+    from_mate = is_crossed & (shares[:, 2:] < shares[:, 1:2])
     return torch.where(from_mate.unsqueeze(-1), mates, parents)
 
 
 def change_pixels(
-    genes: Tensor, draws: Draws, space: SearchSpace, cumulative: Tensor, corner_share: float = 0.8
+    genes: Tensor,
+    draws: Draws,
+    space: SearchSpace,
+    cumulative: Tensor,
+    is_together: Tensor,
+    corner_share: float = 0.8,
+    stride: int = 16,
 ) -> tuple[Tensor, Tensor]:
     """Changes one pixel of each candidate, now and then more: moves it, colours it, or puts another in its place.
 
-    Where the first of them is to be shifted, all pixels are, and nothing else happens.
+    Where the first of them is to be shifted, all pixels are, and nothing else happens. In some candidates the copies of
+    one pixel change as it does, and nothing else happens: those of its colour, multiples of the stride away.
 
     Args:
         genes: ``(M, K, G)``.
         draws: Of M candidates.
         space: Where candidates live.
         cumulative: Cumulative probabilities of the operators in which a pixel changes, ``(M, NUM_CHANGES)``.
+        is_together: In which candidates copies change as the first pixel does, ``(M, 1)`` bool.
         corner_share: Probability that a fresh pixel has a colour at a corner, in [0, 1].
+        stride: Pixels that copies lie multiples of apart.
 
     Returns:
         ``(M, K, G)`` float32, inside the bounds of the space, and the operator in which the first pixel changed,
@@ -93,7 +138,7 @@ def change_pixels(
     most = _most_changed(k)
     width = 1 + _changed_width(space)
     words, shares = draws.words(_CHANGED, 1 + most * width), draws.uniform(_CHANGED, 1 + most * width)
-    num_changed = 1 + (shares[:, :1].square().square().square() * _spread(k)).round()
+    num_changed = 1 + (shares[:, :1].square().square().square() * _spread(k)).round() * ~is_together
     words, shares = (drawn[:, 1:].reshape(count, most, width) for drawn in (words, shares))
     which = below(words[..., 0], k)
     old = genes.gather(1, which.unsqueeze(-1).expand(-1, -1, genes.shape[2]))
@@ -110,9 +155,30 @@ def change_pixels(
             is_changed[:, step, None], new[:, step], changed[rows, which[:, step]]
         )
     first = how[:, :1]
-    changed = torch.where(first == SHIFTED, genes + (new - old)[:, :1], changed)
+    new, old = new[:, :1], old[:, :1]
+    moved = genes[..., :2] + (new - old)[..., :2]
+    changed = torch.where(first == SHIFTED, torch.cat([moved, genes[..., 2:]], dim=2), changed)
+    if has_copies(space, stride):
+        is_copy = is_together & are_copies(genes, old, stride) & (torch.arange(k, device=genes.device) != which[:, :1])
+        as_it = torch.cat([moved, new[..., 2:].expand(-1, k, -1)], dim=2)
+        changed = torch.where(is_copy.unsqueeze(2), as_it, changed)
     lower, upper = space.bounds(genes.device)
     return torch.clamp(changed, lower, upper), first[:, 0, 0]
+
+
+def are_copies(genes: Tensor, pixel: Tensor, stride: int) -> Tensor:
+    """Returns which pixels of candidates are copies of a pixel: of its colour, and multiples of the stride away.
+
+    Args:
+        genes: ``(M, K, G)``.
+        pixel: One of each candidate, which counts as its own copy, ``(M, 1, G)``.
+        stride: In pixels.
+
+    Returns:
+        ``(M, K)`` bool.
+    """
+    apart = (genes[..., :2].floor() - pixel[..., :2].floor()).remainder(stride)
+    return (apart == 0).all(dim=2) & (genes[..., 2:] == pixel[..., 2:]).all(dim=2)
 
 
 def _changed(
