@@ -229,6 +229,9 @@ def test_a_data_set_of_the_hub_is_downloaded_once(shards: Path, hub: type[FakeHu
     assert hub.downloads == 3
     hub.store.clear()  # from now on there is no network
     assert dataset_fingerprint(spec) == dataset_fingerprint(at(shards))
+    for nothing in ("hf://", "hf://..", "hf://./.."):
+        with pytest.raises(InputError, match="names nothing on the Hub"):
+            local_path(nothing)
     with pytest.raises(InputError, match=r"'hf://datasets/someone/birds' .*; check the name"):
         dataset_info(DatasetSpec(name="birds", path="hf://datasets/someone/birds"))
     assert not list((Path(local_path("hf://datasets/someone/pets")).parent).glob("*birds*"))
