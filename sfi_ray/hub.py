@@ -36,7 +36,9 @@ def local_path(location: str, suffixes: Sequence[str] = ()) -> Path:
         return Path(location).expanduser()
     name = re.sub(r"[^A-Za-z0-9._@-]+", "--", location.removeprefix(_SCHEME)).strip(".-")
     if not name:
-        raise InputError(f"'{location}' names nothing on the Hub; write hf://datasets/OWNER/NAME or hf://OWNER/NAME/FILE")
+        raise InputError(
+            f"'{location}' names nothing on the Hub; write hf://datasets/OWNER/NAME or hf://OWNER/NAME/FILE"
+        )
     place = _cache() / name
     if not place.exists():
         temporary = place.with_name(f".{name}.{uuid.uuid4().hex}.tmp")
