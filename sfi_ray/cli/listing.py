@@ -57,29 +57,28 @@ def _table(runs: list[ListedRun], folder: str) -> ResultTable:
     columns = [
         Column("run", "run", is_text=True),
         Column("state", "state", is_text=True),
-        Column("finished", "finished", count),
+        Column("cells", "cells", is_text=True),
         Column("failed", "failed", count),
-        Column("cells", "cells", count),
         Column("rate", "evaluations/s", lambda value: f"{value:,.0f}"),
         Column("started_at", "started", _local, is_text=True),
-        Column("heard_at", "last heard", _local, is_text=True),
         Column("note", "note", is_text=True),
     ]
     beginning = parted(within(folder, ""))[0]
-    rows = [
+    rows: list[tuple[Any, ...]] = [
         (
             parted(run.location)[0].removeprefix(beginning),
             run.state,
-            run.finished,
+            None if run.cells is None else f"{run.finished or 0:,} of {run.cells:,}",
             run.failed,
-            run.cells,
             run.evaluations_per_second,
             run.started_at,
-            run.heard_at,
             run.note,
         )
         for run in runs
     ]
+    # A column in which no run says anything is left out, so that the table fits a line.
+    told = [place for place, values in enumerate(zip(*rows, strict=True)) if place < 3 or any(values)]
+    columns, rows = [columns[place] for place in told], [tuple(row[place] for place in told) for row in rows]
     title = f"{counted(len(runs), 'run')} in '{folder}'"
     return ResultTable(title, columns, rows)
 

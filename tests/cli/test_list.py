@@ -71,8 +71,11 @@ def test_the_table_shows_the_same(runs):
     assert done.exit_code == 0, done.output
     lines = [line.split() for line in done.stdout.splitlines()]
     assert ["5", "runs", "in"] in [line[:3] for line in lines]
-    assert ["running", "running", "0", "0", "3", "1,234"] in [line[:6] for line in lines]
-    assert ["finished", "finished", "3", "0", "3", "-"] in [line[:6] for line in lines]
+    assert ["running", "running", "0", "of", "3", "1,234"] in [line[:6] for line in lines]
+    assert ["finished", "finished", "3", "of", "3", "-"] in [line[:6] for line in lines]
+    assert not any("failed" in line for line in lines), "no run has failed cells"
+    alone = call("list", runs / "finished").stdout
+    assert "evaluations/s" not in alone
 
 
 def test_a_driver_of_the_far_future_has_a_row(runs):
