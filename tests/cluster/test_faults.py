@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -89,7 +90,7 @@ class Watching(Harming):
 
     def progressed(self, tally, seconds_left):
         super().progressed(tally, seconds_left)
-        if tally.workers == 2 and any(self._loss in text for text in self.heard):
+        if tally.workers == 2 and any(re.search(self._loss, text) for text in self.heard):
             self.waiting.unlink(missing_ok=True)
 
 
@@ -213,11 +214,13 @@ def test_a_node_that_is_lost_costs_no_row_and_one_that_joins_is_used(nodes, tmp_
         os.kill(lost.all_processes["raylet"][0].process.pid, signal.SIGKILL)
         nodes.add_node(num_cpus=1, **NODE)
 
-    listener = Watching(harm, "its node was lost", tmp_path / "waiting", after=8)
+    # Ray may hear that nobody answers before it hears that the node is gone.
+    lost_so = re.compile("its node was lost|it cannot be reached")
+    listener = Watching(harm, lost_so, tmp_path / "waiting", after=8)
     slowly = make_classifier(module=slow(make_module(), 0.03, while_there=listener.waiting))
     job = make_job(tmp_path / "a", replicates=2, cluster={"cells_per_shard": 4, "retries": 0, "actors": 2})
     run = launch(job, classifiers={"toy": slowly}, reporter=listener)
-    assert sum("its node was lost" in text for text in listener.heard) == 1
+    assert sum(bool(lost_so.search(text)) for text in listener.heard) == 1
     assert not listener.waiting.exists(), "nobody came in the place of the lost actor"
     assert run.status().failed == 0
     assert_undisturbed(run, slowly, tmp_path / "b")
@@ -447,6 +450,16 @@ def test_what_ray_says_of_a_lost_actor_becomes_a_sentence(name, arguments, reaso
     assert len(loss.reason) <= 300
     assert "\n" not in loss.reason
     assert loss.blames_lease is blames_lease
+
+
+def test_an_actor_out_of_reach_whose_node_is_known_to_be_gone_was_lost_with_it(monkeypatch):
+    from ray.exceptions import ActorUnavailableError
+
+    from sfi_ray.cluster.ray import losses
+
+    monkeypatch.setattr(losses, "_death_of", lambda actor_id: ("NODE_DIED", "a test"))
+    loss = losses.loss_of(ActorUnavailableError("socket closed", b"0" * 16))
+    assert loss == losses.Loss("its node was lost (a test)", blames_lease=False)
 
 
 def test_a_version_of_ray_that_does_not_tell_which_nodes_drain_is_named_once(monkeypatch):

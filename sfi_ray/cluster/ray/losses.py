@@ -57,7 +57,9 @@ def loss_of(error: RayError) -> Loss:
         return Loss("its node ran out of memory, and Ray ended it before the operating system would")
     if isinstance(error, RayActorError) and error.preempted:
         return Loss("its node was preempted", blames_lease=False)
-    reason, detail = _death_of(error.actor_id) if isinstance(error, ActorDiedError) else ("", "")
+    # An actor of a lost node is out of reach before it counts as dead; the record may know more by now.
+    is_of_actor = isinstance(error, ActorDiedError | ActorUnavailableError)
+    reason, detail = _death_of(error.actor_id) if is_of_actor else ("", "")
     if isinstance(error, NodeDiedError) or reason == "NODE_DIED":
         return Loss("its node was lost" + (f" ({detail})" if detail else ""), blames_lease=False)
     if isinstance(error, ActorUnavailableError):
