@@ -16,6 +16,7 @@ from sfi_ray.text import counted
 if TYPE_CHECKING:
     from sfi_ray.data import DatasetSpec
     from sfi_ray.job import ClassifierSpec
+    from sfi_ray.review.gate import Limit
     from sfi_ray.review.scorecard import Scorecard
 
 
@@ -71,6 +72,14 @@ def audit(
         ),
     ] = None,
     at_k: Annotated[int | None, number("The k of --fail-above: 1, 5 or 25. By default 25.", "--at-k")] = None,
+    junit: Annotated[
+        Path | None,
+        option("Also write the outcome as JUnit XML, with a test case for each k and background.", metavar="FILE"),
+    ] = None,
+    badge: Annotated[
+        Path | None,
+        option("Also write the endpoint of a badge of shields.io, as JSON. It needs --fail-above.", metavar="FILE"),
+    ] = None,
     compare: Annotated[
         tuple[str, str] | None,
         option("Compare two audits, given by folder or file, instead of auditing.", metavar="A B"),
@@ -109,10 +118,14 @@ def audit(
     if compare is not None:
         if model is not None:
             raise typer.BadParameter("takes no model", param_hint="--compare")
+        if junit is not None or badge is not None:
+            raise typer.BadParameter("goes without --junit and --badge, which are of one audit", param_hint="--compare")
         _compare(compare, output)
         return
     if model is None:
         raise typer.BadParameter("give a model, or two audits to --compare", param_hint="MODEL")
+    if badge is not None and fail_above is None:
+        raise typer.BadParameter("needs --fail-above, which decides its colour", param_hint="--badge")
     from sfi_ray.cluster.audit import audit as start
     from sfi_ray.cluster.console import ConsoleReporter
     from sfi_ray.data import dataset_info
@@ -120,12 +133,16 @@ def audit(
     from sfi_ray.job import ClusterSettings, Compute
     from sfi_ray.job.classifier_text import parse_classifier
     from sfi_ray.review.audit_job import StandardGrid, audit_job
+    from sfi_ray.review.gate import Limit
 
     ks = StandardGrid.ks
     limit_k = max(ks) if at_k is None else at_k
     if limit_k not in ks:
         raise typer.BadParameter(f"is one of {', '.join(map(str, ks))}", param_hint="--at-k")
+    limit = None if fail_above is None else Limit(fail_above, limit_k)
+    outputs = [path for path in (junit, badge) if path is not None]
     with explaining():
+        _check_outputs(outputs)
         classifier = parse_classifier(model)
         dataset = _dataset(classifier, data, labels, shape)
         if device not in ("auto", "cpu", "cuda"):
@@ -153,6 +170,8 @@ def audit(
             allow_chance=allow_chance,
         )
     if done.scorecard is None:
+        with explaining():
+            _delete_outputs(outputs)
         status = done.run.status()
         cells = f"{status.finished:,} of {counted(status.num_cells, 'cell')}"
         echo(f"stopped with {cells} finished; repeat the command to go on", err=True)
@@ -160,7 +179,9 @@ def audit(
     _print(done.scorecard)
     for title, file in {"page": "scorecard.html", "numbers": "scorecard.json", "job": "audit.yaml"}.items():
         echo(f"{title + ':':<10}{within(job.location, file)}")
-    _judge(done.scorecard, fail_above, limit_k)
+    with explaining("stopped; the scorecard is kept"):
+        _write_outputs(done.scorecard, limit, junit, badge)
+    _judge(done.scorecard, limit)
 
 
 def _dataset(classifier: ClassifierSpec, data: str | None, labels: Path | None, shape: str | None) -> DatasetSpec:
@@ -205,15 +226,58 @@ def _print(card: Scorecard) -> None:
     echo(headline(card))
 
 
-def _judge(card: Scorecard, fail_above: float | None, k: int) -> None:
+def _check_outputs(paths: list[Path]) -> None:
+    """Checks, before hours of search, that files can be written.
+
+    Raises:
+        InputError: One is a folder, or has no name that a file can have.
+        StorageError: A folder cannot be written.
+    """
+    from sfi_ray.errors import InputError
+    from sfi_ray.store.folder import RunFolder
+
+    for path in paths:
+        if path.is_dir():
+            raise InputError(f"'{path}' is a folder; name a file")
+        folder = RunFolder(path.parent)
+        folder.path(path.name)
+        folder.check_writable()
+
+
+def _delete_outputs(paths: list[Path]) -> None:
+    """Deletes files of an earlier audit, which would pass for those of an interrupted one."""
+    from sfi_ray.store.folder import RunFolder
+
+    for path in paths:
+        RunFolder(path.parent).delete(path.name)
+
+
+def _write_outputs(card: Scorecard, limit: Limit | None, junit: Path | None, badge: Path | None) -> None:
+    """Writes what a release pipeline reads.
+
+    Raises:
+        StorageError: A file cannot be written.
+    """
+    from sfi_ray.review.gate import badge_json, junit_xml
+    from sfi_ray.store.folder import RunFolder
+
+    if junit is not None:
+        RunFolder(junit.parent).write(junit.name, junit_xml(card, limit))
+        echo(f"junit:    {junit}")
+    if badge is not None and limit is not None:
+        RunFolder(badge.parent).write(badge.name, badge_json(card, limit).encode())
+        echo(f"badge:    {badge}")
+
+
+def _judge(card: Scorecard, limit: Limit | None) -> None:
     """Ends with the exit code of the scorecard."""
-    if card.costs.failed:
-        failed = f"{card.costs.failed:,} of {counted(card.costs.cells, 'cell')} failed"
+    from sfi_ray.review.gate import failed_cells
+
+    if failed := failed_cells(card):
         echo(f"{failed}; try them again with --retry-failed", err=True)
         raise typer.Exit(ExitCode.FAILED_CELLS)
-    share = card.share(k).share or 0.0
-    if fail_above is not None and share > fail_above:
-        echo(f"{share:.1%} of the classes are fooled with k = {k}; --fail-above allows {fail_above:.1%}", err=True)
+    if limit is not None and (excess := limit.excess(card.share(limit.k))):
+        echo(f"{excess} (--fail-above)", err=True)
         raise typer.Exit(ExitCode.DOES_NOT_HOLD)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.dataset as ds
@@ -13,6 +15,8 @@ from sfi_ray.cluster.reporter import Reporter
 from sfi_ray.errors import InputError
 from sfi_ray.job import Job
 from sfi_ray.location import within
+from sfi_ray.models import Classifier
+from sfi_ray.models.given import as_classifier
 from sfi_ray.report.site.scorecard_page import ShownImage, best_cells, render_scorecard
 from sfi_ray.review.audit import make_scorecard
 from sfi_ray.review.audit_job import job_yaml
@@ -39,6 +43,7 @@ class AuditOutcome:
 def audit(
     job: Job,
     *,
+    classifiers: Mapping[str, Any] | None = None,
     reporter: Reporter | None = None,
     address: str | None = None,
     in_process: bool = False,
@@ -50,6 +55,7 @@ def audit(
 
     Args:
         job: A job of `sfi_ray.review.audit_job.audit_job`.
+        classifiers: As `sfi_ray.launch`.
         reporter: Hears of the progress; by default nothing is printed.
         address: As `sfi_ray.launch`.
         in_process: As `sfi_ray.launch`.
@@ -65,6 +71,7 @@ def audit(
     reporter = reporter or Reporter()
     run = launch(
         job,
+        classifiers=classifiers,
         reporter=reporter,
         address=address,
         in_process=in_process,
@@ -77,7 +84,8 @@ def audit(
         for name in (SCORECARD, TEXT, PAGE):  # of an earlier audit of this name
             run.folder.delete(name)
         return AuditOutcome(run, None)
-    card = make_scorecard(run, reporter.log, allow_code=True)  # the launch has checked that the record is of this job
+    # The launch has checked that the record is of this job.
+    card = make_scorecard(run, reporter.log, given=_given(run, classifiers or {}), allow_code=True)
     files = {
         SCORECARD: card.model_dump_json(indent=2) + "\n",
         TEXT: scorecard_markdown(card),
@@ -105,6 +113,16 @@ def open_scorecard(location: str) -> Scorecard:
     if not folder.exists(SCORECARD):
         raise InputError(f"'{location}' has no {SCORECARD}; give the folder of a finished audit, or that file")
     return read_scorecard(folder.read(SCORECARD), within(location, SCORECARD))
+
+
+def _given(run: Run, classifiers: Mapping[str, Any]) -> dict[str, Classifier]:
+    """Makes classifiers of what was given in code; networks given by name are in the run's folder."""
+    shape, num_classes = run.record.input_shape, len(run.record.class_names)
+    return {
+        name: as_classifier(one, name=name, input_shape=shape, num_classes=num_classes)
+        for name, one in classifiers.items()
+        if not isinstance(one, str)
+    }
 
 
 def _shown(run: Run) -> list[ShownImage]:

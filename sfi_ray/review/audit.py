@@ -6,7 +6,7 @@ Shapes: N images, H height, W width, C channels.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -51,8 +51,20 @@ class _Detected:
     num_natural: int = 0
 
 
-def make_scorecard(run: Run, log: Callable[[str], None], *, allow_code: bool = False) -> Scorecard:
+def make_scorecard(
+    run: Run,
+    log: Callable[[str], None],
+    *,
+    given: Mapping[str, Classifier] | None = None,
+    allow_code: bool = False,
+) -> Scorecard:
     """Makes the scorecard of an audit from the run of a job that `audit_job` made, with a row for every cell.
+
+    Args:
+        run: The run.
+        log: Hears of the progress.
+        given: The classifier by its name in the job, where it was given in code.
+        allow_code: As `RunClassifiers`.
 
     Raises:
         InputError: The run does not belong to an audit, or cells have no row.
@@ -72,7 +84,7 @@ def make_scorecard(run: Run, log: Callable[[str], None], *, allow_code: bool = F
     facts = _grid_facts(run, job.k)
     cells = FooledCells(run.table(list(FooledCells.columns)).to_pylist(), facts)
     log("measuring the bare backgrounds and the detectors")
-    classifier = RunClassifiers(run, allow_code=allow_code)[record.classifiers[0].name]
+    classifier = RunClassifiers(run, given, allow_code=allow_code)[record.classifiers[0].name]
     detected = _detected(run, classifier)
     costs = run.table(["backward_passes", "verifications"])
     return Scorecard(
@@ -109,7 +121,7 @@ def _grid_facts(run: Run, ks: tuple[int, ...]) -> GridFacts:
     job, grid = run.job, run.record.grid()
     return GridFacts(
         standard=StandardGrid.version,
-        is_standard=is_standard(job, len(run.record.class_names)),
+        is_standard=is_standard(job, len(run.record.class_names), run.record.input_shape[0]),
         backgrounds=tuple(background.name for background in grid.backgrounds),
         ks=ks,
         seeds=job.replicates,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 import yaml
@@ -12,7 +13,7 @@ from sfi_ray.attacks.settings import AttackSettings, read_attack_settings
 from sfi_ray.data import DatasetInfo, DatasetSpec
 from sfi_ray.errors import InputError
 from sfi_ray.images import NAMED_COLOURS
-from sfi_ray.job import ClassifierSpec, ClusterSettings, Compute, Job
+from sfi_ray.job import ClassifierSpec, ClusterSettings, Compute, Job, Verification
 
 
 class StandardGrid:
@@ -41,10 +42,14 @@ def audit_job(
     info: DatasetInfo,
     *,
     name: str | None = None,
+    k: Sequence[int] = StandardGrid.ks,
+    backgrounds: Sequence[str] | None = None,
     budget: int = StandardGrid.budget,
     num_classes: int | None = None,
     seeds: int = StandardGrid.seeds,
     gradients: bool = True,
+    threshold: float = StandardGrid.threshold,
+    seed: int = 0,
     output: str = "audits",
     compute: Compute | None = None,
     cluster: ClusterSettings | None = None,
@@ -56,10 +61,14 @@ def audit_job(
         dataset: The data set of its image size and class names.
         info: Facts about this data set.
         name: Name of the run and of its folder; the classifier's name by default.
+        k: Numbers of pixels that may be altered.
+        backgrounds: Colours, as in a job; by default those of the standard grid.
         budget: Most images classified for a cell.
         num_classes: Classes to attack; by default all, up to the limit of the standard grid.
         seeds: Replicates of every cell.
         gradients: Whether the search may use gradients, which then guide half of its candidates.
+        threshold: Confidence from which a class is fooled, in (0, 1]; a cell stops there.
+        seed: Seed of the searches.
         output: Folder or URI for the run's folder.
         compute: How the classifier computes.
         cluster: Where it runs.
@@ -67,26 +76,27 @@ def audit_job(
     Raises:
         InputError: The data set has fewer classes, an image has fewer pixels than the largest k, or a value is wrong.
     """
-    ks = StandardGrid.ks
     if num_classes is not None and not 1 <= num_classes <= info.num_classes:
         raise InputError(
             f"'{info.name}' has {info.num_classes:,} classes, so {num_classes:,} cannot be attacked; give 1 to "
             f"{info.num_classes:,}"
         )
-    if info.height * info.width < max(ks):
+    if info.height * info.width < max(k, default=0):
         raise InputError(
-            f"an audit alters up to {max(ks)} pixels, but an image of '{info.name}' has {info.height} x {info.width}"
+            f"an audit alters up to {max(k)} pixels, but an image of '{info.name}' has {info.height} x {info.width}"
         )
     try:
         return Job(
             name=name or classifier.name,
             dataset=dataset,
             classifiers=(classifier,),
-            backgrounds=audit_backgrounds(info.channels),
+            backgrounds=audit_backgrounds(info.channels) if backgrounds is None else tuple(backgrounds),
             target_classes=_targets(info.num_classes, num_classes or StandardGrid.most_classes),
-            k=ks,
+            k=tuple(k),
+            seed=seed,
             replicates=seeds,
-            attack=_attack(budget, gradients=gradients),
+            attack=_attack(budget, threshold, gradients=gradients),
+            verification=Verification(threshold=threshold),
             output=output,
             compute=compute or Compute(),
             cluster=cluster or ClusterSettings(),
@@ -106,19 +116,17 @@ def sampled_classes(num_classes: int, wanted: int) -> tuple[int, ...]:
     return tuple(place * num_classes // wanted for place in range(wanted))
 
 
-def is_standard(job: Job, num_classes: int) -> bool:
-    """Whether the job of an audit attacks as the standard grid does, for a data set with so many classes.
-
-    The backgrounds follow from the images.
-    """
+def is_standard(job: Job, num_classes: int, channels: int) -> bool:
+    """Whether the job of an audit attacks as the standard grid does, for a data set with such classes and images."""
     grid = StandardGrid
-    attack, targets = _attack(grid.budget, gradients=True), _targets(num_classes, grid.most_classes)
-    wanted = (attack, grid.ks, grid.seeds, targets, 0, "float32")
-    return (job.attack, job.k, job.replicates, job.target_classes, job.seed, job.compute.precision) == wanted
+    attack, targets = _attack(grid.budget, grid.threshold, gradients=True), _targets(num_classes, grid.most_classes)
+    wanted = (attack, grid.ks, audit_backgrounds(channels), grid.seeds, targets, 0, "float32", grid.threshold)
+    searched = (job.attack, job.k, job.backgrounds, job.replicates, job.target_classes, job.seed)
+    return (*searched, job.compute.precision, job.verification.threshold) == wanted
 
 
-def _attack(budget: int, *, gradients: bool) -> AttackSettings:
-    settings = {"kind": "map_elites", "max_evaluations": budget, "stop_confidence": StandardGrid.threshold}
+def _attack(budget: int, threshold: float, *, gradients: bool) -> AttackSettings:
+    settings = {"kind": "map_elites", "max_evaluations": budget, "stop_confidence": threshold}
     return read_attack_settings(settings | ({"gradient_share": 0.5} if gradients else {}))
 
 

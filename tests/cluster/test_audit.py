@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -99,6 +100,20 @@ def test_an_audit_goes_on_and_ends_in_the_exit_code_of_its_threshold(folder):
     assert audit(*arguments, "--fail-above", "0.99", "--at-k", "1").exit_code == 0
 
 
+def test_junit_and_badge_agree_with_the_exit_code(folder, tmp_path):
+    card = open_scorecard(str(folder))
+    junit, badge = tmp_path / "ci" / "audit.xml", tmp_path / "badge.json"
+    arguments = [MODEL, *SMALL, "-o", str(folder.parent), "--junit", str(junit), "--badge", str(badge)]
+    for limit, code in ((1.0, 0), (card.share(5).share - 0.01, 4)):
+        done = audit(*arguments, "--fail-above", str(limit), "--at-k", "5")
+        assert done.exit_code == code, done.output
+        suite = ElementTree.parse(junit).find("testsuite")
+        failed = {case.get("name") for case in suite.iter("testcase") if case.find("failure") is not None}
+        assert ("k = 5 on any background" in failed) == (code == 4)
+        assert (len(failed) > 0) == (code == 4)
+        assert json.loads(badge.read_text())["color"] == ("red" if code else "brightgreen")
+
+
 def test_two_audits_are_compared(audited, folder, tmp_path):
     places = [str(audited[0]), str(folder / "scorecard.json")]
     done = audit("--compare", *places, "-o", str(tmp_path / "out"))
@@ -153,6 +168,9 @@ def test_a_network_of_ones_own_needs_labels_alone(tmp_path, monkeypatch):
         (["mlp", "--data", "digits", "--at-k", "2"], "is one of 1, 5, 25"),
         (["mlp", "--data", "{name: x, shape: [1, 4, 4], class_names: [a, b]}"], "an audit alters up to 25 pixels"),
         (["mlp", "--compare", "a", "b"], "takes no model"),
+        (["mlp", "--data", "digits", "--badge", "badge.json"], "needs --fail-above"),
+        (["mlp", "--data", "digits", "--junit", "."], "'.' is a folder; name a file"),
+        (["--compare", "a", "b", "--junit", "x.xml"], "goes without --junit and --badge"),
         (["--compare", "nowhere", "b"], "'nowhere' has no scorecard.json"),
     ],
 )
@@ -168,7 +186,7 @@ def test_the_standard_grid_is_what_it_is():
     """Scorecards compare by it: what is here is not changed without a new version."""
     info = dataset_info(DIGITS)
     job = audit_job(ClassifierSpec(name="mlp"), DIGITS, info)
-    assert is_standard(job, info.num_classes)
+    assert is_standard(job, info.num_classes, 1)
     assert (job.k, job.replicates, job.seed, job.backgrounds) == (StandardGrid.ks, 3, 0, ("black", "gray", "white"))
     assert job.k == (1, 5, 25)
     assert job.attack.identity() == {
@@ -196,9 +214,13 @@ def test_the_standard_grid_is_what_it_is():
     large = audit_job(ClassifierSpec(name="mlp"), shape, many)
     assert large.target_classes == tuple(range(0, 1000, 10))
     assert len(large.backgrounds) == 6
-    assert is_standard(large, 1000)
-    for changes in ({"budget": 999}, {"seeds": 2}, {"num_classes": 9}, {"gradients": False}):
-        assert not is_standard(audit_job(ClassifierSpec(name="mlp"), DIGITS, info, **changes), info.num_classes)
+    assert is_standard(large, 1000, 3)
+    for changes in (
+        *({"budget": 999}, {"seeds": 2}, {"num_classes": 9}, {"gradients": False}),
+        *({"k": (1, 5)}, {"backgrounds": ("black",)}, {"threshold": 0.8}, {"seed": 1}),
+    ):
+        other = audit_job(ClassifierSpec(name="mlp"), DIGITS, info, **changes)
+        assert not is_standard(other, info.num_classes, 1)
 
 
 @pytest.mark.parametrize(("num_classes", "wanted"), [(10, 3), (1000, 100), (101, 100), (7, 7)])

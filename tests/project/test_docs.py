@@ -5,8 +5,10 @@ import shlex
 import sys
 from pathlib import Path
 from typing import get_args
+from xml.etree import ElementTree
 
 import pytest
+import yaml
 from typer.main import get_command
 from typer.testing import CliRunner
 
@@ -50,6 +52,7 @@ def workplace(tmp_path_factory):
         values["attack"] = {"kind": "de", "population_size": 10, "generations": 2}
         values["output"] = str(folder / "runs")
         launch(Job.model_validate(values), in_process=True)
+    (folder / "networks.py").write_text(blocks(ROOT / "docs/guides/audit.md", "python")[0])
     return folder
 
 
@@ -62,10 +65,16 @@ def test_python_in_documents_runs(document, number, workplace, monkeypatch):
     import sfi_ray
 
     monkeypatch.chdir(workplace)
+    monkeypatch.syspath_prepend(workplace)
+    monkeypatch.delitem(sys.modules, "networks", raising=False)
     monkeypatch.setattr(
         sfi_ray, "launch", lambda job, **options: launch(job, in_process=True, **options), raising=False
     )
-    exec(compile(blocks(document, "python")[number], f"{document.name}[{number}]", "exec"), {})
+    names = {}
+    exec(compile(blocks(document, "python")[number], f"{document.name}[{number}]", "exec"), names)
+    for name in names:
+        if name.startswith("test_"):
+            names[name]()
 
 
 def test_the_audits_in_the_documents_end_as_they_say(tmp_path, monkeypatch):
@@ -85,6 +94,19 @@ def test_the_audits_in_the_documents_end_as_they_say(tmp_path, monkeypatch):
     assert CliRunner().invoke(app, ["audit", mended, *few]).exit_code == 0
     assert CliRunner().invoke(app, ["audit", "networks:badly_normalised", "--allow-chance", *few]).exit_code == 0
     sys.modules.pop("networks", None)
+
+
+def test_the_audit_in_the_workflow_runs_and_its_file_is_uploaded(tmp_path, monkeypatch):
+    document = ROOT / "docs/guides/audit.md"
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "networks.py").write_text(blocks(document, "python")[0])
+    (job,) = yaml.safe_load(blocks(document, "yaml")[0])["jobs"].values()
+    (line,) = [step["run"] for step in job["steps"] if step.get("run", "").startswith("sfi-ray ")]
+    (uploaded,) = [step["with"]["path"] for step in job["steps"] if "upload" in step.get("uses", "")]
+    result = CliRunner().invoke(app, [*shlex.split(line)[1:], "--budget", "10", "--seeds", "1"])
+    sys.modules.pop("networks", None)
+    suite = ElementTree.parse(tmp_path / uploaded).find("testsuite")
+    assert result.exit_code == (ExitCode.DOES_NOT_HOLD if int(suite.get("failures")) else ExitCode.DONE), result.output
 
 
 def test_the_commands_that_list_and_stop_do_what_the_guide_shows(workplace, monkeypatch):

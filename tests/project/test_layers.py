@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[2] / "sfi_ray"
 # From the top. A unit, module or package, imports its own line and those below it.
 LAYERS = [
     {"__init__", "__main__"},  # the package itself: entry points
-    {"cli"},
+    {"cli", "testing"},
     {"cluster"},
     {"report"},
     {"review"},
