@@ -129,3 +129,35 @@ def test_a_network_that_only_guesses_is_refused():
 def test_wrong_arguments_are_named(options, message):
     with pytest.raises(InputError, match=re.escape(message)):
         assert_not_fooled(Corner(), **options)
+
+
+class Breaking(nn.Module):
+    """Breaks where one pixel alone is altered on black."""
+
+    def forward(self, images):
+        if (images.flatten(1).count_nonzero(dim=1) == 1).any():
+            raise RuntimeError("the network broke")
+        return torch.zeros(len(images), 2)
+
+
+def test_failed_cells_do_not_pass():
+    with pytest.raises(AssertionError, match=r"2 of 2 cells failed.*the network broke"):
+        assert_not_fooled(Breaking(), IMAGES, k=1, backgrounds="black", max_evaluations=10, gradients=False)
+
+
+def test_a_black_box_is_audited_without_gradients():
+    def predict(images):
+        corner = 20 * (images[:, 0, 0, 0] / 255 - 0.5)
+        return np.stack([-corner, corner], axis=1)
+
+    box = Classifier.from_predict(predict, name="box", input_shape=(1, 4, 4), num_classes=2)
+    with pytest.raises(AssertionError, match=r"'box': 100\.0% of the classes"):
+        assert_not_fooled(box, k=1, backgrounds="black", max_evaluations=300, gradients=False)
+    with pytest.raises(InputError, match="gradient"):
+        assert_not_fooled(box, k=1)
+
+
+def test_an_interrupted_audit_ends_the_suite(monkeypatch):
+    monkeypatch.setattr("sfi_ray.testing.audit", lambda job, **options: audit_module.AuditOutcome(None, None))
+    with pytest.raises(KeyboardInterrupt):
+        assert_not_fooled(Corner(), IMAGES)

@@ -100,7 +100,11 @@ def facts(card: Scorecard) -> list[tuple[str, str]]:
     settings = ", ".join(
         f"{name} {value}" for name, value in grid.attack.items() if name != "kind" and value is not None
     )
-    kind = "standard" if grid.is_standard else "not standard: its budget, classes, seeds or attack differ"
+    kind = (
+        "standard"
+        if grid.is_standard
+        else "not standard: its k, backgrounds, budget, classes, seeds, threshold or attack differ"
+    )
     natural = (
         f"{model.accuracy:.1%} of {model.num_natural:,} natural images right" if model.accuracy is not None else ""
     )
