@@ -201,6 +201,8 @@ def test_the_standard_grid_is_what_it_is():
         "restart_after": 1000,
         "begins_with": "nothing",
         "locality": 3.0,
+        "repeated_share": 0.75,
+        "stride": 16,
         "corner_share": 0.8,
         "crossover_share": 0.1,
         "any_parent_share": 0.1,
