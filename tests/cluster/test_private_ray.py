@@ -202,7 +202,8 @@ def test_sigterm_while_ray_starts_ends_as_ctrl_c_does(tmp_path):
         time.sleep(0.1)
     _out, err = driver.communicate()
     assert driver.returncode == 130, err
-    assert err == f"stopped at once; finished cells are kept; go on with: sfi-ray launch {job}\n"
+    stopped = f"stopped at once; finished cells are kept; go on with: sfi-ray launch {job}\n"
+    assert err == f"Starting Ray on this machine ...\n{stopped}"
     wait_for(lambda: not processes())
 
 

@@ -356,10 +356,10 @@ def test_an_address_where_nobody_listens_is_named_at_once(tmp_path, monkeypatch)
         f"app(['launch', {str(write_job(tmp_path))!r}, '--address', '127.0.0.1:1'])"
     )
     began = time.monotonic()
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 2
     assert "cannot reach the Ray cluster at '127.0.0.1:1'" in done.stderr
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 90  # 10 s, and more on a busy machine
     assert not (tmp_path / "runs").exists()
 
 
@@ -367,7 +367,7 @@ def test_ray_that_was_imported_before_without_authentication_is_named_with_the_m
     code = f"import ray\nfrom sfi_ray.cli import app\napp(['launch', {str(write_job(tmp_path))!r}, '--no-dashboard'])"
     environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False, env=environment
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=200, check=False, env=environment
     )
     assert done.returncode == 2
     assert "set RAY_AUTH_MODE=token before `import ray`" in done.stderr

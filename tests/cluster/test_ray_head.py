@@ -107,10 +107,10 @@ def test_a_launch_names_a_port_that_is_not_rays_within_seconds(tmp_path):
         f"output: {tmp_path / 'runs'}}}"
     )
     command = [sys.executable, "-c", LAUNCHES, str(job)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=280)
     ends = [line.split(maxsplit=2) for line in done.stdout.splitlines()]
     assert [code for code, _, _ in ends] == ["2"] * 7
-    assert max(int(seconds) for _, seconds, _ in ends) < 30
+    assert max(int(seconds) for _, seconds, _ in ends) < 90  # 10 s, and more on a busy machine
     ssh, web, hangs_up, silent, closed, client, from_environment = (ast.literal_eval(said) for _, _, said in ends)
     for said in (ssh, web, hangs_up):
         assert "the program that listens there is no head of a Ray cluster" in said
@@ -119,5 +119,9 @@ def test_a_launch_names_a_port_that_is_not_rays_within_seconds(tmp_path):
     for said in (client, from_environment):
         assert "cannot reach the Ray cluster at 'ray://127.0.0.1:10001'" in said
         assert "submit the job with --submit" in said
-    assert {ast.literal_eval(said).count("\n") for *_, said in ends} == {1}
+    for *_, said in ends:
+        *before, error = ast.literal_eval(said).splitlines()
+        assert error.startswith("error: ")
+        assert all(line.startswith("Connecting to Ray at ") for line in before)
+        assert len(before) <= 1
     assert not (tmp_path / "runs").exists()

@@ -157,7 +157,7 @@ def test_a_broken_record_is_named_in_one_line_with_the_mend(folder, content):
         read_record(folder)
     message = str(caught.value)
     assert message.startswith(f"'{folder.location}/job.yaml' is not the record of a run (")
-    assert message.endswith("choose another folder, or start over with --fresh")
+    assert message.endswith("choose another folder, or start over with --fresh (fresh=True)")
     assert "\n" not in message
     if content in changed and content != "truncated":
         assert ("surplus" if content == "unknown key" else "num_cells") in message
