@@ -83,7 +83,10 @@ def class_names_of_readme(folder: Path, label: str) -> tuple[str, ...] | None:
             front = yaml.safe_load(match[1]) if match else None
         except yaml.YAMLError as error:
             raise InputError(f"{readme}: its front matter is not YAML: {' '.join(str(error).split())[:200]}") from error
-        found = _names_of_card(front, label)
+        try:
+            found = _names_of_card(front, label)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"{readme}: the class names of '{label}' are not by whole numbers: {error}") from error
         if len(found) > 1:
             raise InputError(
                 f"{readme}: its configurations have different class names for '{label}'; write the right ones as a "
@@ -104,9 +107,11 @@ def _names_of_card(front: Any, label: str) -> set[tuple[str, ...]]:
     for one in described if isinstance(described, list) else [described]:
         features = one.get("features") if isinstance(one, dict) else None
         for feature in features if isinstance(features, list) else []:
-            if not isinstance(feature, dict) or feature.get("name") != label or not isinstance(feature["dtype"], dict):
+            if not isinstance(feature, dict) or feature.get("name") != label:
                 continue
-            names = feature["dtype"].get("class_label", {}).get("names")
+            names: Any = feature.get("dtype")
+            for step in ("class_label", "names"):
+                names = names.get(step) if isinstance(names, dict) else None
             if isinstance(names, dict):  # by label, which YAML reads as text
                 names = [names[key] for key in sorted(names, key=int)]
             if isinstance(names, list):

@@ -2,10 +2,10 @@
 
 from sfi_ray.report.inversions import pairs_sheet, positions_sheet
 from sfi_ray.report.matrices import ConfidenceMatrix, confidence_matrices
-from sfi_ray.report.percent import as_percent
 from sfi_ray.report.sheets.sheet import contact_sheet
 from sfi_ray.report.tables import matrix_to_csv, matrix_to_latex, matrix_to_markdown, render_table
 from sfi_ray.report.write import WrittenReport, write_report, write_reports
+from sfi_ray.tables import as_percent
 
 __all__ = [
     "ConfidenceMatrix",

@@ -16,7 +16,6 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from sfi_ray.report.matrices import ConfidenceMatrix, finished_rows
-from sfi_ray.report.percent import as_percent
 from sfi_ray.report.positions import ALTERED_FROM, altered_shares
 from sfi_ray.report.scan import Source
 from sfi_ray.report.sheets.grid import MUTED, Tile, draw_sheet
@@ -29,6 +28,7 @@ from sfi_ray.report.sheets.sheet import (
     verdict,
 )
 from sfi_ray.store.rebuild import IMAGE_COLUMNS, rebuild_images
+from sfi_ray.tables import as_percent
 
 
 def pairs_sheet(source: Source, matrix: ConfidenceMatrix, natural: NDArray[np.uint8]) -> dict[str, bytes]:

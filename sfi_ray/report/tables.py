@@ -15,8 +15,8 @@ from rich.table import Table
 
 from sfi_ray.csv_text import csv_text
 from sfi_ray.report.matrices import ConfidenceMatrix
-from sfi_ray.report.percent import BOLD_FROM, as_percent
-from sfi_ray.tables import Entry, ResultTable, columns_of
+from sfi_ray.report.percent import BOLD_FROM
+from sfi_ray.tables import Entry, ResultTable, as_percent, columns_of
 from sfi_ray.text import MOST_NAME, NOTHING, printable
 
 _FAILED = "!"

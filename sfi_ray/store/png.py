@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from io import BytesIO
 
 import numpy as np
@@ -19,3 +20,8 @@ def to_png(pixels: NDArray[np.uint8]) -> bytes:
     shown = pixels[..., :3] if pixels.shape[-1] >= 3 else pixels[..., 0]
     Image.fromarray(np.ascontiguousarray(shown)).save(out, "PNG")
     return out.getvalue()
+
+
+def data_uri(content: bytes) -> str:
+    """Returns a PNG file as the source of an image in HTML."""
+    return f"data:image/png;base64,{base64.b64encode(content).decode()}"

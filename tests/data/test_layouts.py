@@ -140,6 +140,27 @@ def test_a_card_that_is_not_yaml_is_named(tmp_path: Path, encode: Encode) -> Non
     assert dataset_info(at(tmp_path)).class_names == ("0", "1")
 
 
+@pytest.mark.parametrize(
+    "feature",
+    ["sequence: int64", "dtype: int64", "dtype: {class_label: 3}", "dtype: {class_label: {names: 3}}", "dtype:"],
+)
+def test_a_card_without_class_names_names_none(feature: str, tmp_path: Path, encode: Encode) -> None:
+    write(tmp_path / "test.parquet", encode, [1, 2], [0, 1], names=None)
+    text = f"---\ndataset_info:\n  features:\n    - 7\n    - name: fine_label\n      {feature}\n---\n"
+    (tmp_path / "README.md").write_text(text)
+    assert dataset_info(at(tmp_path)).class_names == ("0", "1")
+
+
+@pytest.mark.parametrize("key", ["x", "null"])
+def test_labels_of_a_card_that_are_no_numbers_are_named(key: str, tmp_path: Path, encode: Encode) -> None:
+    write(tmp_path / "test.parquet", encode, [1, 2], [0, 1], names=None)
+    names = f"{{1: dog, {key}: cat}}"
+    text = f"---\ndataset_info: {{features: [{{name: fine_label, dtype: {{class_label: {{names: {names}}}}}}}]}}\n---\n"
+    (tmp_path / "README.md").write_text(text)
+    with pytest.raises(InputError, match=r"README\.md: the class names of 'fine_label' are not by whole numbers"):
+        dataset_info(at(tmp_path))
+
+
 @pytest.fixture
 def folders(tmp_path: Path) -> Path:
     """Class folders in a folder for each split."""

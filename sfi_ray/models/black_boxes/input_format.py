@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sfi_ray.errors import InputError
-from sfi_ray.models.black_boxes.black_box import levels_of
+from sfi_ray.models.black_boxes.black_box import Predictor, levels_of
 
 Numbers = Literal["uint8", "float32", "float16", "float64"]
 """Types of numbers that images can have."""
@@ -87,3 +87,13 @@ class InputFormat:
             return levels if self.is_channels_last else np.ascontiguousarray(levels.transpose(0, 3, 1, 2))
         ordered = images.permute(0, 2, 3, 1) if self.is_channels_last else images
         return np.ascontiguousarray(ordered.numpy().astype(self.numbers))
+
+
+class FormattedPredictor(Predictor):
+    """A predictor that declares how it takes images.
+
+    Attributes:
+        format: The form.
+    """
+
+    format: InputFormat

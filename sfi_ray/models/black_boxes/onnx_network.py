@@ -12,11 +12,10 @@ import torch
 from torch import Tensor
 
 from sfi_ray.errors import InputError
-from sfi_ray.models.black_boxes.black_box import Predictor
-from sfi_ray.models.black_boxes.input_format import InputFormat
+from sfi_ray.models.black_boxes.input_format import FormattedPredictor, InputFormat
 
 
-class OnnxPredictor(Predictor):
+class OnnxPredictor(FormattedPredictor):
     """Runs an ONNX network with as many threads as torch has.
 
     Args:

@@ -17,8 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from sfi_ray.errors import InputError, ResourceError
-from sfi_ray.models.black_boxes.black_box import Predictor
-from sfi_ray.models.black_boxes.input_format import InputFormat
+from sfi_ray.models.black_boxes.input_format import FormattedPredictor, InputFormat
 from sfi_ray.text import printable
 
 
@@ -41,7 +40,7 @@ class RequestSettings(BaseModel):
     )
 
 
-class ServedPredictor(Predictor):
+class ServedPredictor(FormattedPredictor):
     """Sends images to a server and reads its scores.
 
     Args:

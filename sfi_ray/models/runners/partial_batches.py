@@ -56,7 +56,6 @@ class PartialBatches:
         self._input_shape = input_shape
         self._num_padded = 0
         self._has_same_bits: dict[int, bool] = {}
-        self._known: tuple[Tensor, Tensor] | None = None
 
     def size_of(self, left: int) -> int:
         """Returns the size of the next pass for the images that are left: the micro-batch, or a smaller power of two.
@@ -106,6 +105,8 @@ class UnpaddedBatches(PartialBatches):
     least: ClassVar[int] = 1
     padded_first: ClassVar[int] = 0
     full: ClassVar[float] = 1 - 2**-30
+
+    _known: tuple[Tensor, Tensor] | None = None
 
     def _whole(self, seed: int) -> tuple[Tensor, Tensor]:
         if self._known is None:

@@ -3,30 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from sfi_ray.errors import USER_FACING_ERRORS, InputError
 from sfi_ray.models.classifier import Classifier
-from sfi_ray.models.source import Normalisation, Source
-from sfi_ray.user_code import UserCode, fitting_arguments, told
+from sfi_ray.models.source import Normalisation
+from sfi_ray.models.sources.own_code import OwnCodeSource
+from sfi_ray.user_code import fitting_arguments, told
 
 
 @dataclass(frozen=True, kw_only=True)
-class FactorySource(Source):
+class FactorySource(OwnCodeSource):
     """``package.module:callable``, which returns a module of logits or a `Classifier`.
 
-    The module is looked for on ``sys.path`` and in the current folder. It is imported in the process that launches,
-    never where a search runs: code that is not installed travels with the network. The callable is given
-    ``num_classes`` and ``input_shape`` where it has arguments of these names.
+    The callable is given ``num_classes`` and ``input_shape`` where it has arguments of these names.
     """
 
     kind = "factory"
-    runs_code = True
 
     def build_module(self, input_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
         """Calls the factory."""
@@ -39,18 +35,6 @@ class FactorySource(Source):
         module, own = (made.module, (made.mean, made.std)) if isinstance(made, Classifier) else (made, None)
         self.load_state(module)
         return module, self.given_normalisation or own
-
-    def pickling(self) -> AbstractContextManager[None]:
-        """Lets classes of code that is not installed be pickled by value."""
-        return self._code.pickling()
-
-    def code(self) -> Path | None:
-        """Returns where the outermost package or module lies, without importing it."""
-        return self._code.folder()
-
-    @property
-    def _code(self) -> UserCode:
-        return UserCode(self.what, "factory", "callable")
 
     def _call(self, input_shape: tuple[int, int, int], num_classes: int) -> nn.Module | Classifier:
         factory = self._factory()

@@ -5,32 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from sfi_ray.hub import local_path
-from sfi_ray.models.black_boxes.black_box import BlackBox
 from sfi_ray.models.black_boxes.onnx_network import OnnxPredictor
 from sfi_ray.models.files.file_kind import Wanted, kind_of, open_file
-from sfi_ray.models.source import Normalisation, Source
+from sfi_ray.models.sources.black_box_source import BlackBoxSource
 
 
 @dataclass(frozen=True, kw_only=True)
-class OnnxSource(Source):
+class OnnxSource(BlackBoxSource):
     """An ``.onnx`` file, which ONNX Runtime reads. Its batch dimension is dynamic or a power of two."""
 
     kind = "onnx"
     weights_fault = "an ONNX network holds its weights"
     suffix = ".onnx"
-
-    def build_module(self, input_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
-        """Reads the network, with its weights."""
-        return BlackBox(self._predictor(input_shape, num_classes), num_classes)
-
-    def load(self, input_shape: tuple[int, int, int], num_classes: int) -> tuple[nn.Module, Normalisation | None]:
-        """Reads the network; mean and std of the job go with an input of floating point."""
-        predictor = self._predictor(input_shape, num_classes)
-        predictor.format.check_normalisation(self.given_normalisation, predictor.what)
-        return BlackBox(predictor, num_classes), self.given_normalisation
 
     def state(self) -> Mapping[str, Tensor] | None:
         """Nothing beside the file."""

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from torch import nn
-
 from sfi_ray.errors import InputError
-from sfi_ray.models.black_boxes.black_box import BlackBox
 from sfi_ray.models.black_boxes.served_model import RequestSettings, ServedPredictor
-from sfi_ray.models.source import Normalisation, Source
+from sfi_ray.models.sources.black_box_source import BlackBoxSource
 
 
 @dataclass(frozen=True, kw_only=True)
-class ServedSource(Source):
+class ServedSource(BlackBoxSource):
     """The address of a model of the Open Inference Protocol.
 
     Attributes:
@@ -26,16 +23,6 @@ class ServedSource(Source):
     weights_fault = "a served model holds its weights"
     asks_server = True
     settings_keys = ("requests",)
-
-    def build_module(self, input_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
-        """Asks the server how the model takes images."""
-        return BlackBox(self._predictor(input_shape, num_classes), num_classes)
-
-    def load(self, input_shape: tuple[int, int, int], num_classes: int) -> tuple[nn.Module, Normalisation | None]:
-        """Asks the server; mean and std of the job go with an input of floating point."""
-        predictor = self._predictor(input_shape, num_classes)
-        predictor.format.check_normalisation(self.given_normalisation, predictor.what)
-        return BlackBox(predictor, num_classes), self.given_normalisation
 
     def _predictor(self, input_shape: tuple[int, int, int], num_classes: int) -> ServedPredictor:
         if not self.what.startswith(("http://", "https://")):

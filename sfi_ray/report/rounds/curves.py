@@ -8,11 +8,11 @@ from __future__ import annotations
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sfi_ray.report.percent import as_percent
 from sfi_ray.report.sheets.drawing import DPI, encode, font, printable
 from sfi_ray.report.sheets.grid import INK, MUTED
 from sfi_ray.rounds.detection import SFI, Detection
 from sfi_ray.rounds.experiment import TrialResults
+from sfi_ray.tables import as_percent
 
 # Solid lines use confidences, dashed lines features, dotted lines neither.
 _STYLES = {

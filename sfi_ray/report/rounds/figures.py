@@ -15,13 +15,13 @@ import pyarrow.dataset as pads
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sfi_ray.report.percent import as_percent
 from sfi_ray.report.scan import fetch_images
 from sfi_ray.report.sheets.drawing import DPI, encode, font, printable
 from sfi_ray.report.sheets.grid import INK, MUTED, Tile, draw_sheet
 from sfi_ray.report.sheets.sheet import DASH, SEPARATOR, verdict
 from sfi_ray.rounds.experiment import TrialResults
 from sfi_ray.store.rebuild import rebuild_images
+from sfi_ray.tables import as_percent
 
 
 def accuracies(trial: TrialResults) -> dict[str, bytes]:

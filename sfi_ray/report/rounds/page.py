@@ -6,7 +6,6 @@ import importlib.metadata
 from collections.abc import Mapping
 from typing import Any
 
-from sfi_ray.report.percent import as_percent
 from sfi_ray.report.rounds.curves import roc_curves
 from sfi_ray.report.rounds.figures import accuracies, passed_sheet
 from sfi_ray.report.rounds.tables import accuracies_table, detectors_table, reattack_table, trials_table
@@ -14,6 +13,7 @@ from sfi_ray.report.site.template import page_template, png_source, site_file
 from sfi_ray.rounds.experiment import Experiment, TrialResults
 from sfi_ray.store.facts import read_facts
 from sfi_ray.store.parts import sound_rows
+from sfi_ray.tables import as_percent
 from sfi_ray.text import counted
 
 _FIGURES = {

@@ -12,10 +12,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sfi_ray.report.matrices import ConfidenceMatrix, confidence_matrices
-from sfi_ray.report.percent import as_percent
 from sfi_ray.report.sheets.drawing import printable
 from sfi_ray.report.sheets.grid import MUTED, Tile, draw_sheet, enlargement
 from sfi_ray.store.rebuild import altered_spots, rebuild_images
+from sfi_ray.tables import as_percent
 
 MAX_TILES = 100
 """Most pictures of a sheet."""

@@ -12,12 +12,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sfi_ray.report.matrices import ConfidenceMatrix
-from sfi_ray.report.percent import as_percent
 from sfi_ray.report.runs import ReportedRun
 from sfi_ray.report.scan import batches_of
 from sfi_ray.report.site.template import png_source
 from sfi_ray.store.png import to_png
 from sfi_ray.store.rebuild import IMAGE_COLUMNS, altered_spots, rebuild_images
+from sfi_ray.tables import as_percent
 from sfi_ray.text import counted
 
 TILE_SIZE = 112

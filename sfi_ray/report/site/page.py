@@ -10,13 +10,13 @@ from typing import Any
 
 from sfi_ray.report.accounts import Accounts
 from sfi_ray.report.paper import SOURCE
-from sfi_ray.report.percent import as_percent
 from sfi_ray.report.runs import ReportedRun
 from sfi_ray.report.site.contents import pack_contents
 from sfi_ray.report.site.lead import leading_tiles
 from sfi_ray.report.site.template import page_template, site_file
 from sfi_ray.report.summaries import summary_table
 from sfi_ray.store.facts import KFacts
+from sfi_ray.tables import as_percent
 from sfi_ray.text import counted
 
 _SECTIONS = (

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 from importlib import resources
 from typing import Any
 
 import jinja2
 from markupsafe import Markup
 
+from sfi_ray.store.png import data_uri
 from sfi_ray.text import MOST_RESULT, printable
 
 
@@ -25,7 +25,7 @@ def site_file(name: str) -> str:
 
 def png_source(content: bytes) -> Markup:
     """Returns a PNG file as the source of an image in a page. Of any length, it is markup that cannot be cut short."""
-    return Markup(f"data:image/png;base64,{base64.b64encode(content).decode()}")  # noqa: S704 - base64 has no markup
+    return Markup(data_uri(content))  # noqa: S704 - base64 has no markup
 
 
 def _printable(value: Any) -> Any:

@@ -31,8 +31,8 @@ def fresh_candidates(
     What convolutional networks answer to is local, so that the pixels of most motifs lie close together: positions are
     uniform in a window, whose side runs from one that has room for twice as many pixels to the longer one of the
     image. Colours are mostly at the corners of the cube, else uniform. The answer to a motif repeats when it moves by
-    multiples of the network's stride, and the answers add up: so a motif of at most k / 2 pixels is repeated at such
-    places until there are k, where the image has room for them; see `has_copies`.
+    multiples of the network's stride, and the answers nearly add up: so a motif of at most k / 2 pixels is repeated at
+    such places until there are k, where the image has room for them; see `has_copies`.
 
     Args:
         seeds: Seed of each candidate, ``(M,)`` int64, non-negative.

@@ -5,7 +5,6 @@ Shapes: H height, W width, C channels.
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -14,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sfi_ray.store.png import to_png
+from sfi_ray.store.png import data_uri, to_png
 from sfi_ray.tables import as_percent
 from sfi_ray.text import MOST_NAME, counted, printable
 
@@ -63,13 +62,12 @@ class Gallery:
         """Writes one picture. Its pixels are repeated, since not every viewer keeps them sharp."""
         factor = max(1, -(-self._least // max(picture.pixels.shape[:2])))
         large = picture.pixels.repeat(factor, axis=0).repeat(factor, axis=1)
-        data = base64.b64encode(to_png(large)).decode()
         height, width = large.shape[:2]
         name, *notes = (escape(_shown(line)) for line in (picture.name, *picture.notes))
         small = "".join(f'<div style="font-size:smaller;overflow-wrap:anywhere">{note}</div>' for note in notes)
         return (
             f'<figure style="margin:0;width:{max(width, 112) + 2}px"><div><b>{name}</b></div>'
-            f'<img src="data:image/png;base64,{data}" alt="{", ".join([name, *notes])}" width="{width}" '
+            f'<img src="{data_uri(to_png(large))}" alt="{", ".join([name, *notes])}" width="{width}" '
             f'height="{height}" style="border:1px solid #8c8c8c;max-width:none;image-rendering:pixelated">'
             f"<figcaption>{small}</figcaption></figure>"
         )
