@@ -1,5 +1,6 @@
 """`sfi-ray stop`: a file in the run's folder ends its launch as Ctrl-C does, and the next launch goes on."""
 
+import re
 import subprocess
 import sys
 import threading
@@ -119,7 +120,7 @@ def test_a_launch_in_another_process_is_stopped_from_here_and_goes_on_to_the_sam
     finished = open_run("runs/parted").status().finished
     assert 0 < finished < 10
     assert f"runs/parted/: interrupted, {finished} of 10 cells finished, 0 failed" in done.stdout
-    assert "parted  running" in listed.stdout
+    assert re.search(r"^ *parted +running ", listed.stdout, re.MULTILINE), listed.stdout
     assert "as sfi-ray stop asks" in output
     assert f"stopped with {finished} of 10 cells finished; go on with: sfi-ray launch parted.yaml" in output
     assert not folder.exists(STOP_REQUEST)
