@@ -84,7 +84,7 @@ def test_a_class_that_is_done_stops_costing_and_the_others_go_on(toy):
     "changes",
     [
         pytest.param({}, marks=pytest.mark.slow),
-        {"stop_confidence": 0.5, "max_evaluations": 200},
+        {"stop_confidence": 0.5, "max_evaluations": 100},
         {"stall_generations": 3},
     ],
 )

@@ -41,6 +41,7 @@ def test_a_commented_job_loads_under_its_name(name):
     assert max(map(len, Path(f"{name}.yaml").read_text().splitlines())) <= 120
 
 
+@pytest.mark.slow
 def test_the_network_of_ones_own_is_written_beside_its_job_and_runs(tmp_path):
     done = run("init", "own_network", "-o", "mine")
     assert "cd mine && sfi-ray launch own_network.yaml" in done.output

@@ -130,7 +130,7 @@ def test_trainings_of_one_job_run_side_by_side_on_the_nodes(nodes, tmp_path, mon
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize("has_error", [True, False])
+@pytest.mark.parametrize("has_error", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_an_error_and_ctrl_c_end_the_trainings_beside(nodes, has_error):
     from sfi_ray.cluster.ray.together import together
     from sfi_ray.models import TrainingSettings
@@ -187,6 +187,7 @@ def test_a_forward_pass_that_hangs_is_ended_after_the_stated_time(nodes, tmp_pat
     assert_undisturbed(run, hanging, tmp_path / "b")
 
 
+@pytest.mark.slow
 @linux
 @pytest.mark.ray
 def test_an_actor_that_is_told_to_end_commits_and_goes_and_its_shard_is_not_to_blame(nodes, tmp_path):
@@ -205,6 +206,7 @@ def test_an_actor_that_is_told_to_end_commits_and_goes_and_its_shard_is_not_to_b
     assert_undisturbed(run, slowly, tmp_path / "b")
 
 
+@pytest.mark.slow
 @linux
 @pytest.mark.ray
 def test_a_node_that_is_lost_costs_no_row_and_one_that_joins_is_used(nodes, tmp_path):

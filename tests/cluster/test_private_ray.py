@@ -76,6 +76,7 @@ with ray_session(None, dashboard=False):
 """
 
 
+@pytest.mark.slow
 def test_it_does_so_too_where_the_process_had_imported_ray_before():
     environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
     root = Path(__file__).parents[2]

@@ -128,6 +128,7 @@ def test_what_is_measured_over_ray_is_what_every_actor_computes_with(ray, tmp_pa
     assert outcome(run).equals(expected), "the cache holds one choice for both"
 
 
+@pytest.mark.slow
 def test_a_network_is_trained_over_ray_to_the_same_bits(ray, tmp_path, monkeypatch):
     changes = {"classifiers": [{"name": "cnn_mp", "training": {"epochs": 1, "seed": 3}}], "k": 2}
     expected = outcome(go(make_job(tmp_path / "a", **changes), classifiers={}, in_process=True))
@@ -255,6 +256,7 @@ def test_a_long_search_goes_on_from_its_last_generation_when_its_actor_is_killed
     assert not temporary_files(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_shard_that_always_kills_its_actor_is_given_up(ray, tmp_path):
     here = os.getpid()
 
@@ -480,6 +482,7 @@ def test_sigterm_during_training_ends_the_launch_as_ctrl_c_does(tmp_path, monkey
     wait_for(lambda: not ray_processes() - before)
 
 
+@pytest.mark.slow
 def test_two_launches_of_one_run_do_not_meet(ray, tmp_path):
     seen = []
 

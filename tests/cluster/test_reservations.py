@@ -80,6 +80,7 @@ def test_nothing_is_held_after_a_run_by_a_driver_that_stays(node, tmp_path, fail
     wait_for(lambda: not pids_of("ray::SearchActor"))
 
 
+@pytest.mark.slow
 def test_in_a_placement_group_one_actor_is_sure_and_others_take_free_room(node, tmp_path):
     """As the trials of rounds do: with no other room they go on with the one."""
     import ray
@@ -138,6 +139,7 @@ def printing(module):
     return Printing()
 
 
+@pytest.mark.slow
 def test_what_a_network_prints_does_not_fill_the_disk(node, tmp_path):
     import ray
 

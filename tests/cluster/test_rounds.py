@@ -184,6 +184,7 @@ def test_finished_rounds_are_not_run_again_and_a_changed_job_is_refused(whole):
         go(make_rounds(output, seed=1))
 
 
+@pytest.mark.slow
 def test_trials_stand_side_by_side_and_one_can_be_added(tmp_path):
     few = {"number": 1, "per_class": 1, "train": None, "held_out": None, "final_backgrounds": []}
     one = go(make_rounds(tmp_path, few, trials={"a": {}}))
@@ -237,6 +238,7 @@ def test_when_only_what_fools_counts_a_shortage_is_said_and_recorded(tmp_path, m
     assert first.shortage in experiment.folder.read("report/rounds.md").decode()
 
 
+@pytest.mark.slow
 def test_detectors_can_be_asked_for_later(whole):
     pytest.importorskip("pytorch_ood")
     output = whole.folder.location.rpartition("/")[0]

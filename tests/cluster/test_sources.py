@@ -107,6 +107,7 @@ def test_a_torchvision_network_gives_the_same_rows_over_ray_and_resumes_without_
     assert outcome(go(make_job(tmp_path / "a", **changes))).equals(expected)
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray")
 def test_exports_and_factories_give_the_same_rows_over_ray(own):

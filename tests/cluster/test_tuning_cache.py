@@ -163,7 +163,7 @@ def test_what_a_job_says_is_taken_to_the_letter_and_short_searches_are_not_measu
     assert tuner.requests == []
 
 
-@pytest.mark.parametrize("cells_per_shard", [1, 100])
+@pytest.mark.parametrize("cells_per_shard", [pytest.param(1, marks=pytest.mark.slow), 100])
 def test_rows_in_less_precision_do_not_depend_on_the_shards(tuner, tmp_path, cells_per_shard):
     tuner.runtimes = [RuntimeConfig(precision="bfloat16", memory_layout="contiguous", micro_batch=16)]
     expected = outcome(go(make_job(tmp_path / "a", **AUTO)))

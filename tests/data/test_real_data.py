@@ -14,6 +14,7 @@ def at(path: Path, name: str = "real") -> DatasetSpec:
     return DatasetSpec(name=name, path=str(path))
 
 
+@pytest.mark.slow
 def test_mnist_has_its_counts_and_its_mean(shared_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SFI_RAY_DATA", str(shared_data))
     dataset = load_dataset(DatasetSpec(name="mnist"))

@@ -27,6 +27,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc alone takes it")
 def test_a_pass_takes_the_memory_of_the_one_before_without_asking_the_kernel():
     kept = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=False)

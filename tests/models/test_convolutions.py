@@ -75,6 +75,7 @@ def wrong_ones(shapes):
     return wrong
 
 
+@pytest.mark.slow
 def test_torch_computes_every_convolution_rightly_that_the_rule_lets_pass():
     shapes = [shape for shape in some_shapes(500, seed=0) if not judged(shape)]
     assert len(shapes) > 400

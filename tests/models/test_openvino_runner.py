@@ -103,7 +103,7 @@ def test_it_is_taken_where_precision_is_open_and_it_is_faster(monkeypatch, is_fa
 
 
 @needs_openvino
-@pytest.mark.parametrize("reuses", [False, True])
+@pytest.mark.parametrize("reuses", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_nothing_is_reported_to_anybody_and_nothing_is_printed(reuses):
     script = f"""
 import sys, torch

@@ -362,6 +362,7 @@ def test_threads_of_optimisers_end_with_their_cells():
     assert threading.active_count() == before
 
 
+@pytest.mark.slow
 def test_a_waiting_optimiser_does_not_keep_the_process_from_ending():
     program = """
 import torch

@@ -99,6 +99,7 @@ def test_a_classifier_for_other_images_is_refused():
         FactorySource(what="my_networks:whole").build_module(SHAPE, 5)
 
 
+@pytest.mark.slow
 def test_its_class_travels_to_where_the_file_is_not(own, tmp_path_factory):
     source = FactorySource(what="my_networks:plain")
     classifier = Classifier(source.build_module(SHAPE, 4), name="a", input_shape=SHAPE, num_classes=4)
