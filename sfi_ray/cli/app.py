@@ -5,21 +5,21 @@ from __future__ import annotations
 import dataclasses
 import logging
 import shlex
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from sfi_ray.cli.arguments import Address, AsJson, InProcess, JobDevice, JobFile, JobOutput, number, option
+from sfi_ray.cli.arguments import Address, AsJson, InProcess, JobDevice, JobFile, JobOutput, changed, number, option
 from sfi_ray.cli.audit import audit
-from sfi_ray.cli.compaction import compact
 from sfi_ray.cli.compare import compare
 from sfi_ray.cli.doctor import doctor
 from sfi_ray.cli.exits import ExitCode, epilog_of, explaining
-from sfi_ray.cli.export import export
 from sfi_ray.cli.features import features
+from sfi_ray.cli.files import compact, export
 from sfi_ray.cli.listing import list_runs
 from sfi_ray.cli.printing import Commands, PrintableFormatter, echo, pass_on, print_json, print_turned_to_fit, show
 from sfi_ray.cli.reporting import report, watch
+from sfi_ray.cli.reproduction import reproduce
 from sfi_ray.cli.rounds import launch_rounds, plan_rounds
 from sfi_ray.cli.starting import init
 from sfi_ray.cli.status import status
@@ -29,12 +29,8 @@ from sfi_ray.cli.theory import theory
 from sfi_ray.cli.training import train
 from sfi_ray.cli.transfer import transfer
 from sfi_ray.cli.verify import verify
-from sfi_ray.errors import InputError
 from sfi_ray.location import within
 from sfi_ray.text import counted, spell
-
-if TYPE_CHECKING:
-    from sfi_ray.job import Job, RoundsJob
 
 app = typer.Typer(
     name="sfi-ray",
@@ -108,7 +104,7 @@ def launch(
         from sfi_ray.job.bundled import job_file
 
         file = job_file(job)
-        loaded = _changed(load_any(file), output, device, actors)
+        loaded = changed(load_any(file), output, device, actors)
     if isinstance(loaded, RoundsJob) and retry_failed:
         raise typer.BadParameter("rounds never search failed cells again; leave it out", param_hint="--retry-failed")
     if submit_to is not None:
@@ -118,8 +114,8 @@ def launch(
         options = [text for key, value in given.items() if value is not None for text in (key, str(value))]
         options += [key for key, is_on in {"--fresh": fresh, "--retry-failed": retry_failed}.items() if is_on]
         submit(file, loaded, submit_to, options)
-    changed = {"--output": output, "--device": device}
-    resume = shlex.join(["sfi-ray", "launch", str(job), *(t for k, v in changed.items() if v for t in (k, v))])
+    places = {"--output": output, "--device": device}
+    resume = shlex.join(["sfi-ray", "launch", str(job), *(t for k, v in places.items() if v for t in (k, v))])
     if isinstance(loaded, RoundsJob):
         launch_rounds(loaded, file, resume, address=address, in_process=in_process, fresh=fresh, dashboard=dashboard)
         return
@@ -148,30 +144,6 @@ def launch(
             err=True,
         )
         raise typer.Exit(ExitCode.FAILED_CELLS)
-
-
-def _changed(
-    job: Job | RoundsJob, output: str | None, device: str | None, actors: int | None = None
-) -> Job | RoundsJob:
-    """Returns a job with what options say instead."""
-    from sfi_ray.job import ActorRange
-
-    if output is not None:
-        job = job.model_copy(update={"output": output})
-    if device is not None:
-        if device not in ("auto", "cpu", "cuda"):
-            raise InputError(f"no such device: '{device}'; use auto, cpu or cuda")
-        try:
-            job.cluster.check_device(device)
-        except ValueError as error:
-            raise InputError(f"--device: {error}") from error
-        job = job.model_copy(update={"compute": job.compute.model_copy(update={"device": device})})
-    if actors is not None:
-        if actors < 1:
-            raise typer.BadParameter("the number of actors must be at least 1", param_hint="--actors")
-        bounds = ActorRange(min=min(job.cluster.min_actors, actors), max=actors)
-        job = job.model_copy(update={"cluster": job.cluster.model_copy(update={"actors": bounds})})
-    return job
 
 
 def _print_results(location: str) -> None:
@@ -232,7 +204,7 @@ def plan(
     from sfi_ray.plan import make_plan
 
     with explaining(), placed(file := job_file(job)):
-        loaded = _changed(load_any(file), output, device)
+        loaded = changed(load_any(file), output, device)
         if isinstance(loaded, RoundsJob):
             plan_rounds(loaded, as_json=as_json)
             return
@@ -275,6 +247,7 @@ app.command()(theory)
 app.command()(transfer)
 app.command()(features)
 app.command()(audit)
+app.command()(reproduce)
 app.command()(doctor)
 
 

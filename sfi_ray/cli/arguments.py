@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from sfi_ray.errors import InputError
+
+if TYPE_CHECKING:
+    from sfi_ray.job import Job, RoundsJob
 
 
 def option(text: str, *names: str, **details: Any) -> Any:
@@ -63,3 +68,29 @@ InProcess = Annotated[
 ]
 Actors = Annotated[int | None, number("Number of actors. By default as many as fit.", min=1)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+
+
+def changed(job: Job | RoundsJob, output: str | None, device: str | None, actors: int | None = None) -> Job | RoundsJob:
+    """Returns a job with what options say instead.
+
+    Raises:
+        InputError: There is no such device, or the job's cluster excludes it.
+    """
+    from sfi_ray.job import ActorRange
+
+    if output is not None:
+        job = job.model_copy(update={"output": output})
+    if device is not None:
+        if device not in ("auto", "cpu", "cuda"):
+            raise InputError(f"no such device: '{device}'; use auto, cpu or cuda")
+        try:
+            job.cluster.check_device(device)
+        except ValueError as error:
+            raise InputError(f"--device: {error}") from error
+        job = job.model_copy(update={"compute": job.compute.model_copy(update={"device": device})})
+    if actors is not None:
+        if actors < 1:
+            raise typer.BadParameter("the number of actors must be at least 1", param_hint="--actors")
+        bounds = ActorRange(min=min(job.cluster.min_actors, actors), max=actors)
+        job = job.model_copy(update={"cluster": job.cluster.model_copy(update={"actors": bounds})})
+    return job

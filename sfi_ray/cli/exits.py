@@ -77,6 +77,11 @@ EXIT_CODES: Mapping[str, Mapping[ExitCode, str]] = {
         ExitCode.DONE: "the report is written",
         ExitCode.BAD_INPUT: "configuration or environment error, or a part file is left out",
     },
+    "reproduce": {
+        ExitCode.DONE: "every cell was searched, and the comparison is written",
+        ExitCode.FAILED_CELLS: "cells failed, and the comparison of the others is written",
+        ExitCode.INTERRUPTED: "Ctrl-C, SIGTERM or `sfi-ray stop`",
+    },
     "schema": {ExitCode.DONE: "the schema is printed"},
     "status": {ExitCode.DONE: "the run is there, whatever its state"},
     "stop": {

@@ -1,4 +1,4 @@
-"""Values of the paper's Tables 2-13 and 14-15, shown beside a run's values; see ``published/README.md``.
+"""Values of the paper's tables, shown beside a run's values; see ``published/README.md``.
 
 Shapes: B backgrounds, T target classes.
 """
@@ -51,6 +51,12 @@ class PublishedBest:
     best: NDArray[np.float64]
 
 
+def published_accuracy(dataset: str, network: str) -> float | None:
+    """Looks up the accuracy on natural images in percent in Table 1; None when it has no such network."""
+    rows = _rows_of("table_01_accuracy", network, dataset=dataset)
+    return float(rows[0]["top1_pct"]) if rows else None
+
+
 def published_means(
     dataset: str, network: str, k: int, backgrounds: Sequence[str], class_names: Sequence[str]
 ) -> PublishedMeans | None:
@@ -84,12 +90,13 @@ def published_best(
 
 
 def _rows_of(name: str, network: str, **wanted: str) -> list[dict[str, str]]:
-    rows = [row for row in _rows(name) if _key(row["model"]) == _key(network)]
+    rows = [row for row in published_rows(name) if _key(row["model"]) == _key(network)]
     return [row for row in rows if wanted.items() <= row.items()]
 
 
 @cache
-def _rows(name: str) -> list[dict[str, str]]:
+def published_rows(name: str) -> list[dict[str, str]]:
+    """Reads a table of the paper by the name of its file; see ``published/README.md``."""
     text = (resources.files("sfi_ray.report") / "published" / f"{name}.csv").read_text("utf-8")
     return list(csv.DictReader(text.splitlines()))
 

@@ -1,15 +1,9 @@
 """Every job file that comes with the project can be planned and started; budgets, trainings, batches are cut down."""
 
-import io
-import json
 from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import save_file
 
 import sfi_ray.plan
@@ -20,6 +14,7 @@ from sfi_ray.job import Job, KRange, load_any, load_job
 from sfi_ray.models import Choice
 from sfi_ray.plan import make_plan
 from sfi_ray.store.record import make_grid
+from tests.noise import write_noise
 
 ROOT = Path(__file__).parents[2]
 #: Grids; rounds have a test of their own.
@@ -32,10 +27,12 @@ SHORT = {
     "inversion": {"steps": 2},
     "gradient": {"max_evaluations": 40},
 }
-CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
-#: Of a job that has a small form beside it, that form is tested with every change.
-LARGE = {path for path in JOBS if path.with_stem(f"{path.stem}_small") in JOBS}
+#: Of a job that has a small form beside it, that form is tested with every change; of the large networks, one.
+LARGE = {path for path in JOBS if path.with_stem(f"{path.stem}_small") in JOBS} | {
+    ROOT / "jobs" / f"{name}.yaml"
+    for name in ("imagenet_10sfi_paper", "cifar10_vgg16_small", "cifar10_resnet50_small", "inversion_cifar10_small")
+}
 
 pytestmark = pytest.mark.parametrize(
     "path",
@@ -48,20 +45,7 @@ def _data(path, tmp_path, monkeypatch):
     """A data folder with a CIFAR-10 of noise, for the jobs that imitate natural images; rows they name have a label."""
     images = load_job(path).images
     named = images.rows if images and images.rows else ()
-    folder = tmp_path / "data/cifar10"
-    folder.mkdir(parents=True)
-    chance = np.random.default_rng(0)
-    rows = []
-    for row in range(120):
-        file = io.BytesIO()
-        Image.fromarray(chance.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(file, "PNG")
-        rows.append({"image": {"bytes": file.getvalue(), "path": None}, "label": 1 if row in named else row % 10})
-    schema = pa.schema(
-        [("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())])), ("label", pa.int64())],
-        metadata={"class_names": json.dumps(CIFAR10)},
-    )
-    for split in ("train", "test"):
-        pq.write_table(pa.Table.from_pylist(rows, schema=schema), folder / f"{split}.parquet")
+    write_noise(tmp_path / "data/cifar10", dict.fromkeys(named, 1))
     monkeypatch.setenv("SFI_RAY_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("SFI_RAY_CACHE", str(tmp_path / "cache"))
 

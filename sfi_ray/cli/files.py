@@ -1,4 +1,4 @@
-"""The command `sfi-ray export`."""
+"""The commands `sfi-ray export` and `sfi-ray compact`, which write the rows of a run anew."""
 
 from __future__ import annotations
 
@@ -31,3 +31,21 @@ def export(
         done = export_run(open_run(run), output, kind, fooled=fooled, overwrite=overwrite)
     echo(f"{counted(done.num_images, 'image')} in {output}")
     naming_broken_parts(done.broken)
+
+
+def compact(run: RunLocation) -> None:
+    """Merge the many part files of a run into few, faster ones.
+
+    The rows stay the same. An interrupted compaction loses nothing; the next one, or the next launch, finishes it. The
+    command refuses a run to which a launch is writing.
+    """
+    from sfi_ray.store.compaction import compact as compact_parts
+    from sfi_ray.store.run import open_run
+
+    with explaining():
+        opened = open_run(run)
+        done = compact_parts(opened.folder, bounds=opened.bounds)
+    echo(
+        f"{counted(done.files_before, 'part file')} of {done.bytes_before / 2**20:,.1f} MiB became "
+        f"{done.files_after:,} of {done.bytes_after / 2**20:,.1f} MiB"
+    )

@@ -1,0 +1,85 @@
+"""The command `sfi-ray reproduce`."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Annotated
+
+import typer
+
+from sfi_ray.cli.arguments import Address, InProcess, JobDevice, JobOutput, argument, changed, number, option
+from sfi_ray.cli.exits import ExitCode, explaining
+from sfi_ray.cli.printing import echo, print_table
+from sfi_ray.text import counted
+
+
+def reproduce(
+    table: Annotated[
+        str | None, argument("Number of a table of the paper. Without it, the command lists them.", metavar="TABLE")
+    ] = None,
+    scale: Annotated[
+        str,
+        typer.Option(
+            help="paper takes the paper's search and its numbers of images. small takes map_elites with 1,000 images a "
+            "class, and shorter trainings.",
+            metavar="small|paper",
+        ),
+    ] = "small",
+    classifier: Annotated[
+        str | None,
+        option(
+            "A trained network instead of the one that the job trains: a job's entry in braces, such as "
+            "'{name: vgg16, weights: FILE, mean: [...], std: [...]}', or a short form as in transfer --to.",
+            metavar="CLASSIFIER",
+        ),
+    ] = None,
+    replicates: Annotated[
+        int | None, number("Images of each cell. By default 3 at the small scale, and the paper's 10 or 50.", min=1)
+    ] = None,
+    output: JobOutput = None,
+    device: JobDevice = None,
+    address: Address = None,
+    in_process: InProcess = False,
+) -> None:
+    """Run the job of a table of the paper, and compare each value with the paper's.
+
+    The comparison lies in the run's folder: a table, a summary and a chart. Ctrl-C ends the command cleanly; give it
+    again to resume.
+    """
+    from sfi_ray.job.paper_tables import paper_table, paper_tables, reproduction_job
+
+    if table is None:
+        for known in paper_tables().values():
+            echo(f"{known.number:>2}  {known.title}")
+        echo("run one with: sfi-ray reproduce TABLE --scale small")
+        return
+    with explaining():
+        from sfi_ray.job.classifier_text import parse_classifier
+
+        chosen = paper_table(table)
+        network = None if classifier is None else parse_classifier(classifier)
+        job = reproduction_job(chosen, scale, network, replicates)
+        job = changed(job, output, device)
+    given = {
+        "--scale": scale,
+        "--classifier": classifier,
+        "--replicates": replicates,
+        "--output": output,
+        "--device": device,
+    }
+    options = [text for key, value in given.items() if value is not None for text in (key, str(value))]
+    again = shlex.join(["sfi-ray", "reproduce", str(chosen.number), *options])
+    with explaining(f"stopped at once; finished cells are kept; go on with: {again}"):
+        from sfi_ray.cluster.console import ConsoleReporter
+        from sfi_ray.cluster.reproduction import reproduce as start
+
+        done = start(chosen, job, reporter=ConsoleReporter(), address=address, in_process=in_process)
+    if done.summary is not None:
+        print_table(done.summary)
+        echo(f"each value: {done.location}")
+    if not done.is_complete:
+        echo(f"stopped before the end; go on with: {again}", err=True)
+        raise typer.Exit(ExitCode.INTERRUPTED)
+    if done.failed:
+        echo(f"{counted(done.failed, 'cell')} failed and are left out of the comparison", err=True)
+        raise typer.Exit(ExitCode.FAILED_CELLS)
