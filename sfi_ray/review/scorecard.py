@@ -12,7 +12,6 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from scipy import stats
 
 from sfi_ray.errors import InputError
 
@@ -151,6 +150,8 @@ def share_of(count: int, total: int, by_seed: Sequence[float | None]) -> dict[st
     """Returns the values of a `Share`: the ratio with Wilson's 95 % interval."""
     if not total:
         return {"count": 0, "total": 0, "share": None, "low": None, "high": None, "by_seed": tuple(by_seed)}
+    from scipy import stats  # takes a second to import, and a launch reads this module
+
     interval = stats.binomtest(count, total).proportion_ci(0.95, method="wilson")
     low, high = max(0.0, float(interval.low)), min(1.0, float(interval.high))
     return {

@@ -1,6 +1,8 @@
 import dataclasses
 import math
 import pickle
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -448,3 +450,18 @@ def test_a_convolution_that_torch_computes_wrongly_in_channels_last_is_computed_
         expected = torch.log_softmax(network.double()(images.double()), dim=1).float()
     torch.testing.assert_close(classifier.log_probs(images), expected)
     torch.testing.assert_close(classifier.reference_log_probs(images), expected)
+
+
+def test_making_one_loads_neither_torchs_compiler_nor_torchvision():
+    """Every actor makes classifiers as it starts, and these take seconds to import."""
+    code = """
+import sys
+from torch import nn
+from sfi_ray.models import Classifier, build
+
+for module in (nn.Sequential(nn.Flatten(), nn.Linear(9, 2)), build("mlp", input_shape=(1, 3, 3), num_classes=2)):
+    Classifier(module, name="toy", input_shape=(1, 3, 3), num_classes=2, mean=[0.5], std=[0.5])
+print(sorted({"torch._dynamo", "sympy", "torchvision", "scipy"} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

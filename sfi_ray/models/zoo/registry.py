@@ -59,6 +59,8 @@ def build_empty(architecture: str, *, input_shape: tuple[int, int, int], num_cla
 
 def architecture_of(module: nn.Module, *, input_shape: tuple[int, int, int], num_classes: int) -> str | None:
     """Names the architecture that `module` is an unchanged instance of; None if it is of no zoo network."""
+    if type(module).__module__.partition(".")[0] not in ("sfi_ray", "torchvision"):
+        return None  # without the seconds that importing torchvision for resnet50 takes
     for architecture in ARCHITECTURES:
         try:
             blank = build_empty(architecture, input_shape=input_shape, num_classes=num_classes)
