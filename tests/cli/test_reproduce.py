@@ -65,7 +65,7 @@ def test_without_a_table_it_lists_them():
     [
         (["table 18"], "no job reproduces 'table 18'; give the number of a table: 2, 3"),
         (["3", "--scale", "huge"], "no such scale: 'huge'; use small or paper"),
-        (["3", "--classifier", "{name: mine, factory: nowhere}"], "factory 'nowhere' is not written package.module:callable"),
+        (["3", "--classifier", "{name: mine, factory: nowhere}"], "factory 'nowhere' is not written package"),
         (["14", "--classifier", "mlp"], "the job of table 14 trains its networks; leave the classifier out"),
         (["3", "--device", "tpu"], "no such device: 'tpu'"),
     ],
