@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from sfi_ray.errors import InputError
 from sfi_ray.job.plain_yaml import Path_, dotted, lines_of, read_text, read_yaml, short
@@ -134,7 +134,7 @@ def _validated(
     kind: type[_Kind], values: dict[str, Any], lines: dict[Path_, int], source: str, prefix: str = ""
 ) -> _Kind:
     try:
-        return kind.model_validate(values)
+        return TypeAdapter(kind).validate_python(values)  # raises pydantic's own error, which gets lines here
     except ValidationError as error:
         problems = problems_of(error, kind, lines)
         told = (f"{source}:{line}: {prefix}{text}" if line else f"{source}: {text}" for line, text in problems)

@@ -226,7 +226,7 @@ class RoundsJob(WholeJob):
         """Returns the values that `tune` draws for a trial, by key, as the trial reads them; none without `tune`.
 
         Raises:
-            pydantic.ValidationError: A value is wrong.
+            InputError: A value is wrong.
         """
         if self.tune is None:
             return {}
@@ -277,7 +277,7 @@ class RoundsJob(WholeJob):
         """Returns one trial as a job of its own.
 
         Raises:
-            pydantic.ValidationError: A change is wrong.
+            InputError: A change is wrong.
         """
         return RoundsJob.model_validate(self.trial_values(name))
 

@@ -6,8 +6,9 @@ Only the first two decide a result; `ClusterSettings` never enter a cell's ident
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -39,14 +40,32 @@ class WholeJob(JobPart):
     """
 
     def __init__(self, **values: Any) -> None:
-        try:
+        with _told(type(self)):
             super().__init__(**values)
-        except ValidationError as error:
-            kind = type(self)
-            raise InputError(*(f"{kind.__name__}: {text}" for _, text in problems_of(error, kind))) from None
 
-    # `model_validate` fills the model as without this constructor, and raises pydantic's own error.
+    # Pydantic fills a model without calling this constructor.
     __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
+
+    @classmethod
+    def model_validate(cls, obj: Any, **options: Any) -> Self:
+        """Reads a job from plain data, as the constructor does from arguments."""
+        with _told(cls):
+            return super().model_validate(obj, **options)
+
+    @classmethod
+    def model_validate_json(cls, json_data: str | bytes | bytearray, **options: Any) -> Self:
+        """Reads a job from JSON, likewise."""
+        with _told(cls):
+            return super().model_validate_json(json_data, **options)
+
+
+@contextmanager
+def _told(kind: type[WholeJob]) -> Iterator[None]:
+    """Tells what pydantic finds wrong with a job as lines of an `InputError`."""
+    try:
+        yield
+    except ValidationError as error:
+        raise InputError(*(f"{kind.__name__}: {text}" for _, text in problems_of(error, kind))) from None
 
 
 def _allow_plain_name(schema: dict[str, Any]) -> None:

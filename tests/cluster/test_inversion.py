@@ -7,7 +7,6 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
-from pydantic import ValidationError
 from torch import nn
 
 from sfi_ray import Classifier, launch
@@ -160,7 +159,7 @@ def test_a_network_without_inner_layers_is_refused(tmp_path):
     ],
 )
 def test_jobs_that_make_no_sense_are_refused(tmp_path, changes, message):
-    with pytest.raises(ValidationError, match=message):
+    with pytest.raises(InputError, match=message):
         job_of(tmp_path, **changes)
 
 

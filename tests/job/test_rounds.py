@@ -1,5 +1,4 @@
 import pytest
-from pydantic import ValidationError
 
 from sfi_ray.errors import InputError
 from sfi_ray.job import ONLY_TRIAL, RoundsJob, load_job, parse_any, parse_job
@@ -110,7 +109,7 @@ def test_more_sfis_to_train_and_test_with_than_are_searched_are_refused():
 
 def test_a_trial_changed_in_code_is_checked_when_it_is_taken():
     job = parse_any(JOB).model_copy(update={"trials": {"a": {"k": 0}}})
-    with pytest.raises(ValidationError):
+    with pytest.raises(InputError, match=r"^RoundsJob: k: should be greater than or equal to 1 \(found 0\)"):
         job.trial("a")
 
 

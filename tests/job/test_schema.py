@@ -120,7 +120,7 @@ def test_the_json_schema_accepts_what_is_read(validator, values, key, expected):
     ids=str,
 )
 def test_the_json_schema_refuses_what_is_refused(validator, values):
-    with pytest.raises(ValidationError):
+    with pytest.raises(InputError):
         Job.model_validate({**SHORT, **values})
     assert list(validator.iter_errors({**SHORT, **values}))
 
@@ -216,9 +216,9 @@ def test_numbers_written_as_people_write_them_are_read():
 
 def test_infinity_and_nan_are_refused_in_code_too():
     for value in (float("inf"), float("nan")):
-        with pytest.raises(ValidationError):
+        with pytest.raises(InputError):
             Job.model_validate({**SHORT, "cluster": {"flush_seconds": value}})
-        with pytest.raises(ValidationError):
+        with pytest.raises(InputError):
             Job.model_validate({**SHORT, "classifiers": {"name": "a", "weights": "w", "mean": [value], "std": [1]}})
 
 
@@ -238,10 +238,25 @@ def test_infinity_and_nan_are_refused_in_code_too():
 )
 def test_a_wrong_argument_in_python_is_one_line_as_in_a_job_file(wrong, message):
     values = {"name": "x", "dataset": "digits", "classifiers": ["mlp"], "k": 3} | wrong
-    with pytest.raises(InputError) as caught:
-        Job(**{key: value for key, value in values.items() if value is not None})
-    assert len(caught.value.args) == 1
-    assert str(caught.value).startswith(message)
+    given = {key: value for key, value in values.items() if value is not None}
+    ways = (lambda: Job(**given), lambda: Job.model_validate(given), lambda: Job.model_validate_json(json.dumps(given)))
+    for way in ways:
+        with pytest.raises(InputError) as caught:
+            way()
+        assert len(caught.value.args) == 1
+        assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("read", "message"),
+    [
+        (lambda: Job.model_validate([]), r"^Job: should be a mapping with keys among name, .* \(found \[\]\)$"),
+        (lambda: Job.model_validate_json("{x"), r"^Job: Invalid JSON: .* at line 1 column 2 \(found '\{x'\)$"),
+    ],
+)
+def test_what_is_no_mapping_or_no_json_is_one_line(read, message):
+    with pytest.raises(InputError, match=message):
+        read()
 
 
 def test_a_job_of_rounds_in_python_is_told_alike():

@@ -6,8 +6,6 @@ import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from sfi_ray.cluster.backend import InProcessBackend
 from sfi_ray.cluster.launch import launch
 from sfi_ray.cluster.reporter import Reporter
@@ -166,13 +164,9 @@ def checked_trials(job: RoundsJob, reporter: Reporter) -> dict[str, RoundsJob]:
 
 def _checked_trial(job: RoundsJob, name: str, info: DatasetInfo) -> RoundsJob:
     """Returns a trial whose keys are right."""
+    trial = job.trial(name)
     try:
-        trial = job.trial(name)
         trial.rounds.parts(info.num_classes)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        raise InputError(f"{key}: {first['msg'].removeprefix('Value error, ')}") from error
     except ValueError as error:
         raise InputError(str(error)) from error
     trial.attack.check()
