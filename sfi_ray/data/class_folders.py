@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sfi_ray.data.class_names import class_names_problem
 from sfi_ray.data.dataset import DatasetInfo, Split
-from sfi_ray.data.decoding import Colour, Fit, UnusableImageError, decode_image, image_shape
+from sfi_ray.data.decoding import FORMATS, Colour, Fit, UnusableImageError, decode_image, image_shape
 from sfi_ray.data.layout import split_folders, subfolders
 from sfi_ray.data.spec import DatasetSpec
 from sfi_ray.errors import InputError, ResourceError
@@ -37,9 +37,7 @@ class ClassFolderSource:
         matte: Colour that transparent pixels are laid on; None refuses them.
     """
 
-    suffixes: ClassVar[tuple[str, ...]] = (
-        ".png", ".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp", ".npy",
-    )  # fmt: skip
+    suffixes: ClassVar[tuple[str, ...]] = (*(suffix for known in FORMATS.values() for suffix in known), ".npy")
 
     name: str
     place: Path

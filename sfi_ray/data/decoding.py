@@ -9,9 +9,10 @@ Shapes: N images, C channels (1 gray or 3 RGB), H height, W width.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
+from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
@@ -19,7 +20,21 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 # Pillow knows formats that start other programs (EPS) or read other files; a data set has no need of them.
-_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
+FORMATS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "PNG": (".png", ".apng"),
+        "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
+        "BMP": (".bmp",),
+        "GIF": (".gif",),
+        "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
+        "TIFF": (".tif", ".tiff"),
+        "WEBP": (".webp",),
+        "AVIF": (".avif",),
+        "JPEG2000": (".jp2", ".j2k"),
+    }
+)
+"""The formats of image files that are read, as Pillow calls them, each with how names of its files end."""
+
 _CHANNELS_OF_MODE = {"1": 1, "L": 1, "LA": 1, "La": 1, "P": 3, "PA": 3, "RGB": 3, "RGBA": 3, "RGBa": 3}
 
 Colour = tuple[int, int, int]
@@ -106,7 +121,7 @@ def decode_image(
             "(.npy), (H, W, C) uint8"
         )
     try:
-        with Image.open(BytesIO(encoded), formats=_FORMATS) as image:
+        with Image.open(BytesIO(encoded), formats=tuple(FORMATS)) as image:
             _check_header(image, shape if fit is None else None)
             image.load()
             channels = _CHANNELS_OF_MODE[image.mode] if shape is None else shape[0]
@@ -121,7 +136,7 @@ def decode_image(
     except UnusableImageError:
         raise
     except UnidentifiedImageError as error:
-        raise UnusableImageError(f"the image cannot be read: its format is none of {', '.join(_FORMATS)}") from error
+        raise UnusableImageError(f"the image cannot be read: its format is none of {', '.join(FORMATS)}") from error
     except Exception as error:  # damaged bytes make Pillow's plugins raise nearly anything, SyntaxError included
         raise UnusableImageError(f"the image cannot be read: {' '.join(str(error).split())}") from error
     return pixels[np.newaxis] if channels == 1 else pixels.transpose(2, 0, 1)

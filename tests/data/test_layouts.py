@@ -23,6 +23,7 @@ from sfi_ray.data import (
     load_rows,
     load_split,
 )
+from sfi_ray.data.decoding import FORMATS
 from sfi_ray.errors import InputError
 from sfi_ray.hub import local_path
 from sfi_ray.job.dataset_text import parse_dataset
@@ -182,6 +183,20 @@ def test_class_folders_are_a_data_set(folders: Path) -> None:
     assert dataset.train_labels.tolist() == [0, 2, 2]
     assert dataset.test_labels.tolist() == load_labels(at(folders), "test").tolist() == [0, 1]
     assert load_rows(at(folders), "train", [2, 0])[:, 0, 0, 0].tolist() == [2, 3]
+
+
+@pytest.mark.parametrize(
+    ("image_format", "suffix"), [(known, suffix) for known, suffixes in FORMATS.items() for suffix in suffixes]
+)
+def test_every_format_is_found_by_each_of_its_endings(image_format: str, suffix: str, tmp_path: Path) -> None:
+    Image.init()
+    assert Image.registered_extensions()[suffix] == image_format
+    for value, name in ((40, "cat"), (200, "dog")):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (16, 16), (value, value, value)).save(tmp_path / name / f"one{suffix}", image_format)
+    images, labels = load_split(at(tmp_path), "test")
+    assert labels.tolist() == [0, 1]
+    assert (images[:, 0, 8, 8] - torch.tensor([40, 200])).abs().max() <= 2  # some formats are lossy
 
 
 def test_class_folders_without_splits_are_the_test_split(folders: Path) -> None:
