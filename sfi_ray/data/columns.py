@@ -42,7 +42,8 @@ class Columns:
         if not holds_images(schema.field(image).type):
             raise InputError(
                 f"{path}: column '{image}' has type {schema.field(image).type}; it must be struct<bytes: binary, path: "
-                "string> or binary, with a whole PNG or JPEG file in each row"
+                "string> or binary, with a whole PNG or JPEG file in each row, or an array of uint8: "
+                "arrow.fixed_shape_tensor or nested lists"
             )
         if not pa.types.is_integer(schema.field(label).type):
             raise InputError(
@@ -52,10 +53,25 @@ class Columns:
 
 
 def holds_images(data_type: Any) -> bool:
-    """Whether a column of a type can hold whole image files."""
+    """Whether a column of a type can hold whole image files or arrays of 8-bit values."""
+    if isinstance(data_type, pa.FixedShapeTensorType):
+        return bool(data_type.value_type == pa.uint8())
+    if isinstance(data_type, pa.BaseExtensionType):  # Array3D, where Hugging Face's `datasets` is imported
+        data_type = data_type.storage_type
+    depth = 0
+    while is_list(data_type):
+        data_type, depth = data_type.value_type, depth + 1
+    if depth:
+        return bool(depth > 1 and data_type == pa.uint8())
     if pa.types.is_struct(data_type) and data_type.get_field_index("bytes") >= 0:
         data_type = data_type.field("bytes").type
     checks = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view)
+    return any(check(data_type) for check in checks)
+
+
+def is_list(data_type: Any) -> bool:
+    """Whether a type is one of lists of something, of any kind of list that has its items in one piece."""
+    checks = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
     return any(check(data_type) for check in checks)
 
 

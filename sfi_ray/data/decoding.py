@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +44,10 @@ Fit = Literal["refuse", "resize", "crop"]
 """How an image gets the size that a classifier takes; see `fitted`."""
 
 
+Encoded = bytes | NDArray[Any] | None
+"""An image as a data set holds it: a whole image file, an array, or null."""
+
+
 class UnusableImageError(ValueError):
     """An image that cannot be decoded to what is asked for; the message says why, not where it is.
 
@@ -56,13 +60,13 @@ class UnusableImageError(ValueError):
         self.index = index
 
 
-def image_shape(encoded: bytes | None, matte: Colour | None = None) -> tuple[int, int, int]:
+def image_shape(encoded: Encoded, matte: Colour | None = None) -> tuple[int, int, int]:
     """Returns the shape of an encoded image, ``(C, H, W)``, of which the whole decodes; see `decode_image`."""
     return decode_image(encoded, matte=matte).shape
 
 
-def decode_images(encoded: Sequence[bytes | None], out: NDArray[np.uint8], matte: Colour | None = None) -> None:
-    """Decodes N image files of one shape into an array, ``(N, C, H, W)``; see `decode_image`.
+def decode_images(encoded: Sequence[Encoded], out: NDArray[np.uint8], matte: Colour | None = None) -> None:
+    """Decodes N images of one shape into an array, ``(N, C, H, W)``; see `decode_image`.
 
     A thread pool decodes images that are large enough to gain from it.
 
@@ -93,15 +97,15 @@ def decode_images(encoded: Sequence[bytes | None], out: NDArray[np.uint8], matte
 
 
 def decode_image(
-    encoded: bytes | None,
+    encoded: Encoded,
     shape: tuple[int, int, int] | None = None,
     fit: Fit | None = None,
     matte: Colour | None = None,
 ) -> NDArray[np.uint8]:
-    """Decodes one image file to ``(C, H, W)``.
+    """Decodes one image to ``(C, H, W)``.
 
     Args:
-        encoded: A whole image file, or None where the row has none.
+        encoded: A whole image file, an array ``(H, W)`` or ``(H, W, C)``, or None where the row has none.
         shape: ``(C, H, W)`` wanted; None takes that of the image. Gray becomes RGB or RGB gray (ITU-R 601 luma).
         fit: How an image of another size is fitted, see `fitted`; None refuses it as one that differs from the first
             image.
@@ -113,8 +117,10 @@ def decode_image(
     """
     if encoded is None:
         raise UnusableImageError("the image is null")
+    if isinstance(encoded, np.ndarray):
+        return _ordered(encoded, shape)
     if encoded.startswith(b"\x93NUMPY"):
-        return _decode_array(encoded, shape)
+        return _ordered(_decode_array(encoded), shape)
     if shape is not None and shape[0] not in (1, 3):
         raise UnusableImageError(
             f"image files hold gray or RGB, and {shape[0]} channels are wanted; save the image as an array of NumPy "
@@ -142,12 +148,17 @@ def decode_image(
     return pixels[np.newaxis] if channels == 1 else pixels.transpose(2, 0, 1)
 
 
-def _decode_array(encoded: bytes, shape: tuple[int, int, int] | None) -> NDArray[np.uint8]:
-    """Reads an array of NumPy, ``(H, W)``, ``(H, W, C)``, or ``(C, H, W)`` where that is the wanted shape."""
+def _decode_array(encoded: bytes) -> NDArray[Any]:
+    """Reads an array of NumPy from its file."""
     try:
-        array = np.load(BytesIO(encoded), allow_pickle=False)
+        array: NDArray[Any] = np.load(BytesIO(encoded), allow_pickle=False)
     except Exception as error:  # damaged bytes make NumPy raise nearly anything
         raise UnusableImageError(f"the array cannot be read: {' '.join(str(error).split())}") from error
+    return array
+
+
+def _ordered(array: NDArray[Any], shape: tuple[int, int, int] | None) -> NDArray[np.uint8]:
+    """Turns an array, ``(H, W)``, ``(H, W, C)``, or ``(C, H, W)`` where that is the wanted shape, to ``(C, H, W)``."""
     if array.dtype != np.uint8 or array.ndim not in (2, 3):
         raise UnusableImageError(
             f"the array is {array.dtype} of shape {array.shape}; an image is uint8, (H, W) or (H, W, C)"
@@ -158,7 +169,7 @@ def _decode_array(encoded: bytes, shape: tuple[int, int, int] | None) -> NDArray
     if shape is not None and ordered.shape != shape:
         raise UnusableImageError(f"the array has shape {array.shape}, but (C, H, W) {shape} are wanted; save it so")
     if not (1 <= ordered.shape[0] <= 16):
-        raise UnusableImageError(f"the array has {ordered.shape[0]} channels, not 1 to 16")
+        raise UnusableImageError(f"the array has {ordered.shape[0]} channels, not 1 to 16; save it as (H, W, C)")
     return ordered
 
 

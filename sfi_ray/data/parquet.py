@@ -1,8 +1,9 @@
 """Parquet files of images in the Hugging Face convention.
 
-They have a column of images, a ``struct<bytes: binary, path: string>`` or plain ``binary``, with a whole image file in
-each row, and a column of labels, of any integer type; see `Columns`. The class names are in the schema's metadata. Rows
-are counted from 0 in each file.
+They have a column of images and a column of labels, of any integer type; see `Columns`. Images are whole image files,
+in a ``struct<bytes: binary, path: string>`` or plain ``binary``, or arrays of uint8, ``(H, W)`` or ``(H, W, C)``, in an
+``arrow.fixed_shape_tensor`` or nested lists. The class names are in the schema's metadata. Rows are counted from 0 in
+each file.
 
 Shapes: N images, C channels (1 gray or 3 RGB), H height, W width.
 """
@@ -24,9 +25,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sfi_ray.data.class_names import class_names_of_metadata
-from sfi_ray.data.columns import Columns
+from sfi_ray.data.columns import Columns, is_list
 from sfi_ray.data.dataset import DatasetInfo
-from sfi_ray.data.decoding import Colour, Fit, UnusableImageError, decode_image, decode_images, image_shape
+from sfi_ray.data.decoding import Colour, Encoded, Fit, UnusableImageError, decode_image, decode_images, image_shape
 from sfi_ray.errors import InputError, ResourceError
 
 
@@ -184,7 +185,8 @@ def _decoded(
     for batch in _batches(file, path, [column]):
         here = rows[np.searchsorted(rows, first) : np.searchsorted(rows, first + len(batch))]
         if len(here):
-            encoded = _encoded_images(batch)
+            with _naming_row(path, first):
+                encoded = _encoded_images(batch)
             images = np.empty((len(here), *shape), np.uint8)
             for place, row in enumerate(here.tolist()):
                 with _naming_row(path, row):
@@ -248,13 +250,36 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
-def _encoded_images(batch: Any) -> list[bytes | None]:
-    """Returns a whole image file, None for null, for each row of a record batch with the images in its first column."""
+def _encoded_images(batch: Any) -> list[Encoded]:
+    """Returns an image as it is stored for each row of a record batch with the images in its first column.
+
+    Raises:
+        UnusableImageError: Nested lists of a row are no array.
+    """
     column = batch.column(0)
+    if isinstance(column.type, pa.FixedShapeTensorType):
+        return [value.to_numpy() if value.is_valid else None for value in column]
+    if isinstance(column.type, pa.BaseExtensionType):
+        column = column.storage
+    if is_list(column.type):
+        return [_array(value, index) if value.is_valid else None for index, value in enumerate(column)]
     if pa.types.is_struct(column.type):
         column = pc.struct_field(column, "bytes")
-    encoded: list[bytes | None] = column.to_pylist()
+    encoded: list[Encoded] = column.to_pylist()
     return encoded
+
+
+def _array(value: Any, index: int) -> NDArray[Any]:
+    """Returns nested lists, an image of a record batch, as an array."""
+    items, shape = value.values, [len(value)]
+    while is_list(items.type):
+        lengths = set(items.value_lengths().to_pylist())
+        if len(lengths) != 1 or None in lengths:
+            raise UnusableImageError("the lists of the image are no array: their lengths differ", index)
+        shape.append(*lengths)
+        items = items.flatten()
+    array: NDArray[Any] = items.to_numpy(zero_copy_only=False).reshape(shape)
+    return array
 
 
 def _checked_labels(batch: Any, path: Path, first_row: int, num_classes: int | None) -> NDArray[np.int64]:
