@@ -58,12 +58,17 @@ def watch(
     """Serve the page of a run while the run goes on.
 
     The page shows images as they are found, the speed and the time left. It also serves a finished run, and rounds. It
-    listens on the loopback interface only, reads only the run's folder, and ends at Ctrl-C.
+    waits for a run that does not exist yet. It listens on the loopback interface only, reads only the run's folder, and
+    ends at Ctrl-C.
     """
     from sfi_ray.report.live import LivePage, serving
 
-    with explaining("stopped"), serving(LivePage(run), port or 0) as server:
-        echo(f"http://127.0.0.1:{server.server_port}/ (Ctrl-C ends it)")
-        with contextlib.suppress(KeyboardInterrupt):
-            server.serve_forever()
-        echo("stopped watching; the run goes on", err=True)
+    with explaining("stopped"):
+        page = LivePage(run)
+        with serving(page, port or 0) as server:
+            echo(f"http://127.0.0.1:{server.server_port}/ (Ctrl-C ends it)")
+            if page.is_awaited:
+                echo(f"'{run}' does not exist yet; the page waits for its launch", err=True)
+            with contextlib.suppress(KeyboardInterrupt):
+                server.serve_forever()
+            echo("stopped watching" if page.is_awaited else "stopped watching; the run goes on", err=True)

@@ -34,10 +34,10 @@ class LivePage:
     """The page of a run or of rounds, rendered again after the folder has changed.
 
     Args:
-        location: Folder or URI of the run.
+        location: Folder or URI of the run. It need not exist yet: the page then waits for its launch.
 
     Raises:
-        InputError: The folder holds no run, and no launch prepares one.
+        InputError: The folder exists, but holds no run, and no launch prepares one.
         StorageError: It cannot be read.
     """
 
@@ -48,8 +48,13 @@ class LivePage:
         self._folder = RunFolder(location)
         self._lock = threading.Lock()
         self._page, self._mark, self._due = "", "", 0.0
-        if not self._is_prepared() and not is_launched_at(location):
+        if not self._is_prepared() and not is_launched_at(location) and not self.is_awaited:
             read_facts(self._folder)  # says what is wrong
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether no launch has made the folder yet."""
+        return not self._folder.exists("")
 
     def page(self) -> str:
         """Returns the page in HTML; a page that is no longer the newest where a newer one would come too soon."""
@@ -82,7 +87,7 @@ class LivePage:
             parts = [(part.base_name, part.size) for part in list_parts(self._folder)]
             seen = (parts, progress and (progress.state, progress.is_alive))
         else:
-            seen = "preparing"
+            seen = "awaited" if self.is_awaited else "preparing"
         return hashlib.sha256(repr(seen).encode()).hexdigest()[:16]
 
     def _render(self, mark: str) -> str:
@@ -92,7 +97,10 @@ class LivePage:
             figures = {trial.name: trial_figures(experiment, trial) for trial in trials}
             return render_rounds_page(experiment, figures, is_live=True, mark=mark)
         if not self._is_prepared():
-            return _waiting_page(self._folder.location, mark)
+            waiting = "The launch prepares its networks; no cell is searched yet."
+            if self.is_awaited:
+                waiting = "This run does not exist yet. The page waits for its launch."
+            return _waiting_page(self._folder.location, mark, waiting)
         runs = open_runs([self._folder.location])
         return render_page(runs, [accounts_of(run.rows) for run in runs], is_live=True, mark=mark)
 
@@ -110,6 +118,8 @@ class LivePage:
 
     def _run_line(self, folder: RunFolder) -> tuple[str, float | None]:
         progress = read_progress(folder)
+        if self.is_awaited:
+            return "waiting for the launch", None
         if progress is None or not progress.num_cells:
             is_launched = is_launched_at(folder.location)
             return "networks are trained or measured" if is_launched else "no driver is running", None
@@ -128,7 +138,7 @@ def _spoken(progress: Progress) -> str:
     return f"{line}, {rate}, {counted(progress.actors, 'actor')}{left}"
 
 
-def _waiting_page(location: str, mark: str) -> str:
+def _waiting_page(location: str, mark: str, waiting: str) -> str:
     return page_template("rounds.html").render(
         title=location,
         style=site_file("style.css"),
@@ -136,7 +146,7 @@ def _waiting_page(location: str, mark: str) -> str:
         is_live=True,
         mark=mark,
         kind="waiting",
-        waiting="The launch prepares its networks; no cell is searched yet.",
+        waiting=waiting,
         trials=[],
         version="",
         attacks="",

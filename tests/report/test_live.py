@@ -129,6 +129,43 @@ def test_a_folder_that_goes_away_is_said_and_a_folder_without_a_run_is_refused(r
         LivePage(str(tmp_path / "empty"))
 
 
+def test_a_page_may_wait_for_the_launch_that_makes_its_folder(
+    tmp_path: Path, write_run: Any, make_findings: Any
+) -> None:
+    folder = tmp_path / "runs" / "later"
+    with served(folder) as port:
+        assert "This run does not exist yet. The page waits for its launch." in get(port, "/")[1]
+        first = json.loads(get(port, "/progress")[1])
+        assert (first["line"], first["share"]) == ("waiting for the launch", None)
+        with RunFolder(str(folder)).lock():
+            assert "The launch prepares its networks; no cell is searched yet." in get(port, "/")[1]
+            second = json.loads(get(port, "/progress")[1])
+            assert second["line"] == "networks are trained or measured"
+        write_run(folder, make_findings({"confidence": 0.95}), num_cells=4)
+        assert "1 of 1 searched cells are fooled" in get(port, "/")[1]
+        assert len({first["mark"], second["mark"], json.loads(get(port, "/progress")[1])["mark"]}) == 3
+
+
+def test_a_file_is_no_folder_to_wait_for(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(InputError, match="holds no run"):
+        LivePage(str(tmp_path / "file"))
+
+
+def test_the_command_says_that_it_waits(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "sfi_ray", "watch", str(tmp_path / "later")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    port = int(process.stdout.readline().removeprefix("http://127.0.0.1:").partition("/")[0])
+    assert process.stderr.readline() == f"'{tmp_path / 'later'}' does not exist yet; the page waits for its launch\n"
+    assert get(port, "/")[0] == 200
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (0, "stopped watching\n")
+    assert not (tmp_path / "later").exists()
+
+
 def test_a_port_that_is_taken_is_said(run: Path) -> None:
     message = "cannot listen on 127.0.0.1:.* give another --port"
     with served(run) as port, pytest.raises(InputError, match=message), serving(LivePage(str(run)), port):
