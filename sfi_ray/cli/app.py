@@ -224,7 +224,8 @@ def plan(
         "shards": f"{made.num_shards:,} on {counted(made.num_actors, 'actor')} at first; their size follows the speed",
         "evaluations": f"{made.max_evaluations:,} at most",
         "memory": f"{(made.candidate_bytes + made.classifier_bytes) / 2**20:,.0f} MiB an actor, besides torch",
-        "speed": ", ".join(f"{name} {rate:,.0f}/s" for name, rate in made.rates.items()) + " an actor, measured here",
+        "speed": ", ".join(f"{name} {rate:,.0f} evaluations/s" for name, rate in made.rates.items())
+        + " an actor, measured here",
         "time": f"{spell(made.seconds)} at most, on {made.num_busy} such actors{idle}, training not counted",
     }
     for title, text in rows.items():

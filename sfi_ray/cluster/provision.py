@@ -191,9 +191,8 @@ class Provisioner:
             if choice.runtime == by_rule
             else f"{choice.gain:.1f} times what {by_rule.describe()} would give"
         )
-        self._reporter.log(
-            f"{provided.record.name}: computes in {choice.runtime.describe()}: {choice.rate:,.0f} images/s, {gain}"
-        )
+        rate = f"{choice.rate:,.0f} images/s an actor"
+        self._reporter.log(f"{provided.record.name}: computes in {choice.runtime.describe()}: {rate}, {gain}")
         record = provided.record.model_copy(update={"runtime": choice.runtime, "tuning_seconds": choice.seconds})
         return Provided(provided.payload, record)
 

@@ -13,7 +13,11 @@ from pydantic import BaseModel, ValidationError
 from sfi_ray.job.plain_yaml import Path_, dotted, short
 
 #: Former names of keys and kinds of attack, and their present names.
-_RENAMED = {"elites": "map_elites", "patience": "restart_after"}
+_RENAMED = {
+    "elites": "map_elites",
+    "patience": "restart_after",
+    "images_per_second": "images_per_second_per_actor",
+}
 _Root = type[BaseModel]
 
 

@@ -120,7 +120,7 @@ def test_the_choice_is_said_in_one_line_and_part_of_the_run(tuner, tmp_path):
     assert run.record.classifiers[0].runtime == RuntimeConfig(micro_batch=8)
     (line,) = (text for text in listener.said if "images/s" in text)
     assert line == (
-        "toy: computes in float32, channels-last, 8 images at once: 300 images/s, 3.0 times what float32, "
+        "toy: computes in float32, channels-last, 8 images at once: 300 images/s an actor, 3.0 times what float32, "
         "channels-last, 128 images at once would give"
     )
 

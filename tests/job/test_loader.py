@@ -196,6 +196,12 @@ BAD = [
     ("cluster: {gpus_per_actor: .nan}", 5, "gpus_per_actor: should be a finite number (found nan)", "GPUs"),
     ("cluster: {actors: 0}", 5, "cluster.actors: should be greater than or equal to 1 (found 0)", "no bound"),
     # Classifiers and data sets.
+    (
+        "classifiers: {name: a, served: 'http://h/v2/models/a', requests: {images_per_second: 5}}",
+        3,
+        "unknown key 'classifiers.requests.images_per_second'",
+        "now called 'images_per_second_per_actor'",
+    ),
     ("classifiers: {name: a, weights: w, mean: [0.5]}", 3, "classifiers: mean and std need each other", "give both"),
     (
         "classifiers: [{name: a, weights: w, std: [0.5]}]",

@@ -32,8 +32,8 @@ class RequestSettings(BaseModel):
         0.5, ge=0, le=60, description="Wait before the second attempt; it doubles with each further one, up to 60 s."
     )
     images_per_request: int = Field(32, ge=1, le=2**16, description="Images of one request at most.")
-    images_per_second: float | None = Field(
-        None, gt=0, description="Images that one actor sends a second at most; null sets no bound."
+    images_per_second_per_actor: float | None = Field(
+        None, gt=0, description="Images that each actor sends a second at most; null sets no bound."
     )
     token_variable: str | None = Field(
         None, min_length=1, description="Environment variable that holds a bearer token; null sends none."
@@ -131,7 +131,7 @@ class ServedPredictor(FormattedPredictor):
 
     def _wait_for(self, count: int) -> None:
         """Waits until so many images may be sent."""
-        rate = self._settings.images_per_second
+        rate = self._settings.images_per_second_per_actor
         if rate is None:
             return
         now = time.monotonic()

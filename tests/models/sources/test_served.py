@@ -148,7 +148,7 @@ def test_a_server_out_of_reach_is_named():
 
 
 def test_no_more_images_a_second_are_sent_than_said(server):
-    known = asked(server, images_per_request=4, images_per_second=100)
+    known = asked(server, images_per_request=4, images_per_second_per_actor=100)
     started = time.monotonic()
     known.log_probs(torch.rand(16, 1, 8, 8))
     known.log_probs(torch.rand(16, 1, 8, 8))
