@@ -15,7 +15,7 @@ from sfi_ray.text import counted
 
 if TYPE_CHECKING:
     from sfi_ray.data import DatasetSpec
-    from sfi_ray.job import ClassifierSpec
+    from sfi_ray.job import ClassifierSpec, Job
     from sfi_ray.review.gate import Limit
     from sfi_ray.review.scorecard import Scorecard
 
@@ -76,6 +76,14 @@ def audit(
         Path | None,
         option("Also write the outcome as JUnit XML, with a test case for each k and background.", metavar="FILE"),
     ] = None,
+    sarif: Annotated[
+        Path | None,
+        option(
+            "Also write the outcome as SARIF, with a result for each class and background that is fooled, for GitHub "
+            "code scanning for instance.",
+            metavar="FILE",
+        ),
+    ] = None,
     badge: Annotated[
         Path | None,
         option("Also write the endpoint of a badge of shields.io, as JSON. It needs --fail-above.", metavar="FILE"),
@@ -118,8 +126,10 @@ def audit(
     if compare is not None:
         if model is not None:
             raise typer.BadParameter("takes no model", param_hint="--compare")
-        if junit is not None or badge is not None:
-            raise typer.BadParameter("goes without --junit and --badge, which are of one audit", param_hint="--compare")
+        if (junit, sarif, badge) != (None, None, None):
+            raise typer.BadParameter(
+                "goes without --junit, --sarif and --badge, which are of one audit", param_hint="--compare"
+            )
         _compare(compare, output)
         return
     if model is None:
@@ -140,7 +150,7 @@ def audit(
     if limit_k not in ks:
         raise typer.BadParameter(f"is one of {', '.join(map(str, ks))}", param_hint="--at-k")
     limit = None if fail_above is None else Limit(fail_above, limit_k)
-    outputs = [path for path in (junit, badge) if path is not None]
+    outputs = [path for path in (junit, sarif, badge) if path is not None]
     with explaining():
         _check_outputs(outputs)
         classifier = parse_classifier(model)
@@ -180,7 +190,7 @@ def audit(
     for title, file in {"page": "scorecard.html", "numbers": "scorecard.json", "job": "audit.yaml"}.items():
         echo(f"{title + ':':<10}{within(job.location, file)}")
     with explaining("stopped; the scorecard is kept"):
-        _write_outputs(done.scorecard, limit, junit, badge)
+        _write_outputs(job, done.scorecard, limit, junit, sarif, badge)
     _judge(done.scorecard, limit)
 
 
@@ -252,21 +262,30 @@ def _delete_outputs(paths: list[Path]) -> None:
         RunFolder(path.parent).delete(path.name)
 
 
-def _write_outputs(card: Scorecard, limit: Limit | None, junit: Path | None, badge: Path | None) -> None:
+def _write_outputs(
+    job: Job, card: Scorecard, limit: Limit | None, junit: Path | None, sarif: Path | None, badge: Path | None
+) -> None:
     """Writes what a release pipeline reads.
 
     Raises:
         StorageError: A file cannot be written.
     """
     from sfi_ray.review.gate import badge_json, junit_xml
+    from sfi_ray.review.sarif import sarif_json, uri_of
+    from sfi_ray.review.scorecard import AUDIT_JOB
     from sfi_ray.store.folder import RunFolder
 
+    contents: dict[str, tuple[Path, bytes]] = {}
     if junit is not None:
-        RunFolder(junit.parent).write(junit.name, junit_xml(card, limit))
-        echo(f"junit:    {junit}")
+        contents["junit"] = junit, junit_xml(card, limit)
+    if sarif is not None:
+        uri = uri_of(job.classifiers[0], within(job.location, AUDIT_JOB))
+        contents["sarif"] = sarif, sarif_json(card, limit, uri).encode()
     if badge is not None and limit is not None:
-        RunFolder(badge.parent).write(badge.name, badge_json(card, limit).encode())
-        echo(f"badge:    {badge}")
+        contents["badge"] = badge, badge_json(card, limit).encode()
+    for title, (path, content) in contents.items():
+        RunFolder(path.parent).write(path.name, content)
+        echo(f"{title + ':':<10}{path}")
 
 
 def _judge(card: Scorecard, limit: Limit | None) -> None:

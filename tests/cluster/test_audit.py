@@ -100,10 +100,12 @@ def test_an_audit_goes_on_and_ends_in_the_exit_code_of_its_threshold(folder):
     assert audit(*arguments, "--fail-above", "0.99", "--at-k", "1").exit_code == 0
 
 
-def test_junit_and_badge_agree_with_the_exit_code(folder, tmp_path):
+def test_junit_sarif_and_badge_agree_with_the_exit_code(folder, tmp_path):
     card = open_scorecard(str(folder))
     junit, badge = tmp_path / "ci" / "audit.xml", tmp_path / "badge.json"
+    sarif = tmp_path / "audit.sarif"
     arguments = [MODEL, *SMALL, "-o", str(folder.parent), "--junit", str(junit), "--badge", str(badge)]
+    arguments += ["--sarif", str(sarif)]
     for limit, code in ((1.0, 0), (card.share(5).share - 0.01, 4)):
         done = audit(*arguments, "--fail-above", str(limit), "--at-k", "5")
         assert done.exit_code == code, done.output
@@ -111,6 +113,8 @@ def test_junit_and_badge_agree_with_the_exit_code(folder, tmp_path):
         failed = {case.get("name") for case in suite.iter("testcase") if case.find("failure") is not None}
         assert ("k = 5 on any background" in failed) == (code == 4)
         assert (len(failed) > 0) == (code == 4)
+        (run,) = json.loads(sarif.read_text())["runs"]
+        assert ("error" in {one["level"] for one in run["results"]}) == (code == 4)
         assert json.loads(badge.read_text())["color"] == ("red" if code else "brightgreen")
 
 
@@ -170,7 +174,7 @@ def test_a_network_of_ones_own_needs_labels_alone(tmp_path, monkeypatch):
         (["mlp", "--compare", "a", "b"], "takes no model"),
         (["mlp", "--data", "digits", "--badge", "badge.json"], "needs --fail-above"),
         (["mlp", "--data", "digits", "--junit", "."], "'.' is a folder; name a file"),
-        (["--compare", "a", "b", "--junit", "x.xml"], "goes without --junit and --badge"),
+        (["--compare", "a", "b", "--junit", "x.xml"], "goes without --junit, --sarif and --badge"),
         (["--compare", "nowhere", "b"], "'nowhere' has no scorecard.json"),
     ],
 )

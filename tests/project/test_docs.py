@@ -1,5 +1,6 @@
 """What the documents show works: their code runs, their jobs load, their links lead somewhere."""
 
+import json
 import re
 import shlex
 import sys
@@ -96,16 +97,22 @@ def test_the_audits_in_the_documents_end_as_they_say(tmp_path, monkeypatch):
     sys.modules.pop("networks", None)
 
 
-def test_the_audit_in_the_workflow_runs_and_its_file_is_uploaded(tmp_path, monkeypatch):
+def test_the_audit_in_the_workflow_runs_and_its_files_are_uploaded(tmp_path, monkeypatch):
     document = ROOT / "docs/guides/audit.md"
     monkeypatch.chdir(tmp_path)
     (tmp_path / "networks.py").write_text(blocks(document, "python")[0])
     (job,) = yaml.safe_load(blocks(document, "yaml")[0])["jobs"].values()
     (line,) = [step["run"] for step in job["steps"] if step.get("run", "").startswith("sfi-ray ")]
-    (uploaded,) = [step["with"]["path"] for step in job["steps"] if "upload" in step.get("uses", "")]
+    uploads = [step["with"] for step in job["steps"] if "upload" in step.get("uses", "")]
+    (uploaded,) = (upload["path"] for upload in uploads if "path" in upload)
+    (sarif,) = (upload["sarif_file"] for upload in uploads if "sarif_file" in upload)
     result = CliRunner().invoke(app, [*shlex.split(line)[1:], "--budget", "10", "--seeds", "1"])
     sys.modules.pop("networks", None)
     suite = ElementTree.parse(tmp_path / uploaded).find("testsuite")
+    (run,) = json.loads((tmp_path / sarif).read_text())["runs"]
+    places = [one["locations"][0]["physicalLocation"]["artifactLocation"]["uri"] for one in run["results"]]
+    assert places == ["networks.py"] * len(places)
+    assert places
     assert result.exit_code == (ExitCode.DOES_NOT_HOLD if int(suite.get("failures")) else ExitCode.DONE), result.output
 
 
