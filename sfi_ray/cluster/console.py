@@ -82,10 +82,10 @@ class ConsoleReporter(Reporter):
         left = "" if seconds_left is None else f", {_duration(seconds_left)} left"
         failed = f", {tally.failed:,} failed" if tally.failed else ""
         retries = f", {tally.retries:,} retried" if tally.retries else ""
-        note = (
-            f"{tally.fooled:,} fooled{failed}{retries}, {tally.evaluations_per_second:,.0f} evaluations/s, "
-            f"{counted(tally.workers, 'actor')}{left}"
-        )
+        speed = f"{tally.evaluations_per_second:,.0f} evaluations/s, {counted(tally.workers, 'actor')}{left}"
+        if not tally.workers and tally.finished < tally.num_cells:
+            speed = "waiting for actors"
+        note = f"{tally.fooled:,} fooled{failed}{retries}, {speed}"
         if self._is_live:
             self._update("searching", tally.finished, tally.num_cells, note)
         elif self._is_due():

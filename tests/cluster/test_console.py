@@ -152,7 +152,7 @@ def test_a_notebook_without_widgets_has_bars_that_are_replaced_in_place(notebook
         shown.training("<cnn>", progress(num_seen=100 * second))
     clock.now = 4.1
     shown.trained("<cnn>", 2, 4, 0.9)
-    shown.progressed(Tally(num_cells=90, finished=7, fooled=3), 61.0)
+    shown.progressed(Tally(num_cells=90, finished=7, fooled=3, workers=2), 61.0)
     shown.close()
     (bars,) = notebook
     assert len(bars) == 5, "the two updates within a tenth of a second are shown together, at the end"
@@ -181,6 +181,18 @@ def test_a_bar_and_its_note_fit_80_columns():
     shown.close()
     assert "searching" in out.getvalue()
     assert "\n  25 fooled, 61,220 evaluations/s, 16 actors, 1 h 23 min left" in out.getvalue()  # on a line of its own
+
+
+def test_a_search_without_actors_says_what_it_waits_for(clock):
+    shown, out = reporter()
+    clock.now = 20
+    shown.progressed(Tally(num_cells=90), None)
+    clock.now = 40
+    shown.progressed(Tally(num_cells=90, finished=90, fooled=3), None)
+    assert out.getvalue().splitlines() == [
+        "0 of 90 cells, 0 fooled, waiting for actors",
+        "90 of 90 cells, 3 fooled, 0 evaluations/s, 0 actors",
+    ]
 
 
 def test_a_launch_over_ray_says_what_it_waits_for(monkeypatch):
