@@ -98,10 +98,10 @@ def launch(
     --submit, the exit code is that of the launch on the cluster, which Ctrl-C leaves running.
     """
     with explaining():
+        from sfi_ray.bundled import job_file
         from sfi_ray.cluster.console import ConsoleReporter
         from sfi_ray.cluster.launch import launch as start
         from sfi_ray.job import RoundsJob, load_any, placed
-        from sfi_ray.job.bundled import job_file
 
         file = job_file(job)
         loaded = changed(load_any(file), output, device, actors)
@@ -195,12 +195,12 @@ def plan(
     a job of rounds, the command lists the rounds, cells, SFIs, evaluations and epochs of each trial, and measures
     nothing.
     """
+    from sfi_ray.bundled import job_file
     from sfi_ray.cluster.backend import InProcessBackend
     from sfi_ray.cluster.console import ConsoleReporter
     from sfi_ray.cluster.prepare import prepare
     from sfi_ray.errors import ResourceError
     from sfi_ray.job import RoundsJob, load_any, placed
-    from sfi_ray.job.bundled import job_file
     from sfi_ray.plan import make_plan
 
     with explaining(), placed(file := job_file(job)):

@@ -24,7 +24,7 @@ def init(
     The jobs attack small networks on handwritten digits, a network of torchvision, or a network of your own. The job
     'rounds' trains a network to reject what was found.
     """
-    from sfi_ray.job.bundled import write_template
+    from sfi_ray.bundled import write_template
 
     with explaining():
         written = write_template(name, output or Path())

@@ -85,11 +85,11 @@ def train(
     cache provides a network that was trained before from the same settings and data. After an interruption, the same
     command resumes from the checkpoint in the cache, and the weights are the same as without the interruption.
     """
+    from sfi_ray.bundled import job_file
     from sfi_ray.cluster.console import ConsoleReporter
     from sfi_ray.cluster.training_cache import train_and_save
     from sfi_ray.data import DatasetSpec
     from sfi_ray.job import load_job
-    from sfi_ray.job.bundled import job_file
 
     if (job is None) == (dataset is None) or (job and path):
         raise typer.BadParameter("give either a data set (with or without --path) or --job")

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from sfi_ray.bundled import job_file, templates
 from sfi_ray.cli import app
 from sfi_ray.job import RoundsJob, load_any
-from sfi_ray.job.bundled import job_file, templates
 
 ROOT = Path(__file__).parents[2]
 
@@ -27,6 +27,14 @@ def _here(tmp_path, monkeypatch):
 
 def run(*words):
     return CliRunner().invoke(app, [*words])
+
+
+def test_writing_a_job_file_loads_no_torch():
+    code = (
+        "import sys; from sfi_ray.cli import app; app(['init'], standalone_mode=False); print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "False"
 
 
 @pytest.mark.parametrize("name", templates())

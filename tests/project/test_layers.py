@@ -24,6 +24,7 @@ LAYERS = [
     {"data"},
     {
         "images",
+        "bundled",
         "types",
         "theory",
         "errors",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sfi_ray.errors import InputError, StorageError
 
-_PACKAGE = Path(__file__).parents[1]
+_PACKAGE = Path(__file__).parent
 
 
 def bundled_jobs() -> dict[str, Path]:
