@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
@@ -88,6 +88,12 @@ def audit(
         Path | None,
         option("Also write the endpoint of a badge of shields.io, as JSON. It needs --fail-above.", metavar="FILE"),
     ] = None,
+    track: Annotated[
+        list[str] | None,
+        option(
+            "Tracker that follows the audit: tensorboard, mlflow or wandb. Repeat it for several.", metavar="TRACKER"
+        ),
+    ] = None,
     compare: Annotated[
         tuple[str, str] | None,
         option("Compare two audits, given by folder or file, instead of auditing.", metavar="A B"),
@@ -140,7 +146,7 @@ def audit(
     from sfi_ray.cluster.console import ConsoleReporter
     from sfi_ray.data import dataset_info
     from sfi_ray.errors import InputError
-    from sfi_ray.job import ClusterSettings, Compute
+    from sfi_ray.job import ClusterSettings, Compute, TrackerName
     from sfi_ray.job.classifier_text import parse_classifier
     from sfi_ray.review.audit_job import StandardGrid, audit_job
     from sfi_ray.review.gate import Limit
@@ -150,6 +156,9 @@ def audit(
     if limit_k not in ks:
         raise typer.BadParameter(f"is one of {', '.join(map(str, ks))}", param_hint="--at-k")
     limit = None if fail_above is None else Limit(fail_above, limit_k)
+    trackers = get_args(TrackerName)
+    if not set(track or ()) <= set(trackers):
+        raise typer.BadParameter(f"is one of {', '.join(trackers)}", param_hint="--track")
     outputs = [path for path in (junit, sarif, badge) if path is not None]
     with explaining():
         _check_outputs(outputs)
@@ -169,6 +178,7 @@ def audit(
             output=output or "audits",
             compute=Compute.model_validate({"device": device}),
             cluster=ClusterSettings(actors=actors),
+            track=tuple(name for name in trackers if name in (track or ())),
         )
         done = start(
             job,

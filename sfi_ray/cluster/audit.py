@@ -12,6 +12,7 @@ import pyarrow.dataset as ds
 
 from sfi_ray.cluster.launch import launch
 from sfi_ray.cluster.reporter import Reporter
+from sfi_ray.cluster.tracking.tracking import Tracking, tracked_grid
 from sfi_ray.errors import InputError
 from sfi_ray.job import Job
 from sfi_ray.location import within
@@ -20,7 +21,7 @@ from sfi_ray.models.given import as_classifier
 from sfi_ray.report.site.scorecard_page import ShownImage, best_cells, render_scorecard
 from sfi_ray.review.audit import make_scorecard
 from sfi_ray.review.audit_job import job_yaml
-from sfi_ray.review.scorecard import AUDIT_JOB, PAGE, SCORECARD, TEXT, Scorecard, read_scorecard
+from sfi_ray.review.scorecard import ANY, AUDIT_JOB, PAGE, SCORECARD, TEXT, Scorecard, read_scorecard
 from sfi_ray.review.scorecard_tables import scorecard_markdown
 from sfi_ray.store.folder import RunFolder
 from sfi_ray.store.rebuild import rebuild_images
@@ -93,6 +94,9 @@ def audit(
     }
     for name, content in files.items():
         run.folder.write(name, content.encode())
+    shares = {f"fooled_share_k{share.k}": share.share for share in card.shares if share.background == ANY}
+    with Tracking(job.track, tracked_grid(job, run.folder, run.record.num_cells), reporter.log) as tracking:
+        tracking.results({name: share for name, share in shares.items() if share is not None}, run.folder, files)
     return AuditOutcome(run, card)
 
 

@@ -172,7 +172,7 @@ class _NotebookBars:
         if self._output is None:
             from IPython.display import display  # every notebook has it
 
-            self._output = display(self, display_id=True)
+            self._output = display(self, display_id=True)  # type: ignore[no-untyped-call]
         else:
             self._output.update(self)
 

@@ -15,6 +15,8 @@ from sfi_ray.cluster.lease_sizer import LeaseSizer
 from sfi_ray.cluster.prepare import Prepared, prepare
 from sfi_ray.cluster.reporter import Reporter
 from sfi_ray.cluster.signals import calling_on_request, calling_on_signals, interrupting_on_request
+from sfi_ray.cluster.tracking.tensorboard_tracker import EVENTS
+from sfi_ray.cluster.tracking.tracking import TRACKING, Tracking, tracked_grid
 from sfi_ray.cluster.work_queue import WorkQueue
 from sfi_ray.cluster.worker import Lease, RunSpec, provenance_of
 from sfi_ray.errors import InputError, StorageError
@@ -121,7 +123,8 @@ class _Launch:
             finished = FinishedCells(self._folder, known.grid())
             if len(finished) == finished.num_rows == known.num_cells:
                 self._reporter.log(f"{known.num_cells:,} of {counted(known.num_cells, 'cell')} finished already")
-                return self._finish()
+                with self._tracking(known) as tracking:
+                    return self._finish(tracking)
         with contextlib.closing(self._reporter), self._backend() as backend:
             # Before the lock, which makes the folder.
             device = backend.device(self._job, known.device if known else None)
@@ -137,7 +140,7 @@ class _Launch:
             # Files of the user's own stay.
             for name in (RESULTS, CHECKPOINTS, "models", "report", IMAGES, STARTS, RECORD, PROGRESS):
                 self._folder.delete(name)
-            for name in (SCORECARD, TEXT, PAGE, AUDIT_JOB):
+            for name in (SCORECARD, TEXT, PAGE, AUDIT_JOB, TRACKING, EVENTS):
                 self._folder.delete(name)
         elif read_record(self._folder) != known:
             raise InputError(f"another launch has just written to '{self._folder.location}'; launch again")
@@ -173,7 +176,8 @@ class _Launch:
         if self._options.retry_failed:
             dropped = drop_failed(self._folder, PartCheck(self._folder, known.facts.bounds))
             self._reporter.log(f"{dropped:,} failed cells will be searched again")
-        return self._search(known, payloads, backend)
+        with self._tracking(known) as tracking:
+            return self._search(known, payloads, backend, tracking)
 
     def _backend(self) -> contextlib.AbstractContextManager[Backend]:
         options = self._options
@@ -184,7 +188,17 @@ class _Launch:
             reporter=self._reporter,
         )
 
-    def _search(self, record: RunRecord, payloads: Mapping[str, ClassifierPayload], backend: Backend) -> Run:
+    def _tracking(self, record: RunRecord) -> Tracking:
+        run = tracked_grid(record.job, self._folder, record.num_cells)
+        return Tracking(self._job.track, run, self._reporter.log)
+
+    def _search(
+        self,
+        record: RunRecord,
+        payloads: Mapping[str, ClassifierPayload],
+        backend: Backend,
+        tracking: Tracking,
+    ) -> Run:
         job, grid = record.job.model_copy(update={"cluster": self._job.cluster}), record.grid()
         attack = job.attack.build()
         finished = FinishedCells(self._folder, grid)
@@ -214,24 +228,25 @@ class _Launch:
                     retries=job.cluster.retries,
                     record_failures=_FailureWriter(spec, self._folder),
                 )
-                self._drive(driver, backend.watcher(job.name))
+                self._drive(driver, backend.watcher(job.name), tracking)
             self._sweep()
         if count_rows(self._folder) > tally.finished:
             # A launch or a worker that was believed dead wrote until it noticed.
             drop_repeated(self._folder)
         if tally.finished >= tally.num_cells:
             drop_checkpoints(self._folder)
-        return self._finish()
+        return self._finish(tracking)
 
     def _sweep(self) -> None:
         """Removes half-written files of killed actors; no actor writes now."""
         self._folder.sweep("", RESULTS, CHECKPOINTS)
 
-    def _drive(self, driver: Driver, watch: Callable[[Tally], None]) -> None:
+    def _drive(self, driver: Driver, watch: Callable[[Tally], None], tracking: Tracking) -> None:
         heartbeat = Heartbeat(self._folder, driver.tally, self._reporter)
 
         def tell() -> None:
             watch(driver.tally)
+            tracking.progress(driver.tally)
             heartbeat.beat()
 
         driver.on_round = tell
@@ -248,19 +263,23 @@ class _Launch:
         try:
             heartbeat.write(RunState.RUNNING)
             with calling_on_signals(stop), calling_on_request(self._folder, obey):
-                state = RunState.FINISHED if driver.run() else RunState.INTERRUPTED
+                state = tracking.state = RunState.FINISHED if driver.run() else RunState.INTERRUPTED
         finally:
             # Where a full disk stopped the run, the failure to write this must not hide it.
             with contextlib.suppress(OSError):
                 heartbeat.write(state)
 
-    def _finish(self) -> Run:
+    def _finish(self, tracking: Tracking) -> Run:
         """Writes the page, tables and pictures of the rows so far."""
         self._reporter.close()
         run = Run(self._folder.location)
         report = write_report([self._folder.location], charts=False)
         if report.losses:
             raise StorageError(report.losses[0])
+        if self._job.track:
+            status = run.status()
+            counts = {"finished": status.finished, "fooled": status.fooled, "failed": status.failed}
+            tracking.results(counts, self._folder.inner("report"), report.files)
         return run
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from sfi_ray.cluster.provision import Provisioner, changed_since
 from sfi_ray.cluster.reporter import Reporter
+from sfi_ray.cluster.tracking.tracking import check_trackers
 from sfi_ray.data import DatasetInfo, NaturalImage, dataset_info, select_images
 from sfi_ray.errors import InputError
 from sfi_ray.grid import Grid, GridClassifier
@@ -64,6 +65,7 @@ def prepare(
     if unknown := set(given) - set(named):
         hint = did_you_mean(min(unknown), named) or f"; its classifiers are {', '.join(named)}"
         raise InputError(f"classifier '{min(unknown)}' was given in code, but the job does not name it{hint}")
+    check_trackers(job.track, job.name)
     folder = RunFolder(job.location)
     known = None if fresh else read_record(folder)
     if known:

@@ -10,6 +10,7 @@ from sfi_ray.job.schema import (
     Compute,
     Job,
     KRange,
+    TrackerName,
     Verification,
     schema_json,
 )
@@ -27,6 +28,7 @@ __all__ = [
     "KRange",
     "RoundsJob",
     "RoundsSettings",
+    "TrackerName",
     "TuneSettings",
     "Verification",
     "load_any",

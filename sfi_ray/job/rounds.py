@@ -23,6 +23,7 @@ from sfi_ray.job.schema import (
     JobPart,
     KRange,
     Name,
+    Trackers,
     Verification,
     WholeJob,
 )
@@ -145,9 +146,10 @@ class RoundsJob(WholeJob):
     cluster: ClusterSettings = Field(
         ClusterSettings(), description="Where the job runs; the bounds of the actors are those of one trial."
     )
+    track: Trackers = ()
     output: str = Field("runs", min_length=1, description="Folder or URI that the job's folder is made in.")
 
-    @field_validator("backgrounds", "rounds")
+    @field_validator("backgrounds", "rounds", "track")
     @classmethod
     def _check_unique(cls, value: Any) -> Any:
         colours = value.final_backgrounds if isinstance(value, RoundsSettings) else value
@@ -159,7 +161,7 @@ class RoundsJob(WholeJob):
     @field_validator("trials")
     @classmethod
     def _check_trials(cls, value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-        shared_keys = ("name", "dataset", "classifier", "compute", "cluster", "output", "trials", "tune")
+        shared_keys = ("name", "dataset", "classifier", "compute", "cluster", "track", "output", "trials", "tune")
         for name, changes in value.items():
             if name in ("report", "tune"):  # folders beside those of the trials
                 raise ValueError(f"a trial cannot be called '{name}', which is another folder of the job; rename it")
@@ -320,8 +322,8 @@ class RoundsJob(WholeJob):
         )
 
     def identity(self) -> dict[str, Any]:
-        """Returns the keys that decide the results, as plain data: all but the names and the places."""
-        where = {"name": True, "cluster": True, "output": True, "trials": True, "tune": True}
+        """Returns the keys that decide the results, as plain data: all but the names, places and trackers."""
+        where = {"name": True, "cluster": True, "track": True, "output": True, "trials": True, "tune": True}
         # Detectors only measure, so a later launch may add them.
         silent = {"detectors"} if self.rounds.evade != "none" else {"detectors", "evade"}
         plain: dict[str, Any] = json.loads(self.model_dump_json(exclude={**where, "rounds": silent}))

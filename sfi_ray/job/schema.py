@@ -22,6 +22,7 @@ from sfi_ray.models.black_boxes.served_model import RequestSettings
 from sfi_ray.models.sources import Source
 from sfi_ray.models.sources.registry import SOURCES
 
+TrackerName = Literal["tensorboard", "mlflow", "wandb"]
 Name = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 
@@ -207,6 +208,11 @@ _TargetClass = int | str
 _TargetClasses = Annotated[tuple[_TargetClass, ...], Field(min_length=1)]
 Backgrounds = Annotated[tuple[str, ...], Field(min_length=1)]
 _Classifiers = Annotated[tuple[ClassifierSpec, ...], Field(min_length=1)]
+Trackers = Annotated[
+    tuple[TrackerName, ...],
+    BeforeValidator(_listed, json_schema_input_type=TrackerName | tuple[TrackerName, ...]),
+    Field(description="Trackers that follow the run: tensorboard, mlflow, wandb, or a list of them."),
+]
 
 
 class Verification(JobPart):
@@ -369,6 +375,7 @@ class Job(WholeJob):
     verification: Verification = Field(Verification(), description="How stored images are judged.")
     compute: Compute = Field(Compute(), description="How classifiers compute.")
     cluster: ClusterSettings = Field(ClusterSettings(), description="Where the job runs.")
+    track: Trackers = ()
     output: str = Field("runs", min_length=1, description="Folder or URI for the run's folder.")
 
     @field_validator("classifiers", mode="before", json_schema_input_type=ClassifierSpec | _Classifiers)
@@ -381,7 +388,7 @@ class Job(WholeJob):
     def _list_backgrounds(cls, value: Any) -> Any:
         return [value] if isinstance(value, str) else value
 
-    @field_validator("backgrounds", "k", "target_classes", "classifiers")
+    @field_validator("backgrounds", "k", "target_classes", "classifiers", "track")
     @classmethod
     def _check_unique(cls, values: Any) -> Any:
         if isinstance(values, tuple):
@@ -430,8 +437,11 @@ class Job(WholeJob):
         return within(self.output, self.name)
 
     def identity(self) -> dict[str, Any]:
-        """Returns the keys that decide the results, as plain data: all but the name, the places, and requests."""
-        places: Any = {"name": True, "cluster": True, "output": True, "classifiers": {"__all__": {"requests"}}}
+        """Returns the keys that decide the results, as plain data: all but names, places, requests and trackers."""
+        places: Any = {
+            **dict.fromkeys(("name", "cluster", "output", "track"), True),
+            "classifiers": {"__all__": {"requests"}},
+        }
         plain: dict[str, Any] = json.loads(self.model_dump_json(exclude=places))
         return plain
 

@@ -34,11 +34,13 @@ class WrittenReport:
 
     Attributes:
         location: The page.
+        files: Names of all files in the report's folder, the page included.
         losses: What cannot be read and is left out, a line each.
         notes: Notes on unfinished runs and on doubtful classifiers.
     """
 
     location: str
+    files: tuple[str, ...]
     losses: tuple[str, ...]
     notes: tuple[str, ...]
 
@@ -59,12 +61,18 @@ def write_report(locations: Sequence[str], output: str | None = None, *, charts:
     runs = open_runs(locations)
     is_within = output is None and len(runs) == 1
     folder = runs[0].folder.inner("report") if is_within else RunFolder(output or "report")
+    files: list[str] = []
+
+    def keep(name: str, content: bytes) -> None:
+        folder.write(name, content)
+        files.append(name)
+
     accounts = [accounts_of(run.rows) for run in runs]
     for run, account in zip(runs, accounts, strict=True):
         prefix = "" if len(runs) == 1 else f"{_folder_of(run, runs)}/"
 
         def write(name: str, content: bytes, prefix: str = prefix) -> None:
-            folder.write(prefix + name, content)
+            keep(prefix + name, content)
 
         write_reports(run.rows, write=write, natural=run.natural)
         if charts:
@@ -77,13 +85,14 @@ def write_report(locations: Sequence[str], output: str | None = None, *, charts:
     }
     for name, table in [*tables.items(), *(item for run in runs for item in best_tables(run).items())]:
         stem = f"tables/{safe_name(name)}"
-        folder.write(f"{stem}.csv", table.to_csv().encode())
-        folder.write(f"{stem}.md", table.to_markdown().encode())
-        folder.write(f"{stem}.tex", table.to_latex().encode())
+        keep(f"{stem}.csv", table.to_csv().encode())
+        keep(f"{stem}.md", table.to_markdown().encode())
+        keep(f"{stem}.tex", table.to_latex().encode())
     page = "index.html"
-    folder.write(page, render_page(runs, accounts).encode())
+    keep(page, render_page(runs, accounts).encode())
     return WrittenReport(
         within(folder.location, page),
+        tuple(files),
         tuple(line for run in runs for line in run.losses),
         tuple(line for run in runs for line in run.notes),
     )

@@ -13,7 +13,7 @@ from sfi_ray.attacks.settings import AttackSettings, read_attack_settings
 from sfi_ray.data import DatasetInfo, DatasetSpec
 from sfi_ray.errors import InputError
 from sfi_ray.images import NAMED_COLOURS
-from sfi_ray.job import ClassifierSpec, ClusterSettings, Compute, Job, Verification
+from sfi_ray.job import ClassifierSpec, ClusterSettings, Compute, Job, TrackerName, Verification
 
 
 class StandardGrid:
@@ -53,6 +53,7 @@ def audit_job(
     output: str = "audits",
     compute: Compute | None = None,
     cluster: ClusterSettings | None = None,
+    track: Sequence[TrackerName] = (),
 ) -> Job:
     """Makes the job of an audit.
 
@@ -72,6 +73,7 @@ def audit_job(
         output: Folder or URI for the run's folder.
         compute: How the classifier computes.
         cluster: Where it runs.
+        track: Trackers that follow it.
 
     Raises:
         InputError: The data set has fewer classes, an image has fewer pixels than the largest k, or a value is wrong.
@@ -100,6 +102,7 @@ def audit_job(
             output=output,
             compute=compute or Compute(),
             cluster=cluster or ClusterSettings(),
+            track=tuple(track),
         )
     except ValidationError as error:
         first = error.errors()[0]

@@ -69,7 +69,8 @@ ROOMS = {
         "tuning_cache",
         "worker",
     },
-    "cluster/rounds": {"backend", "console", "launch", "ray", "reporter", "signals", "training_cache"},
+    "cluster/rounds": {"backend", "console", "launch", "ray", "reporter", "signals", "tracking", "training_cache"},
+    "cluster/tracking": {"driver"},
     "report/sheets": {"trajectory", "matrices", "percent"},
     "report/rounds": {"percent", "scan", "sheets", "site"},
     "report/site": {

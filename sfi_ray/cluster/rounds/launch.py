@@ -10,8 +10,9 @@ from sfi_ray.cluster.backend import InProcessBackend
 from sfi_ray.cluster.launch import launch
 from sfi_ray.cluster.reporter import Reporter
 from sfi_ray.cluster.rounds.models import check_models
-from sfi_ray.cluster.rounds.trial import Trial, telling
+from sfi_ray.cluster.rounds.trial import Trial, metrics, telling
 from sfi_ray.cluster.signals import interrupting_on_request
+from sfi_ray.cluster.tracking.tracking import Tracking, check_trackers, tracked_trial
 from sfi_ray.data import DatasetInfo, DatasetSpec, dataset_fingerprint, dataset_info
 from sfi_ray.errors import InputError, named
 from sfi_ray.grid import GridClassifier
@@ -29,6 +30,7 @@ from sfi_ray.rounds.experiment import (
     read_experiment,
     write_experiment,
 )
+from sfi_ray.rounds.record import RoundRecord
 from sfi_ray.store.folder import RunFolder
 from sfi_ray.store.progress import withdraw_stop
 from sfi_ray.store.record import differences, make_grid, spelled, versions
@@ -113,7 +115,10 @@ def launch_rounds(
                 if in_process:
                     for name, trial in unfinished.items():
                         prefix = f"{name}: " if len(trials) > 1 else ""
-                        run_trial(trial, name, folder, reporter, prefix)
+                        with Tracking(
+                            job.track, tracked_trial(job, name, folder.inner(name)), reporter.log
+                        ) as tracking:
+                            run_trial(trial, name, folder, reporter, prefix, tracking)
                 elif unfinished:
                     if backend is None:
                         raise InputError(f"another launch has just written to '{folder.location}'; launch again")
@@ -126,13 +131,25 @@ def launch_rounds(
     return experiment
 
 
-def run_trial(trial: RoundsJob, name: str, folder: RunFolder, reporter: Reporter, prefix: str = "") -> None:
+def run_trial(
+    trial: RoundsJob,
+    name: str,
+    folder: RunFolder,
+    reporter: Reporter,
+    prefix: str,
+    tracking: Tracking,
+) -> None:
     """Runs one trial in this process, without Ray; see `Trial.run`. `prefix` begins each line on a round."""
+    tell = telling(reporter, prefix)
 
     def launcher(job: Job, classifiers: Mapping[str, Classifier]) -> Run:
         return launch(job, classifiers=classifiers, reporter=reporter, in_process=True)
 
-    Trial(trial, folder.inner(name), InProcessBackend(), launcher, reporter).run(telling(reporter, prefix))
+    def on_round(record: RoundRecord) -> None:
+        tell(record)
+        tracking.round(metrics(record))
+
+    Trial(trial, folder.inner(name), InProcessBackend(), launcher, reporter).run(on_round)
 
 
 def checked_trials(job: RoundsJob, reporter: Reporter) -> dict[str, RoundsJob]:
@@ -146,6 +163,7 @@ def checked_trials(job: RoundsJob, reporter: Reporter) -> dict[str, RoundsJob]:
         InputError: The job, or something it names, is wrong.
         StorageError: The folder, or the cache of trained networks, cannot be written.
     """
+    check_trackers(job.track, job.name)
     for fault in job.unknown_keys().values():
         raise InputError(f"tune.param_space: {fault}")
     RunFolder(job.location).check_writable()

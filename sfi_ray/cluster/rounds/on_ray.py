@@ -7,7 +7,7 @@ Tune's own state of an experiment is not needed: a restarted trial finds its rou
 
 from __future__ import annotations
 
-import importlib.util
+import contextlib
 import io
 import os
 import time
@@ -24,16 +24,17 @@ from sfi_ray.cluster.launch import launch
 from sfi_ray.cluster.ray.actor_options import ActorOptions
 from sfi_ray.cluster.ray.backend import RayBackend, ray_backend
 from sfi_ray.cluster.reporter import Reporter
-from sfi_ray.cluster.rounds.trial import Trial, telling
+from sfi_ray.cluster.rounds.trial import Trial, metrics, telling
 from sfi_ray.cluster.signals import calling_on_signals
+from sfi_ray.cluster.tracking.tracking import Tracking, tracked_trial
 from sfi_ray.cluster.training_cache import chosen_cache
 from sfi_ray.errors import USER_FACING_ERRORS, InputError, ResourceError, StorageError
 from sfi_ray.job import ActorRange, Job, RoundsJob
-from sfi_ray.location import base_name
 from sfi_ray.models import Classifier
 from sfi_ray.rounds.experiment import Experiment
-from sfi_ray.rounds.record import RoundRecord, StopRecord, write_stop
+from sfi_ray.rounds.record import RoundRecord, StopRecord, read_round, write_stop
 from sfi_ray.store.folder import RunFolder
+from sfi_ray.store.progress import RunState
 from sfi_ray.store.run import Run
 
 # The metrics that a trial reports instead of a round when the user must mend something.
@@ -99,7 +100,13 @@ class _Tuning:
         news = ray.remote(num_cpus=0)(_News).remote()
         scheduler = self._job.tune.scheduler if self._job.tune else None
         kind = scheduler.kind if scheduler else None
-        watch = _Watch(self._reporter, news, self._bundles, self._startup_seconds, self._folder, kind)
+        trackings = {
+            name: Tracking(
+                self._job.track, tracked_trial(self._job, name, self._folder.inner(name)), self._reporter.log
+            )
+            for name in self._trials
+        }
+        watch = _Watch(self._reporter, news, self._bundles, self._startup_seconds, self._folder, kind, trackings)
         said = {name: trial.model_dump_json(exclude={"trials"}) for name, trial in self._trials.items()}
         location, epoch, is_shown = self._folder.location, self._folder.epoch, self._is_shown
         if "://" not in location:  # Tune runs a trial in a folder of its own
@@ -122,12 +129,15 @@ class _Tuning:
                 name="tune",
                 storage_path=location,
                 verbose=0,
-                callbacks=[watch, *trackers(self._folder.location)],
+                callbacks=[watch],
                 failure_config=tune.FailureConfig(max_failures=self._retries),
             ),
         )
-        with calling_on_signals(watch.stop):
-            results = tuner.fit()
+        with contextlib.ExitStack() as stack:
+            for tracking in trackings.values():
+                stack.enter_context(tracking)
+            with calling_on_signals(watch.stop):
+                results = tuner.fit()
         watch.tell_news()
         ended: dict[str, Exception] = {}
         for result in results:
@@ -195,45 +205,6 @@ def bundles(options: ActorOptions, device: str) -> list[dict[str, float]]:
     return [{}, {kind: amount for kind, amount in both.items() if amount}]
 
 
-def trackers(location: str) -> list[tune.Callback]:
-    """Returns Tune's callbacks for the trackers that are installed and set up, apart from TensorBoard.
-
-    Raises:
-        InputError: A tracker cannot be reached.
-    """
-    found: list[tune.Callback] = []
-    name = base_name(location)
-    uri = os.environ.get("MLFLOW_TRACKING_URI")
-    if importlib.util.find_spec("mlflow") and uri:
-        from ray.air.integrations.mlflow import MLflowLoggerCallback
-
-        _check_mlflow(uri, name)
-        found.append(MLflowLoggerCallback(tracking_uri=uri, experiment_name=name))
-    if importlib.util.find_spec("wandb") and os.environ.get("WANDB_API_KEY"):
-        from ray.air.integrations.wandb import WandbLoggerCallback
-
-        found.append(WandbLoggerCallback(project=name))
-    return found
-
-
-def _check_mlflow(uri: str, experiment: str) -> None:
-    """Asks MLflow for an experiment, existing or not, to find a wrong address early.
-
-    Raises:
-        InputError: MLflow refuses the address, or no server answers there.
-    """
-    from mlflow import MlflowClient
-    from mlflow.exceptions import MlflowException
-
-    try:
-        MlflowClient(uri).get_experiment_by_name(experiment)
-    except MlflowException as error:
-        raise InputError(
-            f"MLFLOW_TRACKING_URI is '{uri}', and MLflow says: {str(error).rstrip('.')}; set it to another "
-            "address, or unset it to report to TensorBoard alone"
-        ) from error
-
-
 def _lead(name: str, trial: RoundsJob, location: str, epoch: int | None, news: Any, *, is_shown: bool) -> None:
     """Runs one trial, in the process that Tune gives it."""
     stream = cast("IO[str]", _NewsStream(news, f"{name}: " if is_shown else ""))
@@ -257,19 +228,6 @@ def _lead(name: str, trial: RoundsJob, location: str, epoch: int | None, news: A
         # Another attempt would fail in the same way.
         kind = next(kind for kind in USER_FACING_ERRORS if isinstance(error, kind))
         tune.report({_REFUSED: kind.__name__, _REFUSAL: str(error)})
-
-
-def metrics(record: RoundRecord) -> dict[str, float | int]:
-    """Returns the metrics of a round for Tune: shares in [0, 1], also by class."""
-    shares: dict[str, float | None] = {
-        "natural": record.natural.share,
-        "defence": record.defence,
-        "combined": record.combined,
-        "reattack": record.attack.accuracy,
-    }
-    shares |= {f"reattack_by_class/{outcome.target_name}": outcome.ratio for outcome in record.attack.classes}
-    told: dict[str, float | int] = {"round": record.round}
-    return told | {what: share for what, share in shares.items() if share is not None}
 
 
 class _News:
@@ -314,8 +272,10 @@ class _Watch(tune.Callback):  # type: ignore[misc]
         startup_seconds: float,
         folder: RunFolder,
         scheduler: str | None,
+        trackings: Mapping[str, Tracking],
     ) -> None:
         self._folder = folder
+        self._trackings = trackings
         self._scheduler = scheduler
         self._reporter = reporter
         self._news = news
@@ -352,10 +312,27 @@ class _Watch(tune.Callback):  # type: ignore[misc]
         elif now - self._alone_since > self._startup_seconds:
             raise ResourceError(_shortage(self._wanted, now - self._alone_since))
 
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        """Tells the trackers of a round, or that something must be mended."""
+        del iteration, trials, info
+        name = str(trial.config["trial"])
+        if _REFUSED in result:
+            self._trackings[name].end(RunState.STOPPED)
+        elif record := read_round(self._folder.inner(name).inner(f"round_{result['round']}")):
+            self._trackings[name].round(metrics(record))
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Tells the trackers that a trial was lost too often."""
+        del iteration, trials, info
+        self._trackings[str(trial.config["trial"])].end(RunState.STOPPED)
+
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Keeps that a scheduler has ended a trial, so that no later launch goes on with it."""
         del iteration, trials, info
         name, last = str(trial.config["trial"]), trial.last_result
+        self._trackings[name].end(RunState.FINISHED)
         if self._scheduler and "round" in last and not Experiment(self._folder.location).trial(name).is_complete:
             write_stop(self._folder.inner(name), StopRecord(round=last["round"], scheduler=self._scheduler))
             self._reporter.log(f"{name}: {self._scheduler} ended it early, after M{last['round']}")

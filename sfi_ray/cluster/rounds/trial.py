@@ -63,6 +63,19 @@ def telling(reporter: Reporter, prefix: str = "") -> Callable[[RoundRecord], Non
     return tell
 
 
+def metrics(record: RoundRecord) -> dict[str, float | int]:
+    """Returns the metrics of a round for Tune and trackers: shares in [0, 1], also by class."""
+    shares: dict[str, float | None] = {
+        "natural": record.natural.share,
+        "defence": record.defence,
+        "combined": record.combined,
+        "reattack": record.attack.accuracy,
+    }
+    shares |= {f"reattack_by_class/{outcome.target_name}": outcome.ratio for outcome in record.attack.classes}
+    told: dict[str, float | int] = {"round": record.round}
+    return told | {what: share for what, share in shares.items() if share is not None}
+
+
 class Trial:
     """Runs the rounds of one trial.
 
