@@ -8,7 +8,7 @@ import sfi_ray
 project = "sfi_ray"
 author = "the sfi_ray authors"
 version = release = sfi_ray.__version__
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
 
 smartquotes = False  # "--fresh" is an option
 default_role = "py:obj"
@@ -16,6 +16,13 @@ toc_object_entries_show_parents = "hide"
 
 myst_heading_anchors = 4
 myst_enable_extensions = ["html_image"]
+
+# Every build runs the notebooks, so the site shows what the present code gives.
+nb_execution_mode = "force"
+nb_execution_in_temp = True
+nb_execution_raise_on_error = True
+nb_execution_timeout = 600
+nb_merge_streams = True
 
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"

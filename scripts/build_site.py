@@ -2,13 +2,13 @@
 
     uv run --group docs python scripts/build_site.py
 
-The pages are the Markdown files of the repository. They are copied to `build/site/source`, their links to one another
-follow, and the pages that the code itself can write join them: the commands, the keys of a job, the columns of the
-results and the Python interface. The site is in `build/site/html`.
+The pages are the Markdown files and the notebooks of the repository. They are copied to `build/site/source`, and their
+links to one another follow. Sphinx runs the notebooks. The pages that the code itself can write join them: the
+commands, the keys of a job, the columns of the results and the Python interface. The site is in `build/site/html`.
 
 A link to a file that is no page, such as a source file or a job, leads to the repository where its address is known:
 from `project.urls.Repository` in `pyproject.toml`, or from GitHub's variables in a workflow. Otherwise the site shows
-the link's text alone.
+the link's text alone. `OWNER/sfi_ray`, which stands for the repository in addresses, is replaced in the same way.
 """
 
 import functools
@@ -44,6 +44,11 @@ SECTIONS = {
         "Each guide shows how to do one task.",
         ["notebooks", "training", "using-results", "report", "audit", "clusters", "monitoring"],
     ),
+    "examples": (
+        "Examples",
+        "Notebooks, with the outputs of this version.",
+        ["attack_your_network", "defend_in_rounds", "imagenet_network"],
+    ),
     "reference": (
         "Reference",
         "What a job file, a command, a row and the Python interface can hold. "
@@ -75,6 +80,7 @@ def page_paths() -> dict[Path, str]:
     found = {ROOT / name: place for name, place in TOP_PAGES.items() if (ROOT / name).exists()}
     docs = ROOT / "docs"
     found |= {path: path.relative_to(docs).as_posix() for path in sorted(docs.rglob("*.md"))}
+    found |= {path: path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "examples").glob("*.ipynb"))}
     return found | {path: path.relative_to(docs).as_posix() for path in sorted((docs / "images").iterdir())}
 
 
@@ -86,6 +92,16 @@ def repository() -> str | None:
     if "GITHUB_REPOSITORY" in os.environ:
         return f"{os.environ['GITHUB_SERVER_URL']}/{os.environ['GITHUB_REPOSITORY']}"
     return None
+
+
+def with_owner(text: str, address: str | None) -> str:
+    """Names the repository where a text has `OWNER/sfi_ray` in its place.
+
+    Args:
+        text: Markdown, or a notebook.
+        address: Address of the repository, if it is known.
+    """
+    return text if address is None else text.replace("OWNER/sfi_ray", urlsplit(address).path.strip("/"))
 
 
 def with_links_of_the_site(text: str, document: Path, pages: dict[Path, str], address: str | None) -> str:
@@ -372,13 +388,16 @@ def stage(source: Path) -> None:
         target = source / place
         target.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix == ".md":
-            target.write_text(with_links_of_the_site(path.read_text("utf-8"), path, pages, address), "utf-8")
+            text = with_links_of_the_site(path.read_text("utf-8"), path, pages, address)
+            target.write_text(with_owner(text, address), "utf-8")
+        elif path.suffix == ".ipynb":
+            target.write_text(with_owner(path.read_text("utf-8"), address), "utf-8")
         else:
             shutil.copyfile(path, target)
     for place, write in GENERATED.items():
         (source / place).write_text(write(), "utf-8")
     for section, (title, introduction, first) in SECTIONS.items():
-        names = sorted(path.stem for path in (source / section).glob("*.md"))
+        names = sorted(path.stem for path in (source / section).iterdir())
         names.sort(key=lambda name, first=first: first.index(name) if name in first else len(first))
         (source / section / "index.md").write_text(f"# {title}\n\n{introduction}\n\n{contents(names)}", "utf-8")
     project = [name for name in PROJECT_PAGES if (source / f"{name}.md").exists()]

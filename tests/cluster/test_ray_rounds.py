@@ -1,12 +1,10 @@
 """Rounds over a real Ray Tune on this machine, with trials killed for real."""
 
-import importlib.machinery
 import os
 import signal
 import sys
 import threading
 import time
-import types
 
 import pytest
 
@@ -17,6 +15,7 @@ from sfi_ray.errors import InputError, ResourceError
 from sfi_ray.rounds.experiment import Experiment
 from tests.cluster.conftest import pids_of
 from tests.cluster.test_rounds import make_rounds, results
+from tests.cluster.test_tracking import shown
 
 pytestmark = [pytest.mark.ray, pytest.mark.skipif(sys.platform != "linux", reason="finds processes through /proc")]
 
@@ -45,6 +44,7 @@ def test_trials_over_tune_give_the_rows_of_this_process_and_tune_can_read_them(t
     few = {"number": 1, "per_class": 1, "train": None, "held_out": None, "final_backgrounds": [], "evade": "energy"}
     changes = {
         "attack": {"kind": "map_elites", "max_evaluations": 20},
+        "track": "tensorboard",
         "tune": {"param_space": {"rounds.per_class": {"grid": [1]}}},
     }
     jobs = [make_rounds(place, few, **changes) for place in "ab"]
@@ -55,6 +55,11 @@ def test_trials_over_tune_give_the_rows_of_this_process_and_tune_can_read_them(t
     assert any(line.startswith("sample_0: M0: natural") for line in reporter.lines)
     folder = tmp_path / "b/rounds/tune"
     assert list((folder / "sample_0").glob("events.out.tfevents.*")), "TensorBoard"
+    for name, trial in experiment.trials().items():
+        scalars, texts, _ = shown(tmp_path / "b/rounds" / name / "tensorboard")
+        assert [step for step, _ in scalars["reattack"]] == [0]
+        assert scalars["reattack"][0][1] == pytest.approx(trial.rounds[0].attack.accuracy)
+        assert texts["state"] == "finished"
 
     def lead(config): ...
 
@@ -80,28 +85,6 @@ def test_a_trial_reserves_its_leader_and_room_for_a_training_or_an_actor(tmp_pat
     trial = make_rounds(tmp_path, cluster=cluster, compute={"device": "auto"})
     rest = {"memory": 1000, "fast": 1, "accelerator_type:A100": 0.001}
     assert bundles(actor_options(trial, "cuda", 0, 2), "cuda") == [{}, {"CPU": 1, "GPU": 1, **rest}]
-
-
-def test_an_mlflow_that_refuses_its_address_is_named(monkeypatch):
-    from sfi_ray.cluster.rounds.on_ray import trackers
-
-    class RefusalError(Exception):
-        pass
-
-    def refuse(uri):
-        raise RefusalError("in maintenance mode")
-
-    mlflow, exceptions = types.ModuleType("mlflow"), types.ModuleType("mlflow.exceptions")
-    mlflow.__spec__ = importlib.machinery.ModuleSpec("mlflow", None)
-    mlflow.MlflowClient, exceptions.MlflowException = refuse, RefusalError
-    monkeypatch.setitem(sys.modules, "mlflow", mlflow)
-    monkeypatch.setitem(sys.modules, "mlflow.exceptions", exceptions)
-    monkeypatch.delenv("WANDB_API_KEY", raising=False)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    assert trackers("runs/defended") == []
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "file:here")
-    with pytest.raises(InputError, match="is 'file:here', and MLflow says: in maintenance mode; set it"):
-        trackers("runs/defended")
 
 
 @pytest.mark.slow

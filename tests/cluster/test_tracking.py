@@ -1,10 +1,12 @@
 """Trackers follow a run, and none can end or hold up a search."""
 
+import importlib.machinery
 import json
-import os
 import struct
+import sys
 import threading
 import time
+import types
 from typing import ClassVar
 
 import pytest
@@ -16,7 +18,6 @@ from sfi_ray.cluster.reporter import Reporter
 from sfi_ray.cluster.rounds.launch import launch_rounds
 from sfi_ray.cluster.tracking import tracking
 from sfi_ray.cluster.tracking.sender import Sender
-from sfi_ray.cluster.tracking.tensorboard_tracker import TensorBoardTracker
 from sfi_ray.cluster.tracking.tracker import Tracker, without_secrets
 from sfi_ray.cluster.tracking.tracking import TRACKING, check_trackers
 from sfi_ray.errors import InputError, StorageError
@@ -236,6 +237,27 @@ def test_a_tracker_that_is_missing_or_not_set_up_is_named_before_anything_is_wri
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_mlflow_that_refuses_its_address_is_named_without_the_password(monkeypatch):
+    class RefusalError(Exception):
+        pass
+
+    def refuse(uri):
+        raise RefusalError(f"{uri} is in maintenance mode.")
+
+    mlflow, exceptions = types.ModuleType("mlflow"), types.ModuleType("mlflow.exceptions")
+    mlflow.__spec__ = importlib.machinery.ModuleSpec("mlflow", None)
+    mlflow.MlflowClient, exceptions.MlflowException = refuse, RefusalError
+    monkeypatch.setitem(sys.modules, "mlflow", mlflow)
+    monkeypatch.setitem(sys.modules, "mlflow.exceptions", exceptions)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@here")
+    with pytest.raises(InputError) as refused:
+        check_trackers(["mlflow"], "test")
+    assert str(refused.value) == (
+        "track: MLFLOW_TRACKING_URI is 'http://here', and MLflow says: http://here is in maintenance mode; set it to "
+        "another address, or remove mlflow from `track`"
+    )
+
+
 def test_the_command_ends_with_2_where_a_tracker_is_missing(tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     job = tmp_path / "job.json"
@@ -315,11 +337,6 @@ def test_no_address_reaches_a_record_or_a_tracker(tmp_path, fake, monkeypatch):
     assert "secret" not in str(kind.told)
     for path in (tmp_path / "runs").rglob("*"):
         assert not path.is_file() or b"secret" not in path.read_bytes(), path
-
-
-def test_tensorboard_needs_nothing_else(tmp_path):
-    assert TensorBoardTracker.check("test") is None
-    assert "tensorboard" not in os.environ
 
 
 def test_a_real_mlflow_has_the_counts_the_files_and_the_states(tmp_path, monkeypatch):

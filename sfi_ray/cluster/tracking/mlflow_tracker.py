@@ -38,6 +38,7 @@ class MlflowTracker(Tracker):
         if not address:
             raise InputError(f"track: mlflow needs {ADDRESS}, the address of its server; set it")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # by default, it tries for minutes
+        os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # the address may hold a password
         from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException
 
