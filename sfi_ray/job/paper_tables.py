@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from sfi_ray.bundled import bundled_jobs
 from sfi_ray.errors import InputError
-from sfi_ray.job.bundled import bundled_jobs
 from sfi_ray.job.loader import parse_any
 from sfi_ray.job.plain_yaml import plain_values, read_text
 from sfi_ray.job.rounds import RoundsJob, merged
