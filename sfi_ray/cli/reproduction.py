@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import shlex
-from typing import Annotated
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sfi_ray.cli.arguments import Address, InProcess, JobDevice, JobOutput, argument, changed, number, option
 from sfi_ray.cli.exits import ExitCode, explaining
 from sfi_ray.cli.printing import echo, print_table
+from sfi_ray.location import within
 from sfi_ray.text import counted
+
+if TYPE_CHECKING:
+    from sfi_ray.job import Job, RoundsJob
+    from sfi_ray.job.paper_tables import PaperTable
+    from sfi_ray.tables import ResultTable
 
 
 def reproduce(
@@ -41,7 +48,7 @@ def reproduce(
     address: Address = None,
     in_process: InProcess = False,
 ) -> None:
-    """Run the job of a table of the paper, and compare each value with the paper's.
+    """Run the job of a table of the paper, and compare the values.
 
     The comparison lies in the run's folder: a table, a summary and a chart. Ctrl-C ends the command cleanly; give it
     again to resume.
@@ -70,10 +77,7 @@ def reproduce(
     options = [text for key, value in given.items() if value is not None for text in (key, str(value))]
     again = shlex.join(["sfi-ray", "reproduce", str(chosen.number), *options])
     with explaining(f"stopped at once; finished cells are kept; go on with: {again}"):
-        from sfi_ray.cluster.console import ConsoleReporter
-        from sfi_ray.cluster.reproduction import reproduce as start
-
-        done = start(chosen, job, reporter=ConsoleReporter(), address=address, in_process=in_process)
+        done = _run(chosen, job, address, in_process=in_process)
     if done.summary is not None:
         print_table(done.summary)
         echo(f"each value: {done.location}")
@@ -83,3 +87,48 @@ def reproduce(
     if done.failed:
         echo(f"{counted(done.failed, 'cell')} failed and are left out of the comparison", err=True)
         raise typer.Exit(ExitCode.FAILED_CELLS)
+
+
+@dataclass(frozen=True, slots=True)
+class _Reproduction:
+    """A table of the paper beside a run.
+
+    Attributes:
+        summary: Means and correlation; None before a cell that the paper has is finished.
+        location: The comparison of each value; empty without a summary.
+        is_complete: Whether the run is finished.
+        failed: Cells that failed.
+    """
+
+    summary: ResultTable | None
+    location: str
+    is_complete: bool
+    failed: int
+
+
+def _run(table: PaperTable, job: Job | RoundsJob, address: str | None, *, in_process: bool) -> _Reproduction:
+    """Runs or resumes the job of a table, and compares what is finished."""
+    from sfi_ray.cluster.console import ConsoleReporter
+    from sfi_ray.cluster.launch import launch
+    from sfi_ray.cluster.rounds.launch import launch_rounds
+    from sfi_ray.job import RoundsJob
+    from sfi_ray.report.reproduction import summary_table, values_of_rounds, values_of_run, write_reproduction
+    from sfi_ray.report.runs import open_runs
+
+    reporter = ConsoleReporter()
+    if isinstance(job, RoundsJob):
+        experiment = launch_rounds(job, reporter=reporter, address=address, in_process=in_process)
+        folder, is_complete = experiment.folder, experiment.is_complete
+        trials = experiment.trials().values()
+        failed = sum(one.failed for trial in trials for record in trial.rounds for one in record.attack.classes)
+        values = [value for trial in trials for value in values_of_rounds(trial, table.number)]
+    else:
+        run = launch(job, reporter=reporter, address=address, in_process=in_process)
+        folder, is_complete = run.folder, run.status().is_complete
+        failed = run.status().failed
+        (reported,) = open_runs([folder.location])
+        values = values_of_run(reported, table.number, table.network)
+    if not values:
+        return _Reproduction(None, "", is_complete, failed)
+    written = write_reproduction(folder, table.number, values)
+    return _Reproduction(summary_table(values), within(folder.location, written), is_complete, failed)

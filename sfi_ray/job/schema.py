@@ -5,9 +5,9 @@ Only the first two decide a result; `ClusterSettings` never enter a cell's ident
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -29,8 +29,7 @@ Name = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9]
 class JobPart(BaseModel):
     """A part of a job: immutable, without unknown keys."""
 
-    # Infinity and NaN do not survive the JSON of a run's record.
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)  # a record's JSON has no NaN
 
 
 class WholeJob(JobPart):
@@ -60,7 +59,7 @@ class WholeJob(JobPart):
             return super().model_validate_json(json_data, **options)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _told(kind: type[WholeJob]) -> Iterator[None]:
     """Tells what pydantic finds wrong with a job as lines of an `InputError`."""
     try:

@@ -26,7 +26,7 @@ def test_the_summaries_fit_a_line_of_80_columns():
 def test_what_is_written_goes_to_the_output_option_of_that_name():
     having = {name for name in COMMANDS if option_of(name, "--output")}
     writers = {"audit", "compare", "export", "features", "init", "launch", "plan", "report", "theory", "train"}
-    writers |= {"transfer"}
+    writers |= {"reproduce", "transfer"}
     assert having == writers
     for name in writers:
         assert set(option_of(name, "--output").opts) == {"-o", "--output"}
@@ -36,8 +36,8 @@ def test_what_is_written_goes_to_the_output_option_of_that_name():
 
 def test_device_in_process_and_json_are_the_same_everywhere():
     for option, commands in {
-        "--device": {"audit", "features", "launch", "plan", "train", "transfer", "verify"},
-        "--in-process": {"audit", "launch", "transfer"},
+        "--device": {"audit", "features", "launch", "plan", "reproduce", "train", "transfer", "verify"},
+        "--in-process": {"audit", "launch", "reproduce", "transfer"},
         "--json": {"compare", "doctor", "list", "plan", "status", "verify"},
     }.items():
         found = {name: option_of(name, option) for name in COMMANDS if option_of(name, option)}
