@@ -39,6 +39,11 @@ class PaperTable:
     small: Mapping[str, Any]
     network: str | None = None
 
+    @property
+    def run(self) -> str:
+        """Name of its run; two tables that show the same rounds share one."""
+        return "tables_16_17" if self.job == "ood_cifar10" else f"table_{self.number}"
+
 
 _SHARED_SEARCH = {"kind": "map_elites", "max_evaluations": 1000}
 _FEW_EPOCHS = {"preset": "fast_cifar10", "epochs": 4}
@@ -114,7 +119,7 @@ def reproduction_job(
     if replicates is not None and table.number in (16, 17):
         raise InputError(f"the job of table {table.number} has rounds, and no replicates; leave the number out")
     values = plain_values(read_text(bundled_jobs()[table.job]), table.job)
-    changes = {"name": f"table_{table.number}_{scale}", "output": "runs/reproduction", **table.grid}
+    changes = {"name": f"{table.run}_{scale}", "output": "runs/reproduction", **table.grid}
     if scale == "small":
         changes |= table.small
     if classifier is not None:

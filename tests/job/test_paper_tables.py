@@ -16,7 +16,7 @@ MINE = "{name: mine, factory: 'nets:build', weights: mine.safetensors}"
 def test_every_table_has_a_job_at_both_scales(number, scale):
     job = reproduction_job(TABLES[number], scale)
     assert isinstance(job, RoundsJob if number in (16, 17) else Job)
-    assert job.location == f"runs/reproduction/table_{number}_{scale}"
+    assert job.location == f"runs/reproduction/{'tables_16_17' if number in (16, 17) else f'table_{number}'}_{scale}"
     paper = reproduction_job(TABLES[number], "paper")
     assert job.backgrounds == paper.backgrounds
     assert job.k == paper.k
