@@ -3,9 +3,9 @@
     uv run benchmarks/executions.py FOLDER ... [--threads N]
 
 Each FOLDER holds a network that `sfi-ray train` wrote. On sparse images, what bfloat16 gives is compared with float32:
-the largest difference of a log-probability, that as a share of the tolerance, and the largest of a confidence. Then the
-classifier is measured, as a launch would, for a job that says nothing and for `compute.precision: auto`. It prints its
-rows: what they say depends on the weights.
+the largest difference of a log-probability, that as a share of the tolerance, and the largest of a confidence. Then a
+configuration is chosen, as a launch would, for each `compute.precision`. It prints its rows: what they say depends on
+the weights.
 """
 
 import argparse
@@ -42,7 +42,7 @@ def main():
             f"{folder.name}: bfloat16 is off by {off.max():.3f} nats, {share.max():.2f} of the tolerance, and by "
             f"{(other.exp() - reference.exp()).abs().max():.4f} of a confidence"
         )
-        for precision in ("float32", "auto"):
+        for precision in ("float32", "auto", "measured"):
             choice = tune(rule, TuningRequest(precision=precision, micro_batch=None, threads=options.threads))
             print(
                 f"{folder.name}: {precision}: {choice.runtime.describe()}: {choice.rate:,.0f} images/s, "

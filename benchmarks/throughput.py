@@ -3,9 +3,9 @@
     uv run benchmarks/throughput.py [--threads N] [--seconds S] [--rounds R] [--cpu-time]
     uv run benchmarks/throughput.py --device cuda --cases vgg16:3x32x32,torchvision-resnet50:3x224x224 --replicates 50
 
-For each network and precision, the classifier computes as a long job would let it: `float32` as one that says nothing,
-`auto` as one with `compute.precision: auto`. The forward rate is that of `Classifier.log_probs` on ready-made images;
-the search is the paper's differential evolution through the whole attack: proposing, painting, classifying, learning.
+For each network and precision, the classifier computes as in a long job with this `compute.precision`; a job that says
+nothing has `auto`. The forward rate is that of `Classifier.log_probs` on ready-made images; the search is the paper's
+differential evolution through the whole attack: proposing, painting, classifying, learning.
 "By rule" is the forward rate of the micro-batch that nobody measured, in float32. Rounds alternate, so that a machine
 whose speed drifts drifts for all; ratios are medians over rounds. With --cpu-time, seconds are those that the CPU spent
 on this process, which other processes hardly change; with one thread they are what a free core would take.
@@ -93,7 +93,7 @@ def main():
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--cases", default=CASES, help="networks of the zoo, or torchvision-NAME, with their input")
     parser.add_argument("--replicates", type=int, default=1, help="cells of each class that are searched side by side")
-    parser.add_argument("--precisions", default="float32,auto")
+    parser.add_argument("--precisions", default="float32,auto,measured")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=1.0)
     parser.add_argument("--rounds", type=int, default=15)

@@ -17,7 +17,7 @@ from sfi_ray.attacks import Attack
 from sfi_ray.data import DatasetInfo
 from sfi_ray.grid import Grid, num_shards
 from sfi_ray.job import Job
-from sfi_ray.models import Classifier, TuningRequest, default_micro_batch, tune
+from sfi_ray.models import Classifier, TuningRequest, default_micro_batch, stated_precision, tune
 from sfi_ray.models.runners.sparse_images import close_pixels
 
 
@@ -123,7 +123,8 @@ def tuning_request(job: Job, grid: Grid, attack: Attack, input_shape: tuple[int,
     elements = grid.cells_per_classifier * attack.max_evaluations * math.prod(input_shape)
     is_worth_measuring = elements >= 2**29  # a search of half a minute or more
     is_worth_compiling = elements >= 2**34  # which every actor has to do: ten minutes or more
-    if compute.precision != "auto" and (compute.micro_batch is not None or not is_worth_measuring):
+    is_settled = compute.precision != "auto" and compute.micro_batch is not None
+    if compute.precision != "measured" and (is_settled or not is_worth_measuring):
         return None
     return TuningRequest(
         precision=compute.precision,
@@ -133,7 +134,7 @@ def tuning_request(job: Job, grid: Grid, attack: Attack, input_shape: tuple[int,
         most_images=_filled(grid, attack),
         images_together=images_together(grid, attack),
         ks=_few_ks(grid) if is_worth_measuring else (),
-        is_long=compute.precision == "auto" and is_worth_compiling,
+        is_long=compute.precision == "measured" and is_worth_compiling,
     )
 
 
@@ -234,7 +235,7 @@ def make_plan(
         classifier = Classifier.from_payload(
             known.to_payload(spec.source),
             device=device,
-            precision="float32" if job.compute.precision == "auto" else job.compute.precision,
+            precision=stated_precision(job.compute.precision),
             micro_batch=job.compute.micro_batch
             or known.batch_size
             or default_micro_batch(info.shape, device, images_together(grid, attack)),

@@ -297,7 +297,7 @@ def request_of(job):
 LONG_AUTO = {
     "attack": {"population_size": 100, "generations": 3000},
     "replicates": 10,
-    "compute": {"precision": "auto"},
+    "compute": {"precision": "measured"},
 }
 LONG = {"k": 1, "attack": {"population_size": 100, "generations": 3000}}
 
@@ -308,13 +308,15 @@ LONG = {"k": 1, "attack": {"population_size": 100, "generations": 3000}}
         ({}, None),
         ({"k": 1, "replicates": 100}, None),
         ({**LONG, "replicates": 1}, None),  # 20 cells, 6 million images of 64 elements
-        ({**LONG, "replicates": 2}, ("float32", None, False)),
+        ({**LONG, "replicates": 2}, ("auto", None, False)),
+        ({**LONG, "compute": {"precision": "float32"}}, ("float32", None, False)),
         ({**LONG, "compute": {"precision": "bfloat16"}}, ("bfloat16", None, False)),
-        ({**LONG, "compute": {"micro_batch": 8}}, None),
-        ({"compute": {"precision": "auto"}}, ("auto", None, False)),
-        ({"compute": {"precision": "auto", "micro_batch": 8}}, ("auto", 8, False)),
-        ({"compute": {"precision": "auto"}, "attack": {"kind": "gradient"}}, ("auto", None, True)),
-        ({"compute": {"precision": "auto"}, "attack": {"kind": "inversion"}, "replicates": 1}, None),
+        ({**LONG, "compute": {"micro_batch": 8}}, ("auto", 8, False)),
+        ({**LONG, "compute": {"precision": "float32", "micro_batch": 8}}, None),
+        ({"compute": {"precision": "measured"}}, ("measured", None, False)),
+        ({"compute": {"precision": "measured", "micro_batch": 8}}, ("measured", 8, False)),
+        ({"compute": {"precision": "measured"}, "attack": {"kind": "gradient"}}, ("measured", None, True)),
+        ({"compute": {"precision": "measured"}, "attack": {"kind": "inversion"}, "replicates": 1}, None),
     ],
 )
 def test_what_is_measured_before_a_search(changes, expected):
@@ -334,7 +336,7 @@ def test_what_is_measured_before_a_search(changes, expected):
     ],
 )
 def test_a_micro_batch_is_no_larger_than_what_the_cells_fill(changes, expected):
-    changes = {"attack": {"population_size": 100, "generations": 10}, "compute": {"precision": "auto"}, **changes}
+    changes = {"attack": {"population_size": 100, "generations": 10}, "compute": {"precision": "measured"}, **changes}
     assert request_of(make_job(**changes)).most_images == expected
 
 
@@ -349,7 +351,7 @@ def test_a_micro_batch_is_no_larger_than_what_the_cells_fill(changes, expected):
     ],
 )
 def test_the_images_of_a_generation_are_those_of_all_cells_of_one_k(changes, expected):
-    changes = {"attack": {"population_size": 100, "generations": 10}, "compute": {"precision": "auto"}, **changes}
+    changes = {"attack": {"population_size": 100, "generations": 10}, "compute": {"precision": "measured"}, **changes}
     assert request_of(make_job(**changes)).images_together == expected
 
 
@@ -361,7 +363,7 @@ def test_the_images_of_a_generation_are_those_of_all_cells_of_one_k(changes, exp
         ({"k": [*range(1, 10)], **LONG_AUTO}, ((), 1)),
         ({"k": 3, **LONG_AUTO, "backgrounds": [f"#{gray:02x}{gray:02x}{gray:02x}" for gray in range(17)]}, ((), 1)),
         ({"k": {"low": 1, "high": 4}, **LONG_AUTO}, ((), 1)),
-        ({"k": 3, "compute": {"precision": "auto"}}, ((), 1)),
+        ({"k": 3, "compute": {"precision": "measured"}}, ((), 1)),
     ],
 )
 def test_pixels_count_where_a_search_is_long_and_they_are_of_few_numbers(changes, expected):
@@ -379,6 +381,6 @@ def test_a_plan_computes_as_a_launch_would(monkeypatch):
         return Choice(runtime=runtime, rate=2, rate_by_rule=1, seconds=0)
 
     monkeypatch.setattr(sfi_ray.plan, "tune", choosing)
-    measured = plan_of(make_job(compute={"precision": "auto"}))
-    assert seen == [("mlp", "auto"), ("second", "auto")]
+    measured = plan_of(make_job(compute={"precision": "measured"}))
+    assert seen == [("mlp", "measured"), ("second", "measured")]
     assert measured.candidate_bytes == plan_of(make_job(compute={"micro_batch": 4})).candidate_bytes

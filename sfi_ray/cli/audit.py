@@ -176,7 +176,7 @@ def audit(
             seeds=seeds or StandardGrid.seeds,
             gradients=gradients,
             output=output or "audits",
-            compute=Compute.model_validate({"device": device}),
+            compute=Compute.model_validate({"device": device, "precision": "float32"}),
             cluster=ClusterSettings(actors=actors),
             track=tuple(name for name in trackers if name in (track or ())),
         )

@@ -35,6 +35,7 @@ from sfi_ray.models import (
     measure_natural,
     read_state_dict,
     remarks_on,
+    stated_precision,
     weights_bytes,
 )
 from sfi_ray.models.given import as_classifier
@@ -272,7 +273,7 @@ class Provisioner:
         """Returns the runtime configuration of a classifier by rule."""
         compute = self._job.compute
         return classifier.runtime.changed(
-            precision="float32" if compute.precision == "auto" or classifier.is_black_box else compute.precision,
+            precision="float32" if classifier.is_black_box else stated_precision(compute.precision),
             micro_batch=compute.micro_batch
             or classifier.batch_size
             or default_micro_batch(classifier.input_shape, device, most_images),

@@ -70,7 +70,7 @@ def tuning_key(fingerprint: str, request: TuningRequest, device: torch.device) -
         device: Device of the measurement.
     """
     what = {
-        "version": 2,  # raise it when the same request chooses among other runtime configurations
+        "version": 3,  # raise it when the same request chooses among other runtime configurations
         "fingerprint": fingerprint,
         "request": request.model_dump(),
         "device": describe_device(device),

@@ -64,7 +64,6 @@ def paper_tables() -> dict[int, PaperTable]:
                 "classifiers": {"name": job, "training": _FEW_EPOCHS},
                 "replicates": 3,
                 "attack": _SHARED_SEARCH,
-                "compute": {"precision": "auto"},
             }
             tables.append(PaperTable(first + place, title, f"cifar10_{job}", {"k": k}, small, network))
     for number, data, job in ((14, "MNIST", "mnist"), (15, "Fashion-MNIST", "fashion_mnist")):
@@ -75,7 +74,6 @@ def paper_tables() -> dict[int, PaperTable]:
             ],
             "replicates": 3,
             "attack": _SHARED_SEARCH,
-            "compute": {"precision": "auto"},
         }
         title = f"highest confidence of 5-SFIs through four architectures on {data}"
         tables.append(PaperTable(number, title, f"{job}_architectures", {}, small))

@@ -17,7 +17,7 @@ from sfi_ray.data import DatasetSpec, ImageSelection
 from sfi_ray.errors import InputError
 from sfi_ray.job.problems import problems_of
 from sfi_ray.location import within
-from sfi_ray.models import Outputs, Precision, TrainingSettings
+from sfi_ray.models import Outputs, TrainingSettings, WantedPrecision
 from sfi_ray.models.black_boxes.served_model import RequestSettings
 from sfi_ray.models.sources import Source
 from sfi_ray.models.sources.registry import SOURCES
@@ -224,10 +224,10 @@ class Compute(JobPart):
     """How classifiers compute. The run records it and a resumed run keeps it, since it decides the last bits."""
 
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes a GPU where there is one.")
-    precision: Precision | Literal["auto"] = Field(
-        "float32",
-        description="Precision of the search; auto measures the fastest one that is near enough to float32 at the "
-        "first launch. Stored confidences are float32.",
+    precision: WantedPrecision = Field(
+        "auto",
+        description="Precision of the search. auto: by rule, for a long search what computes fast on the device; "
+        "measured: what a measurement at the first launch finds fastest. Stored confidences are float32.",
     )
     micro_batch: int | None = Field(
         None,

@@ -12,7 +12,7 @@ from sfi_ray.models.outputs import Outputs
 from sfi_ray.models.payload import ClassifierPayload
 from sfi_ray.models.runners.device import describe_device
 from sfi_ray.models.runners.openvino_runner import openvino_version
-from sfi_ray.models.runners.precision import Precision, training_precision
+from sfi_ray.models.runners.precision import WantedPrecision, stated_precision, training_precision
 from sfi_ray.models.runners.runtime import RuntimeConfig, default_micro_batch
 from sfi_ray.models.training.checkpoint import Checkpoint
 from sfi_ray.models.training.evaluation import Evaluation, evaluate
@@ -39,7 +39,6 @@ __all__ = [
     "ModelCard",
     "NaturalAccuracy",
     "Outputs",
-    "Precision",
     "RuntimeConfig",
     "TrainedModel",
     "TrainingEvent",
@@ -47,6 +46,7 @@ __all__ = [
     "TrainingProgress",
     "TrainingSettings",
     "TuningRequest",
+    "WantedPrecision",
     "build",
     "check_weights",
     "default_micro_batch",
@@ -61,6 +61,7 @@ __all__ = [
     "read_state_dict",
     "remarks_on",
     "save_weights",
+    "stated_precision",
     "train_classifier",
     "training_key",
     "training_precision",

@@ -71,7 +71,7 @@ def audit_job(
         threshold: Confidence from which a class is fooled, in (0, 1]; a cell stops there.
         seed: Seed of the searches.
         output: Folder or URI for the run's folder.
-        compute: How the classifier computes.
+        compute: How the classifier computes; in float32 by default, as in the standard grid.
         cluster: Where it runs.
         track: Trackers that follow it.
 
@@ -100,7 +100,7 @@ def audit_job(
             attack=_attack(budget, threshold, gradients=gradients),
             verification=Verification(threshold=threshold),
             output=output,
-            compute=compute or Compute(),
+            compute=compute or Compute(precision="float32"),
             cluster=cluster or ClusterSettings(),
             track=tuple(track),
         )

@@ -19,7 +19,7 @@ from sfi_ray.grid import Grid, GridClassifier, GridImage
 from sfi_ray.images import parse_background
 from sfi_ray.job import Job, KRange
 from sfi_ray.location import within
-from sfi_ray.models import Outputs, RuntimeConfig
+from sfi_ray.models import Outputs, RuntimeConfig, stated_precision
 from sfi_ray.store.bounds import MOST_CELLS, MOST_SIDE
 from sfi_ray.store.facts import RunFacts
 from sfi_ray.store.folder import RECORD, RunFolder
@@ -179,7 +179,7 @@ def make_grid(
         seed=job.seed,
         method={
             "attack": job.attack.identity(),
-            "precision": job.compute.precision,
+            "precision": stated_precision(job.compute.precision),
             "input_shape": [info.channels, info.height, info.width],
             # The result for a class depends on the classes that share its search.
             **({"classes": classes} if job.attack.shares_classes else {}),

@@ -119,7 +119,7 @@ def test_rows_over_ray_are_those_of_this_process(ray, tmp_path, actors):
 @pytest.mark.slow
 @pytest.mark.parametrize("actors", [1, 2])
 def test_what_is_measured_over_ray_is_what_every_actor_computes_with(ray, tmp_path, actors):
-    changes = {"compute": {"precision": "auto"}, "backgrounds": "black"}
+    changes = {"compute": {"precision": "measured"}, "backgrounds": "black"}
     run = go(make_job(tmp_path / "ray", **changes, cluster={"actors": actors, "cells_per_shard": 3}))
     runtime = run.record.classifiers[0].runtime
     rows = run.table(["runtime"])["runtime"].to_pylist()

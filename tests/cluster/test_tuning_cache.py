@@ -14,7 +14,7 @@ from sfi_ray.models import Choice, RuntimeConfig, TuningRequest
 from tests.cluster.conftest import assert_complete, make_classifier, make_job, outcome
 from tests.cluster.test_launch import go
 
-OPEN = TuningRequest(precision="auto", micro_batch=None, threads=1)
+OPEN = TuningRequest(precision="measured", micro_batch=None, threads=1)
 
 
 class Counting:
@@ -110,7 +110,7 @@ class Listener(Reporter):
         self.said.append(text)
 
 
-AUTO = {"compute": {"precision": "auto"}}
+AUTO = {"compute": {"precision": "measured"}}
 
 
 def test_the_choice_is_said_in_one_line_and_part_of_the_run(tuner, tmp_path):
@@ -150,7 +150,7 @@ def test_a_fresh_run_is_measured(tuner, tmp_path):
 
 def test_another_precision_is_another_job(tuner, tmp_path):
     go(make_job(tmp_path, **AUTO))
-    with pytest.raises(InputError, match=r'compute\.precision: "auto" -> "float32"'):
+    with pytest.raises(InputError, match=r'compute\.precision: "measured" -> "auto"'):
         go(make_job(tmp_path))
 
 

@@ -78,7 +78,7 @@ def test_compiling_has_to_pay_and_to_compute_the_same(monkeypatch, gain, is_fit,
     # On a busy machine a second measurement of the same can differ by more than what compiling is to gain.
     monkeypatch.setattr(measurement, "_seconds", lambda _classify, _device: 0.01)
     monkeypatch.setattr(autotune, "has_compiler", lambda _device: True)
-    request = TuningRequest(precision="auto", micro_batch=8, threads=1, is_long=True)
+    request = TuningRequest(precision="measured", micro_batch=8, threads=1, is_long=True)
     choice = autotune.tune(make_classifier(), request)
     assert choice.runtime.is_compiled is is_taken
     assert len(asked) == 1

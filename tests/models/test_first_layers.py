@@ -119,3 +119,18 @@ def test_what_does_not_begin_with_such_layers_is_refused(network, reason):
     network.eval()(torch.zeros(SHAPE))
     with pytest.raises(LookupError, match=reason):
         find_first_layers(network, SHAPE)
+
+
+@pytest.mark.parametrize(("padding", "pool"), [(0, 2), (1, 2), (1, 3)])
+def test_the_share_of_altered_places_bounds_those_that_a_pixel_changes(padding, pool):
+    height, width = 12, 10
+    module = nn.Sequential(nn.Conv2d(1, 2, 3, padding=padding), nn.MaxPool2d(pool), nn.Flatten(), nn.LazyLinear(10))
+    module(torch.zeros(1, 1, height, width))
+    layers = find_first_layers(module.eval(), (1, 1, height, width))
+    image = torch.zeros(1, 1, height, width)
+    image[..., 5, 5] = 1.0
+    changed = (module[0](image) != module[0](torch.zeros_like(image))).any(dim=1)
+    share = layers.altered_share(height, width, 1)
+    assert share >= changed.sum() / changed.numel()
+    assert share <= (3 + 2 * pool) ** 2 / changed.numel(), "no more than the windows that hold one of them"
+    assert layers.altered_share(height, width, 4) == pytest.approx(4 * share)

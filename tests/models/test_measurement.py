@@ -135,8 +135,65 @@ def test_a_precision_that_the_job_says_stays_and_so_do_the_bits(precision):
     assert torch.equal(classifier.running(choice.runtime).log_probs(images), rule.log_probs(images))
 
 
+FAST = [("bfloat16", "openvino"), ("bfloat16", "torch"), ("float32", "openvino"), ("float32", "torch")]
+
+
+@pytest.mark.parametrize("has_bfloat16", [True, False])
+@pytest.mark.parametrize("has_openvino", [True, False])
+@pytest.mark.parametrize("rate", [10.0, 1e6])
+def test_by_rule_hardware_and_packages_decide_and_speed_does_not(monkeypatch, has_bfloat16, has_openvino, rate):
+    compared = set()
+
+    def is_fit(self, _runtime):
+        compared.add(len(self._compared))
+        return True
+
+    monkeypatch.setattr(autotune, "has_bfloat16", lambda _device: has_bfloat16)
+    monkeypatch.setattr(autotune, "has_openvino", lambda _device: has_openvino)
+    monkeypatch.setattr(ClassifierMeasurement, "rate", lambda _self, runtime: rate / (1 + (runtime.engine != "torch")))
+    monkeypatch.setattr(ClassifierMeasurement, "is_fit", is_fit)
+    request = TuningRequest(precision="auto", micro_batch=8, threads=1)
+    runtime = tune(make_classifier(), request).runtime
+    expected = ("bfloat16" if has_bfloat16 else "float32", "openvino" if has_openvino else "torch")
+    assert (runtime.precision, runtime.engine) == expected
+    assert runtime.micro_batch == 8
+    assert compared == ({256} if expected != ("float32", "torch") else set())
+
+
+@pytest.mark.parametrize("num_fit", [0, 1, 2])
+def test_by_rule_the_next_way_is_taken_where_one_is_not_near(monkeypatch, num_fit):
+    fit = FAST[3 - num_fit : 3]
+    monkeypatch.setattr(autotune, "has_bfloat16", lambda _device: True)
+    monkeypatch.setattr(autotune, "has_openvino", lambda _device: True)
+    monkeypatch.setattr(ClassifierMeasurement, "rate", lambda _self, _runtime: 100.0)
+    monkeypatch.setattr(
+        ClassifierMeasurement, "is_fit", lambda _self, runtime: (runtime.precision, runtime.engine) in fit
+    )
+    runtime = tune(make_classifier(), TuningRequest(precision="auto", micro_batch=8, threads=1)).runtime
+    assert (runtime.precision, runtime.engine) == (fit[0] if fit else FAST[3])
+
+
+def test_by_rule_the_same_network_gets_the_same_way_and_its_outputs_are_near(monkeypatch):
+    monkeypatch.setattr(autotune, "has_bfloat16", lambda _device: True)
+    request = TuningRequest(precision="auto", micro_batch=8, threads=1, ks=(1,))
+    first, second = (tune(make_classifier(), request).runtime for _ in range(2))
+    assert first == second
+    assert first.precision == "bfloat16"
+    classifier = make_classifier().running(first)
+    images = sparse_images(SHAPE, 50, classifier.device)
+    assert are_near(classifier.log_probs(images), classifier.reference_log_probs(images))
+
+
+def test_by_rule_a_network_that_rounds_badly_stays_in_float32(monkeypatch):
+    monkeypatch.setattr(autotune, "has_bfloat16", lambda _device: True)
+    monkeypatch.setattr(autotune, "has_openvino", lambda _device: False)
+    request = TuningRequest(precision="auto", micro_batch=8, threads=1)
+    assert tune(make_classifier(Rounding(0.01)), request).runtime.precision == "bfloat16"
+    assert tune(make_classifier(Rounding(5.0)), request).runtime.precision == "float32"
+
+
 def test_a_micro_batch_that_the_job_says_stays():
-    request = TuningRequest(precision="auto", micro_batch=32, threads=1)
+    request = TuningRequest(precision="measured", micro_batch=32, threads=1)
     assert tune(make_classifier(), request, seconds=1.0).runtime.micro_batch == 32
 
 
@@ -161,7 +218,7 @@ def test_no_micro_batch_is_larger_than_what_is_filled_unless_by_rule():
 
 
 def test_an_open_precision_is_chosen_among_those_that_are_near():
-    request = TuningRequest(precision="auto", micro_batch=None, threads=1)
+    request = TuningRequest(precision="measured", micro_batch=None, threads=1)
     classifier = make_classifier(Refusing(), micro_batch=32)
     choice = tune(classifier, request, seconds=1.0)
     assert choice.runtime.precision == "float32"
@@ -171,7 +228,7 @@ def test_an_open_precision_is_chosen_among_those_that_are_near():
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("precision", ["float32", "auto"])
+@pytest.mark.parametrize("precision", ["float32", "measured"])
 def test_on_a_gpu_what_is_chosen_runs_and_is_near(precision):
     classifier = make_classifier(device="cuda")
     choice = tune(classifier, TuningRequest(precision=precision, micro_batch=None, threads=1), seconds=5.0)

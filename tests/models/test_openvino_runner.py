@@ -15,7 +15,7 @@ from sfi_ray.models.runners.openvino_runner import has_openvino, openvino_versio
 from sfi_ray.models.tuning import autotune
 from sfi_ray.models.tuning.measurement import ClassifierMeasurement, are_near
 
-needs_openvino = pytest.mark.skipif(openvino_version() is None, reason="needs the extra sfi-ray[openvino]")
+needs_openvino = pytest.mark.skipif(openvino_version() is None, reason="needs openvino")
 THROUGH = RuntimeConfig(micro_batch=8, engine="openvino")
 PRECISIONS = ("float32", "bfloat16")
 
@@ -78,7 +78,7 @@ def test_a_network_that_cannot_be_converted_is_refused_and_never_chosen(caplog):
 def test_a_run_that_needs_it_says_so_where_it_is_missing(monkeypatch):
     monkeypatch.setattr(openvino_runner.importlib.util, "find_spec", lambda _name: None)
     assert not has_openvino(torch.device("cpu"))
-    with pytest.raises(ResourceError, match=r"not installed here; install the extra, sfi-ray\[openvino\], or search"):
+    with pytest.raises(ResourceError, match=r"not installed here; install openvino, or search"):
         make_classifier().running(THROUGH)
 
 
@@ -93,7 +93,7 @@ def test_it_is_taken_where_precision_is_open_and_it_is_faster(monkeypatch, is_fa
     monkeypatch.setattr(ClassifierMeasurement, "rate", rate)
     monkeypatch.setattr(ClassifierMeasurement, "is_fit", lambda _self, _runtime: True)
     monkeypatch.setattr(autotune, "has_openvino", lambda _device: is_there)
-    request = TuningRequest(precision="auto", micro_batch=8, threads=1)
+    request = TuningRequest(precision="measured", micro_batch=8, threads=1)
     chosen = autotune.tune(make_classifier(), request).runtime
     assert chosen.engine == ("openvino" if is_faster and is_there else "torch")
     assert any(runtime.engine == "openvino" for runtime in tried) is is_there

@@ -20,7 +20,7 @@ from sfi_ray.models.runners.sparse_images import close_pixels
 from sfi_ray.models.tuning.measurement import ClassifierMeasurement, are_near
 from sfi_ray.types import Background, Finding
 
-needs_openvino = pytest.mark.skipif(openvino_version() is None, reason="needs the extra sfi-ray[openvino]")
+needs_openvino = pytest.mark.skipif(openvino_version() is None, reason="needs openvino")
 ENGINES = ["torch", pytest.param("openvino", marks=needs_openvino)]
 REUSING = RuntimeConfig(micro_batch=8, reuses_background=True)
 
@@ -207,7 +207,12 @@ def test_more_pixels_than_memory_is_given_for_are_refused_and_never_chosen(monke
 
 @pytest.mark.parametrize(
     ("precision", "threads", "ks", "is_offered"),
-    [("auto", 1, (5, 1), True), ("auto", 2, (5,), False), ("auto", 1, (), False), ("float32", 1, (5,), False)],
+    [
+        ("measured", 1, (5, 1), True),
+        ("measured", 2, (5,), False),
+        ("measured", 1, (), False),
+        ("float32", 1, (5,), False),
+    ],
 )
 def test_it_is_tried_where_precision_is_open_one_thread_searches_and_pixels_are_known(
     monkeypatch, precision, threads, ks, is_offered
@@ -223,6 +228,29 @@ def test_it_is_tried_where_precision_is_open_one_thread_searches_and_pixels_are_
     request = TuningRequest(precision=precision, micro_batch=8, threads=threads, ks=ks)
     assert tune(small_classifier(), request).runtime.reuses_background is is_offered
     assert any(runtime.reuses_background for runtime in tried) is is_offered
+
+
+@pytest.mark.parametrize(
+    ("network", "threads", "ks", "is_taken"),
+    [
+        ("cnn_mp", 1, (1, 5), True),
+        ("cnn_mp", 2, (5,), False),
+        ("cnn_mp", 1, (), False),
+        ("cnn_mp", 1, (1, 25), False),  # 25 pixels alter more than a quarter of the convolution's places
+        ("cnn_none", 1, (5,), False),  # which does not pool
+        ("mlp", 1, (5,), False),
+    ],
+)
+def test_by_rule_it_is_taken_where_few_places_are_altered_and_a_pooling_follows(
+    monkeypatch, network, threads, ks, is_taken
+):
+    monkeypatch.setattr(ClassifierMeasurement, "rate", lambda _self, _runtime: 1000.0)
+    monkeypatch.setattr(ClassifierMeasurement, "is_fit", lambda _self, _runtime: True)
+    shape = (1, 28, 28)
+    module = build(network, input_shape=shape, num_classes=10)
+    classifier = Classifier(module, name=network, input_shape=shape, num_classes=10)
+    request = TuningRequest(precision="auto", micro_batch=8, threads=threads, ks=ks)
+    assert tune(classifier, request).runtime.reuses_background is is_taken
 
 
 @pytest.mark.parametrize("kind", ["de", "map_elites", "sparse_rs", "gradient"])

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from sfi_ray.models.runners.runtime import RuntimeConfig
-from sfi_ray.models.tuning.choose import Choice, Options, choose
+from sfi_ray.models.tuning.choose import Choice, Options, choose, first_fit
 
 RULE = RuntimeConfig(micro_batch=128)
 ALL = Options(
@@ -69,6 +69,21 @@ def test_the_fastest_of_every_part_is_chosen():
     assert choice.rate == pytest.approx(1000 * 2 * 1.2 * 1.6 * 1.1 * 1.2)
     assert (choice.rate_by_rule, choice.gain) == (1000.0, pytest.approx(choice.rate / 1000))
     assert choice.seconds == len(machine.measured)
+
+
+def test_by_rule_the_first_that_runs_and_is_fit_is_taken_however_slow():
+    first, second, third = (RULE.changed(precision="bfloat16", micro_batch=size) for size in (1, 2, 4))
+    rates = {RULE: 1000.0, first: None, second: 9000.0, third: 10.0}
+    machine = Machine(rates.get, unfit=[{"micro_batch": 2}])
+    choice = first_fit(RULE, [first, second, third], machine, clock=lambda: machine.now)
+    assert choice == Choice(runtime=third, rate=10, rate_by_rule=1000, seconds=4)
+    assert machine.checked == [second, third]
+
+
+def test_by_rule_the_rule_stays_where_nothing_else_is_fit():
+    machine = Machine(lambda runtime: 9000.0 if runtime != RULE else 1000.0, unfit=[{}])
+    choice = first_fit(RULE, [RULE.changed(precision="bfloat16")], machine, clock=lambda: machine.now)
+    assert choice == Choice(runtime=RULE, rate=1000, rate_by_rule=1000, seconds=2)
 
 
 def test_a_fast_one_that_computes_something_else_is_refused():

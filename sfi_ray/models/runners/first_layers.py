@@ -7,6 +7,7 @@ Shapes: B images, C channels, H height, W width; F feature maps of P x Q places 
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from sfi_ray.models.runners.exporting import exported, quiet
-from sfi_ray.models.runners.receptive_fields import Window
+from sfi_ray.models.runners.receptive_fields import AlteredOutputs, Window, altered_outputs
 
 # Operations whose output at a place depends on their input at this place alone.
 _POINTWISE = frozenset(
@@ -54,6 +55,19 @@ class FirstLayers:
     output_shape: tuple[int, int, int]
     all: nn.Module
     rest: nn.Module
+
+    def altered(self, height: int, width: int) -> tuple[AlteredOutputs, AlteredOutputs]:
+        """Finds what a pixel of an image of this size alters, down and across."""
+        down, across = (
+            altered_outputs(self.windows[axis], size, self.convolved[axis], self.output_shape[1 + axis])
+            for axis, size in enumerate((height, width))
+        )
+        return down, across
+
+    def altered_share(self, height: int, width: int, k: int) -> float:
+        """Returns the places of the convolution that k pixels make it compute again, over all its places."""
+        down, across = self.altered(height, width)
+        return k * down.convolved * across.convolved / math.prod(self.convolved)
 
 
 def find_first_layers(network: nn.Module, shape: tuple[int, int, int, int]) -> FirstLayers:

@@ -1,4 +1,4 @@
-"""Running a network through OpenVINO, a library for inference on CPUs: an extra, ``sfi-ray[openvino]``."""
+"""Running a network through OpenVINO, a library for inference on CPUs."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class OpenVinoRunner:
         if openvino_version() is None:
             raise ResourceError(
                 f"classifier {name!r}: this run computes with OpenVINO, which is not installed here; "
-                f"install the extra, sfi-ray[openvino], or {RuntimeConfig.mend}"
+                f"install openvino, or {RuntimeConfig.mend}"
             )
         self._network = network
         self._precision = precision

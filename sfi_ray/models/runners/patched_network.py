@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from sfi_ray.models.runners.convolutions import is_miscomputed
 from sfi_ray.models.runners.first_layers import FirstLayers
-from sfi_ray.models.runners.receptive_fields import AlteredOutputs, altered_outputs
+from sfi_ray.models.runners.receptive_fields import AlteredOutputs
 
 
 class PatchedNetwork(nn.Module):
@@ -58,12 +58,7 @@ class PatchedNetwork(nn.Module):
         self._memory_format = memory_format
         self._pointwise, self._rest = layers.pointwise, layers.rest
         self._num_maps, self._rows, self._cols = layers.output_shape
-        down, across = (
-            altered_outputs(
-                layers.windows[axis], (height, width)[axis], layers.convolved[axis], layers.output_shape[1 + axis]
-            )
-            for axis in (0, 1)
-        )
+        down, across = layers.altered(height, width)
         self._windows, self._groups = layers.windows, layers.groups
         self._extent, self._convolved = (down.length, across.length), (down.convolved, across.convolved)
         (self._top, bottom), (self._left, right) = _borders(down, height), _borders(across, width)

@@ -16,19 +16,32 @@ DTYPES: Mapping[str, torch.dtype] = MappingProxyType(
     {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 )
 
+WantedPrecision = Precision | Literal["auto", "measured"]
+"""Precision of a search, or who chooses it: a rule or a measurement."""
+
 TrainingPrecision = Literal["float32", "bfloat16"]
+
+
+def stated_precision(wanted: WantedPrecision) -> Precision:
+    """Returns the precision of a search; float32 where it is left open."""
+    if wanted == "auto" or wanted == "measured":
+        return "float32"
+    return wanted
 
 
 def training_precision(wanted: Literal["auto"] | TrainingPrecision, device: torch.device | str) -> TrainingPrecision:
     """Chooses the number format of a training on a device, by rule and never by measurement.
 
-    ``auto`` becomes ``bfloat16`` on a GPU and on a CPU that multiplies it in hardware, else ``float32``.
+    ``auto`` becomes ``bfloat16`` where the device multiplies it in hardware, else ``float32``.
     """
     if wanted != "auto":
         return wanted
-    if torch.device(device).type != "cpu":
-        return "bfloat16"
-    return "bfloat16" if _has_any("amx_bf16", "avx512_bf16", "bf16") else "float32"
+    return "bfloat16" if has_bfloat16(device) else "float32"
+
+
+def has_bfloat16(device: torch.device | str) -> bool:
+    """Whether a device multiplies bfloat16 in hardware."""
+    return torch.device(device).type != "cpu" or _has_any("amx_bf16", "avx512_bf16", "bf16")
 
 
 def has_float16(device: torch.device | str) -> bool:

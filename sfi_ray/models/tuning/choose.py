@@ -1,7 +1,7 @@
-"""Chooses the fastest runtime configuration of a network by measurement, in bounded time.
+"""Chooses the runtime configuration of a network: the fastest one by measurement, or the first fit one by rule.
 
-Where a job says the precision, only configurations with the bits of the one by rule are allowed, so that a measurement
-cannot change a result. Where the job leaves the precision open, log-probabilities must be near those of float32.
+Where a job states the precision, a measurement chooses among configurations with the bits of the one by rule, so that
+it cannot change a result. Where the job leaves the precision open, log-probabilities must be near those of float32.
 """
 
 from __future__ import annotations
@@ -112,6 +112,32 @@ def choose(
         if best.rate <= first.rate * comparison.least_gain:
             best = first
     return Choice(runtime=best.runtime, rate=best.rate, rate_by_rule=first.rate, seconds=comparison.spent())
+
+
+def first_fit(
+    rule: RuntimeConfig,
+    others: Sequence[RuntimeConfig],
+    measurement: Measurement,
+    *,
+    clock: Callable[[], float] = time.monotonic,
+) -> Choice:
+    """Chooses the first runtime configuration that runs and is fit, however fast it is.
+
+    Rates are measured to be told only: the same network, device and packages give the same choice.
+
+    Args:
+        rule: Taken where no other is fit; it needs no check.
+        others: The others, those that are usually fastest first.
+        measurement: Tries runtime configurations.
+        clock: Returns the time in seconds.
+    """
+    started = clock()
+    rate_by_rule = measurement.rate(rule) or 0.0
+    for runtime in others:
+        rate = measurement.rate(runtime)
+        if rate is not None and measurement.is_fit(runtime):
+            return Choice(runtime=runtime, rate=rate, rate_by_rule=rate_by_rule, seconds=clock() - started)
+    return Choice(runtime=rule, rate=rate_by_rule, rate_by_rule=rate_by_rule, seconds=clock() - started)
 
 
 @dataclass(frozen=True, slots=True)

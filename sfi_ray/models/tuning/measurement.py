@@ -35,6 +35,7 @@ class ClassifierMeasurement:
         needs_gradients: Whether that holds for gradients as well.
         ks: Numbers of altered pixels for configurations that reuse the background: their speed is measured with the
             mean, and their outputs are checked with each.
+        num_compared: Images that outputs are compared on; None takes as many as are classified in half a second.
     """
 
     # A runtime configuration runs for so long, and so often unless that takes too long, after one pass that does not
@@ -48,7 +49,13 @@ class ClassifierMeasurement:
     _least_images: ClassVar[int] = 16
 
     def __init__(
-        self, classifier: Classifier, *, is_exact: bool, needs_gradients: bool, ks: Sequence[int] = ()
+        self,
+        classifier: Classifier,
+        *,
+        is_exact: bool,
+        needs_gradients: bool,
+        ks: Sequence[int] = (),
+        num_compared: int | None = None,
     ) -> None:
         self._classifier = classifier
         self._is_exact = is_exact
@@ -56,7 +63,7 @@ class ClassifierMeasurement:
         count = min(256, max(self._least_images, 2**24 // math.prod(classifier.input_shape)))
         self._images = sparse_images(classifier.input_shape, count, classifier.device)
         self._ks = tuple(ks)
-        self._compared: Tensor | None = None
+        self._compared: Tensor | None = None if num_compared is None else self._images[:num_compared]
         self._expected: list[Tensor] = []
         self._reference: Tensor | None = None
         self._compiled: dict[RuntimeConfig, CompiledMeasurement] = {}
