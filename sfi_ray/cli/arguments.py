@@ -70,6 +70,17 @@ Actors = Annotated[int | None, number("Number of actors. By default as many as f
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 
 
+def checked_device(name: str) -> str:
+    """Returns the name of a device.
+
+    Raises:
+        InputError: There is no such device.
+    """
+    if name not in ("auto", "cpu", "cuda"):
+        raise InputError(f"no such device: '{name}'; use auto, cpu or cuda")
+    return name
+
+
 def changed(job: Job | RoundsJob, output: str | None, device: str | None, actors: int | None = None) -> Job | RoundsJob:
     """Returns a job with what options say instead.
 
@@ -81,13 +92,12 @@ def changed(job: Job | RoundsJob, output: str | None, device: str | None, actors
     if output is not None:
         job = job.model_copy(update={"output": output})
     if device is not None:
-        if device not in ("auto", "cpu", "cuda"):
-            raise InputError(f"no such device: '{device}'; use auto, cpu or cuda")
+        known = checked_device(device)
         try:
-            job.cluster.check_device(device)
+            job.cluster.check_device(known)
         except ValueError as error:
             raise InputError(f"--device: {error}") from error
-        job = job.model_copy(update={"compute": job.compute.model_copy(update={"device": device})})
+        job = job.model_copy(update={"compute": job.compute.model_copy(update={"device": known})})
     if actors is not None:
         if actors < 1:
             raise typer.BadParameter("the number of actors must be at least 1", param_hint="--actors")

@@ -10,7 +10,7 @@ import json
 import logging
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import IO, TYPE_CHECKING, Any
 
 import typer
@@ -33,6 +33,17 @@ def echo(text: object, *, err: bool = False) -> None:
         err: Whether it goes to stderr, where a long line is shortened; on stdout, no path is cut.
     """
     _write(printable(text, MOST_LINE if err else MOST_RESULT) + "\n", sys.stderr if err else sys.stdout)
+
+
+def print_facts(facts: Mapping[str, object], width: int = 10) -> None:
+    """Prints a line for each fact, behind its name.
+
+    Args:
+        facts: The facts by name.
+        width: Characters of a name with its colon and the space behind it.
+    """
+    for name, fact in facts.items():
+        echo(f"{name + ':':<{width}}{fact}")
 
 
 def pass_on(text: str) -> None:
