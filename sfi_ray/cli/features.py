@@ -11,41 +11,43 @@ from sfi_ray.cli.arguments import AllowCode, Device, Overwrite, RunLocation, num
 from sfi_ray.cli.exits import explaining, naming_broken_parts
 from sfi_ray.cli.printing import echo, fits_on_screen, print_table
 
+FeaturesOutput = Annotated[Path, output_option("Folder to make with figures, tables and rows.")]
+Layers = Annotated[
+    list[str] | None,
+    option(
+        "Name of a layer or block of the network, or second_to_last for the input of its last layer with weights. May "
+        "be given several times; a wrong name lists the valid ones. By default second_to_last.",
+        metavar="LAYER",
+    ),
+]
+Classifiers = Annotated[
+    list[str] | None,
+    option("A classifier of the run; may be given several times. By default all of them.", metavar="NAME"),
+]
+NumNatural = Annotated[int, typer.Option(min=0, help="Natural images of each class; 0 takes all.", metavar="NUMBER")]
+Split = Annotated[str, typer.Option(metavar="test|train", help="Split of the natural images.")]
+NumSfis = Annotated[int, typer.Option(min=0, help="SFIs of each class, by confidence; 0 takes all.", metavar="NUMBER")]
+Backgrounds = Annotated[
+    list[str] | None,
+    option("Only SFIs of this background; may be given several times. By default all.", metavar="COLOUR"),
+]
+Ks = Annotated[list[int] | None, number("Only SFIs of this k; may be given several times. By default all.", "--k")]
+OnlyFooled = Annotated[bool, typer.Option("--fooled", help="Only SFIs that reached the run's threshold.")]
+NumNeighbours = Annotated[int, typer.Option(min=1, help="Number of nearest natural images to count.", metavar="NUMBER")]
+
 
 def features(
     run: RunLocation,
-    output: Annotated[Path, output_option("Folder to make with figures, tables and rows.")],
-    layer: Annotated[
-        list[str] | None,
-        option(
-            "Name of a layer or block of the network, or second_to_last for the input of its last layer with "
-            "weights. May be given several times; a wrong name lists the valid ones. By default second_to_last.",
-            metavar="LAYER",
-        ),
-    ] = None,
-    classifier: Annotated[
-        list[str] | None,
-        option("A classifier of the run; may be given several times. By default all of them.", metavar="NAME"),
-    ] = None,
-    natural: Annotated[
-        int, typer.Option(min=0, help="Natural images of each class; 0 takes all.", metavar="NUMBER")
-    ] = 50,
-    split: Annotated[str, typer.Option(metavar="test|train", help="Split of the natural images.")] = "test",
-    sfis: Annotated[
-        int, typer.Option(min=0, help="SFIs of each class, by confidence; 0 takes all.", metavar="NUMBER")
-    ] = 50,
-    background: Annotated[
-        list[str] | None,
-        option("Only SFIs of this background; may be given several times. By default all.", metavar="COLOUR"),
-    ] = None,
-    k: Annotated[
-        list[int] | None,
-        number("Only SFIs of this k; may be given several times. By default all.", "--k"),
-    ] = None,
-    fooled: Annotated[bool, typer.Option("--fooled", help="Only SFIs that reached the run's threshold.")] = False,
-    neighbours: Annotated[
-        int, typer.Option(min=1, help="Number of nearest natural images to count.", metavar="NUMBER")
-    ] = 10,
+    output: FeaturesOutput,
+    layer: Layers = None,
+    classifier: Classifiers = None,
+    natural: NumNatural = 50,
+    split: Split = "test",
+    sfis: NumSfis = 50,
+    background: Backgrounds = None,
+    k: Ks = None,
+    fooled: OnlyFooled = False,
+    neighbours: NumNeighbours = 10,
     device: Device = "auto",
     overwrite: Overwrite = False,
     allow_code: AllowCode = False,

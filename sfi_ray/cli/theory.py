@@ -10,61 +10,64 @@ import typer
 
 from sfi_ray.cli.arguments import option
 from sfi_ray.cli.exits import explaining
-from sfi_ray.cli.printing import echo, show
+from sfi_ray.cli.printing import echo, print_facts, show
 from sfi_ray.errors import InputError
 from sfi_ray.text import safe_name
 
+Data = Annotated[
+    str,
+    typer.Option(help="Name of a data set of gray images, such as digits, mnist or fashion-mnist.", metavar="DATASET"),
+]
+DataFolder = Annotated[
+    str | None,
+    option("Folder of the data set's parquet files. By default it is looked for by name.", metavar="FOLDER"),
+]
+Model = Annotated[
+    str,
+    typer.Option(
+        metavar="linear|hidden|kernel",
+        help="Model to fit: logistic regression (Theorem 1), a network with one hidden layer (Theorem 2), or a "
+        "support vector machine with a polynomial kernel of degree 2 (Theorem 3).",
+    ),
+]
+Pair = Annotated[
+    tuple[str, str] | None,
+    option(
+        "Names of two classes: the one to be predicted, and the one it is told from. Give this or --against-rest.",
+        metavar="FIRST SECOND",
+    ),
+]
+AgainstRest = Annotated[
+    str | None,
+    option("Name of the class to be predicted, told from all others together. Give this or --pair.", metavar="FIRST"),
+]
+Pixels = Annotated[str, typer.Option(help="Numbers of pixels that may be altered: 5, 1,2,5, or 1..50.", metavar="K")]
+Evaluations = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        help="Images that each search classifies for each k and background; 0 searches nothing.",
+        metavar="NUMBER",
+    ),
+]
+HiddenUnits = Annotated[int, typer.Option(min=1, help="Units of the hidden layer of --model hidden.", metavar="NUMBER")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of the fit and of the searches.", metavar="NUMBER")]
+TheoryOutput = Annotated[
+    Path, typer.Option("--output", "-o", help="Folder for the table as CSV and the plot as PNG.", metavar="FOLDER")
+]
+
 
 def theory(
-    data: Annotated[
-        str,
-        typer.Option(
-            help="Name of a data set of gray images, such as digits, mnist or fashion-mnist.", metavar="DATASET"
-        ),
-    ] = "digits",
-    path: Annotated[
-        str | None,
-        option("Folder of the data set's parquet files. By default it is looked for by name.", metavar="FOLDER"),
-    ] = None,
-    model: Annotated[
-        str,
-        typer.Option(
-            metavar="linear|hidden|kernel",
-            help="Model to fit: logistic regression (Theorem 1), a network with one hidden layer (Theorem 2), or a "
-            "support vector machine with a polynomial kernel of degree 2 (Theorem 3).",
-        ),
-    ] = "linear",
-    pair: Annotated[
-        tuple[str, str] | None,
-        option(
-            "Names of two classes: the one to be predicted, and the one it is told from. Give this or --against-rest.",
-            metavar="FIRST SECOND",
-        ),
-    ] = None,
-    against_rest: Annotated[
-        str | None,
-        option(
-            "Name of the class to be predicted, told from all others together. Give this or --pair.", metavar="FIRST"
-        ),
-    ] = None,
-    k: Annotated[
-        str, typer.Option(help="Numbers of pixels that may be altered: 5, 1,2,5, or 1..50.", metavar="K")
-    ] = "1..20",
-    evaluations: Annotated[
-        int,
-        typer.Option(
-            min=0,
-            help="Images that each search classifies for each k and background; 0 searches nothing.",
-            metavar="NUMBER",
-        ),
-    ] = 2000,
-    hidden_units: Annotated[
-        int, typer.Option(min=1, help="Units of the hidden layer of --model hidden.", metavar="NUMBER")
-    ] = 64,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the fit and of the searches.", metavar="NUMBER")] = 0,
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder for the table as CSV and the plot as PNG.", metavar="FOLDER")
-    ] = Path("theory"),
+    data: Data = "digits",
+    path: DataFolder = None,
+    model: Model = "linear",
+    pair: Pair = None,
+    against_rest: AgainstRest = None,
+    k: Pixels = "1..20",
+    evaluations: Evaluations = 2000,
+    hidden_units: HiddenUnits = 64,
+    seed: Seed = 0,
+    output: TheoryOutput = Path("theory"),
 ) -> None:
     """Show the confidence that k pixels reach in a simple model.
 
@@ -98,8 +101,7 @@ def theory(
     echo(title)
     echo("Confidence in percent (log-odds):")
     show(bounds_table(compared.ks, curves), width=120)
-    for what, file in zip(("table", "plot"), written, strict=True):
-        echo(f"{what + ':':<7}{file}")
+    print_facts(dict(zip(("table", "plot"), written, strict=True)), width=7)
 
 
 def _called(second: str | None) -> str:

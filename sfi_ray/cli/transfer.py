@@ -21,24 +21,26 @@ from sfi_ray.cli.arguments import (
 from sfi_ray.cli.exits import explaining, naming_broken_parts
 from sfi_ray.cli.printing import echo, print_table
 
+TransferOutput = Annotated[Path, output_option("Folder to make with the rows and the tables.")]
+To = Annotated[
+    list[str] | None,
+    option(
+        "A classifier that re-scores: one of the run by name, a network of the zoo, a .pt2 file, "
+        "package.module:callable, or a job's entry in braces, such as '{torchvision: resnet50, weights: DEFAULT}'. May "
+        "be given several times. By default all classifiers of the run.",
+        metavar="CLASSIFIER",
+    ),
+]
+Threshold = Annotated[float, typer.Option(help="Confidence from which an image fools, in (0, 1].", metavar="NUMBER")]
+OnlyFooled = Annotated[bool, typer.Option("--fooled", help="Only images that fool their source.")]
+
 
 def transfer(
     run: RunLocation,
-    output: Annotated[Path, output_option("Folder to make with the rows and the tables.")],
-    to: Annotated[
-        list[str] | None,
-        option(
-            "A classifier that re-scores: one of the run by name, a network of the zoo, a .pt2 file, "
-            "package.module:callable, or a job's entry in braces, such as "
-            "'{torchvision: resnet50, weights: DEFAULT}'. May be "
-            "given several times. By default all classifiers of the run.",
-            metavar="CLASSIFIER",
-        ),
-    ] = None,
-    threshold: Annotated[
-        float, typer.Option(help="Confidence from which an image fools, in (0, 1].", metavar="NUMBER")
-    ] = 0.9,
-    fooled: Annotated[bool, typer.Option("--fooled", help="Only images that fool their source.")] = False,
+    output: TransferOutput,
+    to: To = None,
+    threshold: Threshold = 0.9,
+    fooled: OnlyFooled = False,
     device: Device = "auto",
     actors: Actors = None,
     address: Address = None,
