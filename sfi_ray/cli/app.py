@@ -5,11 +5,22 @@ from __future__ import annotations
 import dataclasses
 import logging
 import shlex
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sfi_ray.cli.arguments import Address, AsJson, InProcess, JobDevice, JobFile, JobOutput, changed, number, option
+from sfi_ray.cli.arguments import (
+    Address,
+    AsJson,
+    InProcess,
+    JobDevice,
+    JobFile,
+    JobOutput,
+    changed,
+    number,
+    option,
+    spelled,
+)
 from sfi_ray.cli.audit import audit
 from sfi_ray.cli.compare import compare
 from sfi_ray.cli.doctor import doctor
@@ -17,7 +28,16 @@ from sfi_ray.cli.exits import ExitCode, epilog_of, explaining
 from sfi_ray.cli.features import features
 from sfi_ray.cli.files import compact, export
 from sfi_ray.cli.listing import list_runs
-from sfi_ray.cli.printing import Commands, PrintableFormatter, echo, pass_on, print_json, print_turned_to_fit, show
+from sfi_ray.cli.printing import (
+    Commands,
+    PrintableFormatter,
+    echo,
+    pass_on,
+    print_facts,
+    print_json,
+    print_turned_to_fit,
+    show,
+)
 from sfi_ray.cli.reporting import report, watch
 from sfi_ray.cli.reproduction import reproduce
 from sfi_ray.cli.rounds import launch_rounds, plan_rounds
@@ -31,6 +51,10 @@ from sfi_ray.cli.transfer import transfer
 from sfi_ray.cli.verify import verify
 from sfi_ray.location import within
 from sfi_ray.text import counted, spell
+
+if TYPE_CHECKING:
+    from sfi_ray.plan import Plan
+    from sfi_ray.store.run import Run
 
 app = typer.Typer(
     name="sfi-ray",
@@ -67,30 +91,35 @@ def _configure(
     logging.basicConfig(level=logging.INFO if verbose else logging.ERROR, handlers=[handler])
 
 
+SubmitTo = Annotated[
+    str | None,
+    option(
+        "Launch on the cluster whose dashboard has this address, and follow its output. Without a value, the address "
+        "is RAY_API_SERVER_ADDRESS if set, otherwise http://127.0.0.1:8265.",
+        "--submit",
+        metavar="[URL]",
+    ),
+]
+JobActors = Annotated[int | None, number("Number of actors. By default the job's number, or as many as fit.")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Delete an earlier run of this name first.")]
+RetryFailed = Annotated[
+    bool, typer.Option("--retry-failed", help="Search cells again that failed in an earlier launch.")
+]
+Dashboard = Annotated[bool, typer.Option(help="Run Ray's dashboard on the loopback interface if Ray starts here.")]
+
+
 @app.command(cls=LaunchCommand)
 def launch(
     job: JobFile,
     address: Address = None,
-    submit_to: Annotated[
-        str | None,
-        option(
-            "Launch on the cluster whose dashboard has this address, and follow its output. Without a value, the "
-            "address is RAY_API_SERVER_ADDRESS if set, otherwise http://127.0.0.1:8265.",
-            "--submit",
-            metavar="[URL]",
-        ),
-    ] = None,
+    submit_to: SubmitTo = None,
     in_process: InProcess = False,
     output: JobOutput = None,
     device: JobDevice = None,
-    actors: Annotated[int | None, number("Number of actors. By default the job's number, or as many as fit.")] = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Delete an earlier run of this name first.")] = False,
-    retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Search cells again that failed in an earlier launch.")
-    ] = False,
-    dashboard: Annotated[
-        bool, typer.Option(help="Run Ray's dashboard on the loopback interface if Ray starts here.")
-    ] = True,
+    actors: JobActors = None,
+    fresh: Fresh = False,
+    retry_failed: RetryFailed = False,
+    dashboard: Dashboard = True,
 ) -> None:
     """Run or resume a job: a grid of searches, or rounds of defence.
 
@@ -110,12 +139,10 @@ def launch(
     if submit_to is not None:
         if address or in_process:
             raise typer.BadParameter("excludes --address and --in-process; leave those out", param_hint="--submit")
-        given = {"--output": output, "--device": device, "--actors": actors}
-        options = [text for key, value in given.items() if value is not None for text in (key, str(value))]
-        options += [key for key, is_on in {"--fresh": fresh, "--retry-failed": retry_failed}.items() if is_on]
+        flags = {"--fresh": fresh, "--retry-failed": retry_failed}
+        options = spelled({"--output": output, "--device": device, "--actors": actors, **flags})
         submit(file, loaded, submit_to, options)
-    places = {"--output": output, "--device": device}
-    resume = shlex.join(["sfi-ray", "launch", str(job), *(t for k, v in places.items() if v for t in (k, v))])
+    resume = shlex.join(["sfi-ray", "launch", str(job), *spelled({"--output": output, "--device": device})])
     if isinstance(loaded, RoundsJob):
         launch_rounds(loaded, file, resume, address=address, in_process=in_process, fresh=fresh, dashboard=dashboard)
         return
@@ -129,29 +156,14 @@ def launch(
             retry_failed=retry_failed,
             dashboard=dashboard,
         )
-        status = run.status()
-        _print_results(run.folder.location)
-    if not status.is_complete:
-        echo(
-            f"stopped with {status.finished:,} of {counted(status.num_cells, 'cell')} finished; go on with: {resume}",
-            err=True,
-        )
-        raise typer.Exit(ExitCode.INTERRUPTED)
-    if status.failed:
-        echo(
-            f"{status.failed:,} of {counted(status.num_cells, 'cell')} failed: {_first_error(run.folder.location)}; "
-            f"try them again with: {resume} --retry-failed",
-            err=True,
-        )
-        raise typer.Exit(ExitCode.FAILED_CELLS)
+        _print_results(run)
+    _require_results(run, resume)
 
 
-def _print_results(location: str) -> None:
+def _print_results(run: Run) -> None:
     from sfi_ray.report import confidence_matrices, render_table
     from sfi_ray.report.tables import matrix_table
-    from sfi_ray.store.run import open_run
 
-    run = open_run(location)
     status = run.status()
     for matrix in confidence_matrices(run.dataset):
         if matrix.is_wide:
@@ -165,17 +177,30 @@ def _print_results(location: str) -> None:
         "tables": "report/tables",
         "pictures": "report/figures",
     }
-    for title, name in places.items():
-        echo(f"{title + ':':<10}{within(location, name)}")
+    print_facts({title: within(run.folder.location, name) for title, name in places.items()})
 
 
-def _first_error(location: str) -> str:
+def _require_results(run: Run, resume: str) -> None:
+    """Ends with the exit code of a run that is interrupted or has failed cells."""
+    status = run.status()
+    cells = counted(status.num_cells, "cell")
+    if not status.is_complete:
+        echo(f"stopped with {status.finished:,} of {cells} finished; go on with: {resume}", err=True)
+        raise typer.Exit(ExitCode.INTERRUPTED)
+    if status.failed:
+        mend = f"try them again with: {resume} --retry-failed"
+        echo(f"{status.failed:,} of {cells} failed: {_first_error(run)}; {mend}", err=True)
+        raise typer.Exit(ExitCode.FAILED_CELLS)
+
+
+def _first_error(run: Run) -> str:
     import pyarrow.dataset as ds
 
-    from sfi_ray.store.run import open_run
-
-    errors = open_run(location).table(["error"], ds.field("error").is_valid())["error"]
+    errors = run.table(["error"], ds.field("error").is_valid())["error"]
     return str(errors[0].as_py()) if len(errors) else "without a reason"
+
+
+FreshPlan = Annotated[bool, typer.Option("--fresh", help="Plan as if an earlier run of this name were deleted.")]
 
 
 @app.command()
@@ -183,9 +208,7 @@ def plan(
     job: JobFile,
     output: JobOutput = None,
     device: JobDevice = None,
-    fresh: Annotated[
-        bool, typer.Option("--fresh", help="Plan as if an earlier run of this name were deleted.")
-    ] = False,
+    fresh: FreshPlan = False,
     as_json: AsJson = False,
 ) -> None:
     """Show the size of a job without searching.
@@ -216,20 +239,23 @@ def plan(
             echo(f"note: a launch on this machine will be refused: {error}", err=True)
     if as_json:
         print_json({"run": loaded.location, **dataclasses.asdict(made)})
-        return
+    else:
+        _print_plan(made)
+
+
+def _print_plan(made: Plan) -> None:
     idle = f" ({made.num_actors - made.num_busy} more have nothing to search)" * (made.num_busy < made.num_actors)
-    rows = {
+    rates = ", ".join(f"{name} {rate:,.0f} evaluations/s" for name, rate in made.rates.items())
+    facts = {
         "cells": f"{made.num_cells:,}",
         "groups": f"{made.num_groups:,}",
         "shards": f"{made.num_shards:,} on {counted(made.num_actors, 'actor')} at first; their size follows the speed",
         "evaluations": f"{made.max_evaluations:,} at most",
         "memory": f"{(made.candidate_bytes + made.classifier_bytes) / 2**20:,.0f} MiB an actor, besides torch",
-        "speed": ", ".join(f"{name} {rate:,.0f} evaluations/s" for name, rate in made.rates.items())
-        + " an actor, measured here",
+        "speed": f"{rates} an actor, measured here",
         "time": f"{spell(made.seconds)} at most, on {made.num_busy} such actors{idle}, training not counted",
     }
-    for title, text in rows.items():
-        echo(f"{title + ':':<13}{text}")
+    print_facts(facts, width=13)
 
 
 app.command()(init)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -104,3 +105,12 @@ def changed(job: Job | RoundsJob, output: str | None, device: str | None, actors
         bounds = ActorRange(min=min(job.cluster.min_actors, actors), max=actors)
         job = job.model_copy(update={"cluster": job.cluster.model_copy(update={"actors": bounds})})
     return job
+
+
+def spelled(options: Mapping[str, object]) -> list[str]:
+    """Returns options as they are typed, by name; those that are None or False are left out."""
+    texts: list[str] = []
+    for name, value in options.items():
+        if value is not None and value is not False:
+            texts += [name] if value is True else [name, str(value)]
+    return texts

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sfi_ray.cli.arguments import Address, InProcess, JobDevice, JobOutput, argument, changed, number, option
+from sfi_ray.cli.arguments import Address, InProcess, JobDevice, JobOutput, argument, changed, number, option, spelled
 from sfi_ray.cli.exits import ExitCode, explaining
 from sfi_ray.cli.printing import echo, print_table
 from sfi_ray.location import within
@@ -20,29 +20,35 @@ if TYPE_CHECKING:
     from sfi_ray.tables import ResultTable
 
 
+Table = Annotated[
+    str | None, argument("Number of a table of the paper. Without it, the command lists them.", metavar="TABLE")
+]
+Scale = Annotated[
+    str,
+    typer.Option(
+        help="paper takes the paper's search and its numbers of images. small takes map_elites with 1,000 images a "
+        "class, and shorter trainings.",
+        metavar="small|paper",
+    ),
+]
+TrainedNetwork = Annotated[
+    str | None,
+    option(
+        "A trained network instead of the one that the job trains: a job's entry in braces, such as "
+        "'{name: vgg16, weights: FILE, mean: [...], std: [...]}', or a short form as in transfer --to.",
+        metavar="CLASSIFIER",
+    ),
+]
+Replicates = Annotated[
+    int | None, number("Images of each cell. By default 3 at the small scale, and the paper's 10 or 50.", min=1)
+]
+
+
 def reproduce(
-    table: Annotated[
-        str | None, argument("Number of a table of the paper. Without it, the command lists them.", metavar="TABLE")
-    ] = None,
-    scale: Annotated[
-        str,
-        typer.Option(
-            help="paper takes the paper's search and its numbers of images. small takes map_elites with 1,000 images a "
-            "class, and shorter trainings.",
-            metavar="small|paper",
-        ),
-    ] = "small",
-    classifier: Annotated[
-        str | None,
-        option(
-            "A trained network instead of the one that the job trains: a job's entry in braces, such as "
-            "'{name: vgg16, weights: FILE, mean: [...], std: [...]}', or a short form as in transfer --to.",
-            metavar="CLASSIFIER",
-        ),
-    ] = None,
-    replicates: Annotated[
-        int | None, number("Images of each cell. By default 3 at the small scale, and the paper's 10 or 50.", min=1)
-    ] = None,
+    table: Table = None,
+    scale: Scale = "small",
+    classifier: TrainedNetwork = None,
+    replicates: Replicates = None,
     output: JobOutput = None,
     device: JobDevice = None,
     address: Address = None,
@@ -67,14 +73,8 @@ def reproduce(
         network = None if classifier is None else parse_classifier(classifier)
         job = reproduction_job(chosen, scale, network, replicates)
         job = changed(job, output, device)
-    given = {
-        "--scale": scale,
-        "--classifier": classifier,
-        "--replicates": replicates,
-        "--output": output,
-        "--device": device,
-    }
-    options = [text for key, value in given.items() if value is not None for text in (key, str(value))]
+    given = {"--scale": scale, "--classifier": classifier, "--replicates": replicates}
+    options = spelled({**given, "--output": output, "--device": device})
     again = shlex.join(["sfi-ray", "reproduce", str(chosen.number), *options])
     with explaining(f"stopped at once; finished cells are kept; go on with: {again}"):
         done = _run(chosen, job, address, in_process=in_process)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sfi_ray.cli.exits import explaining
-from sfi_ray.cli.printing import echo, print_json, print_table
+from sfi_ray.cli.printing import echo, print_facts, print_json, print_table
 from sfi_ray.location import within
 from sfi_ray.text import counted
 
@@ -56,15 +56,14 @@ def launch_rounds(
         for trial in trials:
             print_table(accuracies_table(trial))
             print_table(reattack_table(trial))
-        location = experiment.folder.location
-        for title, name in (
-            ("page", "report/index.html"),
-            ("tables", "report/rounds.md"),
-            ("pictures", "report"),
-            ("TensorBoard", "tune"),
-        ):
-            if experiment.folder.exists(name):
-                echo(f"{title + ':':<13}{within(location, name)}")
+        places = {
+            "page": "report/index.html",
+            "tables": "report/rounds.md",
+            "pictures": "report",
+            "TensorBoard": "tune",
+        }
+        folder = experiment.folder
+        print_facts({title: within(folder.location, at) for title, at in places.items() if folder.exists(at)}, width=13)
 
 
 def plan_rounds(job: RoundsJob, *, as_json: bool = False) -> None:
@@ -100,8 +99,7 @@ def plan_rounds(job: RoundsJob, *, as_json: bool = False) -> None:
             "epochs": ", ".join(f"M{number} {epochs}" for number, epochs in enumerate(made.epochs))
             + f"; {counted(made.max_trained, 'image')} in all at most",
         }
-        for title, text in rows.items():
-            echo(f"{title + ':':<13}{text}")
+        print_facts(rows, width=13)
 
 
 def is_rounds(location: str) -> bool:

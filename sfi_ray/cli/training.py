@@ -134,7 +134,7 @@ def _of_dataset(network: str, name: str, path: str | None) -> tuple[str, Dataset
     return network, DatasetSpec(name=name, path=path), {}
 
 
-def _of_job(job: Path, classifier: str) -> tuple[str | None, DatasetSpec, dict[str, Any]]:
+def _of_job(job: Path, classifier: str) -> tuple[str, DatasetSpec, dict[str, Any]]:
     """Returns the network of a classifier, its data set and its settings, as a job has them."""
     from sfi_ray.bundled import job_file
     from sfi_ray.job import load_job
