@@ -9,21 +9,21 @@ import itertools
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Self
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
-from sfi_ray.attacks.base import AttackContext, Tick, failed
+from sfi_ray.attacks.base import AttackContext, Tick
+from sfi_ray.attacks.slot import Slot
 from sfi_ray.attacks.snapshot import Snapshot, by_snapshot
 from sfi_ray.attacks.verify import Scored, Verifier
 from sfi_ray.images import altered_pixels, decode, render
 from sfi_ray.models import Classifier
 from sfi_ray.search import Answer, Features, Gradients, LogProbs, NewCells, Query, Search
-from sfi_ray.types import Cell, FeatureSimilarity, Finding, Pixel, StopReason, TracePoint
+from sfi_ray.types import Cell, FeatureSimilarity, Finding, Pixel, StopReason
 
 
 class StoppingSettings(BaseModel):
@@ -39,116 +39,6 @@ class StoppingSettings(BaseModel):
         ge=1,
         description="Stop a cell after this many generations without a better candidate; null never does.",
     )
-
-
-@dataclass(slots=True)
-class Slot:
-    """The state of a cell during its search."""
-
-    #: A trace keeps a point when the evaluations have grown by this factor since the point before.
-    _trace_factor: ClassVar[float] = 2.0**0.25
-
-    cell: Cell
-    #: The best image that is known before the search: the bare background, or one with fewer altered pixels.
-    known: Scored
-    best: float = -math.inf
-    improved_at: int = 0
-    refused: float = -math.inf
-    seconds: float = 0.0
-    trace: list[TracePoint] = field(default_factory=list)
-    #: Images classified for verification: the bare background, and every image that the cell should have ended with.
-    verifications: int = 1
-
-    generation: int = 0
-    evaluations: int = 0
-    backward_passes: int = 0
-    is_exhausted: bool = False
-    is_measured: bool = False
-    #: Whether the cell ends with its best image rather than its last; see `Search.keeps_best`.
-    keeps_best: bool = True
-    #: Number of its group, and whether it is done while others of the group go on.
-    group: int = 0
-    is_done: bool = False
-
-    def follow(
-        self, best: float, generation: int, evaluations: int, backward_passes: int, *, is_exhausted: bool
-    ) -> None:
-        """Records a generation, and keeps the trace thin."""
-        self.generation, self.evaluations, self.is_exhausted = generation, evaluations, is_exhausted
-        self.backward_passes = backward_passes
-        self.is_measured = not math.isnan(best)
-        if not self.is_measured:
-            return
-        if best > self.best or not self.keeps_best:
-            self.best = best
-            self.improved_at = generation
-        if not self.trace or evaluations >= self.trace[-1].evaluations * self._trace_factor:
-            self._note()
-
-    def notes(self) -> dict[str, Any]:
-        """Returns the part of a snapshot that is not the search's state."""
-        return {
-            "best": self.best,
-            "improved_at": self.improved_at,
-            "refused": self.refused,
-            "seconds": self.seconds,
-            "trace": [[point.evaluations, point.confidence] for point in self.trace],
-            "verifications": self.verifications,
-        }
-
-    @classmethod
-    def from_notes(cls, cell: Cell, known: Scored, notes: Mapping[str, Any]) -> Self:
-        """Restores a slot from a snapshot."""
-        return cls(
-            cell,
-            known,
-            best=notes["best"],
-            improved_at=notes["improved_at"],
-            refused=notes["refused"],
-            seconds=notes["seconds"],
-            trace=[TracePoint(evaluations, confidence) for evaluations, confidence in notes["trace"]],
-            verifications=notes["verifications"],
-        )
-
-    def _note(self) -> None:
-        if self.best > -math.inf:
-            at_least = self.known.verdict.confidence if self.keeps_best else 0.0
-            self.trace.append(TracePoint(self.evaluations, max(math.exp(self.best), at_least)))
-
-    def finding(self, reason: StopReason, found: Scored) -> Finding:
-        """Returns the finding, with the last point of the trace at the end of the search."""
-        verdict = found.verdict
-        if reason is StopReason.FAILED or not verdict.is_valid:
-            return self.failed_finding("the classifier returned NaN instead of probabilities")
-        if not self.trace or self.trace[-1].evaluations < self.evaluations:
-            self._note()
-        return Finding(
-            cell=self.cell,
-            fooled=verdict.fooled,
-            confidence=verdict.confidence,
-            background_confidence=verdict.background_confidence,
-            predicted_class=verdict.predicted_class,
-            predicted_confidence=verdict.predicted_confidence,
-            pixels=found.pixels,
-            evaluations=self.evaluations,
-            verifications=self.verifications,
-            backward_passes=self.backward_passes,
-            generations=self.generation,
-            stop_reason=reason,
-            trace=tuple(self.trace),
-            seconds=self.seconds,
-        )
-
-    def failed_finding(self, error: str) -> Finding:
-        """Returns the finding of a cell that failed, with its costs."""
-        return replace(
-            failed(self.cell, error),
-            evaluations=self.evaluations,
-            verifications=self.verifications,
-            backward_passes=self.backward_passes,
-            generations=self.generation,
-            seconds=self.seconds,
-        )
 
 
 #: Compares the images to store with the natural images that cells imitate, given the cells' places in the search.
@@ -209,26 +99,16 @@ def run_search(
     backgrounds = torch.zeros(0, search.space.channels, device=search.device)
     while waiting or slots:
         started = time.perf_counter()
-        entering: list[Cell] = []
-        leaders: dict[str, str] = {}  # by the first cell of a group, which is in the same snapshot as the others
-        while waiting and (not slots + entering or len(slots) + len(entering) + len(waiting[0]) <= num_slots):
-            group = waiting.popleft()
-            entering += group
-            leaders |= dict.fromkeys((cell.cell_id for cell in group), group[0].cell_id)
-        for part, snapshot in by_snapshot(entering, snapshots):
-            numbered = {leader: next(numbers) for leader in dict.fromkeys(leaders[cell.cell_id] for cell in part)}
-            groups = [numbered[leaders[cell.cell_id]] for cell in part]
+        entering: list[list[Cell]] = []
+        num_busy = len(slots)
+        while waiting and (not num_busy or num_busy + len(waiting[0]) <= num_slots):
+            entering.append(waiting.popleft())
+            num_busy += len(entering[-1])
+        for part, groups, snapshot in _parts(entering, snapshots, numbers):
             new_cells = _new_cells(part, groups, context, search.device)
             search.admit(new_cells, snapshot.tensors if snapshot else None)
             backgrounds = torch.cat([backgrounds, new_cells.backgrounds])
-            best_known = known(part)
-            restored = (
-                map(Slot.from_notes, part, best_known, snapshot.notes) if snapshot else map(Slot, part, best_known)
-            )
-            slots += [
-                replace(slot, group=group, keeps_best=search.keeps_best)
-                for slot, group in zip(restored, groups, strict=True)
-            ]
+            slots += _new_slots(part, groups, known(part), snapshot, keeps_best=search.keeps_best)
 
         asked = yield from _generation(search, classifier, backgrounds)
         num_asked, num_empty = num_asked + asked, 0 if asked else num_empty + 1
@@ -252,6 +132,34 @@ def run_search(
             slots = [slot for slot in slots if slot.group in left]
         if checkpoints and slots and checkpoints.is_due():
             checkpoints.save(_snapshot(search, slots))
+
+
+def _parts(
+    groups: Sequence[Sequence[Cell]], snapshots: Sequence[Snapshot], numbers: Iterator[int]
+) -> Iterator[tuple[Sequence[Cell], list[int], Snapshot | None]]:
+    """Divides cells by the snapshots that hold them, and numbers their groups.
+
+    Yields:
+        Cells, the number of the group of each, and their snapshot; None for cells that no snapshot holds.
+    """
+    # The cells of a group are in the same snapshot.
+    leaders = {cell.cell_id: group[0].cell_id for group in groups for cell in group}
+    for part, snapshot in by_snapshot(list(itertools.chain(*groups)), snapshots):
+        numbered = {leader: next(numbers) for leader in dict.fromkeys(leaders[cell.cell_id] for cell in part)}
+        yield part, [numbered[leaders[cell.cell_id]] for cell in part], snapshot
+
+
+def _new_slots(
+    cells: Sequence[Cell],
+    groups: Sequence[int],
+    known: Sequence[Scored],
+    snapshot: Snapshot | None,
+    *,
+    keeps_best: bool,
+) -> list[Slot]:
+    """Makes the slots of cells that enter, as their snapshot has them if there is one."""
+    slots = map(Slot.from_notes, cells, known, snapshot.notes) if snapshot else map(Slot, cells, known)
+    return [replace(slot, group=group, keeps_best=keeps_best) for slot, group in zip(slots, groups, strict=True)]
 
 
 def _generation(search: Search, classifier: Classifier, backgrounds: torch.Tensor) -> Generator[Tick, None, int]:

@@ -16,13 +16,16 @@ from sfi_ray.cluster.scoring import ScoreSpec, ScoreUnit
 from sfi_ray.errors import InputError
 from sfi_ray.job import ClassifierSpec, ClusterSettings, Job
 from sfi_ray.job.classifier_text import parse_classifier
-from sfi_ray.models import Classifier
+from sfi_ray.models import Classifier, ClassifierPayload
 from sfi_ray.review.networks import RunClassifiers
 from sfi_ray.review.scoring import batch_rows
 from sfi_ray.review.transfer import TRANSFERS, Counts, counts_table, matrix_table
 from sfi_ray.store.folder import RunFolder
 from sfi_ray.store.run import Run
 from sfi_ray.store.whole_folder import whole_folder
+
+DATA = "transfer.parquet"
+"""The rows, and the mark of a folder that a transfer wrote."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,13 +93,10 @@ def transfer(
             "cluster": ClusterSettings(actors=actors),  # the run's own says where it was searched, not where this runs
         }
     )
-    broken: dict[str, str] = {}
-    counts = Counts()
     payloads = {name: networks.payload(name) for name in known}
     micro_batches = {one.name: one.runtime.micro_batch for one in run.record.classifiers if one.name in known}
-    data = "transfer.parquet"  # the rows, and the mark of a folder that a transfer wrote
     with (
-        whole_folder(output, marker=data, overwrite=overwrite) as folder,
+        whole_folder(output, marker=DATA, overwrite=overwrite) as folder,
         contextlib.closing(reporter),
         open_backend(in_process=in_process, address=address, dashboard=False, reporter=reporter) as backend,
     ):
@@ -112,21 +112,41 @@ def transfer(
             threshold=threshold,
             only_fooled=only_fooled,
         )
-        windows = run.windows(batch_rows(run.record.input_shape), None, broken.__setitem__)
-        units = [ScoreUnit(name, window) for name in payloads for window in windows]
-        with pq.ParquetWriter(folder / data, TRANSFERS, compression="zstd") as writer:
-            for unit, scored in zip(units, backend.scores(spec, payloads, units, job), strict=True):
-                broken.update(scored.broken)
-                counts.add(scored.rows)
-                writer.write_table(scored.rows)
-                if unit.cells == windows[-1]:
-                    reporter.log(f"{unit.classifier}: all images scored")
-        if not counts.sources:
-            left_out = "".join(f"; {name} cannot be read: {text}" for name, text in broken.items())
-            what = "fooled cell; leave --fooled out" if only_fooled else "image yet; launch its job first"
-            raise InputError(f"'{run.folder.location}' has no {what}{left_out}")
-        (folder / "counts.csv").write_text(counts_table(counts).to_csv(), "utf-8")
-        (folder / "table.md").write_text(matrix_table(counts, threshold).to_markdown(), "utf-8")
+        done = _score(run, job, spec, payloads, folder / DATA, backend, reporter)
+        (folder / "counts.csv").write_text(counts_table(done.counts).to_csv(), "utf-8")
+        (folder / "table.md").write_text(matrix_table(done.counts, threshold).to_markdown(), "utf-8")
+    return done
+
+
+def _score(
+    run: Run,
+    job: Job,
+    spec: ScoreSpec,
+    payloads: Mapping[str, ClassifierPayload],
+    path: Path,
+    backend: Backend,
+    reporter: Reporter,
+) -> Transferred:
+    """Scores the images by all classifiers, writes the rows and counts them.
+
+    Raises:
+        InputError: There are no images.
+    """
+    broken: dict[str, str] = {}
+    counts = Counts()
+    windows = run.windows(batch_rows(run.record.input_shape), None, broken.__setitem__)
+    units = [ScoreUnit(name, window) for name in payloads for window in windows]
+    with pq.ParquetWriter(path, TRANSFERS, compression="zstd") as writer:
+        for unit, scored in zip(units, backend.scores(spec, payloads, units, job), strict=True):
+            broken.update(scored.broken)
+            counts.add(scored.rows)
+            writer.write_table(scored.rows)
+            if unit.cells == windows[-1]:
+                reporter.log(f"{unit.classifier}: all images scored")
+    if not counts.sources:
+        left_out = "".join(f"; {name} cannot be read: {text}" for name, text in broken.items())
+        what = "fooled cell; leave --fooled out" if spec.only_fooled else "image yet; launch its job first"
+        raise InputError(f"'{run.folder.location}' has no {what}{left_out}")
     return Transferred(counts, broken)
 
 

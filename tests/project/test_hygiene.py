@@ -1,3 +1,4 @@
+import ast
 import os
 import re
 import subprocess
@@ -8,6 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 MAX_LINES = 450
+MAX_FUNCTION_LINES = 60  # without the docstring
 # Written so that they do not match themselves.
 FORBIDDEN = {
     "a machine's path": re.compile(r"(?<![\w.~$}])/(?:root|work|home/(?!sfi\b)\w+|Users/\w+)(?![\w-])"),
@@ -73,6 +75,33 @@ def test_modules_are_short():
     assert lines, "no modules found"
     long = {str(path.relative_to(ROOT)): count for path, count in lines.items() if count > MAX_LINES}
     assert not long, f"Over {MAX_LINES} lines; one idea a module: {long}"
+
+
+def function_lines(source):
+    """The lines of each function of a module, without its docstring."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            lines = node.end_lineno - node.lineno + 1
+            if ast.get_docstring(node) is not None:
+                lines -= node.body[0].end_lineno - node.body[0].lineno + 1
+            yield node.name, lines
+
+
+def test_functions_are_short():
+    functions = [
+        (lines, name, str(path.relative_to(ROOT)))
+        for path in (ROOT / "sfi_ray").rglob("*.py")
+        for name, lines in function_lines(path.read_text("utf-8"))
+    ]
+    assert functions, "no functions found"
+    long = [place for place in functions if place[0] > MAX_FUNCTION_LINES]
+    assert not long, f"Over {MAX_FUNCTION_LINES} lines without the docstring: {long}"
+
+
+def test_the_length_of_a_function_leaves_its_docstring_out():
+    documented = 'class A:\n    def f(self):\n        """One.\n\n        Two.\n        """\n        return 1\n'
+    source = documented + "\n\nasync def g(): ..."
+    assert list(function_lines(source)) == [("g", 1), ("f", 2)]
 
 
 def test_the_readme_says_something():

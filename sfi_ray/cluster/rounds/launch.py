@@ -68,15 +68,17 @@ def launch_rounds(
         ResourceError: The machine or the cluster lacks what the job asks for.
         KeyboardInterrupt: Ctrl-C, SIGTERM or ``sfi-ray stop`` ended it; launching again resumes.
     """
-    if not isinstance(job, RoundsJob):
-        loaded = load_any(job)
-        if not isinstance(loaded, RoundsJob):
-            raise InputError(f"{job}: it has no key `rounds`; `launch` runs such a job")
-        with placed(job):
-            return launch_rounds(
-                loaded, reporter=reporter, address=address, in_process=in_process, fresh=fresh, dashboard=dashboard
-            )
+    loaded = job if isinstance(job, RoundsJob) else load_any(job)
+    if not isinstance(loaded, RoundsJob):
+        raise InputError(f"{job}: it has no key `rounds`; `launch` runs such a job")
     reporter = reporter or Reporter()
+    with contextlib.nullcontext() if isinstance(job, RoundsJob) else placed(job):
+        return _launch(loaded, reporter, address, in_process=in_process, fresh=fresh, dashboard=dashboard)
+
+
+def _launch(
+    job: RoundsJob, reporter: Reporter, address: str | None, *, in_process: bool, fresh: bool, dashboard: bool
+) -> Experiment:
     folder = RunFolder(job.location)
     trials = checked_trials(job, reporter)
     if in_process and job.tune and job.tune.scheduler:
@@ -114,11 +116,7 @@ def launch_rounds(
             with interrupting_on_request(folder, reporter.log):
                 if in_process:
                     for name, trial in unfinished.items():
-                        prefix = f"{name}: " if len(trials) > 1 else ""
-                        with Tracking(
-                            job.track, tracked_trial(job, name, folder.inner(name)), reporter.log
-                        ) as tracking:
-                            run_trial(trial, name, folder, reporter, prefix, tracking)
+                        _run_here(job, name, trial, folder.inner(name), reporter)
                 elif unfinished:
                     if backend is None:
                         raise InputError(f"another launch has just written to '{folder.location}'; launch again")
@@ -131,25 +129,20 @@ def launch_rounds(
     return experiment
 
 
-def run_trial(
-    trial: RoundsJob,
-    name: str,
-    folder: RunFolder,
-    reporter: Reporter,
-    prefix: str,
-    tracking: Tracking,
-) -> None:
-    """Runs one trial in this process, without Ray; see `Trial.run`. `prefix` begins each line on a round."""
-    tell = telling(reporter, prefix)
+def _run_here(job: RoundsJob, name: str, trial: RoundsJob, folder: RunFolder, reporter: Reporter) -> None:
+    """Runs one trial in this process, without Ray; see `Trial.run`."""
+    tell = telling(reporter, f"{name}: " if len(job.trial_names) > 1 else "")
 
     def launcher(job: Job, classifiers: Mapping[str, Classifier]) -> Run:
         return launch(job, classifiers=classifiers, reporter=reporter, in_process=True)
 
-    def on_round(record: RoundRecord) -> None:
-        tell(record)
-        tracking.round(metrics(record))
+    with Tracking(job.track, tracked_trial(job, name, folder), reporter.log) as tracking:
 
-    Trial(trial, folder.inner(name), InProcessBackend(), launcher, reporter).run(on_round)
+        def on_round(record: RoundRecord) -> None:
+            tell(record)
+            tracking.round(metrics(record))
+
+        Trial(trial, folder, InProcessBackend(), launcher, reporter).run(on_round)
 
 
 def checked_trials(job: RoundsJob, reporter: Reporter) -> dict[str, RoundsJob]:

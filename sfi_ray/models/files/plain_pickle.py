@@ -66,23 +66,45 @@ def read_pickle(stream: BinaryIO, stored: list[Stored] | None = None, most_steps
 
 
 def _read(stream: BinaryIO, stored: list[Stored] | None, most_steps: int) -> Any:
-    stack: list[Any] = []
-    marked: list[list[Any]] = []
-    memo: dict[int, Any] = {}
-    arg: Any
+    machine = _Machine([] if stored is None else stored)
     for opcode, arg, _ in itertools.islice(pickletools.genops(stream), most_steps):
-        match opcode.name:
+        if opcode.name == "STOP":
+            return machine.stack.pop()
+        if machine.moves(opcode.name, arg) or machine.collects(opcode.name) or machine.makes(opcode.name, arg):
+            continue
+        if opcode.arg is None or opcode.name.startswith("EXT"):
+            raise ValueError(f"a pickle with {opcode.name}")
+        machine.stack.append(arg)  # plain data
+    raise ValueError(f"a pickle of more than {most_steps:,} steps")
+
+
+class _Machine:
+    """The stack that a pickle works on. Each kind of step returns whether it knows an opcode.
+
+    Attributes:
+        stack: Values since the last mark.
+        stored: Takes all that lies beside the pickle.
+    """
+
+    def __init__(self, stored: list[Stored]) -> None:
+        self.stack: list[Any] = []
+        self.stored = stored
+        self._marked: list[list[Any]] = []
+        self._memo: dict[int, Any] = {}
+
+    def moves(self, name: str, arg: Any) -> bool:
+        """Moves what is on the stack, or puts a constant there."""
+        stack, memo = self.stack, self._memo
+        match name:
             case "PROTO" | "FRAME":
                 pass
-            case "STOP":
-                return stack.pop()
             case "MARK":
-                marked.append(stack)
-                stack = []
-            case "POP":
+                self._marked.append(stack)
+                self.stack = []
+            case "POP" | "BUILD":  # BUILD takes the state of an object, which is not made
                 stack.pop()
             case "POP_MARK":
-                stack = marked.pop()
+                self._since_mark()
             case "DUP":
                 stack.append(stack[-1])
             case "PUT" | "BINPUT" | "LONG_BINPUT":
@@ -94,32 +116,48 @@ def _read(stream: BinaryIO, stored: list[Stored] | None, most_steps: int) -> Any
             case "NONE":
                 stack.append(None)
             case "NEWTRUE" | "NEWFALSE":
-                stack.append(opcode.name == "NEWTRUE")
+                stack.append(name == "NEWTRUE")
+            case _:
+                return False
+        return True
+
+    def collects(self, name: str) -> bool:
+        """Makes or fills a dictionary or a list."""
+        stack = self.stack
+        match name:
             case "EMPTY_DICT":
                 stack.append({})
             case "EMPTY_LIST" | "EMPTY_TUPLE" | "EMPTY_SET":
                 stack.append([])
             case "TUPLE1" | "TUPLE2" | "TUPLE3":
-                size = int(opcode.name[-1])
+                size = int(name[-1])
                 stack[-size:] = [stack[-size:]]
             case "TUPLE" | "LIST" | "FROZENSET":
-                stack, items = marked.pop(), stack
-                stack.append(items)
+                items = self._since_mark()
+                self.stack.append(items)
             case "DICT":
-                stack, items = marked.pop(), stack
-                stack.append({})
-                _put(stack[-1], items)
+                items = self._since_mark()
+                self.stack.append({})
+                _put(self.stack[-1], items)
             case "SETITEM":
                 items = [stack.pop(-2), stack.pop()]
                 _put(stack[-1], items)
             case "SETITEMS":
-                stack, items = marked.pop(), stack
-                _put(stack[-1], items)
+                items = self._since_mark()
+                _put(self.stack[-1], items)
             case "APPEND":
                 _extend(stack[-2], [stack.pop()])
             case "APPENDS" | "ADDITEMS":
-                stack, items = marked.pop(), stack
-                _extend(stack[-1], items)
+                items = self._since_mark()
+                _extend(self.stack[-1], items)
+            case _:
+                return False
+        return True
+
+    def makes(self, name: str, arg: Any) -> bool:
+        """Describes a class, an object, or something that lies beside the pickle."""
+        stack = self.stack
+        match name:
             case "GLOBAL":
                 stack.append(Named(arg.replace(" ", ".", 1)))
             case "STACK_GLOBAL":
@@ -129,23 +167,23 @@ def _read(stream: BinaryIO, stored: list[Stored] | None, most_steps: int) -> Any
             case "NEWOBJ_EX":
                 stack[-3:] = [_made(stack[-3], stack[-2])]
             case "OBJ":
-                stack, items = marked.pop(), stack
-                stack.append(_made(items[0], items[1:]))
+                items = self._since_mark()
+                self.stack.append(_made(items[0], items[1:]))
             case "INST":
-                stack, items = marked.pop(), stack
-                stack.append(Made(arg.replace(" ", ".", 1), items))
-            case "BUILD":  # the state of an object that is not made
-                stack.pop()
+                items = self._since_mark()
+                self.stack.append(Made(arg.replace(" ", ".", 1), items))
             case "PERSID" | "BINPERSID":
-                beside = Stored(stack.pop() if opcode.arg is None else arg)
+                beside = Stored(arg if name == "PERSID" else stack.pop())
                 stack.append(beside)
-                if stored is not None:
-                    stored.append(beside)
-            case _ if opcode.arg is not None and not opcode.name.startswith("EXT"):
-                stack.append(arg)
+                self.stored.append(beside)
             case _:
-                raise ValueError(f"a pickle with {opcode.name}")
-    raise ValueError(f"a pickle of more than {most_steps:,} steps")
+                return False
+        return True
+
+    def _since_mark(self) -> list[Any]:
+        """Takes the values since the last mark from the stack."""
+        items, self.stack = self.stack, self._marked.pop()
+        return items
 
 
 def _made(by: Any, args: Any) -> Made:
