@@ -124,6 +124,8 @@ class Source(ABC):
 
     def files(self) -> tuple[str, ...]:
         """Returns the paths of the files that it reads, as the job says them."""
+        if self.suffix is not None:
+            return (self.what,)
         return () if self.weights is None else (self.weights,)
 
     def code(self) -> Path | None:

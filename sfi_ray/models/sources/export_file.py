@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import nn
 
 from sfi_ray.errors import InputError
 from sfi_ray.hub import local_path
@@ -39,14 +38,6 @@ class ExportSource(Source):
         network = ExportedNetwork(graph, self.what)
         network.examine(input_shape)
         return network
-
-    def state(self) -> Mapping[str, Tensor] | None:
-        """Nothing beside the file."""
-        return None
-
-    def files(self) -> tuple[str, ...]:
-        """Returns the path of the export."""
-        return (self.what,)
 
     def read_content(self) -> bytes:
         """Reads the file, unless it is in hand."""

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-
-from torch import Tensor
 
 from sfi_ray.hub import local_path
 from sfi_ray.models.black_boxes.onnx_network import OnnxPredictor
@@ -20,14 +17,6 @@ class OnnxSource(BlackBoxSource):
     kind = "onnx"
     weights_fault = "an ONNX network holds its weights"
     suffix = ".onnx"
-
-    def state(self) -> Mapping[str, Tensor] | None:
-        """Nothing beside the file."""
-        return None
-
-    def files(self) -> tuple[str, ...]:
-        """Returns the path of the network."""
-        return (self.what,)
 
     def read_content(self) -> bytes:
         """Reads the file, unless it is in hand.
