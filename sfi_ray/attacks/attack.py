@@ -132,11 +132,6 @@ class Attack:
 
 
 def space_of(classifier: Classifier, k: int) -> SearchSpace:
-    """Returns the search space of a classifier.
-
-    Args:
-        classifier: The attacked classifier.
-        k: Pixels that may be altered.
-    """
+    """Returns the search space of a classifier."""
     channels, height, width = classifier.input_shape
     return SearchSpace(height, width, channels, k, classifier.num_classes)

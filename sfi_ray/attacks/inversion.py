@@ -25,11 +25,7 @@ from sfi_ray.types import Cell, FeatureSimilarity, Pixel
 
 
 class InversionAttack(Attack):
-    """Inverts the features of natural images.
-
-    Args:
-        settings: Settings of the inversion.
-    """
+    """Inverts the features of natural images."""
 
     micro_batches_a_generation: ClassVar[float] = 16
 

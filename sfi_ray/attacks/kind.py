@@ -84,9 +84,6 @@ class AttackKind(BaseModel):
     def check_classifier(self, classifier: Classifier) -> None:
         """Checks that a classifier, trained or not, has what the attack needs.
 
-        Args:
-            classifier: An attacked classifier.
-
         Raises:
             InputError: It lacks something; the message names the alternatives.
         """

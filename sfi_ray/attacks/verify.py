@@ -103,10 +103,6 @@ class Verifier:
     def __call__(self, cells: Sequence[Cell], pixels: Sequence[Sequence[Pixel]]) -> list[Verdict]:
         """Scores one image for each cell.
 
-        Args:
-            cells: The cells.
-            pixels: The altered pixels of each.
-
         Returns:
             A verdict for each, in order.
         """

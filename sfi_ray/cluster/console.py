@@ -147,11 +147,7 @@ class _TerminalBars:
 
 
 class _NotebookBars:
-    """Bars as one output of a notebook, which is replaced in place. rich's own need ipywidgets, and are empty without.
-
-    Args:
-        seconds_between: Time between two replacements.
-    """
+    """Bars as one output of a notebook, replaced in place. rich's own need ipywidgets, and are empty without."""
 
     def __init__(self, seconds_between: float = 0.25) -> None:
         self._seconds_between = seconds_between

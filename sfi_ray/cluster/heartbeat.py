@@ -13,13 +13,7 @@ from sfi_ray.store.progress import Progress, RunState, write_progress
 
 
 class Heartbeat:
-    """Reports the progress of a driver.
-
-    Args:
-        folder: The run's folder.
-        tally: The counts to report.
-        reporter: Hears of every beat.
-    """
+    """Reports the progress of a driver."""
 
     def __init__(self, folder: RunFolder, tally: Tally, reporter: Reporter) -> None:
         self._folder = folder

@@ -307,12 +307,7 @@ def _spec(job: Job, record: RunRecord, grid: Grid, folder: RunFolder, code: byte
 
 
 class _FailureWriter:
-    """Writes the rows of cells that the driver abandons.
-
-    Args:
-        spec: The run.
-        folder: Its folder.
-    """
+    """Writes the rows of cells that the driver abandons."""
 
     def __init__(self, spec: RunSpec, folder: RunFolder) -> None:
         self._spec = spec

@@ -41,14 +41,7 @@ class LeaseSizer:
         return self._sizes.least
 
     def note(self, worker: str, classifier: str, num_cells: int, seconds: float) -> None:
-        """Takes the speed of a lease that a worker has finished.
-
-        Args:
-            worker: Name of the worker.
-            classifier: What it searched.
-            num_cells: Cells that it searched.
-            seconds: Time of the search.
-        """
+        """Takes the speed of a lease that a worker has finished."""
         self._rates.setdefault(classifier, {})[worker] = num_cells / max(seconds, 1e-3)
         self._last[worker, classifier] = num_cells
 

@@ -12,12 +12,7 @@ from sfi_ray.models import ClassifierPayload
 
 
 class LocalExecutor:
-    """Runs one worker in the calling thread; a search advances only inside `poll`.
-
-    Args:
-        spec: The run.
-        payloads: The classifiers.
-    """
+    """Runs one worker in the calling thread; a search advances only inside `poll`."""
 
     _name: ClassVar[str] = "in-process"
 

@@ -67,11 +67,7 @@ class Scored:
 
 
 class Scorer:
-    """Scores images of one run; the classifier of the last unit stays loaded.
-
-    Args:
-        spec: What is scored.
-    """
+    """Scores images of one run; the classifier of the last unit stays loaded."""
 
     def __init__(self, spec: ScoreSpec) -> None:
         self._spec = spec
@@ -80,10 +76,6 @@ class Scorer:
 
     def score(self, unit: ScoreUnit, payload: ClassifierPayload) -> Scored:
         """Scores the images of a unit.
-
-        Args:
-            unit: Which images.
-            payload: The unit's classifier.
 
         Raises:
             ResourceError: The classifier does not fit into memory.

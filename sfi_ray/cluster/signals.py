@@ -30,9 +30,6 @@ def calling_on_signals(callback: Callable[[], None]) -> Iterator[None]:
 
     Signals reach the main thread only; in another thread this does nothing.
 
-    Args:
-        callback: What to do first.
-
     Raises:
         KeyboardInterrupt: SIGINT came, and a signal before it.
     """
@@ -159,9 +156,6 @@ def call_on_sigterm(callback: Callable[[], None]) -> None:
     Python's own handlers wait until the main thread runs Python code, which in an actor may take long. Only the
     callback gets the first signal, since Ray's handler would end the process at once. The earlier handler gets the
     second one.
-
-    Args:
-        callback: What to do.
 
     Raises:
         ValueError: This is not the main thread.

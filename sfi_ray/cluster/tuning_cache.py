@@ -62,13 +62,7 @@ def tune_here(payload: ClassifierPayload, request: TuningRequest, device: str, c
 
 
 def tuning_key(fingerprint: str, request: TuningRequest, device: torch.device) -> str:
-    """Names a measurement: 16 hexadecimal digits.
-
-    Args:
-        fingerprint: Fingerprint of the classifier.
-        request: What is measured.
-        device: Device of the measurement.
-    """
+    """Names a measurement: 16 hexadecimal digits."""
     what = {
         "version": 3,  # raise it when the same request chooses among other runtime configurations
         "fingerprint": fingerprint,

@@ -30,10 +30,6 @@ class Columns:
     def found_in(self, schema: Any, path: Path) -> tuple[str, str]:
         """Returns the names of the columns of images and of labels.
 
-        Args:
-            schema: The file's schema.
-            path: The file, for messages.
-
         Raises:
             InputError: There is no such column, there are several, or its type cannot be read.
         """

@@ -22,9 +22,6 @@ _Kind = TypeVar("_Kind", Job, RoundsJob)
 def load_job(path: str | Path) -> Job:
     """Reads and checks a job file that describes a grid.
 
-    Args:
-        path: A YAML file.
-
     Raises:
         InputError: The file is missing, is not YAML, or does not describe a grid; the message names the line, the key,
             its value and how to mend it.
@@ -46,9 +43,6 @@ def placed(path: str | Path) -> Iterator[None]:
     """Puts file and line before each line of an `InputError` that begins with a key of the job.
 
     It serves checks that come after reading, such as those of a search of the user's own.
-
-    Args:
-        path: The job file.
     """
     try:
         yield

@@ -99,9 +99,6 @@ class RoundsSettings(JobPart):
     def parts(self, num_classes: int) -> tuple[int, int]:
         """Returns how many SFIs of a round train and test later models.
 
-        Args:
-            num_classes: Classes of the data set.
-
         Raises:
             ValueError: They are more than the cells of a round.
         """

@@ -19,13 +19,7 @@ from sfi_ray.report.scan import PLACE, SERIES, Source, batches_of, join_tallies,
 
 @dataclass(frozen=True, slots=True)
 class AlteredPixels:
-    """Numbers of altered pixels of inversions that might alter any number.
-
-    Attributes:
-        least: Fewest in one image.
-        most: Most in one image.
-        mean: Mean over the images.
-    """
+    """Numbers of altered pixels of inversions that might alter any number."""
 
     least: int
     most: int

@@ -90,11 +90,7 @@ class Gradients:
 
 @dataclass(frozen=True, slots=True)
 class Features:
-    """The features of a layer are wanted.
-
-    Attributes:
-        layer: Its name in the network.
-    """
+    """The features of a layer are wanted."""
 
     layer: str
 

@@ -20,10 +20,6 @@ class FinishedCells:
 
     A cell with several rows counts once. It counts as failed only when all its rows failed.
 
-    Args:
-        folder: The run's folder.
-        grid: Its cells.
-
     Attributes:
         num_fooled: Number of fooled cells.
         num_failed: Number of failed cells.

@@ -163,12 +163,7 @@ class RunFolder:
         return sorted((i for i in infos if not i.base_name.startswith(".")), key=lambda info: info.base_name)
 
     def entries_from(self, folder: str, beginning: str) -> list[fs.FileInfo]:
-        """Lists the direct content of a folder whose names begin alike; on S3, it lists nothing else.
-
-        Args:
-            folder: The folder.
-            beginning: The beginning of the names.
-        """
+        """Lists the direct content of a folder whose names begin alike; on S3, it lists nothing else."""
         if not isinstance(self._fs, fs.S3FileSystem):
             return [info for info in self.entries(folder) if info.base_name.startswith(beginning)]
         with self._explained("read", folder):

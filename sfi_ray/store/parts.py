@@ -109,9 +109,6 @@ def list_parts(folder: RunFolder) -> list[fs.FileInfo]:
 
     A folder with the name of a part file is listed, too, so that reading it reports the fault.
 
-    Args:
-        folder: The run's folder.
-
     Raises:
         StorageError: The folder cannot be read.
     """
@@ -188,10 +185,6 @@ def count_rows(folder: RunFolder) -> int:
 
 def sound_rows(folder: RunFolder, bounds: RowBounds) -> tuple[ds.Dataset, dict[str, str]]:
     """Opens the rows that can be read, after reading each part file once.
-
-    Args:
-        folder: The run's folder.
-        bounds: Bounds on the rows.
 
     Returns:
         The data set of all sound part files, which may be empty, and the fault of each other part file by its name.

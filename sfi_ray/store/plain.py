@@ -35,10 +35,6 @@ class _Values(_Base):  # type: ignore[misc]
 def read_yaml(folder: RunFolder, name: str) -> Any:
     """Reads a record of plain data, without anchors (which could multiply it), tags or deep nesting.
 
-    Args:
-        folder: A run's folder.
-        name: The record's file.
-
     Raises:
         StorageError: It cannot be read, or is too large.
         ValueError: It holds more than plain data, or is not YAML; the message is one line.

@@ -91,10 +91,6 @@ def write_starts(folder: RunFolder, starts: Sequence[Start]) -> None:
 def read_starts(folder: RunFolder, digest: str) -> tuple[Start, ...]:
     """Reads the images that a run started from.
 
-    Args:
-        folder: The run's folder.
-        digest: Their hash by `digest_of`.
-
     Raises:
         StorageError: The file cannot be read.
         InputError: It is broken, or holds other images.

@@ -17,11 +17,7 @@ from sfi_ray.models import Classifier
 
 
 class RunMetrics:
-    """The metrics of a driver.
-
-    Args:
-        run: Name of the run.
-    """
+    """The metrics of a driver."""
 
     def __init__(self, run: str) -> None:
         self._run = {"run": run}
@@ -56,11 +52,7 @@ class RunMetrics:
 
 
 class ActorMetrics:
-    """The metrics of an actor.
-
-    Args:
-        run: Name of the run.
-    """
+    """The metrics of an actor."""
 
     def __init__(self, run: str) -> None:
         self._run = run

@@ -44,11 +44,7 @@ def private_folder() -> Iterator[Path]:
 
 
 def short_temporary_directory(folder: Path) -> str | None:
-    """Returns a ``TMPDIR`` for Ray's processes; None where the present one is short enough for their sockets.
-
-    Args:
-        folder: The folder of `private_folder`.
-    """
+    """Returns a ``TMPDIR`` for Ray's processes; None where the present one is short enough for their sockets."""
     pythons_socket = "/pymp-12345678/listener-12345678"  # the processes of Ray's dashboard talk through it
     return None if _fits(tempfile.gettempdir(), pythons_socket) else str(folder.parents[1])
 

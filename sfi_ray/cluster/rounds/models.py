@@ -101,10 +101,6 @@ class RoundModels:
         """Returns what an attack must fool: the model, or the model with a detector.
 
         The fitted detector is kept beside the model, so that a resumed attack meets the same one.
-
-        Args:
-            number: Number of the model's round.
-            classifier: The model.
         """
         detector, num_classes = self._job.rounds.evade, self._info.num_classes
         if detector == "none" or not has_detector(classifier, num_classes, detector):

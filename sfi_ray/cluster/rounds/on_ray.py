@@ -48,13 +48,6 @@ def run_on_ray(
 
     Finished trials only report their rounds, so that Tune knows all of them.
 
-    Args:
-        job: The job.
-        trials: Its trials by name.
-        folder: The folder that holds theirs.
-        reporter: Hears of the progress.
-        backend: The connection to Ray.
-
     Raises:
         InputError: A trial found an error of the user; the other trials ran to their end.
         StorageError: Likewise.
@@ -195,10 +188,6 @@ def bundles(options: ActorOptions, device: str) -> list[dict[str, float]]:
     """Returns the bundles of a trial: an empty one for its leader, and one for its trainings and its first actor.
 
     The other actors come and go outside, as there is room.
-
-    Args:
-        options: What an actor reserves.
-        device: Kind of device.
     """
     actor, training = options.bundle(), {"CPU": 1.0, "GPU": float(device == "cuda")}
     both = {kind: max(actor.get(kind, 0.0), training.get(kind, 0.0)) for kind in {**actor, **training}}

@@ -214,13 +214,7 @@ def tracked_grid(job: Job, folder: RunFolder, num_cells: int) -> TrackedRun:
 
 
 def tracked_trial(job: RoundsJob, name: str, folder: RunFolder) -> TrackedRun:
-    """Returns a trial of rounds as trackers show it.
-
-    Args:
-        job: The job.
-        name: Name of the trial.
-        folder: Folder of the trial.
-    """
+    """Returns a trial of rounds as trackers show it."""
     trial = job.trial(name)
     facts: dict[str, Fact] = {
         "dataset": trial.dataset.name,

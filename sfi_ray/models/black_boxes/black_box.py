@@ -46,12 +46,7 @@ class Predictor(SharedByCopies, ABC):
 
 
 class BlackBox(nn.Module):
-    """Runs a predictor: images ``(N, C, H, W)`` to its outputs ``(N, J)``, without gradients and layers.
-
-    Args:
-        predictor: Gives the outputs.
-        num_classes: Number of classes.
-    """
+    """Runs a predictor: images ``(N, C, H, W)`` to its outputs ``(N, J)``, without gradients and layers."""
 
     is_black_box: ClassVar[bool] = True
 

@@ -11,11 +11,7 @@ from sfi_ray.models.sources.black_box_source import BlackBoxSource
 
 @dataclass(frozen=True, kw_only=True)
 class ServedSource(BlackBoxSource):
-    """The address of a model of the Open Inference Protocol.
-
-    Attributes:
-        requests: How the server is asked.
-    """
+    """The address of a model of the Open Inference Protocol."""
 
     requests: RequestSettings = field(default_factory=RequestSettings)
 

@@ -65,10 +65,6 @@ def leading_tiles(runs: Sequence[ReportedRun], most: int = 8) -> list[dict[str, 
 
     Fooled cells come first. Then each image has a class, a network and a background that were shown least, and among
     these the highest gain over the bare background.
-
-    Args:
-        runs: The runs of a report.
-        most: Number of images at most.
     """
     chosen = _chosen([place for number, run in enumerate(runs) for place in _places(number, run)], most)
     found: dict[str, dict[str, Any]] = {}

@@ -50,11 +50,6 @@ class GradientSearch(Search):
     A generation is three queries: the gradient at each cell's image without the pixel that is placed anew; the
     proposals that follow from it; and what helped, put together in one image.
 
-    Args:
-        space: Where candidates live.
-        settings: What decides what is proposed.
-        device: Where tensors lie.
-
     A toy with one class that is the brighter the more it is sure::
 
         >>> import torch

@@ -21,12 +21,7 @@ _SHIFT = 21
 
 
 class SinglePixels:
-    """The sequence of all single pixels at corners of the colour cube.
-
-    Args:
-        space: Where pixels live.
-        device: Where tensors lie.
-    """
+    """The sequence of all single pixels at corners of the colour cube."""
 
     def __init__(self, space: SearchSpace, device: torch.device | str = "cpu") -> None:
         self._space = space

@@ -30,9 +30,6 @@ Array = npt.NDArray[np.float32]
 def check_optimizer(name: str) -> None:
     """Checks that an optimiser exists and has the packages it needs.
 
-    Args:
-        name: Its name in nevergrad's registry.
-
     Raises:
         InputError: It does not, or one of them is not installed.
     """

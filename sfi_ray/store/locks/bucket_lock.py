@@ -44,12 +44,7 @@ class _Seen(NamedTuple):
 
 
 class BucketLock:
-    """A lock on a folder of an object store.
-
-    Args:
-        store: The folder.
-        location: Its URI, for messages.
-    """
+    """A lock on a folder of an object store."""
 
     name: ClassVar[str] = "lock.json"
     """The object."""
@@ -204,11 +199,7 @@ class BucketLock:
 
 
 def is_live(content: bytes) -> bool:
-    """Whether a launch holds the folder of a lock, by the clocks of both machines: for the status only.
-
-    Args:
-        content: The content of the lock.
-    """
+    """Whether a launch holds the folder of a lock, by the clocks of both machines: for the status only."""
     try:
         record = LockRecord.model_validate_json(content)
     except ValidationError:
@@ -217,12 +208,7 @@ def is_live(content: bytes) -> bool:
 
 
 class Fence:
-    """Lets writes pass while the launch that they belong to holds the folder.
-
-    Args:
-        lock: The lock on the folder.
-        epoch: The epoch of the launch.
-    """
+    """Lets writes pass while the launch that they belong to holds the folder."""
 
     def __init__(self, lock: BucketLock, epoch: int) -> None:
         self._lock = lock

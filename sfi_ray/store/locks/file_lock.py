@@ -13,12 +13,7 @@ from sfi_ray.store.locks.holder import Holder, refusal
 
 
 class FileLock:
-    """A lock file in a folder of this machine; POSIX systems only.
-
-    Args:
-        path: The file.
-        location: The folder, for messages.
-    """
+    """A lock file in a folder of this machine; POSIX systems only."""
 
     def __init__(self, path: str, location: str) -> None:
         self._path = path
