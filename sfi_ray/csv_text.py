@@ -43,12 +43,7 @@ class CsvWriter:
 
 
 def csv_text(heading: Sequence[object], rows: Iterable[Iterable[object]]) -> str:
-    """Returns a whole table as CSV, see `CsvWriter`.
-
-    Args:
-        heading: Names of the columns.
-        rows: A value for each column, row by row.
-    """
+    """Returns a whole table as CSV, see `CsvWriter`."""
     out = io.StringIO()
     writer = CsvWriter(out)
     writer.row(heading)

@@ -53,10 +53,6 @@ class ListedRun:
 def list_runs(location: str, depth: int = 3) -> list[ListedRun]:
     """Lists the runs in a folder and in the folders below it, by name; a folder that is a run is a list of one.
 
-    Args:
-        location: Path or URI of a folder.
-        depth: How many folders deep to look.
-
     Raises:
         InputError: There is no such folder.
         StorageError: It cannot be read.

@@ -7,23 +7,13 @@ from __future__ import annotations
 
 
 def within(location: str, name: str) -> str:
-    """Returns the location of a file or folder within a folder.
-
-    Args:
-        location: Path or URI of the folder.
-        name: Path in the folder.
-    """
+    """Returns the location of a file or folder within a folder."""
     place, options = parted(location)
     return f"{place.rstrip('/')}/{name}{options}"
 
 
 def around(location: str, levels: int = 1) -> str:
-    """Returns the location of the folder some levels above.
-
-    Args:
-        location: Path or URI of a folder.
-        levels: How many levels.
-    """
+    """Returns the location of the folder some levels above."""
     place, options = parted(location)
     return place.rstrip("/").rsplit("/", levels)[0] + options
 

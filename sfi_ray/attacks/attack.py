@@ -71,12 +71,7 @@ class Attack:
         return 6 * 4 * self.num_candidates * k * (2 + channels)
 
     def proposal_rate(self, input_shape: tuple[int, int, int], k: int) -> float:
-        """Returns how many candidates a second the search proposes; infinite where that costs almost nothing.
-
-        Args:
-            input_shape: ``(C, H, W)`` of an image.
-            k: Pixels that may be altered.
-        """
+        """Returns how many candidates a second the search proposes; infinite where that costs almost nothing."""
         del input_shape, k
         return math.inf
 

@@ -18,12 +18,7 @@ from sfi_ray.types import Background, Cell, Finding, Pixel
 
 
 class MapElitesAttack(Attack):
-    """Searches the classes of a group together; see `sfi_ray.search.map_elites.search`.
-
-    Args:
-        settings: Settings of the search.
-        stopping: When a cell ends before its budget.
-    """
+    """Searches the classes of a group together; see `sfi_ray.search.map_elites.search`."""
 
     def __init__(self, settings: MapElitesSettings, stopping: StoppingSettings) -> None:
         super().__init__(

@@ -16,12 +16,7 @@ from sfi_ray.search.nevergrad.settings import NevergradSettings
 
 
 class NevergradAttack(Attack):
-    """Searches cells with an optimiser of nevergrad for each.
-
-    Args:
-        settings: The optimiser and its budget.
-        stopping: When a cell ends before its budget.
-    """
+    """Searches cells with an optimiser of nevergrad for each."""
 
     #: Memory of all optimisers of one process. More cells at once would not be faster, since asking costs more than
     #: classifying.

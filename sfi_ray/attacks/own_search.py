@@ -93,13 +93,7 @@ def load_search(what: str) -> type[Search]:
 
 
 class OwnSearchAttack(Attack):
-    """Searches cells with a search of the user's own; its errors name the place in the user's code.
-
-    Args:
-        search: The class.
-        settings: Its settings.
-        stopping: When a cell ends before its budget.
-    """
+    """Searches cells with a search of the user's own; its errors name the place in the user's code."""
 
     def __init__(self, search: Any, settings: SearchSettings, stopping: StoppingSettings) -> None:
         super().__init__(

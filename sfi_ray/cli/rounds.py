@@ -25,17 +25,7 @@ def launch_rounds(
     fresh: bool,
     dashboard: bool,
 ) -> None:
-    """Runs or resumes the trials of a job, and prints their tables; see `sfi_ray.cli.app.launch`.
-
-    Args:
-        job: The job.
-        path: Its file.
-        resume: The command that goes on after an interruption.
-        address: As `launch`.
-        in_process: As `launch`.
-        fresh: As `launch`.
-        dashboard: As `launch`.
-    """
+    """Runs or resumes the trials of a job, and prints their tables; see `sfi_ray.cli.app.launch`."""
     from sfi_ray.cluster.console import ConsoleReporter
     from sfi_ray.cluster.rounds.launch import launch_rounds as start
     from sfi_ray.job import placed

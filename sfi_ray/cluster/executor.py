@@ -11,12 +11,7 @@ from sfi_ray.cluster.worker import Lease, WorkReport
 
 @dataclass(frozen=True, slots=True)
 class WorkerJoined:
-    """A worker is ready for leases.
-
-    Attributes:
-        worker: Its name.
-        node: The machine that it runs on.
-    """
+    """A worker is ready for leases."""
 
     worker: str
     node: str = ""

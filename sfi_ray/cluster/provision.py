@@ -47,12 +47,7 @@ from sfi_ray.store.record import ClassifierRecord, RunRecord
 
 @dataclass(frozen=True, slots=True)
 class Provided:
-    """A classifier that is ready to travel.
-
-    Attributes:
-        payload: The classifier.
-        record: What the run stores of it.
-    """
+    """A classifier that is ready to travel."""
 
     payload: ClassifierPayload
     record: ClassifierRecord
@@ -359,12 +354,7 @@ class Provisioner:
 
 
 def changed_since(what: str, folder: RunFolder) -> InputError:
-    """Returns the error for a part of the job that has changed since its run was first launched.
-
-    Args:
-        what: The part, as the message names it.
-        folder: The run's folder.
-    """
+    """Returns the error for a part of the job that has changed since its run was first launched."""
     return InputError(
         f"{what} has changed since '{folder.location}' was first launched; "
         "give the job another name, or delete that run with --fresh (fresh=True)"

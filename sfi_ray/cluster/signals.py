@@ -128,10 +128,6 @@ def interrupting_on_request(folder: RunFolder, log: Callable[[str], None]) -> It
     """Does what Ctrl-C does when a file in a folder asks its launch to end, during a block.
 
     In another thread than the main one, where Ctrl-C does not reach, this does nothing.
-
-    Args:
-        folder: The folder of a run or of rounds.
-        log: Hears of the request.
     """
     main = threading.main_thread()
     if threading.current_thread() is not main:

@@ -74,15 +74,6 @@ def train_here(
 ) -> TrainedModel:
     """Trains in this process, on all its cores unless the settings say otherwise; see `Trainer`.
 
-    Args:
-        architecture: Network of the zoo.
-        dataset: What to train on.
-        settings: How to train.
-        device: Kind of device.
-        on_event: Hears of everything.
-        place: Folder of the checkpoint in the cache.
-        cache: The cache; `cache_folder` if None.
-
     Raises:
         KeyboardInterrupt: Ctrl-C or SIGTERM came; the checkpoint is written.
     """

@@ -23,13 +23,7 @@ class _Rest:
 
 
 class WorkQueue:
-    """The leases to give out: returned ones first, then new shards, preferably of a warm classifier.
-
-    Args:
-        grid: The cells.
-        finished: The cells that need no search.
-        block: Cells of an indivisible block.
-    """
+    """The leases to give out: returned ones first, then new shards, preferably of a warm classifier."""
 
     def __init__(self, grid: Grid, finished: FinishedCells, block: int) -> None:
         self._finished = finished

@@ -33,12 +33,7 @@ from sfi_ray.errors import InputError, ResourceError
 
 @dataclass(frozen=True, slots=True)
 class ParquetFile:
-    """A file of a data set.
-
-    Attributes:
-        path: Where it is.
-        columns: Its columns of images and labels.
-    """
+    """A file of a data set."""
 
     path: Path
     columns: Columns

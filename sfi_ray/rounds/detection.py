@@ -94,10 +94,6 @@ def _thinned(
 def write_scores(folder: RunFolder, scores: Mapping[tuple[str, str], NDArray[np.float64]]) -> None:
     """Writes scores into a round's folder.
 
-    Args:
-        folder: The round's folder.
-        scores: Scores by detector and kind of image.
-
     Raises:
         StorageError: They cannot be written.
     """

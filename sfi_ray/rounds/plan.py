@@ -34,13 +34,7 @@ class TrialPlan:
 
 
 def plan_trial(trial: RoundsJob, num_classes: int, num_natural: int) -> TrialPlan:
-    """Counts the size of a trial.
-
-    Args:
-        trial: The trial, checked.
-        num_classes: Classes of its data set.
-        num_natural: Training images of its data set.
-    """
+    """Counts the size of a trial."""
     rounds = trial.rounds
     train, held_out = rounds.parts(num_classes)
     cells = rounds.per_class * num_classes

@@ -33,14 +33,7 @@ from sfi_ray.store.progress import require_silence
 
 @dataclass(frozen=True, slots=True)
 class Compaction:
-    """What a compaction did.
-
-    Attributes:
-        files_before: Number of part files before it.
-        files_after: Number of part files after it.
-        bytes_before: Their size before it.
-        bytes_after: Their size after it.
-    """
+    """What a compaction did."""
 
     files_before: int
     files_after: int

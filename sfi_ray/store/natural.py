@@ -51,11 +51,6 @@ def read_natural_images(
 ) -> tuple[NaturalImage, ...]:
     """Reads the natural images of a run.
 
-    Args:
-        folder: The run's folder.
-        expected: The images of the run's grid.
-        input_shape: Channels, rows and columns of each.
-
     Raises:
         StorageError: The file cannot be read.
         InputError: It is broken, or holds other images than the grid has.

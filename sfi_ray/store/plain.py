@@ -68,11 +68,7 @@ def _require_plain(events: Iterable[Any], most_depth: int = 20) -> None:
 
 
 def reason_of(error: Exception) -> str:
-    """Returns in one short line why a record cannot be read.
-
-    Args:
-        error: The error of reading or checking it.
-    """
+    """Returns in one short line why a record cannot be read."""
     if isinstance(error, ValidationError):
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"][:2])

@@ -81,10 +81,6 @@ def read_progress(folder: RunFolder) -> Progress | None:
 def state_of(progress: Progress | None, *, is_complete: bool) -> str:
     """Returns the status of a run.
 
-    Args:
-        progress: The driver's last sign of life.
-        is_complete: Whether every cell has a row.
-
     Returns:
         ``running``, ``finished``, ``interrupted`` (asked to stop), ``stopped`` (by an error), or ``lost``: the driver
         was killed, or rows are missing.

@@ -90,9 +90,6 @@ class RunRecord(_Record):
     def check(self, folder: RunFolder) -> None:
         """Refuses a record whose parts contradict each other.
 
-        Args:
-            folder: The folder that it was read from.
-
         Raises:
             InputError: It names other classifiers than its job, images that the job does not imitate, or another
                 number of cells than its grid has.

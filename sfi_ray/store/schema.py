@@ -97,10 +97,6 @@ class Provenance:
 def findings_table(findings: Sequence[Finding], provenance: Provenance) -> pa.Table:
     """Returns findings as rows.
 
-    Args:
-        findings: The findings.
-        provenance: The values that all rows share.
-
     Returns:
         A table of schema `FINDINGS`, one row a finding.
     """

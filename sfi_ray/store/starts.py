@@ -30,10 +30,6 @@ def select_starts(location: str, info: DatasetInfo) -> tuple[Start, ...]:
 
     Classes are matched by their names. Each classifier, background, class and k gives its best image.
 
-    Args:
-        location: Folder or URI of the run.
-        info: The data set.
-
     Returns:
         Images, highest confidence first.
 

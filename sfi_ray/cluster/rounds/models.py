@@ -50,16 +50,7 @@ class _Kept(BaseModel):
 
 
 class RoundModels:
-    """Makes the models of a trial.
-
-    Args:
-        job: The trial.
-        info: The data set.
-        folder: The trial's folder.
-        trainer: Trains a network.
-        device: Kind of device to train on.
-        reporter: Hears of training.
-    """
+    """Makes the models of a trial."""
 
     def __init__(
         self, job: RoundsJob, info: DatasetInfo, folder: RunFolder, trainer: Trainer, device: str, reporter: Reporter

@@ -77,15 +77,7 @@ def metrics(record: RoundRecord) -> dict[str, float | int]:
 
 
 class Trial:
-    """Runs the rounds of one trial.
-
-    Args:
-        job: The trial, checked.
-        folder: Its folder.
-        backend: Trains models.
-        launcher: Attacks models.
-        reporter: Hears of the progress.
-    """
+    """Runs the rounds of one trial."""
 
     def __init__(
         self, job: RoundsJob, folder: RunFolder, backend: Backend, launcher: Launcher, reporter: Reporter

@@ -72,12 +72,7 @@ class _Counts(Table):
 
 
 class Schedule:
-    """Counts what is made for each cell, and so says what the next generation has.
-
-    Args:
-        settings: Settings of the search.
-        device: Where tensors of a generation are wanted.
-    """
+    """Counts what is made for each cell, and so says what the next generation has."""
 
     def __init__(self, settings: MapElitesSettings, device: torch.device) -> None:
         self._settings = settings

@@ -33,12 +33,7 @@ class Holder(BaseModel):
 
 
 def refusal(location: str, holder: Holder | None) -> InputError:
-    """Returns the error of a launch that finds a folder held.
-
-    Args:
-        location: Path or URI of the folder.
-        holder: Who holds it, where that is known.
-    """
+    """Returns the error of a launch that finds a folder held."""
     return InputError(
         f"another launch is writing to '{location}'{f' ({holder})' if holder else ''}; wait for it, or end it with "
         f"sfi-ray stop {shlex.quote(location)}, and launch again"

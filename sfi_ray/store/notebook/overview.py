@@ -54,14 +54,7 @@ def summary_table(rows: pa.Table, most: int = 30) -> ResultTable:
 
 
 def overview_html(name: str, status: str, table: ResultTable, gallery: Gallery) -> str:
-    """Writes the screen.
-
-    Args:
-        name: Name of the run.
-        status: What it has, in one line.
-        table: Its summary.
-        gallery: Its best images.
-    """
+    """Writes the screen."""
     head = f"<p><b>{escape(printable(name, MOST_LINE))}</b>: {escape(printable(status, MOST_LINE))}</p>"
     return (
         f"<div>{head}{table.to_html() if table.rows else ''}{gallery._repr_html_() if gallery.pictures else ''}</div>"
