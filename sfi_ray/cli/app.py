@@ -161,13 +161,12 @@ def launch(
 
 
 def _print_results(run: Run) -> None:
-    from sfi_ray.report import confidence_matrices, render_table
-    from sfi_ray.report.tables import matrix_table
+    from sfi_ray.report import confidence_matrices, matrix_table
 
     status = run.status()
     for matrix in confidence_matrices(run.dataset):
         if matrix.is_wide:
-            show(render_table(matrix), width=80)
+            show(matrix_table(matrix).to_rich(), width=80)
         else:
             print_turned_to_fit(matrix_table(matrix))
     echo(f"{status.fooled:,} of {counted(status.finished, 'cell')} fooled, {counted(status.evaluations, 'evaluation')}")

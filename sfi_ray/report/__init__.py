@@ -3,7 +3,7 @@
 from sfi_ray.report.inversions import pairs_sheet, positions_sheet
 from sfi_ray.report.matrices import ConfidenceMatrix, confidence_matrices
 from sfi_ray.report.sheets.sheet import contact_sheet
-from sfi_ray.report.tables import matrix_to_csv, matrix_to_latex, matrix_to_markdown, render_table
+from sfi_ray.report.tables import matrix_table, matrix_to_csv
 from sfi_ray.report.write import WrittenReport, write_report, write_reports
 from sfi_ray.tables import as_percent
 
@@ -13,12 +13,10 @@ __all__ = [
     "as_percent",
     "confidence_matrices",
     "contact_sheet",
+    "matrix_table",
     "matrix_to_csv",
-    "matrix_to_latex",
-    "matrix_to_markdown",
     "pairs_sheet",
     "positions_sheet",
-    "render_table",
     "write_report",
     "write_reports",
 ]

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
-from rich.table import Table
 
 from sfi_ray.csv_text import csv_text
 from sfi_ray.report.matrices import ConfidenceMatrix
@@ -33,21 +32,6 @@ def matrix_table(matrix: ConfidenceMatrix) -> ResultTable:
     else:
         columns = columns_of("", *map(_name, matrix.target_names))
     return ResultTable(matrix_title(matrix), columns, list(_rows(matrix)), _notes(matrix))
-
-
-def render_table(matrix: ConfidenceMatrix) -> Table:
-    """Renders `matrix_table` for the terminal."""
-    return matrix_table(matrix).to_rich()
-
-
-def matrix_to_markdown(matrix: ConfidenceMatrix) -> str:
-    """Writes `matrix_table` as GitHub-flavoured Markdown, with its title and notes."""
-    return matrix_table(matrix).to_markdown()
-
-
-def matrix_to_latex(matrix: ConfidenceMatrix) -> str:
-    """Writes `matrix_table` as LaTeX that needs no package."""
-    return matrix_table(matrix).to_latex()
 
 
 def matrix_to_csv(matrix: ConfidenceMatrix) -> str:

@@ -22,7 +22,7 @@ from sfi_ray.report.sheets.sheet import contact_sheet, sheet_cell_ids
 from sfi_ray.report.site.contents import series_title
 from sfi_ray.report.site.page import render_page
 from sfi_ray.report.summaries import by_k_table, failures_table, spending_table, summary_table
-from sfi_ray.report.tables import matrix_to_csv, matrix_to_latex, matrix_to_markdown
+from sfi_ray.report.tables import matrix_table, matrix_to_csv
 from sfi_ray.report.trajectory import trajectory_of
 from sfi_ray.store.folder import RunFolder
 from sfi_ray.text import safe_name
@@ -149,10 +149,11 @@ def write_reports(
     images = fetch_images(source, wanted) if wanted else None
     names = []
     for matrix, stem in zip(matrices, matrix_stems(matrices), strict=True):
+        table = matrix_table(matrix)
         files = {
             f"tables/{stem}.csv": matrix_to_csv(matrix).encode(),
-            f"tables/{stem}.md": matrix_to_markdown(matrix).encode(),
-            f"tables/{stem}.tex": matrix_to_latex(matrix).encode(),
+            f"tables/{stem}.md": table.to_markdown().encode(),
+            f"tables/{stem}.tex": table.to_latex().encode(),
         }
         if images is not None and matrix.num_finished.any():
             sheets = {"": contact_sheet(images, matrix)}

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sfi_ray.report import confidence_matrices, matrix_to_csv, matrix_to_markdown, pairs_sheet, positions_sheet
+from sfi_ray.report import confidence_matrices, matrix_table, matrix_to_csv, pairs_sheet, positions_sheet
 from sfi_ray.report.inversions import _classes, _images_to_show
 from sfi_ray.report.positions import altered_shares
 
@@ -37,15 +37,15 @@ def test_tables_of_inversions_say_how_much_was_altered(make_findings: Any) -> No
     many = {"image_index": 1, "pixels": [spot(0, c, 255) for c in range(4)] + [spot(1, 1, 9)], "target_class": 1}
     (matrix,) = confidence_matrices(inverted(make_findings, few, many))
     assert (matrix.altered.least, matrix.altered.most, matrix.altered.mean) == (1, 5, 3)  # type: ignore[union-attr]
-    assert "SFIs with 3 (1-5) altered pixels" in matrix_to_markdown(matrix)
-    assert "16-SFIs" not in matrix_to_markdown(matrix)
+    assert "SFIs with 3 (1-5) altered pixels" in matrix_table(matrix).to_markdown()
+    assert "16-SFIs" not in matrix_table(matrix).to_markdown()
     assert ",any,black,0," in matrix_to_csv(matrix)
 
 
 def test_a_cap_is_named_as_k(make_findings: Any) -> None:
     (matrix,) = confidence_matrices(inverted(make_findings, {"image_index": 0, "k": 3, "pixels": [spot(0, 0, 9)]}))
     assert matrix.altered is None
-    assert "3-SFIs" in matrix_to_markdown(matrix)
+    assert "3-SFIs" in matrix_table(matrix).to_markdown()
 
 
 def test_an_attack_that_may_alter_all_pixels_but_imitates_nothing_keeps_its_k(make_findings: Any) -> None:

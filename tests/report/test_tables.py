@@ -11,12 +11,9 @@ from sfi_ray.cli.printing import print_turned_to_fit
 from sfi_ray.report import (
     ConfidenceMatrix,
     confidence_matrices,
+    matrix_table,
     matrix_to_csv,
-    matrix_to_latex,
-    matrix_to_markdown,
-    render_table,
 )
-from sfi_ray.report.tables import matrix_table
 
 
 def matrix_of(table: Any) -> ConfidenceMatrix:
@@ -31,7 +28,7 @@ def printed(matrix: ConfidenceMatrix, *, is_styled: bool = False) -> str:
         force_terminal=is_styled,
         color_system="standard" if is_styled else None,
     )
-    console.print(render_table(matrix))
+    console.print(matrix_table(matrix).to_rich())
     return console.file.getvalue()  # type: ignore[attr-defined]
 
 
@@ -71,7 +68,7 @@ def test_bold_begins_at_90(make_findings: Any, confidence: float, is_bold: bool)
     matrix = matrix_of(make_findings({"confidence": confidence}))
     (entry,) = [line for line in printed(matrix, is_styled=True).splitlines() if "(0)" in line]
     assert ("\x1b[1m" in entry) is is_bold
-    assert ("**" in matrix_to_markdown(matrix)) is is_bold
+    assert ("**" in matrix_table(matrix).to_markdown()) is is_bold
 
 
 def test_an_unknown_background_confidence_is_a_dash(make_findings: Any) -> None:
@@ -79,7 +76,7 @@ def test_an_unknown_background_confidence_is_a_dash(make_findings: Any) -> None:
 
 
 def test_markdown_shows_the_paper_s_form(small: ConfidenceMatrix) -> None:
-    assert matrix_to_markdown(small).splitlines()[:6] == [
+    assert matrix_table(small).to_markdown().splitlines()[:6] == [
         "### Mean confidence (%) of 5-SFIs through cnn (mnist, evolution)",
         "",
         "|  | plane | car | bird |",
@@ -91,7 +88,7 @@ def test_markdown_shows_the_paper_s_form(small: ConfidenceMatrix) -> None:
 
 def test_latex_shows_the_paper_s_form(make_findings: Any) -> None:
     matrix = matrix_of(make_findings({"confidence": 0.95}, {"target_class": 1, "confidence": None}))
-    lines = matrix_to_latex(matrix).splitlines()
+    lines = matrix_table(matrix).to_latex().splitlines()
     assert r" & class 0 & class 1 \\" in lines
     assert r"black & \textbf{95 (0)} & -! \\" in lines
 
@@ -100,7 +97,7 @@ def test_names_are_text_never_markup(make_findings: Any) -> None:
     matrix = matrix_of(make_findings({"target_name": "[red]a|b*\nc", "classifier": "[/bold]<script>"}))
     assert "[red]a|b* c" in printed(matrix)
     assert "[/bold]<script>" in printed(matrix)
-    markdown = matrix_to_markdown(matrix)
+    markdown = matrix_table(matrix).to_markdown()
     assert r"| \[red\]a\|b\* c |" in markdown
     assert "<script" not in markdown.replace(r"\<", "")
 
@@ -143,7 +140,7 @@ def many(make_findings: Any) -> ConfidenceMatrix:
 
 
 def test_many_classes_are_summarised(many: ConfidenceMatrix) -> None:
-    lines = matrix_to_markdown(many).splitlines()
+    lines = matrix_table(many).to_markdown().splitlines()
     top = "class 0: 100; class 1: 90; class 2: 80; class 3: 50; class 4: 50"
     assert lines[2] == r"|  | classes | mean | median | \>= 50 | \>= 90 | top five |"
     assert lines[4] == f"| black | 15 | 24 | 0 | 5 | 2 | {top} |"

@@ -13,9 +13,8 @@ import pytest
 from sfi_ray.report import (
     confidence_matrices,
     contact_sheet,
+    matrix_table,
     matrix_to_csv,
-    matrix_to_latex,
-    matrix_to_markdown,
     write_reports,
 )
 from sfi_ray.report import write as write_module
@@ -40,12 +39,12 @@ def test_each_matrix_has_tables_and_a_figure(make_findings: Any, on_disk: bool, 
     one, five = confidence_matrices(table)
     assert written == {
         "tables/cnn_k1.csv": matrix_to_csv(one).encode(),
-        "tables/cnn_k1.md": matrix_to_markdown(one).encode(),
-        "tables/cnn_k1.tex": matrix_to_latex(one).encode(),
+        "tables/cnn_k1.md": matrix_table(one).to_markdown().encode(),
+        "tables/cnn_k1.tex": matrix_table(one).to_latex().encode(),
         **{f"figures/cnn_k1{suffix}": content for suffix, content in contact_sheet(table, one).items()},
         "tables/cnn_k5.csv": matrix_to_csv(five).encode(),
-        "tables/cnn_k5.md": matrix_to_markdown(five).encode(),
-        "tables/cnn_k5.tex": matrix_to_latex(five).encode(),
+        "tables/cnn_k5.md": matrix_table(five).to_markdown().encode(),
+        "tables/cnn_k5.tex": matrix_table(five).to_latex().encode(),
         **{f"figures/cnn_k5{suffix}": content for suffix, content in contact_sheet(table, five).items()},
     }
 
