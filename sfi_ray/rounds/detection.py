@@ -103,9 +103,7 @@ def write_scores(folder: RunFolder, scores: Mapping[tuple[str, str], NDArray[np.
             for (detector, kind), values in scores.items()
         ]
     )
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd")
-    folder.write(DETECTIONS, sink.getvalue())
+    folder.write_table(DETECTIONS, table)
 
 
 def read_detections(folder: RunFolder) -> list[Detection]:

@@ -114,6 +114,21 @@ class RoundRecord(_Record):
         return self.outliers.share
 
     @property
+    def shares(self) -> dict[str, float]:
+        """The accuracies that there are, in [0, 1]."""
+        found = {
+            "natural": self.natural.share,
+            "defence": self.defence,
+            "combined": self.combined,
+            "re-attack": self.attack.accuracy,
+        }
+        return {what: share for what, share in found.items() if share is not None}
+
+    def describe(self) -> str:
+        """Returns the accuracies in one line."""
+        return f"{self.model}: " + ", ".join(f"{what} {share:.1%}" for what, share in self.shares.items())
+
+    @property
     def shortage(self) -> str | None:
         """Describes in one line how many SFIs the split lacks; None where it lacks none."""
         split = self.split

@@ -107,8 +107,7 @@ class DifferentialEvolution(Search):
 
     def state(self) -> dict[str, Tensor]:
         """Returns generation, population and log-probabilities of each cell; see `Search.state`."""
-        state = self._state
-        return {"generation": state.generation, "population": state.population, "log_prob": state.log_prob}
+        return self._state.without_given()
 
     def _admit(self, new_cells: NewCells, state: Mapping[str, Tensor] | None) -> None:
         seeds = new_cells.seeds.to(self.device)

@@ -98,11 +98,6 @@ class SelfAdaptiveEvolution(DifferentialEvolution):
         state["crossover_rate"] = torch.full_like(state["log_prob"], _FIRST_RATE)
         return state
 
-    def state(self) -> dict[str, Tensor]:
-        """Returns the population of each cell and its members' settings; see `Search.state`."""
-        own = {"differential_weight": self._state.differential_weight, "crossover_rate": self._state.crossover_rate}
-        return {**super().state(), **own}
-
     def _make_trials(self, state: EvolvingState) -> Tensor:
         weights, rates = self._tried = renew(
             self._state.differential_weight, self._state.crossover_rate, state.seeds, state.generation

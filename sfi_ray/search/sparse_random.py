@@ -105,7 +105,7 @@ class SparseRandomSearch(Search):
 
     def state(self) -> dict[str, Tensor]:
         """Returns the candidate of each cell; see `Search.state`."""
-        return {name: getattr(self._state, name) for name in ("generation", "evaluations", "genes", "log_prob")}
+        return self._state.without_given()
 
     def _admit(self, new_cells: NewCells, state: Mapping[str, Tensor] | None) -> None:
         seeds = new_cells.seeds.to(self.device)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -43,9 +43,16 @@ class Table:
 class SearchState(Table):
     """Tensors with the cell as their first axis; subclasses add the columns."""
 
+    #: What a cell is; the other columns decide how it goes on.
+    given: ClassVar[tuple[str, ...]] = ("seeds", "target_classes")
+
     #: ``(N,)`` int64.
     seeds: Tensor
     #: ``(N,)`` int64.
     target_classes: Tensor
     #: ``(N,)`` int64: how often each cell was told.
     generation: Tensor
+
+    def without_given(self) -> dict[str, Tensor]:
+        """Returns what decides how the cells go on, by name; see `Search.state`."""
+        return {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name not in self.given}

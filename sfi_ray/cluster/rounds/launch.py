@@ -10,7 +10,7 @@ from sfi_ray.cluster.backend import InProcessBackend
 from sfi_ray.cluster.launch import launch
 from sfi_ray.cluster.reporter import Reporter
 from sfi_ray.cluster.rounds.models import check_models
-from sfi_ray.cluster.rounds.trial import Trial, metrics, telling
+from sfi_ray.cluster.rounds.trial import Trial, metrics
 from sfi_ray.cluster.signals import interrupting_on_request
 from sfi_ray.cluster.tracking.tracking import Tracking, check_trackers, tracked_trial
 from sfi_ray.data import DatasetInfo, DatasetSpec, dataset_fingerprint, dataset_info
@@ -131,7 +131,7 @@ def _launch(
 
 def _run_here(job: RoundsJob, name: str, trial: RoundsJob, folder: RunFolder, reporter: Reporter) -> None:
     """Runs one trial in this process, without Ray; see `Trial.run`."""
-    tell = telling(reporter, f"{name}: " if len(job.trial_names) > 1 else "")
+    prefix = f"{name}: " if len(job.trial_names) > 1 else ""
 
     def launcher(job: Job, classifiers: Mapping[str, Classifier]) -> Run:
         return launch(job, classifiers=classifiers, reporter=reporter, in_process=True)
@@ -139,7 +139,7 @@ def _run_here(job: RoundsJob, name: str, trial: RoundsJob, folder: RunFolder, re
     with Tracking(job.track, tracked_trial(job, name, folder), reporter.log) as tracking:
 
         def on_round(record: RoundRecord) -> None:
-            tell(record)
+            reporter.log(prefix + record.describe())
             tracking.round(metrics(record))
 
         Trial(trial, folder, InProcessBackend(), launcher, reporter).run(on_round)

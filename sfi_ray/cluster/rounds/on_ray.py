@@ -24,7 +24,7 @@ from sfi_ray.cluster.launch import launch
 from sfi_ray.cluster.ray.actor_options import ActorOptions
 from sfi_ray.cluster.ray.backend import RayBackend, ray_backend
 from sfi_ray.cluster.reporter import Reporter
-from sfi_ray.cluster.rounds.trial import Trial, metrics, telling
+from sfi_ray.cluster.rounds.trial import Trial, metrics
 from sfi_ray.cluster.signals import calling_on_signals
 from sfi_ray.cluster.tracking.tracking import Tracking, tracked_trial
 from sfi_ray.cluster.training_cache import chosen_cache
@@ -206,10 +206,9 @@ def _lead(name: str, trial: RoundsJob, location: str, epoch: int | None, news: A
         # This process already has a connection to Ray, which is used here.
         with ray_backend(None, dashboard=False, reporter=reporter) as backend:
             folder = RunFolder(location, epoch).inner(name)
-            tell = telling(reporter)
 
             def on_round(record: RoundRecord) -> None:
-                tell(record)
+                reporter.log(record.describe())
                 tune.report(metrics(record))
 
             Trial(trial, folder, backend, launcher, reporter).run(on_round)

@@ -47,33 +47,14 @@ Launcher: TypeAlias = Callable[[Job, Mapping[str, Classifier]], Run]
 """Runs or resumes the grid of an attack on classifiers given by name."""
 
 
-def telling(reporter: Reporter, prefix: str = "") -> Callable[[RoundRecord], None]:
-    """Returns a function that logs the result of a round in one line, after a prefix."""
-
-    def tell(record: RoundRecord) -> None:
-        shares = {
-            "natural": record.natural.share,
-            "defence": record.defence,
-            "combined": record.combined,
-            "re-attack": record.attack.accuracy,
-        }
-        said = ", ".join(f"{what} {share:.1%}" for what, share in shares.items() if share is not None)
-        reporter.log(f"{prefix}{record.model}: {said}")
-
-    return tell
-
-
 def metrics(record: RoundRecord) -> dict[str, float | int]:
     """Returns the metrics of a round for Tune and trackers: shares in [0, 1], also by class."""
-    shares: dict[str, float | None] = {
-        "natural": record.natural.share,
-        "defence": record.defence,
-        "combined": record.combined,
-        "reattack": record.attack.accuracy,
+    classes = {f"reattack_by_class/{one.target_name}": one.ratio for one in record.attack.classes}
+    return {
+        "round": record.round,
+        **{what.replace("-", ""): share for what, share in record.shares.items()},
+        **{what: share for what, share in classes.items() if share is not None},
     }
-    shares |= {f"reattack_by_class/{outcome.target_name}": outcome.ratio for outcome in record.attack.classes}
-    told: dict[str, float | int] = {"round": record.round}
-    return told | {what: share for what, share in shares.items() if share is not None}
 
 
 class Trial:

@@ -52,17 +52,11 @@ def accuracies(trial: TrialResults) -> dict[str, bytes]:
 
 def _draw_lines(axes: Axes, trial: TrialResults) -> None:
     models = [record.model for record in trial.rounds]
-    values = {
-        "natural": [record.natural.share for record in trial.rounds],
-        "defence": [record.defence for record in trial.rounds],
-        "combined": [record.combined for record in trial.rounds],
-        "re-attack": [record.attack.accuracy for record in trial.rounds],
-    }
     # Markers and colours that readers who confuse red and green can tell apart.
     styles = {"natural": ("#0072b2", "o"), "defence": ("#009e73", "s")}
     styles |= {"combined": ("#8250df", "^"), "re-attack": ("#d55e00", "x")}
     for name, (color, marker) in styles.items():
-        points = [(at, 100 * share) for at, share in enumerate(values[name]) if share is not None]
+        points = [(at, 100 * one.shares[name]) for at, one in enumerate(trial.rounds) if name in one.shares]
         axes.plot(*zip(*points, strict=True), color=color, marker=marker, lw=1.4, ms=4, label=name) if points else None
     axes.set_ylim(-4, 104)
     axes.set_xlim(-0.3, len(models) - 0.7)

@@ -16,7 +16,7 @@ Shapes: N cells, K altered pixels, P proposals, C channels, H rows, W columns, G
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -31,7 +31,7 @@ from sfi_ray.search.gradient.proposals import (
 )
 from sfi_ray.search.gradient.rows import as_genes, at, first_best, log_odds, marks, pixels_at
 from sfi_ray.search.gradient.settings import GradientSettings
-from sfi_ray.search.gradient.state import GIVEN, Asked, Candidates, GradientState, Together, beginning_state
+from sfi_ray.search.gradient.state import Asked, Candidates, GradientState, Together, beginning_state
 from sfi_ray.search.philox import random_words, standard_normal, uniform
 
 # What random words are for.
@@ -102,7 +102,7 @@ class GradientSearch(Search):
 
     def state(self) -> dict[str, Tensor]:
         """Returns all that decides how the cells go on; see `Search.state`."""
-        return {e.name: getattr(self._state, e.name) for e in fields(self._state) if e.name not in GIVEN}
+        return self._state.without_given()
 
     def _admit(self, new_cells: NewCells, state: Mapping[str, Tensor] | None) -> None:
         joining = beginning_state(new_cells, self.space, self.device)

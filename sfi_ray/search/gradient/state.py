@@ -6,6 +6,7 @@ Shapes: N cells, K altered pixels, C channels, P proposals.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -17,6 +18,8 @@ from sfi_ray.search.state import SearchState
 @dataclass(frozen=True, slots=True)
 class GradientState(SearchState):
     """The state of the cells being searched; every tensor has N first."""
+
+    given: ClassVar[tuple[str, ...]] = (*SearchState.given, "backgrounds")
 
     backgrounds: Tensor
     #: Images classified, and those of them that a gradient was taken of.
@@ -104,10 +107,6 @@ class Together:
     levels: Tensor
     is_placed: Tensor
     asked: Asked
-
-
-# What a snapshot need not hold, since a cell has it anyway.
-GIVEN = ("seeds", "target_classes", "backgrounds")
 
 
 def beginning_state(new_cells: NewCells, space: SearchSpace, device: torch.device) -> GradientState:

@@ -81,15 +81,14 @@ class InversionSettings(BaseModel):
 class _State(SearchState):
     """The state of the cells being searched."""
 
+    given: ClassVar[tuple[str, ...]] = (*SearchState.given, "backgrounds")
+
     #: In [0, 1], ``(N, C, 1, 1)``.
     backgrounds: Tensor
     #: What is altered, and the moments of the optimiser, ``(N, C, H, W)`` each.
     altered: Tensor
     first: Tensor
     second: Tensor
-
-
-_KEPT = ("generation", "altered", "first", "second")
 
 
 class FeatureInversion(Search):
@@ -151,7 +150,7 @@ class FeatureInversion(Search):
 
     def state(self) -> dict[str, Tensor]:
         """Returns what is altered and the optimiser's moments; see `Search.state`."""
-        return {name: getattr(self._state, name) for name in _KEPT}
+        return self._state.without_given()
 
     def _admit(self, new_cells: NewCells, state: Mapping[str, Tensor] | None) -> None:
         if new_cells.images is None:

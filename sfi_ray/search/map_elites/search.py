@@ -20,7 +20,7 @@ Shapes: N cells, L elites of a cell, M candidates, K altered pixels, G genes of 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import ClassVar
 
 import torch
@@ -60,7 +60,7 @@ from sfi_ray.search.map_elites.pixel_memory import (
 from sfi_ray.search.map_elites.schedule import Generation, Offspring, Schedule
 from sfi_ray.search.map_elites.settings import MapElitesSettings
 from sfi_ray.search.map_elites.single_pixels import SinglePixels
-from sfi_ray.search.map_elites.state import GIVEN, MapElitesState, beginning, restarted
+from sfi_ray.search.map_elites.state import MapElitesState, beginning, restarted
 from sfi_ray.search.map_elites.variation import (
     change_pixels,
     cross,
@@ -149,8 +149,7 @@ class MapElites(Search):
 
     def state(self) -> dict[str, Tensor]:
         """Returns the elites of each cell; see `Search.state`."""
-        state = self._state
-        return {entry.name: getattr(state, entry.name) for entry in fields(state) if entry.name not in GIVEN}
+        return self._state.without_given()
 
     def _admit(self, new_cells: NewCells, state: Mapping[str, Tensor] | None) -> None:
         if new_cells.groups is None:

@@ -7,6 +7,7 @@ a pixel (2 + channels), C channels.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -20,6 +21,8 @@ from sfi_ray.search.state import SearchState
 @dataclass(frozen=True, slots=True)
 class MapElitesState(SearchState):
     """The state of the cells being searched; those of one group stand side by side."""
+
+    given: ClassVar[tuple[str, ...]] = (*SearchState.given, "groups", "backgrounds")
 
     #: ``(N,)`` int64, ascending.
     groups: Tensor
@@ -56,12 +59,8 @@ class MapElitesState(SearchState):
     swept: Tensor
 
 
-#: What a cell is; the other columns decide how it goes on.
-GIVEN = ("seeds", "target_classes", "groups", "backgrounds")
-
-
 def beginning(count: int, num_elites: int, space: SearchSpace, device: torch.device) -> dict[str, Tensor]:
-    """Returns the state of cells that begin, by name: all but what is `GIVEN`.
+    """Returns the state of cells that begin, by name: all but what is `given`.
 
     Args:
         count: N.
