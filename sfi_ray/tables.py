@@ -15,6 +15,9 @@ from rich.text import Text
 from sfi_ray.csv_text import csv_text
 from sfi_ray.text import MOST_LINE, MOST_NAME, NOTHING, escape_markdown, markdown_line, printable
 
+BOLD_FROM = 90
+"""Percent from which a confidence is bold, as in the paper's Tables 2-13."""
+
 _LATEX = {
     **{character: f"\\{character}" for character in "&%$#_{}"},
     "~": r"\textasciitilde{}",

@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 
 from sfi_ray.report.matrices import ConfidenceMatrix
 from sfi_ray.report.paper import published_best
-from sfi_ray.report.percent import BOLD_FROM
 from sfi_ray.report.runs import ReportedRun
 from sfi_ray.store.facts import ClassifierFacts
-from sfi_ray.tables import Entry, ResultTable, as_percent, columns_of
+from sfi_ray.tables import BOLD_FROM, Entry, ResultTable, as_percent, columns_of
 from sfi_ray.text import NOTHING
 
 

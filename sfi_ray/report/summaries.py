@@ -8,9 +8,8 @@ import numpy as np
 
 from sfi_ray.report.accounts import Accounts
 from sfi_ray.report.matrices import ConfidenceMatrix
-from sfi_ray.report.percent import BOLD_FROM
 from sfi_ray.report.runs import ReportedRun
-from sfi_ray.tables import Entry, ResultTable, as_percent, columns_of
+from sfi_ray.tables import BOLD_FROM, Entry, ResultTable, as_percent, columns_of
 from sfi_ray.text import NOTHING
 
 

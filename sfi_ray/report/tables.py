@@ -14,8 +14,7 @@ import numpy as np
 
 from sfi_ray.csv_text import csv_text
 from sfi_ray.report.matrices import ConfidenceMatrix
-from sfi_ray.report.percent import BOLD_FROM
-from sfi_ray.tables import Entry, ResultTable, as_percent, columns_of
+from sfi_ray.tables import BOLD_FROM, Entry, ResultTable, as_percent, columns_of
 from sfi_ray.text import MOST_NAME, NOTHING, printable
 
 _FAILED = "!"

@@ -71,8 +71,8 @@ ROOMS = {
     },
     "cluster/rounds": {"backend", "console", "launch", "ray", "reporter", "signals", "tracking", "training_cache"},
     "cluster/tracking": {"driver"},
-    "report/sheets": {"trajectory", "matrices", "percent"},
-    "report/rounds": {"percent", "scan", "sheets", "site"},
+    "report/sheets": {"trajectory", "matrices"},
+    "report/rounds": {"scan", "sheets", "site"},
     "report/site": {
         "accounts",
         "best",
@@ -80,7 +80,6 @@ ROOMS = {
         "trajectory",
         "matrices",
         "paper",
-        "percent",
         "positions",
         "runs",
         "scan",

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from sfi_ray.csv_text import csv_text
-from sfi_ray.report.percent import BOLD_FROM
 from sfi_ray.rounds.detection import SFI, Detection
 from sfi_ray.rounds.experiment import TrialResults
 from sfi_ray.rounds.record import AttackRecord
-from sfi_ray.tables import Entry, ResultTable, as_percent, columns_of
+from sfi_ray.tables import BOLD_FROM, Entry, ResultTable, as_percent, columns_of
 from sfi_ray.text import MOST_NAME, printable
 
 

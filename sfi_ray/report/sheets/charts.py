@@ -16,11 +16,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from sfi_ray.report.matrices import ConfidenceMatrix
-from sfi_ray.report.percent import BOLD_FROM
 from sfi_ray.report.sheets.drawing import DPI, encode, font, printable, printable_title
 from sfi_ray.report.sheets.sheet import background_name, class_name, series_title
 from sfi_ray.report.trajectory import Trajectory
-from sfi_ray.tables import as_percent
+from sfi_ray.tables import BOLD_FROM, as_percent
 from sfi_ray.text import printable as shortened
 
 

@@ -1,6 +1,6 @@
 // What the other parts ask of the data: a cell's names, its image, which cells a filter lets through.
 
-/** Whole percents rounded down, with 100 only for exactly 1, as the paper prints them (report/percent.py). */
+/** Whole percents rounded down, with 100 only for exactly 1, as the paper prints them (`as_percent` in tables.py). */
 function percent(confidence) {
   if (!Number.isFinite(confidence)) return "-";
   return String(confidence >= 1 ? 100 : Math.min(99, Math.floor(100 * confidence + 1e-5)));
