@@ -20,7 +20,6 @@ from sfi_ray.cluster.tracking.tracking import TRACKING, Tracking, tracked_grid
 from sfi_ray.cluster.work_queue import WorkQueue
 from sfi_ray.cluster.worker import Lease, RunSpec, provenance_of
 from sfi_ray.errors import InputError, StorageError
-from sfi_ray.grid import Grid
 from sfi_ray.job import Job, load_job, placed
 from sfi_ray.job.classifier_text import with_named_networks
 from sfi_ray.models import ClassifierPayload
@@ -200,6 +199,7 @@ class _Launch:
         tracking: Tracking,
     ) -> Run:
         job, grid = record.job.model_copy(update={"cluster": self._job.cluster}), record.grid()
+        record = record.model_copy(update={"job": job})
         attack = job.attack.build()
         finished = FinishedCells(self._folder, grid)
         tally = Tally(
@@ -211,11 +211,17 @@ class _Launch:
         if len(finished):
             self._reporter.log(f"{len(finished):,} of {counted(len(grid), 'cell')} finished already")
         if tally.finished < tally.num_cells:
-            # In this process the code is at hand; elsewhere it travels.
-            code = None if self._options.in_process else job.attack.pack()
-            spec = _spec(job, record, grid, self._folder, code)
+            spec = RunSpec(
+                location=self._folder.location,
+                epoch=self._folder.epoch,
+                record=record,
+                grid=grid,
+                versions=versions(),
+                # In this process the code is at hand; elsewhere it travels.
+                code=None if self._options.in_process else job.attack.pack(),
+            )
             num_actors = backend.num_actors(job, record.device)
-            micro_batch = min(runtime.micro_batch for runtime in spec.runtimes.values())
+            micro_batch = min(known.runtime.micro_batch for known in record.classifiers)
             sizes = shard_sizes(grid, attack, num_actors, micro_batch, job.cluster.cells_per_shard)
             with backend.executor(spec, payloads, job) as executor:
                 driver = Driver(
@@ -281,29 +287,6 @@ class _Launch:
             counts = {"finished": status.finished, "fooled": status.fooled, "failed": status.failed}
             tracking.results(counts, self._folder.inner("report"), report.files)
         return run
-
-
-def _spec(job: Job, record: RunRecord, grid: Grid, folder: RunFolder, code: bytes | None) -> RunSpec:
-    return RunSpec(
-        run=job.name,
-        location=folder.location,
-        epoch=folder.epoch,
-        dataset=record.dataset,
-        input_shape=record.input_shape,
-        grid=grid,
-        attack=job.attack,
-        code=code,
-        threshold=job.verification.threshold,
-        device=record.device,
-        threads=job.compute.threads,
-        runtimes={classifier.name: classifier.runtime for classifier in record.classifiers},
-        warm_classifiers=job.cluster.warm_classifiers,
-        flush_seconds=job.cluster.flush_seconds,
-        checkpoint_seconds=job.cluster.checkpoint_seconds,
-        versions=versions(),
-        images=tuple(image.source for image in record.images),
-        starts=record.starts,
-    )
 
 
 class _FailureWriter:

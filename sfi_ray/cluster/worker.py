@@ -14,7 +14,7 @@ from typing import ClassVar
 
 import torch
 
-from sfi_ray.attacks import AttackContext, AttackSettings, Tick
+from sfi_ray.attacks import AttackContext, Tick
 from sfi_ray.errors import USER_FACING_ERRORS
 from sfi_ray.grid import Grid, Shard, whole_blocks
 from sfi_ray.models import Classifier, ClassifierPayload, RuntimeConfig
@@ -22,6 +22,7 @@ from sfi_ray.store.checkpoints import LeaseCheckpoints
 from sfi_ray.store.folder import RunFolder
 from sfi_ray.store.natural import read_natural_images, stacked
 from sfi_ray.store.parts import PartWriter, committed_outcomes
+from sfi_ray.store.record import RunRecord
 from sfi_ray.store.schema import Provenance
 from sfi_ray.store.starts import read_starts
 from sfi_ray.types import Finding, Start, StopReason
@@ -32,44 +33,34 @@ class RunSpec:
     """What a worker knows of a run, apart from the weights.
 
     Attributes:
-        run: Name of the run.
         location: Path or URI of the run's folder.
         epoch: The epoch of the launch; see `sfi_ray.store.locks`.
-        dataset: Name of the data set.
-        input_shape: Channels, rows and columns of the images.
-        grid: The cells.
-        attack: How they are searched.
-        threshold: Confidence from which a cell counts as fooled.
-        device: ``cpu`` or ``cuda``.
-        threads: CPU threads.
-        runtimes: How classifiers compute, by name.
-        warm_classifiers: Classifiers to keep loaded.
-        flush_seconds: Time after which findings are on disk.
-        checkpoint_seconds: Time between two checkpoints of a search.
+        record: The run's record, with the cluster settings of this launch.
+        grid: Its cells.
         versions: Versions of the packages that compute.
-        images: Sources of the natural images, in the order of the grid; the run's folder holds their pixels.
-        starts: Hash of the images of an earlier run that searches begin with; the run's folder holds them.
         code: The user's own code that the attack needs, packed.
     """
 
-    run: str
     location: str
-    dataset: str
-    input_shape: tuple[int, int, int]
+    epoch: int | None
+    record: RunRecord
     grid: Grid
-    attack: AttackSettings
-    threshold: float
-    device: str
-    threads: int
-    runtimes: dict[str, RuntimeConfig]
-    warm_classifiers: int
-    flush_seconds: float
-    checkpoint_seconds: float
     versions: dict[str, str]
-    images: tuple[str, ...] = ()
-    starts: str | None = None
-    epoch: int | None = None
-    code: bytes | None = None
+    code: bytes | None
+
+    @property
+    def run(self) -> str:
+        """Name of the run."""
+        return self.record.job.name
+
+    @property
+    def device(self) -> str:
+        """``cpu`` or ``cuda``."""
+        return self.record.device
+
+    def runtime(self, classifier: str) -> RuntimeConfig:
+        """Returns how a classifier computes."""
+        return next(known.runtime for known in self.record.classifiers if known.name == classifier)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,10 +113,11 @@ class Worker:
     def __init__(self, spec: RunSpec, farewell_seconds: float = 10.0) -> None:
         self._spec = spec
         self._farewell_seconds = farewell_seconds
+        self._job = spec.record.job
         self._folder = RunFolder(spec.location, spec.epoch)
         if spec.code is not None:
-            spec.attack.unpack(spec.code)
-        self._attack = spec.attack.build()
+            self._job.attack.unpack(spec.code)
+        self._attack = self._job.attack.build()
         self._warm: OrderedDict[str, Classifier] = OrderedDict()
         self._images: torch.Tensor | None = None
         self._starts: tuple[Start, ...] = ()
@@ -147,7 +139,7 @@ class Worker:
             InputError: These images are not those of the run's launch.
         """
         shard = lease.shard
-        checkpoints = LeaseCheckpoints(self._folder, shard.start, shard.stop, self._spec.checkpoint_seconds)
+        checkpoints = LeaseCheckpoints(self._folder, shard.start, shard.stop, self._job.cluster.checkpoint_seconds)
         try:
             yield from self._search(lease, payload, checkpoints)
         except USER_FACING_ERRORS:
@@ -158,7 +150,7 @@ class Worker:
             raise
 
     def _search(self, lease: Lease, payload: ClassifierPayload, checkpoints: LeaseCheckpoints) -> Iterator[WorkReport]:
-        torch.set_num_threads(self._spec.threads)
+        torch.set_num_threads(self._job.compute.threads)
         shard = lease.shard
         indices: Sequence[int] = lease.indices
         if lease.is_returned:
@@ -182,12 +174,12 @@ class Worker:
         journal = _Journal(
             PartWriter(self._folder, shard.start, shard.stop),
             provenance_of(self._spec, shard.classifier, classifier.runtime),
-            self._spec.flush_seconds,
+            self._job.cluster.flush_seconds,
         )
         runtime = classifier.runtime
         context = AttackContext(images=self._natural_images(), starts=self._earlier_images(), checkpoints=checkpoints)
         ends_at: float | None = None
-        for event in self._attack.search(classifier, cells, self._spec.threshold, context):
+        for event in self._attack.search(classifier, cells, self._job.verification.threshold, context):
             if isinstance(event, Tick):
                 journal.evaluations += event.evaluations
             elif event.cell.index in wanted:
@@ -217,13 +209,14 @@ class Worker:
 
     def _natural_images(self) -> torch.Tensor | None:
         if self._images is None and self._spec.grid.images:
-            images = read_natural_images(self._folder, self._spec.grid.images, self._spec.input_shape)
+            images = read_natural_images(self._folder, self._spec.grid.images, self._spec.record.input_shape)
             self._images = stacked(images)
         return self._images
 
     def _earlier_images(self) -> tuple[Start, ...]:
-        if not self._starts and self._spec.starts:
-            self._starts = read_starts(self._folder, self._spec.starts)
+        digest = self._spec.record.starts
+        if not self._starts and digest:
+            self._starts = read_starts(self._folder, digest)
         return self._starts
 
     def _classifier(self, name: str, payload: ClassifierPayload) -> Classifier:
@@ -231,13 +224,12 @@ class Worker:
         if name in self._warm:
             self._warm.move_to_end(name)
             return self._warm[name]
-        while len(self._warm) >= self._spec.warm_classifiers:
+        while len(self._warm) >= self._job.cluster.warm_classifiers:
             self._forget_oldest()
         while True:
             try:
-                classifier = Classifier.from_payload(
-                    payload, device=self._spec.device, runtime=self._spec.runtimes[name]
-                )
+                runtime = self._spec.runtime(name)
+                classifier = Classifier.from_payload(payload, device=self._spec.device, runtime=runtime)
             except torch.OutOfMemoryError:
                 if not self._warm:
                     raise
@@ -299,21 +291,21 @@ def provenance_of(spec: RunSpec, classifier: str, runtime: RuntimeConfig | None 
         classifier: Name of the classifier.
         runtime: How it computes; as the run says if None.
     """
-    fingerprint = next(known.fingerprint for known in spec.grid.classifiers if known.name == classifier)
-    channels, height, width = spec.input_shape
+    record = spec.record
+    attack, (channels, height, width) = record.job.attack, record.input_shape
     return Provenance(
         run=spec.run,
-        dataset=spec.dataset,
-        classifier_fingerprint=fingerprint,
-        attack=spec.attack.kind,
-        attack_settings=json.dumps(json.loads(spec.attack.model_dump_json(exclude={"kind"})), sort_keys=True),
+        dataset=record.dataset,
+        classifier_fingerprint=next(known.fingerprint for known in record.classifiers if known.name == classifier),
+        attack=attack.kind,
+        attack_settings=json.dumps(json.loads(attack.model_dump_json(exclude={"kind"})), sort_keys=True),
         height=height,
         width=width,
         channels=channels,
         device=device_name(spec.device),
-        runtime=json.dumps((runtime or spec.runtimes[classifier]).model_dump(), sort_keys=True),
+        runtime=json.dumps((runtime or spec.runtime(classifier)).model_dump(), sort_keys=True),
         versions=json.dumps(spec.versions, sort_keys=True),
-        images=spec.images,
+        images=tuple(image.source for image in record.images),
     )
 
 
