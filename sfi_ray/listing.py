@@ -186,6 +186,14 @@ def is_launched_at(location: str) -> bool:
     return Experiment(location).is_launched if folder.exists(EXPERIMENT_RECORD) else is_launched(folder)
 
 
+def has_nothing_yet(location: str) -> bool:
+    """Whether a folder waits for its launch, which has not made it yet or still trains or measures networks."""
+    folder = RunFolder(location)
+    if folder.exists(RECORD) or folder.exists(EXPERIMENT_RECORD):
+        return False
+    return not folder.exists("") or is_launched(folder)
+
+
 def rounds_around(location: str) -> str | None:
     """Returns the folder of the rounds that an attack belongs to; None for a run of its own."""
     text = location if "://" in location else Path(location).expanduser().absolute().as_posix()

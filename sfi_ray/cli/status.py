@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def status(
     run: RunLocation,
-    watch: Annotated[bool, typer.Option("--watch", help="Repeat every few seconds until no driver runs.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Wait for the run, and repeat until no driver runs.")] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print JSON, for scripts; with --watch, an object on each line.")
     ] = False,
@@ -43,6 +43,8 @@ def status(
     from sfi_ray.store.run import open_run
 
     with explaining("stopped watching; the run goes on"):
+        if watch:
+            _await(run)
         if show_rounds(run, as_json=as_json):
             return
         opened = open_run(run)
@@ -58,6 +60,16 @@ def status(
                     return
                 # Reading the rows takes about a tenth of the time at most.
                 time.sleep(max(5.0, 10 * (time.monotonic() - began)))
+
+
+def _await(location: str, seconds: float = 2.0) -> None:
+    """Waits until a launch has made a run's folder, and has its networks."""
+    from sfi_ray.listing import has_nothing_yet
+
+    if has_nothing_yet(location):
+        echo(f"'{location}' has no cells yet; waiting for its launch", err=True)
+    while has_nothing_yet(location):
+        time.sleep(seconds)
 
 
 def _is_running(state: RunStatus) -> bool:

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from packaging.requirements import Requirement
+
 from sfi_ray.errors import USER_FACING_ERRORS
 
 State = Literal["ok", "note", "fault"]
@@ -62,15 +64,20 @@ def _versions() -> Iterator[Check]:
     names = ("sfi-ray", "torch", "torchvision", "ray", "pyarrow", "numpy")
     found = [f"{name} {importlib.metadata.version(name)}" for name in names]  # one that is missing is an ImportError
     yield Check("versions", "ok", ", ".join([f"python {platform.python_version()}", *found]))
-    extras = {"timm": "timm", "openvino": "openvino", "pytorch-ood": "detectors"}
-    missing = []
-    for package, extra in extras.items():
-        try:
-            importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            missing.append(f"{package} (uv sync --extra {extra})")
+    missing = [extra for extra in importlib.metadata.metadata("sfi-ray").get_all("Provides-Extra", []) if _lacks(extra)]
     if missing:
-        yield Check("extras", "note", f"not installed: {', '.join(missing)}")
+        yield Check("extras", "note", f"not installed: {', '.join(missing)}; uv sync --extra NAME installs one")
+
+
+def _lacks(extra: str) -> bool:
+    """Whether a package of an extra is not installed."""
+    for requirement in map(Requirement, importlib.metadata.requires("sfi-ray") or ()):
+        if requirement.marker and requirement.marker.evaluate({"extra": extra}):
+            try:
+                importlib.metadata.version(requirement.name)
+            except importlib.metadata.PackageNotFoundError:
+                return True
+    return False
 
 
 def _devices() -> Iterator[Check]:

@@ -1,5 +1,6 @@
 """What `sfi-ray doctor` finds, and what it says would stop a launch."""
 
+import importlib.metadata
 import socket
 from pathlib import Path
 
@@ -37,6 +38,19 @@ def test_a_sound_machine_can_launch(tmp_path):
     assert "GiB free" in lines["disk here"] or "MiB free" in lines["disk here"]
     assert "at hand: digits" in lines["data"]
     assert sorted(tmp_path.rglob("*")) == before, "looking leaves no trace"
+
+
+def test_extras_that_are_not_installed_are_named_and_only_those(monkeypatch):
+    version = importlib.metadata.version
+
+    def installed(name):
+        if name in ("timm", "wandb"):
+            raise importlib.metadata.PackageNotFoundError(name)
+        return "1" if name not in ("sfi-ray", "torch") else version(name)
+
+    monkeypatch.setattr(doctor.importlib.metadata, "version", installed)
+    (line,) = (one for name, one in call()[1].items() if name == "extras")
+    assert "not installed: timm, wandb; uv sync --extra NAME" in line
 
 
 def test_data_sets_of_ones_own_are_named(tmp_path, monkeypatch):

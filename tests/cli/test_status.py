@@ -53,6 +53,27 @@ def test_watching_goes_on_while_the_driver_is_alive_and_ends_with_it(run, monkey
     assert min(waits) >= 5
 
 
+def test_watching_waits_for_a_run_that_does_not_exist_yet(tmp_path, monkeypatch):
+    waits = []
+
+    def sleep(seconds):
+        waits.append(seconds)
+        if len(waits) == 2:
+            launch(make_job(tmp_path), classifiers={"toy": make_classifier()}, in_process=True)
+
+    monkeypatch.setattr(status_command.time, "sleep", sleep)
+    done = CliRunner().invoke(app, ["status", str(tmp_path / "test"), "--watch"])
+    assert done.exit_code == 0, done.output
+    assert "has no cells yet; waiting for its launch" in done.stderr
+    assert done.stdout.startswith("test: finished")
+    assert len(waits) == 2
+
+
+def test_a_folder_without_a_run_is_not_waited_for(tmp_path):
+    (tmp_path / "empty").mkdir()
+    assert CliRunner().invoke(app, ["status", str(tmp_path / "empty"), "--watch"]).exit_code == 2
+
+
 def test_without_watching_it_is_said_once(run):
     set_driver(run, RunState.RUNNING)
     assert status(run).output.count("test: running") == 1

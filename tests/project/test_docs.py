@@ -69,7 +69,7 @@ def test_python_in_documents_runs(document, number, workplace, monkeypatch):
     monkeypatch.syspath_prepend(workplace)
     monkeypatch.delitem(sys.modules, "networks", raising=False)
     monkeypatch.setattr(
-        sfi_ray, "launch", lambda job, **options: launch(job, in_process=True, **options), raising=False
+        sfi_ray, "launch", lambda job, **options: launch(job, **{**options, "in_process": True}), raising=False
     )
     names = {}
     exec(compile(blocks(document, "python")[number], f"{document.name}[{number}]", "exec"), names)
