@@ -21,13 +21,49 @@ from sfi_ray.models import Classifier, TuningRequest, default_micro_batch, state
 from sfi_ray.models.runners.sparse_images import close_pixels
 
 
+def choose_cells_per_shard(
+    grid: Grid,
+    attack: Attack,
+    num_actors: int,
+    micro_batch: int,
+    wanted: int | None = None,
+    *,
+    evaluations_a_shard: int = 1_000_000,
+    shards_an_actor: int = 16,
+    most: int = 100_000,
+) -> int:
+    """Chooses the size of shards: enough to keep a device full, few enough for every actor to get some.
+
+    Args:
+        grid: The cells.
+        attack: How they are searched.
+        num_actors: Actors that search.
+        micro_batch: Images of one forward pass.
+        wanted: What the job says; None lets this function choose.
+        evaluations_a_shard: Evaluations from which on a shard is worth its overhead.
+        shards_an_actor: Shards for each actor, so that a slow one does not hold up the end. There are fewer where they
+            would become so small that a device stays empty.
+        most: Cells of a shard at most.
+    """
+    block = grid.block(shares_classes=attack.shares_classes, shares_ks=attack.shares_ks)
+    if wanted is not None:
+        return max(wanted, block)
+    filling = max(2 * attack.num_slots(micro_batch), math.ceil(evaluations_a_shard / attack.max_evaluations))
+    small = max(1, math.ceil(len(grid) / (shards_an_actor * num_actors)), _least_cells(attack, micro_batch))
+    fair = min(small, math.ceil(len(grid) / num_actors))
+    return max(block, min(filling, fair, most))
+
+
+def _least_cells(attack: Attack, micro_batch: int) -> int:
+    """Returns the cells with which a generation fills a sixteenth of the micro-batches it should."""
+    return math.ceil(attack.num_slots(micro_batch) / 16)
+
+
 @dataclass(frozen=True, slots=True)
 class ShardSizes:
     """What the sizes of shards may be while they follow the measured speed of workers.
 
     Attributes:
-        planned: Cells of a shard by the job's costs alone: enough to keep a device full, few enough for every actor to
-            get some.
         first: Cells of a shard as long as no speed is known.
         least: Cells of a shard at least, unless fewer are left; a device would stay empty with fewer.
         most: Cells of a shard at most.
@@ -35,7 +71,6 @@ class ShardSizes:
         is_fixed: Whether all shards have the first size.
     """
 
-    planned: int
     first: int
     least: int
     most: int
@@ -50,46 +85,18 @@ def shard_sizes(
     micro_batch: int,
     wanted: int | None = None,
     *,
-    evaluations_a_shard: int = 1_000_000,
-    shards_an_actor: int = 16,
     first_over_least: int = 4,
     most: int = 100_000,
 ) -> ShardSizes:
-    """Chooses what the sizes of shards may be.
+    """Chooses what the sizes of shards may be, with the arguments of `choose_cells_per_shard`.
 
-    Args:
-        grid: The cells.
-        attack: How they are searched.
-        num_actors: Actors that search.
-        micro_batch: Images of one forward pass.
-        wanted: What the job says; None lets this function choose.
-        evaluations_a_shard: Evaluations from which on a shard is worth its overhead.
-        shards_an_actor: Shards for each actor, so that a slow one does not hold up the end. There are fewer where they
-            would become so small that a device stays empty.
-        first_over_least: How many times the least size the first shard has. It is small, so that a far slower device
-            shows soon.
-        most: Cells of a shard at most.
+    The first shard has `first_over_least` times the least size. It is small, so that a far slower device shows soon.
     """
     block = grid.block(shares_classes=attack.shares_classes, shares_ks=attack.shares_ks)
-    slots = attack.num_slots(micro_batch)
-    least = math.ceil(slots / 16)  # with which a generation fills a sixteenth of the micro-batches it should
-    if wanted is None:
-        filling = max(2 * slots, math.ceil(evaluations_a_shard / attack.max_evaluations))
-        small = max(1, math.ceil(len(grid) / (shards_an_actor * num_actors)), least)
-        fair = min(small, math.ceil(len(grid) / num_actors))
-        planned = max(block, min(filling, fair, most))
-    else:
-        planned = max(wanted, block)
-    least = min(planned, least)
-    first = planned if wanted else min(planned, first_over_least * least)
-    return ShardSizes(
-        planned=planned,
-        first=max(block, first // block * block),
-        least=max(block, least),
-        most=most,
-        block=block,
-        is_fixed=wanted is not None,
-    )
+    chosen = choose_cells_per_shard(grid, attack, num_actors, micro_batch, wanted, most=most)
+    least = min(chosen, _least_cells(attack, micro_batch))
+    first = chosen if wanted else min(chosen, first_over_least * least)
+    return ShardSizes(max(block, first // block * block), max(block, least), most, block, wanted is not None)
 
 
 def tuning_request(job: Job, grid: Grid, attack: Attack, input_shape: tuple[int, int, int]) -> TuningRequest | None:
@@ -235,6 +242,7 @@ def make_plan(
     micro_batch = min(micro_batches)
     slots = attack.num_slots(max(micro_batches))
     candidate_bytes = slots * attack.slot_bytes(info.shape, grid.max_k)
+    per_shard = choose_cells_per_shard(grid, attack, num_actors, micro_batch, job.cluster.cells_per_shard)
     sizes = shard_sizes(grid, attack, num_actors, micro_batch, job.cluster.cells_per_shard)
     # Sizes that follow the measured speed become the least towards the end.
     block = sizes.first if sizes.is_fixed else sizes.least
@@ -242,7 +250,7 @@ def make_plan(
     return Plan(
         num_cells=len(grid),
         num_groups=grid.num_groups,
-        num_shards=num_shards(grid, sizes.planned, sizes.block),
+        num_shards=num_shards(grid, per_shard, sizes.block),
         num_actors=num_actors,
         num_busy=num_busy,
         max_evaluations=len(grid) * attack.max_evaluations,

@@ -14,7 +14,7 @@ from sfi_ray.errors import InputError
 from sfi_ray.grid import Grid, GridClassifier, num_shards
 from sfi_ray.job import Job
 from sfi_ray.models import Choice, Classifier, build
-from sfi_ray.plan import forward_rate, make_plan, schedule, shard_sizes, tuning_request
+from sfi_ray.plan import choose_cells_per_shard, forward_rate, make_plan, schedule, tuning_request
 from sfi_ray.store.record import make_grid
 from sfi_ray.types import Background
 
@@ -34,7 +34,7 @@ def make_grid_of(num_cells, num_classifiers=1):
 
 
 def sharing(shares_classes):
-    return SimpleNamespace(shares_classes=shares_classes, shares_ks=False, num_slots=lambda _: 16)
+    return SimpleNamespace(shares_classes=shares_classes, shares_ks=False, max_evaluations=1000)
 
 
 @settings(deadline=None)
@@ -49,7 +49,7 @@ def test_shards_are_enough_for_the_actors_and_fill_a_device(replicates, num_acto
     grid = make_grid_of(replicates)
     attack = DifferentialEvolutionAttackSettings(population_size=100, generations=generations).build()
     attack.shares_classes = shares
-    size = shard_sizes(grid, attack, num_actors, micro_batch).planned
+    size = choose_cells_per_shard(grid, attack, num_actors, micro_batch)
     block = grid.block(shares_classes=attack.shares_classes, shares_ks=attack.shares_ks)
     assert size >= block
     assert size <= 100_000
@@ -63,9 +63,9 @@ def test_shards_are_enough_for_the_actors_and_fill_a_device(replicates, num_acto
 def test_what_the_job_says_goes_unless_it_would_part_a_unit():
     grid = make_grid_of(100)
     attack = DifferentialEvolutionAttackSettings().build()
-    assert shard_sizes(grid, attack, 4, 128, wanted=3).planned == 3
-    assert shard_sizes(grid, sharing(True), 4, 128, wanted=3).planned == 10
-    assert shard_sizes(grid, sharing(True), 4, 128, wanted=25).planned == 25
+    assert choose_cells_per_shard(grid, attack, 4, 128, wanted=3) == 3
+    assert choose_cells_per_shard(grid, sharing(True), 4, 128, wanted=3) == 10
+    assert choose_cells_per_shard(grid, sharing(True), 4, 128, wanted=25) == 25
     assert (grid.block(shares_classes=True, shares_ks=False), grid.block(shares_classes=False, shares_ks=False)) == (
         10,
         1,
