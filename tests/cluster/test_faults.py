@@ -387,6 +387,63 @@ def test_a_cluster_that_refuses_a_request_for_room_is_named_once(monkeypatch, tm
     assert heard == ["the cluster takes no request for nodes (not here); they come for the waiting actors"]
 
 
+def comes_to(share, wanted, held, limit):
+    """Repeats the claim of a launch until it is limited so."""
+    wait_for(lambda: share.limit(wanted, held) == limit)
+
+
+@linux
+@pytest.mark.ray
+def test_shares_find_each_other_by_a_name_and_survive_the_end_of_the_one_who_made_it(nodes):
+    import ray
+
+    from sfi_ray.cluster.ray.fairness import Arbiter
+    from sfi_ray.cluster.ray.shares import _NAME, _NAMESPACE, Share, ShareActor
+
+    heard = []
+    full, late = (Share(f"search-{name}-", {"CPU": 1.0}, heard.append, look_seconds=0.05) for name in ("full", "late"))
+    # Nobody waits beside others, so nobody makes it.
+    for _ in range(3):
+        assert full.limit(9, 2) is None
+        time.sleep(0.06)
+    assert not pids_of("ray::ShareActor")
+    options = {"name": _NAME, "namespace": _NAMESPACE, "num_cpus": 0}
+    arbiter = ray.remote(ShareActor).options(**options).remote(Arbiter(grace_seconds=0.0))
+    ray.get(arbiter.__ray_ready__.remote())
+    comes_to(late, 9, 0, None)
+    comes_to(full, 9, 2, 1)
+    assert heard == ["other launches wait for room: this one goes on with 1 actor, its fair share"]
+    late.withdraw()
+    comes_to(full, 9, 2, None)
+    comes_to(late, 9, 0, None)
+    comes_to(full, 9, 2, 1)
+    ray.kill(arbiter)  # as where the launch that made it is lost
+    comes_to(full, 9, 2, None)
+    comes_to(late, 9, 0, None)
+
+
+@linux
+@pytest.mark.ray
+def test_a_launch_that_waits_beside_another_makes_the_arbiter_which_ends_with_it(nodes):
+    import ray
+
+    from sfi_ray.cluster.ray.shares import Share
+
+    class Nothing:
+        pass
+
+    other = ray.remote(Nothing).options(name="search-other-0", num_cpus=0).remote()
+    ray.get(other.__ray_ready__.remote())
+    share = Share("search-mine-", {"CPU": 1.0}, pytest.fail, look_seconds=0.05)
+    share.limit(1, 1)
+    assert not pids_of("ray::ShareActor"), "it does not wait"
+    share = Share("search-mine-", {"CPU": 1.0}, pytest.fail, look_seconds=0.05)
+    wait_for(lambda: share.limit(2, 1) is None and pids_of("ray::ShareActor"))
+    share.withdraw()
+    wait_for(lambda: not pids_of("ray::ShareActor"))
+    ray.kill(other)
+
+
 @pytest.fixture
 def disk(tmp_path):
     """A file system of 160 KiB."""

@@ -119,7 +119,8 @@ class RayBackend:
         options = self.options(job, spec.device)
         is_bounded = bool(job.cluster.max_actors) and not self._session.is_local
         room = RoomRequest(options, self._on_message) if is_bounded else None
-        with contextlib.closing(RayExecutor(spec, payloads, options, self._on_message, room)) as executor:
+        executor = RayExecutor(spec, payloads, options, self._on_message, room, is_shared=not self._session.is_local)
+        with contextlib.closing(executor):
             yield executor
 
     def scores(

@@ -5,7 +5,8 @@ is free elsewhere.
 
 Ray never restarts an actor: the driver hears of the loss and puts its leases back, and a new actor takes its place.
 Reports from before the loss still arrive. An actor that holds leases and is silent for too long hangs; it is killed and
-counts as lost. The actors of a node that drains are asked to leave: they commit, checkpoint and end.
+counts as lost. The actors of a node that drains are asked to leave: they commit, checkpoint and end. So are those that
+give way to another launch.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from sfi_ray.cluster.ray.head import HeadWatch
 from sfi_ray.cluster.ray.losses import LeavingError, Loss, loss_of
 from sfi_ray.cluster.ray.metrics import ActorMetrics
 from sfi_ray.cluster.ray.room import RoomRequest
+from sfi_ray.cluster.ray.shares import SEARCH, Share
 from sfi_ray.cluster.signals import call_on_sigterm
 from sfi_ray.cluster.worker import Lease, RunSpec, Worker, WorkReport
 from sfi_ray.errors import ResourceError
@@ -104,7 +106,8 @@ class _Actor:
     is_inside: bool
     heard_at: float = 0.0
     node: str | None = None
-    is_leaving: bool = False
+    going: Loss | None = None  # why it is to leave
+    is_leaving: bool = False  # whether it was asked to
     leases: dict[ObjectRefGenerator, Lease] = field(default_factory=dict)
 
 
@@ -117,6 +120,7 @@ class RayExecutor:
         options: Resources and time limits of an actor.
         on_message: Called with messages for people.
         room: Asks an autoscaler for more actors than may wait at a time; None where the job states no bound.
+        is_shared: Whether other launches may search on the same cluster.
     """
 
     #: Where this many actors in a row die before they are ready, none ever will be.
@@ -124,6 +128,7 @@ class RayExecutor:
     #: Actors that wait for room at a time, at most.
     _most_starting: ClassVar[int] = 64
     _drained: ClassVar[Loss] = Loss("its node is about to go", blames_lease=False)
+    _gave_way: ClassVar[Loss] = Loss("it gave way to another launch", blames_lease=False)
 
     def __init__(
         self,
@@ -132,12 +137,13 @@ class RayExecutor:
         options: ActorOptions,
         on_message: Callable[[str], None] = lambda _: None,
         room: RoomRequest | None = None,
+        *,
+        is_shared: bool = False,
     ) -> None:
         self._options = options
         self._spec = ray.put(spec)
         self._payloads = {name: ray.put(payload) for name, payload in payloads.items()}
-        self._token = secrets.token_hex(3)
-        self._run = spec.run
+        self._prefix = f"{actor_prefix(spec.run)}{secrets.token_hex(3)}-"
         self._num_started = 0
         self._startup_failures = 0
         self._is_stopping = False
@@ -147,6 +153,7 @@ class RayExecutor:
         self._head = HeadWatch()
         self._drains = DrainWatch(on_message)
         self._room = room
+        self._share = Share(self._prefix, options.bundle(), on_message) if is_shared else None
         self._has_group = get_current_placement_group() is not None
 
     def scale(self, wanted: int, idle: Sequence[str]) -> list[str]:
@@ -156,17 +163,22 @@ class RayExecutor:
         """
         target = max(self._options.min_actors, min(wanted, self._options.max_actors))
         starting = [actor.name for actor in self._actors.values() if actor.starting in self._waiting]
-        num_staying = sum(not actor.is_leaving for actor in self._actors.values())
+        limit = self._share.limit(target, len(self._actors) - len(starting)) if self._share else None
+        if limit is not None:
+            target = max(self._options.min_actors, min(target, limit))
+        num_staying = self._num_staying
         # The one in the placement group last, whose room no other search can use.
         unneeded = sorted([*reversed(starting), *idle], key=lambda name: self._actors[name].is_inside)
         surplus = unneeded[: max(0, num_staying - target)]
         for name in surplus:
             self._end(self._actors[name])
+        if limit is not None:
+            self._give_way(self._num_staying - target)
         for _ in range(min(target - num_staying, self._most_starting - len(starting))):
             self._spawn()
         if self._room:
             # Those that wait for room are as many as may wait, and yet more are wanted.
-            if target > sum(not actor.is_leaving for actor in self._actors.values()):
+            if target > self._num_staying:
                 self._room.ask(target)
             else:
                 self._room.take_back()
@@ -209,6 +221,8 @@ class RayExecutor:
         """Ends all actors and frees the object store, even while this object lives on."""
         if self._room:
             self._room.take_back()
+        if self._share:
+            self._share.withdraw()
         for actor in list(self._actors.values()):
             ray.kill(actor.handle)
         self._actors.clear()
@@ -216,8 +230,18 @@ class RayExecutor:
         self._payloads.clear()
         self._spec = None
 
+    @property
+    def _num_staying(self) -> int:
+        return sum(actor.going is None for actor in self._actors.values())
+
+    def _give_way(self, num_actors: int) -> None:
+        """Chooses actors that leave; those of one node together, since actors of another launch may be larger."""
+        busy = [actor for actor in self._actors.values() if actor.leases and actor.going is None]
+        for actor in sorted(busy, key=lambda actor: (actor.is_inside, actor.node))[: max(0, num_actors)]:
+            actor.going = self._gave_way
+
     def _spawn(self) -> None:
-        name = f"{actor_prefix(self._run)}{self._token}-{self._num_started}"
+        name = f"{self._prefix}{self._num_started}"
         self._num_started += 1
         remote = ray.remote(concurrency_groups={"control": 1})(SearchActor)
         is_inside = self._has_group and not any(actor.is_inside for actor in self._actors.values())
@@ -240,11 +264,15 @@ class RayExecutor:
         return [self._lose(actor, Loss(silence)) for actor in hanging]
 
     def _evacuate(self) -> list[Event]:
-        """Asks the actors of draining nodes to leave, and ends those that have nothing left to commit."""
+        """Asks actors of draining nodes and those that give way to leave, and ends those with nothing to commit."""
         events: list[Event] = []
-        for actor in [a for a in self._actors.values() if a.node in self._drains.nodes]:
+        for actor in list(self._actors.values()):
+            if actor.node in self._drains.nodes:
+                actor.going = self._drained
+            if actor.going is None:
+                continue
             if not actor.leases:
-                events.append(self._lose(actor, self._drained))
+                events.append(self._lose(actor, actor.going))
             elif not actor.is_leaving:
                 actor.is_leaving = True
                 actor.handle.leave.remote()
@@ -272,7 +300,7 @@ class RayExecutor:
                 return self._lose(actor, loss_of(error), error)
             if isinstance(error.cause, LeavingError):
                 told = Loss("it was asked to end (SIGTERM)", blames_lease=False)
-                return self._lose(actor, self._drained if actor.is_leaving else told)
+                return self._lose(actor, actor.going or told)
             del self._waiting[ref]
             cause = error.cause if isinstance(error.cause, Exception) else error
             return LeaseFailed(actor.name, actor.leases.pop(ref), cause)
@@ -312,4 +340,4 @@ class RayExecutor:
 
 def actor_prefix(run: str) -> str:
     """Returns the prefix of the names of a run's actors."""
-    return f"search-{run}-"
+    return f"{SEARCH}{run}-"
