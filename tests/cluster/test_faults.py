@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -12,6 +13,7 @@ import threading
 import time
 from types import SimpleNamespace
 
+import psutil  # Ray brings it along
 import pytest
 from torch import nn
 
@@ -20,6 +22,7 @@ from sfi_ray.cluster.ray.session import _ALWAYS, _PRIVATE, _own_token
 from sfi_ray.cluster.reporter import Reporter
 from sfi_ray.data import DatasetSpec
 from sfi_ray.errors import InputError, ResourceError, StorageError
+from sfi_ray.models import TrainingNote, TrainingSettings
 from tests.cluster.conftest import (
     assert_complete,
     make_classifier,
@@ -37,16 +40,18 @@ NODE = {"object_store_memory": 80 << 20, "include_dashboard": False}
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _environment():
-    """What Ray reads when it is imported, as a launch sets it; so nothing here may import Ray earlier."""
+def node_caches(tmp_path_factory):
+    """The folder of the nodes' caches. What Ray reads when it is imported is set, so nothing may import it earlier."""
     with pytest.MonkeyPatch.context() as patch:
+        place = tmp_path_factory.mktemp("nodes")
+        patch.setenv("XDG_CACHE_HOME", str(place))
         for name, value in {**_ALWAYS, **_PRIVATE, "RAY_AUTH_TOKEN": _own_token()}.items():
             patch.setenv(name, value)
-        yield
+        yield place
 
 
 @pytest.fixture(scope="module")
-def nodes(_environment):
+def nodes(node_caches):
     """A cluster of a head without CPUs and two nodes with one each, which this process is connected to."""
     import ray
     from ray.cluster_utils import Cluster
@@ -129,11 +134,44 @@ def test_trainings_of_one_job_run_side_by_side_on_the_nodes(nodes, tmp_path, mon
     assert outcome(run).equals(outcome(launch(jobs[1], in_process=True)))
 
 
+@linux
+@pytest.mark.slow
+@pytest.mark.ray
+def test_a_training_whose_node_and_disk_are_lost_goes_on_elsewhere_to_the_same_bits(
+    nodes, node_caches, tmp_path, monkeypatch
+):
+    from sfi_ray.cluster.ray.tasks import train_on_ray
+    from sfi_ray.cluster.training_cache import cache_folder, train_here
+
+    arguments = ("mlp", DatasetSpec(name="digits"), TrainingSettings(epochs=100, threads=1, seed=8), "cpu")
+    expected = train_here(*arguments, lambda _: None, "models/x").card.fingerprint
+    monkeypatch.delenv("SFI_RAY_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "driver"))
+    notes, lost = [], []
+
+    def on_event(event):
+        if isinstance(event, TrainingNote):
+            notes.append(event.text)
+        if not lost and (cache_folder() / "models/x/checkpoint.safetensors").exists():
+            (training,) = pids_of("ray::_train")
+            lost.append(psutil.Process(training).ppid())
+            os.kill(lost[0], signal.SIGKILL)
+            os.kill(training, signal.SIGKILL)
+            shutil.rmtree(node_caches / "sfi_ray")
+            nodes.add_node(num_cpus=1, **NODE)
+
+    trained = train_on_ray(*arguments, on_event, "models/x", copy_seconds=0.5)
+    assert lost
+    assert notes[0].startswith("its process was lost")
+    assert notes[1].startswith("continuing after ")
+    assert trained.card.fingerprint == expected
+    assert not list(node_caches.rglob("checkpoint.safetensors"))
+
+
 @pytest.mark.ray
 @pytest.mark.parametrize("has_error", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_an_error_and_ctrl_c_end_the_trainings_beside(nodes, has_error):
     from sfi_ray.cluster.ray.together import together
-    from sfi_ray.models import TrainingSettings
 
     begun, ended = threading.Event(), threading.Event()
 

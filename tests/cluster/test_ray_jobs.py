@@ -174,6 +174,8 @@ def test_the_latest_job_of_a_run_is_found(server):
     ]
     jobs = server(fake)
     assert jobs.find("runs/a") == jobs.find("runs/a/") == "job-3"
+    fake.jobs.append(Ending("RUNNING", run="s3://bucket/runs/a?endpoint_override=http://127.0.0.1:9000", start_time=4))
+    assert jobs.find("s3://bucket/runs/a/") == jobs.find(fake.jobs[-1].metadata["sfi_ray_run"]) == "job-4"
     with pytest.raises(InputError, match=r"knows no job that writes to 'runs/c'.*submit the job again"):
         jobs.find("runs/c")
 

@@ -47,15 +47,15 @@ from sfi_ray import launch
 from sfi_ray.cluster.reporter import Reporter
 from tests.cluster.conftest import assert_complete, make_classifier, make_job, make_module, slow
 
-address, folder, seconds = sys.argv[1:]
+address, folder, replicates = sys.argv[1:]
 
 class Telling(Reporter):
     def progressed(self, tally, seconds_left):
         if tally.workers:
             Path(folder, "up").touch()
 
-job = make_job(folder, name="small", k=1, backgrounds="black", cluster={"actors": 1})
-classifier = make_classifier(module=slow(make_module(), float(seconds)))
+job = make_job(folder, name="small", k=1, backgrounds="black", replicates=int(replicates), cluster={"actors": 1})
+classifier = make_classifier(module=slow(make_module(), 0.05))
 run = launch(job, classifiers={"toy": classifier}, address=address, reporter=Telling())
 assert_complete(run)
 """
@@ -66,7 +66,7 @@ class Huge(Harming):
 
     def __init__(self, cluster, folder, *, is_killed):
         super().__init__(self._start, after=2, workers=2)
-        self._command = [sys.executable, "-c", SMALL, cluster.address, str(folder), "30" if is_killed else "0.05"]
+        self._command = [sys.executable, "-c", SMALL, cluster.address, str(folder), "1000" if is_killed else "1"]
         self._up = folder / "up"
         self._is_killed = is_killed
         self.waiting = folder / "waiting"

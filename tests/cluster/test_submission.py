@@ -18,6 +18,7 @@ from sfi_ray import open_run
 from sfi_ray.cli import app
 from sfi_ray.cluster.ray.jobs import JobServer
 from tests.cluster.conftest import assert_complete
+from tests.conftest import S3_CLIENT
 
 pytestmark = [pytest.mark.ray, pytest.mark.skipif(sys.platform != "linux", reason="finds processes through /proc")]
 
@@ -65,7 +66,8 @@ class Head:
 
     def __init__(self):
         place = Path(sys.executable).parent
-        environment = {**os.environ, "PATH": f"{place}:{os.environ['PATH']}"}
+        # Jobs get their credentials from the head's environment, as on a real cluster.
+        environment = {**os.environ, **S3_CLIENT, "PATH": f"{place}:{os.environ['PATH']}"}
         self.process = subprocess.Popen(
             [sys.executable, "-c", HEAD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )
@@ -193,6 +195,40 @@ def test_a_submitted_job_outlives_its_connection_and_gives_its_exit_code(head, t
     assert (again.exit_code, again.stdout) == (3, done.stdout)
     assert call("status", run).stdout.startswith("sent: finished")
     assert_complete(open_run(run))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:ssl=None is deprecated")
+def test_a_job_that_writes_to_a_bucket_is_submitted_attached_and_stopped(
+    head, bucket, s3_server, tmp_path, monkeypatch
+):
+    written_job(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RAY_AUTH_TOKEN", head.token)
+    monkeypatch.setattr(JobServer, "patience_seconds", 60.0)
+    runs, run = s3_server.location(f"{bucket}/runs"), s3_server.location(f"{bucket}/runs/sent")
+    ends = []
+
+    def has_begun():
+        puts = [request.path for request in s3_server.requests if request.method == "PUT"]
+        return ends or any(path.endswith("runs/sent/progress.json") for path in puts)
+
+    stopper = when(has_begun, lambda: ends.append(call("stop", run)))
+    done = call("launch", "job.yaml", "--submit", head.url, "--output", runs)
+    ends.append(done)
+    stopper.join()
+    assert [end.exit_code for end in ends] == [0, 130], done.output
+    assert f"sfi-ray attach '{run}'" in done.stderr
+
+    done = call("launch", "job.yaml", "--submit", head.url, "--output", runs)  # goes on
+    assert done.exit_code == 3, done.output
+    assert "10 of 20 cells failed: the classifier returned NaN" in done.stdout
+    for named in (run, f"s3://{bucket}/runs/sent/"):
+        again = call("attach", named, "--address", head.url)
+        assert (again.exit_code, again.stdout) == (3, done.stdout)
+    assert call("status", run).stdout.startswith("sent: finished")
+    assert_complete(open_run(run))
+    assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.parametrize("token", [None, "0" * 64])

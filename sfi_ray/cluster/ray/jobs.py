@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 from sfi_ray.cluster.ray.internals import Internal
 from sfi_ray.cluster.ray.session import prepare_environment
 from sfi_ray.errors import InputError, ResourceError
+from sfi_ray.location import is_same
 
 
 class ConnectionLostError(ResourceError):
@@ -96,7 +97,7 @@ class JobServer:
         """Returns the name of the latest job that writes to a run's folder.
 
         Args:
-            run: Path or URI of the run's folder, which may end with a slash.
+            run: Path or URI of the run's folder, which may end with a slash; of a URI, options may be left out.
 
         Raises:
             InputError: There is none.
@@ -193,7 +194,7 @@ class JobServer:
         jobs = [
             job
             for job in self._client.list_jobs()
-            if (job.metadata or {}).get(self._run_key, "").rstrip("/") == run.rstrip("/") and job.submission_id
+            if is_same((job.metadata or {}).get(self._run_key, ""), run) and job.submission_id
         ]
         return max(jobs, key=lambda job: job.start_time or 0, default=None)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +28,33 @@ from sfi_ray.models import (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class _Copy:
+    """The checkpoint of a training, on its way from the node that trains to the driver's cache."""
+
+    content: bytes
+
+
 def _train(
-    architecture: str, dataset: TrainingData, settings: TrainingSettings, device: str, place: str, cache: Path | None
-) -> Iterator[TrainingEvent | TrainedModel]:
-    """Yields the events of a training, then its result."""
+    architecture: str,
+    dataset: TrainingData,
+    settings: TrainingSettings,
+    device: str,
+    place: str,
+    cache: Path | None,
+    saved: bytes | None,
+    driver_node: str,
+    copy_seconds: float,
+) -> Iterator[TrainingEvent | TrainedModel | _Copy]:
+    """Yields the events of a training and copies of its checkpoint, then its result."""
     import queue
     import threading
 
+    checkpoint = checkpoint_in(place, cache)
+    # With a cache that all nodes see, or on the driver's node, the driver sees the checkpoint itself.
+    is_apart = cache is None and ray.get_runtime_context().get_node_id() != driver_node
+    if is_apart and saved is not None:
+        checkpoint.put(saved)
     told: queue.SimpleQueue[TrainingEvent | TrainedModel | BaseException] = queue.SimpleQueue()
 
     def work() -> None:
@@ -42,17 +64,27 @@ def _train(
             told.put(error)
 
     threading.Thread(target=work, daemon=True).start()
+    copied_at = time.monotonic()
     while True:
-        item = told.get()
+        if is_apart and time.monotonic() - copied_at >= copy_seconds:
+            copied_at = time.monotonic()
+            content = checkpoint.copy()
+            if content is not None and content != saved:
+                yield _Copy(content)
+                saved = content
+        try:
+            item = told.get(timeout=1.0)
+        except queue.Empty:
+            continue
         if isinstance(item, BaseException):
             raise item
         yield item
         if isinstance(item, TrainedModel):
-            checkpoint_in(place, cache).remove()
+            checkpoint.remove()
             return
 
 
-def _items(stream: Any, is_ending: Callable[[], bool]) -> Generator[TrainingEvent | TrainedModel, None, None]:
+def _items(stream: Any, is_ending: Callable[[], bool]) -> Generator[TrainingEvent | TrainedModel | _Copy, None, None]:
     """Yields the items of a task to its end, also after the result: Ray cancels a task without a listener."""
     try:
         while not is_ending():
@@ -77,11 +109,24 @@ def train_on_ray(
     place: str,
     retries: int = 3,
     is_ending: Callable[[], bool] = lambda: False,
+    copy_seconds: float = 30.0,
 ) -> TrainedModel:
     """Trains in a task of the cluster, on all cores of its node: no search of the job runs yet; see `Trainer`.
 
     The checkpoint lies in the cache of that node, which is the folder that ``SFI_RAY_CACHE`` names here where it names
-    one. A task whose process or node is lost is tried again, up to `retries` times, and goes on from the checkpoint.
+    one. Otherwise, this process keeps a copy in its own cache. A task whose process or node is lost is tried again, up
+    to `retries` times, and goes on from the checkpoint or its copy. So does the next launch from here.
+
+    Args:
+        architecture: Network of the zoo.
+        dataset: What to train on.
+        settings: How to train.
+        device: Kind of device.
+        on_event: Hears of everything.
+        place: Folder of the checkpoint in the cache.
+        retries: How often a lost task is tried again.
+        is_ending: Whether the training is to end.
+        copy_seconds: Time between two copies.
 
     Raises:
         InputError: The data set cannot be read there.
@@ -89,6 +134,7 @@ def train_on_ray(
         KeyboardInterrupt: `is_ending` said so; a thread hears nothing of Ctrl-C.
     """
     cache = chosen_cache()
+    kept, here = checkpoint_in(place), ray.get_runtime_context().get_node_id()
     # Trainings that run side by side take different nodes; in a placement group, they stay there.
     spread = None if get_current_placement_group() else "SPREAD"
     # Ray's own retries count the items of a stream, and a resumed training yields fewer.
@@ -99,11 +145,15 @@ def train_on_ray(
             raise KeyboardInterrupt
         trained: TrainedModel | None = None
         try:
-            stream = task.remote(architecture, dataset, settings, device, place, cache)
+            saved = kept.copy() if cache is None else None
+            stream = task.remote(architecture, dataset, settings, device, place, cache, saved, here, copy_seconds)
             with raising_user_errors(), contextlib.closing(_items(stream, is_ending)) as items:
                 for item in items:
                     if isinstance(item, TrainedModel):
                         trained = item
+                    elif isinstance(item, _Copy):
+                        with contextlib.suppress(OSError):  # a disk that is full costs the copy only
+                            kept.put(item.content)
                     else:
                         on_event(item)
         except RayTaskError:

@@ -106,6 +106,22 @@ class Checkpoint:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(self._path, safetensors.torch.save(tensors, metadata=header))
 
+    def copy(self) -> bytes | None:
+        """Returns the whole file; None where there is none that can be read."""
+        try:
+            return self._path.read_bytes()
+        except OSError:
+            return None
+
+    def put(self, copy: bytes) -> None:
+        """Replaces the file by a copy of one, from another machine for instance; `read` checks it.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(self._path, copy)
+
     def remove(self) -> None:
         """Removes the file, and what killed processes left of it half written."""
         with contextlib.suppress(OSError):
