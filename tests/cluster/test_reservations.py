@@ -3,6 +3,7 @@
 import gc
 import os
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -37,8 +38,9 @@ def node():
             cluster.shutdown()
 
 
-def telling(folder):
-    """Wraps a module so that each process leaves the GPUs that it sees, and its threads."""
+def telling(folder, crowd=1):
+    """Wraps a module so that each process leaves the GPUs that it sees, and its threads; actors wait for a crowd."""
+    here = os.getpid()
 
     class Telling(nn.Module):
         def __init__(self):
@@ -48,6 +50,8 @@ def telling(folder):
         def forward(self, images):
             seen = f"{os.environ.get('CUDA_VISIBLE_DEVICES')} {torch.get_num_threads()}"
             Path(folder, str(os.getpid())).write_text(seen)
+            while os.getpid() != here and sum(path.name != str(here) for path in Path(folder).iterdir()) < crowd:
+                time.sleep(0.05)
             return self.inner(images)
 
     return Telling()
@@ -59,7 +63,7 @@ def test_every_actor_has_a_gpu_of_its_own_and_its_threads(node, tmp_path, monkey
     # Ray's GPUs are not real here.
     monkeypatch.setattr(RayBackend, "device", lambda *_: "cpu")
     job = make_job(tmp_path, compute={"threads": 2}, cluster={"gpus_per_actor": 1, "cells_per_shard": 2})
-    run = launch(job, classifiers={"toy": make_classifier(module=telling(str(said)))})
+    run = launch(job, classifiers={"toy": make_classifier(module=telling(str(said), 2))})
     assert_complete(run)
     actors = {path.read_text() for path in said.iterdir() if int(path.name) != os.getpid()}
     assert actors == {"0 2", "1 2"}
@@ -93,18 +97,18 @@ def test_in_a_placement_group_one_actor_is_sure_and_others_take_free_room(node, 
     inside = PlacementGroupSchedulingStrategy(group, placement_group_capture_child_tasks=True)
 
     @ray.remote(num_cpus=0, scheduling_strategy=inside)
-    def lead(name):
+    def lead(name, crowd):
         said = tmp_path / f"{name}_said"
         said.mkdir()
         job = make_job(tmp_path, name=name, k=1, backgrounds="black", compute={"device": "cpu"}, cluster=cluster)
-        run = launch(job, classifiers={"toy": make_classifier(module=slow(telling(str(said)), 0.03))})
+        run = launch(job, classifiers={"toy": make_classifier(module=slow(telling(str(said), crowd), 0.03))})
         assert_complete(run)
         return len([path for path in said.iterdir() if int(path.name) != os.getpid()])
 
     try:
-        assert ray.get(lead.remote("narrow")) == 1
+        assert ray.get(lead.remote("narrow", 1)) == 1
         remove_placement_group(rest)
-        assert ray.get(lead.remote("wide")) == 3
+        assert ray.get(lead.remote("wide", 3)) == 3
         wait_for(lambda: not pids_of("ray::SearchActor"))
     finally:
         remove_placement_group(group)
