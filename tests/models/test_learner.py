@@ -266,6 +266,20 @@ def test_a_checkpoint_of_another_network_is_named_and_left_aside(tmp_path, few_d
     assert "do not fit this network" in told[0].text
 
 
+def test_a_copy_of_a_checkpoint_serves_on_another_machine(tmp_path, few_digits):
+    settings = TrainingSettings(epochs=1, threads=1)
+    here, there = Checkpoint(tmp_path / "here", "x"), Checkpoint(tmp_path / "there", "x")
+    assert here.copy() is None
+    here.write(Learner(build("mlp", input_shape=(1, 8, 8), num_classes=10), few_digits, settings).state())
+    there.put(here.copy())
+    assert there.copy() == here.copy()
+    state = there.read()
+    assert state.counters == here.read().counters
+    there.put(b"something else")
+    with pytest.raises(CheckpointError, match="is broken"):
+        there.read()
+
+
 def test_a_full_disk_does_not_end_a_training_and_is_told_once(tmp_path, few_digits, monkeypatch):
     monkeypatch.setattr(Checkpoint, "seconds_between_passes", 0.0)
 

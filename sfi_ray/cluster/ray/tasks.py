@@ -54,7 +54,8 @@ def _train(
     # With a cache that all nodes see, or on the driver's node, the driver sees the checkpoint itself.
     is_apart = cache is None and ray.get_runtime_context().get_node_id() != driver_node
     if is_apart and saved is not None:
-        checkpoint.put(saved)
+        with contextlib.suppress(OSError):  # the training says itself that it cannot write
+            checkpoint.put(saved)
     told: queue.SimpleQueue[TrainingEvent | TrainedModel | BaseException] = queue.SimpleQueue()
 
     def work() -> None:
