@@ -1,0 +1,196 @@
+"""Makes figures again that the documents state, and compares them.
+
+    uv run benchmarks/claims.py [--list] [SOURCE ...]
+
+A source is a run that documents quote. Its figures are read from the pages themselves, so that a page and this check
+cannot drift apart. Without a name, all sources run, in about 15 minutes on two CPU cores. A figure holds if it differs
+from the stated one by no more than the tolerance: trainings end otherwise on other processors. The exit code is 1 if
+one does not hold.
+"""
+
+import argparse
+import csv
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow.compute as pc
+from report import table
+
+from sfi_ray import open_run
+
+ROOT = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """Figures that a page states.
+
+    Attributes:
+        name: What they are, as its source names them.
+        page: The page.
+        pattern: Finds them on the page, once; one group a figure.
+        within: The largest difference with which they hold.
+    """
+
+    name: str
+    page: str
+    pattern: str
+    within: float
+
+    def stated(self):
+        """Returns the figures that the page states."""
+        found = re.findall(self.pattern, (ROOT / self.page).read_text(), re.MULTILINE)
+        if len(found) != 1:
+            raise LookupError(f"{self.page} has {len(found)} places like {self.pattern!r}, not one")
+        return [float(text.replace(",", "")) for text in ([found[0]] if isinstance(found[0], str) else found[0])]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A run that documents quote.
+
+    Attributes:
+        minutes: What it takes on two CPU cores.
+        measure: Makes it in a folder, and returns its figures by the names of the claims.
+        claims: What the documents say of it.
+    """
+
+    minutes: float
+    measure: Callable
+    claims: tuple
+
+
+def sfi_ray(folder, *words):
+    """Runs a command of this project in a folder."""
+    subprocess.run([sys.executable, "-m", "sfi_ray", *words], cwd=folder, check=True, stdout=sys.stderr)
+
+
+def shares(rows, column):
+    """Returns fooled cells and mean confidence in percent, by the values of a column."""
+    grouped = rows.group_by(column).aggregate([("fooled", "sum"), ("confidence", "mean")])
+    return {row[column]: (row["fooled_sum"], 100 * row["confidence_mean"]) for row in grouped.to_pylist()}
+
+
+def digits(folder):
+    sfi_ray(folder, "launch", str(ROOT / "jobs/digits_5sfi.yaml"), "--no-dashboard")
+    run = open_run(str(folder / "runs/digits_5sfi"))
+    rows = run.table()
+    figures = {name: fooled for name, (fooled, _) in shares(rows, "classifier").items()}
+    figures |= {f"accuracy of {one.name}": 100 * one.test_accuracy for one in run.record.classifiers}
+    figures["all"] = pc.sum(rows["fooled"]).as_py()
+    figures["evaluations"] = pc.sum(rows["evaluations"]).as_py()
+    return figures
+
+
+def by_k(folder):
+    job = next(
+        block
+        for block in re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/tutorial.md").read_text(), re.DOTALL)
+        if "name: digits_by_k" in block
+    )
+    (folder / "digits_by_k.yaml").write_text(job)
+    sfi_ray(folder, "launch", "digits_by_k.yaml", "--in-process")
+    rows = open_run(str(folder / "runs/digits_by_k")).table()
+    return {f"k = {k}": figures for k, figures in shares(rows, "k").items()}
+
+
+def audit(folder):
+    sfi_ray(folder, "audit", "cnn_mp", "--data", "digits", "--budget", "200", "--in-process")
+    card = json.loads((folder / "audits/cnn_mp/scorecard.json").read_text())
+    by_background = {}
+    for one in card["shares"]:
+        by_background.setdefault(one["background"], {})[one["k"]] = 100 * one["share"]
+    return {background: [by_k[k] for k in (1, 5, 25)] for background, by_k in by_background.items()}
+
+
+def rounds(folder):
+    sfi_ray(folder, "launch", str(ROOT / "jobs/ood_digits.yaml"), "--no-dashboard")
+    with (folder / "runs/ood_digits/report/rounds.csv").open(newline="") as file:
+        return {row["model"]: 100 * float(row["reattack"]) for row in csv.DictReader(file) if row["reattack"]}
+
+
+TUTORIAL, AUDIT, ROUNDS = "docs/tutorial.md", "docs/guides/audit.md", "docs/guides/rounds.md"
+PERCENT = r"([\d.]+)"
+SOURCES = {
+    "digits": Source(
+        2,
+        digits,
+        (
+            *(
+                Claim(f"accuracy of {name}", TUTORIAL, rf"^{name}: {PERCENT}% of the natural images right", 2)
+                for name in ("mlp", "cnn_mp", "cnn_none")
+            ),
+            *(Claim(name, TUTORIAL, rf"^\| `{name}` \| (\d+) of 30 \|", 6) for name in ("mlp", "cnn_mp", "cnn_none")),
+            Claim("all", TUTORIAL, r"`(\d+) of 90 cells fooled", 10),
+            Claim("evaluations", TUTORIAL, r"cells fooled, ([\d,]+) evaluations`", 0),
+        ),
+    ),
+    "by_k": Source(
+        1,
+        by_k,
+        tuple(Claim(f"k = {k}", TUTORIAL, rf"^\| {k} \| (\d+) of 30 \| {PERCENT} % \|", 8) for k in (1, 2, 3, 5, 8)),
+    ),
+    "audit": Source(
+        2,
+        audit,
+        tuple(
+            Claim(name, TUTORIAL, rf"^\| {name} \| {PERCENT} \| {PERCENT} \| {PERCENT} \|$", 15)
+            for name in ("black", "gray", "white", "any")
+        ),
+    ),
+    "rounds": Source(
+        8,
+        rounds,
+        tuple(
+            Claim(name, ROUNDS, rf"^\| {name} \| (?:\d+|-) \| (?:\d+|-) \| (?:\d+|-) \| (\d+) \|$", 15)
+            for name in ("M0", "M1", "M2", "M3", "M4")
+        ),
+    ),
+}
+
+
+def as_list(figures):
+    return list(figures) if isinstance(figures, list | tuple) else [figures]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sources", nargs="*", metavar="SOURCE", help=f"among {', '.join(SOURCES)}")
+    parser.add_argument("--list", action="store_true", help="the sources, with what is stated; runs nothing")
+    options = parser.parse_args()
+    if unknown := [name for name in options.sources if name not in SOURCES]:
+        parser.error(f"no source '{unknown[0]}'; there are {', '.join(SOURCES)}")
+    rows = []
+    for name in options.sources or SOURCES:
+        source = SOURCES[name]
+        with tempfile.TemporaryDirectory() as folder:
+            measured = {} if options.list else source.measure(Path(folder))
+        for claim in source.claims:
+            stated, again = claim.stated(), as_list(measured.get(claim.name, ()))
+            holds = ""
+            if again:
+                differences = [abs(one - other) for one, other in zip(stated, again, strict=True)]
+                holds = "yes" if max(differences) <= claim.within else "no"
+            rows.append(
+                {
+                    "source": name,
+                    "claim": claim.name,
+                    "page": claim.page,
+                    "stated": ", ".join(f"{value:,g}" for value in stated),
+                    "again": ", ".join(f"{value:,.4g}" for value in again),
+                    "within": f"{claim.within:g}",
+                    "holds": holds,
+                }
+            )
+    print("\n".join(table(rows)))
+    sys.exit(any(row["holds"] == "no" for row in rows))
+
+
+if __name__ == "__main__":
+    main()
