@@ -4,10 +4,10 @@ One network with five ways to halve its maps.
 
     uv run benchmarks/pooling.py [--datasets fashion-mnist,cifar10] [--seeds 5] [--output FOLDER]
 
-The network is CNN_MP with 16, 32 and 32 channels. Each of its three poolings is exchanged for another of the same
-output size: max, average, a stride of 2 in the convolution before it, max and then a blur (Zhang 2019, MaxBlurPool), or
-the blur alone. All five have the same weights to learn and, for one seed, the same initial ones. Each is trained alike
-and searched for a 5-SFI of every class on black, gray and white by `map_elites`; no search ends early.
+The network is CNN_MP with 16, 32 and 32 channels. Its three poolings are exchanged for others of the same output size:
+max, average, a stride of 2 in the convolution before, a blur, or max at every place and then a blur. The last one is
+the MaxBlurPool of Zhang (2019). All five have the same weights to learn and, for one seed, the same initial ones. Each
+is trained alike and searched for a 5-SFI of every class on black, gray and white by `map_elites`. No search ends early.
 
 Rows are appended to rows.jsonl in the output folder as networks end; a second call goes on where the first was stopped.
 """

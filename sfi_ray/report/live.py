@@ -16,7 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, ClassVar
 
 from sfi_ray.errors import USER_FACING_ERRORS, InputError
-from sfi_ray.listing import is_launched_at
+from sfi_ray.listing import has_nothing_yet, is_launched_at
 from sfi_ray.report.accounts import accounts_of
 from sfi_ray.report.rounds.page import render_rounds_page, trial_figures
 from sfi_ray.report.runs import open_runs
@@ -48,7 +48,7 @@ class LivePage:
         self._folder = RunFolder(location)
         self._lock = threading.Lock()
         self._page, self._mark, self._due = "", "", 0.0
-        if not self._is_prepared() and not is_launched_at(location) and not self.is_awaited:
+        if not self._is_prepared() and not has_nothing_yet(location):
             read_facts(self._folder)  # says what is wrong
 
     @property

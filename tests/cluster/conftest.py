@@ -1,3 +1,4 @@
+import contextlib
 import os
 import time
 from pathlib import Path
@@ -88,6 +89,33 @@ def slow(module, seconds, while_there=None):
             return self.inner(images)
 
     return Slow()
+
+
+NODE = {"object_store_memory": 80 << 20, "include_dashboard": False}
+
+
+@contextlib.contextmanager
+def connected_to(cluster):
+    """Connects this process to a cluster of this machine, which ends with the block, and yields it."""
+    import ray
+
+    try:
+        ray.init(address=cluster.address, log_to_driver=False, logging_level="CRITICAL")
+        yield cluster
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+
+
+@contextlib.contextmanager
+def two_nodes(**head):
+    """Yields a cluster of a head without CPUs and two nodes with one each, which this process is connected to."""
+    from ray.cluster_utils import Cluster
+
+    with connected_to(Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **head, **NODE})) as cluster:
+        for _ in range(2):
+            cluster.add_node(num_cpus=1, **NODE)
+        yield cluster
 
 
 def pids_of(prefix: str, containing: str = "") -> list[int]:

@@ -22,7 +22,7 @@ from sfi_ray import launch
 from sfi_ray.cluster.ray.session import _ALWAYS, _PRIVATE, _own_token
 from sfi_ray.cluster.reporter import Reporter
 from sfi_ray.errors import ResourceError
-from tests.cluster.conftest import assert_complete, make_classifier, make_job, make_module, slow, wait_for
+from tests.cluster.conftest import assert_complete, connected_to, make_classifier, make_job, make_module, slow, wait_for
 from tests.cluster.test_faults import assert_undisturbed, drain
 
 pytestmark = [
@@ -116,11 +116,9 @@ def elastic(request, tmp_path_factory):
                 },
             )
         try:
-            ray.init(address=cluster.address, log_to_driver=False, logging_level="CRITICAL")
-            yield cluster
+            with connected_to(cluster):
+                yield cluster
         finally:
-            ray.shutdown()
-            cluster.shutdown()
             end_marked(mark)
 
 

@@ -24,6 +24,7 @@ from sfi_ray.data import DatasetSpec
 from sfi_ray.errors import InputError, ResourceError, StorageError
 from sfi_ray.models import TrainingNote, TrainingSettings
 from tests.cluster.conftest import (
+    NODE,
     assert_complete,
     make_classifier,
     make_job,
@@ -32,11 +33,11 @@ from tests.cluster.conftest import (
     pids_of,
     slow,
     temporary_files,
+    two_nodes,
     wait_for,
 )
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="finds processes through /proc")
-NODE = {"object_store_memory": 80 << 20, "include_dashboard": False}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -53,19 +54,8 @@ def node_caches(tmp_path_factory):
 @pytest.fixture(scope="module")
 def nodes(node_caches):
     """A cluster of a head without CPUs and two nodes with one each, which this process is connected to."""
-    import ray
-    from ray.cluster_utils import Cluster
-
-    impatient = {"health_check_period_ms": 500, "health_check_failure_threshold": 3}
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "_system_config": impatient, **NODE})
-    try:
-        for _ in range(2):
-            cluster.add_node(num_cpus=1, **NODE)
-        ray.init(address=cluster.address, log_to_driver=False, logging_level="CRITICAL")
+    with two_nodes(_system_config={"health_check_period_ms": 500, "health_check_failure_threshold": 3}) as cluster:
         yield cluster
-    finally:
-        ray.shutdown()
-        cluster.shutdown()
 
 
 class Harming(Reporter):

@@ -13,7 +13,17 @@ from torch import nn
 from sfi_ray import launch
 from sfi_ray.cluster.ray.backend import RayBackend
 from sfi_ray.cluster.ray.session import _ALWAYS, _PRIVATE, _own_token
-from tests.cluster.conftest import assert_complete, make_classifier, make_job, make_module, pids_of, slow, wait_for
+from tests.cluster.conftest import (
+    NODE,
+    assert_complete,
+    connected_to,
+    make_classifier,
+    make_job,
+    make_module,
+    pids_of,
+    slow,
+    wait_for,
+)
 
 pytestmark = [pytest.mark.ray, pytest.mark.skipif(sys.platform != "linux", reason="finds processes through /proc")]
 
@@ -25,17 +35,11 @@ def node():
         environment = {**_ALWAYS, **_PRIVATE, "RAY_AUTH_TOKEN": _own_token(), "RAY_ROTATION_MAX_BYTES": str(1 << 20)}
         for name, value in environment.items():
             patch.setenv(name, value)
-        import ray
         from ray.cluster_utils import Cluster
 
-        args = {"num_cpus": 4, "num_gpus": 2, "object_store_memory": 80 << 20, "include_dashboard": False}
-        cluster = Cluster(initialize_head=True, head_node_args=args)
-        try:
-            ray.init(address=cluster.address, log_to_driver=False, logging_level="CRITICAL")
+        head = {"num_cpus": 4, "num_gpus": 2, **NODE}
+        with connected_to(Cluster(initialize_head=True, head_node_args=head)) as cluster:
             yield cluster
-        finally:
-            ray.shutdown()
-            cluster.shutdown()
 
 
 def telling(folder, crowd=1):

@@ -9,8 +9,8 @@ import pytest
 
 from sfi_ray import launch
 from sfi_ray.cluster.ray.session import _ALWAYS, _PRIVATE, _own_token
-from tests.cluster.conftest import make_classifier, make_job, make_module, pids_of, slow, wait_for
-from tests.cluster.test_faults import NODE, Harming, assert_undisturbed
+from tests.cluster.conftest import make_classifier, make_job, make_module, pids_of, slow, two_nodes, wait_for
+from tests.cluster.test_faults import Harming, assert_undisturbed
 
 pytestmark = [
     pytest.mark.slow,
@@ -26,18 +26,8 @@ def nodes():
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {**_ALWAYS, **_PRIVATE, "RAY_AUTH_TOKEN": _own_token()}.items():
             patch.setenv(name, value)
-        import ray
-        from ray.cluster_utils import Cluster
-
-        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **NODE})
-        try:
-            for _ in range(2):
-                cluster.add_node(num_cpus=1, **NODE)
-            ray.init(address=cluster.address, log_to_driver=False, logging_level="CRITICAL")
+        with two_nodes() as cluster:
             yield cluster
-        finally:
-            ray.shutdown()
-            cluster.shutdown()
 
 
 SMALL = """

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from sfi_ray.models.runners.precision import full_float32
+from sfi_ray.models.runners.precision import full_float32, has_bfloat16, training_precision
 
 
 def settings():
@@ -51,3 +51,10 @@ def test_full_float32_keeps_bits_on_a_cpu():
     with full_float32():
         inside = left @ right
     assert torch.equal(inside, left @ right)
+
+
+@pytest.mark.parametrize(("capability", "expected"), [((7, 5), False), ((8, 0), True), ((9, 0), True)])
+def test_older_gpus_do_not_multiply_bfloat16(monkeypatch, capability, expected):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: capability)
+    assert has_bfloat16(torch.device("cuda", 0)) is expected
+    assert training_precision("auto", "cuda") == "bfloat16", "a driver may have no GPU to ask"

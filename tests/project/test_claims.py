@@ -32,7 +32,7 @@ def test_a_difference_is_told_and_ends_with_exit_code_1(claims, monkeypatch, cap
     (number,) = stated.stated()
     for off, holds, code in ((10, "yes", 0), (11, "no", 1)):
         monkeypatch.setattr(
-            claims, "SOURCES", {"digits": claims.Source(1, lambda _, off=off: {"all": number + off}, (stated,))}
+            claims, "SOURCES", {"digits": claims.Source(lambda _, off=off: {"all": number + off}, (stated,))}
         )
         monkeypatch.setattr("sys.argv", ["claims.py", "digits"])
         with pytest.raises(SystemExit) as ended:

@@ -32,16 +32,19 @@ def stated_precision(wanted: WantedPrecision) -> Precision:
 def training_precision(wanted: Literal["auto"] | TrainingPrecision, device: torch.device | str) -> TrainingPrecision:
     """Chooses the number format of a training on a device, by rule and never by measurement.
 
-    ``auto`` becomes ``bfloat16`` where the device multiplies it in hardware, else ``float32``.
+    ``auto`` becomes ``bfloat16`` on a GPU and on a CPU that multiplies it in hardware, else ``float32``.
     """
     if wanted != "auto":
         return wanted
-    return "bfloat16" if has_bfloat16(device) else "float32"
+    # A driver without a GPU asks for the GPU of another node.
+    return "bfloat16" if torch.device(device).type != "cpu" or has_bfloat16(device) else "float32"
 
 
 def has_bfloat16(device: torch.device | str) -> bool:
-    """Whether a device multiplies bfloat16 in hardware."""
-    return torch.device(device).type != "cpu" or _has_any("amx_bf16", "avx512_bf16", "bf16")
+    """Whether a device of this machine multiplies bfloat16 in hardware: NVIDIA's GPUs do from Ampere on."""
+    if torch.device(device).type != "cpu":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    return _has_any("amx_bf16", "avx512_bf16", "bf16")
 
 
 def has_float16(device: torch.device | str) -> bool:
