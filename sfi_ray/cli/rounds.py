@@ -66,20 +66,23 @@ def plan_rounds(job: RoundsJob, *, as_json: bool = False) -> None:
     from sfi_ray.cluster.rounds.launch import checked_trials
     from sfi_ray.data import dataset_info, load_labels
     from sfi_ray.report.rounds.tables import described
+    from sfi_ray.rounds.parameter_search import with_trials
     from sfi_ray.rounds.plan import plan_trial
 
+    job = with_trials(job)
     trials = checked_trials(job, ConsoleReporter())
+    num_further = len(job.planned_names) - len(trials)
     num_classes, num_natural = dataset_info(job.dataset).num_classes, len(load_labels(job.dataset, "train"))
     if as_json:
         plans = {name: dataclasses.asdict(plan_trial(one, num_classes, num_natural)) for name, one in trials.items()}
-        print_json({"run": job.location, "trials": plans})
+        print_json({"run": job.location, "trials": plans, "further_trials": num_further})
         return
     for name, trial in trials.items():
         made = plan_trial(trial, num_classes, num_natural)
         finals = ", ".join(trial.rounds.final_backgrounds) or "none"
         cells = counted(made.cells_per_attack, "cell")
         rows = {
-            "trial": f"{name} (one of {len(trials)})",
+            "trial": f"{name} (one of {len(job.planned_names)})",
             **({"values": described(job.drawn(name))} if job.tune else {}),
             "rounds": f"{made.num_rounds}, each of {cells} on {', '.join(trial.backgrounds)}",
             "final": f"attacks on M{made.num_rounds - 1}, of as many cells each, on: {finals}",
@@ -90,6 +93,8 @@ def plan_rounds(job: RoundsJob, *, as_json: bool = False) -> None:
             + f"; {counted(made.max_trained, 'image')} in all at most",
         }
         print_facts(rows, width=13)
+    if num_further:
+        print_facts({"further": f"{counted(num_further, 'trial')}, whose values follow from these results"}, width=13)
 
 
 def is_rounds(location: str) -> bool:

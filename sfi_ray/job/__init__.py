@@ -14,7 +14,7 @@ from sfi_ray.job.schema import (
     Verification,
     schema_json,
 )
-from sfi_ray.job.tune import Asha, Domain, TuneSettings
+from sfi_ray.job.tune import Asha, Domain, OptunaSearch, TuneSettings
 
 __all__ = [
     "ONLY_TRIAL",
@@ -26,6 +26,7 @@ __all__ = [
     "Domain",
     "Job",
     "KRange",
+    "OptunaSearch",
     "RoundsJob",
     "RoundsSettings",
     "TrackerName",

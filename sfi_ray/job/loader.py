@@ -111,8 +111,13 @@ def _check_drawn(job: RoundsJob, lines: dict[Path_, int], source: str) -> None:
         found = sorted((lines.get((*space, key), 1), key) for key in unknown)
         raise InputError(*(f"{source}:{line}: {dotted(space)}: {unknown[key]}" for line, key in found))
     drawn: dict[Path_, int] = {tuple(str(key[-1]).split(".")): line for key, line in lines.items() if key[:-1] == space}
-    for name in job.trial_names if job.tune else ():
-        _validated(RoundsJob, job.trial_values(name), lines | drawn, source, f"trial {name}: ")
+    if job.tune is None:
+        return
+    # What a search will draw is not known yet: any of these.
+    corners = job.tune.corners() if job.tune.search else []
+    for name in job.trial_names or [f"sample_{number}" for number in range(len(corners))]:
+        values = job.with_found(corners).trial_values(name)
+        _validated(RoundsJob, values, lines | drawn, source, "" if corners else f"trial {name}: ")
 
 
 def _grid_only(job: Job | RoundsJob, source: str) -> Job:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, PrivateAttr, field_validator, model_validator
 
 from sfi_ray.attacks import AttackSettings, DifferentialEvolutionAttackSettings, InversionAttackSettings
 from sfi_ray.data import DatasetSpec, OutlierLoss
@@ -145,6 +145,8 @@ class RoundsJob(WholeJob):
     )
     track: Trackers = ()
     output: str = Field("runs", min_length=1, description="Folder or URI that the job's folder is made in.")
+    _found: tuple[Mapping[str, Any], ...] = PrivateAttr(())
+    """Values of the trials that `tune.search` has drawn, by key."""
 
     @field_validator("backgrounds", "rounds", "track")
     @classmethod
@@ -214,6 +216,11 @@ class RoundsJob(WholeJob):
     def _check_tune(self) -> None:
         if self.tune and self.trials:
             raise ValueError("`trials` names trials, and `tune` draws them; keep one of the two")
+        if self.tune and self.rounds.number == 1 and self.tune.metric in ("defence", "combined"):
+            raise ValueError(
+                f"tune.metric: {self.tune.metric} is an accuracy of later models, and there is one round; take "
+                "reattack or natural, or raise rounds.number"
+            )
         scheduler = self.tune.scheduler if self.tune else None
         if scheduler and scheduler.grace_period > self.rounds.number - 2:
             raise ValueError(
@@ -261,16 +268,38 @@ class RoundsJob(WholeJob):
         return (self.classifier,)
 
     @property
+    def planned_names(self) -> tuple[str, ...]:
+        """Names of all trials, in their order."""
+        if self.tune is None:
+            return tuple(self.trials) or (ONLY_TRIAL,)
+        return tuple(f"sample_{number}" for number in range(self.tune.num_trials))
+
+    @property
     def trial_names(self) -> tuple[str, ...]:
-        """Names of the trials, in their order."""
-        drawn = (f"sample_{number}" for number in range(self.tune.num_trials if self.tune else 0))
-        return tuple(self.trials) or tuple(drawn) or (ONLY_TRIAL,)
+        """Names of the trials whose values are known: all, or with `tune.search` those in `with_found`."""
+        guided = self.tune is not None and self.tune.search is not None
+        return self.planned_names[: len(self._found)] if guided else self.planned_names
+
+    def with_found(self, values: Sequence[Mapping[str, Any]]) -> RoundsJob:
+        """Returns the job with the trials that `tune.search` has drawn so far.
+
+        Args:
+            values: The values of each trial, by key.
+        """
+        job = self.model_copy()
+        job._found = tuple(values)  # noqa: SLF001
+        return job
 
     def trial_values(self, name: str) -> dict[str, Any]:
         """Returns the keys of one trial: those of the job with the trial's changes; see `merged`."""
         values: dict[str, Any] = json.loads(self.model_dump_json(exclude={"trials", "tune"}))
-        sample = self.tune.sample(self.seed, int(name.rpartition("_")[2])) if self.tune else {}
-        return with_values(merged(values, self.trials.get(name, {})), sample)
+        return with_values(merged(values, self.trials.get(name, {})), self._sample(name))
+
+    def _sample(self, name: str) -> Mapping[str, Any]:
+        if self.tune is None:
+            return {}
+        number = int(name.rpartition("_")[2])
+        return self._found[number] if number < len(self._found) else self.tune.sample(self.seed, number)
 
     def trial(self, name: str) -> RoundsJob:
         """Returns one trial as a job of its own.

@@ -1,6 +1,7 @@
 """Trials of rounds from a parameter space: what varies, how many trials there are, and when one ends early.
 
-The words are those of Ray Tune. The seed, the key and the trial's number decide a value, on any machine.
+The words are those of Ray Tune. Without a search, the seed, the key and the trial's number decide a value, on any
+machine. With one, values follow from the results of earlier trials; see `sfi_ray.rounds.parameter_search`.
 """
 
 from __future__ import annotations
@@ -42,8 +43,8 @@ class Domain(JobPart):
         given = [form for form in forms if getattr(self, form) is not None]
         if len(given) != 1:
             raise ValueError(f"give one of {', '.join(forms)}, such as {{uniform: [0.1, 0.5]}}")
-        if not self.options and not self._range[0] < self._range[1]:
-            low, high = self._range
+        if not self.options and not self.bounds[0] < self.bounds[1]:
+            low, high = self.bounds
             raise ValueError(f"{given[0]}: the low end, {low:g}, is not below the high end, {high:g}; swap them")
         return self
 
@@ -58,9 +59,10 @@ class Domain(JobPart):
         return self.grid or self.choice or ()
 
     @property
-    def _range(self) -> tuple[float, float]:
-        bounds: tuple[float, float] = getattr(self, self.form)
-        return bounds
+    def bounds(self) -> tuple[float, float]:
+        """The two ends of a range."""
+        low, high = getattr(self, self.form)
+        return low, high
 
     def value(self, share: float) -> Any:
         """Returns the value below which a share of the draws lies.
@@ -70,14 +72,21 @@ class Domain(JobPart):
         """
         if self.options:
             return self.options[int(share * len(self.options))]
-        low, high = self._range
+        low, high = self.bounds
         if self.form.startswith("log"):
             drawn = math.exp(math.log(low) + share * (math.log(high) - math.log(low)))
         else:
             drawn = low + share * (high - low)
+        return self.rounded(drawn)
+
+    def rounded(self, drawn: float) -> float:
+        """Returns a number of the range as a trial takes it: whole, or with six digits.
+
+        So a logarithm that another machine rounds otherwise changes nothing.
+        """
+        low, high = self.bounds
         if self.form.endswith("randint"):
             return min(int(float(f"{drawn:.12g}")), int(high) - 1)
-        # Six digits, so that a logarithm that another machine rounds otherwise changes nothing.
         return min(max(float(f"{drawn:.6g}"), low), high)
 
 
@@ -85,21 +94,22 @@ class Asha(JobPart):
     """Asynchronous successive halving: a trial that does worse than most ends early."""
 
     kind: Literal["asha"] = Field(description="asha, Ray Tune's ASHAScheduler.")
-    metric: Literal["reattack", "natural", "defence", "combined"] = Field(
-        "reattack", description="Accuracy of a round's model that trials are compared by."
-    )
-    mode: Literal["min", "max"] | None = Field(
-        None, description="Whether a low or a high metric is better; null: min for reattack, max for the others."
-    )
     grace_period: int = Field(1, ge=1, description="Number of the first round after which a trial may end.")
     reduction_factor: float = Field(
         4.0, gt=1, le=100, description="Of so many trials one goes on at each comparison; the next is so much later."
     )
 
-    @property
-    def chosen_mode(self) -> Literal["min", "max"]:
-        """The mode, also where the job leaves it out."""
-        return self.mode or ("min" if self.metric == "reattack" else "max")
+
+class OptunaSearch(JobPart):
+    """Values that Optuna chooses from the results of earlier trials."""
+
+    kind: Literal["optuna"] = Field(description="optuna, one of its samplers.")
+    sampler: Literal["gp", "tpe"] = Field(
+        "gp", description="gp, a Gaussian process, for up to some hundred trials; tpe, Parzen estimators, for more."
+    )
+    batch_size: int = Field(
+        4, ge=1, le=1000, description="Trials that run side by side; the next ones follow from their results."
+    )
 
 
 class TuneSettings(JobPart):
@@ -111,12 +121,23 @@ class TuneSettings(JobPart):
     num_samples: int = Field(
         1, ge=1, le=10_000, description="Draws; every draw is made for each combination of the grids' values."
     )
-    search: Literal["random"] = Field("random", description="random draws every value by itself.")
+    metric: Literal["reattack", "natural", "defence", "combined"] = Field(
+        "reattack", description="Accuracy that search and scheduler compare trials by: that of the latest model."
+    )
+    mode: Literal["min", "max"] | None = Field(
+        None, description="Whether a low or a high metric is better; null: min for reattack, max for the others."
+    )
+    search: OptunaSearch | None = Field(
+        None, description="What learns from earlier trials; null draws every value by itself."
+    )
     scheduler: Asha | None = Field(None, description="What ends trials early; null lets all come to their end.")
 
     @model_validator(mode="after")
     def _check_number(self) -> TuneSettings:
         most = 10_000
+        gridded = next((key for key, domain in self.param_space.items() if domain.grid), None)
+        if self.search and gridded:
+            raise ValueError(f"search: '{gridded}' has a grid, whose values are all tried; make it a choice")
         if self.num_trials > most:
             raise ValueError(
                 f"num_samples and the grids make {self.num_trials:,} trials, more than {most:,}; lower them"
@@ -124,9 +145,22 @@ class TuneSettings(JobPart):
         return self
 
     @property
+    def chosen_mode(self) -> Literal["min", "max"]:
+        """The mode, also where the job leaves it out."""
+        return self.mode or ("min" if self.metric == "reattack" else "max")
+
+    @property
     def num_trials(self) -> int:
         """Number of trials."""
         return self.num_samples * math.prod(len(domain.grid) for domain in self.param_space.values() if domain.grid)
+
+    def corners(self) -> list[dict[str, Any]]:
+        """Returns values of trials that have, between them, every option and both ends of every range."""
+        ends = {
+            key: domain.options or tuple(map(domain.rounded, domain.bounds)) for key, domain in self.param_space.items()
+        }
+        most = max(map(len, ends.values()))
+        return [{key: values[number % len(values)] for key, values in ends.items()} for number in range(most)]
 
     def sample(self, seed: int, number: int) -> dict[str, Any]:
         """Returns the values of one trial by key; they do not depend on how many trials there are.

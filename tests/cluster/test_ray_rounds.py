@@ -188,7 +188,7 @@ def test_asha_ends_the_worse_trial_and_a_killed_driver_goes_on_to_the_same_trial
         "classifier.training.learning_rate": {"grid": [1e-3, 1e-9]},
         "attack.max_evaluations": {"randint": [100, 150]},
     }
-    scheduler = {"kind": "asha", "metric": "natural", "reduction_factor": 2}
+    scheduler = {"kind": "asha", "reduction_factor": 2}
     changes = {
         "rounds": {"number": 3, "final_backgrounds": []},
         "attack": {"kind": "map_elites", "max_evaluations": 150},
@@ -196,7 +196,9 @@ def test_asha_ends_the_worse_trial_and_a_killed_driver_goes_on_to_the_same_trial
     }
     here = make_rounds(tmp_path / "here", **changes, tune={"param_space": space})
     expected_rows, expected = results(launch_rounds(here, in_process=True))
-    job = make_rounds(tmp_path / "ray", **changes, tune={"param_space": space, "scheduler": scheduler})
+    job = make_rounds(
+        tmp_path / "ray", **changes, tune={"param_space": space, "metric": "natural", "scheduler": scheduler}
+    )
     file = tmp_path / "job.json"
     file.write_text(job.model_dump_json())  # JSON is YAML
     command = [sys.executable, "-m", "sfi_ray", "launch", str(file)]

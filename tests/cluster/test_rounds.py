@@ -23,6 +23,7 @@ from sfi_ray.errors import InputError, ResourceError
 from sfi_ray.job import RoundsJob
 from sfi_ray.models.detectors import make_detectors
 from sfi_ray.models.zoo import build
+from sfi_ray.rounds.experiment import Experiment
 from sfi_ray.rounds.record import StopRecord, write_stop
 from sfi_ray.store.folder import RunFolder
 from sfi_ray.store.progress import is_stop_requested, request_stop
@@ -464,6 +465,30 @@ def test_trials_from_a_space_are_the_jobs_that_their_values_make(tmp_path):
         for values in map(job.drawn, job.trial_names)
     ]
     assert "| sample" in experiment.folder.read("report/rounds.md").decode()
+
+
+def test_trials_that_follow_from_results_are_the_same_after_an_interruption_and_more_can_be_asked_for(tmp_path):
+    space = {"classifier.training.learning_rate": SPACE["classifier.training.learning_rate"]}
+    tune = {"param_space": space, "num_samples": 3, "metric": "natural", "search": {"kind": "optuna", "batch_size": 2}}
+    whole = go(make_rounds(tmp_path / "whole", TINY, tune=tune))
+    assert list(whole.trials()) == ["sample_0", "sample_1", "sample_2"]
+
+    class Stopping(Reporter):
+        def log(self, line):
+            if line.startswith("sample_2: M0"):
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        go(make_rounds(tmp_path / "stopped", TINY, tune=tune), reporter=Stopping())
+    begun = Experiment(tmp_path / "stopped/rounds").trials()
+    assert [trial.is_complete for trial in begun.values()] == [True, True, False]
+    more = go(make_rounds(tmp_path / "stopped", TINY, tune={**tune, "num_samples": 4}))
+    (rows, records), (whole_rows, whole_records) = results(more), results(whole)
+    assert {key: rows[key] for key in whole_rows} == whole_rows
+    assert {name: records[name] for name in whole_records} == whole_records
+    assert list(more.trials()) == [*whole.trials(), "sample_3"]
+    go(make_rounds(tmp_path / "stopped", TINY, tune={**tune, "num_samples": 1}), fresh=True)
+    assert not (tmp_path / "stopped/rounds/sample_3").exists(), "no later job takes them for its own"
 
 
 def test_a_space_that_cannot_be_is_refused_before_anything_is_written(tmp_path):

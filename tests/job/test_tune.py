@@ -62,6 +62,27 @@ def test_the_seed_the_key_and_the_number_alone_decide_a_value():
     assert [values[rate] for values in without.values()] == [values[rate] for values in values_of(job).values()]
 
 
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ("{choice: [2, 3, -3]}", "rounds.per_class: should be greater than or equal to 1 (found -3)"),
+        ("{uniform: [2, 2.5]}", "rounds.per_class: should be a whole number"),
+        ("{randint: [0, 3]}", "rounds.per_class: should be greater than or equal to 1 (found 0)"),
+    ],
+)
+def test_whatever_a_search_may_draw_is_checked_before_it_begins(wrong, message):
+    searched = JOB.replace("{grid: [2, 3]}", wrong).replace("scheduler: {kind: asha}", "search: {kind: optuna}")
+    with pytest.raises(InputError) as caught:
+        parse_any(searched, "job.yaml")
+    assert caught.value.args[0].startswith(f"job.yaml:10: {message}"), caught.value.args
+
+
+def test_a_metric_that_the_only_model_lacks_is_refused():
+    only = JOB.replace("number: 3", "number: 1").replace("scheduler: {kind: asha}", "metric: defence")
+    with pytest.raises(InputError, match=r"tune.metric: defence is an accuracy of later models, and there is one"):
+        parse_any(only)
+
+
 def drawn(domain, number=4000):
     settings = TuneSettings(param_space={"key": domain}, num_samples=number)
     return [settings.sample(0, trial)["key"] for trial in range(settings.num_trials)]
@@ -114,7 +135,10 @@ def test_no_draw_reaches_the_high_end(form):
         ("{grid: [2, 3]}", "3", 10, "should be a mapping with keys among grid, choice, uniform"),
         ("{grid: [2, 3]}", "{grid: [2], choice: [3]}", 10, "give one of grid, choice, uniform"),
         ("num_samples: 2", "num_samples: 9999", 7, "make 19,998 trials, more than 10,000; lower them"),
-        ("kind: asha", "kind: asha, metric: reatack", 13, "did you mean 'reattack'?"),
+        ("scheduler:", "metric: reatack\n  scheduler:", 13, "did you mean 'reattack'?"),
+        ("number: 3", "number: 1", 1, "none of the 1 rounds is left to save"),
+        ("scheduler: {kind: asha}", "search: {kind: optuna}", 7, "'rounds.per_class' has a grid, whose values are all"),
+        ("scheduler: {kind: asha}", "search: {kind: optuna, sampler: gb}", 13, "should be 'gp' or 'tpe' (found 'gb')"),
         ("kind: asha", "kind: asha, grace_period: 2", 1, "after round 2, none of the 3 rounds is left to save"),
         ("tune:", "trials: {a: {}}\ntune:", 1, "`trials` names trials, and `tune` draws them"),
     ],

@@ -22,6 +22,7 @@ from sfi_ray.job import (
     ClassifierSpec,
     Domain,
     Job,
+    OptunaSearch,
     RoundsJob,
     RoundsSettings,
     TuneSettings,
@@ -212,7 +213,7 @@ def test_the_rounds_in_the_documents_load_and_every_key_of_theirs_is_documented(
     document = ROOT / "docs/guides/rounds.md"
     for block in blocks(document, "yaml"):
         assert isinstance(parse_any(block), RoundsJob)
-    for model in (RoundsJob, RoundsSettings, TuneSettings, Asha, Domain):
+    for model in (RoundsJob, RoundsSettings, TuneSettings, Asha, OptunaSearch, Domain):
         for name in model.model_fields:
             assert re.search(rf"`(rounds\.|tune\.)?{name}[`:]|{{{name}:", document.read_text()), name
 
@@ -222,7 +223,8 @@ def test_the_drawn_trials_of_the_guide_run(tmp_path, monkeypatch):
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SFI_RAY_CACHE", str(tmp_path / "cache"))
-    (job,) = (job for job in map(parse_any, blocks(ROOT / "docs/guides/rounds.md", "yaml")) if job.tune)
+    tuned = (job for job in map(parse_any, blocks(ROOT / "docs/guides/rounds.md", "yaml")) if job.tune)
+    job, searched = tuned
     assert len(job.trial_names) == 4
     fewer = job.tune.model_copy(update={"num_samples": 1})
     experiment = launch_rounds(job.model_copy(update={"tune": fewer}), in_process=True)
@@ -231,6 +233,8 @@ def test_the_drawn_trials_of_the_guide_run(tmp_path, monkeypatch):
     table = experiment.folder.read("report/trials.csv").decode().splitlines()
     assert table[0].startswith("trial,classifier.training.learning_rate,rounds.loss,model")
     assert len(table) == 3
+    fewer = searched.tune.model_copy(update={"num_samples": 4})
+    assert len(launch_rounds(searched.model_copy(update={"tune": fewer}), in_process=True).trials()) == 4
 
 
 def test_the_classifiers_in_the_documents_are_those_of_a_job():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sfi_ray.cluster.backend import InProcessBackend
 from sfi_ray.cluster.launch import launch
@@ -30,11 +31,15 @@ from sfi_ray.rounds.experiment import (
     read_experiment,
     write_experiment,
 )
+from sfi_ray.rounds.parameter_search import with_trials
 from sfi_ray.rounds.record import RoundRecord
 from sfi_ray.store.folder import RunFolder
 from sfi_ray.store.progress import withdraw_stop
 from sfi_ray.store.record import differences, make_grid, spelled, versions
 from sfi_ray.store.run import Run
+
+if TYPE_CHECKING:
+    from sfi_ray.cluster.ray.backend import RayBackend
 
 
 def launch_rounds(
@@ -56,7 +61,7 @@ def launch_rounds(
         reporter: Hears of the progress; by default nothing is printed.
         address: Address of a Ray cluster; None takes ``RAY_ADDRESS`` or starts Ray on this machine.
         in_process: Run without Ray, in this process, one trial after another.
-        fresh: Delete earlier results of the trials that the job names first.
+        fresh: Delete all earlier results in the job's folder first.
         dashboard: Run Ray's dashboard when Ray is started on this machine.
 
     Returns:
@@ -80,6 +85,9 @@ def _launch(
     job: RoundsJob, reporter: Reporter, address: str | None, *, in_process: bool, fresh: bool, dashboard: bool
 ) -> Experiment:
     folder = RunFolder(job.location)
+    known = None if fresh else read_experiment(folder)
+    results = Experiment(folder.location).trials() if known else {}
+    job = with_trials(job, results)
     trials = checked_trials(job, reporter)
     if in_process and job.tune and job.tune.scheduler:
         raise InputError(
@@ -87,11 +95,10 @@ def _launch(
             "of the two out"
         )
     record = _record(job, trials)
-    known = None if fresh else read_experiment(folder)
     if known:
         _require_same(folder, known, record)
     # A job may ask for more trials or for detectors after an earlier launch.
-    is_complete = known == record and all(one.is_complete for one in Experiment(folder.location).trials().values())
+    is_complete = known == record and all(one.is_complete for one in results.values())
     with contextlib.ExitStack() as stack:
         stack.enter_context(contextlib.closing(reporter))
         backend = None
@@ -106,32 +113,59 @@ def _launch(
         stack.enter_context(folder.lock(reporter.log))
         withdraw_stop(folder)  # one that asked an earlier launch
         if fresh:
-            for name in (*trials, "report", "tune", EXPERIMENT_RECORD):
+            for name in (*job.planned_names, *_recorded(folder), "report", "tune", EXPERIMENT_RECORD):
                 folder.delete(name)
         write_experiment(folder, record)
-        experiment = Experiment(folder.location)
-        results = experiment.trials()
-        unfinished = {name: trial for name, trial in trials.items() if not results[name].is_complete}
         try:
             with interrupting_on_request(folder, reporter.log):
-                if in_process:
-                    for name, trial in unfinished.items():
-                        _run_here(job, name, trial, folder.inner(name), reporter)
-                elif unfinished:
-                    if backend is None:
-                        raise InputError(f"another launch has just written to '{folder.location}'; launch again")
-                    # Imports Ray, which the session prepares for.
-                    from sfi_ray.cluster.rounds.on_ray import run_on_ray
-
-                    run_on_ray(job, trials, folder, reporter, backend)
+                while True:
+                    _run_trials(job, trials, folder, reporter, backend, in_process=in_process)
+                    further = with_trials(job, Experiment(folder.location).trials())
+                    if further.trial_names == job.trial_names:
+                        break
+                    job, trials = further, checked_trials(further, reporter)
+                    write_experiment(folder, _record(job, trials))
         finally:
+            experiment = Experiment(folder.location)
             write_round_reports(experiment, lambda name, content: folder.write(f"report/{name}", content))
     return experiment
 
 
+def _recorded(folder: RunFolder) -> tuple[str, ...]:
+    """Returns the names of the trials in a folder; none where its record is broken."""
+    with contextlib.suppress(InputError):
+        if record := read_experiment(folder):
+            return tuple(record.trials)
+    return ()
+
+
+def _run_trials(
+    job: RoundsJob,
+    trials: Mapping[str, RoundsJob],
+    folder: RunFolder,
+    reporter: Reporter,
+    backend: RayBackend | None,
+    *,
+    in_process: bool,
+) -> None:
+    """Runs the trials that are there until each has ended."""
+    results = Experiment(folder.location).trials()
+    unfinished = {name: trial for name, trial in trials.items() if not results[name].is_complete}
+    if in_process:
+        for name, trial in unfinished.items():
+            _run_here(job, name, trial, folder.inner(name), reporter)
+    elif unfinished:
+        if backend is None:
+            raise InputError(f"another launch has just written to '{folder.location}'; launch again")
+        # Imports Ray, which the session prepares for.
+        from sfi_ray.cluster.rounds.on_ray import run_on_ray
+
+        run_on_ray(job, trials, folder, reporter, backend)
+
+
 def _run_here(job: RoundsJob, name: str, trial: RoundsJob, folder: RunFolder, reporter: Reporter) -> None:
     """Runs one trial in this process, without Ray; see `Trial.run`."""
-    prefix = f"{name}: " if len(job.trial_names) > 1 else ""
+    prefix = f"{name}: " if len(job.planned_names) > 1 else ""
 
     def launcher(job: Job, classifiers: Mapping[str, Classifier]) -> Run:
         return launch(job, classifiers=classifiers, reporter=reporter, in_process=True)

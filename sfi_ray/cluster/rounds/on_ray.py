@@ -81,7 +81,7 @@ class _Tuning:
         self._bundles = bundles(backend.options(first, device), device)
         self._startup_seconds = first.cluster.startup_seconds
         self._retries = first.cluster.retries
-        self._is_shown = len(trials) > 1
+        self._is_shown = len(job.planned_names) > 1
 
     def run(self) -> dict[str, Exception]:
         """Runs all trials; returns their errors by trial."""
@@ -154,9 +154,9 @@ def _param_space(job: RoundsJob) -> dict[str, Any]:
 
 def _scheduling(job: RoundsJob) -> dict[str, Any]:
     """Returns what Tune has to know of the scheduler of a job; nothing where there is none."""
-    asha = job.tune.scheduler if job.tune else None
-    if asha is None:
+    if job.tune is None or job.tune.scheduler is None:
         return {}
+    asha = job.tune.scheduler
     # A trial that has reached its last round but one is not ended: its last round is the result.
     scheduler = ASHAScheduler(
         time_attr="round",
@@ -165,7 +165,7 @@ def _scheduling(job: RoundsJob) -> dict[str, Any]:
         reduction_factor=asha.reduction_factor,
         stop_last_trials=False,
     )
-    return {"scheduler": scheduler, "metric": asha.metric, "mode": asha.chosen_mode}
+    return {"scheduler": scheduler, "metric": job.tune.metric, "mode": job.tune.chosen_mode}
 
 
 def with_actors(trial: RoundsJob, backend: RayBackend, device: str) -> RoundsJob:
