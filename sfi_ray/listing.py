@@ -144,7 +144,7 @@ def _rounds(folder: RunFolder) -> ListedRun:
     # The last attack to give a sign tells how the last launch ended, unless it was training when it ended.
     last = max(signs, key=lambda sign: sign.updated_at, default=None)
     ended = state_of(last, is_complete=last is not None and last.state is RunState.FINISHED) if last else ""
-    if all(trial.is_complete for trial in trials):
+    if not experiment.record.num_further and all(trial.is_complete for trial in trials):
         state = RunState.FINISHED.value
     elif experiment.is_launched:
         state = RunState.RUNNING.value

@@ -94,7 +94,7 @@ def plan_rounds(job: RoundsJob, *, as_json: bool = False) -> None:
         }
         print_facts(rows, width=13)
     if num_further:
-        print_facts({"further": f"{counted(num_further, 'trial')}, whose values follow from these results"}, width=13)
+        print_facts({"further": _further(num_further)}, width=13)
 
 
 def is_rounds(location: str) -> bool:
@@ -150,11 +150,18 @@ def show_rounds(location: str, *, as_json: bool = False) -> bool:
         }
         listed = list_run(location)
         counts = {"cells": listed.cells, "finished": listed.finished, "failed": listed.failed}
-        print_json({"run": location, "state": listed.state, **counts, "trials": trials})
+        further = experiment.record.num_further
+        print_json({"run": location, "state": listed.state, **counts, "trials": trials, "further_trials": further})
         return True
     for name, trial in experiment.trials().items():
         done = f"{len(trial.rounds)} of {counted(trial.number, 'round')}, {counted(len(trial.finals), 'final attack')}"
         done += f", ended early by {trial.stop.scheduler}" if trial.stop else ""
         place = within(location, f"{name}/round_{len(trial.rounds)}")
         echo(f"{name}: {done}{'' if trial.is_complete else f'; see {place}'}")
+    if experiment.record.num_further:
+        echo(f"further: {_further(experiment.record.num_further)}")
     return True
+
+
+def _further(number: int) -> str:
+    return f"{counted(number, 'trial')}, whose values follow from the results of these"

@@ -43,6 +43,7 @@ class ExperimentRecord(BaseModel):
     name: str
     data: str = Field(description="Name and content of the data set.")
     trials: dict[_FolderName, TrialRecord]
+    num_further: int = Field(0, ge=0, le=10_000, description="Trials that a search has yet to draw.")
     versions: dict[str, str]
 
 
@@ -118,8 +119,8 @@ class Experiment:
 
     @property
     def is_complete(self) -> bool:
-        """Whether every round of every trial is finished."""
-        return all(trial.is_complete for trial in self.trials().values())
+        """Whether every round of every trial is finished, those included that a search has yet to draw."""
+        return not self.record.num_further and all(trial.is_complete for trial in self.trials().values())
 
     def trial(self, name: str) -> TrialResults:
         """Reads the finished parts of one trial."""

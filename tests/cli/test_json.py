@@ -85,7 +85,7 @@ def test_plan_of_rounds(tmp_path):
     job = tmp_path / "rounds.yaml"
     job.write_text("name: r\ndataset: digits\nclassifier: mlp\nk: 2\nrounds: {number: 2, per_class: 3}\n")
     plan = call("plan", job, "--json")
-    assert set(plan) == {"run", "trials"}
+    assert set(plan) == {"run", "trials", "further_trials"}
     section = REFERENCE.split("A trial has ")[1].split("\n\n")[0]
     assert set(plan["trials"]["rounds"]) == set(re.findall(r"`(\w+)`", section))
 

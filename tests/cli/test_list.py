@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from sfi_ray.cli import app
 from sfi_ray.rounds.experiment import ExperimentRecord, TrialRecord, write_experiment
+from sfi_ray.rounds.record import StopRecord, write_stop
 from sfi_ray.store.folder import RunFolder
 from sfi_ray.store.progress import RunState, read_progress, write_progress
 from tests.cli.hostile_runs import CASES, SECRET, every_row
@@ -121,6 +122,17 @@ def test_rounds_are_one_row_with_the_cells_of_all_their_attacks(sound_run, tmp_p
     assert row() == "unfinished"
     with RunFolder(folder).lock():
         assert row() == "running"
+
+
+def test_rounds_are_not_finished_while_a_search_has_trials_to_draw(tmp_path):
+    folder = tmp_path / "tuned"
+    trial = TrialRecord(number=1, finals=(), detectors=False, identity={})
+    for further, state, said in ((2, "unfinished", "further: 2 trials, whose values follow"), (0, "finished", "")):
+        record = ExperimentRecord(name="tuned", data="", trials={"sample_0": trial}, num_further=further, versions={})
+        write_experiment(RunFolder(folder), record)
+        write_stop(RunFolder(folder / "sample_0"), StopRecord(round=0, scheduler="asha"))
+        assert listed(tmp_path)["tuned"]["state"] == state
+        assert said in call("status", folder).stdout
 
 
 def test_a_launch_that_trains_before_its_first_search_is_preparing(tmp_path):

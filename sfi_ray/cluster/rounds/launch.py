@@ -253,6 +253,7 @@ def _record(job: RoundsJob, trials: Mapping[str, RoundsJob]) -> ExperimentRecord
             )
             for name, trial in trials.items()
         },
+        num_further=len(job.planned_names) - len(trials),
         versions=versions(),
     )
 
