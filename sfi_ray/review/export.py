@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from sfi_ray.csv_text import CsvWriter
 from sfi_ray.errors import InputError
+from sfi_ray.review.dataset_card import COLUMNS, dataset_card
 from sfi_ray.review.scoring import batch_rows
 from sfi_ray.store.png import to_png
 from sfi_ray.store.rebuild import IMAGE_COLUMNS, rebuild_images
@@ -28,11 +29,7 @@ from sfi_ray.store.run import Run
 from sfi_ray.store.schema import FINDINGS
 from sfi_ray.store.whole_folder import whole_folder
 
-DESCRIPTION = (
-    *("cell_id", "cell_index", "dataset", "classifier", "classifier_fingerprint", "background"),
-    *("target_class", "target_name", "k", "replicate", "attack", "fooled", "confidence", "background_confidence"),
-    *("predicted_class", "predicted_confidence", "num_altered"),
-)
+DESCRIPTION = tuple(COLUMNS)
 """Columns that are exported beside each image."""
 
 
@@ -100,6 +97,8 @@ def export_run(run: Run, folder: Path, kind: str, *, fooled: bool = False, overw
             "class_names": list(record.class_names),
             "left_out": broken,
         }
+        card = dataset_card(record.facts, kind, num_images, fooled=fooled)
+        (temporary / "README.md").write_text(card, "utf-8")
         (temporary / manifest_name).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", "utf-8")
     return Exported(num_images, broken)
 

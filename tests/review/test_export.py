@@ -1,11 +1,13 @@
 import csv
 import io
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -84,6 +86,26 @@ def test_parquet_is_a_data_set_for_this_project_and_says_its_features(run, to):
     )
 
 
+def test_the_card_describes_the_data_set_and_names_no_place_on_this_machine(run, to, tmp_path):
+    for index in range(12):
+        change_row(run, index, lambda row: row.update(fooled=row["cell_index"] < 5))
+    export_run(run, to, "parquet", fooled=True)
+    text = (to / "README.md").read_text()
+    _, front, body = text.split("---\n", 2)
+    metadata = yaml.safe_load(front)
+    assert metadata["configs"][0]["data_files"] == [{"split": "test", "path": "test.parquet"}]
+    assert metadata["size_categories"] == ["n<1K"]
+    assert "5 images of 8 x 8 pixels and 1 channel, of which each reached a confidence of 0.9" in body
+    columns = re.findall(r"^\| ([a-z_\\]+) \|", body.split("## Columns")[1], flags=re.MULTILINE)
+    assert [name.replace("\\", "") for name in columns[1:]] == list(DESCRIPTION)
+    for classifier in run.record.classifiers:
+        assert classifier.fingerprint in body
+    assert str(tmp_path) not in text
+    assert 'load_dataset("parquet", data_files={"test": "FOLDER/test.parquet"})' in body
+    export_run(run, to, "numpy", overwrite=True)
+    assert "## Load" not in (to / "README.md").read_text()
+
+
 def test_only_fooled_images_on_request(run, to):
     num_fooled = sum(run.table()["fooled"].to_pylist())
     for index in range(12):
@@ -119,7 +141,9 @@ def test_a_folder_that_is_there_is_kept_unless_told(run, to):
         export_run(run, to, "numpy")
     assert (to / "metadata.csv").read_bytes() == before
     export_run(run, to, "numpy", overwrite=True)
-    assert sorted(path.name for path in to.iterdir()) == ["export.json", "images.npy", "labels.npy", "metadata.csv"]
+    assert sorted(path.name for path in to.iterdir()) == [
+        *("README.md", "export.json", "images.npy", "labels.npy", "metadata.csv")
+    ]
     assert [path.name for path in to.parent.iterdir()] == ["set"], "nothing else is left"
 
 
