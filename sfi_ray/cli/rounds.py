@@ -29,7 +29,7 @@ def launch_rounds(
     from sfi_ray.cluster.console import ConsoleReporter
     from sfi_ray.cluster.rounds.launch import launch_rounds as start
     from sfi_ray.job import placed
-    from sfi_ray.report.rounds.tables import accuracies_table, reattack_table, trials_table
+    from sfi_ray.report.rounds.tables import accuracies_table, overview_tables, reattack_table
 
     with explaining(f"stopped; finished rounds and finished cells are kept; go on with: {resume}"), placed(path):
         experiment = start(
@@ -41,8 +41,8 @@ def launch_rounds(
             dashboard=dashboard,
         )
         trials = list(experiment.trials().values())
-        if (drawn := trials_table(trials)).rows:
-            print_table(drawn)
+        for table in overview_tables(trials):
+            print_table(table)
         for trial in trials:
             print_table(accuracies_table(trial))
             print_table(reattack_table(trial))

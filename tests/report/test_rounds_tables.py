@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -16,8 +17,10 @@ from sfi_ray.report.rounds.tables import (
     accuracies_table,
     detectors_csv,
     detectors_table,
+    overview_tables,
     reattack_csv,
     reattack_table,
+    seeds_table,
 )
 from sfi_ray.rounds.detection import SFI, Detection
 from sfi_ray.rounds.experiment import TrialResults
@@ -61,6 +64,24 @@ def test_markdown_is_printable_and_keeps_its_columns(trial: TrialResults) -> Non
     for line in text.split("\n"):
         if line.startswith("| M0 ("):
             assert line.replace(r"\|", "").count("|") in (4, 6)
+
+
+def test_trials_that_differ_in_seeds_alone_have_means_with_their_spread(trial: TrialResults) -> None:
+    def drew(name: str, right: int, **drawn: object) -> TrialResults:
+        (record,) = trial.rounds
+        natural = Counted(right=right, total=100)
+        return replace(trial, name=name, rounds=[record.model_copy(update={"natural": natural})], drawn=drawn)
+
+    one, two = drew("a", 90, **{"classifier.training.seed": 0}), drew("b", 96, **{"classifier.training.seed": 1})
+    table = seeds_table([one, two])
+    (first, final) = [[entry and entry.text for entry in row[1:]] for row in table.rows]
+    assert first == [None, "93 ± 4", None, "100 ± 0"]
+    assert final == [None, None, None, "100 ± 0"]
+    assert overview_tables([one, two])[-1].title == table.title
+    assert not seeds_table([one]).rows
+    assert not seeds_table([one, drew("c", 90, seed=1, k=3)]).rows
+    assert [row[0] for row in seeds_table([one, replace(two, finals=[])]).rows] == ["M0"]
+    assert not seeds_table([trial, trial]).rows
 
 
 def test_csv_is_printable_and_without_formulas(trial: TrialResults) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from sfi_ray.report.rounds.curves import roc_curves
 from sfi_ray.report.rounds.figures import accuracies, passed_sheet
-from sfi_ray.report.rounds.tables import accuracies_table, detectors_table, reattack_table, trials_table
+from sfi_ray.report.rounds.tables import accuracies_table, detectors_table, overview_tables, reattack_table
 from sfi_ray.report.site.template import page_template, png_source, site_file
 from sfi_ray.rounds.experiment import Experiment, TrialResults
 from sfi_ray.store.facts import read_facts
@@ -49,10 +49,9 @@ def render_rounds_page(
         mark: What the page shows, for a page that asks whether it is still the newest.
     """
     trials = [trial for trial in experiment.trials().values() if trial.rounds]
-    drawn = trials_table(trials)
     shown = [_trial(trial, figures[trial.name]) for trial in trials]
-    if drawn.rows:
-        shown[0]["tables"].insert(0, drawn)
+    if shown:
+        shown[0]["tables"][:0] = overview_tables(trials)
     name = experiment.folder.location.rstrip("/").rpartition("/")[2]
     return page_template("rounds.html").render(
         title=f"{name}: rounds of defence and re-attack",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterator, Mapping, Sequence
 
 from sfi_ray.csv_text import csv_text
@@ -14,10 +15,15 @@ from sfi_ray.text import MOST_NAME, printable
 
 def round_tables(trials: Sequence[TrialResults]) -> Iterator[ResultTable]:
     """Yields the tables of an experiment that have rows."""
-    tables = [trials_table(trials)]
+    yield from overview_tables(trials)
     for trial in trials:
-        tables += [accuracies_table(trial), reattack_table(trial), detectors_table(trial)]
-    return (table for table in tables if table.rows)
+        tables = (accuracies_table(trial), reattack_table(trial), detectors_table(trial))
+        yield from (table for table in tables if table.rows)
+
+
+def overview_tables(trials: Sequence[TrialResults]) -> list[ResultTable]:
+    """Returns the tables of all trials together that have rows."""
+    return [table for table in (trials_table(trials), seeds_table(trials)) if table.rows]
 
 
 def trials_table(trials: Sequence[TrialResults]) -> ResultTable:
@@ -34,6 +40,37 @@ def trials_table(trials: Sequence[TrialResults]) -> ResultTable:
         rows.append([trial.name, *(_said(trial.drawn.get(key, "")) for key in keys), model, *map(_entry, shares)])
     columns = columns_of("trial", *keys, "model", "combined", "natural", "defence", "re-attack")
     return ResultTable("Trials: values, and accuracy (%) of the last model", columns, rows)
+
+
+def seeds_table(trials: Sequence[TrialResults]) -> ResultTable:
+    """Returns means over trials and their standard deviations in percent, where trials differ in their seeds alone.
+
+    It has no rows where they differ in more, and none for a model that some trial lacks.
+    """
+    keys = _drawn_keys(trials)
+    are_seeds = len(trials) > 1 and keys and all(key.rpartition(".")[2] == "seed" for key in keys)
+    shares: dict[str, list[tuple[float | None, ...]]] = {}
+    for trial in trials if are_seeds else ():
+        for record in trial.rounds:
+            found = (record.combined, record.natural.share, record.defence, record.attack.accuracy)
+            shares.setdefault(record.model, []).append(found)
+        for final in trial.finals:
+            model = f"M{final.round} ({', '.join(final.attack.backgrounds)})"
+            shares.setdefault(model, []).append((None, None, None, final.attack.accuracy))
+    rows = [
+        [model, *map(_spread, zip(*found, strict=True))] for model, found in shares.items() if len(found) == len(trials)
+    ]
+    columns = columns_of("model", "combined", "natural", "defence", "re-attack")
+    title = f"Accuracy (%), mean and standard deviation over {len(trials)} trials with other seeds"
+    return ResultTable(title, columns, rows)
+
+
+def _spread(shares: Sequence[float | None]) -> Entry | None:
+    """Returns the mean and the standard deviation of shares in [0, 1], in percent; None where one is unknown."""
+    known = [100 * share for share in shares if share is not None]
+    if len(known) < len(shares):
+        return None
+    return Entry(f"{statistics.mean(known):.0f} ± {statistics.stdev(known):.0f}")
 
 
 def described(drawn: Mapping[str, object]) -> str:
