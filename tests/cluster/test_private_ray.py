@@ -7,6 +7,7 @@ import secrets
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -212,18 +213,20 @@ def test_sigterm_while_ray_starts_ends_as_ctrl_c_does(tmp_path):
 @pytest.mark.slow
 def test_a_full_temporary_directory_is_named_in_one_line(tmp_path):
     """`uv run pytest -m slow tests/cluster/test_private_ray.py`: Ray waits a while for what cannot come."""
-    small = tmp_path / "t"
-    small.mkdir()
+    small = tempfile.mkdtemp(prefix="t", dir="/tmp")  # short enough for sockets, and pytest's folders may lie in /tmp
     job = write_job(tmp_path)
     # Large enough to pass for a temporary directory, too small for Ray's logs.
-    script = 'mount -t tmpfs -o size=256k none "$0" && mount --bind "$0" /tmp && exec "$@"'
+    script = 'mount -t tmpfs -o size=256k none "$0" && exec "$@"'
     launch = [sys.executable, "-m", "sfi_ray", "launch", str(job)]
     done = subprocess.run(
-        ["unshare", "-m", "sh", "-c", script, str(small), *launch],
+        ["unshare", "-m", "sh", "-c", script, small, *launch],
         capture_output=True,
         text=True,
         check=False,
-        env={**os.environ, "TMPDIR": "/tmp"},
+        env={**os.environ, "TMPDIR": small},
     )
+    Path(small).rmdir()
     assert done.returncode == 2, done.stderr
-    assert re.fullmatch(r"error: cannot start Ray on this machine: [\d,]+ KiB are free in '/tmp'; .*\n", done.stderr)
+    starting, told = done.stderr.splitlines()
+    assert starting == "Starting Ray on this machine ..."
+    assert re.fullmatch(rf"error: cannot start Ray on this machine: [\d,]+ KiB are free in '{small}'; .*", told)
