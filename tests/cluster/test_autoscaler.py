@@ -55,6 +55,8 @@ def cluster_file(head, address):
             "gcs_address": address,
             "head_node_id": head,
             "launch_multiple": True,
+            # In a thread of its own, the older autoscaler forgets nodes that start slowly and starts more than three.
+            "foreground_node_launch": True,
             "use_node_id_as_ip": True,  # all nodes have one address here; without this, none is ever seen to be idle
             "disable_node_updaters": True,
             "disable_launch_config_check": True,
