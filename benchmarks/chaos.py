@@ -428,7 +428,7 @@ def disk_full(stage):
         run = stage.go(stage.job(disk, replicates=8), classifier)
         stage.compare(run, classifier)
         assert_no_temporary_files(disk)
-    return "are finished already"
+    return "cells finished already"
 
 
 def read_only(stage):
@@ -449,7 +449,7 @@ def read_only(stage):
             subprocess.run(["umount", "--lazy", results], check=True)
         run = stage.go(stage.job(stage.folder), classifier)
     stage.compare(run, classifier)
-    return "are finished already"
+    return "cells finished already"
 
 
 def object_store(stage):
@@ -587,7 +587,7 @@ def finish(stage, *options):
     driver = start(stage, *options)
     said = driver.communicate(timeout=400)[1]
     assert driver.returncode == 0, said
-    assert "cells are finished already" in said, said
+    assert "cells finished already" in said, said
     stage.listener.heard += [line for line in said.splitlines() if "finished already" in line]
     stage.compare(open_run(stage.folder / "chaos"), None)
     return "finished already"
