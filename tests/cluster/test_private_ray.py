@@ -133,7 +133,7 @@ def test_another_user_reaches_none_of_its_sockets(session):
 
 
 def start(tmp_path, job, *options):
-    """A launch whose processes all bear a mark of its own, with a temporary directory too long for sockets."""
+    """A launch whose processes all bear a mark, with an empty cache and a temporary directory too long for sockets."""
     long = tmp_path / ("x" * 100)
     long.mkdir()
     mark = secrets.token_hex(8)
@@ -144,7 +144,7 @@ def start(tmp_path, job, *options):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        env={**os.environ, MARK: mark, "TMPDIR": str(long)},
+        env={**os.environ, MARK: mark, "TMPDIR": str(long), "SFI_RAY_CACHE": str(tmp_path / "cache")},
     )
 
     def processes():
