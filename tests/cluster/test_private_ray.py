@@ -166,6 +166,7 @@ def kill(pid):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)  # its waits are longer than pytest's own limit
 def test_sigterm_to_every_process_again_and_again_ends_as_once(tmp_path):
     job = write_job(tmp_path, generations=100, replicates=40)
     driver, processes = start(tmp_path, job)

@@ -415,6 +415,7 @@ def ray_processes():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # its waits are longer than pytest's own limit
 def test_a_killed_driver_leaves_nothing_running_and_the_next_launch_goes_on(tmp_path, monkeypatch):
     place = Path(tempfile.mkdtemp(prefix="t", dir="/tmp"))  # paths of sockets are too short for pytest's own folders
     monkeypatch.setenv("TMPDIR", str(place))
