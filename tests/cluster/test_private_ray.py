@@ -25,6 +25,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.skipif(sys.platform != "linux", reaso
 
 LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}
 MARK = "SFI_RAY_LAUNCH"
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -80,13 +81,43 @@ with ray_session(None, dashboard=False):
 @pytest.mark.slow
 def test_it_does_so_too_where_the_process_had_imported_ray_before():
     environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
-    root = Path(__file__).parents[2]
     done = subprocess.run(
-        [sys.executable, "-c", AFTER_AN_IMPORT], capture_output=True, text=True, check=False, cwd=root, env=environment
+        [sys.executable, "-c", AFTER_AN_IMPORT], capture_output=True, text=True, check=False, cwd=ROOT, env=environment
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split()
     assert set(done.stdout.split()) <= LOOPBACK
+
+
+AS_ON_A_BUSY_MACHINE = """
+import subprocess
+from sfi_ray.cluster.ray.session import ray_session
+
+wait = subprocess.Popen.wait
+
+def wait_longer_than_a_second(process, timeout=None):
+    if timeout == 1:
+        raise subprocess.TimeoutExpired(process.args, timeout)
+    return wait(process, timeout)
+
+with ray_session(None, dashboard=False):
+    from ray._private.worker import global_worker
+
+    processes = [info.process for infos in global_worker.node.all_processes.values() for info in infos]
+    subprocess.Popen.wait = wait_longer_than_a_second
+print(len(processes), [process.args[0] for process in processes if process.returncode is None])
+"""
+
+
+@pytest.mark.slow
+def test_its_processes_have_ended_when_it_has_however_long_they_take():
+    done = subprocess.run(
+        [sys.executable, "-c", AS_ON_A_BUSY_MACHINE], capture_output=True, text=True, check=False, cwd=ROOT
+    )
+    assert done.returncode == 0, done.stderr
+    number, left = done.stdout.split(maxsplit=1)
+    assert int(number) >= 3
+    assert left == "[]\n"
 
 
 def test_its_folder_lies_in_one_that_only_its_owner_enters(session):

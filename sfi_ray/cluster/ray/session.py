@@ -167,12 +167,14 @@ def _connect(stack: contextlib.ExitStack, address: str) -> Any:
 
 
 def _shut_down() -> None:
+    """Leaves Ray; the processes that it started for this one have ended after that."""
     import ray
 
     from sfi_ray.cluster.ray.processes import sigterm_for_the_driver
 
     with sigterm_for_the_driver():
-        ray.shutdown()
+        # Otherwise Ray waits a second for each, and a busy machine leaves zombies to a process that goes on.
+        ray.shutdown(wait_for_processes=True)
 
 
 def _in_one_line(error: Exception) -> str:
