@@ -171,7 +171,7 @@ def searching():
     return marked("ray::SearchActor.search")
 
 
-def wait_for(condition, seconds=90.0):
+def wait_for(condition, seconds=240.0):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "nothing happened"
