@@ -7,6 +7,8 @@ the launches do not repeat, so nothing is lost with it.
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -65,6 +67,7 @@ class Share:
         self._look_seconds = look_seconds
         self._answer_seconds = answer_seconds
         self._asked_at = -look_seconds
+        self._finder = threading.Thread()
         self._arbiter: Any = None
         self._answer: Any = None
         self._limit: int | None = None
@@ -82,15 +85,22 @@ class Share:
                 self._take_answer(now, held)
             if self._answer is None and now - self._asked_at >= self._look_seconds:
                 self._asked_at = now
-                self._arbiter = self._arbiter or self._find(is_waiting=wanted > held)
                 if self._arbiter is not None:
                     self._answer = self._arbiter.claim.remote(self._prefix, Claim(self._need, wanted, held))
+                elif not self._finder.is_alive():
+                    # In a thread of its own: a head that is gone never answers.
+                    self._finder = threading.Thread(
+                        target=self._find, kwargs={"is_waiting": wanted > held}, daemon=True
+                    )
+                    self._finder.start()
         except RayError:  # it ended with the launch that made it
             self._forget()
         return self._limit
 
     def withdraw(self) -> None:
         """Gives the share back."""
+        if self._finder.is_alive():
+            self._finder.join(timeout=1.0)  # Ray must not go while it is asked; a head that is gone is not waited for
         if self._arbiter is not None:
             self._arbiter.withdraw.remote(self._prefix)
         self._forget()
@@ -109,13 +119,16 @@ class Share:
     def _forget(self) -> None:
         self._arbiter = self._answer = self._limit = None
 
-    def _find(self, *, is_waiting: bool) -> Any:
-        """Returns the actor that hears all launches; where there is none, one that waits beside others makes it."""
-        try:
-            return ray.get_actor(_NAME, namespace=_NAMESPACE)
-        except ValueError:
-            if not is_waiting or not self._has_others():
-                return None
+    def _find(self, *, is_waiting: bool) -> None:
+        """Finds the actor that hears all launches; where there is none, one that waits beside others makes it."""
+        with contextlib.suppress(RayError):
+            try:
+                self._arbiter = ray.get_actor(_NAME, namespace=_NAMESPACE)
+            except ValueError:
+                if is_waiting and self._has_others():
+                    self._arbiter = self._made()
+
+    def _made(self) -> Any:
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         return (
             ray.remote(ShareActor)
