@@ -11,10 +11,11 @@ from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from sfi_ray.errors import InputError
+from sfi_ray.errors import START_OVER, InputError
 from sfi_ray.grid import derive_seed
 from sfi_ray.job import RoundsJob, TuneSettings
 from sfi_ray.rounds.experiment import TrialResults
+from sfi_ray.text import MOST_REASON, printable
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -29,13 +30,20 @@ def with_trials(job: RoundsJob, results: Mapping[str, TrialResults] | None = Non
         results: What is known of its trials, by name.
 
     Raises:
-        InputError: Optuna is not installed.
+        InputError: Optuna is not installed, or the trials are of another parameter space.
     """
     if job.tune is None or job.tune.search is None:
         return job
     if not find_spec("optuna"):
         raise InputError("tune.search: it needs the package optuna; install it with: uv sync --extra optuna")
     space, known, names = _Space(job, job.tune), results or {}, job.planned_names
+    for name in names:
+        if name in known and not space.has(known[name].drawn):
+            said = printable(", ".join(f"{key} {value}" for key, value in known[name].drawn.items()), MOST_REASON)
+            raise InputError(
+                f"tune.param_space: trial {name} of an earlier launch has other values ({said}); give the job another "
+                f"name, or {START_OVER}"
+            )
     found: list[Mapping[str, Any]] = []
     for start in range(0, len(names), job.tune.search.batch_size):
         batch = [known.get(name) for name in names[start : start + job.tune.search.batch_size]]
@@ -56,6 +64,20 @@ class _Space:
             key: [job.with_found([{key: option}]).drawn("sample_0")[key] for option in domain.options]
             for key, domain in tune.param_space.items()
         }
+
+    def has(self, values: Mapping[str, Any]) -> bool:
+        """Whether a trial of this space can have these values."""
+        if values.keys() != self._tune.param_space.keys():
+            return False
+        for key, domain in self._tune.param_space.items():
+            value = values[key]
+            if domain.options:
+                fits = value in self._options[key]
+            else:
+                fits = isinstance(value, int | float) and domain.bounds[0] <= value <= domain.bounds[1]
+            if not fits:
+                return False
+        return True
 
     def ask(self, count: int, earlier: Sequence[TrialResults], start: int) -> list[dict[str, Any]]:
         """Returns the values of some trials.

@@ -111,6 +111,22 @@ def test_more_samples_add_trials_to_those_that_are_there():
     assert [more.drawn(name) for name in job.trial_names] == [job.drawn(name) for name in job.trial_names]
 
 
+@pytest.mark.parametrize(
+    "space",
+    [
+        {RATE: SPACE[RATE], LOSS: SPACE[LOSS]},
+        {**SPACE, "rounds.number": {"choice": [2, 3]}},
+        {**SPACE, LOSS: {"choice": ["outlier_exposure"]}},
+        {**SPACE, PIXELS: {"randint": [90, 99]}},
+        {**SPACE, PIXELS: {"choice": [90, 99]}},
+    ],
+)
+def test_trials_of_another_space_are_refused(space):
+    results = ended(with_trials(make_job()), near)
+    with pytest.raises(InputError, match=r"trial sample_\d of an earlier launch has other values \(classifier.*--fresh"):
+        with_trials(make_job(space=space), results)
+
+
 @pytest.mark.parametrize(("sampler", "metric"), [("gp", "natural"), ("gp", "reattack"), ("tpe", "natural")])
 def test_the_search_finds_better_values_than_draws_without_results(sampler, metric):
     """Of 24 trials, the best lies nearer to the optimum than the best of 24 random ones, in the mean of seeds."""
