@@ -1,15 +1,12 @@
 """The fair shares of launches on one cluster: their arithmetic, and launches that follow them in virtual time."""
 
 import random
-import threading
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sfi_ray.cluster.ray import shares as module
 from sfi_ray.cluster.ray.fairness import Arbiter, Claim, fair_shares
-from tests.cluster.conftest import wait_for
 
 AMOUNTS = st.sampled_from([0.25, 0.5, 1, 2, 3])
 NEEDS = st.fixed_dictionaries({"CPU": AMOUNTS}, optional={"GPU": AMOUNTS, "fast": AMOUNTS})
@@ -253,34 +250,3 @@ def test_the_share_of_a_launch_that_died_returns():
     assert arbiter.claim("alive", Claim({"CPU": 1}, 9, 4), total, free, 105.0) == 2
     arbiter.withdraw("late")
     assert arbiter.claim("alive", Claim({"CPU": 1}, 9, 4), total, free, 106.0) is None
-
-
-def test_a_head_that_never_answers_does_not_keep_a_launch_waiting(monkeypatch):
-    """Ray waits for a lost head until it ends the process, and the driver must say before what happened."""
-    asked, never = threading.Event(), threading.Event()
-
-    def get_actor(*arguments, **options):
-        asked.set()
-        never.wait()
-
-    monkeypatch.setattr(module.ray, "get_actor", get_actor)
-    share = module.Share("search-a-", {"CPU": 1}, print, look_seconds=0.0)
-    assert [share.limit(3, 1) for _ in range(100)] == [None] * 100
-    assert asked.wait(60)
-    assert sum(thread.name.startswith("Thread") and "_find" in thread.name for thread in threading.enumerate()) == 1
-    share.withdraw()
-    never.set()
-
-
-def test_an_arbiter_that_a_thread_finds_is_asked(monkeypatch):
-    class Arbiter:
-        class claim:  # noqa: N801
-            remote = staticmethod(lambda launch, claim: (launch, claim.wanted, claim.held))
-
-    monkeypatch.setattr(module.ray, "get_actor", lambda *arguments, **options: Arbiter)
-    monkeypatch.setattr(module.ray, "wait", lambda refs, timeout: (refs, []))
-    monkeypatch.setattr(module.ray, "get", lambda answer: answer[1] - 1)
-    said = []
-    share = module.Share("search-a-", {"CPU": 1}, said.append, look_seconds=0.0)
-    wait_for(lambda: share.limit(3, 3) == 2)
-    assert said == ["other launches wait for room: this one goes on with 2 actors, its fair share"]

@@ -125,3 +125,40 @@ def test_a_launch_names_a_port_that_is_not_rays_within_seconds(tmp_path):
         assert all(line.startswith("Connecting to Ray at ") for line in before)
         assert len(before) <= 1
     assert not (tmp_path / "runs").exists()
+
+
+LOOKING = """
+import threading, time
+from sfi_ray.cluster.ray import shares
+
+asked, never = threading.Event(), threading.Event()
+
+def get_actor(*arguments, **options):
+    asked.set()
+    never.wait()
+
+shares.ray.get_actor = get_actor
+share = shares.Share("search-a-", {"CPU": 1}, print, look_seconds=0.0)
+assert [share.limit(3, 1) for _ in range(100)] == [None] * 100
+assert asked.wait(60)
+assert sum("_find" in thread.name for thread in threading.enumerate()) == 1
+share.withdraw()
+
+class Arbiter:
+    class claim:
+        remote = staticmethod(lambda launch, claim: claim.wanted - 1)
+
+shares.ray.get_actor = lambda *arguments, **options: Arbiter
+shares.ray.wait = lambda refs, timeout: (refs, [])
+shares.ray.get = lambda answer: answer
+share = shares.Share("search-a-", {"CPU": 1}, print, look_seconds=0.0)
+while share.limit(3, 3) != 2:
+    time.sleep(0.01)
+"""
+
+
+def test_a_launch_looks_for_others_without_waiting_for_a_head_that_never_answers():
+    """Ray waits for a lost head until it ends the process, and the driver must say before what happened."""
+    done = subprocess.run([sys.executable, "-c", LOOKING], capture_output=True, text=True, check=False, timeout=200)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "other launches wait for room: this one goes on with 2 actors, its fair share\n"

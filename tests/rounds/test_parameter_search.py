@@ -123,7 +123,9 @@ def test_more_samples_add_trials_to_those_that_are_there():
 )
 def test_trials_of_another_space_are_refused(space):
     results = ended(with_trials(make_job()), near)
-    with pytest.raises(InputError, match=r"trial sample_\d of an earlier launch has other values \(classifier.*--fresh"):
+    with pytest.raises(
+        InputError, match=r"trial sample_\d of an earlier launch has other values \(classifier.*--fresh"
+    ):
         with_trials(make_job(space=space), results)
 
 
