@@ -415,9 +415,15 @@ def test_a_cluster_that_refuses_a_request_for_room_is_named_once(monkeypatch, tm
     assert heard == ["the cluster takes no request for nodes (not here); they come for the waiting actors"]
 
 
-def comes_to(share, wanted, held, limit):
-    """Repeats the claim of a launch until it is limited so."""
-    wait_for(lambda: share.limit(wanted, held) == limit)
+def comes_to(share, wanted, held, limit, beside=None):
+    """Repeats the claim of a launch until it is limited so, and that of one without an actor beside it."""
+
+    def is_so():
+        if beside:
+            beside.limit(9, 0)
+        return share.limit(wanted, held) == limit
+
+    wait_for(is_so)
 
 
 @linux
@@ -438,13 +444,11 @@ def test_shares_find_each_other_by_a_name_and_survive_the_end_of_the_one_who_mad
     options = {"name": _NAME, "namespace": _NAMESPACE, "num_cpus": 0}
     arbiter = ray.remote(ShareActor).options(**options).remote(Arbiter(grace_seconds=0.0))
     ray.get(arbiter.__ray_ready__.remote())
-    comes_to(late, 9, 0, None)
-    comes_to(full, 9, 2, 1)
+    comes_to(full, 9, 2, 1, beside=late)
     assert heard == ["other launches wait for room: this one goes on with 1 actor, its fair share"]
     late.withdraw()
     comes_to(full, 9, 2, None)
-    comes_to(late, 9, 0, None)
-    comes_to(full, 9, 2, 1)
+    comes_to(full, 9, 2, 1, beside=late)
     ray.kill(arbiter)  # as where the launch that made it is lost
     comes_to(full, 9, 2, None)
     comes_to(late, 9, 0, None)
