@@ -3,7 +3,7 @@
     uv run benchmarks/claims.py [--list] [SOURCE ...]
 
 A source is a run that documents quote. Its figures are read from the pages themselves, so that a page and this check
-cannot drift apart. Without a name, all sources run, in about 40 minutes on two CPU cores. A figure holds if it differs
+cannot drift apart. Without a name, all sources run; the rounds take longest. A figure holds if it differs
 from the stated one by no more than the tolerance: trainings end otherwise on other processors. The exit code is 1 if
 one does not hold.
 """

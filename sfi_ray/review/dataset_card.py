@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from sfi_ray.store.facts import KFacts, RunFacts
+from sfi_ray.tables import Column, ResultTable
 from sfi_ray.text import counted, escape_markdown
 
 COLUMNS = {
@@ -74,23 +75,17 @@ def dataset_card(facts: RunFacts, kind: str, num_images: int, *, fooled: bool) -
         "is one single colour with a few altered pixels. A search chose these pixels to raise a classifier's "
         "confidence in the target class. The label is that class.",
         "",
-        "## How they were made",
-        "",
-        *_table(("what", "value"), _origin(facts).items()),
-        "",
-        "## Classifiers",
-        "",
-        *_table(("name", "architecture", "accuracy on natural images", "fingerprint"), _classifiers(facts)),
-        "",
-        "## Columns",
-        "",
-        *_table(("column", "meaning"), COLUMNS.items()),
+        _table("How they were made", ("what", "value"), _origin(facts).items()),
+        _table(
+            "Classifiers", ("name", "architecture", "accuracy on natural images", "fingerprint"), _classifiers(facts)
+        ),
+        _table("Columns", ("column", "meaning"), COLUMNS.items()).rstrip(),
     ]
     if kind in _LOADING:
-        lines += ["", "## Load", "", "```python", "from datasets import load_dataset", "", _LOADING[kind], "```"]
+        lines += ["", "### Load", "", "```python", "from datasets import load_dataset", "", _LOADING[kind], "```"]
     lines += [
         "",
-        "## Licence",
+        "### Licence",
         "",
         "The images are generated and hold no natural image. Whoever publishes them names the licence: add `license` "
         "to the metadata at the top of this file.",
@@ -132,6 +127,6 @@ def _classifiers(facts: RunFacts) -> list[tuple[str, ...]]:
     ]
 
 
-def _table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> list[str]:
-    lines = [f"| {' | '.join(header)} |", f"|{'---|' * len(header)}"]
-    return lines + [f"| {' | '.join(map(escape_markdown, row))} |" for row in rows]
+def _table(title: str, headings: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    columns = [Column(heading, heading, is_text=True) for heading in headings]
+    return ResultTable(title, columns, [list(row) for row in rows]).to_markdown()

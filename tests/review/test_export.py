@@ -103,7 +103,7 @@ def test_the_card_describes_the_data_set_and_names_no_place_on_this_machine(run,
     assert str(tmp_path) not in text
     assert 'load_dataset("parquet", data_files={"test": "FOLDER/test.parquet"})' in body
     export_run(run, to, "numpy", overwrite=True)
-    assert "## Load" not in (to / "README.md").read_text()
+    assert "### Load" not in (to / "README.md").read_text()
 
 
 def test_only_fooled_images_on_request(run, to):

@@ -51,12 +51,8 @@ def seeds_table(trials: Sequence[TrialResults]) -> ResultTable:
     are_seeds = len(trials) > 1 and keys and all(key.rpartition(".")[2] == "seed" for key in keys)
     shares: dict[str, list[tuple[float | None, ...]]] = {}
     for trial in trials if are_seeds else ():
-        for record in trial.rounds:
-            found = (record.combined, record.natural.share, record.defence, record.attack.accuracy)
-            shares.setdefault(record.model, []).append(found)
-        for final in trial.finals:
-            model = f"M{final.round} ({', '.join(final.attack.backgrounds)})"
-            shares.setdefault(model, []).append((None, None, None, final.attack.accuracy))
+        for model, found in _accuracies(trial):
+            shares.setdefault(model, []).append(found)
     rows = [
         [model, *map(_spread, zip(*found, strict=True))] for model, found in shares.items() if len(found) == len(trials)
     ]
@@ -95,14 +91,7 @@ def trials_csv(trials: Sequence[TrialResults]) -> str:
 
 def accuracies_table(trial: TrialResults) -> ResultTable:
     """Returns the accuracies of a trial in percent, rounded down as in the paper, in the form of Table 16."""
-    rows = [
-        [record.model, *map(_entry, (record.combined, record.natural.share, record.defence, record.attack.accuracy))]
-        for record in trial.rounds
-    ]
-    rows += [
-        [f"M{final.round} ({', '.join(final.attack.backgrounds)})", None, None, None, _entry(final.attack.accuracy)]
-        for final in trial.finals
-    ]
+    rows = [[model, *map(_entry, shares)] for model, shares in _accuracies(trial)]
     notes = [f"{record.shortage}." for record in trial.rounds if record.shortage]
     evasions = [(model, attack.evaded) for model, attack in _attacks(trial) if attack.evaded]
     if evasions:
@@ -208,6 +197,14 @@ def reattack_csv(trials: Sequence[TrialResults]) -> str:
         for outcome in attack.classes
     ]
     return csv_text(heading, rows)
+
+
+def _accuracies(trial: TrialResults) -> Iterator[tuple[str, tuple[float | None, ...]]]:
+    """Yields each model and final attack with the shares combined, natural, defence and re-attack, in [0, 1]."""
+    for record in trial.rounds:
+        yield record.model, (record.combined, record.natural.share, record.defence, record.attack.accuracy)
+    for final in trial.finals:
+        yield f"M{final.round} ({', '.join(final.attack.backgrounds)})", (None, None, None, final.attack.accuracy)
 
 
 def _attacks(trial: TrialResults) -> Iterator[tuple[str, AttackRecord]]:
