@@ -133,7 +133,8 @@ def test_an_export_holds_text_only(kind, tmp_path):
     folder = tmp_path / kind
     assert call("export", "runs/hostile", "--output", folder, "--format", kind).exit_code == 0
     names = [path.relative_to(folder).as_posix() for path in folder.rglob("*")]
-    assert all(re.fullmatch(r"[a-z0-9./]+", name) for name in names)
+    assert all(re.fullmatch(r"[a-z0-9./]+", name) for name in names if name != "README.md")
+    assert_readable((folder / "README.md").read_text("utf-8"), "README.md")
     if kind != "parquet":
         assert_cells_are_no_formulas((folder / "metadata.csv").read_text("utf-8"))
 
