@@ -233,8 +233,8 @@ def test_the_drawn_trials_of_the_guide_run(tmp_path, monkeypatch):
     table = experiment.folder.read("report/trials.csv").decode().splitlines()
     assert table[0].startswith("trial,classifier.training.learning_rate,rounds.loss,model")
     assert len(table) == 3
-    fewer = searched.tune.model_copy(update={"num_samples": 4})
-    assert len(launch_rounds(searched.model_copy(update={"tune": fewer}), in_process=True).trials()) == 4
+    fewer = searched.tune.model_copy(update={"num_samples": 2})
+    assert len(launch_rounds(searched.model_copy(update={"tune": fewer}), in_process=True).trials()) == 2
 
 
 def test_the_classifiers_in_the_documents_are_those_of_a_job():
