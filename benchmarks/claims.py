@@ -10,6 +10,7 @@ one does not hold.
 
 import argparse
 import csv
+import itertools
 import json
 import os
 import re
@@ -25,6 +26,7 @@ import pyarrow.compute as pc
 from report import table
 
 from sfi_ray import open_run
+from sfi_ray.data import DatasetSpec, load_dataset
 
 ROOT = Path(__file__).parents[1]
 
@@ -108,7 +110,27 @@ def audit(folder):
     by_background = {}
     for one in card["shares"]:
         by_background.setdefault(one["background"], {})[one["k"]] = 100 * one["share"]
-    return {background: [by_k[k] for k in (1, 5, 25)] for background, by_k in by_background.items()}
+    caught = {one["detector"]: (one["total"], 100 * one["share"]) for one in card["detectors"]}
+    if not caught:
+        raise LookupError(f"no detectors: {card['detectors_missing']}")
+    return {background: [by_k[k] for k in (1, 5, 25)] for background, by_k in by_background.items()} | {
+        "fooled with one pixel": by_background["any"][1],
+        "caught by ViM": caught["vim"],
+    }
+
+
+def pooling(folder):
+    """Means over the first two of five seeds."""
+    del folder
+    from pooling import POOLINGS, attacked, trained
+
+    dataset, found = load_dataset(DatasetSpec(name="fashion-mnist")), {}
+    for name, seed in itertools.product(POOLINGS, range(2)):
+        classifier, natural = trained(name, dataset, seed, threads=1)
+        confidences = attacked(classifier, dataset.info, seed, 2000).values()
+        mean = statistics.mean(itertools.chain(*confidences))
+        found.setdefault(name, []).append((100 * natural.accuracy, 100 * mean))
+    return {name: list(map(statistics.mean, zip(*seeds, strict=True))) for name, seeds in found.items()}
 
 
 def rounds(folder):
@@ -121,7 +143,8 @@ def rounds(folder):
     return {model: list(map(statistics.mean, zip(*found, strict=True))) for model, found in shares.items()}
 
 
-TUTORIAL, ROUNDS = "docs/tutorial.md", "docs/guides/rounds.md"
+TUTORIAL, ROUNDS, AUDIT = "docs/tutorial.md", "docs/guides/rounds.md", "docs/guides/audit.md"
+REPRODUCTION = "docs/explanation/reproduction.md"
 PERCENT = r"([\d.]+)"
 SOURCES = {
     "digits": Source(
@@ -142,9 +165,26 @@ SOURCES = {
     ),
     "audit": Source(
         audit,
+        (
+            *(
+                Claim(name, TUTORIAL, rf"^\| {name} \| {PERCENT} \| {PERCENT} \| {PERCENT} \|$", 15)
+                for name in ("black", "gray", "white", "any")
+            ),
+            Claim("fooled with one pixel", AUDIT, r"fools (\d+) % of the classes with one pixel", 15),
+            Claim("caught by ViM", AUDIT, r"Of the (\d+) images that fool, [^%]+ catches (\d+) %", 15),
+        ),
+    ),
+    "pooling": Source(
+        pooling,
         tuple(
-            Claim(name, TUTORIAL, rf"^\| {name} \| {PERCENT} \| {PERCENT} \| {PERCENT} \|$", 15)
-            for name in ("black", "gray", "white", "any")
+            Claim(name, REPRODUCTION, rf"^\| {shown} \| (\d+) ± \d+ \| (\d+) ± \d+ \| .*\|$", 6)
+            for name, shown in {
+                "max": "max",
+                "max and blur": "max at every place, then a blur",
+                "stride": "none; the convolution before has stride 2",
+                "average": "average",
+                "blur": "blur",
+            }.items()
         ),
     ),
     "rounds": Source(
