@@ -89,8 +89,8 @@ def trained(pooling, dataset, seed, threads):
     return classifier, evaluate(classifier.log_probs, dataset.test_images, dataset.test_labels, device="cpu")
 
 
-def attacked(classifier, info, seed, budget):
-    """Returns the confidence of the best 5-SFI of each class, by background."""
+def attacked(classifier, info, seed, budget, k=5):
+    """Returns the confidence of the best k-SFI of each class, by background."""
     settings = read_attack_settings({"kind": "map_elites", "max_evaluations": budget})
     confidences = {}
     for colour in ("black", "gray", "white"):
@@ -98,7 +98,7 @@ def attacked(classifier, info, seed, budget):
             classifiers=(GridClassifier(classifier.name, classifier.fingerprint),),
             backgrounds=(parse_background(colour, info.shape[0]),),
             target_classes=tuple(enumerate(info.class_names)),
-            ks=(5,),
+            ks=(k,),
             replicates=1,
             seed=seed,
             method=settings.model_dump(mode="json"),
