@@ -184,7 +184,7 @@ def factory(run: Path, outside: Path) -> None:
 def longer_record(run: Path, outside: Path) -> None:
     del outside
     place = run / "job.yaml"
-    place.write_text(place.read_text() + "".join(f"k{number}: {number}\n" for number in range(120_000)))
+    place.write_text(place.read_text() + "".join(f"k{number}: {number}\n" for number in range(20_000)))
 
 
 def many_rows(number: int) -> Damage:
