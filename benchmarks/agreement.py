@@ -7,7 +7,7 @@ Each search repeats the same cells, so that one search can be compared with itse
 For each seed, CNN_MP with 16, 32 and 32 channels is trained on Fashion-MNIST. Every class is searched on black, gray
 and white, three times by each search. Two images of a cell are compared by their altered pixels: the share of one's
 pixels that the other alters as well (the same spot), or has within one pixel (near), in the mean of both directions.
-The last row of a network is what different classes of one background have in common.
+The last row is what different classes of one background have in common.
 """
 
 import argparse
