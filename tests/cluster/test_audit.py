@@ -32,7 +32,8 @@ def audit(*arguments):
 @pytest.fixture(scope="module")
 def audited(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SFI_RAY_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+        # The cache of the tests below: another one may hold the same network, trained in another number of threads.
+        patch.setenv("SFI_RAY_CACHE", str(tmp_path_factory.getbasetemp() / "cluster_cache"))
         output = tmp_path_factory.mktemp("audit")
         done = audit(MODEL, *SMALL, "-o", str(output))
         assert done.exit_code == 0, done.output

@@ -24,7 +24,7 @@ THRESHOLD = 0.3
 @pytest.fixture(scope="module")
 def launched(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SFI_RAY_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+        patch.setenv("SFI_RAY_CACHE", str(tmp_path_factory.getbasetemp() / "cluster_cache"))
         classifiers = [
             {"name": "one", "architecture": "mlp", "training": {"epochs": 2}},
             {"name": "two", "architecture": "mlp", "training": {"epochs": 2, "seed": 1}},
