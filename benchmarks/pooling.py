@@ -163,7 +163,8 @@ def main():
         if row["dataset"] in options.datasets and row["seed"] < options.seeds and row["budget"] == options.budget
     ]
     command = f"uv run benchmarks/pooling.py --datasets {','.join(options.datasets)} --seeds {options.seeds}"
-    write_report("pooling", __doc__, table(wanted), command=f"{command} --budget {options.budget}")
+    name = "_".join(["pooling", *options.datasets])  # a data set on the same day has a report of its own
+    write_report(name, __doc__, table(wanted), command=f"{command} --budget {options.budget}")
 
 
 if __name__ == "__main__":

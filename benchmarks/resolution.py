@@ -94,8 +94,9 @@ def main():
                     file.write(json.dumps(row) + "\n")
             wanted.append(row)
             print(table([row], options.ks)[0], flush=True)
-    command = f"uv run benchmarks/resolution.py --seeds {options.seeds} --budget {options.budget}"
-    write_report("resolution", __doc__, table(wanted, options.ks), command=command)
+    sides, ks = (",".join(map(str, chosen)) for chosen in (options.sides, options.ks))
+    command = f"uv run benchmarks/resolution.py --sides {sides} --ks {ks} --seeds {options.seeds}"
+    write_report("resolution", __doc__, table(wanted, options.ks), command=f"{command} --budget {options.budget}")
 
 
 if __name__ == "__main__":
