@@ -2,12 +2,13 @@
 
 Each search repeats the same cells, so that one search can be compared with itself.
 
-    uv run benchmarks/agreement.py [--seeds 3] [--k 5] [--budget 2000]
+    uv run benchmarks/agreement.py [--seeds 3] [--k 5] [--budget 1000]
 
 For each seed, CNN_MP with 16, 32 and 32 channels is trained on Fashion-MNIST. Every class is searched on black, gray
-and white, three times by each search. Two images of a cell are compared by their altered pixels: the share of one's
-pixels that the other alters as well (the same spot), or has within one pixel (near), in the mean of both directions.
-The last row is what different classes of one background have in common.
+and white, three times by each search. Two images of a cell are compared by their altered pixels. One number is
+the share of one's pixels that the other alters as well (the same spot). The other counts those that the other has
+within one pixel (near). Both are means of the two directions. The last row is what different classes of one
+background have in common.
 """
 
 import argparse
@@ -16,13 +17,10 @@ import statistics
 from collections import defaultdict
 
 import torch
-from pooling import spread, trained
+from pooling import searched, spread, trained
 from report import write_report
 
-from sfi_ray.attacks import Tick, read_attack_settings
 from sfi_ray.data import DatasetSpec, load_dataset
-from sfi_ray.grid import Grid, GridClassifier
-from sfi_ray.images import parse_background
 
 SEARCHES = {
     "map_elites": {"kind": "map_elites"},
@@ -34,20 +32,9 @@ REPEATS = 3
 
 def found(classifier, info, settings, k, seed):
     """Returns a list of findings for each background and class, by repetition."""
-    settings = read_attack_settings(settings)
-    grid = Grid(
-        classifiers=(GridClassifier(classifier.name, classifier.fingerprint),),
-        backgrounds=tuple(parse_background(colour, info.channels) for colour in ("black", "gray", "white")),
-        target_classes=tuple(enumerate(info.class_names)),
-        ks=(k,),
-        replicates=REPEATS,
-        seed=seed,
-        method=settings.model_dump(mode="json"),
-    )
     cells = defaultdict(list)
-    for event in settings.build().search(classifier, list(grid.cells(range(len(grid)))), 0.9):
-        if not isinstance(event, Tick):
-            cells[event.cell.background.name, event.cell.target_class].append(event)
+    for finding in searched(classifier, info, settings, k, seed, REPEATS):
+        cells[finding.cell.background.name, finding.cell.target_class].append(finding)
     return cells
 
 
@@ -101,7 +88,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3, help="networks")
     parser.add_argument("--k", type=int, default=5)
-    parser.add_argument("--budget", type=int, default=2000, help="images a cell")
+    parser.add_argument("--budget", type=int, default=1000, help="images a cell")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

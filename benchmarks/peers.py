@@ -8,8 +8,8 @@ population can be chosen; whoever ends early begins again. An evaluation is an i
 call the network as torch gives it, in float32, a generation at once unless they cut it themselves; those that only
 optimise have their candidates painted by this project. This project's own searches run as a job that says nothing
 computes, and with `compute.precision: float32` and `measured`. Each search has the cores as its users would give it
-them: a peer has a process whose torch has a thread for each core, this project has what a launch starts,
-an actor for each core. What this project sets for a process (that it keeps freed memory) helps nobody else. All search
+them. A peer has a process whose torch has a thread for each core. This project has what a launch starts, an actor for
+each core. What this project sets for a process (that it keeps freed memory) helps nobody else. All search
 in turn, round by round, so that a machine whose speed drifts drifts for all; ratios are medians over rounds. With
 --cpu-time, seconds are those that the CPU spent on a search's process, which others hardly change: for one core only.
 """

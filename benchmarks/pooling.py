@@ -13,6 +13,7 @@ Rows are appended to rows.jsonl in the output folder as networks end; a second c
 """
 
 import argparse
+import functools
 import itertools
 import json
 import statistics
@@ -89,24 +90,41 @@ def trained(pooling, dataset, seed, threads):
     return classifier, evaluate(classifier.log_probs, dataset.test_images, dataset.test_labels, device="cpu")
 
 
+def searched(classifier, info, settings, k, seed, replicates=1):
+    """Yields what a search finds for every class on black, gray and white."""
+    settings = read_attack_settings(settings)
+    grid = Grid(
+        classifiers=(GridClassifier(classifier.name, classifier.fingerprint),),
+        backgrounds=tuple(parse_background(colour, info.channels) for colour in ("black", "gray", "white")),
+        target_classes=tuple(enumerate(info.class_names)),
+        ks=(k,),
+        replicates=replicates,
+        seed=seed,
+        method=settings.model_dump(mode="json"),
+    )
+    events = settings.build().search(classifier, list(grid.cells(range(len(grid)))), 0.9)
+    return (event for event in events if not isinstance(event, Tick))
+
+
 def attacked(classifier, info, seed, budget, k=5):
     """Returns the confidence of the best k-SFI of each class, by background."""
-    settings = read_attack_settings({"kind": "map_elites", "max_evaluations": budget})
     confidences = {}
-    for colour in ("black", "gray", "white"):
-        grid = Grid(
-            classifiers=(GridClassifier(classifier.name, classifier.fingerprint),),
-            backgrounds=(parse_background(colour, info.shape[0]),),
-            target_classes=tuple(enumerate(info.class_names)),
-            ks=(k,),
-            replicates=1,
-            seed=seed,
-            method=settings.model_dump(mode="json"),
-        )
-        events = settings.build().search(classifier, list(grid.cells(range(len(grid)))), 0.9)
-        found = [event for event in events if not isinstance(event, Tick)]
-        confidences[colour] = [finding.confidence for finding in sorted(found, key=lambda one: one.cell.target_class)]
+    findings = searched(classifier, info, {"kind": "map_elites", "max_evaluations": budget}, k, seed)
+    for finding in sorted(findings, key=lambda one: one.cell.index):
+        confidences.setdefault(finding.cell.background.name, []).append(finding.confidence)
     return confidences
+
+
+def remembered(path, place, measure):
+    """Returns the row of a place in a file of rows; where there is none, it is measured and appended."""
+    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    row = next((row for row in rows if place.items() <= row.items()), None)
+    if row is None:
+        row = place | measure()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+    return row
 
 
 def spread(values):
@@ -140,31 +158,23 @@ def main():
     parser.add_argument("--output", type=Path, default=Path("runs/pooling"))
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    options.output.mkdir(parents=True, exist_ok=True)
-    path = options.output / "rows.jsonl"
-    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    rows = []
     for name in options.datasets:
         dataset = load_dataset(DatasetSpec(name=name))
-        for seed in range(options.seeds):
-            for pooling in POOLINGS:
-                place = {"dataset": name, "seed": seed, "pooling": pooling, "budget": options.budget}
-                if any(place.items() <= row.items() for row in rows):
-                    continue
-                classifier, natural = trained(pooling, dataset, seed, options.threads)
-                confidences = attacked(classifier, dataset.info, seed, options.budget)
-                row = place | {"accuracy": natural.accuracy, "natural_confidence": natural.confidence}
-                rows.append(row | {"confidences": confidences})
-                with path.open("a") as file:
-                    file.write(json.dumps(rows[-1]) + "\n")
-                print(table(rows[-1:])[0], flush=True)
-    wanted = [
-        row
-        for row in rows
-        if row["dataset"] in options.datasets and row["seed"] < options.seeds and row["budget"] == options.budget
-    ]
+
+        def measure(pooling, seed, dataset=dataset):
+            classifier, natural = trained(pooling, dataset, seed, options.threads)
+            confidences = attacked(classifier, dataset.info, seed, options.budget)
+            natural = {"accuracy": natural.accuracy, "natural_confidence": natural.confidence}
+            return natural | {"confidences": confidences}
+
+        for seed, pooling in itertools.product(range(options.seeds), POOLINGS):
+            place = {"dataset": name, "seed": seed, "pooling": pooling, "budget": options.budget}
+            rows.append(remembered(options.output / "rows.jsonl", place, functools.partial(measure, pooling, seed)))
+            print(table(rows[-1:])[0], flush=True)
     command = f"uv run benchmarks/pooling.py --datasets {','.join(options.datasets)} --seeds {options.seeds}"
     name = "_".join(["pooling", *options.datasets])  # a data set on the same day has a report of its own
-    write_report(name, __doc__, table(wanted), command=f"{command} --budget {options.budget}")
+    write_report(name, __doc__, table(rows), command=f"{command} --budget {options.budget}")
 
 
 if __name__ == "__main__":

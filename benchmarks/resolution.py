@@ -13,13 +13,13 @@ Rows are appended to rows.jsonl in the output folder as networks end; a second c
 """
 
 import argparse
-import json
+import functools
 import statistics
 from dataclasses import replace
 from pathlib import Path
 
 import torch
-from pooling import attacked, spread, trained
+from pooling import attacked, remembered, spread, trained
 from report import write_report
 from torch.nn import functional
 
@@ -76,27 +76,23 @@ def main():
     parser.add_argument("--output", type=Path, default=Path("runs/resolution"))
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    options.output.mkdir(parents=True, exist_ok=True)
-    path = options.output / "rows.jsonl"
-    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     natural = load_dataset(DatasetSpec(name="fashion-mnist"))
-    wanted = []
+    rows = []
     for side in options.sides:
         dataset = resized(natural, side)
+
+        def measure(seed, dataset=dataset):
+            classifier, measured = trained("max", dataset, seed, options.threads)
+            found = {str(k): attacked(classifier, dataset.info, seed, options.budget, k) for k in options.ks}
+            return {"accuracy": measured.accuracy, "confidences": found}
+
         for seed in range(options.seeds):
             place = {"side": side, "seed": seed, "budget": options.budget, "ks": options.ks}
-            row = next((row for row in rows if place.items() <= row.items()), None)
-            if row is None:
-                classifier, measured = trained("max", dataset, seed, options.threads)
-                found = {str(k): attacked(classifier, dataset.info, seed, options.budget, k) for k in options.ks}
-                row = place | {"accuracy": measured.accuracy, "confidences": found}
-                with path.open("a") as file:
-                    file.write(json.dumps(row) + "\n")
-            wanted.append(row)
-            print(table([row], options.ks)[0], flush=True)
+            rows.append(remembered(options.output / "rows.jsonl", place, functools.partial(measure, seed)))
+            print(table(rows[-1:], options.ks)[0], flush=True)
     sides, ks = (",".join(map(str, chosen)) for chosen in (options.sides, options.ks))
     command = f"uv run benchmarks/resolution.py --sides {sides} --ks {ks} --seeds {options.seeds}"
-    write_report("resolution", __doc__, table(wanted, options.ks), command=f"{command} --budget {options.budget}")
+    write_report("resolution", __doc__, table(rows, options.ks), command=f"{command} --budget {options.budget}")
 
 
 if __name__ == "__main__":
