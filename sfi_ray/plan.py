@@ -138,12 +138,12 @@ def _few_ks(grid: Grid, most_ks: int = 8, most_backgrounds: int = 16) -> tuple[i
 
 
 def images_together(grid: Grid, attack: Attack) -> int:
-    """Returns the smallest power of two that holds a generation of all cells of one k, 2**20 at most."""
-    return min(2**20, 1 << (_cells_together(grid) * attack.num_candidates - 1).bit_length())
+    """Returns the smallest power of two that holds a generation of cells searched together, 2**20 at most."""
+    return min(2**20, 1 << (_cells_together(grid, attack) * attack.num_candidates - 1).bit_length())
 
 
 def _filled(grid: Grid, attack: Attack, least_filling: float = 1 / 8, most_images: int = 2**14) -> int:
-    """Returns the largest micro-batch, a power of two, of which a generation of all cells of one k fills enough.
+    """Returns the largest micro-batch, a power of two, of which a generation of cells searched together fills enough.
 
     Args:
         grid: The cells.
@@ -151,17 +151,17 @@ def _filled(grid: Grid, attack: Attack, least_filling: float = 1 / 8, most_image
         least_filling: The part of a micro-batch that they have to fill.
         most_images: Images of the largest micro-batch.
     """
-    together = _cells_together(grid)
+    together = _cells_together(grid, attack)
     size = 1
     while size < most_images and attack.num_slots(2 * size) <= together / least_filling:
         size *= 2
     return size
 
 
-def _cells_together(grid: Grid) -> int:
-    """Returns the cells of a classifier and one k, which are searched in the same generations."""
-    num_ks = len(grid.ks) if grid.ks else grid.k_range[1] - grid.k_range[0] + 1
-    return max(1, grid.cells_per_classifier // num_ks)
+def _cells_together(grid: Grid, attack: Attack) -> int:
+    """Returns the cells of a classifier that are searched in the same generations: those of one k, unless k mix."""
+    drawn = 1 if attack.mixes_ks else grid.k_range[1] - grid.k_range[0] + 1
+    return max(1, grid.cells_per_classifier // (len(grid.ks) if grid.ks else drawn))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

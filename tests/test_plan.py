@@ -347,10 +347,12 @@ def test_a_micro_batch_is_no_larger_than_what_the_cells_fill(changes, expected):
         ({"replicates": 1, "k": [1, 5]}, 2048),
         ({"replicates": 2, "k": 1}, 4096),
         ({"replicates": 1, "k": 1, "attack": {"kind": "map_elites"}}, 256),
+        ({"replicates": 4, "k": {"low": 1, "high": 4}}, 2048),
+        ({"replicates": 4, "k": {"low": 1, "high": 4}, "attack": {"kind": "map_elites"}}, 1024),  # which mixes k
         ({"replicates": 1, "k": 1, "attack": {"population_size": 1_000_000}}, 2**20),
     ],
 )
-def test_the_images_of_a_generation_are_those_of_all_cells_of_one_k(changes, expected):
+def test_the_images_of_a_generation_are_those_of_all_cells_searched_together(changes, expected):
     changes = {"attack": {"population_size": 100, "generations": 10}, "compute": {"precision": "measured"}, **changes}
     assert request_of(make_job(**changes)).images_together == expected
 

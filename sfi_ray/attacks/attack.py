@@ -30,6 +30,8 @@ class Attack:
 
     #: Micro-batches that one generation should fill, so that the last, partly filled one costs little.
     micro_batches_a_generation: ClassVar[float] = 64
+    #: Whether classes of a group that have different k are searched together.
+    mixes_ks: ClassVar[bool] = False
     #: Whether the k of one background also belong to an indivisible block, since each begins with a smaller k's images.
     shares_ks: bool = False
 
@@ -106,7 +108,7 @@ class Attack:
         context: AttackContext,
         known: Callable[[Sequence[Cell]], list[Scored]] | None = None,
     ) -> Iterator[Tick | Finding]:
-        """Searches cells of one k with a search that has no cell yet; see `run_search`."""
+        """Searches cells with a search that has no cell yet; see `run_search`."""
         yield from run_search(
             search,
             classifier,

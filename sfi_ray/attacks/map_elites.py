@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from typing import ClassVar
 
 import torch
 
 from sfi_ray.attacks.attack import Attack, space_of
 from sfi_ray.attacks.base import AttackContext, Tick
-from sfi_ray.attacks.run import StoppingSettings, by_k
+from sfi_ray.attacks.run import StoppingSettings, by_space_k
 from sfi_ray.attacks.verify import Scored, Verifier
 from sfi_ray.models import Classifier
 from sfi_ray.search import MapElites, MapElitesSettings
@@ -19,6 +20,8 @@ from sfi_ray.types import Background, Cell, Finding, Pixel
 
 class MapElitesAttack(Attack):
     """Searches the classes of a group together; see `sfi_ray.search.map_elites.search`."""
+
+    mixes_ks: ClassVar[bool] = True
 
     def __init__(self, settings: MapElitesSettings, stopping: StoppingSettings) -> None:
         super().__init__(
@@ -63,17 +66,17 @@ class MapElitesAttack(Attack):
         def best_known(cells: Sequence[Cell]) -> list[Scored]:
             return [found.get(_kin(cell), bare) for cell, bare in zip(cells, verifier.bare(cells), strict=True)]
 
-        for k, same_k in sorted(by_k(cells).items()):
+        for k, together in sorted(by_space_k(cells).items()):
             starts = {}
-            for cell in same_k:
+            for cell in together:
                 of_earlier = earlier.get((cell.background.value, cell.target_class), [])
                 smaller = found.get(_kin(cell))
                 grown = [_genes(smaller.pixels)] if smaller and smaller.pixels else []
-                fitting = [*grown, *(genes for genes in of_earlier if len(genes) <= k)][: self._settings.num_candidates]
-                if fitting:
+                fitting = [*grown, *(genes for genes in of_earlier if len(genes) <= cell.k)]
+                if fitting := fitting[: self._settings.num_candidates]:
                     starts[cell.seed] = torch.stack([_grown(genes, k) for genes in fitting])
             search = MapElites(space_of(classifier, k), self._settings, classifier.device, starts)
-            events = self._search_with(search, classifier, same_k, verifier, context, best_known)
+            events = self._search_with(search, classifier, together, verifier, context, best_known)
             for event in events:
                 if self.shares_ks and isinstance(event, Finding) and (scored := Scored.of(event)):
                     found[_kin(event.cell)] = scored

@@ -54,11 +54,32 @@ def by_k(cells: Sequence[Cell]) -> dict[int, list[Cell]]:
 
 
 def groups_of(cells: Sequence[Cell]) -> list[list[Cell]]:
-    """Groups cells of one k by background and replicate, each group in the order of its classes."""
-    groups: dict[tuple[tuple[int, ...], int], list[Cell]] = {}
+    """Groups cells by background and replicate, each group in the order of its classes.
+
+    Where cells draw their k, those of a group have different ones. Where a class has several, each k is a group.
+    """
+    alike: dict[tuple[tuple[int, ...], int], list[Cell]] = {}
     for cell in cells:
-        groups.setdefault((cell.background.value, cell.replicate), []).append(cell)
-    return [sorted(group, key=lambda cell: cell.target_class) for group in groups.values()]
+        alike.setdefault((cell.background.value, cell.replicate), []).append(cell)
+    groups: list[list[Cell]] = []
+    for group in alike.values():
+        has_classes_once = len({cell.target_class for cell in group}) == len(group)
+        groups += [group] if has_classes_once else by_k(group).values()
+    return [sorted(group, key=lambda cell: cell.target_class) for group in groups]
+
+
+def by_space_k(cells: Sequence[Cell]) -> dict[int, list[Cell]]:
+    """Divides cells by the k of the search space that their groups are searched in, for a search that mixes k.
+
+    Returns:
+        Cells by K: the k of their group, or where it has several, the least power of two that is not below them.
+    """
+    parts: dict[int, list[Cell]] = {}
+    for group in groups_of(cells):
+        ks = {cell.k for cell in group}
+        largest = max(ks)
+        parts.setdefault(largest if len(ks) == 1 else 1 << (largest - 1).bit_length(), []).extend(group)
+    return parts
 
 
 def run_search(
@@ -74,12 +95,12 @@ def run_search(
     known: Callable[[Sequence[Cell]], list[Scored]] | None = None,
     compare: Compare | None = None,
 ) -> Iterator[Tick | Finding]:
-    """Searches cells of one k side by side.
+    """Searches cells side by side.
 
     Args:
         search: The search, without a cell.
         classifier: The attacked classifier.
-        cells: Cells of it, all of one k.
+        cells: Cells of it, of the k of the search space or, where the search mixes k, of smaller ones too.
         num_slots: Limit on the cells searched at once.
         max_evaluations: Images to classify for a cell that does not stop early.
         verifier: Scores the images to store.
@@ -301,6 +322,7 @@ def _new_cells(cells: Sequence[Cell], groups: Sequence[int], context: AttackCont
         target_classes=torch.tensor([cell.target_class for cell in cells], dtype=torch.int64, device=device),
         backgrounds=torch.tensor([cell.background.value for cell in cells], dtype=torch.float32, device=device),
         groups=torch.tensor(groups, dtype=torch.int64, device=device),
+        ks=torch.tensor([cell.k for cell in cells]),  # on the host, which looks at them
         images=images,
     )
 

@@ -23,7 +23,7 @@ class SearchSpace:
         height: Rows of the images.
         width: Columns of the images.
         channels: 1 (gray), 3 (RGB), or another number for images of other sensors.
-        k: Pixels that may be altered.
+        k: Pixels that may be altered; the most, in a search that mixes k.
         num_classes: Classes of the classifier.
     """
 
@@ -59,6 +59,8 @@ class NewCells:
         backgrounds: 8-bit values, ``(N, channels)`` float32.
         groups: Number of each cell's group, ``(N,)`` int64, ascending and above those admitted before: a search that
             classes share makes one forward pass serve all cells of a group. None where nothing is shared.
+        ks: Pixels that may be altered in each cell, ``(N,)`` int64, in [1, K]; None for K. Only a search with
+            `Search.mixes_ks` takes others than K.
         images: Natural images to imitate, in [0, 1], ``(N, C, H, W)`` float32; None where the cells have none.
     """
 
@@ -66,6 +68,7 @@ class NewCells:
     target_classes: Tensor
     backgrounds: Tensor
     groups: Tensor | None = None
+    ks: Tensor | None = None
     images: Tensor | None = None
 
 
@@ -171,6 +174,8 @@ class Search(ABC):
     Settings: ClassVar[type[SearchSettings]]
     #: Whether cells of a group are searched together, so that they join and leave together; see `mark_done`.
     shares_classes: ClassVar[bool] = False
+    #: Whether its cells may have different k: genes of fewer pixels than K then repeat the last one.
+    mixes_ks: ClassVar[bool] = False
     #: Whether `best` is the best of all generations, and not the last image.
     keeps_best: ClassVar[bool] = True
 
@@ -237,8 +242,11 @@ class Search(ABC):
 
         Raises:
             RuntimeError: The generation is not over.
+            ValueError: The search takes one k, and a cell has another.
         """
         self._require_idle("admit")
+        if new_cells.ks is not None and not self.mixes_ks and bool((new_cells.ks != self.space.k).any()):
+            raise ValueError(f"{type(self).__name__} takes cells of k = {self.space.k} only")
         self._admit(
             new_cells, None if state is None else {name: tensor.to(self.device) for name, tensor in state.items()}
         )

@@ -170,12 +170,12 @@ class Draws:
             self._uniform[stream] = uniform(self._words[stream])
 
 
-def below(words: Tensor, bound: int) -> Tensor:
+def below(words: Tensor, bound: int | Tensor) -> Tensor:
     """Maps words to integers in [0, bound), uniform up to ``bound / 2**32``.
 
     Args:
         words: int64, in [0, 2**32).
-        bound: Exclusive upper bound, in [1, 2**31).
+        bound: Exclusive upper bound, in [1, 2**31); a tensor holds one for each word.
     """
     return (words * bound) >> 32
 

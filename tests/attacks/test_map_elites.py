@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from sfi_ray.attacks import AttackContext, Tick, read_attack_settings
+from sfi_ray.attacks.run import by_space_k, groups_of
 from sfi_ray.types import Finding, Pixel, Start, StopReason
 from tests.attacks.conftest import evaluations, make_cells, outcomes, search
 from tests.attacks.test_snapshots import MemoryStore
@@ -53,6 +54,41 @@ def test_findings_do_not_depend_on_the_order_or_the_company_of_groups(attack, to
     assert outcomes(search(attack, toy.classifier, cells)) == expected
 
 
+drawn_cells = functools.partial(make_cells, ks=None, k_range=(1, 6), backgrounds=("black", "white"), replicates=3)
+
+
+def test_classes_that_draw_their_k_are_one_group(attack, toy):
+    cells = drawn_cells(toy.classifier)
+    groups = {}
+    for cell in cells:
+        groups.setdefault((cell.background.name, cell.replicate), []).append(cell)
+    ks = {key: {cell.k for cell in group} for key, group in groups.items()}
+    assert any(len(of_group) > 1 for of_group in ks.values())
+    assert groups_of(cells) == list(groups.values())
+    for space_k, part in by_space_k(cells).items():
+        for key in {(cell.background.name, cell.replicate) for cell in part}:
+            largest = max(ks[key])
+            assert space_k == (largest if len(ks[key]) == 1 else min(k for k in (2, 4, 8) if k >= largest))
+    findings = search(attack, toy.classifier, cells)
+    assert all(len(finding.pixels) <= finding.cell.k for finding in findings)
+    assert {finding.evaluations for finding in findings} == {40}
+    expected = outcomes(findings)
+    shuffled = [cells[i] for i in torch.randperm(len(cells), generator=torch.Generator().manual_seed(3))]
+    assert outcomes(search(attack, toy.classifier, shuffled)) == expected
+    some = [cell for cell in cells if (cell.background.name, cell.replicate) in {("white", 0), ("black", 2)}]
+    assert outcomes(search(attack, toy.classifier, some)) == {cell.cell_id: expected[cell.cell_id] for cell in some}
+
+
+def test_each_k_of_a_list_is_a_group(toy):
+    cells = some_cells(toy.classifier)
+    assert {k: {group_of(cell) for cell in part} for k, part in by_space_k(cells).items()} == {
+        k: {key for cell in cells if (key := group_of(cell))[0] == k} for k in (1, 3)
+    }
+    for group in groups_of(cells):
+        assert len({group_of(cell) for cell in group}) == 1
+        assert [cell.target_class for cell in group] == list(range(toy.classifier.num_classes))
+
+
 def test_classes_profit_from_each_other(toy_gray):
     cells = make_cells(toy_gray.classifier, ks=(3,), replicates=6)
     attack = read_attack_settings({**SHORT, "max_evaluations": 100}).build()
@@ -80,6 +116,7 @@ def test_a_class_that_is_done_stops_costing_and_the_others_go_on(toy):
     assert any(len(generations) > 1 for generations in in_one_group.values())
 
 
+@pytest.mark.parametrize("ks", [(2,), None], ids=["one k", "drawn"])
 @pytest.mark.parametrize(
     "changes",
     [
@@ -88,9 +125,9 @@ def test_a_class_that_is_done_stops_costing_and_the_others_go_on(toy):
         {"stall_generations": 3},
     ],
 )
-def test_a_group_goes_on_from_any_of_its_generations_to_the_same_findings(toy, changes):
+def test_a_group_goes_on_from_any_of_its_generations_to_the_same_findings(toy, changes, ks):
     attack = read_attack_settings({**SHORT, **changes}).build()
-    cells = make_cells(toy.classifier, ks=(2,), backgrounds=("black", "gray"))
+    cells = make_cells(toy.classifier, ks=ks, k_range=(1, 5), backgrounds=("black", "gray"))
     checkpoints = MemoryStore()
     found = attack.search(toy.classifier, cells, 0.9, AttackContext(checkpoints=checkpoints))
     expected = outcomes([event for event in found if isinstance(event, Finding)])

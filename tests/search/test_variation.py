@@ -37,7 +37,7 @@ def streams(count=COUNT, seed=11):
 def changed_so(genes, draws, space, shares=None, *, together=False):
     """Changes pixels as often in each operator as is usual, or as is said, and returns the operators, too."""
     if shares is None:
-        shares = usual_probabilities(MapElitesSettings().operators, space.k)[:NUM_CHANGES]
+        shares = usual_probabilities(MapElitesSettings().operators, torch.tensor([space.k]))[0, :NUM_CHANGES]
     is_together = torch.full((len(genes), 1), together)
     return change_pixels(genes, draws, space, cumulative(shares.expand(len(genes), -1)), is_together)
 
@@ -124,8 +124,8 @@ def test_small_images_have_no_copies_and_nothing_changes_together():
     space = SearchSpace(63, 300, 3, 4, 2)
     alone = fresh_candidates(*streams(50), space, repeated_share=0)
     assert torch.equal(fresh_candidates(*streams(50), space, repeated_share=1), alone)
-    assert usual_probabilities(MapElitesSettings().operators, 4)[TOGETHER] == 0
-    assert usual_probabilities(MapElitesSettings().operators, 4, has_copies=True)[TOGETHER] > 0.3
+    assert usual_probabilities(MapElitesSettings().operators, torch.tensor([4]))[0, TOGETHER] == 0
+    assert usual_probabilities(MapElitesSettings().operators, torch.tensor([4]), has_copies=True)[0, TOGETHER] > 0.3
     for together in (False, True):
         changed, _ = changed_so(COPIES[None], Draws(*streams(1)), SearchSpace(63, 300, 1, 5, 2), together=together)
         assert (changed != COPIES).any(dim=2).sum() == 1
@@ -201,7 +201,7 @@ def kinds_of_changes(k):
 
 def test_a_pixel_moves_or_is_coloured_or_both():
     has_moved, is_coloured, distances = kinds_of_changes(k=2)
-    usual = usual_probabilities(MapElitesSettings().operators, 2)[:NUM_CHANGES]
+    usual = usual_probabilities(MapElitesSettings().operators, torch.tensor([2]))[0, :NUM_CHANGES]
     moves, colours, both = usual[[NEAR, FAR, SHIFTED, ADJACENT]].sum(), usual[[CORNER, SHADE]].sum(), usual[FRESH]
     assert (has_moved & ~is_coloured).float().mean() == pytest.approx(float(moves / usual.sum()), abs=0.03)
     assert (~has_moved & is_coloured).float().mean() == pytest.approx(float(colours / usual.sum()), abs=0.03)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sfi_ray.images import decode
 from sfi_ray.search.base import SearchSpace
+from sfi_ray.search.map_elites.pixel_counts import PixelCounts
 
 # A new pixel so many places from the old one, in rows and in columns, is a small move and says little of a loss.
 _NEAR = 3
@@ -38,17 +39,22 @@ class Difference:
     is_far: Tensor
 
 
-def difference(candidates: Tensor, parents: Tensor, space: SearchSpace) -> Difference:
+def difference(
+    candidates: Tensor, parents: Tensor, space: SearchSpace, counts: PixelCounts | None = None
+) -> Difference:
     """Compares candidates with their parents, pixel by pixel, as they are painted.
 
     Args:
         candidates: ``(M, K, G)``.
         parents: ``(M, K, G)``.
         space: Where candidates live.
+        counts: Altered pixels that a candidate or its parent may have, whichever are more; None for K each.
     """
     spots, levels = decode(torch.cat([candidates, parents]), space.height, space.width)
     (spots, old_spots), (levels, old_levels) = spots.tensor_split(2), levels.tensor_split(2)
     is_new = (spots != old_spots) | (levels != old_levels).any(dim=2)
+    if counts is not None:
+        is_new = is_new & ~counts.is_repeat
     place = is_new.to(torch.int64).argmax(dim=1, keepdim=True)
     spot, old_spot = spots.gather(1, place).squeeze(1), old_spots.gather(1, place).squeeze(1)
     rows = spot.div(space.width, rounding_mode="floor") - old_spot.div(space.width, rounding_mode="floor")

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from sfi_ray.search.base import SearchSpace
 from sfi_ray.search.map_elites.operator_selection import COPIED
+from sfi_ray.search.map_elites.pixel_counts import PixelCounts
 from sfi_ray.search.map_elites.pixel_losses import CHOOSING_WORDS, choose_least
 from sfi_ray.search.philox import Draws, below
 
@@ -29,6 +30,7 @@ def graft(
     draws: Draws,
     space: SearchSpace,
     how: Tensor,
+    counts: PixelCounts | None = None,
     most_pixels: int = 6,
     most_multiple: int = 2,
 ) -> Tensor:
@@ -44,6 +46,7 @@ def graft(
         draws: Of M candidates.
         space: Where candidates live.
         how: The operator of each candidate, ``(M,)`` int64; `COPIED` takes a part of the parent, all else of the mate.
+        counts: Altered pixels of the candidates; None for K each. What is behind them means nothing afterwards.
         most_pixels: Pixels of a part at most.
         most_multiple: A part moves by this multiple of a power of two at most, in rows and in columns.
 
@@ -51,14 +54,15 @@ def graft(
         ``(M, K, G)`` float32, inside the bounds of the space.
     """
     words, draw = (get(_GRAFTED, GRAFTED_COUNTS[_GRAFTED]) for get in (draws.words, draws.uniform))
+    counts = counts or PixelCounts.of_all(parents)
     k = parents.shape[1]
     most = min(most_pixels, k - 1)
     is_copy = how == COPIED
     source = torch.where(is_copy[:, None, None], parents, mates)
-    anchor = below(words[:, 0], k)[:, None, None].expand(-1, 1, 2)
+    anchor = below(words[:, :1], counts.column).unsqueeze(2).expand(-1, 1, 2)
     origin = source[..., :2].gather(1, anchor)
     distance = (source[..., :2] - origin).abs().amax(dim=2)
-    part = distance.argsort(dim=1, stable=True)[:, :most]
+    part = counts.put_last(distance).argsort(dim=1, stable=True)[:, :most]
     moved = source.gather(1, part.unsqueeze(2).expand(-1, -1, source.shape[2]))
     num_levels = max(1, (max(space.height, space.width) // max(1, 2 * most_multiple)).bit_length())
     step = torch.ones_like(words[:, :1]) << below(words[:, 1:2], num_levels)
@@ -69,9 +73,11 @@ def graft(
     is_outside = (origin + offset < 0) | (origin + offset >= size)
     offset = torch.where(is_outside, -offset, offset)
     moved = torch.cat([moved[..., :2] + offset, moved[..., 2:]], dim=2)
-    count = 1 + (draw[:, 5:6] * most).to(torch.int64)
-    slots = choose_least(losses, draw[:, 6:], most).unsqueeze(2).expand(-1, -1, parents.shape[2])
-    is_taken = torch.arange(most, device=parents.device) < count
-    made = parents.scatter(1, slots, torch.where(is_taken.unsqueeze(2), moved, parents.gather(1, slots)))
+    count = 1 + (draw[:, 5:6] * counts.last.clamp(max=most)).to(torch.int64)
+    is_left_out = torch.arange(most, device=parents.device) >= count
+    # What is left out of a part goes behind the last pixel, and is dropped.
+    slots = choose_least(losses, draw[:, 6:], most, counts).masked_fill(is_left_out, k)
+    made = torch.cat([parents, parents[:, :1]], dim=1)
+    made = made.scatter(1, slots.unsqueeze(2).expand(-1, -1, parents.shape[2]), moved)[:, :k]
     lower, upper = space.bounds(parents.device)
     return torch.clamp(made, lower, upper)

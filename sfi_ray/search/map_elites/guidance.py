@@ -14,6 +14,7 @@ from torch import Tensor
 from sfi_ray.images import decode
 from sfi_ray.search.base import SearchSpace
 from sfi_ray.search.gradient.proposals import colour_corners, first_order_gains, proposed
+from sfi_ray.search.map_elites.pixel_counts import PixelCounts
 from sfi_ray.search.map_elites.state import MapElitesState
 from sfi_ray.search.philox import random_words, uniform
 from sfi_ray.search.state import Table
@@ -78,7 +79,13 @@ def num_ranks(k: int) -> int:
     return _RANKS + 2 * k
 
 
-def guidance(gradients: Tensor, queries: GradientQueries, backgrounds: Tensor, space: SearchSpace) -> Guidance:
+def guidance(
+    gradients: Tensor,
+    queries: GradientQueries,
+    backgrounds: Tensor,
+    space: SearchSpace,
+    counts: PixelCounts | None = None,
+) -> Guidance:
     """Ranks what a gradient proposes, to first order; see `sfi_ray.search.gradient.proposals`.
 
     Args:
@@ -86,6 +93,7 @@ def guidance(gradients: Tensor, queries: GradientQueries, backgrounds: Tensor, s
         queries: The queries; the pixels of a bare one have no credit.
         backgrounds: 8-bit values, ``(N, C)`` float32.
         space: Where candidates live.
+        counts: Altered pixels of the queries; None for K each.
     """
     flat = gradients.flatten(2)
     spots, levels = decode(queries.genes, space.height, space.width)
@@ -100,11 +108,17 @@ def guidance(gradients: Tensor, queries: GradientQueries, backgrounds: Tensor, s
     rows = ranked.div(space.width, rounding_mode="floor")
     place = torch.stack([rows, ranked - rows * space.width], dim=2).to(torch.float32) + 0.5
     colours = colour_corners(space.channels, spots.device)[corners] / 255.0
+    credit = (counts or PixelCounts.of_all(queries.genes)).put_last(credit)
     return Guidance(torch.cat([place, colours], dim=2), is_valid, credit.argsort(dim=1, stable=True))
 
 
 def gradient_candidates(
-    known: Guidance, queries: GradientQueries, is_first: Tensor, seeds: Tensor, counters: Tensor
+    known: Guidance,
+    queries: GradientQueries,
+    is_first: Tensor,
+    seeds: Tensor,
+    counters: Tensor,
+    counts: PixelCounts | None = None,
 ) -> Tensor:
     """Puts proposals of a gradient in the place of the pixels of queries of least credit.
 
@@ -117,15 +131,19 @@ def gradient_candidates(
         is_first: ``(M,)`` bool.
         seeds: Seed of each candidate, ``(M,)`` int64, non-negative.
         counters: Number of each candidate under its seed, ``(M,)`` int64, non-negative.
+        counts: Altered pixels of the candidates; None for K each.
 
     Returns:
-        ``(M, K, G)``. A base for which no proposal is valid comes back as it was.
+        ``(M, K, G)``. A base for which no proposal is valid comes back as it was. What is behind the altered pixels of
+        a candidate means nothing.
     """
     genes = queries.genes
+    counts = counts or PixelCounts.of_all(genes)
+    own_k = counts.column.squeeze(1)
     count, k = known.pixels.shape[1], genes.shape[1]
     draws = uniform(random_words(seeds, counters, _GRADIENT, 1 + count + k)).to(torch.float32)
-    most = min(k, _MOST_REPLACED) - 1
-    number = torch.where(queries.is_bare, k, 1 + (draws[:, 0].square() * (most + 0.999)).to(torch.int64))
+    most = counts.last.squeeze(1).clamp(max=_MOST_REPLACED - 1)
+    number = torch.where(queries.is_bare, own_k, 1 + (draws[:, 0].square() * (most + 0.999)).to(torch.int64))
     # The largest of odds times exponential noise, one after the other, is a draw without putting back.
     odds = -torch.arange(1, count + 1, device=genes.device).log()
     noise = -(-draws[:, 1 : 1 + count].clamp(1e-7, 1 - 1e-7).log()).log()
@@ -133,8 +151,9 @@ def gradient_candidates(
     chosen = keys.argsort(dim=1, descending=True, stable=True)[:, :k]
     steps = torch.arange(chosen.shape[1], device=genes.device)
     number = torch.minimum(number, known.is_valid.sum(dim=1)).unsqueeze(1)
-    place = known.order.argsort(dim=1, stable=True).to(torch.float32) / k
+    place = known.order.argsort(dim=1, stable=True).to(torch.float32) / counts.column
     place = torch.where(is_first.unsqueeze(1), place, place + _SHUFFLE * draws[:, 1 + count :])
+    place = counts.put_last(place)
     slots = place.argsort(dim=1, stable=True)[:, : chosen.shape[1]]
     new = known.pixels.gather(1, chosen.unsqueeze(2).expand(-1, -1, genes.shape[2]))
     old = genes.gather(1, slots.unsqueeze(2).expand(-1, -1, genes.shape[2]))

@@ -34,7 +34,7 @@ NO_OPERATOR = -1
 _UNIT = 1 << 20
 
 
-def usual_probabilities(weights: OperatorWeights, k: int, *, has_copies: bool = False) -> Tensor:
+def usual_probabilities(weights: OperatorWeights, ks: Tensor, *, has_copies: bool = False) -> Tensor:
     """Returns how often each operator is taken where nothing is learned.
 
     With one pixel, all places and corners are gone through elsewhere. Small moves of good ones and shades are left.
@@ -42,19 +42,19 @@ def usual_probabilities(weights: OperatorWeights, k: int, *, has_copies: bool = 
 
     Args:
         weights: How often each is taken, in any unit.
-        k: Altered pixels.
+        ks: Altered pixels of each cell, ``(N,)`` int64.
         has_copies: Whether candidates have copies of pixels.
 
     Returns:
-        ``(W,)`` float64, 1 in all.
+        ``(N, W)`` float64, 1 in all for each cell.
     """
     usual = torch.tensor([getattr(weights, name) for name in type(weights).model_fields], dtype=torch.float64)
     usual[TOGETHER] *= has_copies
-    if k == 1:
-        left = torch.zeros_like(usual)
-        left[NEAR], left[SHADE] = 1.0, 4.0
-        usual = usual * left
-    return usual / usual.sum()
+    left = torch.zeros_like(usual)
+    left[NEAR], left[SHADE] = 1.0, 4.0
+    of_one = usual * left
+    of_several_and_one = torch.stack([usual / usual.sum(), of_one / of_one.sum()])
+    return of_several_and_one.to(ks.device)[(ks == 1).to(torch.int64)]
 
 
 def shares(gained: Tensor, tried: Tensor, usual: Tensor, floor: float = 0.2, assumed: float = 40.0) -> Tensor:
@@ -63,7 +63,7 @@ def shares(gained: Tensor, tried: Tensor, usual: Tensor, floor: float = 0.2, ass
     Args:
         gained: What the operators have brought, ``(N, W)`` float64.
         tried: Candidates that were made in these operators, ``(N, W)`` float64.
-        usual: How often each operator is taken where nothing is learned, ``(W,)`` float64, 1 in all.
+        usual: How often each operator is taken where nothing is learned, ``(N, W)`` float64, 1 in all for each.
         floor: Part of the usual shares that stays, in [0, 1], so that each operator is tried now and then.
         assumed: Before anything is learned, each operator counts as if this many candidates had shown that it is like
             the others.

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 
 from sfi_ray.search.map_elites.differences import Difference
+from sfi_ray.search.map_elites.niches import selected
+from sfi_ray.search.map_elites.pixel_counts import PixelCounts
 
 #: Words that choosing a pixel takes.
 CHOOSING_WORDS = 2
@@ -48,22 +50,39 @@ def seen(losses: Tensor, parents: tuple[Tensor, Tensor], changed: Difference, ga
     return losses, torch.where(changed.is_new, new, kept)
 
 
-def choose_least(losses: Tensor, draws: Tensor, count: int = 1) -> Tensor:
+def passed_on(losses: Tensor, offered: Tensor, source: Tensor, made_of: Tensor) -> Tensor:
+    """Returns what is lost with the pixels of new elites; nothing is known of what was made of another class.
+
+    Args:
+        losses: Of the old elites, ``(N, L, K)``.
+        offered: Of the candidates, ``(M, K)``.
+        source: Where each new elite comes from, ``(N, L)`` int64; see `sfi_ray.search.map_elites.niches.insert`.
+        made_of: Cell of the parent of each candidate, ``(M,)`` int64.
+    """
+    num_elites = source.shape[1]
+    cells = torch.arange(len(source), device=source.device).unsqueeze(1)
+    is_foreign = (source >= num_elites) & (made_of[(source - num_elites).clamp(min=0)] != cells)
+    return selected(losses, offered, source).masked_fill(is_foreign.unsqueeze(2), 0.0)
+
+
+def choose_least(losses: Tensor, draws: Tensor, count: int = 1, counts: PixelCounts | None = None) -> Tensor:
     """Chooses pixels of each image, those that less is lost with more often; of equal ones any.
 
     Args:
         losses: ``(M, K)``.
         draws: ``(M, CHOOSING_WORDS)`` float64, uniform in (0, 1).
         count: Pixels to choose of each, in [1, K].
+        counts: Altered pixels of the images; None for K each.
 
     Returns:
-        ``(M, count)`` int64, in [0, K), each pixel of an image at most once.
+        ``(M, count)`` int64, in [0, K), each pixel of an image once, and again where there are no more.
     """
-    k = losses.shape[1]
+    counts = counts or PixelCounts.of_all(losses)
+    k = counts.column
     # Sorted from another one on in each image, equal pixels come in any of their turns.
     start = (draws[:, 1:] * k).to(torch.int64)
-    turned = (torch.arange(k, device=losses.device) + start) % k
-    order = losses.gather(1, turned).argsort(dim=1, stable=True)
+    turned = (torch.arange(losses.shape[1], device=losses.device) + start) % k
+    order = counts.put_last(losses.gather(1, turned)).argsort(dim=1, stable=True)
     rank = (draws[:, :1].pow(3) * k).to(torch.int64)
     ranks = (rank + torch.arange(count, device=losses.device)) % k
     return turned.gather(1, order.gather(1, ranks))

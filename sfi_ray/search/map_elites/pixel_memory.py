@@ -23,6 +23,7 @@ from sfi_ray.search.gradient.proposals import colour_corners
 from sfi_ray.search.map_elites.differences import Difference
 from sfi_ray.search.map_elites.niches import highest
 from sfi_ray.search.map_elites.operator_selection import BESIDE, RECALLED
+from sfi_ray.search.map_elites.pixel_counts import PixelCounts
 from sfi_ray.search.map_elites.pixel_losses import CHOOSING_WORDS, choose_least
 from sfi_ray.search.philox import Draws, below
 
@@ -111,6 +112,7 @@ def recall(
     draws: Draws,
     space: SearchSpace,
     how: Tensor,
+    counts: PixelCounts | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Puts parents with one remembered pixel in the place of some of the candidates.
 
@@ -126,6 +128,7 @@ def recall(
         draws: Of M candidates.
         space: Where candidates live.
         how: The operator of each candidate, ``(M,)`` int64: `RECALLED`, `BESIDE`, or one that nothing is done for here.
+        counts: Altered pixels of the candidates; None for K each. What is behind them means nothing afterwards.
 
     Returns:
         ``(M, K, G)``, and for which this was done, ``(M,)`` bool; not where nothing is remembered.
@@ -143,6 +146,7 @@ def recall(
     place = torch.stack([row.clamp(0, space.height - 1), col.clamp(0, space.width - 1)], dim=1).to(torch.float32) + 0.5
     new = torch.cat([place, corners[pixel % len(corners)]], dim=1)
     made = parents.clone()
-    made[torch.arange(len(made), device=made.device), choose_least(losses, draw[:, 3:]).squeeze(1)] = new
+    slots = choose_least(losses, draw[:, 3:], counts=counts).squeeze(1)
+    made[torch.arange(len(made), device=made.device), slots] = new
     is_recalled = (is_beside | (how == RECALLED)) & (num_known > 0)
     return torch.where(is_recalled[:, None, None], made, candidates), is_recalled

@@ -3,17 +3,18 @@
 How many candidates a cell has depends on its budget and its group, and on no value that the device computes. So the
 host keeps count, and every tensor of a generation has a shape that is known beforehand.
 
-Shapes: N cells, M candidates.
+Shapes: N cells, M candidates, K altered pixels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from sfi_ray.search.map_elites.pixel_counts import PixelCounts
 from sfi_ray.search.map_elites.settings import MapElitesSettings
 from sfi_ray.search.state import Table
 
@@ -30,6 +31,8 @@ class Offspring(Table):
     #: Its place among the candidates of the group, and among those of the cell, ``(M,)`` int64.
     place: Tensor
     number: Tensor
+    #: Pixels that it may alter, ``(M,)`` int64.
+    ks: Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +55,14 @@ class Generation:
         host: On the host.
         offspring: On the device.
         offers: On the device.
+        counts: Altered pixels of the candidates, on the device.
         most_offers: Candidates that a cell is offered, at most.
     """
 
     host: Offspring
     offspring: Offspring
     offers: Offers
+    counts: PixelCounts
     most_offers: int
 
 
@@ -66,27 +71,37 @@ class _Counts(Table):
     """What is counted of each cell, ``(N,)`` int64 each, and whether nothing more is made for it."""
 
     groups: Tensor
+    ks: Tensor
     evaluations: Tensor
     generation: Tensor
     is_done: Tensor
 
 
 class Schedule:
-    """Counts what is made for each cell, and so says what the next generation has."""
+    """Counts what is made for each cell, and so says what the next generation has.
 
-    def __init__(self, settings: MapElitesSettings, device: torch.device) -> None:
+    Args:
+        settings: What says how many candidates a cell has.
+        k: K.
+        device: Where generations are wanted.
+    """
+
+    def __init__(self, settings: MapElitesSettings, k: int, device: torch.device) -> None:
         self._settings = settings
+        self._k = k
         self._device = device
         none = torch.zeros(0, dtype=torch.int64)
-        self._counts = _Counts(groups=none, evaluations=none, generation=none, is_done=none.bool())
+        self._counts = _Counts(groups=none, ks=none, evaluations=none, generation=none, is_done=none.bool())
         self._num_candidates = self._num_led = self._made = none
         self._is_guided = none.bool()
+        #: Whether a cell has k = 1.
+        self.has_single_pixels = False
         self._last: Generation | None = None
 
-    def admit(self, groups: Tensor, state: Mapping[str, Tensor]) -> None:
+    def admit(self, groups: Tensor, ks: Tensor, state: Mapping[str, Tensor]) -> None:
         """Lets cells join, ``(n,)`` each; `state` has at least what is counted."""
-        counted = {entry.name: state[entry.name].cpu() for entry in fields(_Counts) if entry.name != "groups"}
-        self._replace(self._counts.join(_Counts(groups.cpu(), **counted)))
+        counted = {name: state[name].cpu() for name in ("evaluations", "generation", "is_done")}
+        self._replace(self._counts.join(_Counts(groups.cpu(), ks.cpu(), **counted)))
 
     def retire(self, keep: Tensor) -> None:
         """Lets cells leave, ``(N,)`` bool: those that stay."""
@@ -101,6 +116,7 @@ class Schedule:
         sizes = torch.searchsorted(groups, groups, right=True) - torch.searchsorted(groups, groups)
         self._counts = counts
         self._num_candidates = self._settings.candidates_of(sizes)
+        self.has_single_pixels = bool((counts.ks == 1).any())
         self._num_led = self._settings.gradient_candidates_of(self._num_candidates)
         self._is_guided = torch.zeros_like(counts.is_done)
         self._last = None
@@ -132,7 +148,9 @@ class Schedule:
         return chosen.to(self._device, non_blocking=True), number[owners[chosen]].to(self._device, non_blocking=True)
 
     def swept(self, made: Generation, *, skips_first: bool) -> tuple[Tensor, Tensor]:
-        """Returns which candidates single pixels take the place of: seven of eight, where no others will be put.
+        """Returns which candidates single pixels take the place of: seven of eight of the cells with k = 1.
+
+        Candidates that gradients lead stay.
 
         Args:
             made: The generation.
@@ -143,6 +161,7 @@ class Schedule:
         """
         host = made.host
         is_swept = (host.place % 8 < 7) & ~(self._is_guided[host.owners] & (host.number < self._num_led[host.owners]))
+        is_swept &= host.ks == 1
         if skips_first:
             is_swept &= self._counts.generation[host.owners] > 1  # which counts this one
         before = is_swept.cumsum(dim=0) - is_swept.to(torch.int64)
@@ -167,6 +186,7 @@ class Schedule:
             size=torch.searchsorted(groups, offered, right=True) - first,
             place=numbers - torch.searchsorted(offered, offered),
             number=numbers - torch.searchsorted(owners, owners),
+            ks=self._counts.ks[owners],
         )
         start = torch.searchsorted(offered, groups)
         offers = Offers(
@@ -176,4 +196,5 @@ class Schedule:
             own=made,
         )
         most = int(offers.count.max()) if len(made) else 0
-        return Generation(host, host.sent_to(self._device), offers.sent_to(self._device), most)
+        offspring = host.sent_to(self._device)
+        return Generation(host, offspring, offers.sent_to(self._device), PixelCounts(offspring.ks, self._k), most)

@@ -12,6 +12,7 @@ of the new candidates are made of it; see `pixel_memory`. Which operators of mak
 for each group; see `operator_selection`. Parts of elites are put elsewhere; see `grafting`.
 
 With k = 1, seven of eight candidates go through all pixels at corners of the colour cube, each once for all classes.
+Classes of a group may have different k; see `pixel_counts`.
 A share of the candidates can follow gradients; see `guidance`.
 
 Shapes: N cells, L elites of a cell, M candidates, K altered pixels, G genes of a pixel (2 + channels), C channels.
@@ -48,7 +49,8 @@ from sfi_ray.search.map_elites.operator_selection import (
     shares,
     usual_probabilities,
 )
-from sfi_ray.search.map_elites.pixel_losses import seen
+from sfi_ray.search.map_elites.pixel_counts import PixelCounts
+from sfi_ray.search.map_elites.pixel_losses import passed_on, seen
 from sfi_ray.search.map_elites.pixel_memory import (
     NO_PIXEL,
     RECALLED_COUNTS,
@@ -88,7 +90,7 @@ class MapElites(Search):
         settings: What decides what is proposed.
         device: Where tensors lie.
         starts: By the seed of a cell, ``(S, K, G)``: the first candidates that are made for it, as many as its first
-            generation has.
+            generation has. What is behind the cell's own k pixels does not count.
 
     A toy whose first class is the surer the brighter the lower right corner is::
 
@@ -110,6 +112,7 @@ class MapElites(Search):
     """
 
     shares_classes: ClassVar[bool] = True
+    mixes_ks: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -126,14 +129,11 @@ class MapElites(Search):
             **varied_counts(space),
             **({**RECALLED_COUNTS, **GRAFTED_COUNTS} if space.k > 1 else {}),
         }
-        self._single_pixels = SinglePixels(space, self.device) if space.k == 1 else None
-        self._usual = usual_probabilities(
-            settings.operators, space.k, has_copies=has_copies(space, settings.stride)
-        ).to(self.device)
+        self._single_pixels: SinglePixels | None = None
         self._operators = torch.zeros(0, dtype=torch.int64, device=self.device)
         self._candidates: Tensor | None = None
         self._parents: tuple[Tensor, Tensor] | None = None
-        self._schedule = Schedule(settings, self.device)
+        self._schedule = Schedule(settings, space.k, self.device)
         self._made: Generation | None = None
         self._queries: GradientQueries | None = None
         self._guidance: list[Guidance] = []
@@ -143,6 +143,8 @@ class MapElites(Search):
             target_classes=integers,
             groups=integers,
             backgrounds=torch.zeros(0, space.channels, device=self.device),
+            ks=integers,
+            usual=self._usual_probabilities(integers),
             **beginning(0, settings.num_elites, space, self.device),
         )
         self._refresh()
@@ -158,17 +160,26 @@ class MapElites(Search):
         if largest > _MOST_CANDIDATES:
             raise ValueError(f"a group of {largest:,} cells; at most {_MOST_CANDIDATES:,} can be searched together")
         state = state or beginning(len(new_cells.seeds), self.settings.num_elites, self.space, self.device)
-        self._schedule.admit(new_cells.groups, state)
+        ks = torch.full_like(new_cells.seeds, self.space.k) if new_cells.ks is None else new_cells.ks
+        self._schedule.admit(new_cells.groups, ks, state)
+        if self._schedule.has_single_pixels and self._single_pixels is None:
+            self._single_pixels = SinglePixels(self.space, self.device)
         self._state = self._state.join(
             MapElitesState(
                 seeds=new_cells.seeds.to(self.device),
                 target_classes=new_cells.target_classes.to(self.device),
                 groups=new_cells.groups.to(self.device),
                 backgrounds=new_cells.backgrounds.to(self.device, torch.float32),
+                ks=ks.to(self.device),
+                usual=self._usual_probabilities(ks.to(self.device)),
                 **state,
             )
         )
         self._refresh()
+
+    def _usual_probabilities(self, ks: Tensor) -> Tensor:
+        copies = has_copies(self.space, self.settings.stride)
+        return usual_probabilities(self.settings.operators, ks, has_copies=copies)
 
     def _retire(self, keep: Tensor) -> None:
         self._state = self._state.select(keep)
@@ -201,7 +212,8 @@ class MapElites(Search):
             return
         queries = self._next_queries()
         backgrounds = self._state.backgrounds[queries.owners]
-        self._guidance.append(guidance(answer.gradients, queries, backgrounds, self.space))
+        counts = PixelCounts(self._state.ks[queries.owners], self.space.k)
+        self._guidance.append(guidance(answer.gradients, queries, backgrounds, self.space, counts))
 
     def _next_queries(self) -> GradientQueries:
         """Returns the next gradient queries, as many as are answered at once; none where all are answered."""
@@ -232,38 +244,40 @@ class MapElites(Search):
         self._operators = torch.full_like(offspring.owners, NO_OPERATOR)
         candidates = state.genes.new_empty(len(is_new), *state.genes.shape[2:])
         if num_new < len(is_new):
-            candidates, self._operators = self._varied(offspring, Draws(seeds, counters, self._counts))
+            candidates, self._operators = self._varied(offspring, Draws(seeds, counters, self._counts), made.counts)
         if num_new:
             how = self.settings
             shape = how.locality, how.repeated_share, how.corner_share, how.stride
-            fresh = fresh_candidates(seeds, counters, self.space, *shape)
+            fresh = fresh_candidates(seeds, counters, self.space, *shape, offspring.ks)
             candidates = torch.where(is_new[:, None, None], fresh, candidates) if num_new < len(is_new) else fresh
             self._operators = self._operators.masked_fill(is_new, NO_OPERATOR)
         if self._single_pixels is not None:
             candidates = self._swept(candidates, self._single_pixels, made)
         if self._guidance:
             candidates = self._gradient_proposed(candidates, made, seeds, counters)
-        self._candidates = candidates = self._started(candidates, made) if self._starts else candidates
+        if self._starts:
+            candidates = self._started(candidates, made)
+        self._candidates = candidates = made.counts.repeat_last(candidates)
         return Query(offspring.owners, candidates)
 
-    def _varied(self, offspring: Offspring, draws: Draws) -> tuple[Tensor, Tensor]:
+    def _varied(self, offspring: Offspring, draws: Draws, counts: PixelCounts) -> tuple[Tensor, Tensor]:
         """Makes candidates of elites and of what is remembered, and says in which operators."""
         state, first = self._state, offspring.first
         self._parents, mates = self._chosen(offspring, draws)
         parents = state.genes[self._parents]
-        taken_so = shares(state.gained, state.tried, self._usual, self.settings.operator_floor)
+        taken_so = shares(state.gained, state.tried, state.usual, self.settings.operator_floor)
         changes, whole = cumulative(taken_so[:, :NUM_CHANGES])[first], taken_so[:, NUM_CHANGES:].cumsum(dim=1)[first]
         how = NUM_CHANGES + (draws.uniform(_PARENTS, 7)[:, 6:] >= whole).sum(dim=1)
         is_together = (how == TOGETHER).unsqueeze(1)
         crossed = cross(parents, state.genes[mates], draws, is_together, self.settings.crossover_share)
         shape = self.settings.corner_share, self.settings.stride
-        candidates, operators = change_pixels(crossed, draws, self.space, changes, is_together, *shape)
+        candidates, operators = change_pixels(crossed, draws, self.space, changes, is_together, *shape, counts)
         if self.space.k > 1:
             credit, pixels = state.credit[offspring.owners], state.pixels[offspring.owners]
             losses = state.losses[self._parents]
-            candidates, is_made = recall(candidates, parents, credit, pixels, losses, draws, self.space, how)
+            candidates, is_made = recall(candidates, parents, credit, pixels, losses, draws, self.space, how, counts)
             is_grafted = (how == GRAFTED) | (how == COPIED)
-            grafted = graft(parents, state.genes[mates], losses, draws, self.space, how)
+            grafted = graft(parents, state.genes[mates], losses, draws, self.space, how, counts)
             candidates = torch.where(is_grafted[:, None, None], grafted, candidates)
             operators = torch.where(is_made | is_grafted | is_together.squeeze(1), how, operators)
         return candidates, operators
@@ -300,7 +314,8 @@ class MapElites(Search):
         chosen, of_query = self._schedule.led(made)
         known, queries = Guidance.concat(self._guidance).select(of_query), self._queries.select(of_query)
         is_first = made.offspring.number[chosen] == 0
-        led = gradient_candidates(known, queries, is_first, seeds[chosen], counters[chosen])
+        counts = PixelCounts(made.offspring.ks[chosen], self.space.k)
+        led = gradient_candidates(known, queries, is_first, seeds[chosen], counters[chosen], counts)
         self._operators = self._operators.index_fill(0, chosen, NO_OPERATOR)
         return candidates.index_copy(0, chosen, led)
 
@@ -331,6 +346,7 @@ class MapElites(Search):
         state = self._state
         best, source = self._inserted(log_probs, self._made)
         owners = self._made.offspring.owners
+        made_of = owners if self._parents is None else self._parents[0]
         gained, tried = self._learn_of_operators(best[:, 0], source[:, 0], self._made)
         evaluations = state.evaluations + self._made.offers.own
         # A finished cell is as its finding says; its elites serve the others as they are.
@@ -342,7 +358,7 @@ class MapElites(Search):
             genes=torch.where(goes_on[..., None, None], selected(state.genes, self._candidates, source), state.genes),
             log_prob=torch.where(goes_on, best, state.log_prob),
             log_probs=torch.where(goes_on[..., None], selected(state.log_probs, log_probs, source), state.log_probs),
-            losses=torch.where(goes_on[..., None], self._passed_on(losses, offered, source, owners), state.losses),
+            losses=torch.where(goes_on[..., None], passed_on(losses, offered, source, made_of), state.losses),
             gained=gained,
             tried=tried,
             improved_at=torch.where(best[:, 0] > state.log_prob[:, 0], evaluations, state.improved_at),
@@ -364,7 +380,8 @@ class MapElites(Search):
         state = self._state
         # The first of its log-probabilities says whether a parent was classified.
         is_known = ~state.log_probs[..., 0][parents].isnan()
-        changed = difference(candidates, state.genes[parents], self.space)
+        counts = PixelCounts(torch.maximum(made.offspring.ks, state.ks[parents[0]]), self.space.k)
+        changed = difference(candidates, state.genes[parents], self.space, counts)
         shown = observations(changed, made.offspring.first, is_known, self.space)
         self._remember(log_probs, shown, parents, made)
         of_class = state.target_classes[parents[0]].unsqueeze(1)
@@ -387,14 +404,6 @@ class MapElites(Search):
         winners, memory = winners.clamp(min=0), self.settings.operator_memory
         return learn(state.gained, state.tried, first, gains, winners, owners, self._operators, memory)
 
-    def _passed_on(self, losses: Tensor, offered: Tensor, source: Tensor, owners: Tensor) -> Tensor:
-        """Returns what is lost with the pixels of new elites; nothing is known of what was made of another class."""
-        made_of = owners if self._parents is None else self._parents[0]
-        num_elites = source.shape[1]
-        cells = torch.arange(len(source), device=self.device).unsqueeze(1)
-        is_foreign = (source >= num_elites) & (made_of[(source - num_elites).clamp(min=0)] != cells)
-        return selected(losses, offered, source).masked_fill(is_foreign.unsqueeze(2), 0.0)
-
     def _remember(
         self, log_probs: Tensor, shown: Observations, parents: tuple[Tensor, Tensor], made: Generation
     ) -> None:
@@ -413,12 +422,13 @@ class MapElites(Search):
         self._state = replace(state, credit=torch.cat(credit), pixels=torch.cat(pixels))
 
     def _inserted(self, log_probs: Tensor, made: Generation) -> tuple[Tensor, Tensor]:
-        """Offers the candidates of each group to all its cells; see `insert`."""
+        """Offers the candidates of each group to all its cells of their k and above; see `insert`."""
         state = self._state
         parts = []
         for part in candidates_per_niche(made):
             told = log_probs[part.which, state.target_classes[part.cells].unsqueeze(1)].nan_to_num(nan=-torch.inf)
-            parts.append(insert(state.log_prob[part.cells], told.masked_fill(part.is_none, -torch.inf), part.which))
+            is_none = part.is_none | (made.offspring.ks[part.which] > state.ks[part.cells].unsqueeze(1))
+            parts.append(insert(state.log_prob[part.cells], told.masked_fill(is_none, -torch.inf), part.which))
         best, source = zip(*parts, strict=True)
         return torch.cat(best), torch.cat(source)
 

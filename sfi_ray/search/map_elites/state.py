@@ -22,7 +22,7 @@ from sfi_ray.search.state import SearchState
 class MapElitesState(SearchState):
     """The state of the cells being searched; those of one group stand side by side."""
 
-    given: ClassVar[tuple[str, ...]] = (*SearchState.given, "groups", "backgrounds")
+    given: ClassVar[tuple[str, ...]] = (*SearchState.given, "groups", "backgrounds", "ks", "usual")
 
     #: ``(N,)`` int64, ascending.
     groups: Tensor
@@ -32,6 +32,10 @@ class MapElitesState(SearchState):
     backward: Tensor
     #: 8-bit values, ``(N, C)`` float32.
     backgrounds: Tensor
+    #: ``(N,)`` int64: pixels that may be altered, K at most.
+    ks: Tensor
+    #: ``(N, W)`` float64: how often each operator of varying is taken where nothing is learned.
+    usual: Tensor
     #: ``(N,)`` bool: nothing more is made for the cell.
     is_done: Tensor
     #: ``(N, L, K, G)`` float32.
@@ -55,7 +59,7 @@ class MapElitesState(SearchState):
     kept: Tensor
     #: ``(N,)`` float32: its log-probability; -inf where the cell has not restarted.
     kept_log_prob: Tensor
-    #: ``(N,)`` int64: single pixels that the cell's group has gone through; 0 for k above 1.
+    #: ``(N,)`` int64: single pixels that the cell's group has gone through, for its cells with k = 1.
     swept: Tensor
 
 

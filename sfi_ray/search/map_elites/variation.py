@@ -10,6 +10,7 @@ from torch import Tensor
 
 from sfi_ray.search.base import SearchSpace
 from sfi_ray.search.map_elites.operator_selection import ADJACENT, CORNER, FAR, FRESH, NEAR, NEIGHBOUR, SHADE, SHIFTED
+from sfi_ray.search.map_elites.pixel_counts import PixelCounts
 from sfi_ray.search.philox import Draws, below, random_words, uniform
 
 # What the random words of a candidate are for.
@@ -25,6 +26,7 @@ def fresh_candidates(
     repeated_share: float = 0.75,
     corner_share: float = 0.8,
     stride: int = 16,
+    ks: Tensor | None = None,
 ) -> Tensor:
     """Draws candidates: small motifs, most of them repeated all over the image.
 
@@ -42,6 +44,8 @@ def fresh_candidates(
         repeated_share: Probability that a candidate is a motif repeated, in [0, 1]; the others are one motif of k.
         corner_share: Probability of a colour at a corner, in [0, 1].
         stride: Pixels that half of the motifs are repeated at multiples of; the others at multiples of twice that.
+        ks: Altered pixels of each candidate, ``(M,)`` int64; None for those of the space. What is behind them in the
+            genes means nothing.
 
     Returns:
         ``(M, K, G)`` float32, inside the bounds of the space.
@@ -50,8 +54,9 @@ def fresh_candidates(
     draws = _draws(seeds, counters, _FRESH, k, width)
     window = _draws(seeds, counters, _WINDOW, 1, 6 + 2 * k)
     side, row, col, repeated, length, spacing = window[..., :6].unbind(dim=2)
-    is_repeated = (repeated < repeated_share) & has_copies(space, stride)
-    length = torch.where(is_repeated, motif_length(length, k), k)
+    own_k = torch.full_like(seeds, k).unsqueeze(1) if ks is None else ks.unsqueeze(1)
+    is_repeated = (repeated < repeated_share) & (own_k > 1) & has_copies(space, stride)
+    length = torch.where(is_repeated, motif_length(length, own_k), own_k)
     largest = max(space.height, space.width)
     smallest = (2 * length).sqrt().clamp(max=largest)
     side = smallest * (largest / smallest) ** side**locality
@@ -71,9 +76,9 @@ def fresh_candidates(
     return _fresh_pixels(torch.cat([corner + motif[..., :2] * size, motif[..., 2:]], dim=2), space, corner_share)
 
 
-def motif_length(uniform: Tensor, k: int) -> Tensor:
+def motif_length(uniform: Tensor, k: Tensor) -> Tensor:
     """Turns uniform draws into numbers of pixels from 1 to k / 2, int64, evenly on a logarithmic scale."""
-    return ((k // 2 + 1.0) ** uniform).to(torch.int64).clamp(max=k)
+    return ((k // 2 + 1.0) ** uniform).to(torch.int64).minimum(k)
 
 
 def has_copies(space: SearchSpace, stride: int) -> bool:
@@ -115,6 +120,7 @@ def change_pixels(
     is_together: Tensor,
     corner_share: float = 0.8,
     stride: int = 16,
+    counts: PixelCounts | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Changes one pixel of each candidate, now and then more: moves it, colours it, or puts another in its place.
 
@@ -129,20 +135,24 @@ def change_pixels(
         is_together: In which candidates copies change as the first pixel does, ``(M, 1)`` bool.
         corner_share: Probability that a fresh pixel has a colour at a corner, in [0, 1].
         stride: Pixels that copies lie multiples of apart.
+        counts: Altered pixels of the candidates; None for K each. What is behind them means nothing afterwards.
 
     Returns:
         ``(M, K, G)`` float32, inside the bounds of the space, and the operator in which the first pixel changed,
         ``(M,)``.
     """
     count, k = genes.shape[:2]
+    counts = counts or PixelCounts.of_all(genes)
+    own_k = counts.column
     most = _most_changed(k)
     width = 1 + _changed_width(space)
     words, shares = draws.words(_CHANGED, 1 + most * width), draws.uniform(_CHANGED, 1 + most * width)
-    num_changed = 1 + (shares[:, :1].square().square().square() * _spread(k)).round() * ~is_together
+    spread = _SPREAD * counts.last.clamp(max=_SPREADING)
+    num_changed = 1 + (shares[:, :1].square().square().square() * spread).round() * ~is_together
     words, shares = (drawn[:, 1:].reshape(count, most, width) for drawn in (words, shares))
-    which = below(words[..., 0], k)
+    which = below(words[..., 0], own_k)
     old = genes.gather(1, which.unsqueeze(-1).expand(-1, -1, genes.shape[2]))
-    neighbour = genes.gather(1, ((which + 1) % k).unsqueeze(-1).expand(-1, -1, genes.shape[2]))
+    neighbour = genes.gather(1, ((which + 1) % own_k).unsqueeze(-1).expand(-1, -1, genes.shape[2]))
     how = (shares[..., 1:2] >= cumulative[:, None, :-1]).sum(dim=2, keepdim=True)
     new = _changed(old, neighbour, how, shares[..., 2:].to(torch.float32), space, corner_share)
     is_changed = torch.arange(most, device=genes.device) < num_changed
@@ -207,13 +217,12 @@ def _changed(
     return torch.cat([position, colour], dim=-1)
 
 
-def _spread(k: int) -> float:
-    # Of the pixels of a candidate at most about half change, and never more than nine.
-    return 0.5 * (min(k, 17) - 1)
+# Of the pixels of a candidate at most about half change, and never more than nine: so of 16 pixels beside the first.
+_SPREAD, _SPREADING = 0.5, 16
 
 
 def _most_changed(k: int) -> int:
-    return 1 + round(_spread(k))
+    return 1 + round(_SPREAD * min(k - 1, _SPREADING))
 
 
 def _changed_width(space: SearchSpace) -> int:
