@@ -17,7 +17,7 @@ import statistics
 from collections import defaultdict
 
 import torch
-from pooling import searched, spread, trained
+from pooling import network, searched, spread, trained
 from report import write_report
 
 from sfi_ray.data import DatasetSpec, load_dataset
@@ -95,7 +95,7 @@ def main():
     dataset = load_dataset(DatasetSpec(name="fashion-mnist"))
     networks = []
     for seed in range(options.seeds):
-        classifier, _ = trained("max", dataset, seed, options.threads)
+        classifier, _ = trained(network("max", dataset.info, seed), dataset, seed, options.threads)
         networks.append(of_network(classifier, dataset.info, options, seed))
         print(networks[-1], flush=True)
     rows = [

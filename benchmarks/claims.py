@@ -122,11 +122,11 @@ def audit(folder):
 def pooling(folder):
     """Means over the first two of five seeds."""
     del folder
-    from pooling import POOLINGS, attacked, trained
+    from pooling import POOLINGS, attacked, network, trained
 
     dataset, found = load_dataset(DatasetSpec(name="fashion-mnist")), {}
     for name, seed in itertools.product(POOLINGS, range(2)):
-        classifier, natural = trained(name, dataset, seed, threads=1)
+        classifier, natural = trained(network(name, dataset.info, seed), dataset, seed, threads=1)
         confidences = attacked(classifier, dataset.info, seed, 2000).values()
         mean = statistics.mean(itertools.chain(*confidences))
         found.setdefault(name, []).append((100 * natural.accuracy, 100 * mean))

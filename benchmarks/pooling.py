@@ -64,11 +64,11 @@ POOLINGS = {
 }
 
 
-def network(pooling, shape, num_classes, seed):
+def network(pooling, info, seed):
     """Returns the network with one way of pooling; its initial weights depend on the seed alone."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        module = Cnn(*shape, num_classes, has_pooling=True, widths=(16, 32, 32))
+        module = Cnn(*info.shape, info.num_classes, has_pooling=True, widths=(16, 32, 32))
     for number in (1, 2, 3):
         setattr(module, f"pool{number}", POOLINGS[pooling]())
         if pooling == "stride":
@@ -76,11 +76,11 @@ def network(pooling, shape, num_classes, seed):
     return module
 
 
-def trained(pooling, dataset, seed, threads):
-    """Trains one network; returns its classifier and its accuracy and mean confidence on natural test images."""
+def trained(module, dataset, seed, threads):
+    """Trains a network; returns its classifier and its accuracy and mean confidence on natural test images."""
     info = dataset.info
     settings = TrainingSettings(**TRAINING[info.name], seed=seed, threads=threads)
-    learner = Learner(network(pooling, info.shape, info.num_classes, seed), dataset, settings)
+    learner = Learner(module, dataset, settings)
     for _ in learner.run():
         pass
     mean, std = channel_statistics(dataset.train_images)
@@ -163,7 +163,8 @@ def main():
         dataset = load_dataset(DatasetSpec(name=name))
 
         def measure(pooling, seed, dataset=dataset):
-            classifier, natural = trained(pooling, dataset, seed, options.threads)
+            module = network(pooling, dataset.info, seed)
+            classifier, natural = trained(module, dataset, seed, options.threads)
             confidences = attacked(classifier, dataset.info, seed, options.budget)
             natural = {"accuracy": natural.accuracy, "natural_confidence": natural.confidence}
             return natural | {"confidences": confidences}

@@ -19,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from pooling import attacked, remembered, spread, trained
+from pooling import attacked, network, remembered, spread, trained
 from report import write_report
 from torch.nn import functional
 
@@ -82,7 +82,8 @@ def main():
         dataset = resized(natural, side)
 
         def measure(seed, dataset=dataset):
-            classifier, measured = trained("max", dataset, seed, options.threads)
+            module = network("max", dataset.info, seed)
+            classifier, measured = trained(module, dataset, seed, options.threads)
             found = {str(k): attacked(classifier, dataset.info, seed, options.budget, k) for k in options.ks}
             return {"accuracy": measured.accuracy, "confidences": found}
 
