@@ -133,6 +133,22 @@ def pooling(folder):
     return {name: list(map(statistics.mean, zip(*seeds, strict=True))) for name, seeds in found.items()}
 
 
+def resolution(folder):
+    """The first of three seeds."""
+    del folder
+    from pooling import attacked, network, trained
+    from resolution import resized
+
+    natural, found = load_dataset(DatasetSpec(name="fashion-mnist")), {}
+    for side in (14, 28, 56):
+        dataset = resized(natural, side)
+        classifier, measured = trained(network("max", dataset.info, 0), dataset, 0, threads=1)
+        confidences = [attacked(classifier, dataset.info, 0, 1000, k).values() for k in (1, 4, 16, 64)]
+        means = [100 * statistics.mean(itertools.chain(*of_k)) for of_k in confidences]
+        found[f"side {side}"] = [100 * measured.accuracy, *means]
+    return found
+
+
 def rounds(folder):
     """Means over the trials."""
     sfi_ray(folder, "launch", str(ROOT / "jobs/ood_digits_seeds.yaml"), "--no-dashboard")
@@ -145,7 +161,7 @@ def rounds(folder):
 
 TUTORIAL, ROUNDS, AUDIT = "docs/tutorial.md", "docs/guides/rounds.md", "docs/guides/audit.md"
 REPRODUCTION = "docs/explanation/reproduction.md"
-PERCENT = r"([\d.]+)"
+PERCENT, SPREAD = r"([\d.]+)", r"(\d+) ± \d+"
 SOURCES = {
     "digits": Source(
         digits,
@@ -185,6 +201,18 @@ SOURCES = {
                 "average": "average",
                 "blur": "blur",
             }.items()
+        ),
+    ),
+    "resolution": Source(
+        resolution,
+        tuple(
+            Claim(
+                f"side {side}",
+                REPRODUCTION,
+                rf"^\| {side} x {side}" + 5 * rf" \| {SPREAD}" + r" \|$",
+                15,
+            )
+            for side in (14, 28, 56)
         ),
     ),
     "rounds": Source(

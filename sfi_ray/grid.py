@@ -75,7 +75,8 @@ class Grid:
         """Returns how many neighbouring cells must not be parted.
 
         Args:
-            shares_classes: Whether the attack searches the classes of a background, k and replicate together.
+            shares_classes: Whether the attack searches the classes of a background, replicate and value of the k axis
+                together.
             shares_ks: Whether it also goes from one k to the next.
         """
         if shares_ks:

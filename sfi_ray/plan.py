@@ -14,6 +14,7 @@ from types import MappingProxyType
 import torch
 
 from sfi_ray.attacks import Attack
+from sfi_ray.attacks.run import space_k
 from sfi_ray.data import DatasetInfo
 from sfi_ray.grid import Grid, num_shards
 from sfi_ray.job import Job
@@ -160,7 +161,8 @@ def _filled(grid: Grid, attack: Attack, least_filling: float = 1 / 8, most_image
 
 def _cells_together(grid: Grid, attack: Attack) -> int:
     """Returns the cells of a classifier that are searched in the same generations: those of one k, unless k mix."""
-    drawn = 1 if attack.mixes_ks else grid.k_range[1] - grid.k_range[0] + 1
+    mixes = attack.mixes_ks and grid.num_targets > 1
+    drawn = 1 if mixes else grid.k_range[1] - grid.k_range[0] + 1
     return max(1, grid.cells_per_classifier // (len(grid.ks) if grid.ks else drawn))
 
 
@@ -241,7 +243,8 @@ def make_plan(
     a_cell = [(attack.max_evaluations + attack.max_backward_passes) / rate for rate in rates.values()]
     micro_batch = min(micro_batches)
     slots = attack.num_slots(max(micro_batches))
-    candidate_bytes = slots * attack.slot_bytes(info.shape, grid.max_k)
+    widest = space_k(grid.k_range) if attack.mixes_ks and grid.ks is None else grid.max_k
+    candidate_bytes = slots * attack.slot_bytes(info.shape, widest)
     per_shard = choose_cells_per_shard(grid, attack, num_actors, micro_batch, job.cluster.cells_per_shard)
     sizes = shard_sizes(grid, attack, num_actors, micro_batch, job.cluster.cells_per_shard)
     # Sizes that follow the measured speed become the least towards the end.

@@ -9,7 +9,7 @@ import itertools
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -76,10 +76,13 @@ def by_space_k(cells: Sequence[Cell]) -> dict[int, list[Cell]]:
     """
     parts: dict[int, list[Cell]] = {}
     for group in groups_of(cells):
-        ks = {cell.k for cell in group}
-        largest = max(ks)
-        parts.setdefault(largest if len(ks) == 1 else 1 << (largest - 1).bit_length(), []).extend(group)
+        parts.setdefault(space_k({cell.k for cell in group}), []).extend(group)
     return parts
+
+
+def space_k(ks: Collection[int]) -> int:
+    """Returns the k of the search space for a group whose cells have these k; see `by_space_k`."""
+    return max(ks) if len(set(ks)) == 1 else 1 << (max(ks) - 1).bit_length()
 
 
 def run_search(

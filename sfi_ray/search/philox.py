@@ -10,6 +10,7 @@ Shapes: N cells.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -183,6 +184,20 @@ def below(words: Tensor, bound: int | Tensor) -> Tensor:
 def uniform(words: Tensor) -> Tensor:
     """Maps words to float64 in the open interval (0, 1)."""
     return (words.to(torch.float64) + 0.5) * 2.0**-32
+
+
+def power(base: Tensor | float, exponent: Tensor | float) -> Tensor:
+    """Raises to a power, elementwise, so that an element does not depend on those beside it.
+
+    torch's own power gives an element other last bits at the end of a tensor than further in front; log and exp do not.
+
+    Args:
+        base: Above 0; of this and the exponent one is a tensor.
+        exponent: Any.
+    """
+    if isinstance(base, Tensor):
+        return (base.log() * exponent).exp()
+    return (torch.as_tensor(exponent) * math.log(base)).exp()
 
 
 def standard_normal(words: Tensor) -> Tensor:

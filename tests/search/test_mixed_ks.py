@@ -16,6 +16,7 @@ from sfi_ray.search import (
     NewCells,
     SearchSpace,
 )
+from sfi_ray.search.map_elites.operator_selection import COPIED, FAR, GRAFTED, NEAR, NO_OPERATOR, RECALLED, SHADE
 
 NUM_CLASSES = 4
 
@@ -43,7 +44,8 @@ def scores(genes, size=8):
     channels = genes.shape[2] - 2
     weights = torch.randn(channels * size * size, NUM_CLASSES, generator=torch.Generator().manual_seed(5))
     images = render(genes, torch.zeros(len(genes), channels), size, size)
-    return images, (images.flatten(1) @ weights).log_softmax(dim=1)
+    # In double precision, so that what is said of a candidate does not depend on those beside it.
+    return images, (images.flatten(1).double() @ weights.double()).log_softmax(dim=1).float()
 
 
 def step(search, size=8):
@@ -105,15 +107,48 @@ def test_a_wider_search_makes_the_same_candidates(size, k, channels):
 
 
 @pytest.mark.parametrize("gradient_share", [0.0, 0.4])
-def test_groups_of_different_ks_share_nothing(gradient_share):
-    settings = MapElitesSettings(max_evaluations=90, num_candidates=4, gradient_share=gradient_share)
-    parts = [cells_of([1, 8, 3]), cells_of([8, 8], group=1), cells_of([1, 1, 2], group=2)]
-    alone = [searching(part, k=8, settings=settings) for part in parts]
-    together = searching(*parts, k=8, settings=settings)
+@pytest.mark.parametrize("restart_after", [None, 12])
+def test_groups_of_different_ks_share_nothing(gradient_share, restart_after):
+    settings = MapElitesSettings(
+        max_evaluations=120, num_candidates=4, gradient_share=gradient_share, restart_after=restart_after
+    )
+    parts = [cells_of([1, 8, 3]), cells_of([2, 2], group=1), cells_of([1, 1, 2], group=2)]
+    starts = {101: torch.rand(2, 8, 3, generator=torch.Generator().manual_seed(4))}  # for one group only
+    alone = [searching(part, k=8, settings=settings, starts=starts if part is parts[0] else None) for part in parts]
+    together = searching(*parts, k=8, settings=settings, starts=starts)
     while not together.is_exhausted.all():
         for search in (*alone, together):
             step(search)
-        assert torch.equal(together.best, torch.cat([search.best for search in alone]))
+        states = [search.state() for search in alone]
+        for name, whole in together.state().items():
+            assert torch.equal(whole.nan_to_num(), torch.cat([state[name] for state in states]).nan_to_num()), name
+
+
+def test_each_class_takes_the_operators_of_its_own_k():
+    settings = MapElitesSettings(max_evaluations=400)
+    for ks in ([1, 8, 8], [8, 8, 1]):
+        search = searching(cells_of(ks), k=8, settings=settings)
+        taken = {1: set(), 8: set()}
+        while not search.is_exhausted.all():
+            query = search.ask()
+            for k in taken:
+                is_of_k = torch.tensor(ks)[query.owners] == k
+                taken[k] |= set(search._operators[is_of_k].tolist())
+            search.tell(Answer(scores(query.genes)[1]))
+        assert taken[1] <= {NO_OPERATOR, NEAR, SHADE}
+        assert {NEAR, FAR, RECALLED, GRAFTED, COPIED} <= taken[8]
+
+
+@pytest.mark.parametrize("num_candidates", [1, 3, 8])
+@pytest.mark.parametrize("ks", [[3] * 7 + [1], [1] + [3] * 7, [3, 1, 3, 1]])
+def test_seven_of_eight_candidates_for_one_pixel_go_through_all_of_them(ks, num_candidates):
+    count = 16 * ks.count(1)
+    search = searching(cells_of(ks), k=4, settings=MapElitesSettings(max_evaluations=16, num_candidates=num_candidates))
+    while not search.is_exhausted.all():
+        step(search)
+    of_one = search.state()["swept"]
+    assert torch.equal(of_one, of_one[:1].expand(len(ks)))
+    assert abs(int(of_one[0]) - 7 / 8 * count) <= 16 / num_candidates
 
 
 def test_a_search_of_mixed_ks_goes_on_from_its_state():

@@ -5,7 +5,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from sfi_ray.search.philox import Draws, below, philox_4x32, random_streams, random_words, standard_normal, uniform
+from sfi_ray.search.philox import (
+    Draws,
+    below,
+    philox_4x32,
+    power,
+    random_streams,
+    random_words,
+    standard_normal,
+    uniform,
+)
 
 WORD = st.integers(0, 2**32 - 1)
 
@@ -99,3 +108,20 @@ def test_draws_hand_out_the_words_of_a_stream_whether_drawn_before_or_not():
     draws = Draws(seeds, counters, {7: 5})
     for stream, count in ((7, 5), (7, 2), (7, 9), (8, 3)):
         assert torch.equal(draws.words(stream, count), random_words(seeds, counters, stream, count))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("kind", ["both", "base", "exponent"])
+def test_a_power_is_the_same_alone_as_among_others(dtype, kind):
+    generator = torch.Generator().manual_seed(3)
+    base = 0.1 + 9 * torch.rand(1001, dtype=dtype, generator=generator)
+    exponent = 4 * torch.rand(1001, dtype=dtype, generator=generator)
+    base, exponent = base if kind != "exponent" else 3.7, exponent if kind != "base" else 2.5
+
+    def part(value, where):
+        return value[where] if isinstance(value, torch.Tensor) else value
+
+    together = power(base, exponent)
+    alone = [power(part(base, slice(i, i + 1)), part(exponent, slice(i, i + 1))) for i in range(1001)]
+    assert torch.equal(together, torch.cat(alone))
+    torch.testing.assert_close(together, base**exponent)

@@ -286,3 +286,18 @@ def test_crossing_takes_whole_pixels_from_the_mate_and_leaves_most_parents_alone
     is_crossed = (per_pixel > 0).any(dim=1)
     # A crossing takes no pixel at all in a fifth of the cases: the mean of (1 - rate)^4 over all rates.
     assert is_crossed.float().mean() == pytest.approx(0.1 * 0.8, abs=0.02)
+
+
+@pytest.mark.parametrize("space", [SPACE, SearchSpace(height=70, width=66, channels=1, k=9, num_classes=2)])
+def test_candidates_do_not_depend_on_those_beside_them_to_the_last_bit(space):
+    """Some functions of torch give other last bits at the end of a tensor, so each place of 67 is tried."""
+    seeds, counters = streams(67)
+    fresh = fresh_candidates(seeds, counters, space, locality=2.5)
+    changed, operators = changed_so(fresh, Draws(seeds, counters), space)
+    for i in range(67):
+        one = slice(i, i + 1)
+        alone = fresh_candidates(seeds[one], counters[one], space, locality=2.5)
+        assert torch.equal(alone, fresh[one])
+        changed_alone, operator = changed_so(alone, Draws(seeds[one], counters[one]), space)
+        assert torch.equal(changed_alone, changed[one])
+        assert torch.equal(operator, operators[one])

@@ -40,7 +40,11 @@ class Difference:
 
 
 def difference(
-    candidates: Tensor, parents: Tensor, space: SearchSpace, counts: PixelCounts | None = None
+    candidates: Tensor,
+    parents: Tensor,
+    space: SearchSpace,
+    counts: PixelCounts | None = None,
+    is_fresh: Tensor | None = None,
 ) -> Difference:
     """Compares candidates with their parents, pixel by pixel, as they are painted.
 
@@ -49,12 +53,15 @@ def difference(
         parents: ``(M, K, G)``.
         space: Where candidates live.
         counts: Altered pixels that a candidate or its parent may have, whichever are more; None for K each.
+        is_fresh: Which candidates were made of nothing, and so have other pixels throughout, ``(M,)`` bool.
     """
     spots, levels = decode(torch.cat([candidates, parents]), space.height, space.width)
     (spots, old_spots), (levels, old_levels) = spots.tensor_split(2), levels.tensor_split(2)
     is_new = (spots != old_spots) | (levels != old_levels).any(dim=2)
     if counts is not None:
         is_new = is_new & ~counts.is_repeat
+    if is_fresh is not None:
+        is_new = is_new | is_fresh.unsqueeze(1)
     place = is_new.to(torch.int64).argmax(dim=1, keepdim=True)
     spot, old_spot = spots.gather(1, place).squeeze(1), old_spots.gather(1, place).squeeze(1)
     rows = spot.div(space.width, rounding_mode="floor") - old_spot.div(space.width, rounding_mode="floor")

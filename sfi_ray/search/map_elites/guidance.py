@@ -6,6 +6,7 @@ columns.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import torch
@@ -145,7 +146,7 @@ def gradient_candidates(
     most = counts.last.squeeze(1).clamp(max=_MOST_REPLACED - 1)
     number = torch.where(queries.is_bare, own_k, 1 + (draws[:, 0].square() * (most + 0.999)).to(torch.int64))
     # The largest of odds times exponential noise, one after the other, is a draw without putting back.
-    odds = -torch.arange(1, count + 1, device=genes.device).log()
+    odds = _odds(count, genes.device)
     noise = -(-draws[:, 1 : 1 + count].clamp(1e-7, 1 - 1e-7).log()).log()
     keys = torch.where(is_first.unsqueeze(1), odds, odds + noise).masked_fill(~known.is_valid, -torch.inf)
     chosen = keys.argsort(dim=1, descending=True, stable=True)[:, :k]
@@ -161,3 +162,9 @@ def gradient_candidates(
     rest = torch.where((queries.is_bare.unsqueeze(1) & (number > 0)).unsqueeze(2), new[:, :1], old)
     new = torch.where((steps < number).unsqueeze(2), new, rest)
     return genes.scatter(1, slots.unsqueeze(2).expand(-1, -1, genes.shape[2]), new)
+
+
+@functools.cache
+def _odds(count: int, device: torch.device) -> Tensor:
+    """Logarithms of 1 / n for n from 1."""
+    return -torch.arange(1, count + 1, device=device).log()

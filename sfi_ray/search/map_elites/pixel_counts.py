@@ -33,10 +33,10 @@ class PixelCounts:
         self.is_repeat = _places(k, counts.device) > self.last
 
     @classmethod
-    def of_all(cls, genes: Tensor) -> PixelCounts:
-        """Returns the counts of candidates ``(M, K, G)`` that may all have K pixels."""
-        count, k = genes.shape[:2]
-        return cls(torch.full((count,), k, device=genes.device), k)
+    def of_all(cls, pixels: Tensor) -> PixelCounts:
+        """Returns the counts of candidates that may all have K pixels, from anything of theirs, ``(M, K, ...)``."""
+        count, k = pixels.shape[:2]
+        return cls(torch.full((count,), k, device=pixels.device), k)
 
     def repeat_last(self, genes: Tensor) -> Tensor:
         """Puts the last pixel of each candidate in the place of those behind it, ``(M, K, G)``."""

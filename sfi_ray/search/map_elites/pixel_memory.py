@@ -25,7 +25,7 @@ from sfi_ray.search.map_elites.niches import highest
 from sfi_ray.search.map_elites.operator_selection import BESIDE, RECALLED
 from sfi_ray.search.map_elites.pixel_counts import PixelCounts
 from sfi_ray.search.map_elites.pixel_losses import CHOOSING_WORDS, choose_least
-from sfi_ray.search.philox import Draws, below
+from sfi_ray.search.philox import Draws, below, power
 
 #: Above the number of every pixel.
 NO_PIXEL = 1 << 62
@@ -136,7 +136,7 @@ def recall(
     words, draw = (get(_RECALLED, RECALLED_COUNTS[_RECALLED]) for get in (draws.words, draws.uniform))
     num_known = (credit > -torch.inf).sum(dim=1)
     # The integer part of (n + 1)^u is j with probability log((j + 1) / j) / log(n + 1), about 1 / j.
-    rank = ((num_known + 1).to(torch.float64).pow(draw[:, 0]).to(torch.int64) - 1).clamp(min=0)
+    rank = (power((num_known + 1).to(torch.float64), draw[:, 0]).to(torch.int64) - 1).clamp(min=0)
     pixel = pixels.gather(1, rank.clamp(max=pixels.shape[1] - 1).unsqueeze(1)).squeeze(1)
     corners = colour_corners(space.channels, candidates.device) / 255.0
     spot = pixel.div(len(corners), rounding_mode="floor")

@@ -72,6 +72,7 @@ class _Counts(Table):
 
     groups: Tensor
     ks: Tensor
+    has_start: Tensor
     evaluations: Tensor
     generation: Tensor
     is_done: Tensor
@@ -91,17 +92,19 @@ class Schedule:
         self._k = k
         self._device = device
         none = torch.zeros(0, dtype=torch.int64)
-        self._counts = _Counts(groups=none, ks=none, evaluations=none, generation=none, is_done=none.bool())
+        self._counts = _Counts(
+            groups=none, ks=none, has_start=none.bool(), evaluations=none, generation=none, is_done=none.bool()
+        )
         self._num_candidates = self._num_led = self._made = none
         self._is_guided = none.bool()
         #: Whether a cell has k = 1.
         self.has_single_pixels = False
         self._last: Generation | None = None
 
-    def admit(self, groups: Tensor, ks: Tensor, state: Mapping[str, Tensor]) -> None:
+    def admit(self, groups: Tensor, ks: Tensor, has_start: Tensor, state: Mapping[str, Tensor]) -> None:
         """Lets cells join, ``(n,)`` each; `state` has at least what is counted."""
         counted = {name: state[name].cpu() for name in ("evaluations", "generation", "is_done")}
-        self._replace(self._counts.join(_Counts(groups.cpu(), ks.cpu(), **counted)))
+        self._replace(self._counts.join(_Counts(groups.cpu(), ks.cpu(), has_start, **counted)))
 
     def retire(self, keep: Tensor) -> None:
         """Lets cells leave, ``(N,)`` bool: those that stay."""
@@ -147,25 +150,27 @@ class Schedule:
         chosen = torch.nonzero(is_led).squeeze(1)
         return chosen.to(self._device, non_blocking=True), number[owners[chosen]].to(self._device, non_blocking=True)
 
-    def swept(self, made: Generation, *, skips_first: bool) -> tuple[Tensor, Tensor]:
+    def swept(self, made: Generation) -> tuple[Tensor, Tensor]:
         """Returns which candidates single pixels take the place of: seven of eight of the cells with k = 1.
 
-        Candidates that gradients lead stay.
+        Candidates that gradients lead stay, and so do those of a first generation that begins with known images.
 
         Args:
             made: The generation.
-            skips_first: Whether cells in their first generation are left out.
 
         Returns:
             Whether it is one of them, ``(M,)`` bool, and how many of its group come before it, ``(M,)`` int64.
         """
         host = made.host
-        is_swept = (host.place % 8 < 7) & ~(self._is_guided[host.owners] & (host.number < self._num_led[host.owners]))
-        is_swept &= host.ks == 1
-        if skips_first:
-            is_swept &= self._counts.generation[host.owners] > 1  # which counts this one
+        first = torch.arange(len(host.place)) - host.place  # candidate of the group
+        is_one = host.ks == 1
+        ordinal = is_one.cumsum(dim=0) - is_one.to(torch.int64)
+        ordinal -= ordinal[first]
+        is_led = self._is_guided[host.owners] & (host.number < self._num_led[host.owners])
+        is_begun = (self._counts.generation == 1) & self._counts.has_start  # this generation is counted already
+        is_swept = is_one & (ordinal % 8 < 7) & ~is_led & ~is_begun[host.owners]
         before = is_swept.cumsum(dim=0) - is_swept.to(torch.int64)
-        before -= before[torch.arange(len(before)) - host.place]
+        before -= before[first]
         return is_swept.to(self._device, non_blocking=True), before.to(self._device, non_blocking=True)
 
     def beginners(self, made: Generation) -> list[tuple[int, int, int]]:

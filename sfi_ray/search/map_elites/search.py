@@ -131,6 +131,7 @@ class MapElites(Search):
         }
         self._single_pixels: SinglePixels | None = None
         self._operators = torch.zeros(0, dtype=torch.int64, device=self.device)
+        self._is_fresh = self._operators.bool()
         self._candidates: Tensor | None = None
         self._parents: tuple[Tensor, Tensor] | None = None
         self._schedule = Schedule(settings, space.k, self.device)
@@ -161,7 +162,8 @@ class MapElites(Search):
             raise ValueError(f"a group of {largest:,} cells; at most {_MOST_CANDIDATES:,} can be searched together")
         state = state or beginning(len(new_cells.seeds), self.settings.num_elites, self.space, self.device)
         ks = torch.full_like(new_cells.seeds, self.space.k) if new_cells.ks is None else new_cells.ks
-        self._schedule.admit(new_cells.groups, ks, state)
+        has_start = torch.tensor([seed in self._starts for seed in new_cells.seeds.tolist()], dtype=torch.bool)
+        self._schedule.admit(new_cells.groups, ks, has_start, state)
         if self._schedule.has_single_pixels and self._single_pixels is None:
             self._single_pixels = SinglePixels(self.space, self.device)
         self._state = self._state.join(
@@ -239,7 +241,7 @@ class MapElites(Search):
         # Every candidate has draws of its own: under its group's seed, by its generation and its place in the group.
         seeds = state.seeds[offspring.first]
         counters = state.generation[offspring.owners] * _MOST_CANDIDATES + offspring.place
-        is_new = state.log_prob[offspring.owners, 0] == -torch.inf
+        self._is_fresh = is_new = state.log_prob[offspring.owners, 0] == -torch.inf
         num_new = int(is_new.sum())  # waits for the device: the only time in a generation
         self._operators = torch.full_like(offspring.owners, NO_OPERATOR)
         candidates = state.genes.new_empty(len(is_new), *state.genes.shape[2:])
@@ -262,18 +264,18 @@ class MapElites(Search):
 
     def _varied(self, offspring: Offspring, draws: Draws, counts: PixelCounts) -> tuple[Tensor, Tensor]:
         """Makes candidates of elites and of what is remembered, and says in which operators."""
-        state, first = self._state, offspring.first
+        state, owners = self._state, offspring.owners
         self._parents, mates = self._chosen(offspring, draws)
         parents = state.genes[self._parents]
         taken_so = shares(state.gained, state.tried, state.usual, self.settings.operator_floor)
-        changes, whole = cumulative(taken_so[:, :NUM_CHANGES])[first], taken_so[:, NUM_CHANGES:].cumsum(dim=1)[first]
+        changes, whole = cumulative(taken_so[:, :NUM_CHANGES])[owners], taken_so[:, NUM_CHANGES:].cumsum(dim=1)[owners]
         how = NUM_CHANGES + (draws.uniform(_PARENTS, 7)[:, 6:] >= whole).sum(dim=1)
         is_together = (how == TOGETHER).unsqueeze(1)
         crossed = cross(parents, state.genes[mates], draws, is_together, self.settings.crossover_share)
         shape = self.settings.corner_share, self.settings.stride
         candidates, operators = change_pixels(crossed, draws, self.space, changes, is_together, *shape, counts)
         if self.space.k > 1:
-            credit, pixels = state.credit[offspring.owners], state.pixels[offspring.owners]
+            credit, pixels = state.credit[owners], state.pixels[owners]
             losses = state.losses[self._parents]
             candidates, is_made = recall(candidates, parents, credit, pixels, losses, draws, self.space, how, counts)
             is_grafted = (how == GRAFTED) | (how == COPIED)
@@ -285,7 +287,7 @@ class MapElites(Search):
     def _swept(self, candidates: Tensor, pixels: SinglePixels, made: Generation) -> Tensor:
         """Puts the next single pixels of each group in the place of most candidates."""
         state, first = self._state, made.offspring.first
-        is_swept, before = self._schedule.swept(made, skips_first=bool(self._starts))
+        is_swept, before = self._schedule.swept(made)
         # Those of a group are numbered on from where its last generation ended.
         numbers, backgrounds = state.swept[first] + before, state.backgrounds[first]
         count = pixels.count(backgrounds)
@@ -381,7 +383,7 @@ class MapElites(Search):
         # The first of its log-probabilities says whether a parent was classified.
         is_known = ~state.log_probs[..., 0][parents].isnan()
         counts = PixelCounts(torch.maximum(made.offspring.ks, state.ks[parents[0]]), self.space.k)
-        changed = difference(candidates, state.genes[parents], self.space, counts)
+        changed = difference(candidates, state.genes[parents], self.space, counts, self._is_fresh)
         shown = observations(changed, made.offspring.first, is_known, self.space)
         self._remember(log_probs, shown, parents, made)
         of_class = state.target_classes[parents[0]].unsqueeze(1)

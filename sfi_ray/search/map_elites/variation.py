@@ -11,7 +11,7 @@ from torch import Tensor
 from sfi_ray.search.base import SearchSpace
 from sfi_ray.search.map_elites.operator_selection import ADJACENT, CORNER, FAR, FRESH, NEAR, NEIGHBOUR, SHADE, SHIFTED
 from sfi_ray.search.map_elites.pixel_counts import PixelCounts
-from sfi_ray.search.philox import Draws, below, random_words, uniform
+from sfi_ray.search.philox import Draws, below, power, random_words, uniform
 
 # What the random words of a candidate are for.
 _FRESH, _CROSSED, _CHANGED = range(16, 19)
@@ -59,7 +59,7 @@ def fresh_candidates(
     length = torch.where(is_repeated, motif_length(length, own_k), own_k)
     largest = max(space.height, space.width)
     smallest = (2 * length).sqrt().clamp(max=largest)
-    side = smallest * (largest / smallest) ** side**locality
+    side = smallest * power(largest / smallest, power(side, locality))
     corner = torch.stack([row, col], dim=2)
     image = torch.tensor([space.height, space.width], dtype=torch.float32, device=side.device)
     size = (side / image).clamp(max=1.0).unsqueeze(1)
@@ -78,7 +78,7 @@ def fresh_candidates(
 
 def motif_length(uniform: Tensor, k: Tensor) -> Tensor:
     """Turns uniform draws into numbers of pixels from 1 to k / 2, int64, evenly on a logarithmic scale."""
-    return ((k // 2 + 1.0) ** uniform).to(torch.int64).minimum(k)
+    return power(k // 2 + 1.0, uniform).to(torch.int64).minimum(k)
 
 
 def has_copies(space: SearchSpace, stride: int) -> bool:
@@ -203,7 +203,7 @@ def _changed(
     other = _fresh_pixels(draws[..., 3 + space.channels :], space, corner_share)
     move = _normal(draws[..., 1:3])
     near, adjacent = old[..., :2] + move * near_width, neighbour[..., :2] + move * adjacent_width
-    step = _normal(shades) * least_shade * (greatest_shade / least_shade) ** width
+    step = _normal(shades) * least_shade * power(greatest_shade / least_shade, width)
     # A step out of the cube is taken the other operator: most colours lie at its walls.
     shade = old[..., 2:] + step
     shade = torch.where((shade < 0) | (shade > 1), old[..., 2:] - step, shade)
