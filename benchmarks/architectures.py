@@ -19,11 +19,10 @@ Rows are appended to rows.jsonl in the output folder as networks end; a second c
 import argparse
 import functools
 import itertools
-import statistics
 from pathlib import Path
 
 import torch
-from pooling import attacked, network, remembered, spread, trained
+from pooling import attacked, found, network, remembered, spread, trained
 from report import write_report
 from torch import nn
 
@@ -104,12 +103,7 @@ def table(rows):
         of_it = [row for row in rows if tuple(row["kind"]) == kind]
         line = dict(zip(("network", "pooling", "activation"), kind, strict=True)) | {"seeds": len(of_it)}
         line["accuracy, %"] = spread([row["accuracy"] for row in of_it])
-        everything = [[*itertools.chain(*row["confidences"].values())] for row in of_it]
-        line["5-SFIs: mean confidence, %"] = spread([statistics.mean(values) for values in everything])
-        line["from 90 %"] = spread([sum(value >= 0.9 for value in values) / len(values) for values in everything])
-        for colour in of_it[0]["confidences"]:
-            line[colour] = spread([statistics.mean(row["confidences"][colour]) for row in of_it])
-        lines.append(line)
+        lines.append(line | found(of_it))
     return lines
 
 

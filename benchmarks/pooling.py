@@ -132,6 +132,18 @@ def spread(values):
     return f"{100 * statistics.mean(values):.0f} ± {100 * statistics.stdev(values) if len(values) > 1 else 0:.0f}"
 
 
+def found(rows):
+    """Returns what was found in networks of one kind, by column, over all cells and by background; see `spread`."""
+    everything = [[*itertools.chain(*row["confidences"].values())] for row in rows]
+    line = {
+        "5-SFIs: mean confidence, %": spread([statistics.mean(values) for values in everything]),
+        "from 90 %": spread([sum(value >= 0.9 for value in values) / len(values) for values in everything]),
+    }
+    for colour in rows[0]["confidences"]:
+        line[colour] = spread([statistics.mean(row["confidences"][colour]) for row in rows])
+    return line
+
+
 def table(rows):
     """Returns a line for each data set and pooling: means over seeds with their standard deviation, in percent."""
     lines = []
@@ -140,12 +152,7 @@ def table(rows):
         line = {"data set": dataset, "pooling": pooling, "seeds": len(of_it)}
         line["accuracy, %"] = spread([row["accuracy"] for row in of_it])
         line["natural confidence, %"] = spread([row["natural_confidence"] for row in of_it])
-        everything = [[*itertools.chain(*row["confidences"].values())] for row in of_it]
-        line["5-SFIs: mean confidence, %"] = spread([statistics.mean(values) for values in everything])
-        line["from 90 %"] = spread([sum(value >= 0.9 for value in values) / len(values) for values in everything])
-        for colour in of_it[0]["confidences"]:
-            line[colour] = spread([statistics.mean(row["confidences"][colour]) for row in of_it])
-        lines.append(line)
+        lines.append(line | found(of_it))
     return lines
 
 
