@@ -123,9 +123,9 @@ def passing(rows):
                 "k": str(k),
                 "de's end": shown(level),
                 **{contender: counted(exactly) for contender, (exactly, _) in found.items()},
-                "de over elites": ratio(found["de"][0], found["map_elites"][0]),
+                "de over map_elites": ratio(found["de"][0], found["map_elites"][0]),
                 f"de, within {TOLERANCE}": counted(found["de"][1]),
-                f"elites, within {TOLERANCE}": counted(found["map_elites"][1]),
+                f"map_elites, within {TOLERANCE}": counted(found["map_elites"][1]),
                 f"ratio, within {TOLERANCE}": ratio(found["de"][1], found["map_elites"][1]),
             }
         )
@@ -145,7 +145,7 @@ def at_the_end(ours, theirs):
 
 
 def differences(rows):
-    """Yields each group that both have, and the confidences of elites and of differential evolution there."""
+    """Yields each group that both have, and the confidences of map_elites and of differential evolution there."""
     both = [row for row in rows if row["contender"] in ("de", "map_elites")]
     for key, part in by(common_seeds(both), "dataset", "k", "background", "seed").items():
         sides = [[row for row in part if row["contender"] == contender] for contender in ("map_elites", "de")]
@@ -153,7 +153,7 @@ def differences(rows):
 
 
 def equal_budget(rows):
-    """One line for each data set and k: elites less differential evolution at equal budget, and where it is worse."""
+    """One line for each data set and k: map_elites less differential evolution at equal budget, and where worse."""
     lines, worse = [], []
     for (dataset, k), groups in itertools.groupby(differences(rows), key=lambda group: group[0][:2]):
         found = [(key, ours, theirs, ours - theirs) for key, ours, theirs in groups]
@@ -164,7 +164,7 @@ def equal_budget(rows):
                 "k": str(k),
                 "map_elites": shown(np.mean([ours for _, ours, _, _ in found])),
                 "de": shown(np.mean([theirs for _, _, theirs, _ in found])),
-                "elites less de": f"{np.mean(gaps):+.4f}",
+                "map_elites less de": f"{np.mean(gaps):+.4f}",
                 "groups": len(found),
                 "where worse": sum(gap < 0 for gap in gaps),
                 f"worse by more than {TOLERANCE}": sum(gap < -TOLERANCE for gap in gaps),
@@ -173,7 +173,7 @@ def equal_budget(rows):
         )
         worse += [
             {"data set": dataset, "k": str(k), "background": key[2], "seed": str(key[3]), "map_elites": shown(ours, 4),
-             "de": shown(theirs, 4), "elites less de": f"{gap:+.4f}"}
+             "de": shown(theirs, 4), "map_elites less de": f"{gap:+.4f}"}
             for key, ours, theirs, gap in found if gap < 0
         ]  # fmt: skip
     return lines, worse
@@ -256,7 +256,7 @@ def write_tables(rows, *, name, description, command):
                 "where both contenders have the same budget, else those that the search saw at the smaller one.",
                 lines,
             ),
-            ("Groups where elites is worse", "" if worse else "None.", worse),
+            ("Groups where map_elites is worse", "" if worse else "None.", worse),
         ]
     measured = __doc__.split("\n\n", 1)[1].strip()
     cells = (

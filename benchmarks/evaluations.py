@@ -8,7 +8,8 @@ Fashion-MNIST, trained with the paper's recipe and kept in the project's trainin
 weights are a safetensors file. Nobody stops early. Every contender has its default settings and the same budget of
 evaluations a class, unless `--budget-NAME` gives it another. The paper's differential evolution has s : T = 1 : 2, as
 in Section 5.6 (s = 500, T = 1000). Both are scaled down so that s T is the budget, the initial population included.
-jDE keeps its population of 100.
+jDE keeps its population of 100. All compute as a job does that says nothing, by rule, unless --precision names a number
+format.
 
 Rows are appended to rows.jsonl in the output folder as cells end; a second call goes on where the first was stopped.
 Tables and plot are made from the rows of the cells that the arguments name. Rows know the settings of a search, not its
@@ -32,7 +33,7 @@ from sfi_ray.cluster.training_cache import train_here, train_once
 from sfi_ray.data import DatasetSpec, dataset_info
 from sfi_ray.grid import Grid, GridClassifier
 from sfi_ray.images import parse_background
-from sfi_ray.models import Classifier, TrainingSettings, build, read_state_dict
+from sfi_ray.models import Classifier, TrainingSettings, TuningRequest, build, read_state_dict, tune
 
 # The statistics of CIFAR-10's training images, which the network was trained with.
 CIFAR10 = {"mean": (0.4914, 0.4822, 0.4465), "std": (0.2470, 0.2435, 0.2616)}
@@ -93,7 +94,7 @@ def trained(dataset, options):
     )
     module = build("cnn_mp", input_shape=info.shape, num_classes=info.num_classes)
     module.load_state_dict(read_state_dict(folder / "weights.safetensors"))
-    classifier = classifier_of("cnn_mp", module, info.shape, options, mean=card.mean, std=card.std)
+    classifier = classifier_of("cnn_mp", module, info.shape, options.device, mean=card.mean, std=card.std)
     return Arena(dataset, classifier, info.class_names)
 
 
@@ -102,21 +103,24 @@ def loaded(dataset, options):
     info = dataset_info(DatasetSpec(name=dataset, shape=(3, 32, 32), class_names=tuple("0123456789")))
     module = build("vgg16", input_shape=info.shape, num_classes=10)
     module.load_state_dict(load_file(options.weights))  # copies float16 into float32
-    return Arena(dataset, classifier_of("vgg16", module, info.shape, options, **CIFAR10), info.class_names)
+    return Arena(dataset, classifier_of("vgg16", module, info.shape, options.device, **CIFAR10), info.class_names)
 
 
-def classifier_of(name, module, shape, options, *, mean, std):
-    return Classifier(
-        module,
-        name=name,
-        input_shape=shape,
-        num_classes=10,
-        mean=mean,
-        std=std,
-        device=options.device,
+def classifier_of(name, module, shape, device, *, mean, std):
+    return Classifier(module, name=name, input_shape=shape, num_classes=10, mean=mean, std=std, device=device)
+
+
+def computing(classifier, attack, k, options):
+    """Returns a classifier that computes as a job's would."""
+    request = TuningRequest(
         precision=options.precision,
         micro_batch=options.micro_batch,
+        threads=options.threads,
+        needs_gradients=attack.max_backward_passes > 0,
+        ks=(k,),
+        is_long=True,
     )
+    return classifier.running(tune(classifier, request).runtime)
 
 
 def tasks(arena, options):
@@ -163,12 +167,13 @@ def unfinished(cells, rows):
     return [cell for cell in cells if (cell.background.name, cell.replicate) in missing]
 
 
-def search(arena, contender, settings, cells, file, seconds_between=30):
+def search(arena, contender, settings, cells, options, file, seconds_between=30):
     """Searches cells, appending their rows, and says how far it has come."""
     attack = settings.build()
+    classifier = computing(arena.classifier, attack, cells[0].k, options)
     total = attack.max_evaluations * len(cells)
     spent, started, told = 0, time.perf_counter(), time.perf_counter()
-    for event in attack.search(arena.classifier, cells, 0.9):
+    for event in attack.search(classifier, cells, 0.9):
         if isinstance(event, Tick):
             spent += event.evaluations
             if time.perf_counter() - told >= seconds_between:
@@ -209,8 +214,8 @@ def parse_options():
     for name in CONTENDERS:
         parser.add_argument(f"--budget-{name}", dest=f"budget_{name}", type=int, help=argparse.SUPPRESS)
         parser.add_argument(f"--seeds-{name}", dest=f"seeds_{name}", type=int, help=argparse.SUPPRESS)
-    parser.add_argument("--precision", default="bfloat16")
-    parser.add_argument("--micro-batch", type=int, default=128)
+    parser.add_argument("--precision", default="auto")
+    parser.add_argument("--micro-batch", type=int, help="images of a forward pass; by default the rule's")
     parser.add_argument("--device", default="cpu", help="of training and search")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--output", type=Path, default=Path("runs/evaluations"))
@@ -232,7 +237,9 @@ def command_of(options):
         given = {name: getattr(options, f"{what}_{name}") for name in CONTENDERS}
         words += [f"--{what}-{name} {value}" for name, value in given.items() if value]
     words += [f"--device {options.device}"] if options.device != "cpu" else []
-    words += [f"--precision {options.precision}", f"--micro-batch {options.micro_batch}", f"--name {options.name}"]
+    words += [f"--precision {options.precision}"] if options.precision != "auto" else []
+    words += [f"--micro-batch {options.micro_batch}"] if options.micro_batch else []
+    words += [f"--name {options.name}"]
     return " ".join(words)
 
 
@@ -251,7 +258,7 @@ def main():
             print(f"{dataset} k={cells[0].k} {contender}: {len(left)} of {len(cells)} cells", flush=True)
             if left:
                 with path.open("a") as file:
-                    search(arena, contender, settings, left, file)
+                    search(arena, contender, settings, left, options, file)
     rows = read_rows(path)
     write_tables(
         [rows[cell_id] for cell_id in wanted],

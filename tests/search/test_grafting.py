@@ -9,7 +9,7 @@ from sfi_ray.search import MapElitesSettings, SearchSpace
 from sfi_ray.search.map_elites import operator_selection
 from sfi_ray.search.map_elites.grafting import graft
 from sfi_ray.search.map_elites.operator_selection import COPIED, GRAFTED
-from sfi_ray.search.map_elites.settings import OperatorWeights
+from sfi_ray.search.map_elites.settings import ChangeWeights, OperatorWeights
 from sfi_ray.search.philox import Draws
 
 COUNT = 3000
@@ -108,5 +108,6 @@ def test_candidates_lie_inside_the_space_and_do_not_depend_on_their_company(heig
 def test_every_operator_has_a_weight():
     names = [name.upper() for name in OperatorWeights.model_fields]
     assert [getattr(operator_selection, name) for name in names] == list(range(operator_selection.NUM_OPERATORS))
+    assert list(ChangeWeights.model_fields) == list(OperatorWeights.model_fields)[: operator_selection.NUM_CHANGES]
     with pytest.raises(ValueError, match="near and shade must not both be 0"):
         MapElitesSettings(operators={"near": 0, "shade": 0})

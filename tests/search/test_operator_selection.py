@@ -13,11 +13,14 @@ from sfi_ray.search.map_elites.operator_selection import (
     NUM_OPERATORS,
     RECALLED,
     SHADE,
+    changes_together,
     cumulative,
     learn,
     shares,
 )
+from sfi_ray.search.map_elites.settings import ChangeWeights
 
+REST = ("far", "shade", "fresh", "neighbour", "shifted", "adjacent")
 USUAL = torch.tensor([0.2, 0.1, 0.1, 0.1, 0.1, 0.0, 0.02, 0.03, 0.15, 0.05, 0.05, 0.05, 0.05], dtype=torch.float64)
 
 
@@ -66,6 +69,13 @@ def test_ends_are_the_sums_of_the_shares_before(row):
     assert found[0].tolist() == pytest.approx([sum(row[: n + 1]) / sum(row) for n in range(len(row))])
     assert torch.equal(found[0], found[1])
     assert found[0, -1] == 1
+
+
+def test_changes_of_copies_have_weights_of_their_own():
+    found = changes_together(ChangeWeights(near=1, corner=3, **dict.fromkeys(REST, 0)), torch.device("cpu"))
+    assert found.tolist() == [[pytest.approx(end, abs=1e-6) for end in (0.25, 0.25, *[1.0] * 6)]]
+    with pytest.raises(ValueError, match="at least one weight must be above 0"):
+        ChangeWeights(near=0, corner=0, **dict.fromkeys(REST, 0))
 
 
 @st.composite

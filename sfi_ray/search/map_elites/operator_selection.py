@@ -16,7 +16,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sfi_ray.search.map_elites.settings import OperatorWeights
+from sfi_ray.search.map_elites.settings import ChangeWeights, OperatorWeights
 
 #: The operators. What happens to a pixel: a small move, a move anywhere, a colour at another corner of the cube, a
 #: colour near the old one, another pixel in its place, the colour of the next pixel, a small move of all pixels
@@ -55,6 +55,13 @@ def usual_probabilities(weights: OperatorWeights, ks: Tensor, *, has_copies: boo
     of_one = usual * left
     of_several_and_one = torch.stack([usual / usual.sum(), of_one / of_one.sum()])
     return of_several_and_one.to(ks.device)[(ks == 1).to(torch.int64)]
+
+
+def changes_together(weights: ChangeWeights, device: torch.device) -> Tensor:
+    """Returns the cumulative probabilities of the changes that happen to copies alike, ``(1, NUM_CHANGES)`` float64."""
+    row = [getattr(weights, name) for name in type(weights).model_fields]
+    columns = torch.tensor([row], dtype=torch.float64)
+    return cumulative(columns / columns.sum()).to(device)
 
 
 def shares(gained: Tensor, tried: Tensor, usual: Tensor, floor: float = 0.2, assumed: float = 40.0) -> Tensor:

@@ -44,6 +44,7 @@ from sfi_ray.search.map_elites.operator_selection import (
     NO_OPERATOR,
     NUM_CHANGES,
     TOGETHER,
+    changes_together,
     cumulative,
     learn,
     shares,
@@ -124,6 +125,7 @@ class MapElites(Search):
         super().__init__(space, device)
         self.settings = settings
         self._starts = starts or {}
+        self._changes_together = changes_together(settings.changes_together, self.device)
         self._counts = {
             _PARENTS: 7,
             **varied_counts(space),
@@ -180,8 +182,7 @@ class MapElites(Search):
         self._refresh()
 
     def _usual_probabilities(self, ks: Tensor) -> Tensor:
-        copies = has_copies(self.space, self.settings.stride)
-        return usual_probabilities(self.settings.operators, ks, has_copies=copies)
+        return usual_probabilities(self.settings.operators, ks, has_copies=has_copies(self.space, self.settings.stride))
 
     def _retire(self, keep: Tensor) -> None:
         self._state = self._state.select(keep)
@@ -268,15 +269,15 @@ class MapElites(Search):
         self._parents, mates = self._chosen(offspring, draws)
         parents = state.genes[self._parents]
         taken_so = shares(state.gained, state.tried, state.usual, self.settings.operator_floor)
-        changes, whole = cumulative(taken_so[:, :NUM_CHANGES])[owners], taken_so[:, NUM_CHANGES:].cumsum(dim=1)[owners]
+        whole = taken_so[:, NUM_CHANGES:].cumsum(dim=1)[owners]
         how = NUM_CHANGES + (draws.uniform(_PARENTS, 7)[:, 6:] >= whole).sum(dim=1)
         is_together = (how == TOGETHER).unsqueeze(1)
+        changes = torch.where(is_together, self._changes_together, cumulative(taken_so[:, :NUM_CHANGES])[owners])
         crossed = cross(parents, state.genes[mates], draws, is_together, self.settings.crossover_share)
         shape = self.settings.corner_share, self.settings.stride
         candidates, operators = change_pixels(crossed, draws, self.space, changes, is_together, *shape, counts)
         if self.space.k > 1:
-            credit, pixels = state.credit[owners], state.pixels[owners]
-            losses = state.losses[self._parents]
+            credit, pixels, losses = state.credit[owners], state.pixels[owners], state.losses[self._parents]
             candidates, is_made = recall(candidates, parents, credit, pixels, losses, draws, self.space, how, counts)
             is_grafted = (how == GRAFTED) | (how == COPIED)
             grafted = graft(parents, state.genes[mates], losses, draws, self.space, how, counts)

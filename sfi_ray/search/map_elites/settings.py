@@ -34,12 +34,33 @@ class OperatorWeights(BaseModel):
     beside: float = _weight(0.10, "A pixel beside a remembered one takes the place of one.")
     grafted: float = _weight(0.20, "A part of another elite takes the place of some pixels.")
     copied: float = _weight(0.15, "A copy of a part takes the place of some pixels.")
-    together: float = _weight(1.0, "A pixel and its copies change alike, as the first eight change one.")
+    together: float = _weight(1.0, "A pixel and its copies change alike; see `changes_together`.")
 
     @model_validator(mode="after")
     def _changes_pixels(self) -> OperatorWeights:
         if self.near + self.shade == 0:
             raise ValueError("near and shade must not both be 0: with k = 1 no other operator makes candidates")
+        return self
+
+
+class ChangeWeights(BaseModel):
+    """How often each change happens to a pixel and its copies alike, in any unit; see `OperatorWeights`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    near: float = _weight(0.35, "They move a little.")
+    far: float = _weight(0.04, "They move anywhere.")
+    corner: float = _weight(0.35, "They take a colour at another corner of the colour cube.")
+    shade: float = _weight(0.04, "They take a colour near their own.")
+    fresh: float = _weight(0.04, "They are drawn anew.")
+    neighbour: float = _weight(0.05, "They take the colour of another pixel.")
+    shifted: float = _weight(0.12, "All pixels move a little, together.")
+    adjacent: float = _weight(0.03, "They move, one of them beside another pixel.")
+
+    @model_validator(mode="after")
+    def _has_a_change(self) -> ChangeWeights:
+        if not any(getattr(self, name) for name in type(self).model_fields):
+            raise ValueError("at least one weight must be above 0; operators.together: 0 changes no copies")
         return self
 
 
@@ -113,6 +134,10 @@ class MapElitesSettings(BaseModel):
     operators: OperatorWeights = Field(
         OperatorWeights(),
         description="How often each operator makes a candidate before anything is learned. 0 never takes it.",
+    )
+    changes_together: ChangeWeights = Field(
+        ChangeWeights(),
+        description="How often each change is the one in which a pixel and its copies change together.",
     )
     operator_memory: int = Field(
         1500,
