@@ -17,7 +17,7 @@ from sfi_ray.data import DatasetInfo, DatasetSpec, dataset_info
 from sfi_ray.errors import InputError
 from sfi_ray.job import ClassifierSpec, load_job
 from sfi_ray.review.audit_job import StandardGrid, audit_job, is_standard, job_yaml, sampled_classes
-from sfi_ray.search.map_elites.settings import OperatorWeights
+from sfi_ray.search.map_elites.settings import ChangeWeights, OperatorWeights
 from sfi_ray.store.run import Run
 
 DIGITS = DatasetSpec(name="digits")
@@ -213,6 +213,7 @@ def test_the_standard_grid_is_what_it_is():
         "any_parent_share": 0.1,
         "any_mate_share": 0.5,
         "operators": OperatorWeights().model_dump(),
+        "changes_together": ChangeWeights().model_dump(),
         "operator_memory": 1500,
         "operator_floor": 0.2,
     }
