@@ -1,12 +1,15 @@
 """Confidence by evaluations: every search on the same cells, in one run.
 
-    uv run benchmarks/evaluations.py [--datasets mnist,fashion-mnist] [--budget N] [--budget-NAME N] [--seeds-NAME N]
+    uv run benchmarks/evaluations.py [--datasets mnist,fashion-mnist] [--budget N] [--budget-of NAME=N,...]
+
+For CIFAR-10:
+
     uv run benchmarks/evaluations.py --datasets cifar10 --weights VGG16 --ks 5 --seeds 1 --budget 1000
 
 Cells are every class on each background with each k, several seeds of each. The networks are CNN_MP for MNIST and
 Fashion-MNIST, trained with the paper's recipe and kept in the project's training cache, and for CIFAR-10 a VGG16 whose
 weights are a safetensors file. Nobody stops early. Every contender has its default settings and the same budget of
-evaluations a class, unless `--budget-NAME` gives it another. The paper's differential evolution has s : T = 1 : 2, as
+evaluations a class, unless `--budget-of` gives it another. The paper's differential evolution has s : T = 1 : 2, as
 in Section 5.6 (s = 500, T = 1000). Both are scaled down so that s T is the budget, the initial population included.
 jDE keeps its population of 100. All compute as a job does that says nothing, by rule, unless --precision names a number
 format.
@@ -129,14 +132,14 @@ def tasks(arena, options):
     how = {"precision": options.precision, "batch": options.micro_batch}
     for k in options.ks:
         for name in options.contenders:
-            budget = getattr(options, f"budget_{name}") or options.budget
+            budget = options.budget_of.get(name, options.budget)
             settings = read_attack_settings(CONTENDERS[name](budget))
             grid = Grid(
                 classifiers=(GridClassifier(arena.classifier.name, arena.classifier.fingerprint),),
                 backgrounds=tuple(parse_background(colour, channels) for colour in options.backgrounds),
                 target_classes=tuple(enumerate(arena.class_names)),
                 ks=(k,),
-                replicates=getattr(options, f"seeds_{name}") or options.seeds,
+                replicates=options.seeds_of.get(name, options.seeds),
                 seed=options.seed,
                 method={**settings.model_dump(mode="json"), **how},
             )
@@ -199,6 +202,16 @@ def read_rows(path):
     return rows
 
 
+def by_contender(text):
+    """Reads ``NAME=N,...``."""
+    numbers = dict(part.split("=") for part in text.split(","))
+    if unknown := numbers.keys() - CONTENDERS.keys():
+        raise argparse.ArgumentTypeError(
+            f"no contender {', '.join(sorted(unknown))}; there are {', '.join(CONTENDERS)}"
+        )
+    return {name: int(number) for name, number in numbers.items()}
+
+
 def parse_options():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     names = lambda text: tuple(text.split(","))  # noqa: E731
@@ -211,9 +224,8 @@ def parse_options():
     parser.add_argument("--seeds", type=int, default=3, help="repetitions of every cell")
     parser.add_argument("--seed", type=int, default=0, help="what the repetitions' own seeds are derived from")
     parser.add_argument("--budget", type=int, default=20_000, help="evaluations a class")
-    for name in CONTENDERS:
-        parser.add_argument(f"--budget-{name}", dest=f"budget_{name}", type=int, help=argparse.SUPPRESS)
-        parser.add_argument(f"--seeds-{name}", dest=f"seeds_{name}", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--budget-of", type=by_contender, default={}, help="other budgets: NAME=N,...")
+    parser.add_argument("--seeds-of", type=by_contender, default={}, help="other numbers of repetitions: NAME=N,...")
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--micro-batch", type=int, help="images of a forward pass; by default the rule's")
     parser.add_argument("--device", default="cpu", help="of training and search")
@@ -233,9 +245,8 @@ def command_of(options):
     words += [f"--contenders {','.join(options.contenders)}", f"--backgrounds {','.join(options.backgrounds)}"]
     words += [f"--ks {','.join(map(str, options.ks))}", f"--seeds {options.seeds}", f"--seed {options.seed}"]
     words += [f"--budget {options.budget}"]
-    for what in ("budget", "seeds"):
-        given = {name: getattr(options, f"{what}_{name}") for name in CONTENDERS}
-        words += [f"--{what}-{name} {value}" for name, value in given.items() if value]
+    for word, given in (("--budget-of", options.budget_of), ("--seeds-of", options.seeds_of)):
+        words += [f"{word} {','.join(f'{name}={number}' for name, number in given.items())}"] if given else []
     words += [f"--device {options.device}"] if options.device != "cpu" else []
     words += [f"--precision {options.precision}"] if options.precision != "auto" else []
     words += [f"--micro-batch {options.micro_batch}"] if options.micro_batch else []

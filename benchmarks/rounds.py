@@ -43,7 +43,7 @@ def rows_of(path):
 
 
 def measured(report):
-    """Returns shares by trial and column, and shares that pass a detector by trial, detector and column."""
+    """Returns two dictionaries of shares by column: of trials, and of trials and the detector that is passed."""
     shares, passing = defaultdict(dict), defaultdict(dict)
     cells = defaultdict(lambda: [0, 0])
     for row in rows_of(report / "reattack.csv"):
@@ -54,13 +54,13 @@ def measured(report):
     for (trial, model, backgrounds), (fooling, searched) in cells.items():
         # The first attack of a trial's model is on the job's backgrounds, later ones on `final_backgrounds`.
         is_first = first.setdefault((trial, model), backgrounds) == backgrounds
-        shares[trial][model if is_first else f"{model} {backgrounds}"] = fooling / searched
+        shares[trial,][model if is_first else f"{model} {backgrounds}"] = fooling / searched
     for row in rows_of(report / "rounds.csv"):
-        shares[row["trial"]][f"natural {row['model']}"] = float(row["natural"])
+        shares[row["trial"],][f"natural {row['model']}"] = float(row["natural"])
     if (report / "detectors.csv").exists():
         for row in rows_of(report / "detectors.csv"):
             if row["outliers"] == "sfi":
-                share = float(row["missed_at_5_fpr"]) * shares[row["trial"]][row["model"]]
+                share = float(row["missed_at_5_fpr"]) * shares[row["trial"],][row["model"]]
                 passing[row["trial"], row["detector"]][row["model"]] = share
     return shares, passing
 
@@ -74,8 +74,7 @@ def summary(seeds):
         by_column = {
             column: [found[key][column] for found in seeds if column in found.get(key, {})] for column in columns
         }
-        names = [key] if isinstance(key, str) else key
-        yield dict(zip(("trial", "detector"), names, strict=False)) | {
+        yield dict(zip(("trial", "detector"), key, strict=False)) | {
             column: spread(values) if values else "-" for column, values in by_column.items()
         }
 
