@@ -9,7 +9,7 @@ import pytest
 
 # Servers that answer as the wrong ones do, and what is said of each.
 SCRIPT = """
-import os, socket
+import os, socket, sys
 from concurrent.futures import ThreadPoolExecutor
 import grpc
 from sfi_ray.cluster.ray import head as ray_head
@@ -42,8 +42,8 @@ with socket.create_server(("127.0.0.1", 0)) as silent, socket.create_server(("12
             print(str(error).replace("\\n", "<newline>"))
         else:
             print("taken")
-for server in servers:
-    server.stop(None).wait()
+sys.stdout.flush()
+os._exit(0)  # servers that stop say so to clients, and gRPC writes a line of it
 """
 
 
